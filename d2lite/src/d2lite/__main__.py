@@ -1,0 +1,18 @@
+"""``python -m d2lite``: who provides ``detectron2`` and ``panopticapi``, from where, and why."""
+
+import sys
+
+from d2lite.provider import NAMES, describe
+
+
+def main() -> int:
+    missing = False
+    for name in NAMES:
+        found = describe(name)
+        missing |= found["provider"] == "none"
+        print(f"{name}: {found['provider']}\n  from {found['location']}\n  because {found['why']}")
+    return int(missing)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Which package stands behind the import names ``detectron2`` and ``panopticapi``.
+
+A genuine package always wins. Usually that needs no code, because the stand-ins come last on ``sys.path``. Two kinds
+of editable install come even later: those that a ``.pth`` file sorted after ``d2lite.pth`` adds to the path, and those
+that an import hook finds. For these the stand-in, when it is imported, looks once and steps aside.
+"""
+
+import importlib.util
+import sys
+from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
+from pathlib import Path
+
+STANDIN_FOLDER = Path(__file__).resolve().parent / "standin"
+NAMES = ("detectron2", "panopticapi")
+
+
+def _is_standin_folder(entry: str) -> bool:
+    folder = Path(entry or ".").resolve()
+    # The second case is another copy of d2lite, which is not genuine either.
+    return folder == STANDIN_FOLDER or folder.parts[-2:] == ("d2lite", "standin")
+
+
+def find_genuine(name: str) -> tuple[ModuleSpec, str] | None:
+    """The genuine package called ``name`` and how it is found, ``"path"`` or ``"hook"``; None when there is none.
+
+    Nothing is imported. Folders that merely have the name (a Git checkout in the current directory) do not count.
+    """
+    # The path is searched first, then the hooks that editable installs put behind (or before) it.
+    spec = PathFinder.find_spec(name, [entry for entry in sys.path if not _is_standin_folder(entry)])
+    if _is_package(spec):
+        return spec, "path"
+    for finder in sys.meta_path:
+        if finder in (PathFinder, BuiltinImporter, FrozenImporter) or not hasattr(finder, "find_spec"):
+            continue
+        spec = finder.find_spec(name, None)
+        if _is_package(spec) and STANDIN_FOLDER not in Path(spec.origin).resolve().parents:
+            return spec, "hook"
+    return None
+
+
+def _is_package(spec: ModuleSpec | None) -> bool:
+    return spec is not None and spec.loader is not None and spec.origin is not None and spec.has_location
+
+
+def step_aside(name: str) -> bool:
+    """Called by the stand-in called ``name`` while it is imported: let a genuine package take its place.
+
+    Returns:
+        True when ``sys.modules[name]`` is now the genuine package, so the stand-in has nothing more to do.
+    """
+    found = find_genuine(name) if "." not in name else None  # not when imported as d2lite.standin.{name}
+    if found is None:
+        return False
+    spec, _ = found
+    module = importlib.util.module_from_spec(spec)
+    standin = sys.modules.get(name)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules[name] = standin
+        raise
+    return True
+
+
+def describe(name: str) -> dict[str, str]:
+    """Who provides one import name, found out without importing it.
+
+    Returns:
+        ``provider`` ("genuine", "stand-in" or "none"), ``location`` and ``why``.
+    """
+    found = find_genuine(name)
+    if found is not None:
+        spec, how = found
+        if how == "hook":
+            why = "an editable install provides it through an import hook; the stand-in steps aside when imported"
+        elif _comes_after_standin(spec):
+            why = "it lies behind the stand-in on sys.path; the stand-in steps aside when imported"
+        else:
+            why = "it comes before the stand-in on sys.path"
+        return {"provider": "genuine", "location": str(Path(spec.origin).parent), "why": why}
+    folder = STANDIN_FOLDER / name
+    if any(_is_standin_folder(entry) for entry in sys.path):
+        why = f"no genuine {name} is installed in this environment"
+        return {"provider": "stand-in", "location": str(folder), "why": why}
+    why = f"no genuine {name} is installed and {STANDIN_FOLDER} is not on sys.path: reinstall d2lite"
+    return {"provider": "none", "location": "-", "why": why}
+
+
+def _comes_after_standin(spec: ModuleSpec) -> bool:
+    parent = Path(spec.origin).resolve().parent.parent
+    entries = [Path(entry or ".").resolve() for entry in sys.path]
+    return STANDIN_FOLDER in entries and parent in entries and entries.index(STANDIN_FOLDER) < entries.index(parent)

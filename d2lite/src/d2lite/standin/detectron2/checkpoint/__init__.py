@@ -1,0 +1,11 @@
+"""Saving and loading of models and training state."""
+
+from fvcore.common.checkpoint import Checkpointer, PeriodicCheckpointer
+
+from d2lite.omitted import omitted_names
+
+from .detection_checkpoint import DetectionCheckpointer
+
+__all__ = ["Checkpointer", "PeriodicCheckpointer", "DetectionCheckpointer"]
+
+__getattr__ = omitted_names(__name__, ["catalog", "ModelCatalog", "ModelCatalogHandler"])

@@ -1,0 +1,83 @@
+"""Augmentations (random policies) and the transforms (deterministic operations) that they choose."""
+
+from fvcore.transforms.transform import (
+    BlendTransform,
+    CropTransform,
+    GridSampleTransform,
+    HFlipTransform,
+    NoOpTransform,
+    PadTransform,
+    ScaleTransform,
+    Transform,
+    TransformList,
+    VFlipTransform,
+)
+
+from d2lite.omitted import omitted_names
+
+from .augmentation import (
+    AugInput,
+    Augmentation,
+    AugmentationList,
+    StandardAugInput,
+    TransformGen,
+    apply_augmentations,
+    apply_transform_gens,
+)
+from .augmentation_impl import (
+    FixedSizeCrop,
+    RandomCrop,
+    RandomCrop_CategoryAreaConstraint,
+    RandomFlip,
+    Resize,
+    ResizeScale,
+    ResizeShortestEdge,
+)
+from .transform import ResizeTransform
+
+__all__ = [
+    "Augmentation",
+    "AugmentationList",
+    "AugInput",
+    "BlendTransform",
+    "CropTransform",
+    "FixedSizeCrop",
+    "GridSampleTransform",
+    "HFlipTransform",
+    "NoOpTransform",
+    "PadTransform",
+    "RandomCrop",
+    "RandomCrop_CategoryAreaConstraint",
+    "RandomFlip",
+    "Resize",
+    "ResizeScale",
+    "ResizeShortestEdge",
+    "ResizeTransform",
+    "ScaleTransform",
+    "StandardAugInput",
+    "Transform",
+    "TransformGen",
+    "TransformList",
+    "VFlipTransform",
+    "apply_augmentations",
+    "apply_transform_gens",
+]
+
+__getattr__ = omitted_names(
+    __name__,
+    [
+        "ColorTransform",
+        "ExtentTransform",
+        "MinIoURandomCrop",
+        "PILColorTransform",
+        "RandomApply",
+        "RandomBrightness",
+        "RandomContrast",
+        "RandomExtent",
+        "RandomLighting",
+        "RandomResize",
+        "RandomRotation",
+        "RandomSaturation",
+        "RotationTransform",
+    ],
+)

@@ -1,0 +1,49 @@
+"""Training: the loop, its hooks, the default trainer, and starting one process per device."""
+
+from d2lite.omitted import omitted_names
+
+from .defaults import (
+    DefaultPredictor,
+    DefaultTrainer,
+    create_ddp_model,
+    default_argument_parser,
+    default_setup,
+    default_writers,
+)
+from .hooks import (
+    BestCheckpointer,
+    CallbackHook,
+    EvalHook,
+    IterationTimer,
+    LRScheduler,
+    PeriodicCheckpointer,
+    PeriodicWriter,
+    PreciseBN,
+)
+from .launch import DEFAULT_TIMEOUT, launch
+from .train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
+
+__all__ = [
+    "AMPTrainer",
+    "BestCheckpointer",
+    "CallbackHook",
+    "DEFAULT_TIMEOUT",
+    "DefaultPredictor",
+    "DefaultTrainer",
+    "EvalHook",
+    "HookBase",
+    "IterationTimer",
+    "LRScheduler",
+    "PeriodicCheckpointer",
+    "PeriodicWriter",
+    "PreciseBN",
+    "SimpleTrainer",
+    "TrainerBase",
+    "create_ddp_model",
+    "default_argument_parser",
+    "default_setup",
+    "default_writers",
+    "launch",
+]
+
+__getattr__ = omitted_names(__name__, ["AutogradProfiler", "TorchProfiler", "TorchMemoryStats"])

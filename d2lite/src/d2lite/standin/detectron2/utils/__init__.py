@@ -1,0 +1,1 @@
+"""Small tools: registries, paths, processes, logging, events, drawing. Import the submodules."""
