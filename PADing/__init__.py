@@ -1,0 +1,42 @@
+"""Zero-shot segmentation on Mask2Former: PADing, and the host that other methods share.
+
+Importing this package registers the shipped data sets (``datasets/splits/*.yaml``). Models, evaluators and mappers are
+imported when they are first used, so that light tools stay light.
+"""
+
+import importlib
+
+from PADing.data.registration import register_builtin
+
+_PUBLIC = {
+    "PADing.config": ["add_maskformer2_config", "load_config"],
+    "PADing.meta_arch": ["MaskFormer", "PADing"],
+    "PADing.data.dataset_mappers": [
+        "COCOInstanceNewBaselineDatasetMapper",
+        "COCOPanopticNewBaselineDatasetMapper",
+        "MaskFormerInstanceDatasetMapper",
+        "MaskFormerPanopticDatasetMapper",
+        "MaskFormerSemanticDatasetMapper",
+    ],
+    "PADing.evaluation": [
+        "InsSegzeroEvaluator",
+        "InsSegzsiEvaluator",
+        "PanopticzeroEvaluator",
+        "SemSegGzeroEvaluator",
+    ],
+}
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)
+
+register_builtin()
+
+
+def __getattr__(name: str):
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(_MODULE_OF[name]), name)
+    raise AttributeError(f"module 'PADing' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,299 @@
+"""Every config key that this project adds to Detectron2's, and the one way from a YAML file to a frozen config.
+
+Keys that exist in Mask2Former and in the published PADing code keep their names and defaults, so published YAML files
+load unchanged. Keys that a method adds on top (D2Zero's, or your own) are defined by that method: its YAML names the
+module under ``PLUGINS``, and the module's ``add_config(cfg)`` adds them.
+"""
+
+import ast
+import importlib
+import os
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from detectron2.projects.deeplab import add_deeplab_config
+
+from PADing.errors import UserError
+
+__all__ = ["add_maskformer2_config", "load_config", "parse_opts"]
+
+
+def add_maskformer2_config(cfg: CfgNode) -> None:
+    """Add the keys of Mask2Former, of PADing and of this framework to ``cfg``, in place."""
+    _add_framework_keys(cfg)
+    _add_input_and_solver_keys(cfg)
+    _add_mask_former_keys(cfg)
+    _add_pading_keys(cfg)
+    _add_swin_keys(cfg)
+
+
+def _add_framework_keys(cfg: CfgNode) -> None:
+    # Modules imported before a YAML file is merged. Each may define add_config(cfg) and register architectures.
+    cfg.PLUGINS = ()
+    # Split files of one's own data sets, registered before anything is built. See datasets/README.md.
+    cfg.DATASETS.SPLIT_FILES = ()
+    # Name of the training recipe; empty: the one that the meta-architecture asks for.
+    cfg.SOLVER.RECIPE = ""
+    # "float16" or "bfloat16" on a GPU. The CPU always uses bfloat16, because it has no fast float16.
+    cfg.SOLVER.AMP.PRECISION = "float16"
+    # An unreadable image or annotation: "fatal" stops with its name, "skip" logs its name and goes on.
+    cfg.INPUT.ON_CORRUPT = "fatal"
+    # Leave classes without ground truth out of the seen and unseen means. The published evaluators let them turn the
+    # mean into NaN (semantic) or count as zero (panoptic).
+    cfg.TEST.SEM_SEG_NAN_AWARE = False
+    cfg.TEST.PANOPTIC_EXCLUDE_ABSENT = False
+    # Also write predictions as PNG files and JSON in COCO's result formats.
+    cfg.TEST.WRITE_PNG = False
+
+
+def _add_input_and_solver_keys(cfg: CfgNode) -> None:
+    cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
+    cfg.INPUT.COLOR_AUG_SSD = False
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+    # Pad training crops of the semantic, instance and panoptic mappers to a multiple of this; negative: no padding.
+    cfg.INPUT.SIZE_DIVISIBILITY = -1
+    # Side of the square that the large-scale-jittering mappers crop or pad to, and the range of their resize factor.
+    cfg.INPUT.IMAGE_SIZE = 1024
+    cfg.INPUT.MIN_SCALE = 0.1
+    cfg.INPUT.MAX_SCALE = 2.0
+
+    cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
+
+
+def _add_mask_former_keys(cfg: CfgNode) -> None:
+    head = cfg.MODEL.SEM_SEG_HEAD
+    head.MASK_DIM = 256
+    head.TRANSFORMER_ENC_LAYERS = 0
+    # Width inside the feed-forward networks of the deformable encoder; published as a constant.
+    head.TRANSFORMER_ENC_DIM_FEEDFORWARD = 1024
+    head.PIXEL_DECODER_NAME = "BasePixelDecoder"
+    head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
+    head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
+    head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
+
+    node = cfg.MODEL.MASK_FORMER = CfgNode()
+    node.DEEP_SUPERVISION = True
+    # Weights of the loss terms and, alike, of the matcher's costs.
+    node.NO_OBJECT_WEIGHT = 0.1
+    node.CLASS_WEIGHT = 1.0
+    node.DICE_WEIGHT = 1.0
+    node.MASK_WEIGHT = 20.0
+    # The transformer decoder; DEC_LAYERS counts the prediction on the initial queries, so 10 means nine layers.
+    node.NHEADS = 8
+    node.DROPOUT = 0.1
+    node.DIM_FEEDFORWARD = 2048
+    node.ENC_LAYERS = 0
+    node.DEC_LAYERS = 6
+    node.PRE_NORM = False
+    node.HIDDEN_DIM = 256
+    node.NUM_OBJECT_QUERIES = 100
+    node.TRANSFORMER_IN_FEATURE = "res5"
+    node.ENFORCE_INPUT_PROJ = False
+    node.TRANSFORMER_DECODER_NAME = "MultiScaleMaskedTransformerDecoder"
+    # Points per mask at which the mask losses and the matcher's mask costs are computed.
+    node.TRAIN_NUM_POINTS = 112 * 112
+    node.OVERSAMPLE_RATIO = 3.0
+    node.IMPORTANCE_SAMPLE_RATIO = 0.75
+    # Batches are padded to a multiple of this; negative: of what the backbone asks for.
+    node.SIZE_DIVISIBILITY = 32
+
+    test = node.TEST = CfgNode()
+    test.SEMANTIC_ON = True
+    test.INSTANCE_ON = False
+    test.PANOPTIC_ON = False
+    test.OBJECT_MASK_THRESHOLD = 0.0
+    test.OVERLAP_THRESHOLD = 0.0
+    test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
+    # Tight boxes around the instances of MaskFormer, which publishes zero boxes; PADing and D2Zero have them anyway.
+    test.BOXES_FROM_MASKS = False
+
+
+def _add_pading_keys(cfg: CfgNode) -> None:
+    # File of class embeddings (.npz made by tools/class_embeddings.py), used when VEC_PATH is None.
+    cfg.MODEL.CLASS_EMBEDDINGS = ""
+    # Learning rate of the generator side (Adam); BASE_LR is that of the classifier (SGD).
+    cfg.SOLVER.GENERATOR_LR = 0.0002
+
+    node = cfg.MODEL.MASK_FORMER
+    # Word vectors: rows are dimensions, column 0 the background, then seen and unseen classes. None: CLASS_EMBEDDINGS.
+    node.VEC_PATH = None
+    # The primitive generator: layers, primitives, dropout, and the Gaussian noise added in each layer.
+    node.TRANS_NUM_LAYER = 1
+    node.TRANS_MEMORY_NUM_QUERY = 400
+    node.TRANS_DROP_RATE = 0.1
+    node.NOISE = True
+    # Dropout of the disentangling encoders and the reconstructing decoder.
+    node.DROP_OUT_ED = 0.2
+    # Weight of unseen classes, and number of unseen classes drawn, in each classifier step.
+    node.CLASS_ECO = 5.0
+    node.NUM_CHOOSE = 17
+    # Accepted because published YAML files may set it; one embedding is generated per drawn class.
+    node.NUM_GENERATE = 1
+    # Structure loss: common factor, then alignment + unrelated, relation, reconstruction.
+    node.STRUCTURE_WEIGHT = 0.0001
+    node.WEIGHT_1 = 1.0
+    node.WEIGHT_2 = 1.0
+    node.WEIGHT_3 = 1.0
+    # Logits that take part in the generator's small classification term: the first CLS_SLICE ones, as published, or
+    # only those of seen classes.
+    node.CLS_SLICE = 156
+    node.SEEN_CLS_ONLY = False
+    # Self-training: weights of a trained PADing, whose answers become labels of unseen classes where nothing is
+    # annotated; empty: off. SCORE: probability from which an answer counts. MAX_OVERLAP: share of its mask that may lie
+    # on annotated pixels.
+    node.SELF_TRAINING = CfgNode()
+    node.SELF_TRAINING.WEIGHTS = ""
+    node.SELF_TRAINING.SCORE = 0.5
+    node.SELF_TRAINING.MAX_OVERLAP = 0.1
+
+
+def _add_swin_keys(cfg: CfgNode) -> None:
+    node = cfg.MODEL.SWIN = CfgNode()
+    node.PRETRAIN_IMG_SIZE = 224
+    node.PATCH_SIZE = 4
+    node.EMBED_DIM = 96
+    node.DEPTHS = [2, 2, 6, 2]
+    node.NUM_HEADS = [3, 6, 12, 24]
+    node.WINDOW_SIZE = 7
+    node.MLP_RATIO = 4.0
+    node.QKV_BIAS = True
+    node.QK_SCALE = None
+    node.DROP_RATE = 0.0
+    node.ATTN_DROP_RATE = 0.0
+    node.DROP_PATH_RATE = 0.3
+    node.APE = False
+    node.PATCH_NORM = True
+    node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    node.USE_CHECKPOINT = False
+
+
+def load_config(path: str | os.PathLike, opts: Sequence = ()) -> CfgNode:
+    """Read a YAML file (with its ``_BASE_`` files), apply overrides, and return the frozen config.
+
+    Args:
+        path: the YAML file; empty for the defaults alone.
+        opts: overrides as a flat sequence ``[KEY, value, KEY, value, ...]``; strings are evaluated as YAML would.
+
+    Raises:
+        UserError: a missing file, an unknown key (near matches are named), a value of the wrong type, a plug-in that
+            cannot be imported.
+    """
+    path = os.fspath(path)
+    opts = parse_opts(opts)
+    cfg = get_cfg()
+    add_deeplab_config(cfg)
+    add_maskformer2_config(cfg)
+    _add_plugins(cfg, path, opts)
+    if path:
+        _explain(cfg, f"config file {path}", lambda: cfg.merge_from_file(path), _read_yaml, path)
+    _explain(cfg, "overrides on the command line", lambda: cfg.merge_from_list(list(opts)), _as_tree, opts)
+    cfg.freeze()
+    return cfg
+
+
+def parse_opts(opts: Sequence) -> list:
+    """Accept ``KEY value`` pairs and ``KEY=value`` items; return the flat ``[KEY, value, ...]`` list.
+
+    Raises:
+        UserError: a key without a value, or a flag in the place of a key.
+    """
+    flat: list = []
+    for item in opts:
+        if len(flat) % 2 == 0 and isinstance(item, str) and item.startswith("--"):
+            raise UserError(f"{item} stands among the config overrides. Flags come before the first KEY value pair.")
+        # A value may contain "=" itself; only an item in the place of a key is split.
+        if len(flat) % 2 == 0 and isinstance(item, str) and "=" in item:
+            flat.extend(item.split("=", 1))
+        else:
+            flat.append(item)
+    if len(flat) % 2:
+        raise UserError(f"Config overrides come as KEY value pairs, but the last key {flat[-1]!r} has no value.")
+    return flat
+
+
+def _add_plugins(cfg: CfgNode, path: str, opts: Sequence) -> None:
+    names: tuple = ()
+    if path:
+        if not os.path.isfile(path):
+            raise UserError(f"Config file {path!r} does not exist. Shipped configs lie under configs/.")
+        names = _literal(_read_yaml(path).get("PLUGINS", ()))
+    for key, value in zip(opts[0::2], opts[1::2], strict=True):
+        if key == "PLUGINS":
+            names = _literal(value)
+    for name in (names,) if isinstance(names, str) else names:
+        try:
+            plugin = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not name.startswith(error.name):
+                raise
+            raise UserError(
+                f"PLUGINS names {name!r}, which cannot be imported. Run from the repository root, or install it."
+            ) from error
+        if hasattr(plugin, "add_config"):
+            plugin.add_config(cfg)
+
+
+def _literal(value):
+    """``("a", "b")`` in a YAML file or on the command line is a string; read it as yacs will."""
+    try:
+        return ast.literal_eval(value) if isinstance(value, str) else value
+    except (ValueError, SyntaxError):
+        return value
+
+
+def _read_yaml(path: str) -> dict:
+    try:
+        return CfgNode.load_yaml_with_base(path, allow_unsafe=True)  # as merge_from_file does; older files need it
+    except FileNotFoundError as error:
+        raise UserError(f"Config file {path} has a _BASE_ that does not exist: {error.filename}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"Config file {path} is not valid YAML: {error}") from error
+
+
+def _as_tree(opts: Sequence) -> dict:
+    tree: dict = {}
+    for key, value in zip(opts[0::2], opts[1::2], strict=True):
+        node = tree
+        *parents, last = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return tree
+
+
+def _explain(cfg: CfgNode, where: str, merge, read, source) -> None:
+    """Run ``merge``; turn an unknown key or a wrong type into one message that names place, key and near matches."""
+    reference = cfg.clone()
+    try:
+        merge()
+    except (KeyError, ValueError, AssertionError) as error:
+        unknown = list(_unknown_keys(read(source), reference))
+        if not unknown:
+            raise UserError(f"In {where}: {error}") from error
+        known = list(_leaf_keys(reference))
+        hints = []
+        for key in unknown:
+            near = get_close_matches(key, known, n=3, cutoff=0.6)
+            near = near or [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:3]
+            hints.append(f"  {key}" + (f"  (did you mean {', '.join(near)}?)" if near else ""))
+        raise UserError(f"Unknown config key in {where}:\n" + "\n".join(hints)) from error
+
+
+def _unknown_keys(tree: dict, reference: CfgNode, prefix: str = ""):
+    for key, value in tree.items():
+        if key not in reference:
+            yield from (_leaf_keys(value, f"{prefix}{key}.") if isinstance(value, dict) else (prefix + key,))
+        elif isinstance(value, dict) and isinstance(reference[key], CfgNode):
+            yield from _unknown_keys(value, reference[key], f"{prefix}{key}.")
+
+
+def _leaf_keys(node: dict, prefix: str = ""):
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaf_keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key

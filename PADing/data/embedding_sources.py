@@ -1,0 +1,352 @@
+"""Where class vectors come from: CLIP text encoders, word-vector files, existing matrices.
+
+Used once, by ``tools/class_embeddings.py``; models read the file that it writes. open_clip and gensim are imported only
+by the functions that need them.
+"""
+
+import gzip
+import json
+import logging
+import os
+import struct
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from PADing.data.embeddings import CLIP_TEMPLATES
+from PADing.errors import UserError
+
+__all__ = ["clip_vectors", "encode_prompts", "load_text_encoder", "matrix_vectors", "read_names", "word_vectors"]
+
+logger = logging.getLogger(__name__)
+
+FASTTEXT_MAGIC = 793712314
+
+
+def clip_vectors(
+    names: Sequence[str],
+    model: str = "ViT-B-16-quickgelu",
+    pretrained: str = "openai",
+    checkpoint: str | os.PathLike | None = None,
+    templates: Sequence[str] = CLIP_TEMPLATES,
+    precision: str = "fp32",
+    texts: Mapping[str, str] | None = None,
+    device: str = "cpu",
+) -> torch.Tensor:
+    """Ensembled CLIP text vectors: float32 (C, e), unit length.
+
+    Per class every template is filled with the class name, encoded and normalised; the mean is normalised again. A
+    name that lists synonyms ("couch, sofa") is encoded with each of them.
+
+    Args:
+        names: class names.
+        model, pretrained: an open_clip architecture and its weights; OpenAI's weights need a ``-quickgelu`` model.
+        checkpoint: a local file of weights instead of ``pretrained``, so nothing is downloaded; see
+            ``load_text_encoder``.
+        templates: prompts with one ``{}`` each.
+        precision: "fp32", or "fp16" for encoding and normalising in half precision, as the published models did.
+        texts: what to say instead of a name, e.g. ``{"tree-merged": "tree"}``.
+    """
+    bad = [template for template in templates if template.count("{}") != 1]
+    if bad or not templates:
+        raise UserError(f"Each template needs exactly one {{}} for the class name; wrong: {bad or 'no template'}.")
+    encode = load_text_encoder(model, pretrained, checkpoint, precision, device)
+    return encode_prompts(encode, names, templates, texts)
+
+
+def encode_prompts(
+    encode: Callable[[list[str]], torch.Tensor],
+    names: Sequence[str],
+    templates: Sequence[str] = CLIP_TEMPLATES,
+    texts: Mapping[str, str] | None = None,
+) -> torch.Tensor:
+    """Mean over prompts of unit text features, normalised again, in the encoder's precision; float32 (C, e).
+
+    Args:
+        encode: prompts (n) -> features (n, e).
+    """
+    rows = []
+    for name in names:
+        synonyms = (texts or {}).get(name, name).split(", ")
+        features = encode([template.format(synonym) for template in templates for synonym in synonyms])
+        features = F.normalize(features, dim=-1)
+        rows.append(F.normalize(features.mean(dim=0), dim=-1).float().cpu())
+    return torch.stack(rows)
+
+
+def load_text_encoder(
+    model: str,
+    pretrained: str = "openai",
+    checkpoint: str | os.PathLike | None = None,
+    precision: str = "fp32",
+    device: str = "cpu",
+) -> Callable[[list[str]], torch.Tensor]:
+    """An open_clip text tower as a function: prompts (n) -> features (n, e), before normalisation.
+
+    Args:
+        checkpoint: OpenAI's ``ViT-B-16.pt`` (a TorchScript archive), or a state dict of open_clip as ``.pt`` or
+            ``.safetensors``. The image tower may be missing in it.
+
+    Raises:
+        UserError: open_clip is not installed, no such model or weights, or a checkpoint of another architecture.
+    """
+    try:
+        import open_clip
+    except (ImportError, RuntimeError) as error:
+        # A torchvision made for another torch raises RuntimeError when open_clip imports it.
+        raise UserError(
+            f"CLIP text encoders need open_clip (pip install open_clip_torch), which cannot be imported: {error}"
+        ) from error
+    if precision not in ("fp32", "fp16"):
+        raise UserError(f"precision must be fp32 or fp16, but is {precision!r}.")
+    if checkpoint is not None and not os.path.isfile(checkpoint):
+        raise UserError(f"CLIP checkpoint {checkpoint} does not exist.")
+    try:
+        tag = None if checkpoint is not None else pretrained
+        network = open_clip.create_model(model, pretrained=tag, precision=precision, device=device)
+    except RuntimeError as error:
+        raise UserError(
+            f"open_clip cannot provide {model} with weights {pretrained!r}: {error}. Offline, download the weights "
+            "elsewhere and give the file with --checkpoint."
+        ) from error
+    if checkpoint is not None:
+        _load_text_weights(network, os.fspath(checkpoint), model)
+    tokenizer = open_clip.get_tokenizer(model)
+    network.eval()
+
+    @torch.inference_mode()
+    def encode(prompts: list[str]) -> torch.Tensor:
+        return network.encode_text(tokenizer(prompts).to(device))
+
+    return encode
+
+
+def _load_text_weights(network: torch.nn.Module, path: str, model: str) -> None:
+    weights = _read_checkpoint(path)
+    # Sizes that OpenAI's archives store beside the weights.
+    for key in ("input_resolution", "context_length", "vocab_size"):
+        weights.pop(key, None)
+    weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    try:
+        result = network.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise UserError(f"CLIP checkpoint {path} does not fit {model}: {error}") from error
+    missing = [key for key in result.missing_keys if not key.startswith("visual.") and key != "logit_scale"]
+    unexpected = [key for key in result.unexpected_keys if not key.startswith("visual.")]
+    if missing or unexpected:
+        raise UserError(
+            f"CLIP checkpoint {path} is not one of {model}: {len(missing)} weights missing ({missing[:3]} ...), "
+            f"{len(unexpected)} unexpected ({unexpected[:3]} ...). Name the right architecture with --model."
+        )
+
+
+def _read_checkpoint(path: str) -> dict:
+    try:
+        if path.endswith(".safetensors"):
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        if _is_torchscript(path):
+            return dict(torch.jit.load(path, map_location="cpu").state_dict())
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"CLIP checkpoint {path} cannot be read: {error}") from error
+    return dict(content.get("state_dict", content))
+
+
+def _is_torchscript(path: str) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def word_vectors(
+    names: Sequence[str],
+    path: str | os.PathLike,
+    texts: Mapping[str, str] | None = None,
+    normalize: bool = False,
+) -> np.ndarray:
+    """Word vectors of class names: float32 (C, e); a name of several words gets the mean of theirs.
+
+    The file is read as a stream, and only the words needed are kept: word2vec text and binary (``.bin``), fastText
+    ``.vec``, GloVe ``.txt``, each also with ``.gz``. fastText's own binary models and gensim's ``.kv`` go through
+    gensim; the former have a vector for any word. A word is looked up as written, then in lower case, capitalised, in
+    capitals. Words that are not in the file are logged; the others of the same name count.
+
+    Raises:
+        UserError: names none of whose words is in the file (all of them are listed).
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise UserError(f"Word vectors {path} do not exist.")
+    words = {name: _words((texts or {}).get(name, name)) for name in names}
+    variants = {variant for parts in words.values() for word in parts for variant in _variants(word)}
+    found = dict(_lookup(path, variants))
+    rows, missing_words, missing_names = [], [], []
+    for name, parts in words.items():
+        hits = [next((found[v] for v in _variants(word) if v in found), None) for word in parts]
+        missing_words += [f"{word} (of {name})" for word, hit in zip(parts, hits, strict=True) if hit is None]
+        hits = [hit for hit in hits if hit is not None]
+        if hits:
+            rows.append(np.mean(hits, axis=0, dtype=np.float64))
+        else:
+            missing_names.append(name)
+    if missing_names:
+        raise UserError(
+            f"Word vectors {path} have no word of: {', '.join(missing_names)}. Say what to look up instead, e.g. "
+            f'--text "{missing_names[0]}=some words".'
+        )
+    if missing_words:
+        logger.warning("Word vectors %s lack %s; the other words of the name count.", path, ", ".join(missing_words))
+    vectors = np.stack(rows)
+    if normalize:
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors.astype(np.float32)
+
+
+def _words(text: str) -> list[str]:
+    return text.replace("-", " ").replace("_", " ").replace(",", " ").split()
+
+
+def _variants(word: str) -> list[str]:
+    return list(dict.fromkeys((word, word.lower(), word.capitalize(), word.upper())))
+
+
+def _lookup(path: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+    if path.endswith((".kv", ".model")):
+        yield from _from_gensim(path, wanted)
+        return
+    with _open(path) as file:
+        head = file.read(4)
+    if len(head) == 4 and struct.unpack("<i", head)[0] == FASTTEXT_MAGIC:
+        yield from _from_fasttext(path, wanted)
+    elif path.removesuffix(".gz").endswith(".bin"):
+        yield from _from_word2vec_binary(path, wanted)
+    else:
+        yield from _from_text(path, wanted)
+
+
+def _open(path: str):
+    return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")
+
+
+def _from_text(path: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+    keys = {word.encode() for word in wanted}
+    dim = 0
+    with _open(path) as file:
+        for number, line in enumerate(file, 1):
+            word, _, rest = line.partition(b" ")
+            if number == 1:
+                first = rest.split()
+                # word2vec and fastText begin with "words dimensions", GloVe does not.
+                if len(first) == 1:
+                    dim = int(first[0])
+                    continue
+                dim = len(first)
+            if word not in keys:
+                continue
+            numbers = rest.split()
+            if len(numbers) != dim:  # GloVe has entries with spaces, such as "at name@domain.com"
+                continue
+            keys.remove(word)  # the first occurrence counts: files are sorted by frequency
+            try:
+                yield word.decode(), np.array([float(x) for x in numbers], dtype=np.float32)
+            except ValueError as error:
+                raise UserError(f"Word vectors {path}, line {number}: {error}.") from error
+            if not keys:
+                return
+
+
+def _from_word2vec_binary(path: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+    keys = {word.encode() for word in wanted}
+    with _open(path) as file:
+        header = file.readline().split()
+        if len(header) != 2:
+            raise UserError(f"Word vectors {path} do not begin with the header of word2vec's binary format.")
+        count, dim = int(header[0]), int(header[1])
+        buffer, position = b"", 0
+        for _ in range(count):
+            space = buffer.find(b" ", position)
+            while space < 0 or space + 1 + 4 * dim > len(buffer):
+                chunk = file.read(1 << 24)
+                if not chunk:
+                    raise UserError(f"Word vectors {path} end early; is the download complete?")
+                buffer, position = buffer[position:] + chunk, 0
+                space = buffer.find(b" ")
+            word = buffer[position:space].lstrip(b"\n")
+            position = space + 1 + 4 * dim
+            if word in keys:
+                keys.remove(word)
+                yield word.decode(), np.frombuffer(buffer[space + 1 : position], dtype="<f4")
+                if not keys:
+                    return
+
+
+def _from_gensim(path: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+    vectors = _gensim().models.KeyedVectors.load(path, mmap="r")
+    vectors = getattr(vectors, "wv", vectors)
+    for word in wanted:
+        if word in vectors.key_to_index:
+            yield word, np.array(vectors[word], dtype=np.float32)
+
+
+def _from_fasttext(path: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+    _gensim()
+    from gensim.models.fasttext import load_facebook_vectors
+
+    vectors = load_facebook_vectors(path)
+    for word in wanted:
+        yield word, np.array(vectors[word], dtype=np.float32)
+
+
+def _gensim():
+    try:
+        import gensim.models
+    except ImportError as error:
+        raise UserError("This word-vector format needs gensim: pip install gensim") from error
+    return gensim
+
+
+def matrix_vectors(names: Sequence[str], path: str | os.PathLike, file_names: Sequence[str]) -> np.ndarray:
+    """Rows of an existing matrix, by name: float32 or float16 (C, e).
+
+    Args:
+        path: ``.npy`` (one row per class), or ``.txt`` (comma separated: one row per dimension, column 0 background).
+        file_names: the classes of the file, in its order, background not counted.
+
+    Raises:
+        UserError: the sizes disagree, or names are missing (all of them are listed).
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise UserError(f"Matrix {path} does not exist.")
+    if path.endswith(".npy"):
+        matrix = np.load(path, allow_pickle=False)
+    else:
+        matrix = np.loadtxt(path, dtype=np.float32, delimiter=",", ndmin=2).T[1:]
+    if matrix.ndim != 2 or len(matrix) != len(file_names):
+        raise UserError(f"Matrix {path} has vectors of shape {matrix.shape}, but {len(file_names)} names are given.")
+    row = {name: i for i, name in enumerate(file_names)}
+    missing = [name for name in names if name not in row]
+    if missing:
+        raise UserError(f"Matrix {path} has no class called: {', '.join(missing)}.")
+    return matrix[[row[name] for name in names]]
+
+
+def read_names(path: str | os.PathLike) -> list[str]:
+    """Class names from a ``.json`` list or a text file with one name per line; UserError when there are none."""
+    if not os.path.isfile(path):
+        raise UserError(f"Name file {path} does not exist.")
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    if os.fspath(path).endswith(".json"):
+        names = json.loads(text)
+    else:
+        names = [line.strip() for line in text.splitlines() if line.strip()]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f"Name file {path} must hold a list of names: a JSON list, or one name per line.")
+    return names

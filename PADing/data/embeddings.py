@@ -1,0 +1,221 @@
+"""Class embeddings: one vector per class name, read from a file. Nothing here downloads or runs a text encoder.
+
+Two formats. ``.npz``: ``names`` (C strings), ``vectors`` (C, e), ``source`` (a sentence), ``templates`` (the prompts of
+a text encoder; empty for word vectors); matched by name. ``.txt``: the older word-vector layout, comma separated, one
+row per dimension, column 0 the background, then one column per class; it holds no names, so their order must be told.
+``tools/class_embeddings.py`` makes ``.npz`` files from CLIP text encoders, word vectors or any matrix.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+
+from PADing.data.files import replacing
+from PADing.errors import UserError
+
+__all__ = [
+    "CLIP_TEMPLATES",
+    "embedding_width",
+    "load_class_embeddings",
+    "resolve_embedding_path",
+    "save_class_embeddings",
+]
+
+logger = logging.getLogger(__name__)
+
+# The prompts of the published PADing and D2Zero models, in their order, spelling included.
+CLIP_TEMPLATES = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+    "A photo of a {} in the scene",
+)
+
+
+def load_class_embeddings(
+    path: str | os.PathLike, names: Sequence[str], file_names: Sequence[str] | None = None
+) -> torch.Tensor:
+    """Vectors of ``names``, one row each: float32 tensor (len(names), e) on the CPU, as stored (not normalised).
+
+    Args:
+        path: an ``.npz`` or ``.txt`` file.
+        names: the classes wanted, in the order wanted.
+        file_names: the classes of a ``.txt`` file in column order, background not counted; default ``names``.
+
+    Raises:
+        UserError: a missing or broken file, or classes it does not hold (all of them are named), and what makes it.
+    """
+    path = os.fspath(path)
+    if path.endswith(".npz"):
+        held, vectors = _read_npz(path)
+    else:
+        held, vectors = _read_txt(path, list(names) if file_names is None else list(file_names))
+    row = {name: i for i, name in enumerate(held)}
+    missing = [name for name in names if name not in row]
+    if missing:
+        raise UserError(
+            f"Class embeddings {path} lack {len(missing)} of {len(names)} classes: {', '.join(missing)}. "
+            f"Make a file that has them with tools/class_embeddings.py, or correct the names in the split file."
+        )
+    return torch.from_numpy(np.ascontiguousarray(vectors[[row[name] for name in names]], dtype=np.float32))
+
+
+def embedding_width(path: str | os.PathLike) -> int:
+    """The number of dimensions e of the vectors in ``path``; UserError as ``load_class_embeddings``."""
+    path = os.fspath(path)
+    if path.endswith(".npz"):
+        return _read_npz(path)[1].shape[1]
+    return _read_table(path).shape[0]
+
+
+def resolve_embedding_path(cfg) -> str:
+    """The embedding file of a config, as an existing path.
+
+    ``MODEL.MASK_FORMER.VEC_PATH`` when it is set, else ``MODEL.CLASS_EMBEDDINGS``, else what the split file of the
+    first test (or training) data set names. Relative paths are tried from the working directory, then from the
+    repository root.
+
+    Raises:
+        UserError: none is named, or the file does not exist; the message has the command that makes it.
+    """
+    metadata = [MetadataCatalog.get(name) for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)]
+    default, split_file = next(
+        ((m.class_embeddings, m.split_file) for m in metadata if m.get("class_embeddings")), ("", "")
+    )
+    split_file = split_file or next((m.split_file for m in metadata if m.get("split_file")), "")
+    if cfg.MODEL.MASK_FORMER.VEC_PATH is not None:
+        key, path = "MODEL.MASK_FORMER.VEC_PATH", str(cfg.MODEL.MASK_FORMER.VEC_PATH)
+    elif cfg.MODEL.CLASS_EMBEDDINGS:
+        key, path = "MODEL.CLASS_EMBEDDINGS", str(cfg.MODEL.CLASS_EMBEDDINGS)
+    elif default:
+        key, path = f"class_embeddings in {split_file}", default
+    else:
+        raise UserError(
+            f"No class embeddings are named for {list(cfg.DATASETS.TEST)}. Set MODEL.CLASS_EMBEDDINGS to a file made "
+            f"with: {_command(split_file, 'embeddings/mine.npz')}"
+        )
+    expanded = os.path.expanduser(path)
+    for candidate in (expanded, os.path.join(_repository_root(), expanded)):
+        if os.path.isfile(candidate):
+            return candidate
+    raise UserError(f"Class embeddings {path} ({key}) do not exist. Make them with: {_command(split_file, path)}")
+
+
+def save_class_embeddings(
+    path: str | os.PathLike,
+    names: Sequence[str],
+    vectors: np.ndarray,
+    source: str,
+    templates: Sequence[str] = (),
+) -> None:
+    """Write an ``.npz`` file that ``load_class_embeddings`` reads; it appears under its name only when complete.
+
+    Args:
+        path: ends in ``.npz``.
+        names: C distinct class names.
+        vectors: (C, e) finite numbers; float16 and float32 are kept, anything else becomes float32.
+        source: where the vectors come from, for people.
+        templates: the prompts of a text encoder.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise UserError(f"Class embeddings are written as .npz, but the output is {path}.")
+    vectors = np.asarray(vectors)
+    if vectors.dtype not in (np.float16, np.float32):
+        vectors = vectors.astype(np.float32)
+    _check(str(path), list(names), vectors)
+    with replacing(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            names=np.array(list(names), dtype=np.str_),
+            vectors=vectors,
+            dimension=np.array(vectors.shape[1]),
+            source=np.array(source, dtype=np.str_),
+            templates=np.array(list(templates), dtype=np.str_),
+        )
+
+
+def _read_npz(path: str) -> tuple[list[str], np.ndarray]:
+    if not os.path.isfile(path):
+        raise UserError(f"Class embeddings {path} do not exist. tools/class_embeddings.py makes such files.")
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            names, vectors = [str(name) for name in content["names"]], content["vectors"]
+            templates = [str(t) for t in content["templates"]] if "templates" in content else []
+            source = str(content["source"]) if "source" in content else "unknown"
+    except (KeyError, ValueError, OSError, EOFError) as error:
+        raise UserError(
+            f"Class embeddings {path} cannot be read ({error}): an .npz with the arrays `names` and `vectors` is "
+            "expected. tools/class_embeddings.py makes such files."
+        ) from error
+    _check(path, names, vectors)
+    if templates and tuple(templates) != CLIP_TEMPLATES:
+        logger.warning(
+            "Class embeddings %s come from %d templates that differ from the published models' %d (source: %s), so "
+            "results will differ too. tools/class_embeddings.py makes the published kind.",
+            path,
+            len(templates),
+            len(CLIP_TEMPLATES),
+            source,
+        )
+    else:
+        logger.info("Class embeddings %s: %d classes x %d, source: %s", path, *vectors.shape, source)
+    return names, vectors
+
+
+def _read_txt(path: str, names: list[str]) -> tuple[list[str], np.ndarray]:
+    table = _read_table(path)
+    if table.shape[1] != 1 + len(names):
+        raise UserError(
+            f"Class embeddings {path} have {table.shape[1]} columns, but background and {len(names)} classes "
+            f"({names[0] if names else ''} ...) make {1 + len(names)}. Is it the file of another split?"
+        )
+    vectors = np.ascontiguousarray(table[:, 1:].T)
+    _check(path, names, vectors)
+    return names, vectors
+
+
+def _read_table(path: str) -> np.ndarray:
+    if not os.path.isfile(path):
+        raise UserError(f"Class embeddings {path} do not exist. tools/class_embeddings.py makes embedding files.")
+    try:
+        with open(path, encoding="utf-8") as file:
+            if not file.read(1):
+                raise ValueError("the file is empty")
+        return np.loadtxt(path, dtype=np.float32, delimiter=",", ndmin=2)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"Class embeddings {path} cannot be read ({error}): comma-separated numbers are expected, one row per "
+            "dimension, one column per class, column 0 the background; or an .npz made by tools/class_embeddings.py."
+        ) from error
+
+
+def _check(path: str, names: list[str], vectors: np.ndarray) -> None:
+    if vectors.ndim != 2 or len(vectors) != len(names) or not len(names):
+        raise UserError(f"Class embeddings {path}: {len(names)} names, but vectors of shape {vectors.shape}.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"Class embeddings {path}: these names occur twice: {', '.join(twice)}.")
+    bad = [name for name, ok in zip(names, np.isfinite(vectors).all(axis=1), strict=True) if not ok]
+    if bad:
+        raise UserError(f"Class embeddings {path}: the vectors of {', '.join(bad)} have NaN or infinite entries.")
+
+
+def _command(split_file: str, output: str) -> str:
+    split = split_file or "<your split file>"
+    if split_file.startswith(_repository_root() + os.sep):
+        split = os.path.relpath(split_file, _repository_root())
+    return f"python tools/class_embeddings.py clip --split {split} --output {output}"
+
+
+def _repository_root() -> str:
+    return str(Path(__file__).resolve().parents[2])

@@ -1,0 +1,297 @@
+"""Annotation files -> lists of dicts in Detectron2's standard format. No picture is read here.
+
+Categories are matched by id, so the order of a JSON's ``categories`` list plays no part. A training set of seen classes
+never shows an unseen one, even when its file does: whole images are left out (instance, panoptic), as the zero-shot
+protocols ask. For files that were prepared accordingly this changes nothing.
+"""
+
+import json
+import logging
+import os
+from collections import defaultdict
+
+import pycocotools.mask as mask_util
+from detectron2.structures import BoxMode
+
+from PADing.data.splits import DataSet, Split
+from PADing.errors import UserError
+
+__all__ = ["load_data_set", "load_instances", "load_panoptic", "load_semantic", "read_json"]
+
+logger = logging.getLogger(__name__)
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def load_data_set(split: Split, data_set: DataSet, root: str | None = None) -> list[dict]:
+    """Load one data set of a split; the list is sorted by image id (semantic: by file name).
+
+    Raises:
+        UserError: a missing file or folder, or an annotation that lacks a field or contradicts the split file.
+    """
+    load = {"instance": load_instances, "panoptic": load_panoptic, "semantic": load_semantic}[data_set.kind]
+    metadata = split.metadata(data_set, root)
+    try:
+        dicts = load(split, data_set, metadata)
+    except KeyError as error:
+        file = metadata.get("panoptic_json" if data_set.kind == "panoptic" else "json_file")
+        raise UserError(f"Data set {data_set.name}: an entry of {file} lacks the field {error}.") from error
+    if not dicts:
+        raise UserError(f"Data set {data_set.name} has no image. Its paths are {data_set.paths()}.")
+    return dicts
+
+
+def load_instances(split: Split, data_set: DataSet, metadata: dict) -> list[dict]:
+    """COCO instances: dicts with ``file_name, height, width, image_id, annotations``.
+
+    An annotation has ``iscrowd``, ``bbox`` and ``bbox_mode`` (XYWH_ABS), contiguous ``category_id``, and
+    ``segmentation``: polygons (those with fewer than three points or an odd length are dropped, and the annotation with
+    its last one) or compressed RLE.
+    """
+    content = _read_annotation(data_set, metadata, "json_file")
+    where = f"Data set {data_set.name}, file {metadata['json_file']}"
+    _check_folder(data_set, metadata, "image_root")
+    _check_categories(split, content, where)
+    contiguous = metadata["thing_dataset_id_to_contiguous_id"]
+    unseen_ids = _unseen_ids(split)
+    drop_unseen_images = data_set.role == "train" and data_set.subset == "seen"
+
+    annotations = defaultdict(list)
+    met, dropped_images, out_of_lists = set(), set(), 0
+    for annotation in content["annotations"]:
+        if annotation["id"] in met:
+            raise UserError(f"{where}: annotation id {annotation['id']} occurs twice.")
+        met.add(annotation["id"])
+        category_id = annotation["category_id"]
+        if category_id in contiguous:
+            annotations[annotation["image_id"]].append(annotation)
+        elif drop_unseen_images and category_id in unseen_ids:
+            dropped_images.add(annotation["image_id"])
+        else:
+            out_of_lists += 1
+
+    unlisted = annotations.keys() - {image["id"] for image in content["images"]}
+    if unlisted:
+        raise UserError(
+            f"{where}: annotations belong to {len(unlisted)} images that `images` does not list, e.g. {min(unlisted)}."
+        )
+    dicts, bad_polygons = [], 0
+    for image in sorted(content["images"], key=lambda image: image["id"]):
+        if image["id"] in dropped_images:
+            continue
+        objects = []
+        for annotation in annotations.get(image["id"], ()):
+            entry = _instance(annotation, contiguous, image, where)
+            if entry is None:
+                bad_polygons += 1
+            else:
+                objects.append(entry)
+        dicts.append(
+            {
+                "file_name": os.path.join(metadata["image_root"], image["file_name"]),
+                "height": image["height"],
+                "width": image["width"],
+                "image_id": image["id"],
+                "annotations": objects,
+            }
+        )
+    _log_dropped(data_set, dropped_images, out_of_lists)
+    if bad_polygons:
+        logger.warning("%s: %d annotations without a valid polygon are left out.", where, bad_polygons)
+    return dicts
+
+
+def _instance(annotation: dict, contiguous: dict[int, int], image: dict, where: str) -> dict | None:
+    entry = {
+        "iscrowd": annotation.get("iscrowd", 0),
+        "bbox": annotation["bbox"],
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": contiguous[annotation["category_id"]],
+    }
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict):
+        if isinstance(segmentation["counts"], list):
+            segmentation = mask_util.frPyObjects(segmentation, *segmentation["size"])
+        if tuple(segmentation["size"]) != (image["height"], image["width"]):
+            raise UserError(
+                f"{where}: the mask of annotation {annotation['id']} has size {segmentation['size']}, but image "
+                f"{image['id']} is {image['height']} x {image['width']}."
+            )
+    elif segmentation is not None:
+        segmentation = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
+        if not segmentation:
+            return None
+    if segmentation is not None:
+        entry["segmentation"] = segmentation
+    return entry
+
+
+def load_panoptic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]:
+    """COCO panoptic: dicts with ``file_name, image_id, pan_seg_file_name, segments_info`` (and ``sem_seg_file_name``).
+
+    ``segments_info`` entries have contiguous ``category_id`` and ``isthing`` beside the file's own fields.
+    """
+    content = _read_annotation(data_set, metadata, "panoptic_json")
+    where = f"Data set {data_set.name}, file {metadata['panoptic_json']}"
+    for key in ("image_root", "panoptic_root", "sem_seg_root"):
+        _check_folder(data_set, metadata, key)
+    _check_categories(split, content, where)
+    contiguous = metadata["stuff_dataset_id_to_contiguous_id"]
+    things = metadata["thing_dataset_id_to_contiguous_id"]
+    unseen_ids = _unseen_ids(split)
+    drop_unseen_images = data_set.role == "train" and data_set.subset == "seen"
+
+    images = {image["id"]: image for image in content.get("images", ())}
+    dicts, dropped_images, out_of_lists = [], set(), 0
+    for annotation in sorted(content["annotations"], key=lambda annotation: annotation["image_id"]):
+        image_id = annotation["image_id"]
+        segments = []
+        for segment in annotation["segments_info"]:
+            category_id = segment["category_id"]
+            if drop_unseen_images and category_id in unseen_ids:
+                dropped_images.add(image_id)
+            elif category_id in contiguous:
+                segments.append({**segment, "category_id": contiguous[category_id], "isthing": category_id in things})
+            else:
+                out_of_lists += 1
+        if image_id in dropped_images:
+            continue
+        if image_id in images:
+            image_file = images[image_id]["file_name"]
+        else:
+            image_file = os.path.splitext(annotation["file_name"])[0] + ".jpg"
+        entry = {
+            "file_name": os.path.join(metadata["image_root"], image_file),
+            "image_id": image_id,
+            "pan_seg_file_name": os.path.join(metadata["panoptic_root"], annotation["file_name"]),
+            "segments_info": segments,
+        }
+        for key in ("height", "width"):
+            if key in images.get(image_id, ()):
+                entry[key] = images[image_id][key]
+        if "sem_seg_root" in metadata:
+            label_file = os.path.splitext(annotation["file_name"])[0] + ".png"
+            entry["sem_seg_file_name"] = os.path.join(metadata["sem_seg_root"], label_file)
+        dicts.append(entry)
+    _log_dropped(data_set, dropped_images, out_of_lists)
+    for key in ("file_name", "pan_seg_file_name", "sem_seg_file_name"):
+        if dicts and key in dicts[0] and not os.path.isfile(dicts[0][key]):
+            raise UserError(_missing(data_set, dicts[0][key]))
+    return dicts
+
+
+def load_semantic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]:
+    """Pairs of picture and label PNG with the same path below their roots: dicts with ``file_name, sem_seg_file_name``.
+
+    Pixel values are contiguous ids, 255 is ignored. Files without a partner are left out, with a warning.
+    """
+    image_root, label_root = metadata["image_root"], metadata["sem_seg_root"]
+    for key in ("image_root", "sem_seg_root"):
+        _check_folder(data_set, metadata, key)
+    labels = _files_by_stem(label_root, (".png",))
+    images = _files_by_stem(image_root, IMAGE_EXTENSIONS)
+    if os.path.realpath(image_root) == os.path.realpath(label_root):
+        images = _files_by_stem(image_root, tuple(e for e in IMAGE_EXTENSIONS if e != ".png"))
+    if not labels:
+        raise UserError(_missing(data_set, os.path.join(label_root, "*.png")))
+    both = sorted(images.keys() & labels.keys())
+    if not both:
+        raise UserError(
+            f"Data set {data_set.name}: no label in {label_root} has the name of a picture in {image_root} "
+            f"(e.g. {min(labels)}.png)."
+        )
+    if len(both) < len(labels):
+        logger.warning(
+            "Data set %s: %d label files in %s have no picture in %s and are left out.",
+            data_set.name,
+            len(labels) - len(both),
+            label_root,
+            image_root,
+        )
+    if len(both) < len(images):
+        logger.info("Data set %s: %d of %d pictures have a label file.", data_set.name, len(both), len(images))
+    return [{"file_name": images[stem], "sem_seg_file_name": labels[stem]} for stem in both]
+
+
+def _files_by_stem(root: str, extensions: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for folder, _, names in os.walk(root, followlinks=True):
+        below = os.path.relpath(folder, root)
+        for name in names:
+            stem, extension = os.path.splitext(name)
+            # Hidden files are unfinished ones, or what macOS leaves behind.
+            if extension.lower() in extensions and not name.startswith("."):
+                found[stem if below == "." else os.path.join(below, stem)] = os.path.join(folder, name)
+    return found
+
+
+def read_json(path: str, what: str) -> dict:
+    """Read a JSON object; UserError naming ``what`` and the file when it cannot be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except OSError as error:
+        raise UserError(f"{what}: cannot read {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise UserError(f"{what}: {path} is not valid JSON ({error}). Is the download complete?") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{what}: {path} must hold a JSON object in COCO's layout, not a {type(content).__name__}.")
+    return content
+
+
+def _read_annotation(data_set: DataSet, metadata: dict, key: str) -> dict:
+    path = metadata[key]
+    if not os.path.isfile(path):
+        raise UserError(_missing(data_set, path))
+    content = read_json(path, f"Data set {data_set.name}")
+    for part in ("annotations", "categories") + (("images",) if key == "json_file" else ()):
+        if part not in content:
+            raise UserError(f"Data set {data_set.name}: {path} has no `{part}`, so it is not in COCO's layout.")
+    return content
+
+
+def _missing(data_set: DataSet, path: str) -> str:
+    maker = f"Its annotation is made by: {data_set.made_by}. " if data_set.made_by else ""
+    return (
+        f"Data set {data_set.name}: {path} does not exist. {maker}Paths are relative to $DETECTRON2_DATASETS (default "
+        "`datasets`); datasets/README.md describes the tree, `python -m PADing.data.verify` checks it."
+    )
+
+
+def _check_folder(data_set: DataSet, metadata: dict, key: str) -> None:
+    if key in metadata and not os.path.isdir(metadata[key]):
+        raise UserError(_missing(data_set, metadata[key]))
+
+
+def _check_categories(split: Split, content: dict, where: str) -> None:
+    """The file's categories must be the split's, by id and name, and every annotation's category must be among them."""
+    names = {category.id: category.name for category in split.categories}
+    for category in content["categories"]:
+        if category["id"] not in names:
+            raise UserError(
+                f"{where}: category {category['id']} ({category['name']!r}) is not among those of {split.file}."
+            )
+        if category["name"] != names[category["id"]]:
+            raise UserError(
+                f"{where}: category {category['id']} is called {category['name']!r}, but {names[category['id']]!r} "
+                f"in {split.file}."
+            )
+    for annotation in content["annotations"]:
+        for part in annotation.get("segments_info", (annotation,)):
+            if part["category_id"] not in names:
+                raise UserError(
+                    f"{where}: annotation {annotation.get('id', annotation.get('image_id'))} has category "
+                    f"{part['category_id']}, which is not among the categories of {split.file}."
+                )
+
+
+def _unseen_ids(split: Split) -> set[int]:
+    unseen = set(split.unseen)
+    return {category.id for category in split.categories if category.name in unseen}
+
+
+def _log_dropped(data_set: DataSet, images: set, annotations: int) -> None:
+    if images:
+        logger.info("Data set %s: %d images that show unseen classes are left out.", data_set.name, len(images))
+    if annotations:
+        logger.info("Data set %s: %d annotations of classes it does not use are left out.", data_set.name, annotations)

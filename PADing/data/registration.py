@@ -1,0 +1,78 @@
+"""Split files -> Detectron2's catalogs."""
+
+import functools
+import logging
+import os
+from collections.abc import Iterable
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from PADing.data.loaders import load_data_set
+from PADing.data.splits import Split, load_split, shipped_split_files
+from PADing.errors import UserError
+
+__all__ = ["register_builtin", "register_split", "register_split_files"]
+
+logger = logging.getLogger(__name__)
+
+# Data sets registered here, with their split file and metadata: registering the same again does nothing.
+_REGISTERED: dict[str, tuple[str, dict]] = {}
+
+
+def register_split(split: Split, root: str | None = None) -> None:
+    """Register every data set of ``split`` in ``DatasetCatalog`` and ``MetadataCatalog``.
+
+    Repeating it does nothing; a split file that has changed since replaces its former data sets. The metadata fields
+    are described at ``Split.metadata``. No file is read before a data set is asked for.
+
+    Args:
+        split: a checked split.
+        root: the folder that paths are relative to; by default ``$DETECTRON2_DATASETS``, else ``datasets``.
+
+    Raises:
+        UserError: a data set name that another split file has registered already.
+    """
+    for data_set in split.data_sets:
+        name, metadata = data_set.name, split.metadata(data_set, root)
+        if name in _REGISTERED and name in DatasetCatalog:
+            source, former = _REGISTERED[name]
+            if former == metadata and source == split.file:
+                continue
+            if source != split.file:
+                raise UserError(
+                    f"Split file {split.file} registers the data set {name!r}, but {source} has done so already. "
+                    "Choose another name."
+                )
+        if name in DatasetCatalog:
+            if name not in _REGISTERED:
+                # Mask2Former, when imported beside this project, takes one of our names.
+                logger.warning("Data set %s of another package is replaced by that of %s.", name, split.file)
+            DatasetCatalog.remove(name)
+        if name in MetadataCatalog.list():
+            MetadataCatalog.remove(name)
+        DatasetCatalog.register(name, functools.partial(load_data_set, split, data_set, root))
+        MetadataCatalog.get(name).set(**metadata)
+        _REGISTERED[name] = (split.file, metadata)
+
+
+def register_split_files(paths: Iterable[str | os.PathLike]) -> list[Split]:
+    """Register the data sets of one's own split files (``DATASETS.SPLIT_FILES``); returns the splits.
+
+    Raises:
+        UserError: as ``load_split`` and ``register_split``.
+    """
+    splits = [load_split(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+    for split in splits:
+        register_split(split)
+    return splits
+
+
+def register_builtin() -> None:
+    """Register the data sets of all split files that the repository ships (``datasets/splits/*.yaml``)."""
+    files = shipped_split_files()
+    if not files:
+        logger.warning(
+            "No split files lie beside the package, so no COCO data set is registered. Install from a checkout "
+            "(pip install -e .), or name split files under DATASETS.SPLIT_FILES."
+        )
+    register_split_files(files)

@@ -1,0 +1,399 @@
+"""Split files: one YAML says which classes a zero-shot protocol has, which are unseen, and where its data lie.
+
+Everything in this project that is about classes (counts, order, contiguous ids, seen or unseen) comes from here,
+through the metadata of the registered data sets. A split file reads::
+
+    name: my_split
+    categories:                          # or the path of a YAML file with such a list, relative to this file
+      - {id: 7, name: cat, isthing: 1, color: [255, 77, 255]}     # isthing (default 1) and color are optional
+      - {id: 12, name: grass, isthing: 0}
+    unseen: [cat]
+    seen: [grass]                        # optional: every other category, in the order above
+    class_order: seen_first              # or `listed`, as panoptic data sets always are; see Split.classes
+    class_embeddings: ./my_vectors.npz   # optional: default of MODEL.CLASS_EMBEDDINGS
+    data_sets:
+      - name: my_train                   # the name for DATASETS.TRAIN or DATASETS.TEST
+        role: train                      # or val
+        kind: semantic                   # instance | panoptic | semantic
+        subset: seen                     # seen | all | unseen: which classes it shows
+        image_root: mine/images          # relative to $DETECTRON2_DATASETS; to this file when it begins with ./
+        sem_seg_root: ./labels
+
+``instance`` needs ``image_root, json``; ``panoptic`` needs ``image_root, panoptic_root, panoptic_json`` (and for
+semantic and instance figures ``sem_seg_root``, ``json``); ``semantic`` needs ``image_root, sem_seg_root``.
+"""
+
+import colorsys
+import functools
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+
+import yaml
+
+from PADing.errors import UserError
+
+__all__ = ["Category", "DataSet", "Split", "dataset_root", "load_split", "shipped_split_files", "split_from_dict"]
+
+IGNORE_LABEL = 255
+LABEL_DIVISOR = 1000
+ROLES = ("train", "val")
+SUBSETS = ("seen", "all", "unseen")
+CLASS_ORDERS = ("seen_first", "listed")
+NEEDED_PATHS = {
+    "instance": ("image_root", "json"),
+    "panoptic": ("image_root", "panoptic_root", "panoptic_json"),
+    "semantic": ("image_root", "sem_seg_root"),
+}
+DEFAULT_EVALUATOR = {
+    "instance": "coco_instance_gzero",
+    "panoptic": "coco_panoptic_seg",
+    "semantic": "sem_seg_gzero",
+}
+_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Category:
+    """One class: its id in the annotations, its exact name, thing or stuff, and a color (RGB, 0..255) for drawings."""
+
+    id: int
+    name: str
+    isthing: bool
+    color: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set of a split: images and labels of one kind, as they are registered under ``name``."""
+
+    name: str
+    role: str
+    kind: str
+    subset: str
+    class_order: str
+    evaluator: str
+    image_root: str
+    json: str = ""
+    panoptic_root: str = ""
+    panoptic_json: str = ""
+    sem_seg_root: str = ""
+    made_by: str = ""  # what makes its annotation, named when a file is missing
+
+    def paths(self) -> dict[str, str]:
+        """The paths that are set, by key, as written in the split file."""
+        keys = ("image_root", "json", "panoptic_root", "panoptic_json", "sem_seg_root")
+        return {key: getattr(self, key) for key in keys if getattr(self, key)}
+
+
+@dataclass(frozen=True)
+class Split:
+    """A zero-shot protocol: categories, which of them are seen and unseen (names, in order), and its data sets."""
+
+    name: str
+    file: str
+    categories: tuple[Category, ...]
+    seen: tuple[str, ...]
+    unseen: tuple[str, ...]
+    data_sets: tuple[DataSet, ...]
+    class_embeddings: str = ""
+
+    def data_set(self, name: str) -> DataSet:
+        """The data set called ``name``; UserError when there is none."""
+        for data_set in self.data_sets:
+            if data_set.name == name:
+                return data_set
+        raise UserError(f"Split {self.name} has no data set {name!r}; it has {[d.name for d in self.data_sets]}.")
+
+    def vocabulary(self, kind: str, class_order: str) -> list[Category]:
+        """All classes, seen and unseen, that a model for ``kind`` tells apart, in the order of its outputs.
+
+        ``seen_first``: the seen, then the unseen classes, each in the order of its list. ``listed``: in the order of
+        ``categories``, things before stuff, so that a thing has the same contiguous id among the things as among all
+        classes. Classes that are neither seen nor unseen are left out, and stuff for ``instance``.
+        """
+        by_name = {category.name: category for category in self.categories}
+        if class_order == "seen_first":
+            classes = [by_name[name] for name in (*self.seen, *self.unseen)]
+        else:
+            used = {*self.seen, *self.unseen}
+            classes = [category for category in self.categories if category.name in used]
+            classes.sort(key=lambda category: not category.isthing)
+        if kind == "instance":
+            classes = [category for category in classes if category.isthing]
+        return classes
+
+    def classes(self, data_set: DataSet) -> list[Category]:
+        """The classes of one data set; the contiguous id is the position in this list.
+
+        With ``seen_first`` order the list holds only the classes of the data set's subset; so contiguous ids of a
+        seen-only training set are the same as those of the generalized validation set. With ``listed`` order, where
+        unseen classes lie between seen ones, every data set has the whole list.
+        """
+        classes = self.vocabulary(data_set.kind, data_set.class_order)
+        if data_set.class_order == "listed" or data_set.subset == "all":
+            return classes
+        wanted = set(self.seen if data_set.subset == "seen" else self.unseen)
+        return [category for category in classes if category.name in wanted]
+
+    def metadata(self, data_set: DataSet, root: str | None = None) -> dict:
+        """What ``MetadataCatalog`` holds for ``data_set``; paths lie under ``root`` (default ``$DETECTRON2_DATASETS``).
+
+        Besides the fields that Detectron2's data sets of this kind have:
+            evaluation_set: names of the unseen classes.
+            unseen_index: their positions in ``vocabulary`` (list of int), also in sets that hold only seen or only
+                unseen classes.
+            vocabulary: names of all classes a model for this split tells apart, in the order of its outputs.
+            label_offset: what to subtract from a model's class index to get this set's contiguous id (not 0 only in
+                unseen-only sets of ``seen_first`` order).
+            subset: "seen", "all" or "unseen".
+            val_extra_classes: names of the unseen classes, in sets with semantic labels that show them.
+            class_embeddings: the split's default embedding file, or "".
+            split_file: path of the split file.
+        """
+        vocabulary = self.vocabulary(data_set.kind, data_set.class_order)
+        classes = self.classes(data_set)
+        unseen = set(self.unseen)
+        contiguous = {category.id: index for index, category in enumerate(classes)}
+        paths = {key: _under(path, self.file, root) for key, path in data_set.paths().items()}
+        evaluation_set = [c.name for c in vocabulary if c.name in unseen]
+        only_unseen = data_set.subset == "unseen" and data_set.class_order == "seen_first"
+        entry = {
+            "image_root": paths["image_root"],
+            "evaluator_type": data_set.evaluator,
+            "evaluation_set": evaluation_set,
+            "unseen_index": [i for i, category in enumerate(vocabulary) if category.name in unseen],
+            "vocabulary": [category.name for category in vocabulary],
+            "label_offset": len(vocabulary) - len(classes) if only_unseen else 0,
+            "subset": data_set.subset,
+            "class_embeddings": self.class_embeddings,
+            "split_file": self.file,
+        }
+        if "json" in paths:
+            entry["json_file"] = paths["json"]
+        if data_set.kind != "semantic":
+            things = [category for category in classes if category.isthing]
+            entry["thing_classes"] = [category.name for category in things]
+            entry["thing_colors"] = [list(category.color) for category in things]
+            entry["thing_dataset_id_to_contiguous_id"] = {category.id: contiguous[category.id] for category in things}
+        if data_set.kind != "instance":
+            entry["ignore_label"] = IGNORE_LABEL
+            entry["stuff_classes"] = [category.name for category in classes]
+            entry["stuff_colors"] = [list(category.color) for category in classes]
+            entry["stuff_dataset_id_to_contiguous_id"] = contiguous
+        if data_set.kind == "panoptic":
+            entry["label_divisor"] = LABEL_DIVISOR
+            entry["panoptic_root"] = paths["panoptic_root"]
+            entry["panoptic_json"] = paths["panoptic_json"]
+        if "sem_seg_root" in paths:
+            entry["sem_seg_root"] = paths["sem_seg_root"]
+            if data_set.subset != "seen":
+                entry["val_extra_classes"] = evaluation_set
+        return entry
+
+
+def dataset_root() -> str:
+    """The folder of all data: ``$DETECTRON2_DATASETS``, by default ``datasets``."""
+    return os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+
+
+def shipped_split_files() -> list[str]:
+    """The split files of this repository (``datasets/splits/*.yaml``), sorted; empty for an install without them."""
+    return sorted(str(path) for path in (Path(__file__).resolve().parents[2] / "datasets" / "splits").glob("*.yaml"))
+
+
+def load_split(path: str | os.PathLike) -> Split:
+    """Read and check one split file.
+
+    Raises:
+        UserError: naming the file and the key, id or class name that is wrong, and what would be right.
+    """
+    path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    return split_from_dict(_read_yaml(path, "Split file"), path)
+
+
+def split_from_dict(content: Mapping, file: str) -> Split:
+    """Check the content of a split file. ``file`` is named in messages; ``./`` paths and tables are relative to it."""
+    where = f"Split file {file}"
+    if not isinstance(content, Mapping):
+        raise UserError(f"{where} must be a mapping with name, categories, unseen and data_sets.")
+    _check_keys(content, {f.name for f in fields(Split)} - {"file"} | {"class_order"}, where)
+    for key in ("name", "categories", "unseen", "data_sets"):
+        if key not in content:
+            raise UserError(f"{where} lacks the key `{key}`.")
+    categories = _categories(content["categories"], file)
+    known = [category.name for category in categories]
+    unseen = _names(content["unseen"], known, f"{where}: unseen")
+    if content.get("seen") is None:
+        seen = tuple(name for name in known if name not in set(unseen))
+    else:
+        seen = _names(content["seen"], known, f"{where}: seen")
+    both = sorted(set(seen) & set(unseen))
+    if both:
+        raise UserError(f"{where}: {both} stand in both `seen` and `unseen`; remove them from one list.")
+    if not seen:
+        raise UserError(f"{where}: no class is left as seen, so there is nothing to train on.")
+    default_order = content.get("class_order")
+    if default_order is not None:
+        _choice(content, "class_order", CLASS_ORDERS, where)
+    if not isinstance(content["data_sets"], list):
+        raise UserError(f"{where}: `data_sets` must be a list.")
+    data_sets = tuple(
+        _data_set(entry, default_order, f"{where}: data_sets[{i}]") for i, entry in enumerate(content["data_sets"])
+    )
+    _check_unique([d.name for d in data_sets], f"{where}: data set name")
+    split = Split(
+        name=str(content["name"]),
+        file=file,
+        categories=categories,
+        seen=seen,
+        unseen=unseen,
+        data_sets=data_sets,
+        class_embeddings=_beside(str(content.get("class_embeddings") or ""), file),
+    )
+    for data_set in data_sets:
+        if not split.classes(data_set):
+            kind = f"{data_set.kind}, subset {data_set.subset}"
+            raise UserError(f"{where}: data set {data_set.name} ({kind}) has no class.")
+    return split
+
+
+def _read_yaml(path: str, what: str):
+    if not os.path.isfile(path):
+        raise UserError(f"{what} {path} does not exist.")
+    try:
+        with open(path, encoding="utf-8") as file:
+            return yaml.load(file, Loader=_SafeLoader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{what} {path} is not valid YAML: {error}") from error
+
+
+def _categories(content, file: str) -> tuple[Category, ...]:
+    if isinstance(content, str):
+        table = os.path.join(os.path.dirname(file), os.path.expanduser(content))
+        return _read_table(table, os.stat(table).st_mtime_ns if os.path.exists(table) else 0)
+    return _parse_categories(content, f"Split file {file}")
+
+
+@functools.lru_cache(maxsize=16)
+def _read_table(path: str, _modified: int) -> tuple[Category, ...]:
+    # Several split files share a table, and reading one takes longer than everything else here; so it is kept.
+    return _parse_categories(_read_yaml(path, "Category table"), f"Category table {path}")
+
+
+def _parse_categories(content, where: str) -> tuple[Category, ...]:
+    if not isinstance(content, list) or not content:
+        raise UserError(f"{where}: `categories` must be a list of {{id, name}} entries (isthing, color optional).")
+    categories = tuple(_category(entry, f"{where}: categories[{i}]") for i, entry in enumerate(content))
+    _check_unique([category.id for category in categories], f"{where}: category id")
+    _check_unique([category.name for category in categories], f"{where}: category name")
+    return categories
+
+
+def _category(entry, where: str) -> Category:
+    if not isinstance(entry, Mapping):
+        raise UserError(f"{where} must be a mapping with id and name, but is {entry!r}.")
+    # COCO's own tables carry a supercategory; it is accepted and not used.
+    _check_keys(entry, {"id", "name", "isthing", "color", "supercategory"}, where)
+    identity, name = entry.get("id"), entry.get("name")
+    if isinstance(identity, bool) or not isinstance(identity, int) or identity < 0:
+        raise UserError(f"{where} ({name!r}): id must be a whole number >= 0, but is {identity!r}.")
+    _check_text(name, f"{where} (id {identity}): name")
+    isthing = entry.get("isthing", 1)
+    if isthing not in (0, 1):
+        raise UserError(f"{where} ({name!r}): isthing must be 1 (thing) or 0 (stuff), but is {isthing!r}.")
+    color = entry.get("color")
+    if color is None:
+        color = _generated_color(identity)
+    is_color = isinstance(color, (list, tuple)) and len(color) == 3
+    if not is_color or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
+        raise UserError(f"{where} ({name!r}): color must be three whole numbers 0..255, but is {color!r}.")
+    return Category(identity, name, bool(isthing), tuple(color))
+
+
+def _generated_color(identity: int) -> list[int]:
+    # Steps of the golden ratio around the color circle keep neighbouring ids apart.
+    hue = (identity * 0.6180339887498949) % 1.0
+    rgb = colorsys.hsv_to_rgb(hue, 0.55 + 0.4 * ((identity // 3) % 2), 0.95 - 0.25 * (identity % 3) / 2)
+    return [round(255 * value) for value in rgb]
+
+
+def _data_set(entry, default_order: str | None, where: str) -> DataSet:
+    if not isinstance(entry, Mapping):
+        raise UserError(f"{where} must be a mapping with name, role, kind and paths, but is {entry!r}.")
+    name = entry.get("name")
+    _check_text(name, f"{where}: name")
+    where = f"{where} ({name})"
+    _check_keys(entry, {f.name for f in fields(DataSet)}, where)
+    kind = _choice(entry, "kind", NEEDED_PATHS, where)
+    for key in ("image_root", "json", "panoptic_root", "panoptic_json", "sem_seg_root"):
+        if entry.get(key) is not None:
+            _check_text(entry[key], f"{where}: {key}")
+        elif key in NEEDED_PATHS[kind]:
+            raise UserError(f"{where}: a data set of kind {kind} needs the path `{key}`.")
+    role = _choice(entry, "role", ROLES, where)
+    values = {key: value for key, value in entry.items() if value is not None}
+    values["subset"] = _choice(entry, "subset", SUBSETS, where, "seen" if role == "train" else "all")
+    # Panoptic lists hold things, then stuff, so unseen classes cannot stand at the end.
+    if kind == "panoptic":
+        default_order = "listed"
+    values["class_order"] = _choice(entry, "class_order", CLASS_ORDERS, where, default_order or "seen_first")
+    if kind == "panoptic" and values["class_order"] != "listed":
+        raise UserError(f"{where}: a panoptic data set needs `class_order: listed` (things, then stuff).")
+    values.setdefault("evaluator", DEFAULT_EVALUATOR[kind])
+    return DataSet(**values)
+
+
+def _choice(entry: Mapping, key: str, allowed: Iterable[str], where: str, default: str | None = None) -> str:
+    value = entry.get(key) or default
+    if value not in tuple(allowed):
+        raise UserError(f"{where}: `{key}` must be one of {', '.join(allowed)}, but is {value!r}.")
+    return value
+
+
+def _names(content, known: list[str], where: str) -> tuple[str, ...]:
+    if not isinstance(content, list):
+        raise UserError(f"{where} must be a list of category names.")
+    for name in content:
+        _check_text(name, where)
+        if name not in known:
+            near = get_close_matches(name, known, n=3)
+            hint = f" (did you mean {', '.join(near)}?)" if near else ""
+            raise UserError(f"{where} names {name!r}, which is not the name of a category{hint}.")
+    _check_unique(content, where)
+    return tuple(content)
+
+
+def _check_text(value, where: str) -> None:
+    if not isinstance(value, str) or not value.strip():
+        hint = "put it into quotes if YAML takes it for something else"
+        raise UserError(f"{where} must be text, but is {value!r}; {hint}.")
+
+
+def _check_keys(entry: Mapping, known: set[str], where: str) -> None:
+    for key in entry:
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1)
+            hint = f" (did you mean `{near[0]}`?)" if near else f"; known keys are {', '.join(sorted(known))}"
+            raise UserError(f"{where}: unknown key `{key}`{hint}.")
+
+
+def _check_unique(values: Iterable, where: str) -> None:
+    met = set()
+    for value in values:
+        if value in met:
+            raise UserError(f"{where} {value!r} occurs twice.")
+        met.add(value)
+
+
+def _beside(path: str, file: str) -> str:
+    return os.path.join(os.path.dirname(file), path[2:]) if path.startswith("./") else path
+
+
+def _under(path: str, file: str, root: str | None) -> str:
+    if path.startswith("./"):
+        return _beside(path, file)
+    # os.path.join keeps an absolute path as it is.
+    return os.path.join(dataset_root() if root is None else root, os.path.expanduser(path))

@@ -1,0 +1,76 @@
+"""Jobs of several processes: joining one that ``torchrun`` started, and starting one on CPUs.
+
+Detectron2's ``launch`` starts one process for each GPU.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from detectron2.utils import comm
+
+from PADing.errors import UserError
+
+
+def launched_by_torchrun() -> bool:
+    """Whether the environment describes a job of this process and others."""
+    return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()
+
+
+@contextmanager
+def torchrun_process_group(cpu: bool) -> Iterator[None]:
+    """Make the process group that the environment describes: NCCL with one GPU per process, or gloo on CPUs."""
+    local_rank, world_size = int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
+    if not cpu:
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"torchrun started more processes on this machine than it has GPUs ({torch.cuda.device_count()}). "
+                "Lower --nproc-per-node, or add --num-gpus 0 to run on CPUs."
+            )
+        torch.cuda.set_device(local_rank)
+    torch.distributed.init_process_group("gloo" if cpu else "nccl")
+    try:
+        comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", world_size)))
+        comm.synchronize()
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def launch_on_cpus(
+    function: Callable,
+    processes: int,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "auto",
+    args: tuple = (),
+) -> None:
+    """Call ``function(*args)`` in ``processes`` new processes of this machine, connected by gloo.
+
+    Args:
+        function: must be importable by name from the new processes.
+        dist_url: where the processes meet, ``tcp://HOST:PORT``; "auto" finds a free port of this machine.
+
+    Raises:
+        UserError: a ``dist_url`` of another form, or "auto" for several machines.
+    """
+    if dist_url == "auto" and num_machines == 1:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            dist_url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    host, _, port = dist_url.removeprefix("tcp://").rpartition(":")
+    if not dist_url.startswith("tcp://") or not host or not port.isdigit():
+        raise UserError(f"--dist-url must be tcp://HOST:PORT of the first machine, but is {dist_url!r}.")
+    environment = {"MASTER_ADDR": host, "MASTER_PORT": port, "WORLD_SIZE": str(processes * num_machines)}
+    environment["LOCAL_WORLD_SIZE"] = str(processes)
+    torch.multiprocessing.start_processes(
+        _in_process, (function, environment, machine_rank * processes, args), processes, start_method="spawn"
+    )
+
+
+def _in_process(local_rank: int, function: Callable, environment: dict, first_rank: int, args: tuple) -> None:
+    os.environ.update(environment, LOCAL_RANK=str(local_rank), RANK=str(first_rank + local_rank))
+    with torchrun_process_group(cpu=True):
+        function(*args)

@@ -1,0 +1,68 @@
+"""The optimizer of stage 1 (and of every method that trains the whole network): Mask2Former's parameter groups."""
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver.build import maybe_add_gradient_clipping
+from torch import nn
+
+from PADing.errors import UserError
+
+NORM_TYPES = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+)
+# Tables of positions in Swin backbones; like biases of attention, they are not shrunk.
+POSITION_TABLES = ("relative_position_bias_table", "absolute_pos_embed")
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW over one group per trainable parameter.
+
+    Parameters of the backbone learn at ``BACKBONE_MULTIPLIER`` times ``BASE_LR``. Weight decay is
+    ``WEIGHT_DECAY_NORM`` in normalisation layers, ``WEIGHT_DECAY_EMBED`` in embedding tables, 0 for tables of
+    positions, ``WEIGHT_DECAY`` elsewhere. ``CLIP_TYPE full_model`` is not applied here but by the recipe, because it
+    needs the gradients after unscaling; the other clip types are Detectron2's.
+
+    Raises:
+        UserError: an optimizer other than ``SGD`` or ``ADAMW``.
+    """
+    solver = cfg.SOLVER
+    groups = parameter_groups(cfg, model)
+    if solver.OPTIMIZER == "SGD":
+        optimizer = torch.optim.SGD(groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
+    elif solver.OPTIMIZER == "ADAMW":
+        optimizer = torch.optim.AdamW(groups, solver.BASE_LR)
+    else:
+        raise UserError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}, but must be 'SGD' or 'ADAMW'.")
+    if clips_full_model(cfg):
+        return optimizer
+    return maybe_add_gradient_clipping(cfg, optimizer)
+
+
+def clips_full_model(cfg: CfgNode) -> bool:
+    """Whether gradients are clipped by one norm over all parameters."""
+    return cfg.SOLVER.CLIP_GRADIENTS.ENABLED and cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE == "full_model"
+
+
+def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
+    """One ``{"params": [p], "lr": ..., "weight_decay": ...}`` per trainable parameter, in the model's order."""
+    solver = cfg.SOLVER
+    groups, met = [], set()
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or parameter in met:
+                continue
+            met.add(parameter)
+            decay = solver.WEIGHT_DECAY
+            if name in POSITION_TABLES:
+                decay = 0.0
+            elif isinstance(module, NORM_TYPES):
+                decay = solver.WEIGHT_DECAY_NORM
+            elif isinstance(module, nn.Embedding):
+                decay = solver.WEIGHT_DECAY_EMBED
+            scale = solver.BACKBONE_MULTIPLIER if "backbone" in module_name else 1.0
+            groups.append({"params": [parameter], "lr": solver.BASE_LR * scale, "weight_decay": decay})
+    return groups

@@ -1,0 +1,148 @@
+"""Training samples as a function of their position, so that a resumed run continues the data order where it stopped.
+
+Detectron2's loader draws the order from one generator and augmentations from another in each worker, so a resumed run
+starts again at the first image. Here position p of the stream determines both the image and the seed of its
+augmentation. A checkpoint then needs no more than the positions that have not been used yet, and augmentations do not
+depend on the number of workers.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetFromList, build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.utils import comm
+from torch.utils.data import Dataset, Sampler
+
+from PADing.engine.rng import seeded_rng
+from PADing.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+POSITION = "stream_position"
+# Unreadable images in a row after which something else than an image must be wrong.
+MOST_REPLACEMENTS = 100
+
+
+class TrainingStream(Dataset):
+    """``stream[p]`` is the p-th training sample, augmented.
+
+    Images come in epochs, each a permutation; the permutations are those of Detectron2's ``TrainingSampler`` for the
+    same seed. When the mapper returns None (an unreadable image that is to be skipped), another image takes its place.
+
+    Args:
+        dataset_dicts: the images of one epoch.
+        mapper: dataset dict -> model input dict, or None.
+        seed: of the order and of all augmentations.
+    """
+
+    def __init__(self, dataset_dicts: Sequence[dict], mapper: Callable[[dict], dict | None], seed: int):
+        self.dataset = DatasetFromList(list(dataset_dicts), copy=False)
+        self.mapper = mapper
+        self.seed = seed
+        self._restart()
+
+    def _restart(self) -> None:
+        self._generator = torch.Generator().manual_seed(self.seed)
+        self._epoch, self._order = -1, None
+
+    def reseed(self, seed: int) -> None:
+        """Take over the order of another run."""
+        self.seed = seed
+        self._restart()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def index(self, position: int) -> int:
+        """The image at a position."""
+        epoch, offset = divmod(position, len(self.dataset))
+        if epoch < self._epoch:
+            self._restart()
+        while self._epoch < epoch:
+            self._order = torch.randperm(len(self.dataset), generator=self._generator)
+            self._epoch += 1
+        return int(self._order[offset])
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        position = int(position)
+        index = self.index(position)
+        with seeded_rng(self.seed, position):
+            for _ in range(MOST_REPLACEMENTS):
+                sample = self.mapper(self.dataset[index])
+                if sample is not None:
+                    sample[POSITION] = position
+                    return sample
+                index = int(torch.randint(len(self.dataset), ()))
+        raise UserError(
+            f"{MOST_REPLACEMENTS} training images in a row could not be used; the messages above name them. "
+            "Check the image folder of DATASETS.TRAIN."
+        )
+
+
+class PositionSampler(Sampler):
+    """Positions of this process: every ``world_size``-th one, beginning with those that a stopped run left unused."""
+
+    def __init__(self, rank: int, world_size: int):
+        self.world_size = world_size
+        self.next = rank
+        self.pending: list[int] = []
+
+    def __iter__(self) -> Iterator[int]:
+        # Both are read before anything is yielded: `used` changes them while this runs.
+        position, pending = self.next, list(self.pending)
+        yield from pending
+        while True:
+            yield position
+            position += self.world_size
+
+    def used(self, positions: Iterable[int]) -> None:
+        """Note that the samples at these positions have been trained on."""
+        positions = set(positions)
+        self.pending = [p for p in self.pending if p not in positions]
+        beyond = max(positions, default=-1) + self.world_size
+        if beyond > self.next:
+            self.pending += [p for p in range(self.next, beyond, self.world_size) if p not in positions]
+            self.next = beyond
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"world_size": self.world_size, "next": self.next, "pending": list(self.pending)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.next, self.pending = state["next"], list(state["pending"])
+
+
+def build_stream_loader(cfg: CfgNode, mapper: Callable[[dict], dict | None]):
+    """Detectron2's training loader over a ``TrainingStream``.
+
+    The result has two more attributes, ``stream`` and ``stream_sampler``; set their state before iterating. Without a
+    ``SEED``, processes agree on a random one.
+
+    Raises:
+        UserError: no training image; a batch that the processes cannot share evenly; another sampler than Detectron2's
+            ``TrainingSampler``.
+    """
+    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+        name = cfg.DATALOADER.SAMPLER_TRAIN
+        raise UserError(f"DATALOADER.SAMPLER_TRAIN is {name!r}, but only TrainingSampler is supported.")
+    world_size = comm.get_world_size()
+    if cfg.SOLVER.IMS_PER_BATCH % world_size:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {world_size} processes cannot share evenly."
+        )
+    dicts = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    if not dicts:
+        raise UserError(f"The training data {list(cfg.DATASETS.TRAIN)} contain no image with an annotation.")
+    seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    stream = TrainingStream(dicts, mapper, seed)
+    sampler = PositionSampler(comm.get_rank(), world_size)
+    loader = build_detection_train_loader(cfg, mapper=_identity, dataset=stream, sampler=sampler)
+    loader.stream, loader.stream_sampler = stream, sampler
+    return loader
+
+
+def _identity(sample: dict) -> dict:
+    # The stream has mapped its samples already: only there is the position known.
+    return sample

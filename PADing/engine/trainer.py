@@ -1,0 +1,219 @@
+"""The shared trainer: Detectron2's ``DefaultTrainer`` around a training recipe."""
+
+import inspect
+import logging
+import os
+import time
+import weakref
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.engine import DefaultTrainer, TrainerBase
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.projects.deeplab import build_lr_scheduler
+from detectron2.utils import comm
+from torch.nn.parallel import DistributedDataParallel
+
+import PADing.meta_arch  # noqa: F401  registers the meta-architectures
+from PADing.data.dataset_mappers import build_mapper
+from PADing.engine.checkpointer import TrainingCheckpointer, unwrap
+from PADing.engine.recipes import TrainingRecipe, build_recipe
+from PADing.engine.rng import preserved_rng, rng_state, set_rng_state
+from PADing.engine.stream import POSITION, build_stream_loader
+from PADing.evaluation import build_evaluator
+from PADing.evaluation.results import write_json
+
+logger = logging.getLogger(__name__)
+
+
+class RecipeLoop:
+    """What ``DefaultTrainer`` expects as its inner trainer: fetches batches and gives them to the recipe."""
+
+    def __init__(self, model: torch.nn.Module, data_loader, recipe: TrainingRecipe):
+        model.train()
+        self.model, self.data_loader, self.recipe = model, data_loader, recipe
+        self.optimizer = next(iter(recipe.optimizers.values()))
+        self.iter = 0
+        self._batches = None
+
+    def run_step(self) -> None:
+        assert self.model.training, "The model was left in eval mode; whoever did that must restore it."
+        start = time.perf_counter()
+        batch = self._next_batch()
+        data_time = time.perf_counter() - start
+        self.recipe.step(self.model, batch, data_time)
+        sampler = getattr(self.data_loader, "stream_sampler", None)
+        if sampler is not None:
+            sampler.used(sample[POSITION] for sample in batch)
+
+    def _next_batch(self) -> list[dict]:
+        if self._batches is None:
+            # Starting a loader draws a seed for its workers. A resumed run starts one more than an uninterrupted run.
+            with preserved_rng():
+                self._batches = iter(self.data_loader)
+                return next(self._batches)
+        return next(self._batches)
+
+
+class RankStates:
+    """Random generators and data position of every process, as one entry of a checkpoint.
+
+    Only the main process writes checkpoints, so it has to hold everybody's state by then: ``collect`` is called by all
+    processes just before.
+    """
+
+    def __init__(self, data_loader):
+        self.data_loader = data_loader
+        self._states: list[dict[str, Any]] = []
+        self._loaded: list[dict[str, Any]] = []
+
+    def collect(self) -> None:
+        own: dict[str, Any] = {"rng": rng_state()}
+        if hasattr(self.data_loader, "stream_sampler"):
+            own["data"] = {**self.data_loader.stream_sampler.state_dict(), "seed": self.data_loader.stream.seed}
+        self._states = comm.gather(own)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"ranks": self._states}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._loaded = state["ranks"]
+
+    def place_data(self, start_iter: int, images_per_iteration: int) -> None:
+        """Put the data stream where the stopped run left it."""
+        stream = getattr(self.data_loader, "stream", None)
+        if stream is None:
+            if start_iter:
+                logger.info("The data loader cannot be placed, so the data order begins anew.")
+            return
+        sampler = self.data_loader.stream_sampler
+        if len(self._loaded) == comm.get_world_size() and "data" in self._loaded[comm.get_rank()]:
+            data = self._loaded[comm.get_rank()]["data"]
+            stream.reseed(data["seed"])
+            sampler.load_state_dict(data)
+        elif start_iter:
+            # Another number of processes, or another program's checkpoint: skip as many images as have been used.
+            if self._loaded and "data" in self._loaded[0]:
+                stream.reseed(self._loaded[0]["data"]["seed"])
+            sampler.next = comm.get_rank() + start_iter * images_per_iteration
+
+    def restore_rng(self) -> None:
+        if len(self._loaded) == comm.get_world_size():
+            set_rng_state(self._loaded[comm.get_rank()]["rng"])
+        elif self._loaded:
+            logger.info(
+                "The checkpoint was written by %d processes, so random generators are not restored.", len(self._loaded)
+            )
+
+
+class Trainer(DefaultTrainer):
+    """Trains any registered meta-architecture by its recipe: on the CPU, one GPU, or several processes of either.
+
+    The methods to override are Detectron2's, except that optimizers belong to the recipe (``PADing.engine.recipes``).
+    A checkpoint holds ``model``, ``trainer`` (iteration and hooks), ``iteration``, the recipe's optimizers
+    (``optimizer`` is the first), ``scaler``, ``scheduler``, and ``ranks``: each process's random generators and place
+    in the data.
+    A resumed run repeats the numbers of an uninterrupted one. With several data-loading workers and
+    ``ASPECT_RATIO_GROUPING``, images may be batched with other neighbours than they would have been.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        # DefaultTrainer's own constructor knows one optimizer and wraps models for GPUs only.
+        TrainerBase.__init__(self)
+        self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        self.recipe = build_recipe(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        if comm.get_world_size() > 1:
+            model = wrap_for_processes(model, self.recipe.find_unused_parameters)
+        self._trainer = RecipeLoop(model, data_loader, self.recipe)
+        self.scheduler = self.build_lr_scheduler(cfg, self._trainer.optimizer)
+        self.ranks = RankStates(data_loader)
+        self.checkpointer = TrainingCheckpointer(
+            model,
+            cfg.OUTPUT_DIR,
+            trainer=weakref.proxy(self),
+            scheduler=self.scheduler,
+            ranks=self.ranks,
+            **self.recipe.checkpointables(),
+        )
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer):
+        """Detectron2's schedules and DeepLab's ``WarmupPolyLR``."""
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode):
+        """A resumable loader with the mapper of ``INPUT.DATASET_MAPPER_NAME``."""
+        return build_stream_loader(cfg, build_mapper(cfg, is_train=True))
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
+        """What the data set's ``evaluator_type`` and the model's outputs call for."""
+        return build_evaluator(cfg, dataset_name, output_folder)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators=None):
+        """Evaluate on every set of ``DATASETS.TEST``, and write all results to ``<OUTPUT_DIR>/results.json``.
+
+        A model that defines ``set_test_metadata(metadata)`` is told before each set which classes it has.
+
+        Returns:
+            the evaluators' results by set, or, when there is only one set, its results alone.
+        """
+        evaluators = [None] * len(cfg.DATASETS.TEST) if evaluators is None else list(evaluators)
+        if len(evaluators) != len(cfg.DATASETS.TEST):
+            raise ValueError(f"{len(evaluators)} evaluators for the {len(cfg.DATASETS.TEST)} sets of DATASETS.TEST")
+        results = OrderedDict()
+        for name, evaluator in zip(cfg.DATASETS.TEST, evaluators, strict=True):
+            tell = getattr(unwrap(model), "set_test_metadata", None)
+            if tell is not None:
+                tell(MetadataCatalog.get(name))
+            with preserved_rng():
+                evaluator = evaluator or cls.build_evaluator(cfg, name)
+                one = cfg.clone()
+                one.defrost()
+                one.DATASETS.TEST = (name,)
+                results[name] = super().test(one, model, [evaluator])
+        if comm.is_main_process():
+            write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), results)
+        return next(iter(results.values())) if len(results) == 1 else results
+
+    def before_train(self) -> None:
+        super().before_train()
+        self.ranks.place_data(self.start_iter, self.cfg.SOLVER.IMS_PER_BATCH)
+        self.ranks.restore_rng()
+
+    def after_step(self) -> None:
+        done = self.iter + 1
+        if done % self.cfg.SOLVER.CHECKPOINT_PERIOD == 0 or done >= self.max_iter:
+            self.ranks.collect()
+        super().after_step()
+
+    def state_dict(self) -> dict[str, Any]:
+        # Optimizers are entries of their own, so nothing of the inner trainer belongs here.
+        return TrainerBase.state_dict(self)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        TrainerBase.load_state_dict(self, state_dict)
+
+
+def wrap_for_processes(model: torch.nn.Module, find_unused_parameters: bool = False) -> DistributedDataParallel:
+    """Share a model's gradients among all processes of the job, on GPUs or CPUs."""
+    device = next(model.parameters()).device
+    # Renamed in newer versions of torch.
+    names = inspect.signature(DistributedDataParallel).parameters
+    sync_buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    return DistributedDataParallel(
+        model,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        find_unused_parameters=find_unused_parameters,
+        **{sync_buffers: False},
+    )

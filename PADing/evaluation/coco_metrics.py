@@ -1,0 +1,371 @@
+"""COCO's average precision and recall, per class and IoU threshold, and the zero-shot figures made of them.
+
+The matching is that of pycocotools (or of faster-coco-eval, which gives the same numbers sooner). One run at the IoU
+thresholds 0.4 and 0.5, 0.55, ..., 0.95 gives both COCO's standard figures and those of zero-shot instance segmentation.
+"""
+
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pycocotools.mask as mask_util
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from PADing.errors import UserError
+from PADing.evaluation.results import harmonic_mean, log_class_table, mean
+
+__all__ = [
+    "CocoFigures",
+    "available_backends",
+    "coco_eval_revise",
+    "evaluate_detections",
+    "load_ground_truth",
+    "split_figures",
+    "zsi_figures",
+]
+
+logger = logging.getLogger(__name__)
+
+STANDARD_IOU = tuple(np.linspace(0.5, 0.95, 10).tolist())
+ZSI_IOU = (0.4, 0.5, 0.6)
+AREAS = ("all", "small", "medium", "large")
+ROW_NAMES = ("AP50_seen", "AP50_unseen", "AR50_seen", "AR50_unseen", "AP50_hm", "AR50_hm")
+
+
+@dataclass(frozen=True)
+class CocoFigures:
+    """Average precision and recall as fractions; NaN for classes without ground truth (of that size).
+
+    Attributes:
+        iou: T thresholds.
+        category_ids: K ids in the annotation, ascending. Class-agnostic figures have the one id -1.
+        precision: (T, K, 4) float64: mean of the precision at the 101 recall points; last axis: see ``AREAS``.
+        recall: (T, K, 4, M) float64: the largest recall; last axis: numbers of detections per image, ``max_dets``.
+        max_dets: M numbers. ``precision`` is for the last.
+    """
+
+    iou: tuple[float, ...]
+    category_ids: tuple[int, ...]
+    precision: np.ndarray
+    recall: np.ndarray
+    max_dets: tuple[int, ...]
+
+    def ap(self, iou: float | None = None, area: str = "all", categories: Collection[int] | None = None) -> float:
+        """Mean AP over classes, at one IoU or (None) over 0.5:0.95. NaN when no class has ground truth."""
+        return self._mean(self.precision, iou, area, categories)
+
+    def ar(
+        self, iou: float | None = None, area: str = "all", categories: Collection[int] | None = None, max_dets: int = -1
+    ) -> float:
+        """Mean recall, like :meth:`ap`; ``max_dets`` is a position in ``self.max_dets``."""
+        return self._mean(self.recall[..., max_dets], iou, area, categories)
+
+    def _mean(self, values: np.ndarray, iou: float | None, area: str, categories: Collection[int] | None) -> float:
+        rows = [self._at(t) for t in (STANDARD_IOU if iou is None else (iou,))]
+        wanted = None if categories is None else set(categories)
+        columns = [k for k, c in enumerate(self.category_ids) if wanted is None or c in wanted]
+        return mean(values[np.ix_(rows, columns)][..., AREAS.index(area)].ravel())
+
+    def _at(self, iou: float) -> int:
+        return int(np.argmin(np.abs(np.asarray(self.iou) - iou)))
+
+
+def available_backends() -> list[str]:
+    """Names of the usable implementations, the preferred one first."""
+    fast = ["faster_coco_eval"] if importlib.util.find_spec("faster_coco_eval") else []
+    return [*fast, "pycocotools"]
+
+
+def load_ground_truth(source: str | os.PathLike | dict) -> COCO:
+    """Index an annotation in COCO's instance format (a path, or its content, which is not changed).
+
+    Fields that own data often lack (``iscrowd``, ``area``, ``bbox``) are filled in. Images without annotation count.
+
+    Raises:
+        UserError: a missing or malformed file, named.
+    """
+    if isinstance(source, dict):
+        content = {**source, "annotations": [dict(a) for a in source.get("annotations", ())]}
+        where = "the annotation"
+    else:
+        where = f"annotation file {os.fspath(source)}"
+        content = _read_json(source, where)
+    if not isinstance(content, dict) or not {"images", "categories", "annotations"} <= set(content):
+        raise UserError(f"{where} is not in COCO's instance format: it needs images, categories and annotations.")
+    content.setdefault("info", {})
+    sizes = {image["id"]: (image.get("height"), image.get("width")) for image in content["images"]}
+    for annotation in content["annotations"]:
+        if annotation["image_id"] not in sizes:
+            raise UserError(
+                f"{where}: annotation {annotation.get('id')} belongs to image {annotation['image_id']}, which `images` "
+                "does not list."
+            )
+        _complete(annotation, sizes[annotation["image_id"]])
+    with _quiet():
+        truth = COCO()
+        truth.dataset = content
+        truth.createIndex()
+    return truth
+
+
+def evaluate_detections(
+    truth: COCO,
+    detections: Sequence[dict],
+    kind: str,
+    *,
+    iou: Sequence[float] = (ZSI_IOU[0], *STANDARD_IOU),
+    category_ids: Collection[int] | None = None,
+    max_dets: Sequence[int] = (1, 10, 100),
+    class_agnostic: bool = False,
+    backend: str | None = None,
+) -> CocoFigures:
+    """Match detections with the ground truth and return precision and recall.
+
+    Args:
+        truth: from :func:`load_ground_truth`.
+        detections: dicts ``image_id, category_id, score`` and ``bbox`` (XYWH, pixels) or ``segmentation`` (RLE). An
+            empty list is a legal result: every class with ground truth then has AP and recall 0.
+        kind: "segm" or "bbox". For "segm", sizes are those of the masks.
+        iou: thresholds.
+        category_ids: classes to evaluate; by default all of the annotation.
+        max_dets: detections per image (and class) that count, ascending.
+        class_agnostic: ignore classes, as for proposals.
+        backend: one of :func:`available_backends`; default: the first.
+
+    Raises:
+        UserError: a detection of an image that the annotation does not have, or without the field that ``kind`` needs.
+    """
+    if kind not in ("segm", "bbox"):
+        raise UserError(f"Detections are evaluated as 'segm' or 'bbox', not {kind!r}.")
+    backend = backend or available_backends()[0]
+    found = _index_detections(truth, detections, kind)
+    with _quiet():
+        evaluator = _backend_class(backend)(truth, found, kind)
+        evaluator.print_function = lambda *_: None  # faster-coco-eval's progress lines; pycocotools prints
+        evaluator.params.iouThrs = np.asarray(iou, dtype=float)
+        evaluator.params.maxDets = list(max_dets)
+        evaluator.params.useCats = int(not class_agnostic)
+        if category_ids is not None:
+            evaluator.params.catIds = sorted(category_ids)
+        evaluator.evaluate()
+        evaluator.accumulate()
+    precision = np.asarray(evaluator.eval["precision"], dtype=float)[..., -1]  # (T, R, K, A): with most detections
+    recall = np.asarray(evaluator.eval["recall"], dtype=float)  # (T, K, A, M)
+    # -1 marks classes without ground truth; it does so at every recall point alike.
+    precision = np.where(precision[:, 0] < 0, np.nan, precision.mean(axis=1))
+    recall = np.where(recall < 0, np.nan, recall)
+    ids = (-1,) if class_agnostic else tuple(sorted(evaluator.params.catIds))
+    return CocoFigures(tuple(iou), ids, precision, recall, tuple(max_dets))
+
+
+def split_figures(figures: CocoFigures, seen: Collection[int], unseen: Collection[int]) -> OrderedDict:
+    """Seen mean, unseen mean and harmonic mean, in percent, of AP (IoU 0.5:0.95), AP50 and AR50 (recall at IoU 0.5).
+
+    Args:
+        figures: of all classes.
+        seen, unseen: category ids. Classes without ground truth count for neither.
+    """
+    result = OrderedDict()
+    for name, function, iou in (("AP", figures.ap, None), ("AP50", figures.ap, 0.5), ("AR50", figures.ar, 0.5)):
+        values = [100 * function(iou, categories=ids) for ids in (seen, unseen)]
+        result[f"{name}_seen"], result[f"{name}_unseen"] = values
+        result[f"{name}_hm"] = harmonic_mean(*values)
+    return result
+
+
+def zsi_figures(figures: CocoFigures) -> OrderedDict:
+    """``AP@40 AP@50 AP@60 R100@40 R100@50 R100@60`` in percent: zero-shot instance segmentation's own figures."""
+    result = OrderedDict((f"AP@{round(100 * t)}", 100 * figures.ap(t)) for t in ZSI_IOU)
+    result.update((f"R100@{round(100 * t)}", 100 * figures.ar(t)) for t in ZSI_IOU)
+    return result
+
+
+def coco_eval_revise(
+    result_files,
+    result_types: Sequence[str],
+    coco,
+    max_dets: Sequence[int] = (100, 300, 1000),
+    classwise: bool = False,
+    gzsd: bool = False,
+    num_seen_classes: int | None = None,
+    *,
+    unseen: Collection[str] | None = None,
+) -> list[tuple[float, ...]] | None:
+    """Evaluate result files of zero-shot instance segmentation or detection; log the figures.
+
+    Args:
+        result_files: path of a COCO result file (or its content, a list), or a dict of these by result type.
+        result_types: any of "segm", "bbox" (AP and recall at IoU 0.4, 0.5, 0.6 with 100 detections), "proposal" (the
+            same, ignoring classes) and "proposal_fast" (box recall at IoU 0.5, ignoring classes, for ``max_dets``).
+        coco: annotation file, its content, or a pycocotools ``COCO``.
+        max_dets: numbers of proposals per image; the other types always use COCO's 1, 10, 100.
+        classwise: also log tables per class.
+        gzsd: the generalized setting: return seen and unseen figures.
+        num_seen_classes: with ``gzsd``: the first so many categories, in the file's order, are seen.
+        unseen: names of the unseen classes, instead of ``num_seen_classes``.
+
+    Returns:
+        With ``gzsd`` one tuple (seen AP50, unseen AP50, seen recall, unseen recall, harmonic mean of AP50, of recall)
+        in percent per "segm", "bbox" or "proposal" entry; otherwise an empty list; None with "proposal_fast".
+
+    Raises:
+        UserError: unknown type or class name, missing file, or ``gzsd`` without a split.
+    """
+    truth = load_ground_truth(coco.dataset if isinstance(coco, COCO) else coco)
+    names = OrderedDict((category["id"], category["name"]) for category in truth.dataset["categories"])
+    seen_ids, unseen_ids = _split(names, num_seen_classes, unseen) if gzsd else ((), ())
+    if gzsd:
+        logger.info("%d seen classes; %d unseen: %s", len(seen_ids), len(unseen_ids), [names[i] for i in unseen_ids])
+    rows: list[tuple[float, ...]] | None = []
+    for kind in result_types:
+        if kind not in ("segm", "bbox", "proposal", "proposal_fast"):
+            raise UserError(f"Result type {kind!r} is unknown; choose from segm, bbox, proposal, proposal_fast.")
+        detections = _load_results(result_files[kind] if isinstance(result_files, dict) else result_files)
+        if kind == "proposal_fast":
+            figures = evaluate_detections(
+                truth, detections, "bbox", iou=(0.5,), max_dets=sorted(max_dets), class_agnostic=True
+            )
+            for position, number in enumerate(sorted(max_dets)):
+                logger.info("AR@%d = %.4f", number, figures.ar(0.5, max_dets=position))
+            rows = None
+            continue
+        figures = evaluate_detections(
+            truth, detections, "bbox" if kind == "proposal" else kind, iou=ZSI_IOU, class_agnostic=kind == "proposal"
+        )
+        for title, function in (("Average Precision  (AP)", figures.ap), ("Average Recall     (AR)", figures.ar)):
+            for t in ZSI_IOU:
+                logger.info("%s: %s @[ IoU=%.2f | area=all | maxDets=100 ] = %.3f", kind, title, t, function(t))
+        if classwise and kind != "proposal":
+            log_per_class(figures, names, set(unseen_ids), kind)
+        if gzsd and rows is not None:
+            values = split_figures(figures, seen_ids, unseen_ids)
+            rows.append(tuple(values[name] for name in ROW_NAMES))
+            text = ", ".join(f"{name} {value:.4f}" for name, value in zip(ROW_NAMES, rows[-1], strict=True))
+            logger.info("%s: %s", kind, text)
+    return rows
+
+
+def log_per_class(figures: CocoFigures, names: dict[int, str], unseen: Collection[int], title: str) -> None:
+    """Log AP (when 0.5:0.95 was evaluated), AP50 and recall at IoU 0.5 of every class."""
+    full = len(figures.iou) >= len(STANDARD_IOU)
+    rows = []
+    for category_id in names:
+        one = (category_id,)
+        values = [figures.ap(categories=one)] if full else []
+        values += [figures.ap(0.5, categories=one), figures.ar(0.5, categories=one)]
+        rows.append([names[category_id] + ("*" if category_id in unseen else ""), *(100 * v for v in values)])
+    headers = ["class", *(["AP"] if full else []), "AP50", "AR50"]
+    log_class_table(f"{title} per class (* unseen; nan: no ground truth)", rows, headers)
+
+
+def _split(names: dict[int, str], num_seen: int | None, unseen: Collection[str] | None) -> tuple[list[int], list[int]]:
+    ids = list(names)
+    if unseen is not None:
+        unknown = sorted(set(unseen) - set(names.values()))
+        if unknown:
+            raise UserError(f"The annotation has no category called {', '.join(map(repr, unknown))}.")
+        return [i for i in ids if names[i] not in set(unseen)], [i for i in ids if names[i] in set(unseen)]
+    if num_seen is None:
+        raise UserError("Seen and unseen figures need the names of the unseen classes, or the number of seen ones.")
+    if not 0 < num_seen < len(ids):
+        raise UserError(f"Of {len(ids)} categories, 1..{len(ids) - 1} can be seen, not {num_seen}.")
+    return ids[:num_seen], ids[num_seen:]
+
+
+def _load_results(source) -> list[dict]:
+    if isinstance(source, (str, os.PathLike)):
+        where = f"result file {os.fspath(source)}"
+        source = _read_json(source, where)
+        if not isinstance(source, list):
+            raise UserError(f"{where} must hold a list of detections in COCO's result format.")
+    return list(source)
+
+
+def _index_detections(truth: COCO, detections: Sequence[dict], kind: str) -> COCO:
+    # Not pycocotools' loadRes: that fails on an empty list, and takes the size of a mask from its box.
+    field = "segmentation" if kind == "segm" else "bbox"
+    annotations = []
+    for number, detection in enumerate(detections, start=1):
+        image_id = detection["image_id"]
+        if image_id not in truth.imgs:
+            raise UserError(f"There is a detection for image {image_id}, which the annotation does not have.")
+        box, segmentation = detection.get("bbox"), detection.get("segmentation")
+        if segmentation:
+            image = truth.imgs[image_id]
+            segmentation = _as_rle(segmentation, (image.get("height"), image.get("width")))
+        if (segmentation if kind == "segm" else box if box is not None else segmentation) is None:
+            raise UserError(f"A detection for image {image_id} has no {field!r}, which evaluation as {kind!r} needs.")
+        annotation = {"id": number, "image_id": image_id, "category_id": detection["category_id"], "iscrowd": 0}
+        annotation["score"] = detection["score"]
+        if kind == "segm":
+            annotation["segmentation"] = segmentation
+            annotation["area"] = float(mask_util.area(segmentation))
+            annotation["bbox"] = mask_util.toBbox(segmentation).tolist()
+        else:
+            box = mask_util.toBbox(segmentation).tolist() if box is None else box
+            annotation["bbox"] = box
+            annotation["area"] = box[2] * box[3]
+        annotations.append(annotation)
+    found = COCO()
+    found.dataset = {
+        "info": {},
+        "images": truth.dataset["images"],
+        "categories": truth.dataset["categories"],
+        "annotations": annotations,
+    }
+    with _quiet():
+        found.createIndex()
+    return found
+
+
+def _complete(annotation: dict, size: tuple[int | None, int | None]) -> None:
+    annotation.setdefault("iscrowd", 0)
+    segmentation = annotation.get("segmentation")
+    if segmentation and ("area" not in annotation or "bbox" not in annotation):
+        rle = _as_rle(segmentation, size)
+        annotation.setdefault("bbox", mask_util.toBbox(rle).tolist())
+        annotation.setdefault("area", float(mask_util.area(rle)))
+    elif "area" not in annotation:
+        annotation["area"] = math.prod(annotation["bbox"][2:])
+
+
+def _as_rle(segmentation: list | dict, size: tuple[int, int]) -> dict:
+    """Compressed RLE of polygons, of uncompressed or of compressed RLE."""
+    if isinstance(segmentation, list):
+        return mask_util.merge(mask_util.frPyObjects(segmentation, *size))
+    if isinstance(segmentation["counts"], list):
+        return mask_util.frPyObjects(segmentation, *size)
+    return segmentation
+
+
+def _backend_class(name: str):
+    if name == "pycocotools":
+        return COCOeval
+    if name == "faster_coco_eval" and name in available_backends():
+        from faster_coco_eval import COCOeval_faster
+
+        return COCOeval_faster
+    raise UserError(f"COCO backend {name!r} is not available here; choose from {', '.join(available_backends())}.")
+
+
+def _read_json(path, where: str):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise UserError(f"The {where} does not exist.") from None
+    except ValueError as error:
+        raise UserError(f"The {where} is not valid JSON: {error}") from error
+
+
+def _quiet():
+    return contextlib.redirect_stdout(io.StringIO())

@@ -1,0 +1,140 @@
+"""Panoptic quality, counted in memory from label maps.
+
+For one class, with the pairs of predicted and true segments of IoU > 0.5 as its true positives (TP), and unmatched
+predicted and true segments as FP and FN::
+
+    SQ = sum of IoU over TP / TP      RQ = TP / (TP + FP / 2 + FN / 2)      PQ = SQ * RQ
+
+(Kirillov et al., Panoptic Segmentation, CVPR 2019.) Ground-truth pixels without a label (void) and crowd regions are
+neither reward nor punishment: void pixels leave the union, and a predicted segment that lies by more than half on void
+or on crowd of its class is no false positive.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["VOID", "ImageMatches", "match_segments", "ClassQuality", "quality_per_class"]
+
+VOID = 0
+
+
+@dataclass(frozen=True)
+class ImageMatches:
+    """Outcome for one image, in class ids: what has to travel between processes.
+
+    Attributes:
+        matched: (n,) int64, class of every true positive.
+        iou: (n,) float64, its IoU.
+        false_positive: (p,) int64, class of every unmatched predicted segment.
+        false_negative: (m,) int64, class of every missed true segment.
+    """
+
+    matched: np.ndarray
+    iou: np.ndarray
+    false_positive: np.ndarray
+    false_negative: np.ndarray
+
+
+@dataclass(frozen=True)
+class ClassQuality:
+    """Quality of one class, as fractions; all 0 when it occurs in neither truth nor prediction (``present`` False)."""
+
+    pq: float
+    sq: float
+    rq: float
+    present: bool
+
+
+def match_segments(
+    true_map: np.ndarray,
+    true_class: Mapping[int, int],
+    crowd: Iterable[int],
+    predicted_map: np.ndarray,
+    predicted_class: Mapping[int, int],
+) -> ImageMatches:
+    """Match predicted with true segments of one image.
+
+    Args:
+        true_map: (H, W) integer segment ids. Ids that ``true_class`` lacks count as void.
+        true_class: class id by segment id.
+        crowd: segment ids, out of ``true_class``, that are crowd regions.
+        predicted_map: (H, W) integer segment ids. Ids that ``predicted_class`` lacks count as unlabelled.
+        predicted_class: class id by segment id; ids without a pixel are ignored.
+
+    Raises:
+        ValueError: maps of different sizes.
+    """
+    if true_map.shape != predicted_map.shape:
+        raise ValueError(f"the predicted map has size {predicted_map.shape}, the annotation {true_map.shape}")
+    crowd = set(crowd)
+    true_ids, true_index = _listed_only(true_map, true_class)
+    predicted_ids, predicted_index = _listed_only(predicted_map, predicted_class)
+    # overlap[i, j]: pixels of true segment i and predicted segment j; row and column 0 stand for void and unlabelled.
+    shape = (len(true_ids), len(predicted_ids))
+    overlap = np.bincount(true_index * shape[1] + predicted_index, minlength=shape[0] * shape[1]).reshape(shape)
+    true_area, predicted_area = overlap.sum(axis=1), overlap.sum(axis=0)
+
+    matched, iou, found, used = [], [], set(), set()
+    for i, j in zip(*np.nonzero(overlap), strict=True):
+        if i == 0 or j == 0 or true_ids[i] in crowd or true_class[true_ids[i]] != predicted_class[predicted_ids[j]]:
+            continue
+        value = overlap[i, j] / (true_area[i] + predicted_area[j] - overlap[i, j] - overlap[0, j])
+        if value > 0.5:  # which at most one pair per segment can reach, because segments do not overlap
+            matched.append(true_class[true_ids[i]])
+            iou.append(value)
+            found.add(i)
+            used.add(j)
+
+    false_negative = [
+        true_class[true_ids[i]]
+        for i in range(1, shape[0])
+        if i not in found and true_ids[i] not in crowd and true_area[i] > 0
+    ]
+    false_positive = []
+    for j in range(1, shape[1]):
+        if j in used or predicted_area[j] == 0:
+            continue
+        label = predicted_class[predicted_ids[j]]
+        same_crowd = [i for i in range(1, shape[0]) if true_ids[i] in crowd and true_class[true_ids[i]] == label]
+        excused = overlap[0, j] + overlap[same_crowd, j].sum()
+        if excused / predicted_area[j] <= 0.5:
+            false_positive.append(label)
+    return ImageMatches(
+        np.asarray(matched, dtype=np.int64),
+        np.asarray(iou, dtype=np.float64),
+        np.asarray(false_positive, dtype=np.int64),
+        np.asarray(false_negative, dtype=np.int64),
+    )
+
+
+def quality_per_class(images: Iterable[ImageMatches], classes: Iterable[int]) -> dict[int, ClassQuality]:
+    """Sum the outcomes of all images, in the given order, into the quality of every class."""
+    totals = {label: np.zeros(4) for label in classes}  # sum of IoU, TP, FP, FN
+    for image in images:
+        for label, value in zip(image.matched.tolist(), image.iou.tolist(), strict=True):
+            totals[label][:2] += (value, 1)
+        for label in image.false_positive.tolist():
+            totals[label][2] += 1
+        for label in image.false_negative.tolist():
+            totals[label][3] += 1
+    return {label: _quality(*total.tolist()) for label, total in totals.items()}
+
+
+def _quality(iou: float, tp: float, fp: float, fn: float) -> ClassQuality:
+    weight = tp + 0.5 * fp + 0.5 * fn
+    if weight == 0:
+        return ClassQuality(0.0, 0.0, 0.0, False)
+    return ClassQuality(iou / weight, iou / tp if tp else 0.0, tp / weight, True)
+
+
+def _listed_only(segment_map: np.ndarray, listed: Mapping[int, int]) -> tuple[list, np.ndarray]:
+    """Segment ids ``[VOID, id, ...]`` and, per pixel, the position of its id in that list (0 for unlisted ids)."""
+    ids = sorted(set(listed) - {VOID})
+    pixels = segment_map.reshape(-1)
+    if not ids:
+        return [VOID], np.zeros(pixels.size, dtype=np.int64)
+    known = np.asarray(ids)
+    position = np.searchsorted(known, pixels).clip(max=len(ids) - 1)  # several times faster than np.unique
+    return [VOID, *ids], np.where(known[position] == pixels, position + 1, 0)

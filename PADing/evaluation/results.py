@@ -1,0 +1,59 @@
+"""What all evaluators do with their figures: means, harmonic means, tables, files."""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+from tabulate import tabulate
+
+from PADing.data.files import replacing
+
+__all__ = ["harmonic_mean", "mean", "log_class_table", "log_table", "write_json"]
+
+logger = logging.getLogger(__name__)
+
+
+def mean(values: Iterable[float], skip_nan: bool = True) -> float:
+    """Arithmetic mean; NaN when nothing is left, or when a value is NaN and ``skip_nan`` is false."""
+    values = [float(v) for v in values if not (skip_nan and math.isnan(v))]
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def harmonic_mean(seen: float, unseen: float) -> float:
+    """``2 s u / (s + u)``: the figure of merit of generalized zero-shot learning. 0 when both are 0; NaN stays NaN."""
+    total = seen + unseen
+    return 2.0 * seen * unseen / total if total != 0 else 0.0
+
+
+def log_table(title: str, rows: Sequence[Sequence], headers: Sequence[str]) -> None:
+    """Log one table with pipes and three decimals."""
+    table = tabulate(rows, headers=headers, tablefmt="pipe", floatfmt=".3f", stralign="center", numalign="center")
+    logger.info("%s:\n%s", title, table)
+
+
+def log_class_table(title: str, rows: Sequence[Sequence], headers: Sequence[str], repeat: int = 2) -> None:
+    """Log one row per class, ``repeat`` classes side by side."""
+    length = -(-len(rows) // repeat)
+    blank = [""] * len(headers)
+    blocks = [list(rows[i * length : (i + 1) * length]) for i in range(repeat)]
+    wide = [[cell for block in blocks for cell in (block[i] if i < len(block) else blank)] for i in range(length)]
+    log_table(title, wide, list(headers) * repeat)
+
+
+def write_json(path: str | os.PathLike, content, indent: int | None = 2) -> None:
+    """Write strict JSON (NaN as null) to a temporary name beside ``path``, then rename it."""
+    text = json.dumps(_without_nan(content), indent=indent, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _without_nan(value):
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

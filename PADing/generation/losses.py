@@ -1,0 +1,62 @@
+"""Distances between sets of embeddings and between their similarity structures; the classifier's loss."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+BANDWIDTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0)
+TEMPERATURE = 0.1
+# Below this the squared discrepancy is rounding noise, which may be negative and whose square root has no gradient.
+SMALLEST_SQUARE = 1e-12
+
+
+def mmd(fake: Tensor, real: Tensor, bandwidths: Sequence[float] = BANDWIDTHS) -> Tensor:
+    """Maximum mean discrepancy between two sets (the generator loss L_G, PADing Sec. 3.2).
+
+    ``sqrt( sum_v sum_ij s_i s_j exp(-|x_i - x_j|^2 / (2 v)) )`` over both sets together, where ``s`` is ``1/m`` for
+    fake and ``-1/n`` for real rows and ``v`` runs over the bandwidths. The Gram matrix is always float32, also inside
+    autocast: the result is a small difference of large numbers.
+
+    Args:
+        fake: (m, d) float, m > 0.
+        real: (n, d) float, n > 0.
+
+    Returns:
+        float32 scalar >= 0, symmetric in its arguments.
+    """
+    with torch.autocast(fake.device.type, enabled=False):
+        rows = torch.cat([fake, real]).float()
+        half_square = 0.5 * (rows * rows).sum(dim=1)
+        exponent = rows @ rows.t() - half_square.unsqueeze(0) - half_square.unsqueeze(1)
+        kernel = sum(torch.exp(exponent / v) for v in bandwidths)
+        sign = torch.cat([rows.new_full((len(fake),), 1.0 / len(fake)), rows.new_full((len(real),), -1.0 / len(real))])
+        return (sign @ kernel @ sign).clamp(min=SMALLEST_SQUARE).sqrt()
+
+
+def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine of every row of ``a`` (n, d) with every row of ``b`` (k, d): (n, k)."""
+    return F.normalize(a, dim=1) @ F.normalize(b, dim=1).t()
+
+
+def similarity_kl(prediction: Tensor, target: Tensor) -> Tensor:
+    """KL divergence of row distributions, as the alignment and the unrelated terms use it (PADing Sec. 3.3).
+
+    Rows of both (n, k) matrices become distributions by a softmax at temperature 0.1. The sum of
+    ``t (log t - log p)`` is divided by ``n k``, the number of elements. Gradients flow into both arguments.
+    """
+    log_prediction = F.log_softmax(prediction / TEMPERATURE, dim=1)
+    log_target = F.log_softmax(target / TEMPERATURE, dim=1)
+    return F.kl_div(log_prediction, log_target, reduction="sum", log_target=True) / prediction.numel()
+
+
+def classifier_loss(logits: Tensor, labels: Tensor, class_weight: Tensor) -> Tensor:
+    """Weighted cross-entropy of the classifier step: a mean in which each row counts by the weight of its class.
+
+    Args:
+        logits: (n, C + 1) float; the last column is "no object".
+        labels: (n,) int64.
+        class_weight: (C + 1,) float.
+    """
+    return F.cross_entropy(logits, labels, class_weight)

@@ -1,0 +1,131 @@
+"""The generator's objective: synthesis of seen embeddings, disentanglement, and alignment of class relations."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from PADing.generation.losses import cosine_similarity, mmd, similarity_kl
+from PADing.generation.networks import generate
+
+# Fixed factors of the published objective; the configurable ones are StructureWeights.
+CLASSIFICATION_WEIGHT = 0.001
+UNRELATED_WEIGHT = 0.5
+RELATION_WEIGHT = 0.2
+
+# s: seen, u: unseen, su: between the two. a: alignment, u_: unrelated part, rel: relation, rec: reconstruction.
+GENERATOR_TERMS = (
+    "L_G", "L_cls", "L_rel_s", "L_rel_u", "L_u_s", "L_a_s", "L_a_u", "L_a_su", "L_u_u", "L_rec_s", "L_rec_u",
+)  # fmt: skip
+
+
+class GeneratorParts(NamedTuple):
+    """The modules that the generator step trains, and the classifier that judges their output."""
+
+    projection: nn.Module  # class vector (.., e) -> query (.., d)
+    primitives: Tensor  # (p, d)
+    generator: nn.Module
+    related: nn.Module
+    unrelated: nn.Module
+    relation: nn.Module
+    decoder: nn.Module
+    classifier: nn.Module  # (.., d) -> logits (.., C + 1)
+
+
+class StructureWeights(NamedTuple):
+    """Factors of the structure loss: all of it; alignment and unrelated terms; relation terms; reconstruction terms."""
+
+    total: float = 0.0001
+    alignment: float = 1.0
+    relation: float = 1.0
+    reconstruction: float = 1.0
+
+
+def generator_terms(
+    parts: GeneratorParts,
+    weights: StructureWeights,
+    *,
+    real: Tensor,
+    class_logit: Tensor,
+    logit_columns: slice | Tensor,
+    class_row: Tensor,
+    class_vectors: Tensor,
+    unseen_vectors: Tensor,
+) -> dict[str, Tensor]:
+    """All terms of the generator's loss and their weighted sum (PADing Sec. 3.2 and 3.3).
+
+    ``generate_loss = L_G + L_cls + total * (alignment * (L_align + L_unrel) + relation * L_relat
+    + reconstruction * L_recon)`` with ``L_align`` the mean of the three alignment terms, ``L_unrel`` half the mean of
+    both unrelated terms, ``L_relat`` a fifth of the mean of both relation terms, ``L_recon`` the mean of both
+    reconstruction terms.
+
+    Args:
+        parts: the networks.
+        weights: factors of the structure loss.
+        real: (M, d) class embeddings of the matched queries, without gradient. M may be 0 (a batch without ground
+            truth): every term that needs a seen class is then zero.
+        class_logit: (M,) int64, the label of each row among the logits that ``logit_columns`` picks.
+        logit_columns: which of the classifier's columns take part in ``L_cls``.
+        class_row: (M,) int64, the row of ``class_vectors`` that belongs to each real embedding.
+        class_vectors: (k, e) vectors of the classes among which the relation net tells seen embeddings apart.
+        unseen_vectors: (U, e).
+
+    Returns:
+        float scalars by name: ``GENERATOR_TERMS`` (``L_cls`` with its factor 0.001, the others before their factors),
+        and ``generate_loss``.
+    """
+    terms = dict.fromkeys(GENERATOR_TERMS, real.new_zeros((), dtype=torch.float32))
+
+    # Seen classes come first, then the unseen ones: the order of random draws is part of the published procedure.
+    has_seen = len(real) > 0
+    if has_seen:
+        keys = parts.projection(class_vectors)
+        seen_queries = keys[class_row]
+        fake = generate(parts.generator, parts.primitives, seen_queries)
+        related, unrelated, noise, rebuilt = _disentangle(parts, fake)
+        terms["L_G"] = mmd(fake, real)
+        terms["L_cls"] = CLASSIFICATION_WEIGHT * F.cross_entropy(parts.classifier(fake)[:, logit_columns], class_logit)
+        # The relation net's scores, already between 0 and 1, serve as logits.
+        terms["L_rel_s"] = F.cross_entropy(parts.relation(related, keys), class_row)
+        terms["L_u_s"] = similarity_kl(unrelated, noise)
+        terms["L_a_s"] = _alignment(related, related, seen_queries, seen_queries)
+        terms["L_rec_s"] = F.l1_loss(rebuilt, fake)
+
+    queries = parts.projection(unseen_vectors)
+    fake = generate(parts.generator, parts.primitives, queries)
+    unseen_related, unrelated, noise, rebuilt = _disentangle(parts, fake)
+    own = torch.arange(len(queries), device=queries.device)
+    terms["L_rel_u"] = F.cross_entropy(parts.relation(unseen_related, queries), own)
+    terms["L_a_u"] = _alignment(unseen_related, unseen_related, queries, queries)
+    terms["L_u_u"] = similarity_kl(unrelated, noise)
+    terms["L_rec_u"] = F.l1_loss(rebuilt, fake)
+    if has_seen:
+        terms["L_a_su"] = _alignment(related, unseen_related, seen_queries, queries)
+
+    terms["generate_loss"] = terms["L_G"] + terms["L_cls"] + weights.total * _structure(terms, weights)
+    return terms
+
+
+def _disentangle(parts: GeneratorParts, fake: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(related part, unrelated part, Gaussian sample of the same shape, reconstruction), each (n, d)."""
+    related, unrelated = parts.related(fake), parts.unrelated(fake)
+    noise = torch.randn(fake.shape, device=fake.device)
+    return related, unrelated, noise, parts.decoder(related, unrelated)
+
+
+def _alignment(a: Tensor, b: Tensor, query_a: Tensor, query_b: Tensor) -> Tensor:
+    """How far the similarities between generated embeddings are from those between their class queries."""
+    return similarity_kl(cosine_similarity(a, b), cosine_similarity(query_a, query_b))
+
+
+def _structure(terms: dict[str, Tensor], weights: StructureWeights) -> Tensor:
+    alignment = (terms["L_a_s"] + terms["L_a_u"] + terms["L_a_su"]) / 3
+    unrelated = UNRELATED_WEIGHT * (terms["L_u_s"] + terms["L_u_u"]) / 2
+    relation = RELATION_WEIGHT * (terms["L_rel_s"] + terms["L_rel_u"]) / 2
+    reconstruction = (terms["L_rec_s"] + terms["L_rec_u"]) / 2
+    return (
+        weights.alignment * (alignment + unrelated)
+        + weights.relation * relation
+        + weights.reconstruction * reconstruction
+    )

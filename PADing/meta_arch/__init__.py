@@ -1,0 +1,7 @@
+"""Meta-architectures: whole models as a config names them. Importing this registers all of them."""
+
+from .common import SegmenterBase
+from .mask_former import MaskFormer
+from .pading import PADing
+
+__all__ = ["MaskFormer", "PADing", "SegmenterBase"]

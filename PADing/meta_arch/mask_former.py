@@ -1,0 +1,37 @@
+"""Mask2Former itself: the first stage of PADing, and the baseline without anything zero-shot."""
+
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+
+from PADing.meta_arch.common import SegmenterBase
+
+
+@META_ARCH_REGISTRY.register()
+class MaskFormer(SegmenterBase):
+    """Mask classification with masked attention (Cheng et al., 2022): semantic, instance, panoptic segmentation."""
+
+    @configurable
+    def __init__(self, **common) -> None:
+        super().__init__(**common)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        return {**super().from_config(cfg), "boxes_from_masks": cfg.MODEL.MASK_FORMER.TEST.BOXES_FROM_MASKS}
+
+    def forward(self, batched_inputs: list[dict]) -> list[dict] | dict:
+        """Losses in training, results in evaluation.
+
+        Args:
+            batched_inputs: for each image a dict with ``image`` (3, H, W), uint8 or float on the scale 0..255, channels
+                as in ``INPUT.FORMAT``; in training ``instances`` with ``gt_classes`` (n) and ``gt_masks`` (n, H, W);
+                in evaluation optionally ``height`` and ``width`` of the result.
+
+        Returns:
+            training: weighted losses by name; evaluation: see :meth:`SegmenterBase.infer`.
+        """
+        images = self.preprocess(batched_inputs)
+        outputs = self.segment(images)
+        if self.training:
+            targets = self.prepare_targets([x["instances"] for x in batched_inputs], images)
+            return self.weighted_losses(self.criterion(outputs, targets))
+        return self.infer(outputs["pred_logits"], outputs["pred_masks"], batched_inputs, images)

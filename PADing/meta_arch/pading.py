@@ -1,0 +1,367 @@
+"""PADing: the host's classifier, finetuned on generated embeddings of unseen classes (He et al., CVPR 2023)."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor, nn
+
+from PADing.errors import UserError
+from PADing.generation import (
+    Decoder,
+    Encoder,
+    GeneratorParts,
+    RelationNet,
+    StructureWeights,
+    classifier_loss,
+    generate,
+    generator_terms,
+    pseudo_labels,
+)
+from PADing.meta_arch.class_vectors import ClassVectors, load_vectors, unseen_classes
+from PADing.meta_arch.common import SegmenterBase
+from PADing.modeling import SetCriterion, SetCriterion_Generator, TransformerDecoder, TransformerDecoderLayer
+
+logger = logging.getLogger(__name__)
+
+# What the generator side consists of, in the order in which its optimizer holds the parameters.
+GENERATOR_SIDE = (
+    "generator", "fc_projection", "dict_feature", "projection_related", "projection_unrelated", "relation", "decoder",
+)  # fmt: skip
+OLD_CLASSIFIER, NEW_CLASSIFIER = "sem_seg_head.predictor.class_embed.weight", "new_fc.weight"
+
+
+class Teacher(NamedTuple):
+    """The classifier of a first model, and when its answers count; see ``PADing.generation.pseudo_labels``."""
+
+    weight: Tensor  # (C + 1, d)
+    bias: Tensor  # (C + 1,)
+    score: float
+    max_overlap: float
+
+
+@META_ARCH_REGISTRY.register()
+class PADing(SegmenterBase):
+    """A frozen segmenter, a generator of class embeddings, and the classifier ``new_fc`` that learns from both.
+
+    Args:
+        criterion: matches queries with targets, see ``SetCriterion_Generator``.
+        hidden_dim: width d of query embeddings.
+        class_vectors: of all C classes; building a model for inference needs none.
+        unseen_index: positions of the U unseen classes among the outputs.
+        relation_over_seen: the relation net tells seen embeddings apart among seen classes only (as published for word
+            vectors), else among all classes (for CLIP).
+        num_choose: unseen classes drawn for each classifier step.
+        class_weight_unseen, no_object_weight: of these rows in the classifier's loss; seen classes have 1.
+        structure_weights: factors of the structure loss.
+        cls_slice: number of logits in the generator's classification term, counted from the first.
+        seen_cls_only: take the logits of seen classes instead.
+        drop_rate: dropout of the disentangling networks.
+        trans_num_layer, trans_num_heads, trans_drop_rate: of the generator.
+        trans_num_query: number of primitives.
+        noise: add Gaussian noise in every layer of the generator.
+        common: see ``SegmenterBase``.
+    """
+
+    training_recipe = "GeneratorClassifier"
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        hidden_dim: int,
+        class_vectors: ClassVectors,
+        unseen_index: Sequence[int],
+        relation_over_seen: bool,
+        num_choose: int,
+        class_weight_unseen: float,
+        no_object_weight: float,
+        structure_weights: StructureWeights,
+        cls_slice: int,
+        seen_cls_only: bool,
+        drop_rate: float,
+        trans_num_layer: int,
+        trans_num_heads: int,
+        trans_drop_rate: float,
+        trans_num_query: int,
+        noise: bool,
+        **common,
+    ) -> None:
+        super().__init__(**common)
+        num_classes = self.sem_seg_head.num_classes
+        self.num_choose, self.structure_weights = num_choose, structure_weights
+        self.cls_slice, self.seen_cls_only = cls_slice, seen_cls_only
+        self.vectors_problem = class_vectors.problem
+        self.segmenter_frozen = False
+        self.label_offset, self.unseen_only = 0, False
+        self.teacher: Teacher | None = None
+
+        self.new_fc = nn.Linear(hidden_dim, num_classes + 1)
+        self.fc_projection = nn.Linear(class_vectors.width, hidden_dim)
+        self.dict_feature = nn.Embedding(trans_num_query, hidden_dim)
+        layer = TransformerDecoderLayer(
+            hidden_dim, trans_num_heads, 4 * hidden_dim, trans_drop_rate, pre_norm=False, noise=noise
+        )
+        self.generator = TransformerDecoder(layer, trans_num_layer)
+        self.projection_related = Encoder(drop_rate, hidden_dim)
+        self.projection_unrelated = Encoder(drop_rate, hidden_dim)
+        self.relation = RelationNet(hidden_dim, hidden_dim)
+        self.decoder = Decoder(drop_rate, hidden_dim)
+        self._register_class_constants(class_vectors.vectors, unseen_index, relation_over_seen)
+        self.class_weight[:] = 1.0
+        self.class_weight[self.unseen_index] = class_weight_unseen
+        self.class_weight[-1] = no_object_weight
+
+    def _register_class_constants(
+        self, vectors: Tensor | None, unseen_index: Sequence[int], relation_over_seen: bool
+    ) -> None:
+        """Buffers that move with the model and stay out of its checkpoints."""
+        num_classes = self.sem_seg_head.num_classes
+        unseen = torch.tensor(list(unseen_index), dtype=torch.int64)
+        seen = torch.tensor([i for i in range(num_classes) if i not in set(unseen_index)], dtype=torch.int64)
+        # Row of each class among the seen ones; an unseen class points beyond the end, so that using it is an error.
+        seen_row = torch.full((num_classes,), num_classes)
+        seen_row[seen] = torch.arange(len(seen))
+        row = seen_row if relation_over_seen else torch.arange(num_classes)
+        constants = {
+            "unseen_index": unseen,
+            "seen_index": seen,
+            "seen_row": seen_row,
+            "class_row": row,
+            "class_weight": torch.empty(num_classes + 1),
+            "class_vectors": None if vectors is None else vectors[seen] if relation_over_seen else vectors,
+            "unseen_vectors": None if vectors is None else vectors[unseen],
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
+
+    @classmethod
+    def build_criterion(
+        cls, cfg: CfgNode, criterion_type: type[SetCriterion] = SetCriterion_Generator
+    ) -> SetCriterion:
+        return super().build_criterion(cfg, criterion_type)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        node = cfg.MODEL.MASK_FORMER
+        return {
+            **super().from_config(cfg),
+            "hidden_dim": node.HIDDEN_DIM,
+            "class_vectors": load_vectors(cfg),
+            "unseen_index": unseen_classes(cfg),
+            "relation_over_seen": node.VEC_PATH is not None,
+            "num_choose": node.NUM_CHOOSE,
+            "class_weight_unseen": node.CLASS_ECO,
+            "no_object_weight": node.NO_OBJECT_WEIGHT,
+            "structure_weights": StructureWeights(
+                node.STRUCTURE_WEIGHT, node.WEIGHT_1, node.WEIGHT_2, node.WEIGHT_3
+            ),
+            "cls_slice": node.CLS_SLICE,
+            "seen_cls_only": node.SEEN_CLS_ONLY,
+            "drop_rate": node.DROP_OUT_ED,
+            "trans_num_layer": node.TRANS_NUM_LAYER,
+            "trans_num_heads": node.NHEADS,
+            "trans_drop_rate": node.TRANS_DROP_RATE,
+            "trans_num_query": node.TRANS_MEMORY_NUM_QUERY,
+            "noise": node.NOISE,
+        }
+
+    # ---- what the training recipe asks for
+
+    def begin_second_stage(self) -> None:
+        """Check that training is possible, and freeze the segmenter for good. Called before anything is read.
+
+        Raises:
+            UserError: class vectors are missing; no class is unseen; a seen class would have no logit.
+        """
+        if self.class_vectors is None:
+            raise UserError(f"PADing cannot be trained without class embeddings. {self.vectors_problem}")
+        if not len(self.unseen_index):
+            raise UserError("PADing cannot be trained: the metadata of DATASETS.TRAIN name no unseen class.")
+        if not self.seen_cls_only and int(self.seen_index.max()) >= self.cls_slice:
+            raise UserError(
+                f"MODEL.MASK_FORMER.CLS_SLICE {self.cls_slice} cuts off seen classes (the last is "
+                f"{int(self.seen_index.max())}). Set MODEL.MASK_FORMER.SEEN_CLS_ONLY True."
+            )
+        for part in (self.backbone, self.sem_seg_head):
+            part.requires_grad_(False)
+        self.segmenter_frozen = True
+        self.train(self.training)
+
+    def learn_from(self, weights: dict[str, Tensor], score: float, max_overlap: float) -> None:
+        """Self-training: take the classifier of a first model with the same segmenter as a source of pseudo labels.
+
+        Args:
+            weights: state dict of the first model.
+
+        Raises:
+            UserError: a model without PADing's classifier, or of other classes.
+        """
+        weight, bias = (weights.get(f"new_fc.{part}") for part in ("weight", "bias"))
+        if weight is None or bias is None or weight.shape != self.new_fc.weight.shape:
+            found = "none" if weight is None else tuple(weight.shape)
+            raise UserError(
+                "MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS must be a trained PADing of the same classes: its classifier "
+                f"new_fc.weight is {found}, but {tuple(self.new_fc.weight.shape)} is needed."
+            )
+        self.teacher = Teacher(weight.to(self.device), bias.to(self.device), score, max_overlap)
+
+    def train(self, mode: bool = True) -> "PADing":
+        """As every module's; but a frozen segmenter stays in evaluation mode, so that no running statistics change."""
+        super().train(mode)
+        if self.segmenter_frozen:
+            self.backbone.eval()
+            self.sem_seg_head.eval()
+        return self
+
+    def generator_parameters(self) -> list[nn.Parameter]:
+        """Everything that the generator step trains, in the published order."""
+        return [p for name in GENERATOR_SIDE for p in getattr(self, name).parameters()]
+
+    def classifier_parameters(self) -> list[nn.Parameter]:
+        return list(self.new_fc.parameters())
+
+    # ---- forward
+
+    def forward(
+        self,
+        batched_inputs: list[dict] | None,
+        *,
+        real_embeddings: Tensor | None = None,
+        target_classes: Tensor | None = None,
+    ):
+        """One of three things, all through here so that ``DistributedDataParallel`` sees every step.
+
+        - Training, with images: the generator step, see ``forward_train_generator``.
+        - Training, with ``None`` and what the generator step returned: the classifier step, see
+          ``forward_train_classifier``.
+        - Evaluation: results, see ``SegmenterBase.infer``.
+        """
+        if not self.training:
+            images = self.preprocess(batched_inputs)
+            outputs = self.segment(images)
+            return self.infer(self.new_fc(outputs["pred_embed"]), outputs["pred_masks"], batched_inputs, images)
+        if batched_inputs is None:
+            return self.forward_train_classifier(real_embeddings, target_classes)
+        return self.forward_train_generator(batched_inputs)
+
+    def forward_train_generator(self, batched_inputs: list[dict]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Loss of the generator side (PADing, Sec. 3.2 and 3.3), and what the classifier step needs.
+
+        Args:
+            batched_inputs: for each image ``image`` (3, H, W) and ``instances`` with ``gt_classes``, ``gt_masks``.
+
+        Returns:
+            ``{"generate_loss": scalar}``; embeddings of all queries (B, Q, d); their classes (B, Q) int64, C where a
+            query is matched with nothing.
+        """
+        terms, embeddings, target_classes = self.generator_terms(batched_inputs)
+        return {"generate_loss": terms["generate_loss"]}, embeddings, target_classes
+
+    def generator_terms(self, batched_inputs: list[dict]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """As ``forward_train_generator``, with every term of the loss; see ``PADing.generation.generator_terms``."""
+        if not self.segmenter_frozen:
+            self.begin_second_stage()
+        embeddings, target_classes, labels, matched = self.match(batched_inputs)
+        terms = generator_terms(
+            self._parts(),
+            self.structure_weights,
+            real=embeddings[matched],
+            class_logit=self.seen_row[labels] if self.seen_cls_only else labels,
+            logit_columns=self.seen_index if self.seen_cls_only else slice(None, self.cls_slice),
+            class_row=self.class_row[labels],
+            class_vectors=self.class_vectors,
+            unseen_vectors=self.unseen_vectors,
+        )
+        return terms, embeddings, target_classes
+
+    @torch.no_grad()
+    def match(self, batched_inputs: list[dict]) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Run the frozen segmenter and match its queries with the targets.
+
+        Returns:
+            query embeddings (B, Q, d); classes (B, Q), for unmatched queries C or, in a second round, a pseudo label;
+            labels (M,) of the matched queries; their (image, query) indices.
+        """
+        images = self.preprocess(batched_inputs)
+        outputs = self.segment(images)
+        targets = self.prepare_targets([x["instances"] for x in batched_inputs], images)
+        target_classes, labels, matched = self.criterion(outputs, targets)
+        if self.teacher is not None:
+            target_classes = pseudo_labels(
+                target_classes,
+                nn.functional.linear(outputs["pred_embed"], self.teacher.weight, self.teacher.bias),
+                outputs["pred_masks"],
+                torch.stack([target["masks"].bool().any(0) for target in targets]),
+                self.unseen_index,
+                self.teacher.score,
+                self.teacher.max_overlap,
+            )
+        return outputs["pred_embed"], target_classes, labels, matched
+
+    def forward_train_classifier(self, real_embeddings: Tensor, target_classes: Tensor) -> dict[str, Tensor]:
+        """Loss of the classifier on real query embeddings and generated ones of unseen classes (PADing, Sec. 3.1).
+
+        Args:
+            real_embeddings: (B, Q, d).
+            target_classes: (B, Q) int64.
+
+        Returns:
+            ``{"dis_loss": scalar}``; only ``new_fc`` receives a gradient.
+        """
+        unseen = len(self.unseen_index)
+        chosen = torch.randperm(unseen)[: self.num_choose].to(self.unseen_index.device)
+        with torch.no_grad():
+            queries = self.fc_projection(self.unseen_vectors)[chosen]
+            fake = generate(self.generator, self.dict_feature.weight, queries)
+        embeddings = torch.cat([real_embeddings.flatten(0, 1), fake])
+        labels = torch.cat([target_classes.flatten(), self.unseen_index[chosen]])
+        return {"dis_loss": classifier_loss(self.new_fc(embeddings), labels, self.class_weight)}
+
+    def _parts(self) -> GeneratorParts:
+        return GeneratorParts(
+            projection=self.fc_projection,
+            primitives=self.dict_feature.weight,
+            generator=self.generator,
+            related=self.projection_related,
+            unrelated=self.projection_unrelated,
+            relation=self.relation,
+            decoder=self.decoder,
+            classifier=self.new_fc,
+        )
+
+    # ---- inference on sets that show unseen classes only
+
+    def set_test_metadata(self, metadata: MetadataCatalog) -> None:
+        """Tell which data set comes next: one that shows unseen classes only restricts the answers to these."""
+        self.unseen_only = metadata.get("subset") == "unseen"
+        self.label_offset = metadata.get("label_offset", 0)
+
+    def infer(self, class_logits: Tensor, mask_logits: Tensor, batched_inputs: list[dict], images) -> list[dict]:
+        if self.unseen_only:
+            class_logits = class_logits.index_fill(2, self.seen_index, float("-inf"))
+            # The classes of such a set may be counted from its first unseen one.
+            class_logits = class_logits[..., self.label_offset :]
+        return super().infer(class_logits, mask_logits, batched_inputs, images)
+
+    # ---- weights of other stages
+
+    def harmless_weights(self) -> tuple[str, ...]:
+        """Without class vectors their width is a guess, and what projects them is not used."""
+        return ("fc_projection.",) if self.class_vectors is None else ()
+
+    def explain_missing_weights(self, missing: list[str], found: list[str]) -> str:
+        found = {key.removeprefix("module.") for key in found}
+        if NEW_CLASSIFIER in missing and OLD_CLASSIFIER in found:
+            return (
+                f"MODEL.WEIGHTS holds the segmenter of stage 1, but not PADing's classifier ({NEW_CLASSIFIER}). "
+                "Convert it first: python tools/preprocess_pretrained_weight.py --task_name panoptic|instance|semantic "
+                "--input_file <file>, then use the file that this writes."
+            )
+        if not any(key.startswith("sem_seg_head.") for key in found):
+            logger.warning("MODEL.WEIGHTS holds no segmenter. PADing freezes it, so a random one would stay random.")
+        return ""

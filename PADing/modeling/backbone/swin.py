@@ -1,0 +1,270 @@
+"""The Swin Transformer (Liu et al., 2021) as a backbone."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from PADing.errors import UserError
+
+
+class DropPath(nn.Module):
+    """In training, drop a residual branch for whole images with probability ``rate``; scale the others up."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and self.rate):
+            return x
+        keep = 1 - self.rate
+        mask = torch.rand(x.shape[0], *[1] * (x.dim() - 1), dtype=x.dtype, device=x.device) < keep
+        return x * mask / keep
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, linear; keys ``fc1, fc2``."""
+
+    def __init__(self, width: int, hidden: int, drop: float) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+
+
+class WindowAttention(nn.Module):
+    """Self-attention inside square windows, with a learned bias for each relative position (Sec. 3.2).
+
+    Keys: ``relative_position_bias_table ((2w - 1)^2, heads)``, the buffer ``relative_position_index (w^2, w^2)``,
+    ``qkv``, ``proj``.
+    """
+
+    def __init__(
+        self, width: int, window: int, heads: int, qkv_bias: bool, qk_scale: float | None, attn_drop: float, drop: float
+    ) -> None:
+        super().__init__()
+        self.heads, self.attn_drop = heads, attn_drop
+        self.scale = qk_scale or (width // heads) ** -0.5
+        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        place = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")).flatten(1)
+        offset = place[:, :, None] - place[:, None, :] + window - 1
+        self.register_buffer("relative_position_index", offset[0] * (2 * window - 1) + offset[1])
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.proj = nn.Linear(width, width)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x: (B * windows, w^2, C); mask: (windows, w^2, w^2), added to the scores. Returns (B * windows, w^2, C)."""
+        count, places, width = x.shape
+        q, k, v = self.qkv(x).view(count, places, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        bias = self.relative_position_bias_table[self.relative_position_index.flatten()]
+        bias = bias.view(places, places, self.heads).permute(2, 0, 1)
+        if mask is not None:
+            images = count // len(mask)
+            bias = (bias + mask.unsqueeze(1)).repeat(images, 1, 1, 1)  # (B * windows, heads, w^2, w^2)
+        else:
+            bias = bias.unsqueeze(0).expand(count, -1, -1, -1)
+        x = F.scaled_dot_product_attention(
+            q, k, v, bias.to(q.dtype), dropout_p=self.attn_drop if self.training else 0.0, scale=self.scale
+        )
+        return self.drop(self.proj(x.transpose(1, 2).reshape(count, places, width)))
+
+
+class SwinTransformerBlock(nn.Module):
+    """Window attention, shifted by half a window in every second block, and a perceptron (Sec. 3.2)."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        window: int,
+        shift: int,
+        mlp_ratio: float,
+        drop: float,
+        drop_path: float,
+        **attention,
+    ) -> None:
+        super().__init__()
+        self.window, self.shift = window, shift
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = WindowAttention(width, window, heads, drop=drop, **attention)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, int(width * mlp_ratio), drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, h, w, C) -> (B, h, w, C)."""
+        x = x + self.drop_path(self._attend(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def _attend(self, x: Tensor) -> Tensor:
+        batch, height, width, channels = x.shape
+        window, shift = self.window, self.shift
+        x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
+        padded_height, padded_width = x.shape[1:3]
+        mask = None
+        if shift:
+            x = x.roll((-shift, -shift), dims=(1, 2))
+            mask = _shift_mask(padded_height, padded_width, window, shift, x.device)
+        rows, columns = padded_height // window, padded_width // window
+        x = x.view(batch, rows, window, columns, window, channels).transpose(2, 3).reshape(-1, window**2, channels)
+        x = self.attn(x, mask)
+        x = x.view(batch, rows, columns, window, window, channels).transpose(2, 3)
+        x = x.reshape(batch, padded_height, padded_width, channels)
+        if shift:
+            x = x.roll((shift, shift), dims=(1, 2))
+        return x[:, :height, :width]
+
+
+@lru_cache(maxsize=16)
+def _shift_mask(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """(windows, w^2, w^2): 0 between places that were neighbours before the shift, -100 between others."""
+    with torch.inference_mode(False), torch.no_grad():
+        region = torch.zeros(height, width, device=device)
+        edges = (slice(0, -window), slice(-window, -shift), slice(-shift, None))
+        for i, rows in enumerate(edges):
+            for j, columns in enumerate(edges):
+                region[rows, columns] = 3 * i + j
+        region = region.view(height // window, window, width // window, window).transpose(1, 2).reshape(-1, window**2)
+        return (region.unsqueeze(1) != region.unsqueeze(2)).float() * -100.0
+
+
+class PatchMerging(nn.Module):
+    """Halve the resolution: four neighbours become one place of twice the width; keys ``norm, reduction``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
+        self.norm = nn.LayerNorm(4 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, h, w, C) -> (B, ceil(h / 2), ceil(w / 2), 2 C)."""
+        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+        x = torch.cat([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], dim=-1)
+        return self.reduction(self.norm(x))
+
+
+class PatchEmbed(nn.Module):
+    """Cut an image into patches and embed them: (B, 3, H, W) -> (B, h, w, C); keys ``proj, norm``."""
+
+    def __init__(self, patch: int, in_channels: int, width: int, norm: bool) -> None:
+        super().__init__()
+        self.patch = patch
+        self.proj = nn.Conv2d(in_channels, width, kernel_size=patch, stride=patch)
+        self.norm = nn.LayerNorm(width) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (0, -x.shape[3] % self.patch, 0, -x.shape[2] % self.patch))
+        return self.norm(self.proj(x).permute(0, 2, 3, 1))
+
+
+class Stage(nn.Module):
+    """Blocks at one resolution, and the step to the next; keys ``blocks.{i}``, ``downsample``."""
+
+    def __init__(self, width: int, depth: int, window: int, drop_path: Sequence[float], last: bool, **block) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            SwinTransformerBlock(width, window=window, shift=i % 2 * (window // 2), drop_path=drop_path[i], **block)
+            for i in range(depth)
+        )
+        self.downsample = None if last else PatchMerging(width)
+
+
+@BACKBONE_REGISTRY.register()
+class D2SwinTransformer(Backbone):
+    """Swin Transformer with the key names of its published checkpoints; outputs among res2, res3, res4, res5.
+
+    Input (B, C, H, W) of any size. Outputs have strides ``patch``, 2, 4 and 8 times ``patch`` and widths ``EMBED_DIM``
+    times 1, 2, 4, 8, each behind its own LayerNorm. Sizes come from ``MODEL.SWIN``.
+    """
+
+    def __init__(self, cfg: CfgNode, input_shape: ShapeSpec) -> None:
+        super().__init__()
+        swin = cfg.MODEL.SWIN
+        stages = len(swin.DEPTHS)
+        names = [f"res{i + 2}" for i in range(stages)]
+        unknown = set(swin.OUT_FEATURES) - set(names)
+        if unknown:
+            raise UserError(f"MODEL.SWIN.OUT_FEATURES: {sorted(unknown)} do not exist; there are {', '.join(names)}")
+        widths = [swin.EMBED_DIM * 2**i for i in range(stages)]
+        self._out_features = list(swin.OUT_FEATURES)
+        self._out_feature_channels = dict(zip(names, widths, strict=True))
+        self._out_feature_strides = {name: swin.PATCH_SIZE * 2**i for i, name in enumerate(names)}
+        self._stage_names, self._checkpoint = names, swin.USE_CHECKPOINT
+
+        self.patch_embed = PatchEmbed(swin.PATCH_SIZE, input_shape.channels, swin.EMBED_DIM, swin.PATCH_NORM)
+        if swin.APE:
+            side = swin.PRETRAIN_IMG_SIZE // swin.PATCH_SIZE
+            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, swin.EMBED_DIM, side, side))
+            nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
+        else:
+            self.absolute_pos_embed = None
+        self.pos_drop = nn.Dropout(swin.DROP_RATE)
+        rates = torch.linspace(0, swin.DROP_PATH_RATE, sum(swin.DEPTHS)).split(list(swin.DEPTHS))
+        self.layers = nn.ModuleList(
+            Stage(
+                widths[i],
+                swin.DEPTHS[i],
+                swin.WINDOW_SIZE,
+                rates[i].tolist(),
+                last=i == stages - 1,
+                heads=swin.NUM_HEADS[i],
+                mlp_ratio=swin.MLP_RATIO,
+                qkv_bias=swin.QKV_BIAS,
+                qk_scale=swin.QK_SCALE,
+                drop=swin.DROP_RATE,
+                attn_drop=swin.ATTN_DROP_RATE,
+            )
+            for i in range(stages)
+        )
+        for i, name in enumerate(names):
+            if name in self._out_features:
+                self.add_module(f"norm{i}", nn.LayerNorm(widths[i]))
+        self.apply(_initialise)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(B, C, H, W) -> name: (B, width, H / stride, W / stride), sizes rounded up."""
+        if x.dim() != 4:
+            raise ValueError(f"SwinTransformer takes (B, C, H, W), not {tuple(x.shape)}")
+        x = self.patch_embed(x)
+        if self.absolute_pos_embed is not None:
+            positions = F.interpolate(self.absolute_pos_embed, size=x.shape[1:3], mode="bicubic")
+            x = x + positions.permute(0, 2, 3, 1)
+        x = self.pos_drop(x)
+        outputs = {}
+        for i, (name, stage) in enumerate(zip(self._stage_names, self.layers, strict=True)):
+            for block in stage.blocks:
+                save_memory = self._checkpoint and self.training
+                x = checkpoint(block, x, use_reentrant=False) if save_memory else block(x)
+            if name in self._out_features:
+                outputs[name] = getattr(self, f"norm{i}")(x).permute(0, 3, 1, 2).contiguous()
+            if stage.downsample is not None:
+                x = stage.downsample(x)
+        return outputs
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return {
+            name: ShapeSpec(channels=self._out_feature_channels[name], stride=self._out_feature_strides[name])
+            for name in self._out_features
+        }
+
+    @property
+    def size_divisibility(self) -> int:
+        return 32
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,225 @@
+"""The losses of Mask2Former, for all predictions of a batch at once."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from PADing.modeling.matcher import Assignment, HungarianMatcher
+from PADing.modeling.point_sampling import importance_counts, most_uncertain, point_sample
+
+Targets = list[dict[str, Tensor]]
+Matches = tuple[Tensor, Tensor, tuple[Tensor, Tensor]]
+
+
+class SetCriterion(nn.Module):
+    """Classification, mask and dice losses after matching (Mask2Former, Sec. 3.3 and 3.3.1).
+
+    All predictions (the last one and those for deep supervision) are matched and compared together; the random points
+    are drawn before, prediction by prediction, last one first: for each image the matcher's points, then candidates
+    and random points of the mask loss.
+
+    State-dict keys: ``empty_weight`` (num_classes + 1), the class weights of the cross-entropy.
+
+    Args:
+        num_classes: classes without "no object".
+        matcher: assigns queries to targets.
+        weight_dict: factor of each loss by name; applied by the caller, who drops losses that are not in it.
+        eos_coef: class weight of "no object".
+        losses: "labels", "masks", or both.
+        num_points: points for each mask.
+        oversample_ratio: candidates for each point. importance_sample_ratio: part of the points taken from the most
+            uncertain candidates, the others are random.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        matcher: HungarianMatcher,
+        weight_dict: dict[str, float],
+        eos_coef: float,
+        losses: Sequence[str],
+        num_points: int,
+        oversample_ratio: float,
+        importance_sample_ratio: float,
+    ) -> None:
+        super().__init__()
+        unknown = set(losses) - {"labels", "masks"}
+        if unknown:
+            raise ValueError(f"SetCriterion knows the losses 'labels' and 'masks', not {sorted(unknown)}")
+        self.num_classes, self.matcher, self.weight_dict = num_classes, matcher, weight_dict
+        self.eos_coef, self.losses, self.num_points = eos_coef, list(losses), num_points
+        self.candidates, self.random_points = importance_counts(num_points, oversample_ratio, importance_sample_ratio)
+        weight = torch.ones(num_classes + 1)
+        weight[-1] = eos_coef
+        self.register_buffer("empty_weight", weight)
+
+    def forward(self, outputs: dict, targets: Targets) -> dict[str, Tensor]:
+        """The losses, not yet multiplied by ``weight_dict``.
+
+        Args:
+            outputs: ``pred_logits`` (B, Q, K + 1), ``pred_masks`` (B, Q, h, w), and possibly ``aux_outputs``, a list of
+                such dicts.
+            targets: for each image ``labels`` (n) int64 and ``masks`` (n, H, W) bool or 0 and 1.
+
+        Returns:
+            scalars ``loss_ce``, ``loss_mask``, ``loss_dice`` of the last prediction, the same with ``_0``, ``_1``, ...
+            for ``aux_outputs``.
+        """
+        predictions = [outputs, *outputs.get("aux_outputs", ())]
+        device = outputs["pred_masks"].device
+        queries = outputs["pred_masks"].shape[1]
+        matched = sum(min(queries, len(target["labels"])) for target in targets)
+        matcher_points, mask_points = [], []
+        for _ in predictions:
+            matcher_points.append(self.matcher.draw_points(len(targets), device))
+            if "masks" in self.losses:
+                mask_points.append(self._draw_mask_points(matched, device))
+        matches = self.matcher.match(predictions, targets, torch.stack(matcher_points))
+        pairs = _pairs(matches, device)
+
+        result = {}
+        with torch.autocast(device_type=device.type, enabled=False):
+            if "labels" in self.losses:
+                shape = (len(predictions), *outputs["pred_logits"].shape[:2])
+                result |= self.label_losses(predictions, self._target_classes(shape, targets, pairs))
+            if "masks" in self.losses:
+                result |= self._mask_losses(predictions, targets, pairs, mask_points)
+        endings = ["", *(f"_{i}" for i in range(len(predictions) - 1))]
+        return {
+            name + ending: value
+            for name, values in result.items()
+            for ending, value in zip(endings, values.unbind(), strict=True)
+        }
+
+    @torch.no_grad()
+    def match_to_targets(self, outputs: dict[str, Tensor], targets: Targets) -> Matches:
+        """Match the last prediction, without losses.
+
+        Returns:
+            class of every query (B, Q) int64, ``num_classes`` where nothing is matched; classes of the matched queries
+            (M) int64, image by image, ascending query in each; (image indices (M), query indices (M)) in that order.
+        """
+        logits = outputs["pred_logits"]
+        pairs = _pairs([self.matcher(outputs, targets)], logits.device)
+        classes = self._target_classes((1, *logits.shape[:2]), targets, pairs)[0]
+        index = (pairs.image, pairs.query[0])
+        return classes, classes[index], index
+
+    # ---- classes
+
+    def _target_classes(self, shape: tuple[int, ...], targets: Targets, pairs: "_Pairs") -> Tensor:
+        """Class that each query of each prediction should have: int64 of ``shape`` = (A, B, Q)."""
+        device = pairs.query.device
+        labels = torch.cat([target["labels"] for target in targets]).to(device)
+        first = [0]
+        for target in targets[:-1]:
+            first.append(first[-1] + len(target["labels"]))
+        first = torch.tensor(first, device=device)
+        classes = torch.full(shape, self.num_classes, dtype=torch.int64, device=device)
+        for prediction, query, target in zip(classes, pairs.query, pairs.target, strict=True):
+            prediction[pairs.image, query] = labels[first[pairs.image] + target]
+        return classes
+
+    def label_losses(self, predictions: list[dict], classes: Tensor) -> dict[str, Tensor]:
+        """Losses of the class scores by name, for each of A predictions (A): weighted mean cross-entropy.
+
+        A method that adds a loss on matched queries overrides this.
+
+        Args:
+            predictions: A dicts with ``pred_logits`` (B, Q, K + 1).
+            classes: (A, B, Q) int64, the class that each query should have; ``num_classes`` where nothing is matched.
+        """
+        logits = torch.stack([p["pred_logits"] for p in predictions]).float()  # (A, B, Q, K + 1)
+        weight = self.empty_weight.to(logits)
+        loss = F.cross_entropy(logits.permute(0, 3, 1, 2), classes, weight, reduction="none")
+        return {"loss_ce": loss.flatten(1).sum(1) / weight[classes].flatten(1).sum(1)}
+
+    # ---- masks
+
+    def _draw_mask_points(self, masks: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        candidates = torch.rand(masks, self.candidates, 2, device=device)
+        if not self.random_points:
+            return candidates, candidates.new_empty(masks, 0, 2)
+        return candidates, torch.rand(masks, self.random_points, 2, device=device)
+
+    def _mask_losses(
+        self, predictions: list[dict], targets: Targets, pairs: "_Pairs", drawn: list[tuple]
+    ) -> dict[str, Tensor]:
+        """Point-sampled cross-entropy and dice loss of each prediction: two tensors (A)."""
+        chosen = [p["pred_masks"][pairs.image, query] for p, query in zip(predictions, pairs.query, strict=True)]
+        masks = torch.cat(chosen).float().unsqueeze(1)  # (A * N, 1, h, w)
+        candidates, random_points = (torch.cat(points) for points in zip(*drawn, strict=True))
+        uncertain = most_uncertain(masks.detach(), candidates, self.num_points - self.random_points)
+        points = torch.cat([uncertain, random_points], dim=1)  # (A * N, P, 2)
+        points_by_prediction = points.view(*pairs.query.shape, self.num_points, 2)
+        labels = _labels_at_points(targets, pairs, points_by_prediction)
+
+        logits = point_sample(masks, points).view(labels.shape)
+        scale = 1 / _mean_over_ranks(sum(len(target["labels"]) for target in targets), logits.device)
+        ce = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(2)
+        inside = logits.sigmoid()
+        dice = 1 - (2 * (inside * labels).sum(2) + 1) / (inside.sum(2) + labels.sum(2) + 1)
+        return {"loss_mask": ce.sum(1) * scale, "loss_dice": dice.sum(1) * scale}
+
+    def extra_repr(self) -> str:
+        return f"num_classes={self.num_classes}, losses={self.losses}, weight_dict={self.weight_dict}"
+
+
+class SetCriterion_Generator(SetCriterion):  # noqa: N801 (its published name)
+    """The same matching without losses, for methods that train on matched queries (PADing)."""
+
+    def forward(self, outputs: dict[str, Tensor], targets: Targets) -> Matches:
+        """See :meth:`SetCriterion.match_to_targets`."""
+        return self.match_to_targets(outputs, targets)
+
+
+class _Pairs(NamedTuple):
+    """Matched pairs of all predictions, image by image; every prediction has as many in an image as the others."""
+
+    image: Tensor  # (M)
+    query: Tensor  # (A, M), ascending in each image
+    target: Tensor  # (A, M), index among the image's targets
+    counts: list[int]  # pairs of each image
+
+
+def _pairs(matches: list[list[Assignment]], device: torch.device) -> _Pairs:
+    counts = [len(query) for query, _ in matches[0]]
+    image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    query = torch.stack([torch.cat([query for query, _ in images]) for images in matches])
+    target = torch.stack([torch.cat([target for _, target in images]) for images in matches])
+    return _Pairs(image.to(device), query.to(device), target.to(device), counts)
+
+
+@torch.no_grad()
+def _labels_at_points(targets: Targets, pairs: _Pairs, points: Tensor) -> Tensor:
+    """Target masks of all matched pairs at their points (A, M, P, 2): (A, M, P).
+
+    Every mask is read once, at the points of all predictions: the points go to the masks, which are large, and not
+    copies of the masks to the points.
+    """
+    predictions, _, count, _ = points.shape
+    labels = []
+    for target, part, to in zip(
+        targets, points.split(pairs.counts, 1), pairs.target.split(pairs.counts, 1), strict=True
+    ):
+        n = len(target["labels"])
+        # Each target is matched once, unless there are fewer queries than targets: then some masks get no points.
+        placed = points.new_zeros(predictions, n, count, 2)
+        placed.scatter_(1, to[:, :, None, None].expand_as(part), part)
+        masks, at = target["masks"].to(points).unsqueeze(1), placed.transpose(0, 1).reshape(n, predictions * count, 2)
+        values = point_sample(masks, at).view(n, predictions, count).transpose(0, 1)
+        labels.append(values.gather(1, to.unsqueeze(2).expand(-1, -1, count)))
+    return torch.cat(labels, dim=1)
+
+
+def _mean_over_ranks(count: int, device: torch.device) -> float | Tensor:
+    """Number of targets for each process, at least one."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return max(count, 1)
+    total = torch.tensor([float(count)], device=device)
+    dist.all_reduce(total)
+    return (total / dist.get_world_size()).clamp(min=1)

@@ -1,0 +1,155 @@
+"""Which query is responsible for which annotated segment: the cheapest one-to-one assignment."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from detectron2.utils.events import get_event_storage
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from PADing.errors import UserError
+from PADing.modeling.point_sampling import point_sample
+
+logger = logging.getLogger(__name__)
+
+# What a cost that is not a finite number is replaced by: above any cost that occurs, still exact arithmetic for scipy.
+PROHIBITIVE = 1e8
+
+Assignment = tuple[Tensor, Tensor]
+
+
+class HungarianMatcher(nn.Module):
+    """Assigns queries to targets by class, mask and dice costs (Mask2Former, Sec. 3.3.1).
+
+    ``cost = cost_class * -softmax(logits)[class] + cost_mask * BCE + cost_dice * dice``, the mask terms at random
+    points that all masks of an image share; always in float32.
+
+    Args:
+        cost_class, cost_mask, cost_dice: weights, not all zero.
+        num_points: points P for each image; at least one.
+    """
+
+    def __init__(
+        self, cost_class: float = 1, cost_mask: float = 1, cost_dice: float = 1, num_points: int = 12544
+    ) -> None:
+        super().__init__()
+        if not (cost_class or cost_mask or cost_dice):
+            raise UserError(
+                "CLASS_WEIGHT, MASK_WEIGHT and DICE_WEIGHT of MODEL.MASK_FORMER are all zero: nothing to match by"
+            )
+        if num_points < 1:
+            raise UserError(f"MODEL.MASK_FORMER.TRAIN_NUM_POINTS must be positive, not {num_points}")
+        self.cost_class, self.cost_mask, self.cost_dice = cost_class, cost_mask, cost_dice
+        self.num_points = num_points
+
+    def draw_points(self, images: int, device: torch.device) -> Tensor:
+        """Random points of one prediction: (B, P, 2), one draw for each image."""
+        return torch.cat([torch.rand(1, self.num_points, 2, device=device) for _ in range(images)])
+
+    @torch.no_grad()
+    def forward(self, outputs: dict[str, Tensor], targets: list[dict[str, Tensor]]) -> list[Assignment]:
+        """Match one prediction.
+
+        Args:
+            outputs: ``pred_logits`` (B, Q, K + 1), ``pred_masks`` (B, Q, h, w).
+            targets: for each image ``labels`` (n) int64 and ``masks`` (n, H, W) bool or 0 and 1.
+
+        Returns:
+            for each image (query indices, ascending; target indices), int64 on the CPU, of length min(Q, n).
+        """
+        points = self.draw_points(len(targets), outputs["pred_masks"].device)
+        return self.match([outputs], targets, points.unsqueeze(0))[0]
+
+    @torch.no_grad()
+    def match(
+        self, predictions: Sequence[dict[str, Tensor]], targets: list[dict[str, Tensor]], points: Tensor
+    ) -> list[list[Assignment]]:
+        """Match several predictions of the same batch at once, each at its own points (A, B, P, 2)."""
+        # One transfer for all predictions and images, because each one waits for the device.
+        costs = self.costs(predictions, targets, points).cpu().numpy()
+        bad = ~np.isfinite(costs)
+        if bad.any():
+            logger.warning(
+                "Matching costs%s are not finite (%d of %d): training has diverged, or float16 has overflowed. "
+                "They count as prohibitive.",
+                _iteration(),
+                bad.sum(),
+                bad.size,
+            )
+            costs = np.where(bad, PROHIBITIVE, costs)
+        counts = [len(target["labels"]) for target in targets]
+        return [[_assign(cost[:, :count]) for cost, count in zip(images, counts, strict=True)] for images in costs]
+
+    @torch.no_grad()
+    def costs(
+        self, predictions: Sequence[dict[str, Tensor]], targets: list[dict[str, Tensor]], points: Tensor
+    ) -> Tensor:
+        """Costs of all pairs: (A, B, Q, max n) float32; columns behind an image's last target mean nothing.
+
+        Raises:
+            UserError: a label is not among the model's classes.
+        """
+        with torch.autocast(device_type=points.device.type, enabled=False):
+            labels, target = _targets_at_points(targets, points)
+            cost = self._mask_costs(predictions, target, points)
+            probability = torch.stack([p["pred_logits"] for p in predictions]).float().softmax(-1)
+            _check_labels(labels, probability.shape[3] - 1)
+            columns = labels[None, :, None].expand(*cost.shape[:2], cost.shape[2], -1)
+            return cost - self.cost_class * probability.gather(3, columns)
+
+    def _mask_costs(self, predictions: Sequence[dict[str, Tensor]], target: Tensor, points: Tensor) -> Tensor:
+        masks = [point_sample(p["pred_masks"].float(), at) for p, at in zip(predictions, points, strict=True)]
+        logits = torch.stack(masks)  # (A, B, Q, P)
+        inside = logits.sigmoid()
+        # For t in {0, 1} or between, BCE(x, t) = softplus(x) - x t; both costs need one product with the targets each.
+        queries = logits.shape[2]
+        products = torch.cat([logits, inside], dim=2) @ target.transpose(2, 3)  # (A, B, 2 Q, n)
+        bce = (F.softplus(logits).sum(3, keepdim=True) - products[:, :, :queries]) / logits.shape[3]
+        areas = inside.sum(3, keepdim=True) + target.sum(3).unsqueeze(2)
+        dice = 1 - (2 * products[:, :, queries:] + 1) / (areas + 1)
+        return self.cost_mask * bce + self.cost_dice * dice
+
+    def extra_repr(self) -> str:
+        costs = f"cost_class={self.cost_class}, cost_mask={self.cost_mask}, cost_dice={self.cost_dice}"
+        return f"{costs}, num_points={self.num_points}"
+
+
+def _targets_at_points(targets: list[dict[str, Tensor]], points: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels (B, max n) and masks at the points (A, B, max n, P), filled up with zeros."""
+    predictions, images, count = points.shape[:3]
+    longest = max((len(target["labels"]) for target in targets), default=0)
+    labels = torch.zeros(images, longest, dtype=torch.int64, device=points.device)
+    values = points.new_zeros(predictions, images, longest, count)
+    for i, target in enumerate(targets):
+        n = len(target["labels"])
+        if n:
+            labels[i, :n] = target["labels"]
+            at = points[:, i].reshape(1, predictions * count, 2)
+            sampled = point_sample(target["masks"].to(points)[None], at)[0]
+            values[:, i, :n] = sampled.view(n, predictions, count).transpose(0, 1)
+    return labels, values
+
+
+def _check_labels(labels: Tensor, classes: int) -> None:
+    """Say what is wrong here, where it can be said: on a GPU, an index out of range ends the process without a word."""
+    largest = int(labels.max()) if labels.numel() else -1
+    if largest >= classes:
+        raise UserError(
+            f"An annotation has class {largest}, but the model knows classes 0 to {classes - 1}. "
+            "MODEL.SEM_SEG_HEAD.NUM_CLASSES must be the number of classes that DATASETS.TRAIN annotates, or more."
+        )
+
+
+def _assign(cost: np.ndarray) -> Assignment:
+    queries, targets = linear_sum_assignment(cost)
+    return torch.as_tensor(queries, dtype=torch.int64), torch.as_tensor(targets, dtype=torch.int64)
+
+
+def _iteration() -> str:
+    try:
+        return f" of iteration {get_event_storage().iter}"
+    except AssertionError:  # nobody is training
+        return ""

@@ -1,0 +1,7 @@
+"""Multi-scale deformable attention: one function, one module; compiled where possible, plain PyTorch everywhere."""
+
+from .backends import available_backends
+from .functional import ms_deform_attn
+from .module import MSDeformAttn
+
+__all__ = ["MSDeformAttn", "available_backends", "ms_deform_attn"]

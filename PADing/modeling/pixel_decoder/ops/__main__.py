@@ -1,0 +1,58 @@
+"""``python -m PADing.modeling.pixel_decoder.ops [--build]``: what is here, and is it right?"""
+
+import argparse
+import logging
+import sys
+
+import torch
+
+from . import backends, build
+from .pytorch import ms_deform_attn_pytorch
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m PADing.modeling.pixel_decoder.ops", description=__doc__)
+    parser.add_argument("--build", action="store_true", help="compile first what can be compiled here")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    failed = False
+    for kind in build.KINDS:
+        reason = backends.load(kind, compile_if_missing=args.build)
+        if reason:
+            hint = "" if args.build else f" (build: {build.BUILD_COMMAND})"
+            print(f"{kind:8} not available: {reason}{hint}")
+            continue
+        if kind == "cuda" and not torch.cuda.is_available():
+            print(f"{kind:8} compiled; no GPU here to check it on")
+            continue
+        error = _largest_error(kind)
+        detail = ""
+        if kind == "cpu":
+            detail = f", {torch.ops.pading_msda.cpu_instruction_set()}, {torch.get_num_threads()} threads"
+        print(f"{kind:8} ready{detail}; largest difference to PyTorch {error:.1e}: {'ok' if error < 1e-4 else 'WRONG'}")
+        failed |= not error < 1e-4
+    print(f"{'pytorch':8} ready")
+    return int(failed)
+
+
+def _largest_error(kind: str) -> float:
+    """Largest difference of output and gradients, relative to the largest value, between a kernel and plain PyTorch."""
+    generator = torch.Generator().manual_seed(0)
+    shapes, starts = [(9, 13), (5, 7)], [0, 117]
+    value = torch.randn(2, 152, 3, 20, generator=generator)
+    locations = torch.rand(2, 31, 3, 2, 4, 2, generator=generator) * 1.4 - 0.2
+    weights = torch.rand(2, 31, 3, 2, 4, generator=generator)
+    grad = torch.randn(2, 31, 60, generator=generator)
+    inputs = [t.to(kind).requires_grad_() for t in (value, locations, weights)]
+    output = torch.ops.pading.ms_deform_attn(*inputs, [9, 13, 0, 5, 7, 117], None)
+    results = [output, *torch.autograd.grad(output, inputs, grad.to(kind))]
+    inputs = [t.double().requires_grad_() for t in (value, locations, weights)]
+    output = ms_deform_attn_pytorch(inputs[0], shapes, starts, *inputs[1:])
+    wanted = [output, *torch.autograd.grad(output, inputs, grad.double())]
+    return max(
+        float(((a.cpu() - b).abs().max() / b.abs().max()).detach()) for a, b in zip(results, wanted, strict=True)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

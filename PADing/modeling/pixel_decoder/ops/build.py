@@ -1,0 +1,150 @@
+"""Finding and compiling the extensions. Imports nothing of this project, because setup.py runs it alone.
+
+An extension is one shared library with PyTorch operators and no Python in it. Libraries built ahead of time lie in
+``lib/`` beside this file, those built on first use in the user's cache; their names carry everything they depend on, so
+that another PyTorch version, another machine type or changed sources never meet a stale library.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+HERE = Path(__file__).resolve().parent
+SOURCES = HERE / "src"
+KINDS = ("cpu", "cuda")
+BUILD_COMMAND = f"sh {HERE / 'make.sh'}"
+
+
+class Unavailable(RuntimeError):
+    """This extension cannot be had here; the message says why, in words for the person at the keyboard."""
+
+
+def library(kind: str) -> Path | None:
+    """The compiled extension, if there is one."""
+    for folder in (HERE / "lib", cache_folder()):
+        path = folder / library_name(kind)
+        if path.is_file():
+            return path
+    return None
+
+
+def library_name(kind: str) -> str:
+    """File name that tells apart everything a build depends on."""
+    digest = hashlib.sha256()
+    for path in sorted((SOURCES / kind).iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    digest.update(repr((_flags(kind), torch.version.cuda, os.environ.get("TORCH_CUDA_ARCH_LIST"))).encode())
+    return f"msda_{kind}-torch{torch.__version__}-{sys.platform}-{platform.machine()}-{digest.hexdigest()[:12]}.so"
+
+
+def cache_folder() -> Path:
+    """Where extensions built on first use go: $TORCH_EXTENSIONS_DIR, the user's cache, or a temporary folder."""
+    base = os.environ.get("TORCH_EXTENSIONS_DIR") or os.environ.get("XDG_CACHE_HOME")
+    folder = Path(base) if base else Path.home() / ".cache"
+    if os.access(_existing_parent(folder), os.W_OK):
+        return folder / "pading-msda"
+    return Path(tempfile.gettempdir()) / f"pading-msda-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+
+
+def missing(kind: str) -> str | None:
+    """Why this extension cannot be compiled here; None if nothing is known to be missing."""
+    compiler = os.environ.get("CXX", "c++").split()[0]
+    if shutil.which(compiler) is None:
+        return f"no C++ compiler ({compiler!r} is not on the PATH; set CXX to name another)"
+    if shutil.which("ninja") is None:
+        ninja = Path(sys.executable).with_name("ninja")
+        if not ninja.exists():
+            return "ninja is not installed (pip install ninja)"
+    if kind == "cuda":
+        if torch.version.cuda is None:
+            return "this PyTorch has no CUDA"
+        from torch.utils.cpp_extension import CUDA_HOME
+
+        if CUDA_HOME is None or not (Path(CUDA_HOME) / "bin" / "nvcc").exists():
+            return "no CUDA toolkit (nvcc not found; set CUDA_HOME)"
+        if not torch.cuda.is_available() and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+            return "no GPU to build for (set TORCH_CUDA_ARCH_LIST to build without one)"
+    return None
+
+
+def build(kind: str, folder: Path | None = None) -> Path:
+    """Compile an extension into ``folder`` (default: the cache) unless it is there, and return it.
+
+    Any number of processes may ask at once: one compiles, the others wait for it. Raises Unavailable if a tool is
+    missing or the compiler fails.
+    """
+    reason = missing(kind)
+    if reason:
+        raise Unavailable(reason)
+    folder = folder or cache_folder()
+    target = folder / library_name(kind)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _only_one(folder / f"{target.stem}.lock"):
+            if not target.is_file():
+                logger.info("Compiling the %s kernel of ms_deform_attn, once, into %s", kind.upper(), folder)
+                _compile(kind, target)
+    except OSError as error:
+        raise Unavailable(f"{folder} cannot be written: {error}") from error
+    return target
+
+
+def _compile(kind: str, target: Path) -> None:
+    from torch.utils.cpp_extension import load
+
+    path = os.environ.get("PATH", "")
+    with tempfile.TemporaryDirectory(dir=target.parent) as work:
+        try:
+            # ninja may be installed beside Python without being on the PATH.
+            os.environ["PATH"] = os.pathsep.join([path, str(Path(sys.executable).parent)])
+            load(
+                name=f"pading_msda_{kind}",
+                sources=[str(p) for p in sorted((SOURCES / kind).iterdir()) if p.suffix in (".cpp", ".cu")],
+                build_directory=work,
+                is_python_module=False,
+                **_flags(kind),
+            )
+        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+            raise Unavailable(f"the compiler failed: {error}") from error
+        finally:
+            os.environ["PATH"] = path
+        os.replace(Path(work) / f"pading_msda_{kind}.so", target)
+
+
+def _flags(kind: str) -> dict[str, object]:
+    openmp = [] if sys.platform == "darwin" else ["-fopenmp"]  # Apple's compiler has none
+    common = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+    if kind == "cpu":
+        return {"extra_cflags": [*common, *openmp, "-Wno-psabi"], "extra_ldflags": openmp}
+    return {"extra_cflags": common, "extra_cuda_cflags": ["-O3", "-lineinfo"], "with_cuda": True}
+
+
+@contextlib.contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    """Hold a lock that the system releases even if this process is killed."""
+    with open(lock, "w") as handle:
+        try:
+            import fcntl
+        except ImportError:  # Windows: two builds at once are wasteful but harmless, the result is renamed into place
+            yield
+            return
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _existing_parent(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder

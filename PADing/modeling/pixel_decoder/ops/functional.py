@@ -1,0 +1,106 @@
+"""The public function: checks its arguments, brings dtypes together, and hands over to a backend."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import backends
+from .library import split_levels
+from .pytorch import ms_deform_attn_pytorch
+
+Shapes = Tensor | Sequence[tuple[int, int]] | Sequence[Sequence[int]]
+Starts = Tensor | Sequence[int] | None
+
+
+def ms_deform_attn(
+    value: Tensor,
+    spatial_shapes: Shapes,
+    level_start_index: Starts,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> Tensor:
+    """Multi-scale deformable attention (Deformable DETR, eq. 3, between value and output projection).
+
+    ``output[n, q, m] = sum over l, p of weights[n, q, m, l, p] * V[n, l, m](locations[n, q, m, l, p])``, where
+    ``V[n, l, m]`` is level ``l`` of ``value`` read bilinearly: location (x, y) in [0, 1] x [0, 1] spans the map from
+    edge to edge, pixel (i, j) has its centre at ``((j + 0.5) / w, (i + 0.5) / h)``, and outside the map there is 0.
+    Locations that are NaN or infinite contribute nothing and get no gradient.
+
+    Args:
+        value: (N, S, M, D), float32, float64, float16 or bfloat16; S = sum of h * w over the levels.
+        spatial_shapes: (h, w) of each level: an int64 tensor (L, 2) on any device, or Python ints. Neither makes the
+            compiled backends wait for the device; with a device tensor the PyTorch backend has to.
+        level_start_index: offset of each level in S: an int64 tensor (L), Python ints, or None for levels one after
+            another.
+        sampling_locations: (N, Lq, M, L, P, 2), normalised (x, y). With half-precision values these may be float32,
+            and should be: half precision cannot name a pixel of a large map.
+        attention_weights: (N, Lq, M, L, P).
+
+    Returns:
+        (N, Lq, M * D) in value's dtype. Sums are accumulated in float32 (float64 for float64 values).
+
+    Raises:
+        ValueError: shapes that do not fit together. TypeError: dtypes other than the four.
+    """
+    _check(value, sampling_locations, attention_weights)
+    sampling_locations, attention_weights = _match_dtype(value, sampling_locations, attention_weights)
+    if torch.jit.is_tracing():
+        backend = "pytorch"  # torch.jit.trace (exports, counting operations) cannot record lists of symbolic ints
+    elif torch.compiler.is_compiling():
+        backend = "operator"  # the graph gets the operator, which chooses the backend when it runs
+    else:
+        backend = backends.select(value.device.type)
+    levels, table = _levels(spatial_shapes, level_start_index, ints=backend == "pytorch")
+    if backend == "pytorch":
+        return ms_deform_attn_pytorch(value, *split_levels(levels), sampling_locations, attention_weights)
+    return torch.ops.pading.ms_deform_attn(value, sampling_locations, attention_weights, levels, table)
+
+
+def _check(value: Tensor, locations: Tensor, weights: Tensor) -> None:
+    if value.dim() != 4 or locations.dim() != 6 or locations.shape[-1] != 2 or weights.dim() != 5:
+        raise ValueError(
+            "ms_deform_attn expects value (N, S, M, D), sampling_locations (N, Lq, M, L, P, 2) and attention_weights "
+            f"(N, Lq, M, L, P); got {tuple(value.shape)}, {tuple(locations.shape)}, {tuple(weights.shape)}"
+        )
+    if locations.shape[:-1] != weights.shape or locations.shape[:3:2] != value.shape[:3:2]:
+        raise ValueError(
+            "ms_deform_attn: the arguments disagree in batch, queries, heads, levels or points: "
+            f"value {tuple(value.shape)}, sampling_locations {tuple(locations.shape)}, "
+            f"attention_weights {tuple(weights.shape)}"
+        )
+    for name, tensor in (("value", value), ("sampling_locations", locations), ("attention_weights", weights)):
+        if tensor.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+            raise TypeError(f"ms_deform_attn: {name} must be floating point (16, 32 or 64 bits), not {tensor.dtype}")
+
+
+def _match_dtype(value: Tensor, locations: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Locations and weights in one dtype: float64 or float32 like the value; float32 beside a half-precision value."""
+    dtype = value.dtype if value.dtype in (torch.float32, torch.float64) else torch.float32
+    return locations.to(dtype), weights.to(dtype)
+
+
+def _levels(spatial_shapes: Shapes, level_start_index: Starts, ints: bool) -> tuple[list[int], Tensor | None]:
+    """(height, width, first pixel) of each level, as flat ints, or as a tensor (L, 3) if only a device knows them."""
+    if isinstance(spatial_shapes, Tensor):
+        if not ints and (torch.compiler.is_compiling() or spatial_shapes.device.type != "cpu"):
+            return [], _level_table(spatial_shapes, level_start_index)
+        spatial_shapes = spatial_shapes.tolist()
+    if isinstance(level_start_index, Tensor):
+        level_start_index = level_start_index.tolist()
+    levels, start = [], 0
+    for level, (height, width) in enumerate(spatial_shapes):
+        if level_start_index is not None:
+            start = level_start_index[level]
+        levels += [height, width, start]
+        start = start + height * width
+    return levels, None
+
+
+def _level_table(spatial_shapes: Tensor, level_start_index: Starts) -> Tensor:
+    shapes = spatial_shapes.to(torch.int64)
+    if level_start_index is None:
+        sizes = shapes.prod(dim=1)
+        level_start_index = sizes.cumsum(0) - sizes
+    starts = torch.as_tensor(level_start_index, dtype=torch.int64, device=shapes.device)
+    return torch.cat([shapes, starts.reshape(-1, 1)], dim=1)

@@ -1,0 +1,89 @@
+"""The operators ``pading::ms_deform_attn`` and its backward, for autograd, torch.compile and torch.export.
+
+Levels come as flat ints (height, width, first pixel per level), or, where only the device knows them, as an int64
+tensor (L, 3). Which backend computes is decided when the operator runs, so that a traced graph holds for all of them.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import backends
+from .pytorch import ms_deform_attn_pytorch, ms_deform_attn_pytorch_backward
+
+_library = torch.library.Library("pading", "DEF")
+_inputs = "Tensor value, Tensor locations, Tensor weights, SymInt[] levels, Tensor? table"
+_library.define(f"ms_deform_attn({_inputs}) -> Tensor")
+_library.define(f"ms_deform_attn_backward(Tensor grad, {_inputs}) -> (Tensor, Tensor, Tensor)")
+
+
+def _forward(value: Tensor, locations: Tensor, weights: Tensor, levels: Sequence[int], table: Tensor | None) -> Tensor:
+    backend = backends.select(value.device.type)
+    if backend == "cuda":
+        return torch.ops.pading_msda.cuda_forward(value, levels, table, locations, weights)
+    levels = _as_ints(levels, table)
+    if backend == "cpu":
+        return torch.ops.pading_msda.cpu_forward(value, levels, locations, weights)
+    return ms_deform_attn_pytorch(value, *split_levels(levels), locations, weights)
+
+
+def _backward(
+    grad: Tensor, value: Tensor, locations: Tensor, weights: Tensor, levels: Sequence[int], table: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    backend = backends.select(value.device.type)
+    if backend == "cuda":
+        return torch.ops.pading_msda.cuda_backward(grad, value, levels, table, locations, weights)
+    levels = _as_ints(levels, table)
+    if backend == "cpu":
+        return torch.ops.pading_msda.cpu_backward(grad, value, levels, locations, weights)
+    return ms_deform_attn_pytorch_backward(grad, value, *split_levels(levels), locations, weights)
+
+
+def _as_ints(levels: Sequence[int], table: Tensor | None) -> list[int]:
+    return list(levels) if table is None else table.flatten().tolist()
+
+
+def split_levels(levels: Sequence[int]) -> tuple[list[tuple[int, int]], list[int]]:
+    """Flat (height, width, first pixel) per level -> [(height, width)], [first pixel]."""
+    return list(zip(levels[0::3], levels[1::3], strict=True)), list(levels[2::3])
+
+
+def _fake_forward(value, locations, weights, levels, table):
+    return value.new_empty(value.shape[0], locations.shape[1], value.shape[2] * value.shape[3])
+
+
+def _fake_backward(grad, value, locations, weights, levels, table):
+    return tuple(t.new_empty(t.shape) for t in (value, locations, weights))
+
+
+def _remember(ctx, inputs, output):
+    value, locations, weights, levels, table = inputs
+    ctx.save_for_backward(value, locations, weights, table)
+    ctx.levels = levels
+
+
+def _differentiate(ctx, grad):
+    value, locations, weights, table = ctx.saved_tensors
+    grads = torch.ops.pading.ms_deform_attn_backward(grad, value, locations, weights, ctx.levels, table)
+    return *grads, None, None
+
+
+def _forget(ctx, inputs, output):
+    pass
+
+
+def _refuse(ctx, *grads):
+    raise RuntimeError(
+        "ms_deform_attn: second derivatives are not implemented by the compiled backends; "
+        f"set {backends.ENVIRONMENT}=pytorch for the differentiable path"
+    )
+
+
+for _name, _compute, _fake, _setup, _derivative in (
+    ("ms_deform_attn", _forward, _fake_forward, _remember, _differentiate),
+    ("ms_deform_attn_backward", _backward, _fake_backward, _forget, _refuse),
+):
+    torch.library.impl(_library, _name, "CompositeExplicitAutograd")(_compute)
+    torch.library.register_fake(f"pading::{_name}", _fake, lib=_library)
+    torch.library.register_autograd(f"pading::{_name}", _derivative, setup_context=_setup, lib=_library)

@@ -1,0 +1,107 @@
+"""The attention module of the pixel decoder's encoder."""
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from .functional import Shapes, Starts, ms_deform_attn
+
+
+class MSDeformAttn(nn.Module):
+    """Multi-scale deformable attention with its projections (Deformable DETR, Sec. 4.1).
+
+    State-dict keys: ``sampling_offsets``, ``attention_weights``, ``value_proj``, ``output_proj``, each weight and bias.
+
+    Args:
+        d_model: width C of queries and of the input; a multiple of ``n_heads``.
+        n_levels, n_heads, n_points: feature maps L, heads M, and samples P per head and map.
+    """
+
+    def __init__(self, d_model: int = 256, n_levels: int = 4, n_heads: int = 8, n_points: int = 4) -> None:
+        super().__init__()
+        if d_model % n_heads:
+            raise ValueError(f"MSDeformAttn: d_model ({d_model}) must be a multiple of n_heads ({n_heads})")
+        self.d_model, self.n_levels, self.n_heads, self.n_points = d_model, n_levels, n_heads, n_points
+        self.sampling_offsets = nn.Linear(d_model, n_heads * n_levels * n_points * 2)
+        self.attention_weights = nn.Linear(d_model, n_heads * n_levels * n_points)
+        self.value_proj = nn.Linear(d_model, d_model)
+        self.output_proj = nn.Linear(d_model, d_model)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Each head starts looking in its own direction, point p at distance p + 1 pixels, all weights equal."""
+        nn.init.zeros_(self.sampling_offsets.weight)
+        angle = torch.arange(self.n_heads, dtype=torch.float32) * (2.0 * math.pi / self.n_heads)
+        direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
+        direction /= direction.abs().amax(dim=-1, keepdim=True)  # onto the square ring of radius one
+        distance = torch.arange(1, self.n_points + 1, dtype=torch.float32)
+        ring = direction[:, None, None, :] * distance[:, None]  # (M, 1, P, 2)
+        self.sampling_offsets.bias.copy_(ring.expand(-1, self.n_levels, -1, -1).reshape(-1))
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        reference_points: Tensor,
+        input_flatten: Tensor,
+        input_spatial_shapes: Shapes,
+        input_level_start_index: Starts = None,
+        input_padding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Attend from queries to the maps around their reference points.
+
+        Args:
+            query: (N, Lq, C).
+            reference_points: (N, Lq, L, 2) points (x, y) in [0, 1], or (N, Lq, L, 4) boxes (cx, cy, w, h).
+            input_flatten: (N, S, C), the maps one after another, each row by row.
+            input_spatial_shapes: (h, w) of each level, int64 tensor (L, 2) or Python ints.
+            input_level_start_index: offset of each level in S, tensor, ints, or None.
+            input_padding_mask: (N, S) bool, True where the input is padding, which is read as zero; None: no padding.
+
+        Returns:
+            (N, Lq, C).
+        """
+        batch, queries, _ = query.shape
+        value = self.value_proj(input_flatten)
+        if input_padding_mask is not None:
+            value = value.masked_fill(input_padding_mask.unsqueeze(-1), 0.0)
+        value = value.view(batch, input_flatten.shape[1], self.n_heads, self.d_model // self.n_heads)
+        samples = (batch, queries, self.n_heads, self.n_levels, self.n_points)
+        offsets = self.sampling_offsets(query).view(*samples, 2)
+        weights = self.attention_weights(query).view(*samples[:3], -1).softmax(-1).view(samples)
+        centre = reference_points[:, :, None, :, None, :]
+        if reference_points.shape[-1] == 2:
+            locations = centre + offsets / _size_xy(input_spatial_shapes, centre)[:, None, :]
+        elif reference_points.shape[-1] == 4:
+            locations = centre[..., :2] + offsets * (centre[..., 2:] * (0.5 / self.n_points))
+        else:
+            raise ValueError(f"MSDeformAttn: reference points have 2 or 4 numbers, not {reference_points.shape[-1]}")
+        output = ms_deform_attn(value, input_spatial_shapes, input_level_start_index, locations, weights)
+        return self.output_proj(output)
+
+    def extra_repr(self) -> str:
+        return f"d_model={self.d_model}, n_levels={self.n_levels}, n_heads={self.n_heads}, n_points={self.n_points}"
+
+
+def _size_xy(spatial_shapes: Shapes, like: Tensor) -> Tensor:
+    """(L, 2) width and height of each level, in the dtype and on the device of ``like``."""
+    if isinstance(spatial_shapes, Tensor):
+        return spatial_shapes.flip(-1).to(like)
+    shapes = tuple((h, w) for h, w in spatial_shapes)
+    if torch.compiler.is_compiling() or type(like) is not Tensor:  # what is being traced must not be kept
+        return torch.tensor([(w, h) for h, w in shapes], dtype=like.dtype, device=like.device)
+    return _cached_size_xy(shapes, like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)
+def _cached_size_xy(shapes: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Made once per shape: copying even a few numbers to a GPU waits for everything queued there.
+    with torch.inference_mode(False):
+        return torch.tensor([(w, h) for h, w in shapes], dtype=dtype, device=device)

@@ -1,0 +1,87 @@
+"""Multi-scale deformable attention in plain PyTorch: no compiler, any device, autograd."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def ms_deform_attn_pytorch(
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    level_start_index: Sequence[int],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> Tensor:
+    """The operation of :func:`..functional.ms_deform_attn` by ``grid_sample``, one call per level.
+
+    Shapes as there; ``spatial_shapes`` and ``level_start_index`` are Python ints.
+    Levels are summed as they come, so that memory holds the samples of one level at a time.
+    """
+    batch, _, heads, channels = value.shape
+    if _nothing_to_sum(value, spatial_shapes, sampling_locations):
+        nothing = value.sum() * 0 + (sampling_locations.sum() * 0 + attention_weights.sum() * 0).to(value.dtype)
+        return nothing.expand(batch, sampling_locations.shape[1], heads * channels).contiguous()
+    weights = attention_weights.permute(3, 0, 2, 1, 4).flatten(1, 2).unsqueeze(2)  # (L, N*M, 1, Lq, P)
+    output: Tensor | None = None
+    levels = _images_and_grids(value, spatial_shapes, level_start_index, sampling_locations)
+    for level, (image, grid) in enumerate(levels):
+        samples = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        part = (samples * weights[level]).sum(-1)  # (N*M, D, Lq)
+        output = part if output is None else output + part
+    return output.unflatten(0, (batch, heads)).permute(0, 3, 1, 2).flatten(2).to(value.dtype).contiguous()
+
+
+def ms_deform_attn_pytorch_backward(
+    grad_output: Tensor,
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    level_start_index: Sequence[int],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of value, locations and weights, for where autograd cannot record (inside an operator)."""
+    grad_value = torch.zeros_like(value, dtype=torch.promote_types(value.dtype, sampling_locations.dtype))
+    grad_locations, grad_weights = torch.zeros_like(sampling_locations), torch.zeros_like(attention_weights)
+    if _nothing_to_sum(value, spatial_shapes, sampling_locations):
+        return grad_value.to(value.dtype), grad_locations, grad_weights
+    batch, _, heads, channels = value.shape
+    weights = attention_weights.permute(3, 0, 2, 1, 4).flatten(1, 2).unsqueeze(2)
+    grad = grad_output.unflatten(2, (heads, channels)).permute(0, 2, 3, 1).flatten(0, 1)
+    grad = grad.unsqueeze(-1)  # (N*M, D, Lq, 1)
+    inside = (sampling_locations >= -1) & (sampling_locations <= 2)
+    levels = _images_and_grids(value, spatial_shapes, level_start_index, sampling_locations)
+    for level, (image, grid) in enumerate(levels):
+        (height, width), start = spatial_shapes[level], level_start_index[level]
+        grad = grad.to(image.dtype)
+        samples = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        of_weight = (samples * grad).sum(1).unflatten(0, (batch, heads))  # (N, M, Lq, P)
+        grad_weights[:, :, :, level] = of_weight.transpose(1, 2)
+        of_image, of_grid = torch.ops.aten.grid_sampler_2d_backward(
+            grad * weights[level], image, grid, 0, 0, False, [True, True]
+        )
+        of_image = of_image.unflatten(0, (batch, heads)).flatten(3).permute(0, 3, 1, 2)
+        grad_value[:, start : start + height * width] += of_image
+        grad_locations[:, :, :, level] = 2 * of_grid.unflatten(0, (batch, heads)).transpose(1, 2)
+    return grad_value.to(value.dtype), grad_locations.where(inside, 0), grad_weights
+
+
+def _nothing_to_sum(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor) -> bool:
+    return value.numel() == 0 or locations.numel() == 0 or any(h * w == 0 for h, w in shapes)
+
+
+def _images_and_grids(
+    value: Tensor, shapes: Sequence[tuple[int, int]], starts: Sequence[int], locations: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each level the image (N*M, D, h, w) and the sampling grid (N*M, Lq, P, 2) in [-1, 1] of ``grid_sample``."""
+    batch, _, heads, channels = value.shape
+    # Half-precision values are read at positions of the precision that these came in.
+    dtype = torch.promote_types(value.dtype, locations.dtype)
+    # A location that is not a number lies nowhere and one far outside meets no pixel: both are moved to a place just
+    # outside the map, which keeps infinity and NaN out of the interpolation and makes their gradients zero.
+    grids = 2 * locations.nan_to_num(nan=-1.0).clamp(-1.0, 2.0) - 1
+    grids = grids.to(dtype).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
+    for grid, (height, width), start in zip(grids, shapes, starts, strict=True):
+        image = value[:, start : start + height * width].permute(0, 2, 3, 1)
+        yield image.to(dtype).reshape(batch * heads, channels, height, width), grid

@@ -1,0 +1,45 @@
+"""Masks read at points instead of everywhere (PointRend; Mask2Former, Sec. 3.3.1)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from PADing.errors import UserError
+
+
+def point_sample(images: Tensor, points: Tensor) -> Tensor:
+    """Read images bilinearly; zero outside.
+
+    Args:
+        images: (N, C, H, W) float.
+        points: (N, P, 2) float, (x, y) in [0, 1] from edge to edge.
+
+    Returns:
+        (N, C, P).
+    """
+    return F.grid_sample(images, (2 * points - 1).unsqueeze(2), mode="bilinear", align_corners=False).squeeze(3)
+
+
+def importance_counts(num_points: int, oversample_ratio: float, importance_sample_ratio: float) -> tuple[int, int]:
+    """(random candidates, points drawn at random) for a mask; the other points are the most uncertain candidates."""
+    if not (oversample_ratio >= 1 and 0 <= importance_sample_ratio <= 1):
+        raise UserError(
+            f"OVERSAMPLE_RATIO ({oversample_ratio}) must be at least 1, IMPORTANCE_SAMPLE_RATIO "
+            f"({importance_sample_ratio}) between 0 and 1"
+        )
+    return int(num_points * oversample_ratio), num_points - int(importance_sample_ratio * num_points)
+
+
+@torch.no_grad()
+def most_uncertain(masks: Tensor, candidates: Tensor, count: int) -> Tensor:
+    """The candidates where mask logits are closest to zero.
+
+    Args:
+        masks: (N, 1, H, W) logits. candidates: (N, R, 2) points, see :func:`point_sample`. count: K <= R.
+
+    Returns:
+        (N, K, 2).
+    """
+    uncertainty = -point_sample(masks, candidates).squeeze(1).abs()
+    best = uncertainty.topk(count, dim=1).indices
+    return candidates.gather(1, best.unsqueeze(2).expand(-1, -1, 2))

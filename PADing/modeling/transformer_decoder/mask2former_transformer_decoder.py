@@ -1,0 +1,200 @@
+"""Mask2Former's decoder: queries attend only to the places that their previous masks cover."""
+
+import fvcore.nn.weight_init as weight_init
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from PADing.errors import UserError
+from PADing.modeling.layers import MLP, CrossAttentionLayer, FFNLayer, SelfAttentionLayer
+from PADing.modeling.position_encoding import PositionEmbeddingSine
+from PADing.modeling.transformer_decoder.registry import TRANSFORMER_DECODER_REGISTRY
+
+
+@TRANSFORMER_DECODER_REGISTRY.register()
+class MultiScaleMaskedTransformerDecoder(nn.Module):
+    """Masked-attention transformer decoder (Mask2Former, Sec. 3.2).
+
+    Layer ``i`` attends to feature level ``i mod levels``, coarsest first, where the mask predicted before it is above
+    one half; then queries attend to each other, and a feed-forward network follows. A prediction is made from the
+    initial queries and after each layer.
+
+    A method that classifies queries in another way overrides :meth:`add_class_head` and :meth:`classify`.
+
+    Args:
+        in_channels: channels of the feature levels.
+        mask_classification: predict classes; this decoder does nothing else.
+        num_classes: classes without "no object".
+        hidden_dim: width C of the queries. num_queries: their number Q. nheads: attention heads.
+        dim_feedforward: width inside the feed-forward networks. dec_layers: their number. pre_norm: LayerNorm first.
+        mask_dim: channels of the mask features.
+        enforce_input_project: project the features even where their width already is ``hidden_dim``.
+        num_feature_levels: feature maps, from coarse to fine.
+        deep_supervision: in training, predict after every layer; else only once, behind the last one.
+    """
+
+    _version = 2
+
+    @configurable
+    def __init__(
+        self,
+        in_channels: int,
+        mask_classification: bool = True,
+        *,
+        num_classes: int,
+        hidden_dim: int,
+        num_queries: int,
+        nheads: int,
+        dim_feedforward: int,
+        dec_layers: int,
+        pre_norm: bool,
+        mask_dim: int,
+        enforce_input_project: bool,
+        num_feature_levels: int = 3,
+        deep_supervision: bool = True,
+    ) -> None:
+        super().__init__()
+        if not mask_classification:
+            raise ValueError(f"{type(self).__name__} predicts masks and classes; mask_classification must be True")
+        self.num_queries, self.num_layers, self.num_feature_levels = num_queries, dec_layers, num_feature_levels
+        self.deep_supervision = deep_supervision
+        self.pe_layer = PositionEmbeddingSine(hidden_dim // 2, normalize=True)
+
+        layers = range(dec_layers)
+        self.transformer_self_attention_layers = nn.ModuleList(
+            SelfAttentionLayer(hidden_dim, nheads, pre_norm=pre_norm) for _ in layers
+        )
+        self.transformer_cross_attention_layers = nn.ModuleList(
+            CrossAttentionLayer(hidden_dim, nheads, pre_norm=pre_norm) for _ in layers
+        )
+        self.transformer_ffn_layers = nn.ModuleList(
+            FFNLayer(hidden_dim, dim_feedforward, pre_norm=pre_norm) for _ in layers
+        )
+        self.decoder_norm = nn.LayerNorm(hidden_dim)
+        self.query_feat = nn.Embedding(num_queries, hidden_dim)
+        self.query_embed = nn.Embedding(num_queries, hidden_dim)
+        self.level_embed = nn.Embedding(num_feature_levels, hidden_dim)
+        self.input_proj = nn.ModuleList()
+        for _ in range(num_feature_levels):
+            if in_channels != hidden_dim or enforce_input_project:
+                self.input_proj.append(Conv2d(in_channels, hidden_dim, kernel_size=1))
+                weight_init.c2_xavier_fill(self.input_proj[-1])
+            else:
+                self.input_proj.append(nn.Identity())
+        self.add_class_head(hidden_dim, num_classes)
+        self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, in_channels: int, mask_classification: bool) -> dict:
+        node = cfg.MODEL.MASK_FORMER
+        if node.DEC_LAYERS < 1:
+            raise UserError("MODEL.MASK_FORMER.DEC_LAYERS counts the prediction on the initial queries: at least 1")
+        return {
+            "in_channels": in_channels,
+            "mask_classification": mask_classification,
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "hidden_dim": node.HIDDEN_DIM,
+            "num_queries": node.NUM_OBJECT_QUERIES,
+            "nheads": node.NHEADS,
+            "dim_feedforward": node.DIM_FEEDFORWARD,
+            "dec_layers": node.DEC_LAYERS - 1,
+            "pre_norm": node.PRE_NORM,
+            "mask_dim": cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
+            "enforce_input_project": node.ENFORCE_INPUT_PROJ,
+            "deep_supervision": node.DEEP_SUPERVISION,
+        }
+
+    # ---- the class head: what other methods replace
+
+    def add_class_head(self, hidden_dim: int, num_classes: int) -> None:
+        """Create the modules of :meth:`classify`; they come before ``mask_embed`` in the state dict."""
+        self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+
+    def classify(self, state: Tensor, mask_logits: Tensor, mask_features: Tensor, last: bool) -> Tensor | None:
+        """Class logits of one prediction.
+
+        Args:
+            state: (B, Q, C), the queries behind ``decoder_norm``.
+            mask_logits: (B, Q, h, w), their masks.
+            mask_features: (B, mask_dim, h, w).
+            last: whether this is the prediction behind the last layer.
+
+        Returns:
+            (B, Q, K + 1), "no object" last; None is allowed unless ``last``.
+        """
+        return self.class_embed(state)
+
+    # ---- forward
+
+    def forward(self, x: list[Tensor], mask_features: Tensor, mask: Tensor | None = None) -> dict:
+        """Predict classes and masks of all queries.
+
+        Args:
+            x: feature levels (B, in_channels, h_l, w_l), coarsest first.
+            mask_features: (B, mask_dim, h, w), at the stride of the masks.
+            mask: accepted for the interface and ignored: padding is treated as image, as published.
+
+        Returns:
+            dict with ``pred_logits`` (B, Q, K + 1), ``pred_masks`` (B, Q, h, w) logits, ``pred_embed`` (B, Q, C), the
+            normalised queries that were classified, and ``aux_outputs``: for the initial queries and each layer but
+            the last, in this order, a dict with ``pred_logits`` and ``pred_masks``. Without deep supervision, and in
+            evaluation, ``aux_outputs`` is empty.
+        """
+        if len(x) != self.num_feature_levels:
+            raise ValueError(f"{type(self).__name__} expects {self.num_feature_levels} feature levels, not {len(x)}")
+        keys, memories, level_features = self._prepare_levels(x, mask_features)
+        batch = mask_features.shape[0]
+        state = self.query_feat.weight.unsqueeze(0).expand(batch, -1, -1)
+        positions = self.query_embed.weight
+        auxiliary = self.training and self.deep_supervision
+        predictions = []
+        for i in range(self.num_layers):
+            level = i % self.num_feature_levels
+            embed = self.decoder_norm(state)
+            kernels = self.mask_embed(embed)
+            if auxiliary:
+                predictions.append(self._predict(embed, kernels, mask_features, last=False))
+            masked = self.attention_mask(kernels, level_features[level])
+            # A query that may look nowhere looks everywhere.
+            allowed = ~masked | masked.all(dim=-1, keepdim=True)
+            state = self.transformer_cross_attention_layers[i](
+                state, positions, keys[level], memories[level], allowed.unsqueeze(1)
+            )
+            state = self.transformer_self_attention_layers[i](state, positions)
+            state = self.transformer_ffn_layers[i](state)
+        embed = self.decoder_norm(state)
+        result = self._predict(embed, self.mask_embed(embed), mask_features, last=True)
+        return {**result, "pred_embed": embed, "aux_outputs": predictions}
+
+    def _prepare_levels(
+        self, x: list[Tensor], mask_features: Tensor
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Keys and values (B, h_l * w_l, C), and the mask features (B, mask_dim, h_l * w_l) of each level."""
+        keys, memories, level_features = [], [], []
+        for level, feature in enumerate(x):
+            memory = self.input_proj[level](feature).flatten(2).transpose(1, 2) + self.level_embed.weight[level]
+            height, width = feature.shape[-2:]
+            keys.append(memory + self.pe_layer.tokens(height, width, memory))
+            memories.append(memory)
+            # Resizing commutes with the product over channels: resized once here, not once for each mask and layer.
+            resized = F.interpolate(mask_features.detach(), (height, width), mode="bilinear", align_corners=False)
+            level_features.append(resized.flatten(2))
+        return keys, memories, level_features
+
+    @torch.no_grad()
+    def attention_mask(self, kernels: Tensor, level_features: Tensor) -> Tensor:
+        """Where the masks of ``kernels`` (B, Q, mask_dim) are below one half: (B, Q, h_l * w_l) bool, True = masked."""
+        return torch.bmm(kernels, level_features.to(kernels.dtype)) < 0
+
+    def _predict(self, embed: Tensor, kernels: Tensor, mask_features: Tensor, last: bool) -> dict[str, Tensor | None]:
+        mask_logits = torch.bmm(kernels, mask_features.flatten(2)).unflatten(2, mask_features.shape[-2:])
+        return {"pred_logits": self.classify(embed, mask_logits, mask_features, last), "pred_masks": mask_logits}
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        # The first published checkpoints call the initial queries static_query. Decided by the key, never by version
+        # metadata, which get lost when a checkpoint is saved again.
+        for key in [k for k in state_dict if k.startswith(prefix + "static_query")]:
+            state_dict[key.replace("static_query", "query_feat", 1)] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -1,0 +1,55 @@
+"""Training curves from the ``metrics.json`` that every training run writes."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["read_metrics", "plot_curves"]
+
+
+def read_metrics(path: str | os.PathLike) -> dict[str, tuple[list[int], list[float]]]:
+    """Scalar name -> (iterations, values), from a file with one JSON object a line.
+
+    A resumed run appends, so an iteration may occur twice; the later line counts. A last line cut short is left out.
+    """
+    by_iteration: dict[int, dict] = {}
+    for line in Path(path).read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if "iteration" in row:
+            by_iteration.setdefault(row["iteration"], {}).update(row)
+    curves: dict[str, tuple[list[int], list[float]]] = {}
+    for iteration in sorted(by_iteration):
+        for name, value in by_iteration[iteration].items():
+            if name != "iteration" and isinstance(value, int | float):
+                xs, ys = curves.setdefault(name, ([], []))
+                xs.append(iteration)
+                ys.append(value)
+    return curves
+
+
+def plot_curves(panels: Mapping[str, tuple[str | os.PathLike, Sequence[str]]], out: str | os.PathLike) -> None:
+    """Write one picture with a panel per run.
+
+    Args:
+        panels: title -> (path of a ``metrics.json``, names of the scalars to draw; absent ones are left out).
+        out: picture to write; the folder must exist.
+    """
+    # A figure object of its own needs no display and leaves pyplot's global state alone.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.0 * len(panels), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, (path, names)) in zip(axes, panels.items(), strict=True):
+        curves = read_metrics(path)
+        for name in names:
+            if name in curves:
+                axis.plot(*curves[name], label=name, linewidth=1.4)
+        axis.set(title=title, xlabel="iteration", ylabel="loss")
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend(fontsize=8)
+    figure.savefig(os.fspath(out), dpi=110)

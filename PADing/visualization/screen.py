@@ -1,0 +1,49 @@
+"""A window on the screen, where there is one."""
+
+import os
+import sys
+
+import cv2
+import numpy as np
+
+from PADing.errors import UserError
+
+__all__ = ["Window"]
+
+STOP_KEYS = (27, ord("q"))  # 27: escape
+
+
+class Window:
+    """Shows pictures one after another.
+
+    Args:
+        title: of the window.
+        instead: what to do on a machine without a screen; part of the error message.
+
+    Raises:
+        UserError: no display, or an OpenCV that was built without windows.
+    """
+
+    def __init__(self, title: str, instead: str):
+        self.title = title
+        # Toolkits end the whole process when they find no display, so that is asked before them.
+        if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise UserError(f"This machine has no display to show pictures on (DISPLAY is not set). {instead}")
+        try:
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL)
+        except cv2.error as error:
+            raise UserError(
+                f"The installed OpenCV cannot open windows (opencv-python-headless has none). {instead} Or replace it: "
+                "pip uninstall opencv-python-headless; pip install opencv-python"
+            ) from error
+
+    def show(self, image: np.ndarray, wait: int = 0) -> bool:
+        """Show (H, W, 3) uint8 RGB and wait for a key, at most ``wait`` ms if that is not 0.
+
+        Returns:
+            whether to go on: False after escape, q, or closing the window.
+        """
+        cv2.imshow(self.title, image[:, :, ::-1])
+        if cv2.waitKey(wait) & 0xFF in STOP_KEYS:
+            return False
+        return cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1

@@ -1,0 +1,105 @@
+"""Videos: frames in, frames out."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from PADing.errors import UserError
+
+__all__ = ["VideoSource", "VideoWriter"]
+
+# By the ending of the file: codecs that OpenCV's own builds have.
+CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".mov": "mp4v", ".avi": "MJPG"}
+USUAL_RATE = 30.0
+
+
+class VideoSource:
+    """Frames of a video file, or of a camera.
+
+    Args:
+        source: path of a file, or the number of a camera.
+
+    Attributes:
+        rate: frames per second. length: number of frames, None for a camera or when the file does not say.
+
+    Raises:
+        UserError: the file does not exist or is no video, the camera cannot be opened.
+    """
+
+    def __init__(self, source: str | os.PathLike | int):
+        self.source = source
+        if isinstance(source, int):
+            self.capture = cv2.VideoCapture(source)
+            problem = f"Camera {source} cannot be opened. Is it plugged in, and not in use by another program?"
+        else:
+            if not os.path.isfile(source):
+                raise UserError(f"Video {source} does not exist.")
+            self.capture = cv2.VideoCapture(os.fspath(source))
+            problem = f"Video {source} cannot be opened: damaged, or in a format that OpenCV does not know."
+        if not self.capture.isOpened():
+            raise UserError(problem)
+        self.rate = self.capture.get(cv2.CAP_PROP_FPS) or USUAL_RATE
+        count = int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.length = count if count > 0 and not isinstance(source, int) else None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """(H, W, 3) uint8 RGB, until the end of the file. UserError when there is no frame at all."""
+        number = 0
+        try:
+            while True:
+                there, frame = self.capture.read()
+                if not there:
+                    break
+                number += 1
+                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        finally:
+            self.capture.release()
+        if not number:
+            raise UserError(f"Video {self.source} has no frame that can be read.")
+
+
+class VideoWriter:
+    """Writes frames of one size to a file, which appears when it is complete; used in a ``with`` statement.
+
+    Args:
+        path: ends in .mp4, .mkv, .mov or .avi.
+        rate: frames per second.
+
+    Raises:
+        UserError: another ending, or a file that cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike, rate: float):
+        self.path, self.rate = Path(path), rate
+        if self.path.suffix.lower() not in CODECS:
+            raise UserError(f"A video cannot be written to {path}: its name must end in one of {', '.join(CODECS)}.")
+        self.partial = self.path.with_name(f".{self.path.stem}.{os.getpid()}{self.path.suffix}")
+        self._writer = None
+
+    def __enter__(self) -> "VideoWriter":
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"Cannot write {self.path}: {error.strerror}.") from error
+        return self
+
+    def write(self, frame: np.ndarray) -> None:
+        """Append (H, W, 3) uint8 RGB; the first frame says the size."""
+        if self._writer is None:
+            codec = cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
+            size = frame.shape[1], frame.shape[0]
+            self._writer = cv2.VideoWriter(os.fspath(self.partial), codec, self.rate, size)
+            if not self._writer.isOpened():
+                raise UserError(f"Cannot write {self.path}: no permission, or OpenCV lacks the codec. Try .avi.")
+        self._writer.write(frame[:, :, ::-1])
+
+    def __exit__(self, kind, error, trace) -> None:
+        if self._writer is not None:
+            self._writer.release()
+            # What was drawn before an interruption can be watched; after an error there may be nothing to watch.
+            if kind is None or issubclass(kind, KeyboardInterrupt):
+                self.partial.replace(self.path)
+        self.partial.unlink(missing_ok=True)

@@ -1,0 +1,14 @@
+"""D2Zero (He et al., CVPR 2023): zero-shot instance segmentation on the Mask2Former host of :mod:`PADing`.
+
+What it adds to Mask2Former, one file each: config keys (``config``), the classes and texts that a data set asks for
+(``texts``), the input-conditional classifier with the image-adaptive background (``decoder``), the unseen-constrained
+loss (``unseen_loss``), and the meta-architecture with its three ways to answer (``meta_arch``). A YAML file brings it
+in with ``PLUGINS: ("d2zero",)``.
+"""
+
+from .config import add_config
+from .decoder import MultiScaleMaskedD2ZeroDecoder
+from .meta_arch import D2Zero
+from .unseen_loss import UnseenConstrainedCriterion
+
+__all__ = ["D2Zero", "MultiScaleMaskedD2ZeroDecoder", "UnseenConstrainedCriterion", "add_config"]

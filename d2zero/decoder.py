@@ -1,0 +1,123 @@
+"""Mask2Former's decoder with D2Zero's classifier: texts adapted to the image, and a background found in it."""
+
+import math
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from d2zero.texts import ClassTexts, training_classes
+from PADing.modeling.transformer_decoder import (
+    TRANSFORMER_DECODER_REGISTRY,
+    MultiScaleMaskedTransformerDecoder,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+)
+
+TEMPERATURE = 0.01  # of training; frozen
+
+
+@TRANSFORMER_DECODER_REGISTRY.register()
+class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
+    """Classifies queries by their cosine to class texts that have looked at the image (D2Zero, input-conditional
+    classifier and image-adaptive background).
+
+    State-dict keys beside the base class's, in place of ``class_embed``: ``logit_scale (1)``, ``fc_semantic``,
+    ``transformer`` (the classifier), ``text_projection``, ``text_projection_2``. The texts are no part of it.
+
+    Args:
+        train_texts: (K, S) float32, texts of the classes to tell apart in training, in the order of the logits.
+        test_texts: (K', S), the same for evaluation; see :meth:`set_test_texts`.
+        semantic_dim: width D of the space where queries and texts are compared.
+        classifier_layers: decoder layers of the classifier. classifier_dropout: in them, in training.
+        background_per_image: decide for each image, not for the batch, whether there is any background.
+        others: see the base class.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        in_channels: int,
+        mask_classification: bool = True,
+        *,
+        train_texts: Tensor,
+        test_texts: Tensor,
+        semantic_dim: int,
+        classifier_layers: int,
+        classifier_dropout: float,
+        background_per_image: bool,
+        **base,
+    ) -> None:
+        super().__init__(in_channels, mask_classification, **base)
+        hidden_dim, heads, width = base["hidden_dim"], base["nheads"], base["dim_feedforward"]
+        self.background_per_image = background_per_image
+        self.logit_scale = nn.Parameter(torch.tensor([math.log(1 / TEMPERATURE)]), requires_grad=False)
+        self.fc_semantic = nn.Linear(hidden_dim, semantic_dim)
+        self.transformer = TransformerDecoder(
+            TransformerDecoderLayer(semantic_dim, heads, width, classifier_dropout), classifier_layers
+        )
+        self.text_projection = nn.Linear(train_texts.shape[1], semantic_dim)
+        self.text_projection_2 = nn.Linear(base["mask_dim"], semantic_dim)
+        self.register_buffer("text_features", train_texts, persistent=False)
+        self.register_buffer("text_features_test", test_texts, persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, in_channels: int, mask_classification: bool) -> dict:
+        node, d2zero = cfg.MODEL.MASK_FORMER, cfg.MODEL.D2ZERO
+        texts = ClassTexts.from_config(cfg)
+        seen, unseen = training_classes(cfg)
+        return {
+            **super().from_config(cfg, in_channels, mask_classification),
+            # The unseen-constrained loss also scores the unseen classes in training.
+            "train_texts": texts.vectors(seen + unseen if d2zero.UNSEEN_LOSS_WEIGHT else seen),
+            "test_texts": texts.vectors(texts.answers(MetadataCatalog.get(cfg.DATASETS.TEST[0])).names),
+            "semantic_dim": d2zero.SEMANTIC_DIM,
+            "classifier_layers": node.TRANS_NUM_LAYER,
+            "classifier_dropout": node.TRANS_DROP_OUT_RATE,
+            "background_per_image": d2zero.BACKGROUND_PER_IMAGE,
+        }
+
+    def set_test_texts(self, texts: Tensor) -> None:
+        """Classes to tell apart in evaluation: (K, S)."""
+        if texts.shape[1] != self.text_projection.in_features:
+            raise ValueError(f"texts have {texts.shape[1]} dimensions, the model {self.text_projection.in_features}")
+        self.text_features_test = texts.to(self.text_features)
+
+    def add_class_head(self, hidden_dim: int, num_classes: int) -> None:
+        """Nothing yet: in published checkpoints the classifier comes last."""
+
+    def classify(self, state: Tensor, mask_logits: Tensor, mask_features: Tensor, last: bool) -> Tensor:
+        """Class logits (B, Q, K + 1) float32, background last; arguments as in the base class."""
+        queries = F.normalize(self.fc_semantic(state).float(), dim=-1)
+        texts = self.text_projection(self.text_features if self.training else self.text_features_test)
+        background = self.text_projection_2(self.background(mask_logits, mask_features)).unsqueeze(1)
+        tokens = torch.cat([texts.expand(len(state), -1, -1), background], dim=1)
+        tokens = F.normalize(tokens.float(), dim=-1)
+        # Class centres of this image: texts look at each other, then at the queries.
+        centres = self.transformer(tokens.transpose(0, 1), queries.transpose(0, 1))[-1].transpose(0, 1)
+        # A half-precision product would round logits near 100 to steps of 0.06.
+        with torch.autocast(device_type=state.device.type, enabled=False):
+            centres = F.normalize(centres.float(), dim=-1)
+            return self.logit_scale.exp() * queries @ centres.transpose(1, 2)
+
+    @torch.no_grad()
+    def background(self, mask_logits: Tensor, mask_features: Tensor) -> Tensor:
+        """The background prototype: mask features summed where no query's mask is, at unit length.
+
+        Padding counts as background. Where there is none (see ``background_per_image``), every pixel does.
+
+        Args:
+            mask_logits: (B, Q, h, w). mask_features: (B, C, h, w).
+
+        Returns:
+            (B, C) float32 of length one; zero for an image without background beside one with it.
+        """
+        background = mask_logits.amax(dim=1) <= 0  # (B, h, w)
+        exists = background.flatten(1).any(dim=1).view(-1, 1, 1) if self.background_per_image else background.any()
+        background = (background | ~exists).flatten(1)
+        with torch.autocast(device_type=mask_logits.device.type, enabled=False):
+            features = mask_features.float().flatten(2)
+            mean = torch.bmm(features, background.to(features).unsqueeze(2))[..., 0] / features.shape[2]
+            return F.normalize(mean, dim=1, eps=1e-5)

@@ -1,0 +1,114 @@
+"""Mask2Former that answers with the classes a test set asks for, in one of D2Zero's three ways."""
+
+from functools import partial
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import Instances
+from torch import Tensor
+
+from d2zero.texts import ClassTexts, check_config, check_protocol, training_classes
+from d2zero.unseen_loss import UnseenConstrainedCriterion
+from PADing.meta_arch import MaskFormer
+from PADing.modeling import SetCriterion
+
+
+@META_ARCH_REGISTRY.register()
+class D2Zero(MaskFormer):
+    """D2Zero: Mask2Former whose decoder classifies by texts. Training is Mask2Former's; inference has three ways:
+
+    generalized (GZSIS): seen and unseen classes compete for the instances of an image;
+    copy-paste: half of the instances are kept for seen, half for unseen classes;
+    not generalized (ZSIS): unseen classes alone compete.
+
+    Args:
+        texts: class embeddings. metadata_test: of the test set to begin with; see :meth:`set_test_metadata`.
+        generalized, copy_paste: which way.
+        inverse_temperature: class logits are multiplied with it.
+        common: see :class:`SegmenterBase`.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        texts: ClassTexts,
+        metadata_test,
+        generalized: bool,
+        copy_paste: bool,
+        inverse_temperature: float,
+        **common,
+    ) -> None:
+        super().__init__(**common)
+        self.texts = texts
+        self.generalized, self.copy_paste, self.inverse_temperature = generalized, copy_paste, inverse_temperature
+        self.set_test_metadata(metadata_test)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        check_config(cfg)
+        test = cfg.MODEL.MASK_FORMER.TEST
+        return {
+            **super().from_config(cfg),
+            "boxes_from_masks": True,
+            "texts": ClassTexts.from_config(cfg),
+            "metadata_test": MetadataCatalog.get(cfg.DATASETS.TEST[0]),
+            "generalized": test.GENERALIZED,
+            "copy_paste": test.COPY_PASTE,
+            "inverse_temperature": test.SOFTMAX_TEMPERATURE,
+        }
+
+    @classmethod
+    def build_criterion(cls, cfg: CfgNode, criterion_type: type[SetCriterion] = SetCriterion) -> SetCriterion:
+        """Mask2Former's criterion, with the unseen-constrained loss when it has a weight."""
+        d2zero = cfg.MODEL.D2ZERO
+        if not d2zero.UNSEEN_LOSS_WEIGHT:
+            return super().build_criterion(cfg, criterion_type)
+        texts = ClassTexts.from_config(cfg)
+        seen, unseen = (texts.vectors(names) for names in training_classes(cfg))
+        loss = partial(
+            UnseenConstrainedCriterion,
+            seen=seen,
+            unseen=unseen,
+            temperature=d2zero.UNSEEN_LOSS_TEMPERATURE,
+            gumbel=d2zero.UNSEEN_LOSS_GUMBEL,
+        )
+        criterion = super().build_criterion(cfg, loss)
+        for name, weight in list(criterion.weight_dict.items()):
+            if name.startswith("loss_ce"):
+                criterion.weight_dict[name.replace("ce", "unseen")] = d2zero.UNSEEN_LOSS_WEIGHT * weight
+        return criterion
+
+    def set_test_metadata(self, metadata) -> None:
+        """Answer from now on with the classes of a test set.
+
+        Raises:
+            UserError: the set does not belong to the setting (GZSIS or ZSIS), or classes have no embedding.
+        """
+        check_protocol(metadata, self.generalized)
+        self.answers = self.texts.answers(metadata)
+        self.sem_seg_head.predictor.set_test_texts(self.texts.vectors(self.answers.names))
+
+    def instance_inference(self, mask_cls: Tensor, mask_pred: Tensor) -> Instances:
+        """Instances of an image, see :meth:`SegmenterBase.select_instances`.
+
+        Args:
+            mask_cls: (Q, K + 1) class logits of ``answers.names`` and the background. mask_pred: (Q, H, W) logits.
+        """
+        logits, k = self.inverse_temperature * mask_cls, self.test_topk_per_image
+        seen, unseen = self.answers.seen, self.answers.unseen
+        if not self.generalized:
+            prob = logits[:, [*unseen, -1]].softmax(-1)[:, :-1]
+            return self.select_instances(prob, mask_pred, k)
+        prob = logits.softmax(-1)[:, :-1]
+        if not self.copy_paste:
+            return self.select_instances(prob, mask_pred, k)
+        groups = []
+        for columns, share in ((seen, k - k // 2), (unseen, k // 2)):
+            columns = torch.tensor(columns, dtype=torch.int64, device=prob.device)
+            found = self.select_instances(prob[:, columns], mask_pred, share)
+            found.pred_classes = columns[found.pred_classes]
+            groups.append(found)
+        return Instances.cat(groups)

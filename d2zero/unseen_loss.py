@@ -1,0 +1,64 @@
+"""The unseen-constrained loss: proposals of seen classes also vote for the unseen classes that resemble them."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from PADing.modeling import SetCriterion
+
+
+class UnseenConstrainedCriterion(SetCriterion):
+    """Mask2Former's losses, and ``loss_unseen`` (D2Zero, unseen-constrained feature learning).
+
+    Class i of S seen ones resembles class j of U unseen ones with probability
+    ``e_ij = softmax_j(cos(a_i, a_j) / tau)``, where a are class embeddings. Every foreground proposal (a matched query)
+    of class i draws a pseudo unseen label from row i; the loss is the cross-entropy of its scores of the unseen
+    classes with that label, averaged over the proposals; 0 without any.
+
+    Args:
+        seen: (S, e) class embeddings. unseen: (U, e).
+        temperature: tau.
+        gumbel: draw the labels by the Gumbel-max rule; else the most similar class is always taken.
+        others: see :class:`SetCriterion`; ``num_classes`` is S.
+    """
+
+    def __init__(self, *args, seen: Tensor, unseen: Tensor, temperature: float, gumbel: bool, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if len(seen) != self.num_classes:
+            raise ValueError(f"{len(seen)} embeddings of seen classes, but {self.num_classes} classes are trained")
+        self.gumbel = gumbel
+        similarity = F.normalize(seen, dim=1) @ F.normalize(unseen, dim=1).T
+        self.register_buffer("log_resemblance", (similarity / temperature).log_softmax(dim=1), persistent=False)
+
+    def forward(self, outputs: dict, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """As :class:`SetCriterion`, but ``pred_logits`` (B, Q, S + U + 1) also score the unseen classes.
+
+        Seen and background scores alone take part in matching and in ``loss_ce``.
+        """
+        predictions = [self._split(p) for p in (outputs, *outputs.get("aux_outputs", ()))]
+        return super().forward({**predictions[0], "aux_outputs": predictions[1:]}, targets)
+
+    def _split(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        seen, unseen, background = prediction["pred_logits"].split(
+            [self.num_classes, self.log_resemblance.shape[1], 1], dim=-1
+        )
+        return {**prediction, "pred_logits": torch.cat([seen, background], dim=-1), "unseen_logits": unseen}
+
+    def label_losses(self, predictions: list[dict], classes: Tensor) -> dict[str, Tensor]:
+        logits = torch.stack([p["unseen_logits"] for p in predictions]).float()  # (A, B, Q, U)
+        foreground = classes < self.num_classes
+        labels = self.pseudo_labels(classes[foreground])
+        loss = logits.new_zeros(foreground.shape)
+        loss[foreground] = F.cross_entropy(logits[foreground], labels, reduction="none")
+        unseen = loss.flatten(1).sum(1) / foreground.flatten(1).sum(1).clamp(min=1)
+        return {**super().label_losses(predictions, classes), "loss_unseen": unseen}
+
+    @torch.no_grad()
+    def pseudo_labels(self, seen_classes: Tensor) -> Tensor:
+        """An unseen class for each seen one: (N) int64 -> (N) int64."""
+        scores = self.log_resemblance[seen_classes]
+        if self.gumbel:
+            # The largest sum with Gumbel noise is a draw from the softmax, which the one-hot Gumbel-softmax takes.
+            uniform = torch.rand(scores.shape, device=scores.device)
+            scores = scores - torch.log(-torch.log(uniform.clamp(min=torch.finfo(uniform.dtype).tiny)))
+        return scores.argmax(dim=1)
