@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Zero-shot panoptic annotation: split COCO's panoptic JSONs into what shows unseen classes and what does not.
+
+    python datasets/get_zsp_json.py
+
+From ``annotations/panoptic_{train,val}2017.json`` it writes to ``annotations/ZSP/``, for both:
+
+    panoptic_*_seen.json     the annotations (and their images) without any segment of an unseen class; crowds count
+    panoptic_*_unseen.json   the annotations with at least one such segment, all their segments kept
+    panoptic_*_all.json      everything; each category says `"split": "seen"` or `"unseen"`
+
+All three keep the complete list of categories. Which classes are unseen comes from the split file.
+"""
+
+import argparse
+import logging
+import os
+import sys
+
+import numpy as np
+from panopticapi.utils import rgb2id
+from PIL import Image
+from tqdm import tqdm
+
+from PADing.data.files import write_json
+from PADing.data.loaders import read_json
+from PADing.data.splits import Split, dataset_root, load_split
+from PADing.errors import UserError
+
+logger = logging.getLogger("get_zsp_json")
+
+SPLIT_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "splits", "coco_panoptic_119_14.yaml")
+PARTS = ("train2017", "val2017")
+
+
+def split_panoptic(content: dict, split: Split) -> dict[str, dict]:
+    """The `seen`, `unseen` and `all` contents of one panoptic JSON, as described above.
+
+    Raises:
+        UserError: an unseen class that the JSON does not have, or an annotation whose image is missing in it.
+    """
+    ids = {category["name"]: category["id"] for category in content["categories"]}
+    missing = [name for name in split.unseen if name not in ids]
+    if missing:
+        raise UserError(f"The annotation has no category called {', '.join(missing)}, unseen in {split.file}.")
+    unseen_ids = {ids[name] for name in split.unseen}
+    images = {image["id"]: image for image in content["images"]}
+
+    annotations: dict[str, list] = {"seen": [], "unseen": []}
+    for annotation in content["annotations"]:
+        if annotation["image_id"] not in images:
+            raise UserError(f"Annotation of image {annotation['image_id']} has no entry in `images`.")
+        shows_unseen = any(segment["category_id"] in unseen_ids for segment in annotation["segments_info"])
+        annotations["unseen" if shows_unseen else "seen"].append(annotation)
+
+    result = {
+        part: {**content, "images": [images[a["image_id"]] for a in chosen], "annotations": chosen}
+        for part, chosen in annotations.items()
+    }
+    result["all"] = {
+        **content,
+        "categories": [
+            {**category, "split": "unseen" if category["id"] in unseen_ids else "seen"}
+            for category in content["categories"]
+        ],
+    }
+    return result
+
+
+def prepare(annotation_dir: str, save_dir: str, split: Split, parts=PARTS, force: bool = False) -> dict[str, int]:
+    """Write the three files of every part; returns the number of annotations by file name. Existing ones are kept.
+
+    Raises:
+        UserError: a missing or broken input, or an output that does not pass the check at the end.
+    """
+    counts = {}
+    for part in tqdm(parts, desc="panoptic annotation", unit="file"):
+        outputs = {kind: os.path.join(save_dir, f"panoptic_{part}_{kind}.json") for kind in ("seen", "unseen", "all")}
+        if force or not all(os.path.exists(path) for path in outputs.values()):
+            source = os.path.join(annotation_dir, f"panoptic_{part}.json")
+            for kind, content in split_panoptic(read_json(source, "Panoptic annotation"), split).items():
+                write_json(outputs[kind], content)
+        counts.update(_check(outputs, split))
+        folder = os.path.dirname(os.path.abspath(annotation_dir))
+        _check_first_png(outputs["all"], os.path.join(folder, f"panoptic_{part}"))
+    return counts
+
+
+def _check(outputs: dict[str, str], split: Split) -> dict[str, int]:
+    contents = {kind: read_json(path, "Written annotation") for kind, path in outputs.items()}
+    images = {kind: {a["image_id"] for a in content["annotations"]} for kind, content in contents.items()}
+    if images["seen"] & images["unseen"] or images["seen"] | images["unseen"] != images["all"]:
+        raise UserError(
+            f"{outputs['seen']} and {outputs['unseen']} do not add up to {outputs['all']}; make them with --force."
+        )
+    unseen = {c["id"] for c in contents["all"]["categories"] if c["split"] == "unseen"}
+    if {c["name"] for c in contents["all"]["categories"] if c["id"] in unseen} != set(split.unseen):
+        raise UserError(f"{outputs['all']} was made for other unseen classes; make it again with --force.")
+    shown = {s["category_id"] for a in contents["seen"]["annotations"] for s in a["segments_info"]} & unseen
+    if shown:
+        raise UserError(f"{outputs['seen']} shows the unseen categories {sorted(shown)}; make it again with --force.")
+    counts = {os.path.basename(outputs[kind]): len(content["annotations"]) for kind, content in contents.items()}
+    for name, count in counts.items():
+        logger.info("%s: %d images", name, count)
+    return counts
+
+
+def _check_first_png(annotation: str, folder: str) -> None:
+    """The first PNG has exactly the segments of its annotation."""
+    if not os.path.isdir(folder):
+        logger.warning("%s does not exist yet; unpack the panoptic PNGs there.", folder)
+        return
+    first = read_json(annotation, "Written annotation")["annotations"][0]
+    path = os.path.join(folder, first["file_name"])
+    try:
+        with Image.open(path) as image:
+            painted = set(np.unique(rgb2id(np.asarray(image.convert("RGB")))).tolist()) - {0}
+    except OSError as error:
+        raise UserError(f"Panoptic map {path} cannot be read: {error}") from error
+    if painted != {segment["id"] for segment in first["segments_info"]}:
+        raise UserError(f"{path} has other segment ids than its annotation in {annotation}; fetch both again.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    annotations = os.path.join(dataset_root(), "coco", "annotations")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--save_dir", default=os.path.join(annotations, "ZSP"), help="default: %(default)s")
+    parser.add_argument("--annotation_dir", default=annotations, help="default: %(default)s")
+    parser.add_argument("--split-file", default=SPLIT_FILE, help="which classes are unseen (default: %(default)s)")
+    parser.add_argument("--parts", nargs="+", default=PARTS, help="default: train2017 val2017")
+    parser.add_argument("--force", action="store_true", help="write again what exists")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        prepare(args.annotation_dir, args.save_dir, load_split(args.split_file), args.parts, args.force)
+    except UserError as error:
+        logger.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

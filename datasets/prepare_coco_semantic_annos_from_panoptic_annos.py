@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""Semantic label PNGs from panoptic annotation, for the semantic figures of panoptic models.
+
+    python datasets/prepare_coco_semantic_annos_from_panoptic_annos.py
+
+For val2017, then train2017, it reads ``annotations/panoptic_*.json`` and ``panoptic_*/`` and writes
+``panoptic_semseg_*/*.png``: pixel value = contiguous id of the segment's class (things, then stuff), 255 elsewhere.
+Crowd segments are painted too. It can be interrupted: files that exist are kept.
+
+For your own data, name a split file with a panoptic data set:
+
+    python datasets/prepare_coco_semantic_annos_from_panoptic_annos.py --split-file my_split.yaml \\
+        --json panoptic_val.json --panoptic-root panoptic_val --output panoptic_semseg_val
+"""
+
+import argparse
+import logging
+import os
+import sys
+
+import numpy as np
+from panopticapi.utils import rgb2id
+from PIL import Image
+
+from PADing.data.files import map_files, replacing
+from PADing.data.loaders import read_json
+from PADing.data.splits import IGNORE_LABEL, Split, dataset_root, load_split
+from PADing.errors import UserError
+
+logger = logging.getLogger("prepare_semantic_from_panoptic")
+
+SPLIT_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "splits", "coco_panoptic_119_14.yaml")
+
+
+def paint_file(job: tuple[str, list[tuple[int, int]], str]) -> None:
+    """(panoptic PNG, [(segment id, label)], output PNG): write the label map."""
+    source, segments, output = job
+    try:
+        with Image.open(source) as image:
+            ids = rgb2id(np.asarray(image.convert("RGB")))
+    except OSError as error:
+        raise UserError(f"Panoptic map {source} cannot be read: {error}") from error
+    labels = np.full(ids.shape, IGNORE_LABEL, dtype=np.uint8)
+    for segment_id, label in segments:
+        labels[ids == segment_id] = label
+    with replacing(output) as temporary:
+        Image.fromarray(labels).save(temporary)
+
+
+def prepare(panoptic_json: str, panoptic_root: str, output: str, split: Split, workers: int = 1) -> int:
+    """Write one label PNG per annotation; returns their number.
+
+    Raises:
+        UserError: a missing or broken input, a category that the split does not have, or labels that fail the check.
+    """
+    labels = {c.id: i for i, c in enumerate(split.vocabulary("panoptic", "listed"))}
+    if len(labels) > IGNORE_LABEL:
+        raise UserError(f"{split.file} has {len(labels)} classes; label PNGs hold at most {IGNORE_LABEL}.")
+    content = read_json(panoptic_json, "Panoptic annotation")
+    known = {category.id for category in split.categories}
+    jobs = []
+    for annotation in content["annotations"]:
+        unknown = {s["category_id"] for s in annotation["segments_info"]} - known
+        if unknown:
+            raise UserError(
+                f"{panoptic_json}: image {annotation['image_id']} has categories {sorted(unknown)}, which {split.file} "
+                "does not list."
+            )
+        # Classes that the split lists but uses neither as seen nor as unseen stay ignored.
+        used = [s for s in annotation["segments_info"] if s["category_id"] in labels]
+        segments = [(s["id"], labels[s["category_id"]]) for s in used]
+        file_name = os.path.splitext(annotation["file_name"])[0] + ".png"
+        jobs.append((os.path.join(panoptic_root, annotation["file_name"]), segments, os.path.join(output, file_name)))
+    map_files(paint_file, jobs, workers, os.path.basename(os.path.normpath(output)))
+    _check(jobs)
+    logger.info("%s: %d label files", output, len(jobs))
+    return len(jobs)
+
+
+def _check(jobs: list[tuple]) -> None:
+    """Every file is there, and the first one has exactly the classes of its segments (those that cover a pixel)."""
+    missing = [job[-1] for job in jobs if not os.path.exists(job[-1])]
+    if missing:
+        raise UserError(f"{len(missing)} label files are missing, e.g. {missing[0]}; run the script again.")
+    if jobs:
+        with Image.open(jobs[0][-1]) as image:
+            values = set(np.unique(np.asarray(image)).tolist()) - {IGNORE_LABEL}
+        extra = values - {label for _, label in jobs[0][1]}
+        if extra:
+            raise UserError(f"{jobs[0][-1]} has the labels {sorted(extra)} of no segment; delete its folder.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    coco = os.path.join(dataset_root(), "coco")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", default=coco, help="folder of COCO (default: %(default)s)")
+    parser.add_argument("--parts", nargs="+", default=("val2017", "train2017"), help="default: val2017 train2017")
+    parser.add_argument("--split-file", default=SPLIT_FILE, help="default: %(default)s")
+    parser.add_argument("--json", help="own data: panoptic JSON")
+    parser.add_argument("--panoptic-root", help="own data: folder of the panoptic PNGs")
+    parser.add_argument("--output", help="own data: folder to write to")
+    half = max((os.cpu_count() or 1) // 2, 1)
+    parser.add_argument("--workers", type=int, default=half, help="default: half the cores")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    own = (args.json, args.panoptic_root, args.output)
+    if any(own) and not all(own):
+        parser.error("--json, --panoptic-root and --output belong together")
+    coco_jobs = [
+        (
+            os.path.join(args.root, "annotations", f"panoptic_{part}.json"),
+            os.path.join(args.root, f"panoptic_{part}"),
+            os.path.join(args.root, f"panoptic_semseg_{part}"),
+        )
+        for part in args.parts
+    ]
+    try:
+        split = load_split(args.split_file)
+        for job in [own] if all(own) else coco_jobs:
+            prepare(*job, split, args.workers)
+    except UserError as error:
+        logger.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

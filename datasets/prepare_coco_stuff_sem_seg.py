@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""Zero-shot semantic label PNGs of COCO-Stuff 156/15 from the official stuffthingmaps.
+
+    python datasets/prepare_coco_stuff_sem_seg.py
+
+From ``coco_stuff/annotations/{train,val}2017/*.png`` (pixel value = COCO-Stuff id - 1, 255 = unlabeled) it writes to
+``coco_stuff/annotations_detectron2/``:
+
+    train2017        contiguous ids of the seen classes, all other pixels 255; images that show unseen classes are kept
+    val2017_seen     the same for validation
+    val2017_unseen   contiguous ids of the unseen classes, counted from 0, all other pixels 255
+    val2017_all      contiguous ids of all classes: seen, then unseen
+
+It can be interrupted: files that exist are kept. For your own label PNGs, whose pixel values are the category ids of
+your split file (255 = ignore, or another value with --ignore):
+
+    python datasets/prepare_coco_stuff_sem_seg.py --split-file my_split.yaml --data-set my_train --source raw_labels
+"""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from PADing.data.files import map_files, replacing
+from PADing.data.splits import IGNORE_LABEL, DataSet, Split, dataset_root, load_split
+from PADing.errors import UserError
+
+logger = logging.getLogger("prepare_coco_stuff")
+
+SPLIT_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "splits", "coco_stuff_156_15.yaml")
+UNKNOWN = -1
+
+
+def label_table(split: Split, data_set: DataSet, ignore: int = IGNORE_LABEL) -> np.ndarray:
+    """int16 table: raw pixel value -> label of ``data_set``; 255 for classes it does not show, -1 for no class."""
+    classes = split.classes(data_set)
+    if len(classes) > IGNORE_LABEL:
+        raise UserError(f"Data set {data_set.name} has {len(classes)} classes; label PNGs hold at most {IGNORE_LABEL}.")
+    ids = [category.id for category in split.categories]
+    if ignore in ids:
+        raise UserError(f"{split.file} has a category with id {ignore}, the value of ignored pixels; see --ignore.")
+    table = np.full(max([*ids, ignore]) + 1, UNKNOWN, dtype=np.int16)
+    table[[*ids, ignore]] = IGNORE_LABEL
+    hidden = {"seen": split.unseen, "unseen": split.seen, "all": ()}[data_set.subset]
+    for label, category in enumerate(classes):
+        if category.name not in hidden:
+            table[category.id] = label
+    return table
+
+
+def convert_file(job: tuple[str, np.ndarray, str]) -> None:
+    """(raw label PNG, table, output PNG): write the label map."""
+    source, table, output = job
+    try:
+        with Image.open(source) as image:
+            raw = np.asarray(image)
+    except OSError as error:
+        raise UserError(f"Label file {source} cannot be read: {error}") from error
+    if raw.ndim != 2:
+        raise UserError(f"Label file {source} has {raw.shape[2]} channels; class labels need a single one.")
+    values = np.unique(raw)
+    unknown = values[(values >= len(table)) | (table[np.minimum(values, len(table) - 1)] == UNKNOWN)]
+    if unknown.size:
+        raise UserError(
+            f"Label file {source} has the values {unknown.tolist()}, which are not the id of any category in the split "
+            "file. Are these label maps of another release or already converted?"
+        )
+    with replacing(output) as temporary:
+        Image.fromarray(table[raw].astype(np.uint8)).save(temporary)
+
+
+def prepare(
+    split: Split, data_set: DataSet, source: str, output: str, workers: int = 1, ignore: int = IGNORE_LABEL
+) -> int:
+    """Convert every PNG below ``source`` to the labels of ``data_set``; returns their number.
+
+    Raises:
+        UserError: no input, an unreadable file or an unknown pixel value (named), or an output that fails the check.
+    """
+    table = label_table(split, data_set, ignore)
+    if os.path.isdir(source) and os.path.isdir(output) and os.path.samefile(source, output):
+        raise UserError(f"The source {source} is also the output for {data_set.name}; keep raw labels elsewhere.")
+    files = sorted(file for file in Path(source).rglob("*.png") if not file.name.startswith("."))
+    if not files:
+        raise UserError(f"There is no PNG below {source}. datasets/README.md says where the stuffthingmaps come from.")
+    jobs = [(str(file), table, os.path.join(output, file.relative_to(source))) for file in files]
+    map_files(convert_file, jobs, workers, os.path.basename(os.path.normpath(output)))
+    _check(split, data_set, jobs[0], [job[-1] for job in jobs])
+    logger.info("%s: %d label files of %d classes", output, len(jobs), len(split.classes(data_set)))
+    return len(jobs)
+
+
+def _check(split: Split, data_set: DataSet, first: tuple, outputs: list[str]) -> None:
+    """Every file is there, and the first one, converted again, has not changed."""
+    missing = [path for path in outputs if not os.path.exists(path)]
+    if missing:
+        raise UserError(f"{len(missing)} label files are missing, e.g. {missing[0]}; run the script again.")
+    source, table, output = first
+    with Image.open(source) as raw, Image.open(output) as written:
+        same = np.array_equal(table[np.asarray(raw)], np.asarray(written))
+    if not same:
+        raise UserError(f"{output} was made for another split than {split.file} ({data_set.name}); delete its folder.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    root = dataset_root()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split-file", default=SPLIT_FILE, help="default: %(default)s")
+    parser.add_argument("--source", help="folder of raw PNGs (default: coco_stuff/annotations/{train,val}2017)")
+    parser.add_argument("--data-set", nargs="+", help="data sets of the split file (default: all semantic ones)")
+    parser.add_argument("--ignore", type=int, default=IGNORE_LABEL, help="raw value of ignored pixels (default: 255)")
+    half = max((os.cpu_count() or 1) // 2, 1)
+    parser.add_argument("--workers", type=int, default=half, help="default: half the cores")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        split = load_split(args.split_file)
+        names = args.data_set or [d.name for d in split.data_sets if d.kind == "semantic"]
+        for data_set in [split.data_set(name) for name in names]:
+            raw = os.path.join(root, "coco", "coco_stuff", "annotations", f"{data_set.role}2017")
+            output = split.metadata(data_set, root)["sem_seg_root"]
+            prepare(split, data_set, args.source or raw, output, args.workers, args.ignore)
+    except UserError as error:
+        logger.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

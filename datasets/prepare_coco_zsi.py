@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Zero-shot instance annotation from the official COCO files, for the 48/17 and the 65/15 split.
+
+    python datasets/prepare_coco_zsi.py                  # both splits
+    python datasets/prepare_coco_zsi.py --split 48_17
+
+From ``annotations/instances_{train,val}2014.json`` it writes, into ``annotations/ZSIS/``, the file of every instance
+data set in ``datasets/splits/coco_zsi_*.yaml``. The rules:
+
+    train, seen classes    Annotations of seen classes. Images that show no unseen class (a crowd region counts as
+                           showing it) and have at least one seen instance that is not a crowd.
+    val, all classes       Annotations of seen and unseen classes; images with at least one of them.
+    val, unseen classes    Annotations of unseen classes; images with at least one of them.
+
+Classes in neither list (15 of the 80 in the 48/17 split) are as if they were not annotated: an image may show them.
+Crowd regions of kept classes are kept. ``categories`` lists the classes of the file in the split's order (seen, then
+unseen). Everything else, ids included, is COCO's. The ZSI project's own files lie on a private drive and may differ in
+detail.
+
+For your own data, name a split file with instance data sets and the complete annotations:
+
+    python datasets/prepare_coco_zsi.py --split-file my_split.yaml --train-json train.json --val-json val.json
+"""
+
+import argparse
+import logging
+import os
+import sys
+
+from tqdm import tqdm
+
+from PADing.data.files import write_json
+from PADing.data.loaders import load_data_set, read_json
+from PADing.data.splits import DataSet, Split, dataset_root, load_split
+from PADing.errors import UserError
+
+logger = logging.getLogger("prepare_coco_zsi")
+
+SPLIT_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "splits")
+SPLITS = ("48_17", "65_15")
+
+
+def select(content: dict, split: Split, data_set: DataSet) -> dict:
+    """The annotation of one data set from complete COCO instances, by the rules above."""
+    by_name = {category["name"]: category for category in content["categories"]}
+    classes = split.classes(data_set)
+    missing = [category.name for category in classes if category.name not in by_name]
+    if missing:
+        raise UserError(f"The annotation has no category called {', '.join(missing)}, which {split.file} lists.")
+    keep = {by_name[category.name]["id"] for category in classes}
+    annotations = [a for a in content["annotations"] if a["category_id"] in keep]
+    if data_set.role == "train" and data_set.subset == "seen":
+        unseen = {by_name[name]["id"] for name in split.unseen if name in by_name}
+        with_unseen = {a["image_id"] for a in content["annotations"] if a["category_id"] in unseen}
+        images = {a["image_id"] for a in annotations if not a.get("iscrowd", 0)} - with_unseen
+    else:
+        images = {a["image_id"] for a in annotations}
+    return {
+        **content,
+        "images": [image for image in content["images"] if image["id"] in images],
+        "annotations": [a for a in annotations if a["image_id"] in images],
+        "categories": [by_name[category.name] for category in classes],
+    }
+
+
+def prepare(split: Split, train_json: str, val_json: str, root: str, force: bool = False) -> dict[str, dict[str, int]]:
+    """Write the annotation of every instance data set of ``split``; existing files are kept.
+
+    Returns:
+        Counts by data set name: ``images, annotations, crowds, classes`` (classes that have an instance).
+
+    Raises:
+        UserError: a missing or broken input, or an output that does not pass the check at the end.
+    """
+    data_sets = [d for d in split.data_sets if d.kind == "instance"]
+    if not data_sets:
+        raise UserError(f"Split file {split.file} has no instance data set.")
+    contents: dict[str, dict] = {}
+    counts = {}
+    for data_set in tqdm(data_sets, desc=split.name, unit="file"):
+        output = split.metadata(data_set, root)["json_file"]
+        source = train_json if data_set.role == "train" else val_json
+        if os.path.exists(output) and os.path.exists(source) and os.path.samefile(source, output):
+            raise UserError(f"Data set {data_set.name} in {split.file} names {source} itself, which would be replaced.")
+        if force or not os.path.exists(output):
+            if source not in contents:
+                contents = {source: read_json(source, "COCO annotation")}
+            write_json(output, select(contents[source], split, data_set))
+        counts[data_set.name] = _check(split, data_set, root, output)
+    return counts
+
+
+def _check(split: Split, data_set: DataSet, root: str, output: str) -> dict[str, int]:
+    """Read a written file back, as training would, and count."""
+    content = read_json(output, "Written annotation")
+    names = [category["name"] for category in content["categories"]]
+    if names != [category.name for category in split.classes(data_set)]:
+        raise UserError(f"{output} was made for another split; make it again with --force.")
+    present = {a["category_id"] for a in content["annotations"] if not a.get("iscrowd", 0)}
+    counts = {
+        "images": len(content["images"]),
+        "annotations": len(content["annotations"]),
+        "crowds": sum(a.get("iscrowd", 0) for a in content["annotations"]),
+        "classes": len(present),
+    }
+    empty = [category["name"] for category in content["categories"] if category["id"] not in present]
+    logger.info(
+        "%s: %d images, %d annotations (%d crowds), %d of %d classes have an instance%s",
+        output,
+        counts["images"],
+        counts["annotations"],
+        counts["crowds"],
+        counts["classes"],
+        len(names),
+        f"; none: {', '.join(empty)}" if empty else "",
+    )
+    pictures = split.metadata(data_set, root)["image_root"]
+    if not os.path.isdir(pictures):
+        logger.warning("%s does not exist yet; put the pictures there.", pictures)
+        return counts
+    first = load_data_set(split, data_set, root)[0]["file_name"]
+    if not os.path.isfile(first):
+        raise UserError(f"{output} names the picture {first}, which does not exist.")
+    return counts
+
+
+def main(argv: list[str] | None = None) -> int:
+    root = dataset_root()
+    annotations = os.path.join(root, "coco", "annotations")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", nargs="+", choices=SPLITS, default=SPLITS, help="default: both")
+    parser.add_argument("--split-file", help="a split file of your own instead")
+    parser.add_argument("--train-json", default=os.path.join(annotations, "instances_train2014.json"))
+    parser.add_argument("--val-json", default=os.path.join(annotations, "instances_val2014.json"))
+    parser.add_argument("--force", action="store_true", help="write again what exists")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    files = [os.path.join(SPLIT_FOLDER, f"coco_zsi_{name}.yaml") for name in args.split]
+    try:
+        for file in [args.split_file] if args.split_file else files:
+            prepare(load_split(file), args.train_json, args.val_json, root, args.force)
+    except UserError as error:
+        logger.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
