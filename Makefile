@@ -1,0 +1,46 @@
+# Two commands do everything on a fresh machine:
+#   make quickstart   install, then train and evaluate a zero-shot model on the mini data set (about 15 minutes, no GPU needed)
+#   make test         install, then run the tests
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+STAMP_DEV := $(VENV)/.installed-dev
+
+.PHONY: help setup quickstart test test-slow lint clean
+
+help:
+	@sed -n 's/^#   make/make/p' Makefile
+	@echo "make setup        install only; make lint: ruff; make test-slow: the long tests"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; name one with: make PYTHON=python3.11 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make a virtual environment. On Debian: apt-get install python3-venv python3-dev"; exit 1; }
+
+$(STAMP): requirements.txt pyproject.toml d2lite/pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -r requirements.txt
+	$(BIN)/python -m pip install -q --no-build-isolation -e ./d2lite -e .
+	@$(BIN)/python -m d2lite
+	@$(BIN)/python -m PADing.modeling.pixel_decoder.ops --build
+	@touch $@
+
+$(STAMP_DEV): requirements-dev.txt $(STAMP)
+	$(BIN)/python -m pip install -q -r requirements-dev.txt
+	@touch $@
+
+setup: $(STAMP)
+
+quickstart: $(STAMP)
+	$(BIN)/python tools/quickstart.py $(ARGS)
+
+test: $(STAMP_DEV)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
+
+test-slow: $(STAMP_DEV)
+	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+lint: $(STAMP_DEV)
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

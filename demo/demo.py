@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Segment your own pictures, a video, or what a camera sees; names of unseen classes are marked.
+
+    python demo/demo.py --config-file configs/panoptic-segmentation/PADing.yaml \
+        --input street.jpg "holiday/*.jpg" --output drawn --opts MODEL.WEIGHTS PADing_panoptic/model_final.pth
+    python demo/demo.py --config-file ... --video-input street.mp4 --output drawn.mp4 --opts MODEL.WEIGHTS ...
+    python demo/demo.py --config-file ... --webcam --opts MODEL.WEIGHTS ...
+
+Works for every architecture and task: it draws what the model returns (panoptic, else instances, else semantic).
+Without --output the drawings are shown in a window; any key goes on, escape or q ends.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from detectron2.utils.logger import setup_logger
+from tqdm import tqdm
+
+from PADing.engine.main import prepare, run_command
+from PADing.errors import UserError
+from PADing.visualization import PictureDrawer, VideoDrawer, display_metadata, from_output, read_rgb, write_rgb
+from PADing.visualization.files import find_pictures, output_paths
+from PADing.visualization.screen import Window
+from PADing.visualization.video import VideoSource, VideoWriter
+
+DEFAULT_THRESHOLD = 0.5
+CONFIDENCE_KEY = "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD"
+
+
+def draw_pictures(predictor, pictures: list[Path], drawings: list[Path], window: Window | None, threshold: float):
+    """Segment and draw each picture; one that cannot be read is named, and the others are drawn.
+
+    Args:
+        predictor: see ``PADing.visualization.predictor``.
+        drawings: where to write; not used with a window.
+        threshold: score of the least certain instance to draw.
+
+    Raises:
+        UserError: at the end, when pictures could not be read.
+    """
+    drawer, unreadable = PictureDrawer(predictor.metadata, threshold), 0
+    for picture, drawing in zip(pictures, drawings, strict=True):
+        try:
+            image = read_rgb(picture)
+        except UserError as error:
+            unreadable += 1
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        start = time.perf_counter()
+        output = predictor(image)
+        seconds = time.perf_counter() - start
+        drawn = drawer.draw_output(image, output)
+        print(f"{picture}: {describe(output, predictor.metadata, threshold)} ({seconds:.2f} s)", flush=True)
+        if window is None:
+            write_rgb(drawing, drawn)
+        elif not window.show(drawn):
+            break
+    if unreadable:
+        raise UserError(f"{unreadable} of {len(pictures)} pictures could not be read; they are named above.")
+
+
+def draw_video(predictor, source: VideoSource, sink: VideoWriter | None, window: Window | None, threshold: float):
+    """Segment and draw each frame of a video or camera, into a file or a window."""
+    drawer = VideoDrawer(predictor.metadata, threshold)
+    for frame in tqdm(source, total=source.length, desc="drawing", unit="frame", mininterval=1):
+        drawn = drawer.draw_output(frame, predictor(frame))
+        if sink is not None:
+            sink.write(drawn)
+        elif not window.show(drawn, wait=1):
+            break
+
+
+def describe(output: Mapping, metadata, threshold: float) -> str:
+    """What was found, as "2 plain disc, 1 teal waves (unseen)"."""
+    names = display_metadata(metadata).stuff_classes
+    found = Counter(names[label] for label in from_output(output, score_threshold=threshold).classes.values())
+    return ", ".join(f"{number} {name}" for name, number in found.items()) or "nothing"
+
+
+def main(args: argparse.Namespace) -> None:
+    # What can be checked at once is checked before a model is built and loaded.
+    window, drawings, sink = None, [], None
+    pictures = find_pictures(args.input or ())
+    if args.output is None:
+        window = Window("segmentation", "Name a file or folder with --output instead.")
+        drawings = pictures
+    elif args.webcam:
+        raise UserError("--webcam shows a window and writes nothing: leave out --output.")
+    elif args.input:
+        drawings = output_paths(pictures, args.output)
+    source = None if args.input else VideoSource(0 if args.webcam else args.video_input)
+    if source is not None and window is None:
+        path = args.output if args.output.suffix else args.output / f"{Path(args.video_input).stem}.mp4"
+        if path.resolve() == Path(args.video_input).resolve():
+            raise UserError(f"--output would replace the video {path} by its drawing. Name another file.")
+        sink = VideoWriter(path, source.rate)
+    if args.confidence_threshold is not None:
+        args.opts = [CONFIDENCE_KEY, str(args.confidence_threshold), *args.opts]
+    threshold = DEFAULT_THRESHOLD if args.confidence_threshold is None else args.confidence_threshold
+
+    cfg = prepare(args)
+    from PADing.visualization.predictor import Predictor
+
+    predictor = Predictor(cfg)
+    if source is None:
+        draw_pictures(predictor, pictures, drawings, window, threshold)
+    elif sink is None:
+        draw_video(predictor, source, None, window, threshold)
+    else:
+        with sink:
+            draw_video(predictor, source, sink, None, threshold)
+        print(f"written: {sink.path}")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the model")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--input", nargs="+", metavar="PICTURE", help='pictures, folders, or patterns like "dir/*.jpg"')
+    what.add_argument("--video-input", metavar="FILE", help="a video file")
+    what.add_argument("--webcam", action="store_true", help="the first camera")
+    parser.add_argument("--output", type=Path, help="folder for the drawings, or a file for one; default: a window")
+    parser.add_argument(
+        "--confidence-threshold",
+        type=float,
+        help="least score of what is drawn (default: 0.5 for instances; for panoptic results as the config says)",
+    )
+    parser.add_argument("--num-gpus", type=int, default=1, help="0: run on the CPU")
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config overrides: KEY value ...")
+    parser.set_defaults(eval_only=True)
+    return parser
+
+
+if __name__ == "__main__":
+    arguments = make_parser().parse_args()
+    for name in ("fvcore", "PADing"):
+        setup_logger(name=name)
+    sys.exit(run_command(main, arguments))

@@ -1,0 +1,236 @@
+#!/usr/bin/env python3
+"""Make a split file from COCO-format annotation and a list of unseen classes.
+
+    python tools/make_split.py --name mine --unseen "cat,dog" --output my_split.yaml \\
+        --train-json train.json --train-images images/train --val-json val.json --val-images images/val
+
+Categories (ids, names, thing or stuff, colors) come from the JSON files. JSONs with ``segments_info`` are panoptic and
+need ``--train-panoptic`` and ``--val-panoptic``, the folders of their PNGs, and may have ``--train-instances`` and
+``--val-instances``, COCO instances for box and mask figures. Folders of semantic label PNGs (contiguous ids;
+datasets/README.md says how to make them) are added by ``--train-labels`` and ``--val-labels``; data with nothing but
+labels take their classes from ``--categories``, a JSON with a list of ``{"id", "name"}``. Then train with
+
+    python train_net.py --config-file ... DATASETS.SPLIT_FILES '("my_split.yaml",)' \\
+        DATASETS.TRAIN '("mine_train_instance",)' DATASETS.TEST '("mine_val_instance",)' \\
+        MODEL.SEM_SEG_HEAD.NUM_CLASSES <printed at the end>
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections import Counter
+
+import yaml
+
+from PADing.data.files import replacing
+from PADing.data.loaders import read_json
+from PADing.data.splits import Split, load_split, split_from_dict
+from PADing.errors import UserError
+
+logger = logging.getLogger("make_split")
+
+
+def make_split(
+    name: str,
+    unseen: list[str],
+    output: str,
+    train: dict[str, str | None],
+    val: dict[str, str | None],
+    class_embeddings: str = "",
+    categories: str | None = None,
+) -> Split:
+    """Write the split file ``output`` and return it, read back.
+
+    Args:
+        name: name of the split, and beginning of its data sets' names (``<name>_train_instance`` ...).
+        unseen: names of unseen classes.
+        train, val: paths by ``json, images, panoptic, instances, labels`` (see the command line); missing ones None.
+        class_embeddings: default file of class vectors.
+        categories: a JSON file with the classes, for data without annotation JSON.
+
+    Raises:
+        UserError: what is wrong in which file.
+    """
+    given = {role: paths["json"] for role, paths in (("train", train), ("val", val)) if paths.get("json")}
+    contents = {role: _read_annotation(path) for role, path in given.items()}
+    lists = [(path, contents[role]["categories"]) for role, path in given.items()]
+    if categories:
+        lists.append((categories, _read_categories(categories)))
+    if not lists:
+        raise UserError("The classes are unknown: give --train-json, --val-json or --categories.")
+    classes = _merged_categories(lists)
+    data_sets = []
+    for role, paths in (("train", train), ("val", val)):
+        data_sets += _data_sets(name, role, paths, contents.get(role), os.path.dirname(os.path.abspath(output)))
+    content = {"name": name, "categories": classes, "unseen": unseen, "data_sets": data_sets}
+    if class_embeddings:
+        content["class_embeddings"] = _relative(class_embeddings, os.path.dirname(os.path.abspath(output)))
+    if not data_sets:
+        raise UserError("No data set is left to describe: give --train-images or --val-images and their annotation.")
+    # Checked before it is written, so that a mistake leaves no file behind.
+    split_from_dict(content, os.path.abspath(output))
+    with replacing(output) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(_as_yaml(content))
+    split = load_split(output)
+    _report(split, contents)
+    return split
+
+
+def _read_annotation(path: str) -> dict:
+    content = read_json(path, "Annotation")
+    for key in ("categories", "annotations"):
+        if not isinstance(content.get(key), list):
+            raise UserError(f"{path} has no list `{key}`, so it is not in COCO's layout.")
+    for annotation in content["annotations"]:
+        for part in annotation.get("segments_info", (annotation,)):
+            if "category_id" not in part:
+                raise UserError(f"{path}: the annotation {str(annotation)[:80]} ... lacks its `category_id`.")
+    return content
+
+
+def _read_categories(path: str) -> list:
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}).") from error
+    categories = content.get("categories") if isinstance(content, dict) else content
+    if not isinstance(categories, list):
+        raise UserError(f"{path} must hold a list of categories, or an object with such a list as `categories`.")
+    return categories
+
+
+def _merged_categories(lists: list[tuple[str, list]]) -> list[dict]:
+    merged: dict[int, tuple[dict, str]] = {}
+    for path, categories in lists:
+        for category in categories:
+            if not isinstance(category, dict) or not {"id", "name"} <= category.keys():
+                raise UserError(f"{path}: each category needs `id` and `name`, but one is {category!r}.")
+            entry = {"id": category["id"], "name": category["name"], "isthing": int(category.get("isthing", 1))}
+            if category.get("color") is not None:
+                entry["color"] = list(category["color"])
+            former, source = merged.setdefault(category["id"], (entry, path))
+            if former["name"] != entry["name"]:
+                raise UserError(
+                    f"Category {category['id']} is {former['name']!r} in {source}, but {entry['name']!r} in {path}."
+                )
+    return sorted((entry for entry, _ in merged.values()), key=lambda entry: entry["id"])
+
+
+def _data_sets(name: str, role: str, paths: dict, content: dict | None, folder: str) -> list[dict]:
+    subset = "seen" if role == "train" else "all"
+    images = paths.get("images")
+    if not images:
+        if any(paths.values()):
+            raise UserError(f"--{role}-images, the folder of the pictures, is missing.")
+        return []
+    common = {"role": role, "subset": subset, "image_root": _relative(images, folder)}
+    made = []
+    if content is not None and any("segments_info" in annotation for annotation in content["annotations"][:1]):
+        if not paths.get("panoptic"):
+            raise UserError(f"{paths['json']} is panoptic; --{role}-panoptic, the folder of its PNGs, is missing.")
+        made.append(
+            {
+                "name": f"{name}_{role}_panoptic",
+                "kind": "panoptic",
+                **common,
+                "panoptic_root": _relative(paths["panoptic"], folder),
+                "panoptic_json": _relative(paths["json"], folder),
+            }
+        )
+        if paths.get("instances"):
+            made[0]["json"] = _relative(paths["instances"], folder)
+        if paths.get("labels"):
+            made[0]["sem_seg_root"] = _relative(paths["labels"], folder, must_exist=False)
+    elif content is not None:
+        made.append(
+            {"name": f"{name}_{role}_instance", "kind": "instance", **common, "json": _relative(paths["json"], folder)}
+        )
+    if paths.get("labels"):
+        # Listed order when panoptic sets share the label maps: theirs is always listed.
+        order = {"class_order": "listed"} if made and made[0]["kind"] == "panoptic" else {}
+        # The label maps may still have to be made, for which the split file is needed.
+        labels = _relative(paths["labels"], folder, must_exist=False)
+        made.append({"name": f"{name}_{role}_semantic", "kind": "semantic", **order, **common, "sem_seg_root": labels})
+    return made
+
+
+def _relative(path: str, folder: str, must_exist: bool = True) -> str:
+    """``./`` relative to the split file when the path lies below its folder, else absolute."""
+    path = os.path.abspath(os.path.expanduser(path))
+    if must_exist and not os.path.exists(path):
+        raise UserError(f"{path} does not exist.")
+    below = os.path.relpath(path, folder)
+    return path if below.startswith("..") else f"./{below}"
+
+
+def _as_yaml(content: dict) -> str:
+    text = [f"name: {_scalar(content['name'])}\n"]
+    if "class_embeddings" in content:
+        text.append(f"class_embeddings: {_scalar(content['class_embeddings'])}\n")
+    text.append("categories:\n")
+    text += [f"  - {_flow(category)}\n" for category in content["categories"]]
+    text.append(f"unseen: {_flow(content['unseen'])}\n")
+    text.append(yaml.safe_dump({"data_sets": content["data_sets"]}, sort_keys=False, allow_unicode=True, width=1000))
+    return "".join(text)
+
+
+def _flow(value) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6).strip()
+
+
+def _scalar(value: str) -> str:
+    return _flow([value])[1:-1]
+
+
+def _report(split: Split, contents: dict[str, dict]) -> None:
+    for role, content in contents.items():
+        count = Counter(part["category_id"] for a in content["annotations"] for part in a.get("segments_info", (a,)))
+        empty = [category.name for category in split.categories if not count[category.id]]
+        if empty:
+            logger.warning("No annotation in %s: %s", role, ", ".join(empty))
+    for data_set in split.data_sets:
+        logger.info("%s: %s, NUM_CLASSES %d", data_set.name, data_set.kind, len(split.classes(data_set)))
+    logger.info("%s: %d seen and %d unseen classes", split.file, len(split.seen), len(split.unseen))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--name", required=True, help="name of the split")
+    parser.add_argument(
+        "--unseen", required=True, help="names of unseen classes: comma separated, or a file, one a line"
+    )
+    parser.add_argument("--output", required=True, help="the split file to write (.yaml)")
+    for role in ("train", "val"):
+        parser.add_argument(f"--{role}-json", help="COCO instances or panoptic JSON")
+        parser.add_argument(f"--{role}-images", help="folder of the pictures")
+        parser.add_argument(f"--{role}-panoptic", help="folder of the panoptic PNGs")
+        parser.add_argument(f"--{role}-instances", help="COCO instances JSON beside a panoptic one")
+        parser.add_argument(f"--{role}-labels", help="folder of semantic label PNGs")
+    parser.add_argument("--categories", help="JSON list of classes ({id, name, isthing}), for data without other JSON")
+    parser.add_argument("--class-embeddings", default="", help="default file of class vectors (.npz)")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    train, val = (
+        {key: getattr(args, f"{role}_{key}") for key in ("json", "images", "panoptic", "instances", "labels")}
+        for role in ("train", "val")
+    )
+    try:
+        if os.path.isfile(args.unseen):
+            with open(args.unseen, encoding="utf-8") as file:
+                unseen = [line.strip() for line in file if line.strip()]
+        else:
+            unseen = [name.strip() for name in args.unseen.split(",") if name.strip()]
+        make_split(args.name, unseen, args.output, train, val, args.class_embeddings, args.categories)
+    except UserError as error:
+        logger.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

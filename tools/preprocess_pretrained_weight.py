@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""Turn weights of stage 1 (train_net_pretrain.py) into starting weights of PADing's stage 2 (train_net.py).
+
+    python tools/preprocess_pretrained_weight.py --task_name panoptic --input_file panoptic_pretrain/model_final.pth
+
+writes pretrained_weight_panoptic.pth. The class head grows to all classes of the split, which is found by the number of
+classes in the file; for a data set of your own add --split my_split.yaml.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from PADing.data.splits import load_split, shipped_split_files
+from PADing.engine.convert import LAYOUTS, TASKS, convert_file
+from PADing.engine.main import run_command
+from PADing.errors import UserError
+
+
+def find_splits(name: str | None) -> list:
+    """The split of a file or of a shipped split's name (or the end of it, as 48_17); all shipped ones for None."""
+    shipped = shipped_split_files()
+    if name is None:
+        return [load_split(path) for path in shipped]
+    if Path(name).suffix in (".yaml", ".yml"):
+        return [load_split(name)]
+    matches = [path for path in shipped if Path(path).stem == name]
+    matches = matches or [path for path in shipped if Path(path).stem.endswith(f"_{name}")]
+    if len(matches) != 1:
+        names = ", ".join(Path(path).stem for path in shipped)
+        raise UserError(f"--split {name!r} is neither a split file (.yaml) nor one of the shipped splits: {names}.")
+    return [load_split(matches[0])]
+
+
+def main(args: argparse.Namespace) -> None:
+    output = args.output_file or Path(f"pretrained_weight_{args.task_name}.pth")
+    convert_file(args.input_file, output, args.task_name, find_splits(args.split), args.layout)
+    print(f"Wrote {output}")
+
+
+def cli(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task_name", choices=TASKS, default="panoptic", help="(%(default)s)")
+    parser.add_argument("--input_file", type=Path, default=Path("supervise/model_final.pth"), help="(%(default)s)")
+    parser.add_argument("--output_file", type=Path, help="(pretrained_weight_<task_name>.pth)")
+    parser.add_argument("--split", help="split file, or name of a shipped split, such as 48_17; found by itself else")
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default="reference",
+        help="reference: rows as in the published weights; clean: the no-object row stays last (%(default)s)",
+    )
+    return run_command(main, parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(cli())

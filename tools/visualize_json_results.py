@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""Look at a file of instance results: input | ground truth | detections, unseen classes outlined in magenta.
+
+    python tools/visualize_json_results.py --input output/inference/coco_instances_results.json \\
+        --dataset coco_unseen_val_gzsi_48_17 --output pictures --conf-threshold 0.5
+"""
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from tqdm import tqdm
+
+import PADing  # noqa: F401  registers the shipped data sets
+from PADing.data.registration import register_split_files
+from PADing.engine.main import run_command
+from PADing.errors import UserError
+from PADing.visualization import class_names, from_detections, from_record, panel, read_rgb, unseen_ids, write_rgb
+from PADing.visualization.overlay import display_scale
+
+
+def read_detections(path: Path) -> dict[int, list[dict]]:
+    """Image id -> detections, from a file in COCO's result format.
+
+    Raises:
+        UserError: the file does not exist, or is not a list of detections with masks.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"Results {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise UserError(f"Results {path} are not valid JSON: {error}.") from error
+    needed = {"image_id", "category_id", "score", "segmentation"}
+    if not isinstance(content, list) or not all(isinstance(d, dict) and needed <= d.keys() for d in content):
+        raise UserError(
+            f"Results {path} are no list of detections with {', '.join(sorted(needed))}. Instance evaluation writes "
+            "such a file: OUTPUT_DIR/inference/coco_instances_results.json."
+        )
+    by_image = defaultdict(list)
+    for detection in content:
+        by_image[detection["image_id"]].append(detection)
+    return dict(by_image)
+
+
+def draw(results: Path, name: str, output: Path, threshold: float, number: int = 0) -> list[Path]:
+    """Draw detections beside the annotations of the data set ``name``; returns the files written.
+
+    Args:
+        threshold: detections below this score are not shown.
+        number: pictures to draw; 0: all of the data set.
+
+    Raises:
+        UserError: the results are no results, or they belong to another data set.
+    """
+    detections, metadata = read_detections(results), MetadataCatalog.get(name)
+    contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
+    if not contiguous:
+        raise UserError(f"Data set {name!r} has no things, so it has no instance results. Name an instance data set.")
+    records = DatasetCatalog.get(name)
+    strangers = {d["category_id"] for found in detections.values() for d in found} - set(contiguous)
+    if strangers or not detections.keys() <= {record["image_id"] for record in records}:
+        what = f"categories {sorted(strangers)[:5]}" if strangers else "images"
+        raise UserError(f"Results {results} have {what} that data set {name!r} has not. Is it the right --dataset?")
+    names, unseen, written = class_names(metadata), unseen_ids(metadata), []
+    for record in tqdm(records[: number or None], desc="drawing", mininterval=1):
+        image = read_rgb(record["file_name"])
+        size = image.shape[:2]
+        found = from_detections(detections.get(record["image_id"], ()), contiguous, size, threshold)
+        columns = [("ground truth", from_record(record)), ("detections", found)]
+        written.append(output / f"{Path(record['file_name']).stem}.png")
+        write_rgb(written[-1], panel(image, columns, names, unseen, display_scale(*size)))
+    return written
+
+
+def check_name(name: str, split_files: Sequence[str]) -> None:
+    """Register split files and see that ``name`` is a data set; UserError with near matches when it is none."""
+    register_split_files(split_files)
+    if name not in DatasetCatalog.list():
+        near = get_close_matches(name, DatasetCatalog.list(), n=3)
+        hint = f" (did you mean {', '.join(near)}?)" if near else ""
+        raise UserError(f"Data set {name!r} is not registered{hint}. Register one's own with --split-file.")
+
+
+def main(args: argparse.Namespace) -> None:
+    check_name(args.dataset, args.split_file)
+    written = draw(args.input, args.dataset, args.output, args.conf_threshold, args.number)
+    print(f"{len(written)} pictures: {args.output}")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", type=Path, required=True, metavar="JSON", help="file in COCO's result format")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument("--dataset", required=True, help="name of the data set that was evaluated")
+    parser.add_argument("--conf-threshold", type=float, default=0.5, help="least score to show (%(default)s)")
+    parser.add_argument("--number", type=int, default=0, help="pictures to draw (0: all)")
+    parser.add_argument("--split-file", nargs="+", default=[], metavar="FILE", help="split files of one's own data")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, make_parser().parse_args()))

@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Look at results: input | ground truth | (baseline |) prediction, unseen classes outlined in magenta.
+
+    python tools/visualize_predictions.py --config-file configs/mini/panoptic-PADing.yaml --num-gpus 0 \\
+        --output output/pictures --number 12 MODEL.WEIGHTS output/mini_panoptic_PADing/model_final.pth
+
+Works for every architecture and task: it draws what the model returns (panoptic, else instances, else semantic).
+Pictures with unseen classes in the ground truth come first.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.logger import setup_logger
+from tqdm import tqdm
+
+from PADing.config import load_config
+from PADing.engine.main import prepare, run_command
+from PADing.visualization import class_names, from_output, from_record, panel, read_rgb, unseen_ids, write_rgb
+from PADing.visualization.files import write_overview
+from PADing.visualization.overlay import display_scale
+from PADing.visualization.sources import classes_in_record
+
+OVERVIEW_ROWS = 6
+
+
+def draw(cfg, output: Path, number: int, baseline=None, score_threshold: float = 0.5, scale: int = 0) -> list[Path]:
+    """Draw ``number`` pictures of ``DATASETS.TEST[0]`` into ``output``, and ``overview.png`` with the first ones.
+
+    Args:
+        cfg: config of the model. baseline: config of a second model to show beside it.
+        score_threshold: instances below it are not shown.
+        scale: enlargement; 0 chooses one that gives small pictures a side of about 400 pixels.
+
+    Returns:
+        the files written, overview last.
+    """
+    from PADing.visualization.predictor import Predictor
+
+    models = {"prediction": Predictor(cfg)}
+    if baseline is not None:
+        models = {"baseline": Predictor(baseline), **models}
+    metadata = models["prediction"].metadata
+    names, unseen, ignore = class_names(metadata), unseen_ids(metadata), metadata.get("ignore_label", 255)
+    written, rows = [], []
+    for record in tqdm(most_unseen_first(cfg.DATASETS.TEST[0])[:number], desc="drawing", mininterval=1):
+        image = read_rgb(record["file_name"])
+        columns = [("ground truth", from_record(record, ignore))]
+        for title, predictor in models.items():
+            columns.append((title, from_output(predictor(image), ignore, score_threshold)))
+        rows.append(panel(image, columns, names, unseen, scale or display_scale(*image.shape[:2])))
+        written.append(output / f"{Path(record['file_name']).stem}.png")
+        write_rgb(written[-1], rows[-1])
+    written.append(output / "overview.png")
+    write_overview(written[-1], rows[:OVERVIEW_ROWS])
+    return written
+
+
+def most_unseen_first(name: str) -> list[dict]:
+    """The records of a data set: those that show many unseen classes first, otherwise in its own order."""
+    metadata = MetadataCatalog.get(name)
+    unseen, ignore = unseen_ids(metadata), metadata.get("ignore_label", 255)
+    records = tqdm(DatasetCatalog.get(name), desc="looking for unseen classes", mininterval=1)
+    shown = [(len(unseen & classes_in_record(record, ignore)), record) for record in records]
+    return [record for _, record in sorted(shown, key=lambda item: -item[0])]
+
+
+def main(args: argparse.Namespace) -> None:
+    cfg = prepare(args)
+    baseline = None
+    if args.baseline:
+        config_file, weights = args.baseline
+        test, splits = str(tuple(cfg.DATASETS.TEST)), str(tuple(cfg.DATASETS.SPLIT_FILES))
+        data = ["DATASETS.TEST", test, "DATASETS.SPLIT_FILES", splits, "MODEL.DEVICE", cfg.MODEL.DEVICE]
+        baseline = load_config(config_file, ["MODEL.WEIGHTS", weights, *data])
+    written = draw(cfg, args.output, args.number, baseline, args.score_threshold, args.scale)
+    print(f"{len(written) - 1} pictures and an overview: {written[-1]}")
+
+
+def positive(text: str) -> int:
+    """A number of pictures, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, help="config of the model")
+    parser.add_argument("--baseline", nargs=2, metavar=("CONFIG", "WEIGHTS"), help="a second model to show beside it")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument("--number", type=positive, default=12, help="pictures to draw (%(default)s)")
+    parser.add_argument("--score-threshold", type=float, default=0.5, help="of instances that are shown (%(default)s)")
+    parser.add_argument("--scale", type=int, default=0, help="enlargement of the pictures (0: chosen by their size)")
+    parser.add_argument("--num-gpus", type=int, default=1, help="0: run on the CPU")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides: KEY value ...")
+    parser.set_defaults(eval_only=True)
+    return parser
+
+
+if __name__ == "__main__":
+    arguments = make_parser().parse_args()
+    setup_logger(name="fvcore")
+    sys.exit(run_command(main, arguments))

@@ -1,0 +1,14 @@
+#!/usr/bin/env python3
+"""Train or evaluate stage 1 of PADing: Mask2Former on seen classes.
+
+    python train_net_pretrain.py --config-file configs/panoptic-segmentation/pretrain.yaml --num-gpus 8
+
+Its weights become those of stage 2 with tools/preprocess_pretrained_weight.py. Flags are those of train_net.py.
+"""
+
+import sys
+
+from PADing.engine.main import cli
+
+if __name__ == "__main__":
+    sys.exit(cli(recipes=["OneOptimizer"]))
