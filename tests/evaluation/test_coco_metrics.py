@@ -1,0 +1,257 @@
+"""COCO figures; wrong here means box and mask AP that COCO's own tools would not give."""
+
+import copy
+import json
+import logging
+import math
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+
+from PADing.errors import UserError
+from PADing.evaluation import coco_eval_revise, coco_metrics
+from PADing.evaluation.coco_metrics import (
+    available_backends,
+    evaluate_detections,
+    load_ground_truth,
+    split_figures,
+    zsi_figures,
+)
+
+SHARED = Path(os.environ.get("SHARED_DATA_DIR", Path(__file__).resolve().parents[3] / "shared" / "data"))
+ORACLE = SHARED / "coco_eval_oracle"
+requires_oracle = pytest.mark.skipif(not ORACLE.is_dir(), reason=f"no COCO evaluation samples in {ORACLE}")
+BACKENDS = available_backends()
+
+
+def _published() -> dict[str, list[float]]:
+    """The twelve figures per type that COCO's authors publish, in the order of their file."""
+    figures: dict[str, list[float]] = {}
+    for line in (ORACLE / "val2014_fake_eval_res.txt").read_text().splitlines():
+        if line.startswith("type="):
+            current = figures.setdefault(line.removeprefix("type=").strip(), [])
+        elif match := re.search(r"\] = (-?[\d.]+)", line):
+            current.append(float(match.group(1)))
+    return figures
+
+
+def _digits() -> dict[str, list[float]]:
+    """The same figures with six digits, from the folder's README."""
+    text = (SHARED / "README.md").read_text()
+    return {
+        kind: [float(v) for v in re.search(rf"- {kind} ((?:0\.\d{{6}} ?){{12}})", text).group(1).split()]
+        for kind in ("bbox", "segm")
+    }
+
+
+def _twelve(figures) -> list[float]:
+    aps = [figures.ap(), figures.ap(0.5), figures.ap(0.75), *(figures.ap(area=a) for a in ("small", "medium", "large"))]
+    ars = [figures.ar(max_dets=m) for m in range(3)]
+    return aps + ars + [figures.ar(area=a) for a in ("small", "medium", "large")]
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    truth = json.loads((ORACLE / "instances_val2014_100.json").read_text())
+    results = {
+        kind: json.loads((ORACLE / f"instances_val2014_fake{kind}100_results.json").read_text())
+        for kind in ("bbox", "segm")
+    }
+    return truth, results
+
+
+@requires_oracle
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_the_figures_that_coco_publishes(oracle, kind, backend):
+    truth, results = oracle
+    got = _twelve(evaluate_detections(load_ground_truth(truth), results[kind], kind, backend=backend))
+    assert [round(value, 3) for value in got] == _published()[kind]
+    assert got == pytest.approx(_digits()[kind], abs=6e-7)
+
+
+@requires_oracle
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_the_order_of_categories_plays_no_part(oracle, kind):
+    truth, results = oracle
+    shuffled = {**truth, "categories": np.random.default_rng(0).permutation(truth["categories"]).tolist()}
+    want = evaluate_detections(load_ground_truth(truth), results[kind], kind)
+    got = evaluate_detections(load_ground_truth(shuffled), results[kind], kind)
+    assert got.category_ids == want.category_ids
+    np.testing.assert_array_equal(got.precision, want.precision)
+    np.testing.assert_array_equal(got.recall, want.recall)
+
+
+@requires_oracle
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_without_predictions_every_figure_is_zero(oracle, kind):
+    truth, _ = oracle
+    for backend in BACKENDS:
+        figures = evaluate_detections(load_ground_truth(truth), [], kind, backend=backend)
+        assert _twelve(figures) == [0.0] * 12
+        with_truth = {a["category_id"] for a in truth["annotations"] if not a["iscrowd"]}
+        absent = [math.isnan(figures.ap(categories=(c,))) for c in figures.category_ids]
+        assert absent == [c not in with_truth for c in figures.category_ids]
+
+
+@requires_oracle
+@pytest.mark.skipif(len(BACKENDS) < 2, reason="faster-coco-eval is not installed")
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_both_backends_agree_class_by_class(oracle, kind):
+    truth, results = oracle
+    fast, slow = (evaluate_detections(load_ground_truth(truth), results[kind], kind, backend=b) for b in BACKENDS)
+    np.testing.assert_allclose(fast.precision, slow.precision, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(fast.recall, slow.recall, rtol=0, atol=1e-12)
+
+
+# ---- a set small enough to work by hand
+
+
+def _rle(rows: list[str]) -> dict:
+    rle = mask_util.encode(np.asfortranarray([[c == "#" for c in row] for row in rows], dtype=np.uint8))
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
+
+
+LEFT, RIGHT, TOP = _rle(["##..", "##.."]), _rle(["..##", "..##"]), _rle(["####", "...."])
+
+
+def _truth():
+    """Class 30: an object in each of images 1 and 2. Class 7: one in image 1, a crowd in image 2. Class 11: none."""
+    annotations = [
+        {"id": 1, "image_id": 1, "category_id": 30, "segmentation": LEFT},
+        {"id": 2, "image_id": 2, "category_id": 30, "segmentation": LEFT},
+        {"id": 3, "image_id": 1, "category_id": 7, "segmentation": RIGHT},
+        {"id": 4, "image_id": 2, "category_id": 7, "segmentation": RIGHT, "iscrowd": 1},
+    ]
+    return {
+        "images": [{"id": i, "height": 2, "width": 4, "file_name": f"{i}.jpg"} for i in (1, 2, 3)],
+        "categories": [{"id": i, "name": n} for i, n in ((30, "wolf"), (7, "Bär"), (11, "elk"))],
+        "annotations": annotations,
+    }
+
+
+def _detection(image_id, category_id, score, segmentation):
+    return {"image_id": image_id, "category_id": category_id, "score": score, "segmentation": segmentation}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["segm", "bbox"])
+def test_average_precision_worked_by_hand(kind, backend):
+    # Class 30 by score: right, wrong (image 3 shows nothing), right. So precision is 1 up to recall 0.5, which
+    # are 51 of COCO's 101 points, and 2/3 at the other 50.
+    detections = [
+        _detection(1, 30, 0.9, LEFT),
+        _detection(3, 30, 0.8, LEFT),
+        _detection(2, 30, 0.7, LEFT),
+        _detection(2, 7, 0.9, RIGHT),  # on the crowd: neither right nor wrong
+        _detection(1, 7, 0.5, RIGHT),
+        _detection(1, 11, 0.9, TOP),  # a class without ground truth counts nowhere
+    ]
+    figures = evaluate_detections(load_ground_truth(_truth()), detections, kind, backend=backend)
+    assert figures.ap(0.5, categories=[30]) == pytest.approx((51 + 50 * 2 / 3) / 101)
+    assert figures.ap(0.5, categories=[7]) == pytest.approx(1)
+    assert math.isnan(figures.ap(0.5, categories=[11]))
+    assert figures.ar(0.5) == pytest.approx(1)
+    assert math.isnan(figures.ap(area="large"))
+    parts = split_figures(figures, seen=[30, 11], unseen=[7])
+    seen = 100 * (51 + 50 * 2 / 3) / 101
+    assert parts["AP50_seen"] == pytest.approx(seen) and parts["AP50_unseen"] == pytest.approx(100)
+    assert parts["AP50_hm"] == pytest.approx(2 * seen * 100 / (seen + 100))
+    assert parts["AR50_hm"] == pytest.approx(100)
+
+
+def test_thresholds_of_zero_shot_segmentation():
+    # A mask of 4 pixels against one of 4 with 2 in common has IoU 1/3; 3 of 5 has 0.6, 3 of 6 has 0.5.
+    half = _rle(["##..", "#.#."])  # 3 in common with LEFT, union 5: IoU 0.6
+    figures = evaluate_detections(
+        load_ground_truth(_truth()), [_detection(1, 30, 0.9, half), _detection(2, 30, 0.9, TOP)], "segm"
+    )
+    values = zsi_figures(figures)
+    assert list(values) == ["AP@40", "AP@50", "AP@60", "R100@40", "R100@50", "R100@60"]
+    # Class 7 has an object and no prediction: 0. Class 30: one of two found.
+    assert [values[f"R100@{t}"] for t in (40, 50, 60)] == pytest.approx([25, 25, 25])
+
+
+def test_a_proposal_ignores_classes():
+    detections = [_detection(1, 7, 0.9, LEFT), _detection(2, 7, 0.9, LEFT), _detection(1, 30, 0.8, RIGHT)]
+    figures = evaluate_detections(load_ground_truth(_truth()), detections, "segm", class_agnostic=True)
+    assert figures.category_ids == (-1,) and figures.ar(0.5) == pytest.approx(1)
+
+
+def test_own_annotations_may_lack_fields():
+    truth = _truth()
+    polygon = {"id": 9, "image_id": 3, "category_id": 11, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]}
+    truth["annotations"].append(polygon)
+    before = copy.deepcopy(truth)
+    annotation = load_ground_truth(truth).anns[9]
+    assert annotation["area"] == 4 and annotation["bbox"] == [0, 0, 2, 2] and annotation["iscrowd"] == 0
+    assert truth == before  # the caller's content is left alone
+
+
+def test_mistakes_are_named(tmp_path):
+    truth = load_ground_truth(_truth())
+    with pytest.raises(UserError, match="image 44"):
+        evaluate_detections(truth, [_detection(44, 30, 0.9, LEFT)], "segm")
+    with pytest.raises(UserError, match="segmentation"):
+        evaluate_detections(truth, [{"image_id": 1, "category_id": 30, "score": 1.0, "bbox": [0, 0, 1, 1]}], "segm")
+    with pytest.raises(UserError, match="keypoints"):
+        evaluate_detections(truth, [], "keypoints")
+    with pytest.raises(UserError, match="does not exist"):
+        load_ground_truth(tmp_path / "missing.json")
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(UserError, match="broken.json"):
+        load_ground_truth(tmp_path / "broken.json")
+    with pytest.raises(UserError, match="images, categories and annotations"):
+        load_ground_truth({"images": []})
+
+
+# ---- the function behind the command-line tools
+
+
+def test_the_split_is_given_by_number_or_by_name(caplog):
+    detections = [_detection(1, 30, 0.9, LEFT), _detection(2, 30, 0.9, LEFT), _detection(1, 7, 0.9, LEFT)]
+    by_number = coco_eval_revise(detections, ["segm", "bbox"], _truth(), gzsd=True, num_seen_classes=1)
+    by_name = coco_eval_revise(detections, ["segm", "bbox"], _truth(), gzsd=True, unseen=["Bär", "elk"])
+    assert by_number == by_name and len(by_number) == 2
+    assert by_number[0] == pytest.approx((100, 0, 100, 0, 0, 0))
+    assert coco_eval_revise(detections, ["segm"], _truth()) == []
+
+
+def test_per_class_tables_carry_the_right_names(caplog):
+    detections = [_detection(1, 7, 0.9, RIGHT)]  # the first by id, the second of the list
+    with caplog.at_level(logging.INFO):
+        coco_eval_revise(detections, ["segm"], _truth(), classwise=True, gzsd=True, unseen=["Bär"])
+    table = next(r.message for r in caplog.records if "per class" in r.message)
+    assert re.search(r"\|\s*Bär\*\s*\|\s*100\.000\s*\|\s*100\.000\s*\|", table)
+    assert re.search(r"\|\s*wolf\s*\|\s*0\.000\s*\|\s*0\.000\s*\|", table)
+
+
+def test_proposal_types(caplog):
+    detections = [_detection(1, 7, 0.9, LEFT), _detection(1, 7, 0.8, RIGHT), _detection(2, 30, 0.7, LEFT)]
+    with caplog.at_level(logging.INFO):
+        assert coco_eval_revise(detections, ["proposal_fast"], _truth(), max_dets=(1, 2)) is None
+    lines = [r.message for r in caplog.records if r.message.startswith("AR@")]
+    assert lines == ["AR@1 = 0.6667", "AR@2 = 1.0000"]
+
+
+def test_split_mistakes_are_named():
+    for arguments, message in (
+        ({}, "names of the unseen"),
+        ({"num_seen_classes": 3}, "1..2"),
+        ({"unseen": ["Baer"]}, "Baer"),
+    ):
+        with pytest.raises(UserError, match=message):
+            coco_eval_revise([], ["segm"], _truth(), gzsd=True, **arguments)
+    with pytest.raises(UserError, match="keypoint"):
+        coco_eval_revise([], ["keypoint"], _truth())
+
+
+def test_pycocotools_serves_where_faster_coco_eval_is_missing(monkeypatch):
+    monkeypatch.setattr(coco_metrics.importlib.util, "find_spec", lambda name: None)
+    assert available_backends() == ["pycocotools"]
+    with pytest.raises(UserError, match="faster_coco_eval"):
+        evaluate_detections(load_ground_truth(_truth()), [], "segm", backend="faster_coco_eval")

@@ -1,0 +1,69 @@
+"""tools/analyze_model.py; wrong here means that papers would report a wrong cost."""
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from torch import nn
+from torch.nn import functional as F
+
+from PADing.config import load_config
+from PADing.engine.main import run_command
+
+
+@pytest.fixture(scope="module")
+def analyze(tool):
+    return tool("tools/analyze_model.py")
+
+
+class Tiny(nn.Module):
+    """A convolution and an attention whose costs can be worked out by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+
+    def forward(self, batched_inputs):
+        images = torch.stack([x["image"].float() for x in batched_inputs])
+        tokens = self.conv(images).flatten(2).transpose(1, 2)[:, None]  # (1, 1, H W, 8)
+        return [{"sem_seg": y} for y in F.scaled_dot_product_attention(tokens[:, :, :5], tokens, tokens[..., :6])]
+
+
+def test_flops_by_hand(analyze):
+    inputs = analyze.inputs_of(None, 1, size=(10, 12))
+    text = analyze.count_flops(Tiny().eval(), inputs)
+    conv = 10 * 12 * 8 * 3 * 9
+    attention = 5 * 120 * (8 + 6)
+    assert f"conv {conv / 1e9:.4g}" in text
+    assert f"scaled_dot_product_attention {attention / 1e9:.4g}" in text
+    assert "a picture of 10 x 12" in text
+
+
+def test_mean_over_pictures(analyze):
+    """Two pictures of 100 and 300 pixels: the mean is that of 200, the deviation that of 100."""
+    per_pixel = 8 * 3 * 9
+
+    class Conv(Tiny):
+        def forward(self, batched_inputs):
+            return [{"sem_seg": self.conv(x["image"].float()[None])} for x in batched_inputs]
+
+    inputs = [[{"image": torch.zeros(3, 10, width)}] for width in (10, 30)]
+    text = analyze.count_flops(Conv().eval(), inputs)
+    assert f"{200 * per_pixel / 1e9:.3f} +/- {100 * per_pixel / 1e9:.3f} (2 pictures)" in text
+    text = analyze.count_activations(Conv().eval(), inputs)
+    assert f"conv {200 * 8 / 1e6:.4g}" in text and "(2 pictures)" in text
+
+
+@pytest.mark.parametrize("architecture", ["MaskFormer", "PADing", "D2Zero"])
+def test_command(analyze, drawn, model_options, capsys, architecture):
+    """Every model can be counted, on pictures of its test set, on the CPU and without weights."""
+    (_, file), opts = model_options(architecture)
+    args = ["--tasks", "flop", "activation", "parameter", "structure", "--config-file", file, "--num-inputs", "1"]
+    assert run_command(analyze.main, analyze.make_parser().parse_args([*args, *opts[:-2]])) == 0
+    text = capsys.readouterr().out
+    model = build_model(load_config(file, opts))
+    parameters = sum(p.numel() for p in model.parameters())
+    assert f"{parameters / 1e6:.1f}M" in text
+    assert f"{architecture}(" in text  # the structure
+    assert "a picture of 64 x 64" in text and "Total, in million activations" in text
+    operators = text.split("Mean by operator, in G multiply-adds: ")[1].splitlines()[0]
+    assert {"conv", "linear", "scaled_dot_product_attention", "grid_sampler"} <= set(operators.replace(",", "").split())

@@ -1,0 +1,143 @@
+"""demo/demo.py on small untrained models; wrong here means that users see wrong names, or nothing at all."""
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+
+from PADing.config import load_config
+from PADing.data.dataset_mappers import build_mapper
+from PADing.engine.main import run_command
+from PADing.visualization.files import read_rgb
+from PADing.visualization.predictor import Predictor
+
+TASKS = {"panoptic": (), "instances": ("PANOPTIC_ON",), "semantic": ("PANOPTIC_ON", "INSTANCE_ON")}
+
+
+@pytest.fixture(scope="module")
+def demo(tool):
+    module = tool("demo/demo.py")
+    return lambda *args: run_command(module.main, module.make_parser().parse_args([str(arg) for arg in args]))
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("architecture", ["MaskFormer", "PADing", "D2Zero"])
+def test_every_architecture_and_task_is_drawn(demo, drawn, model_options, tmp_path, capsys, architecture, task):
+    """The one class that the weights prefer, an unseen one, is named as unseen, and something is drawn."""
+    if architecture == "D2Zero" and task != "instances":
+        pytest.skip("D2Zero segments instances only")
+    config, opts = model_options(architecture)
+    off = [] if architecture == "D2Zero" else [f"MODEL.MASK_FORMER.TEST.{key}" for key in TASKS[task]]
+    opts = opts + [item for key in off for item in (key, "False")]
+    picture, output = drawn.pictures[0], tmp_path / "out" / "a.png"
+    threshold = [] if task == "panoptic" else ["--confidence-threshold", "0.01"]
+    args = [*config, "--input", picture, "--output", output, "--num-gpus", "0", *threshold, "--opts", *opts]
+    assert demo(*args) == 0
+    said = capsys.readouterr().out
+    if architecture != "D2Zero":
+        assert f"{drawn.unseen[0]} (unseen)" in said
+    before, after = read_rgb(picture), read_rgb(output)
+    assert after.shape == (6 * 64, 6 * 64, 3)  # small pictures are enlarged so that names can be read
+    enlarged = cv2.resize(before, (384, 384), interpolation=cv2.INTER_LINEAR)
+    assert (np.abs(enlarged.astype(int) - after).max(axis=2) > 20).mean() > 0.02
+
+
+@pytest.mark.parametrize("channels", ["RGB", "BGR"])
+def test_the_demo_answers_as_the_evaluation(drawn, model_options, channels):
+    """Otherwise the pictures would not show what the figures measure."""
+    (_, file), opts = model_options("MaskFormer")
+    cfg = load_config(file, [*opts, "INPUT.FORMAT", channels])
+    predictor = Predictor(cfg)
+    record = DatasetCatalog.get(cfg.DATASETS.TEST[0])[0]
+    with torch.no_grad():
+        want = predictor.model([build_mapper(cfg, is_train=False)(record)])[0]
+    got = predictor(read_rgb(record["file_name"]))
+    assert torch.equal(got["sem_seg"], want["sem_seg"])
+    assert torch.equal(got["panoptic_seg"][0], want["panoptic_seg"][0])
+
+
+def test_unreadable_pictures_are_named_and_the_others_drawn(demo, drawn, model_options, tmp_path, capsys):
+    config, opts = model_options("MaskFormer")
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(drawn.pictures[0].read_bytes()[:300])
+    inputs = [broken, tmp_path / "missing.jpg", str(drawn.pictures[0].parent / "*.jpg")]
+    assert demo(*config, "--input", *inputs, "--output", tmp_path / "out", "--num-gpus", "0", "--opts", *opts) == 2
+    error = capsys.readouterr().err
+    assert f"Picture {broken} cannot be read" in error and "missing.jpg does not exist" in error
+    assert "2 of 4 pictures" in error
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [p.name for p in drawn.pictures]
+
+
+def test_video(demo, drawn, model_options, tmp_path):
+    """Every frame is drawn, in order, in the size of the video."""
+    config, opts = model_options("MaskFormer")
+    source, target = tmp_path / "in.avi", tmp_path / "out.avi"
+    writer = cv2.VideoWriter(str(source), cv2.VideoWriter_fourcc(*"MJPG"), 5.0, (80, 64))
+    for brightness in (40, 120, 200):
+        writer.write(np.full((64, 80, 3), brightness, dtype=np.uint8))
+    writer.release()
+    assert demo(*config, "--video-input", source, "--output", target, "--num-gpus", "0", "--opts", *opts) == 0
+    video = cv2.VideoCapture(str(target))
+    frames = []
+    while (read := video.read())[0]:
+        frames.append(read[1])
+    assert video.get(cv2.CAP_PROP_FPS) == 5.0 and [f.shape for f in frames] == [(64, 80, 3)] * 3
+    assert frames[0].mean() < frames[1].mean() < frames[2].mean()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.avi", "out.avi"]
+
+
+def _without(opts, key):
+    index = opts.index(key)
+    return opts[:index] + opts[index + 2 :]
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ("no weights", "MODEL.WEIGHTS is empty"),
+        ("lost weights", "do not exist"),
+        ("backbone only", "holds no segmenter"),
+        ("no display", "--output"),
+        ("no match", "No picture matches"),
+        ("over the input", "would replace the picture"),
+        ("no video", "does not exist"),
+        ("text as video", "cannot be opened"),
+        ("webcam into a file", "--webcam shows a window"),
+    ],
+)
+def test_mistakes_are_answered(demo, drawn, model_options, tmp_path, capfd, monkeypatch, change, said):
+    """One message that says what to do, and status 2, instead of a traceback or a crash of the window system."""
+    config, opts = model_options("MaskFormer")
+    what, output = ["--input", drawn.pictures[0]], ["--output", tmp_path / "out"]
+    if change == "no weights":
+        opts = _without(opts, "MODEL.WEIGHTS")
+    elif change == "lost weights":
+        opts = [*_without(opts, "MODEL.WEIGHTS"), "MODEL.WEIGHTS", str(tmp_path / "lost.pth")]
+    elif change == "backbone only":
+        state = torch.load(opts[-1], weights_only=True)["model"]
+        state = {key: value for key, value in state.items() if key.startswith("backbone.")}
+        torch.save({"model": state}, tmp_path / "backbone.pth")
+        opts = [*_without(opts, "MODEL.WEIGHTS"), "MODEL.WEIGHTS", str(tmp_path / "backbone.pth")]
+    elif change == "no display":
+        monkeypatch.delenv("DISPLAY", raising=False)
+        monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+        output = []
+    elif change == "no match":
+        what = ["--input", tmp_path / "*.jpg"]
+    elif change == "over the input":
+        mine = tmp_path / "mine.jpg"
+        shutil.copy(drawn.pictures[0], mine)
+        what, output = ["--input", mine], ["--output", tmp_path]
+    elif change == "no video":
+        what = ["--video-input", tmp_path / "none.mp4"]
+    elif change == "text as video":
+        (tmp_path / "text.mp4").write_text("not a video")
+        what = ["--video-input", tmp_path / "text.mp4"]
+    elif change == "webcam into a file":
+        what = ["--webcam"]
+    assert demo(*config, *what, *output, "--num-gpus", "0", "--opts", *opts) == 2
+    error = capfd.readouterr().err
+    assert said in error and error.count("error: ") == 1

@@ -1,0 +1,83 @@
+"""The conversion tool as a command: its flags, its answers, its files."""
+
+import importlib.util
+from collections import OrderedDict
+
+import pytest
+import torch
+
+from PADing.data.splits import load_split, shipped_split_files
+
+HEAD = "sem_seg_head.predictor.class_embed"
+
+
+@pytest.fixture
+def tool():
+    from pathlib import Path
+
+    path = Path(__file__).resolve().parents[2] / "tools" / "preprocess_pretrained_weight.py"
+    spec = importlib.util.spec_from_file_location("preprocess_tool", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def stage_1(path, classes):
+    model = OrderedDict({f"{HEAD}.weight": torch.randn(classes + 1, 4), f"{HEAD}.bias": torch.randn(classes + 1)})
+    torch.save({"model": model, "trainer": {"iteration": 1}, "iteration": 1}, path)
+    return path
+
+
+def sizes(kind):
+    """(training classes, all classes) of every shipped split with data of a kind."""
+    for split in map(load_split, shipped_split_files()):
+        for data_set in split.data_sets:
+            if (data_set.kind, data_set.role) == (kind, "train"):
+                yield split.name, len(split.classes(data_set)), len(split.vocabulary(kind, data_set.class_order))
+
+
+@pytest.mark.parametrize("task", ["panoptic", "instance", "semantic"])
+def test_every_shipped_split_is_recognised_by_its_class_count(tool, task, tmp_path, monkeypatch):
+    """Nobody should have to know class counts by heart; the file has them."""
+    monkeypatch.chdir(tmp_path)
+    cases = list(sizes(task))
+    assert cases
+    for _, seen, total in cases:
+        stage_1(tmp_path / "in.pth", seen)
+        assert tool.cli(["--task_name", task, "--input_file", "in.pth"]) == 0
+        model = torch.load(tmp_path / f"pretrained_weight_{task}.pth", weights_only=True)["model"]
+        assert len(model["new_fc.weight"]) == total + 1
+
+
+def test_split_by_file_and_by_name(tool, tmp_path):
+    name, seen, total = next(case for case in sizes("instance"))
+    path = next(p for p in shipped_split_files() if load_split(p).name == name)
+    stage_1(tmp_path / "in.pth", seen)
+    base = ["--task_name", "instance", "--input_file", str(tmp_path / "in.pth")]
+    for split in (path, load_split(path).name):
+        output = tmp_path / "deeper" / "out.pth"
+        assert tool.cli([*base, "--split", split, "--output_file", str(output)]) == 0
+        assert len(torch.load(output, weights_only=True)["model"]["new_fc.bias"]) == total + 1
+
+
+def test_converting_twice_is_refused(tool, tmp_path, capsys):
+    """A grown head has as many rows as another split's before growing; growing it again would be silent nonsense."""
+    _, seen, _ = next(sizes("instance"))
+    stage_1(tmp_path / "in.pth", seen)
+    once, twice = tmp_path / "once.pth", tmp_path / "twice.pth"
+    base = ["--task_name", "instance", "--input_file"]
+    assert tool.cli([*base, str(tmp_path / "in.pth"), "--output_file", str(once)]) == 0
+    assert tool.cli([*base, str(once), "--output_file", str(twice)]) == 2
+    assert "converted" in capsys.readouterr().err
+    assert not twice.exists()
+
+
+def test_wrong_split_and_unknown_split_are_named(tool, tmp_path, capsys):
+    stage_1(tmp_path / "in.pth", 3)
+    base = ["--task_name", "instance", "--input_file", str(tmp_path / "in.pth")]
+    assert tool.cli([*base, "--split", "48_17"]) == 2
+    assert "trained on 3 classes" in capsys.readouterr().err
+    assert tool.cli([*base, "--split", "1_2"]) == 2
+    assert "'1_2' is neither a split file" in capsys.readouterr().err
+    assert tool.cli(["--input_file", str(tmp_path / "absent.pth")]) == 2
+    assert "absent.pth does not exist" in capsys.readouterr().err

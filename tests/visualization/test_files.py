@@ -1,0 +1,69 @@
+"""Finding, reading and writing pictures; wrong here means that a drawing replaces somebody's photograph."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from PADing.errors import UserError
+from PADing.visualization.files import find_pictures, output_paths, read_rgb, write_overview, write_rgb
+
+
+@pytest.fixture
+def album(tmp_path):
+    for name in ("a/1.jpg", "a/2.PNG", "b/1.jpg", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    return tmp_path
+
+
+def test_files_patterns_and_folders(album):
+    inputs = [str(album / "b" / "1.jpg"), str(album / "a"), str(album / "*" / "1.jpg"), str(album / "none.jpg")]
+    found = find_pictures(inputs)
+    assert [str(p.relative_to(album)) for p in found] == ["b/1.jpg", "a/1.jpg", "a/2.PNG", "none.jpg"]
+    with pytest.raises(UserError, match="No picture matches"):
+        find_pictures([str(album / "*.gif")])
+
+
+def test_a_name_with_brackets_is_a_file(album):
+    (album / "x[1].jpg").write_bytes(b"")
+    assert [p.name for p in find_pictures([str(album / "x[1].jpg")])] == ["x[1].jpg"]
+
+
+def test_where_drawings_go(album):
+    one, two, other = album / "a" / "1.jpg", album / "a" / "2.PNG", album / "b" / "1.jpg"
+    out = album / "out"
+    assert output_paths([one], out / "x.png") == [out / "x.png"]
+    assert output_paths([one, two], out) == [out / "1.jpg", out / "2.PNG"]
+    assert output_paths([one, other], out) == [out / "a" / "1.jpg", out / "b" / "1.jpg"]
+    assert output_paths([album / "scan.psd"], out) == [out / "scan.psd.png"]
+    with pytest.raises(UserError, match="is a file"):
+        output_paths([one, two], out / "x.png")
+    for output in (one, album / "a"):
+        with pytest.raises(UserError, match="would replace"):
+            output_paths([one], output)
+
+
+def test_pictures_are_turned_as_cameras_ask(tmp_path):
+    picture = Image.new("RGB", (4, 2), (200, 10, 10))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    read = read_rgb(tmp_path / "turned.jpg")
+    assert read.shape == (4, 2, 3) and (np.abs(read.astype(int) - (200, 10, 10)) < 12).all()
+
+
+def test_writing_is_all_or_nothing(tmp_path):
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    write_rgb(tmp_path / "deep" / "x.png", image)
+    assert np.array_equal(read_rgb(tmp_path / "deep" / "x.png"), image)
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["x.png"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write"):
+        write_rgb(tmp_path / "file" / "x.png", image)
+
+
+def test_overview_stacks_rows_of_several_widths(tmp_path):
+    rows = [np.zeros((2, 3, 3), dtype=np.uint8), np.full((1, 5, 3), 9, dtype=np.uint8)]
+    write_overview(tmp_path / "o.png", rows)
+    read = read_rgb(tmp_path / "o.png")[..., 0].tolist()
+    assert read == [[0, 0, 0, 255, 255], [0, 0, 0, 255, 255], [9, 9, 9, 9, 9]]

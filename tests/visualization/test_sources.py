@@ -1,0 +1,101 @@
+"""Segmentations from outputs, records and result files, by hand; wrong here means that the wrong thing is drawn."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+from PIL import Image
+
+from PADing.visualization.sources import classes_in_record, confident, from_detections, from_output, from_record
+
+
+def _instances():
+    """On 2 x 4 pixels: class 5 (0.9) on the left half, 6 (0.6) on the upper row, 7 (0.2) on the lower, 8 nowhere."""
+    masks = torch.zeros(4, 2, 4)
+    masks[0, :, :2] = masks[1, 0] = masks[2, 1] = 1
+    result = Instances((2, 4))
+    result.pred_masks, result.pred_boxes = masks, Boxes(torch.zeros(4, 4))
+    result.scores, result.pred_classes = torch.tensor([0.9, 0.6, 0.2, 0.95]), torch.tensor([5, 6, 7, 8])
+    return result
+
+
+def test_better_instances_lie_on_top_and_uncertain_ones_are_left_out():
+    seg = from_output({"instances": _instances()})
+    classes = np.vectorize(lambda i: seg.classes.get(i, -1))(seg.ids)
+    assert classes.tolist() == [[5, 5, 6, 6], [5, 5, -1, -1]]
+
+
+def test_confident_instances_have_tight_boxes():
+    shown = confident(_instances(), 0.2)
+    assert shown.pred_classes.tolist() == [7, 6, 5]
+    assert shown.pred_boxes.tensor.tolist() == [[0, 1, 4, 2], [0, 0, 4, 1], [0, 0, 2, 2]]
+    assert shown.pred_masks.dtype == torch.bool
+
+
+def test_nothing_confident_gives_an_empty_segmentation():
+    seg = from_output({"instances": _instances()}, score_threshold=0.99)
+    assert seg.classes == {} and seg.ids.shape == (2, 4) and not seg.ids.any()
+
+
+def test_panoptic_comes_before_instances_before_semantic():
+    ids = torch.tensor([[1, 2]], dtype=torch.int32)
+    scores = torch.tensor([[[0.1, 0.9]], [[0.8, 0.2]]])
+    output = {"sem_seg": scores}
+    seg = from_output(output)
+    assert np.vectorize(seg.classes.get)(seg.ids).tolist() == [[1, 0]]
+    output["instances"] = _instances()
+    assert set(from_output(output).classes.values()) == {5, 6}
+    output["panoptic_seg"] = (ids, [{"id": 1, "category_id": 4}, {"id": 2, "category_id": 3}])
+    assert from_output(output).classes == {1: 4, 2: 3}
+
+
+@pytest.fixture
+def records(tmp_path):
+    """The same scene three times: class 0 everywhere on 4 x 6, class 2 on columns 1 and 2 of rows 1 and 2."""
+    mask = np.zeros((4, 6), dtype=bool)
+    mask[1:3, 1:3] = True
+    ids = np.where(mask, 70_000, 3)
+    rgb = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "pan.png")
+    labels = np.where(mask, 2, 0).astype(np.uint8)
+    labels[0, 0] = 255
+    Image.fromarray(labels).save(tmp_path / "sem.png")
+    segments = [{"id": 3, "category_id": 0}, {"id": 70_000, "category_id": 2}]
+    runs = [5, 2, 2, 2, 13]  # column by column: 5 pixels out, 2 in, ...
+    objects = [
+        {"category_id": 2, "segmentation": {"size": [4, 6], "counts": runs}},
+        {"category_id": 0, "segmentation": [[0, 0, 6, 0, 6, 4, 0, 4]]},
+        {"category_id": 1, "bbox": [0, 0, 1, 1]},
+    ]
+    return {
+        "panoptic": {"pan_seg_file_name": str(tmp_path / "pan.png"), "segments_info": segments},
+        "instance": {"annotations": objects, "height": 4, "width": 6},
+        "semantic": {"sem_seg_file_name": str(tmp_path / "sem.png")},
+    }
+
+
+@pytest.mark.parametrize("kind", ["panoptic", "instance", "semantic"])
+def test_annotation(records, kind):
+    """Small objects lie over large ones, whatever their order; ignored pixels belong to nothing."""
+    seg = from_record(records[kind])
+    classes = np.vectorize(lambda i: seg.classes.get(i, -1))(seg.ids)
+    want = np.zeros((4, 6), dtype=int)
+    want[1:3, 1:3] = 2
+    if kind == "semantic":
+        want[0, 0] = -1
+    assert classes.tolist() == want.tolist()
+    assert classes_in_record(records[kind]) == ({0, 1, 2} if kind == "instance" else {0, 2})
+
+
+def test_detections_of_a_result_file():
+    """Ids of the data set become contiguous; low scores and categories of other sets are left out."""
+    left, upper = [[0, 0, 2, 0, 2, 2, 0, 2]], [[0, 0, 4, 0, 4, 1, 0, 1]]
+    detections = [
+        {"category_id": 30, "score": 0.9, "segmentation": left},
+        {"category_id": 20, "score": 0.7, "segmentation": upper},
+        {"category_id": 20, "score": 0.4, "segmentation": [[0, 0, 4, 0, 4, 2, 0, 2]]},
+        {"category_id": 99, "score": 1.0, "segmentation": upper},
+    ]
+    seg = from_detections(detections, {20: 0, 30: 1}, (2, 4))
+    classes = np.vectorize(lambda i: seg.classes.get(i, -1))(seg.ids)
+    assert classes.tolist() == [[1, 1, 0, 0], [1, 1, -1, -1]]
