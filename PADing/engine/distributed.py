@@ -35,6 +35,7 @@ def torchrun_process_group(cpu: bool) -> Iterator[None]:
         comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", world_size)))
         comm.synchronize()
         yield
+        comm.synchronize()  # leave together: others may still be talking to this process
     finally:
         torch.distributed.destroy_process_group()
 

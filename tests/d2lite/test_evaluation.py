@@ -106,7 +106,6 @@ def test_two_evaluators_may_not_give_the_same_task():
 
 
 def test_results_are_printed_for_pasting(caplog):
-    logging.getLogger("detectron2").propagate = True
     with caplog.at_level(logging.INFO):
         print_csv_format({"segm": {"AP": 12.34567, "AP-cat": 1.0, "AP50": float("nan")}, "speed": 3})
     assert [r.message for r in caplog.records] == [

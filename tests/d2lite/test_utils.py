@@ -136,21 +136,14 @@ def test_metrics_json_has_one_sorted_object_per_iteration(tmp_path):
 
 
 def test_the_printed_line_tells_progress_losses_and_rate(caplog):
-    logger = logging.getLogger("detectron2.utils.events")
-    root = logging.getLogger("detectron2")
-    root.addHandler(caplog.handler)
-    root.setLevel(logging.INFO)
-    try:
-        with EventStorage() as storage:
-            printer = CommonMetricPrinter(max_iter=100)
-            for i in range(20):
-                storage.iter = i
-                storage.put_scalars(total_loss=2.0, time=0.5, data_time=0.25)
-                storage.put_scalar("lr", 1e-4, smoothing_hint=False)
-            printer.write()
-    finally:
-        root.removeHandler(caplog.handler)
-    (line,) = [r.getMessage() for r in caplog.records if r.name == logger.name]
+    with caplog.at_level(logging.INFO, "detectron2"), EventStorage() as storage:
+        printer = CommonMetricPrinter(max_iter=100)
+        for i in range(20):
+            storage.iter = i
+            storage.put_scalars(total_loss=2.0, time=0.5, data_time=0.25)
+            storage.put_scalar("lr", 1e-4, smoothing_hint=False)
+        printer.write()
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "detectron2.utils.events"]
     assert re.match(
         r" eta: 0:00:40  iter: 19  total_loss: 2\s+time: 0.5  last_time: 0.5  data_time: 0.25  last_data_time: 0.25"
         r"\s+lr: 0.0001",

@@ -86,6 +86,7 @@ def work(rank: int, processes: int, folder: str) -> None:
     else:
         assert not results
     if processes > 1:
+        dist.barrier()
         dist.destroy_process_group()
 
 

@@ -101,3 +101,7 @@ def _distributed_worker(
         torch.cuda.set_device(local_rank)
     comm.synchronize()  # a late start of one process must not look like a failure in the first collective call
     main_func(*args)
+    # Leave together: a process that ends while others still talk to it, or with the communication's threads running,
+    # may be aborted by the C++ runtime after all its work is done.
+    comm.synchronize()
+    dist.destroy_process_group()
