@@ -35,9 +35,11 @@ COLOURS = ("brown", "teal")
 
 # Compositional: every part of an unseen class occurs in at least two seen classes.
 # Hard: stars are seen with one surface only, so "star" must be told apart from "plain" without any other example.
+# Tuning: like compositional with other unseen classes, for choosing settings without a look at those of the reports.
 UNSEEN = {
     "compositional": ("striped disc", "dotted bar", "checkered triangle", "plain star", "teal waves", "brown sand"),
     "hard": ("striped star", "dotted star", "checkered star", "plain disc", "teal waves", "brown sand"),
+    "tuning": ("checkered disc", "plain bar", "striped triangle", "dotted star", "brown waves", "teal sand"),
 }
 
 # Two colours per surface and ground (RGB), jittered per object.
@@ -330,7 +332,7 @@ def make_mini_coco(
 
     Args:
         train, val: number of images. size: side in pixels. seed: of everything that is drawn.
-        split: "compositional" or "hard", see ``UNSEEN``.
+        split: "compositional", "hard" or "tuning", see ``UNSEEN``.
         dim, noise: of the class vectors, see :func:`class_vectors`.
 
     Raises:

@@ -12,7 +12,6 @@ again, and an interrupted training goes on where its last checkpoint was: just r
 import argparse
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -22,6 +21,8 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+
+from PADing.engine.progress import read_progress
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -118,9 +119,12 @@ def run_steps(plan: list[Step], log: Path, report_every: float = 10.0) -> None:
                 sink.write(line)
                 tail.append(line)
                 now = time.monotonic()
-                if (progress := _progress(line)) and now - reported > report_every:
+                progress = read_progress(line)
+                if progress and progress.phase == "training" and now - reported > report_every:
                     reported = now
-                    text, left = progress
+                    left = progress.seconds_left
+                    losses = (f"{name} {value}" for name, value in progress.losses.items())
+                    text = "  ".join([f"iteration {progress.done}", *losses])
                     everything = left + (now - started + left) * later
                     left_for = f"{timedelta(seconds=left)} left, {everything / 60:.0f} min for all"
                     print(f"      {text}  {left_for}", flush=True)
@@ -128,17 +132,6 @@ def run_steps(plan: list[Step], log: Path, report_every: float = 10.0) -> None:
             print("".join(tail), file=sys.stderr)
             raise SystemExit(f"This step failed (exit status {child.returncode}). The whole output is in {log}.")
         print(f"      {time.monotonic() - started:.0f} s", flush=True)
-
-
-def _progress(line: str) -> tuple[str, int] | None:
-    """(what to show, seconds left) from a line that the trainer prints every 20 iterations."""
-    eta = re.search(r"eta: (?:(\d+) days?, )?(\d+):(\d+):(\d+)\s+iter: (\d+)", line)
-    if eta is None:
-        return None
-    days, hours, minutes, seconds, iteration = (int(group or 0) for group in eta.groups())
-    losses = re.findall(r"(\w*total_loss): (\S+)", line)
-    text = "  ".join([f"iteration {iteration}", *(f"{name} {value}" for name, value in losses)])
-    return text, ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def table(models: dict[str, dict]) -> str:

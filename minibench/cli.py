@@ -1,0 +1,164 @@
+"""The command line of ``tools/minibench.py``."""
+
+import argparse
+import importlib.util
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from minibench.display import Display, duration
+from minibench.methods import discover
+from minibench.plan import Plan
+from minibench.results import write_results
+from minibench.scheduler import Failure, Lock, cores, run_steps
+from minibench.settings import BUDGETS, generator, make_settings
+from PADing.engine.main import run_command
+from PADing.errors import UserError
+
+DESCRIPTION = """The mini benchmark: every method on the mini data set, from one shared pretraining per seed.
+
+    python tools/minibench.py run                              # all methods, three seeds; about an hour on two cores
+    python tools/minibench.py run --budget quick               # one seed, a quarter of an hour
+    python tools/minibench.py run --methods pading,gmmn --seed-list 4
+    python tools/minibench.py run --plugins examples           # with the methods of docs/add_a_method.md
+    python tools/minibench.py list
+    python tools/minibench.py report --out output/minibench
+
+Finished work is never repeated, and what was interrupted goes on from its last checkpoint: run the same line again. To
+have a run repeated, delete its folder below <out>/runs.
+"""
+
+
+def cli(argv: Sequence[str] | None = None) -> int:
+    """Parse arguments and do what they say; returns the exit status: 0, 1 for failed steps, 2 for a mistake."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(format="%(message)s")
+    return run_command(args.function, args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="run|list|report")
+    plugins = {"action": "append", "default": [], "type": Path, "metavar": "PATH"}
+    out = {"type": Path, "default": Path("output/minibench"), "help": "folder of all results (%(default)s)"}
+
+    run = commands.add_parser("run", help="train and evaluate what is not finished, then write the report")
+    run.set_defaults(function=run_all)
+    run.add_argument("--methods", type=_names, metavar="A,B,...", help="what to compare (all)")
+    run.add_argument("--plugins", **plugins, help="a folder with a minibench.yaml, or of such folders; may be repeated")
+    seeds = run.add_mutually_exclusive_group()
+    seeds.add_argument("--seeds", type=int, metavar="N", help="seeds 1..N (full: 3, quick: 1; tuning split: seed 0)")
+    seeds.add_argument("--seed-list", type=_numbers, metavar="1,2,...", help="these seeds instead")
+    run.add_argument("--budget", choices=BUDGETS, default="full", help="length of the trainings (%(default)s)")
+    splits = sorted(generator().UNSEEN)
+    run.add_argument("--split", choices=splits, default="compositional", help="which classes are unseen (%(default)s)")
+    run.add_argument("--out", **out)
+    run.add_argument("--jobs", type=int, default=cores(), help="processes at a time (%(default)s, the cores)")
+    run.add_argument("--train", type=int, metavar="N", help="training images (2000)")
+    run.add_argument("--val", type=int, metavar="N", help="validation images (300)")
+    run.add_argument("--size", type=int, metavar="N", help="side of an image in pixels (128)")
+    run.add_argument("--noise", type=float, default=0.15, metavar="F", help="of the class vectors (%(default)s)")
+    run.add_argument("--no-report", action="store_true", help="stop when results.json is written")
+
+    show = commands.add_parser("list", help="the methods, and what each leaves out")
+    show.set_defaults(function=list_methods)
+    show.add_argument("--plugins", **plugins, help="as for run")
+
+    report = commands.add_parser("report", help="write the report again from finished runs")
+    report.set_defaults(function=lambda args: _report(args.out.absolute()))
+    report.add_argument("--out", **out)
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in _names(text)]
+
+
+def list_methods(args: argparse.Namespace) -> None:
+    """Print a line for each method."""
+    methods = discover(args.plugins)
+    width = max(map(len, methods))
+    for method in methods.values():
+        note = f"; {method.ablates} without {method.removes}" if method.ablates else ""
+        print(f"{method.name:{width}}  {method.title} ({method.task}, starts from {method.starts_from}{note})")
+
+
+def run_all(args: argparse.Namespace) -> None:
+    """Run the plan; ``SystemExit`` with 1 when a step failed, with 130 after Ctrl-C or SIGTERM."""
+    methods = discover(args.plugins)
+    for method in methods.values():
+        parent = str(method.file.parent.parent)
+        if parent not in sys.path:
+            sys.path.append(parent)  # a plug-in's config names a package that lies there
+    seeds = args.seed_list if args.seeds is None else range(1, args.seeds + 1)
+    settings = make_settings(args.split, args.budget, seeds, args.train, args.val, args.size, args.noise)
+    if args.jobs < 1:
+        raise UserError(f"--jobs must be at least 1, but is {args.jobs}.")
+    out = args.out.absolute()
+    plan = Plan(methods, args.methods or methods, settings, out)
+    steps = plan.steps()
+    for step in steps:
+        if step.name.split("-seed")[0] in methods:
+            step.finish = _then(step.finish, lambda: write_results(out, methods, settings))
+    signal.signal(signal.SIGTERM, _interrupt)
+    out.mkdir(parents=True, exist_ok=True)
+    display = Display()
+    try:
+        with Lock(out / ".lock") as lock:
+            before = sum(step.done() for step in steps)
+            display.line(f"{len(steps)} steps in {out}, {before} of them done before; {args.jobs} at a time")
+            failures = run_steps(steps, args.jobs, display, keep_open=[lock])
+            write_results(out, methods, settings)
+    except BlockingIOError:
+        raise UserError(f"Another benchmark is running in {out}. Wait for it, or choose another --out.") from None
+    except KeyboardInterrupt:
+        display.line("Stopped. The same command goes on from here.")
+        raise SystemExit(130) from None
+    if failures:
+        _explain(failures, [step.name for step in steps if not step.done()], display)
+        raise SystemExit(1)
+    total = sum(filter(None, (step.measured() for step in steps)))
+    display.line(f"All done, {duration(total)} of computing: {out / 'results.json'}")
+    if not args.no_report:
+        _report(out)
+
+
+def _explain(failures: list[Failure], unfinished: list[str], display: Display) -> None:
+    failed = {failure.step.name for failure in failures}
+    for failure in failures:
+        display.line(
+            f"\n{failure.step.name} failed (exit status {failure.status}): {failure.error}\n  log: {failure.step.log}"
+        )
+    skipped = [name for name in unfinished if name not in failed]
+    if skipped:
+        display.line(f"not run, because it waits for these: {', '.join(skipped)}")
+    display.line("The other results are there. When the cause is mended, the same command does the rest.")
+
+
+def _report(out: Path) -> None:
+    if not (out / "results.json").is_file():
+        raise UserError(f"{out} holds no results.json. Make it with: python tools/minibench.py run --out {out}")
+    spec = importlib.util.find_spec("minibench.report")
+    if spec is None or spec.origin is None:
+        return
+    from minibench.report import write_report
+
+    write_report(out)
+
+
+def _then(first, second):
+    def both(seconds: float) -> None:
+        first(seconds)
+        second()
+
+    return both
+
+
+def _interrupt(*_) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,98 @@
+"""On what the methods are compared, and how long they train: the data of each seed, and the budget."""
+
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from minibench.methods import REPOSITORY, Method
+from PADing.errors import UserError
+
+BUDGETS = ("quick", "full", "smoke")
+# Seeds when none are named.
+SEEDS = {"quick": 1, "full": 3, "smoke": 1}
+# Training images, validation images, side in pixels. Smoke is for tests: every step, nothing learnt.
+SIZES = {"quick": (2000, 300, 128), "full": (2000, 300, 128), "smoke": (24, 8, 64)}
+SMOKE_ITERATIONS, SMOKE_BATCH = 4, 2
+# The seed of the tuning split: no reported figure has seen its images.
+TUNING_SEED = 0
+
+
+@functools.cache
+def generator() -> ModuleType:
+    """The data set's generator, ``datasets/make_mini_coco.py``, which lies in no package."""
+    spec = importlib.util.spec_from_file_location("make_mini_coco", REPOSITORY / "datasets" / "make_mini_coco.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One benchmark. ``size``: side of an image in pixels; ``noise``: of the class vectors, see the generator."""
+
+    split: str
+    budget: str
+    seeds: tuple[int, ...]
+    train: int
+    val: int
+    size: int
+    noise: float
+
+    @property
+    def split_name(self) -> str:
+        """Name of the split file, which data set names and the data's folder begin with."""
+        return "mini" if self.split == "compositional" else f"mini_{self.split}"
+
+    def data_folder(self, seed: int) -> str:
+        """``DETECTRON2_DATASETS`` of a seed, relative to the output folder."""
+        version = generator().VERSION
+        sizes = f"{self.train}-{self.val}-{self.size}px"
+        return f"data/v{version}-{self.split}-seed{seed}-{sizes}-noise{self.noise:g}"
+
+    def iterations(self, method: Method) -> int:
+        if self.budget == "smoke":
+            return min(SMOKE_ITERATIONS, method.iterations["quick"])
+        return method.iterations[self.budget]
+
+
+def make_settings(
+    split: str = "compositional",
+    budget: str = "full",
+    seeds: Sequence[int] | None = None,
+    train: int | None = None,
+    val: int | None = None,
+    size: int | None = None,
+    noise: float = 0.15,
+) -> Settings:
+    """Settings with what the budget implies for whatever is None.
+
+    Raises:
+        UserError: a size or seed out of range.
+    """
+    default_train, default_val, default_size = SIZES[budget]
+    if seeds is None:
+        seeds = (TUNING_SEED,) if split == "tuning" else range(1, SEEDS[budget] + 1)
+    train, val = default_train if train is None else train, default_val if val is None else val
+    size = default_size if size is None else size
+    if not seeds or min(seeds) < 0:
+        raise UserError(f"There must be at least one seed, and none below 0, but they are {list(seeds)}.")
+    if min(train, val) < 1 or size < 32 or size % 32:
+        raise UserError(
+            f"At least one image of each kind, and a side that is a multiple of 32: --train {train} --val {val} "
+            f"--size {size} will not do."
+        )
+    if noise < 0:
+        raise UserError(f"--noise must not be negative, but is {noise}.")
+    return Settings(split, budget, tuple(dict.fromkeys(seeds)), train, val, size, noise)
+
+
+def annotation_checksum(root: Path) -> str:
+    """SHA-256 of all annotation of one drawn data set (``root``: its folder): the same wherever it is drawn."""
+    digest = hashlib.sha256()
+    for path in sorted((root / "annotations").glob("*.json")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
