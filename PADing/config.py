@@ -121,7 +121,18 @@ def _add_pading_keys(cfg: CfgNode) -> None:
     node = cfg.MODEL.MASK_FORMER
     # Word vectors: rows are dimensions, column 0 the background, then seen and unseen classes. None: CLASS_EMBEDDINGS.
     node.VEC_PATH = None
-    # The primitive generator: layers, primitives, dropout, and the Gaussian noise added in each layer.
+    # What makes class embeddings of class vectors. "primitive": PADing's generator. "mlp": [projected class vector ;
+    # Gaussian noise] through TRANS_NUM_LAYER hidden layers, without primitives. "linear": the semantic projection, one
+    # linear map fitted by squared error in place of the MMD; the structure terms are then left out whatever their
+    # weights, and NOISE, DISENTANGLE and ALIGN have no effect.
+    node.GENERATOR = "primitive"
+    # False: no semantic-related and -unrelated parts; alignment and relation terms work on whole embeddings, and the
+    # unrelated and reconstruction terms are left out.
+    node.DISENTANGLE = True
+    # False: without the three alignment terms.
+    node.ALIGN = True
+    # The primitive generator: layers, primitives, dropout, and the Gaussian noise added in each layer (in "mlp": beside
+    # the input).
     node.TRANS_NUM_LAYER = 1
     node.TRANS_MEMORY_NUM_QUERY = 400
     node.TRANS_DROP_RATE = 0.1

@@ -1,7 +1,7 @@
 """PADing's second stage as tensors: the networks around the primitives, and the objectives of both training steps."""
 
 from PADing.generation.losses import classifier_loss, cosine_similarity, mmd, similarity_kl
-from PADing.generation.networks import Decoder, Encoder, RelationNet, generate
+from PADing.generation.networks import Decoder, Encoder, MLPGenerator, RelationNet, generate
 from PADing.generation.objective import (
     GENERATOR_TERMS,
     GeneratorParts,
@@ -15,6 +15,7 @@ __all__ = [
     "Decoder",
     "Encoder",
     "GeneratorParts",
+    "MLPGenerator",
     "RelationNet",
     "StructureWeights",
     "classifier_loss",

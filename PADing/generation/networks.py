@@ -1,5 +1,7 @@
 """The small networks that turn class vectors into class embeddings and take those apart."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,22 +9,53 @@ from torch.nn import functional as F
 LEAK = 0.2
 
 
-def generate(generator: nn.Module, primitives: Tensor, queries: Tensor) -> Tensor:
+def generate(generator: nn.Module, primitives: Tensor | None, queries: Tensor) -> Tensor:
     """Assemble one class embedding for each query from the primitives (the primitive generator, PADing Sec. 3.2).
 
     Each query is a sequence of its own, so the result for one class does not depend on which others are asked for.
 
     Args:
         generator: transformer decoder, called with (queries (1, n, d), memory (p, n, d)); its result ends in (n, d).
-        primitives: (p, d) float, the learned primitives: keys and values of the cross-attention.
+            Without primitives: any module (n, d) -> (n, d).
+        primitives: (p, d) float, the learned primitives: keys and values of the cross-attention. None: a generator
+            that has none.
         queries: (n, d) float, projected class vectors.
 
     Returns:
         (n, d) float class embeddings.
     """
+    if primitives is None:
+        return generator(queries)
     n, width = queries.shape
     memory = primitives.unsqueeze(1).expand(-1, n, -1)
     return generator(queries.unsqueeze(0), memory).reshape(n, width)
+
+
+class MLPGenerator(nn.Module):
+    """A generator without primitives, as in generative moment matching networks: (n, d) -> (n, d).
+
+    ``[query ; z]`` with z standard normal, drawn in training and in evaluation, through hidden layers.
+
+    Args:
+        width: d, of the queries, of z and of the result.
+        hidden: width of the hidden layers. layers: their number, at least 1.
+        drop_rate: dropout behind each hidden layer.
+        noise: False: no z, and no inputs for it.
+    """
+
+    def __init__(self, width: int, hidden: int, layers: int, drop_rate: float, noise: bool):
+        super().__init__()
+        self.noise = noise
+        sizes = [2 * width if noise else width, *[hidden] * layers]
+        parts: list[nn.Module] = []
+        for size, following in pairwise(sizes):
+            parts += [nn.Linear(size, following), nn.LeakyReLU(LEAK), nn.Dropout(drop_rate)]
+        self.layers = nn.Sequential(*parts, nn.Linear(hidden, width))
+
+    def forward(self, queries: Tensor) -> Tensor:
+        if self.noise:
+            queries = torch.cat([queries, torch.randn(queries.shape, device=queries.device)], dim=1)
+        return self.layers(queries)
 
 
 class Encoder(nn.Module):

@@ -24,12 +24,12 @@ class GeneratorParts(NamedTuple):
     """The modules that the generator step trains, and the classifier that judges their output."""
 
     projection: nn.Module  # class vector (.., e) -> query (.., d)
-    primitives: Tensor  # (p, d)
+    primitives: Tensor | None  # (p, d), see ``generate``
     generator: nn.Module
-    related: nn.Module
-    unrelated: nn.Module
-    relation: nn.Module
-    decoder: nn.Module
+    related: nn.Module | None  # None with ``unrelated`` and ``decoder``: embeddings are not disentangled
+    unrelated: nn.Module | None
+    relation: nn.Module | None
+    decoder: nn.Module | None
     classifier: nn.Module  # (.., d) -> logits (.., C + 1)
 
 
@@ -44,8 +44,9 @@ class StructureWeights(NamedTuple):
 
 def generator_terms(
     parts: GeneratorParts,
-    weights: StructureWeights,
+    weights: StructureWeights | None,
     *,
+    align: bool = True,
     real: Tensor,
     class_logit: Tensor,
     logit_columns: slice | Tensor,
@@ -58,11 +59,16 @@ def generator_terms(
     ``generate_loss = L_G + L_cls + total * (alignment * (L_align + L_unrel) + relation * L_relat
     + reconstruction * L_recon)`` with ``L_align`` the mean of the three alignment terms, ``L_unrel`` half the mean of
     both unrelated terms, ``L_relat`` a fifth of the mean of both relation terms, ``L_recon`` the mean of both
-    reconstruction terms.
+    reconstruction terms. A term that is switched off is zero.
+
+    Without ``parts.related`` the alignment and relation terms work on whole embeddings, and there are no unrelated and
+    reconstruction terms. Without ``weights`` the generator is fitted by least squares: ``L_G`` is the mean squared
+    error to the real embedding of the same row, and there is no structure loss.
 
     Args:
         parts: the networks.
-        weights: factors of the structure loss.
+        weights: factors of the structure loss, or None.
+        align: False: no alignment terms.
         real: (M, d) class embeddings of the matched queries, without gradient. M may be 0 (a batch without ground
             truth): every term that needs a seen class is then zero.
         class_logit: (M,) int64, the label of each row among the logits that ``logit_columns`` picks.
@@ -83,35 +89,41 @@ def generator_terms(
         keys = parts.projection(class_vectors)
         seen_queries = keys[class_row]
         fake = generate(parts.generator, parts.primitives, seen_queries)
-        related, unrelated, noise, rebuilt = _disentangle(parts, fake)
-        terms["L_G"] = mmd(fake, real)
+        terms["L_G"] = F.mse_loss(fake, real) if weights is None else mmd(fake, real)
         terms["L_cls"] = CLASSIFICATION_WEIGHT * F.cross_entropy(parts.classifier(fake)[:, logit_columns], class_logit)
+    if weights is None:
+        # Every step needs a gradient, if a zero one: a batch without ground truth still ends in a backward pass.
+        nothing = 0.0 if has_seen else 0.0 * parts.projection(unseen_vectors).sum()
+        terms["generate_loss"] = terms["L_G"] + terms["L_cls"] + nothing
+        return terms
+
+    if has_seen:
+        related, terms["L_u_s"], terms["L_rec_s"] = _disentangle(parts, fake)
         # The relation net's scores, already between 0 and 1, serve as logits.
         terms["L_rel_s"] = F.cross_entropy(parts.relation(related, keys), class_row)
-        terms["L_u_s"] = similarity_kl(unrelated, noise)
-        terms["L_a_s"] = _alignment(related, related, seen_queries, seen_queries)
-        terms["L_rec_s"] = F.l1_loss(rebuilt, fake)
-
     queries = parts.projection(unseen_vectors)
     fake = generate(parts.generator, parts.primitives, queries)
-    unseen_related, unrelated, noise, rebuilt = _disentangle(parts, fake)
+    unseen_related, terms["L_u_u"], terms["L_rec_u"] = _disentangle(parts, fake)
     own = torch.arange(len(queries), device=queries.device)
     terms["L_rel_u"] = F.cross_entropy(parts.relation(unseen_related, queries), own)
-    terms["L_a_u"] = _alignment(unseen_related, unseen_related, queries, queries)
-    terms["L_u_u"] = similarity_kl(unrelated, noise)
-    terms["L_rec_u"] = F.l1_loss(rebuilt, fake)
-    if has_seen:
-        terms["L_a_su"] = _alignment(related, unseen_related, seen_queries, queries)
+    if align:
+        terms["L_a_u"] = _alignment(unseen_related, unseen_related, queries, queries)
+        if has_seen:
+            terms["L_a_s"] = _alignment(related, related, seen_queries, seen_queries)
+            terms["L_a_su"] = _alignment(related, unseen_related, seen_queries, queries)
 
     terms["generate_loss"] = terms["L_G"] + terms["L_cls"] + weights.total * _structure(terms, weights)
     return terms
 
 
-def _disentangle(parts: GeneratorParts, fake: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(related part, unrelated part, Gaussian sample of the same shape, reconstruction), each (n, d)."""
+def _disentangle(parts: GeneratorParts, fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(the part (n, d) that alignment and relation terms work on, unrelated term, reconstruction term)."""
+    if parts.related is None:
+        return fake, fake.new_zeros(()), fake.new_zeros(())
     related, unrelated = parts.related(fake), parts.unrelated(fake)
     noise = torch.randn(fake.shape, device=fake.device)
-    return related, unrelated, noise, parts.decoder(related, unrelated)
+    rebuilt = parts.decoder(related, unrelated)
+    return related, similarity_kl(unrelated, noise), F.l1_loss(rebuilt, fake)
 
 
 def _alignment(a: Tensor, b: Tensor, query_a: Tensor, query_b: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from PADing.generation import (
     Decoder,
     Encoder,
     GeneratorParts,
+    MLPGenerator,
     RelationNet,
     StructureWeights,
     classifier_loss,
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 GENERATOR_SIDE = (
     "generator", "fc_projection", "dict_feature", "projection_related", "projection_unrelated", "relation", "decoder",
 )  # fmt: skip
+GENERATORS = ("primitive", "mlp", "linear")
 OLD_CLASSIFIER, NEW_CLASSIFIER = "sem_seg_head.predictor.class_embed.weight", "new_fc.weight"
 
 
@@ -57,13 +59,16 @@ class PADing(SegmenterBase):
             vectors), else among all classes (for CLIP).
         num_choose: unseen classes drawn for each classifier step.
         class_weight_unseen, no_object_weight: of these rows in the classifier's loss; seen classes have 1.
+        generator: "primitive"; "mlp", see ``MLPGenerator``; "linear": the projection of the class vector is the class
+            embedding, fitted by least squares without any structure term.
+        disentangle: take embeddings apart before alignment and relation terms. align: with alignment terms.
         structure_weights: factors of the structure loss.
         cls_slice: number of logits in the generator's classification term, counted from the first.
         seen_cls_only: take the logits of seen classes instead.
         drop_rate: dropout of the disentangling networks.
-        trans_num_layer, trans_num_heads, trans_drop_rate: of the generator.
+        trans_num_layer, trans_num_heads, trans_drop_rate: of the generator ("mlp": hidden layers and their dropout).
         trans_num_query: number of primitives.
-        noise: add Gaussian noise in every layer of the generator.
+        noise: add Gaussian noise in every layer of the generator ("mlp": beside its input).
         common: see ``SegmenterBase``.
     """
 
@@ -80,6 +85,9 @@ class PADing(SegmenterBase):
         num_choose: int,
         class_weight_unseen: float,
         no_object_weight: float,
+        generator: str,
+        disentangle: bool,
+        align: bool,
         structure_weights: StructureWeights,
         cls_slice: int,
         seen_cls_only: bool,
@@ -93,7 +101,8 @@ class PADing(SegmenterBase):
     ) -> None:
         super().__init__(**common)
         num_classes = self.sem_seg_head.num_classes
-        self.num_choose, self.structure_weights = num_choose, structure_weights
+        self.num_choose, self.align = num_choose, align
+        self.structure_weights = None if generator == "linear" else structure_weights
         self.cls_slice, self.seen_cls_only = cls_slice, seen_cls_only
         self.vectors_problem = class_vectors.problem
         self.segmenter_frozen = False
@@ -102,19 +111,32 @@ class PADing(SegmenterBase):
 
         self.new_fc = nn.Linear(hidden_dim, num_classes + 1)
         self.fc_projection = nn.Linear(class_vectors.width, hidden_dim)
-        self.dict_feature = nn.Embedding(trans_num_query, hidden_dim)
-        layer = TransformerDecoderLayer(
-            hidden_dim, trans_num_heads, 4 * hidden_dim, trans_drop_rate, pre_norm=False, noise=noise
-        )
-        self.generator = TransformerDecoder(layer, trans_num_layer)
-        self.projection_related = Encoder(drop_rate, hidden_dim)
-        self.projection_unrelated = Encoder(drop_rate, hidden_dim)
-        self.relation = RelationNet(hidden_dim, hidden_dim)
-        self.decoder = Decoder(drop_rate, hidden_dim)
+        self.dict_feature = self.projection_related = self.projection_unrelated = self.relation = self.decoder = None
+        if generator == "primitive":
+            self.dict_feature = nn.Embedding(trans_num_query, hidden_dim)
+            layer = TransformerDecoderLayer(
+                hidden_dim, trans_num_heads, 4 * hidden_dim, trans_drop_rate, pre_norm=False, noise=noise
+            )
+            self.generator = TransformerDecoder(layer, trans_num_layer)
+        elif generator == "mlp":
+            self.generator = MLPGenerator(hidden_dim, 4 * hidden_dim, trans_num_layer, trans_drop_rate, noise)
+        else:
+            self.generator = nn.Identity()
+        if self.structure_weights is not None:
+            self._add_structure_networks(drop_rate, hidden_dim, disentangle)
         self._register_class_constants(class_vectors.vectors, unseen_index, relation_over_seen)
         self.class_weight[:] = 1.0
         self.class_weight[self.unseen_index] = class_weight_unseen
         self.class_weight[-1] = no_object_weight
+
+    def _add_structure_networks(self, drop_rate: float, hidden_dim: int, disentangle: bool) -> None:
+        # In this order, because random initial weights are drawn on the way.
+        if disentangle:
+            self.projection_related = Encoder(drop_rate, hidden_dim)
+            self.projection_unrelated = Encoder(drop_rate, hidden_dim)
+        self.relation = RelationNet(hidden_dim, hidden_dim)
+        if disentangle:
+            self.decoder = Decoder(drop_rate, hidden_dim)
 
     def _register_class_constants(
         self, vectors: Tensor | None, unseen_index: Sequence[int], relation_over_seen: bool
@@ -148,8 +170,20 @@ class PADing(SegmenterBase):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         node = cfg.MODEL.MASK_FORMER
+        if node.GENERATOR not in GENERATORS:
+            raise UserError(
+                f"MODEL.MASK_FORMER.GENERATOR is {node.GENERATOR!r}, but must be one of {', '.join(GENERATORS)}."
+            )
+        if node.GENERATOR == "mlp" and node.TRANS_NUM_LAYER < 1:
+            raise UserError(
+                f"MODEL.MASK_FORMER.TRANS_NUM_LAYER is {node.TRANS_NUM_LAYER}, but the generator 'mlp' needs at least "
+                "one hidden layer."
+            )
         return {
             **super().from_config(cfg),
+            "generator": node.GENERATOR,
+            "disentangle": node.DISENTANGLE,
+            "align": node.ALIGN,
             "hidden_dim": node.HIDDEN_DIM,
             "class_vectors": load_vectors(cfg),
             "unseen_index": unseen_classes(cfg),
@@ -220,7 +254,8 @@ class PADing(SegmenterBase):
 
     def generator_parameters(self) -> list[nn.Parameter]:
         """Everything that the generator step trains, in the published order."""
-        return [p for name in GENERATOR_SIDE for p in getattr(self, name).parameters()]
+        modules = [getattr(self, name) for name in GENERATOR_SIDE]
+        return [p for module in modules if module is not None for p in module.parameters()]
 
     def classifier_parameters(self) -> list[nn.Parameter]:
         return list(self.new_fc.parameters())
@@ -270,6 +305,7 @@ class PADing(SegmenterBase):
         terms = generator_terms(
             self._parts(),
             self.structure_weights,
+            align=self.align,
             real=embeddings[matched],
             class_logit=self.seen_row[labels] if self.seen_cls_only else labels,
             logit_columns=self.seen_index if self.seen_cls_only else slice(None, self.cls_slice),
@@ -317,15 +353,18 @@ class PADing(SegmenterBase):
         chosen = torch.randperm(unseen)[: self.num_choose].to(self.unseen_index.device)
         with torch.no_grad():
             queries = self.fc_projection(self.unseen_vectors)[chosen]
-            fake = generate(self.generator, self.dict_feature.weight, queries)
+            fake = generate(self.generator, self._primitives(), queries)
         embeddings = torch.cat([real_embeddings.flatten(0, 1), fake])
         labels = torch.cat([target_classes.flatten(), self.unseen_index[chosen]])
         return {"dis_loss": classifier_loss(self.new_fc(embeddings), labels, self.class_weight)}
 
+    def _primitives(self) -> Tensor | None:
+        return None if self.dict_feature is None else self.dict_feature.weight
+
     def _parts(self) -> GeneratorParts:
         return GeneratorParts(
             projection=self.fc_projection,
-            primitives=self.dict_feature.weight,
+            primitives=self._primitives(),
             generator=self.generator,
             related=self.projection_related,
             unrelated=self.projection_unrelated,
