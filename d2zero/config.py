@@ -18,6 +18,12 @@ def add_config(cfg: CfgNode) -> None:
     d2zero = cfg.MODEL.D2ZERO = CfgNode()
     # Width of the space where queries and texts are compared.
     d2zero.SEMANTIC_DIM = 512
+    # False: texts and background are compared with the queries as they are behind projection and normalisation, not as
+    # centres that have looked at the image (a plain semantic classifier).
+    d2zero.INPUT_CONDITIONAL = True
+    # What stands for the background: "image", a prototype from the image's own background; "learned", one vector for
+    # all images.
+    d2zero.BACKGROUND = "image"
     # An image without any background pixel takes all its pixels for background. As published, that happens only when
     # no image of the batch has one; True decides for each image, so a result does not depend on its neighbours.
     d2zero.BACKGROUND_PER_IMAGE = False

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from d2zero.texts import ClassTexts, training_classes
+from PADing.errors import UserError
 from PADing.modeling.transformer_decoder import (
     TRANSFORMER_DECODER_REGISTRY,
     MultiScaleMaskedTransformerDecoder,
@@ -17,6 +18,7 @@ from PADing.modeling.transformer_decoder import (
 )
 
 TEMPERATURE = 0.01  # of training; frozen
+BACKGROUNDS = ("image", "learned")
 
 
 @TRANSFORMER_DECODER_REGISTRY.register()
@@ -25,13 +27,17 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
     classifier and image-adaptive background).
 
     State-dict keys beside the base class's, in place of ``class_embed``: ``logit_scale (1)``, ``fc_semantic``,
-    ``transformer`` (the classifier), ``text_projection``, ``text_projection_2``. The texts are no part of it.
+    ``transformer`` (the classifier), ``text_projection``, ``text_projection_2``. The texts are no part of it. Without
+    ``input_conditional`` there is no ``transformer``; with a learned background ``background_embed`` (1, D) takes the
+    place of ``text_projection_2``.
 
     Args:
         train_texts: (K, S) float32, texts of the classes to tell apart in training, in the order of the logits.
         test_texts: (K', S), the same for evaluation; see :meth:`set_test_texts`.
         semantic_dim: width D of the space where queries and texts are compared.
         classifier_layers: decoder layers of the classifier. classifier_dropout: in them, in training.
+        input_conditional: False: texts and background are class centres as they are (a plain semantic classifier).
+        background: "image": the prototype of :meth:`background`; "learned": one vector for all images.
         background_per_image: decide for each image, not for the batch, whether there is any background.
         others: see the base class.
     """
@@ -48,6 +54,8 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
         classifier_layers: int,
         classifier_dropout: float,
         background_per_image: bool,
+        input_conditional: bool = True,
+        background: str = "image",
         **base,
     ) -> None:
         super().__init__(in_channels, mask_classification, **base)
@@ -55,17 +63,26 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
         self.background_per_image = background_per_image
         self.logit_scale = nn.Parameter(torch.tensor([math.log(1 / TEMPERATURE)]), requires_grad=False)
         self.fc_semantic = nn.Linear(hidden_dim, semantic_dim)
-        self.transformer = TransformerDecoder(
-            TransformerDecoderLayer(semantic_dim, heads, width, classifier_dropout), classifier_layers
-        )
+        self.transformer = self.text_projection_2 = self.background_embed = None
+        if input_conditional:
+            self.transformer = TransformerDecoder(
+                TransformerDecoderLayer(semantic_dim, heads, width, classifier_dropout), classifier_layers
+            )
         self.text_projection = nn.Linear(train_texts.shape[1], semantic_dim)
-        self.text_projection_2 = nn.Linear(base["mask_dim"], semantic_dim)
+        if background == "image":
+            self.text_projection_2 = nn.Linear(base["mask_dim"], semantic_dim)
+        else:
+            # An embedding, as queries are: optimizers then treat it as one (WEIGHT_DECAY_EMBED).
+            self.background_embed = nn.Embedding(1, semantic_dim)
         self.register_buffer("text_features", train_texts, persistent=False)
         self.register_buffer("text_features_test", test_texts, persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int, mask_classification: bool) -> dict:
         node, d2zero = cfg.MODEL.MASK_FORMER, cfg.MODEL.D2ZERO
+        if d2zero.BACKGROUND not in BACKGROUNDS:
+            choices = " or ".join(BACKGROUNDS)
+            raise UserError(f"MODEL.D2ZERO.BACKGROUND is {d2zero.BACKGROUND!r}, but must be {choices}.")
         texts = ClassTexts.from_config(cfg)
         seen, unseen = training_classes(cfg)
         return {
@@ -77,6 +94,8 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
             "classifier_layers": node.TRANS_NUM_LAYER,
             "classifier_dropout": node.TRANS_DROP_OUT_RATE,
             "background_per_image": d2zero.BACKGROUND_PER_IMAGE,
+            "input_conditional": d2zero.INPUT_CONDITIONAL,
+            "background": d2zero.BACKGROUND,
         }
 
     def set_test_texts(self, texts: Tensor) -> None:
@@ -92,11 +111,15 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
         """Class logits (B, Q, K + 1) float32, background last; arguments as in the base class."""
         queries = F.normalize(self.fc_semantic(state).float(), dim=-1)
         texts = self.text_projection(self.text_features if self.training else self.text_features_test)
-        background = self.text_projection_2(self.background(mask_logits, mask_features)).unsqueeze(1)
+        if self.background_embed is None:
+            background = self.text_projection_2(self.background(mask_logits, mask_features)).unsqueeze(1)
+        else:
+            background = self.background_embed.weight.to(texts).expand(len(state), 1, -1)
         tokens = torch.cat([texts.expand(len(state), -1, -1), background], dim=1)
-        tokens = F.normalize(tokens.float(), dim=-1)
-        # Class centres of this image: texts look at each other, then at the queries.
-        centres = self.transformer(tokens.transpose(0, 1), queries.transpose(0, 1))[-1].transpose(0, 1)
+        centres = F.normalize(tokens.float(), dim=-1)
+        if self.transformer is not None:
+            # Class centres of this image: texts look at each other, then at the queries.
+            centres = self.transformer(centres.transpose(0, 1), queries.transpose(0, 1))[-1].transpose(0, 1)
         # A half-precision product would round logits near 100 to steps of 0.06.
         with torch.autocast(device_type=state.device.type, enabled=False):
             centres = F.normalize(centres.float(), dim=-1)
