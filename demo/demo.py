@@ -27,17 +27,18 @@ from PADing.visualization.files import find_pictures, output_paths
 from PADing.visualization.screen import Window
 from PADing.visualization.video import VideoSource, VideoWriter
 
-DEFAULT_THRESHOLD = 0.5
 CONFIDENCE_KEY = "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD"
 
 
-def draw_pictures(predictor, pictures: list[Path], drawings: list[Path], window: Window | None, threshold: float):
+def draw_pictures(
+    predictor, pictures: list[Path], drawings: list[Path], window: Window | None, threshold: float | None
+) -> None:
     """Segment and draw each picture; one that cannot be read is named, and the others are drawn.
 
     Args:
         predictor: see ``PADing.visualization.predictor``.
         drawings: where to write; not used with a window.
-        threshold: score of the least certain instance to draw.
+        threshold: least score of an instance to draw; None: half of the picture's best score.
 
     Raises:
         UserError: at the end, when pictures could not be read.
@@ -63,7 +64,9 @@ def draw_pictures(predictor, pictures: list[Path], drawings: list[Path], window:
         raise UserError(f"{unreadable} of {len(pictures)} pictures could not be read; they are named above.")
 
 
-def draw_video(predictor, source: VideoSource, sink: VideoWriter | None, window: Window | None, threshold: float):
+def draw_video(
+    predictor, source: VideoSource, sink: VideoWriter | None, window: Window | None, threshold: float | None
+) -> None:
     """Segment and draw each frame of a video or camera, into a file or a window."""
     drawer = VideoDrawer(predictor.metadata, threshold)
     for frame in tqdm(source, total=source.length, desc="drawing", unit="frame", mininterval=1):
@@ -74,7 +77,7 @@ def draw_video(predictor, source: VideoSource, sink: VideoWriter | None, window:
             break
 
 
-def describe(output: Mapping, metadata, threshold: float) -> str:
+def describe(output: Mapping, metadata, threshold: float | None) -> str:
     """What was found, as "2 plain disc, 1 teal waves (unseen)"."""
     names = display_metadata(metadata).stuff_classes
     found = Counter(names[label] for label in from_output(output, score_threshold=threshold).classes.values())
@@ -100,7 +103,7 @@ def main(args: argparse.Namespace) -> None:
         sink = VideoWriter(path, source.rate)
     if args.confidence_threshold is not None:
         args.opts = [CONFIDENCE_KEY, str(args.confidence_threshold), *args.opts]
-    threshold = DEFAULT_THRESHOLD if args.confidence_threshold is None else args.confidence_threshold
+    threshold = args.confidence_threshold
 
     cfg = prepare(args)
     from PADing.visualization.predictor import Predictor
@@ -127,7 +130,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--confidence-threshold",
         type=float,
-        help="least score of what is drawn (default: 0.5 for instances; for panoptic results as the config says)",
+        help="least score of what is drawn (default: half of the picture's best score for instances; for panoptic "
+        "results as the config says)",
     )
     parser.add_argument("--num-gpus", type=int, default=1, help="0: run on the CPU")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config overrides: KEY value ...")

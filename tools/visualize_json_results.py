@@ -48,11 +48,11 @@ def read_detections(path: Path) -> dict[int, list[dict]]:
     return dict(by_image)
 
 
-def draw(results: Path, name: str, output: Path, threshold: float, number: int = 0) -> list[Path]:
+def draw(results: Path, name: str, output: Path, threshold: float | None, number: int = 0) -> list[Path]:
     """Draw detections beside the annotations of the data set ``name``; returns the files written.
 
     Args:
-        threshold: detections below this score are not shown.
+        threshold: detections below this score are not shown; None: below half of the picture's best score.
         number: pictures to draw; 0: all of the data set.
 
     Raises:
@@ -98,7 +98,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--input", type=Path, required=True, metavar="JSON", help="file in COCO's result format")
     parser.add_argument("--output", type=Path, required=True, help="folder for the pictures")
     parser.add_argument("--dataset", required=True, help="name of the data set that was evaluated")
-    parser.add_argument("--conf-threshold", type=float, default=0.5, help="least score to show (%(default)s)")
+    parser.add_argument(
+        "--conf-threshold", type=float, help="least score to show (default: half of the picture's best score)"
+    )
     parser.add_argument("--number", type=int, default=0, help="pictures to draw (0: all)")
     parser.add_argument("--split-file", nargs="+", default=[], metavar="FILE", help="split files of one's own data")
     return parser

@@ -26,12 +26,14 @@ from PADing.visualization.sources import classes_in_record
 OVERVIEW_ROWS = 6
 
 
-def draw(cfg, output: Path, number: int, baseline=None, score_threshold: float = 0.5, scale: int = 0) -> list[Path]:
+def draw(
+    cfg, output: Path, number: int, baseline=None, score_threshold: float | None = None, scale: int = 0
+) -> list[Path]:
     """Draw ``number`` pictures of ``DATASETS.TEST[0]`` into ``output``, and ``overview.png`` with the first ones.
 
     Args:
         cfg: config of the model. baseline: config of a second model to show beside it.
-        score_threshold: instances below it are not shown.
+        score_threshold: instances below it are not shown; None: below half of the picture's best score.
         scale: enlargement; 0 chooses one that gives small pictures a side of about 400 pixels.
 
     Returns:
@@ -93,7 +95,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--baseline", nargs=2, metavar=("CONFIG", "WEIGHTS"), help="a second model to show beside it")
     parser.add_argument("--output", type=Path, required=True, help="folder for the pictures")
     parser.add_argument("--number", type=positive, default=12, help="pictures to draw (%(default)s)")
-    parser.add_argument("--score-threshold", type=float, default=0.5, help="of instances that are shown (%(default)s)")
+    parser.add_argument(
+        "--score-threshold", type=float, help="of instances that are shown (default: half of the picture's best score)"
+    )
     parser.add_argument("--scale", type=int, default=0, help="enlargement of the pictures (0: chosen by their size)")
     parser.add_argument("--num-gpus", type=int, default=1, help="0: run on the CPU")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides: KEY value ...")

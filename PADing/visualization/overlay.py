@@ -27,10 +27,10 @@ class PictureDrawer:
 
     Args:
         metadata: of the data set.
-        score_threshold: instances below this score are not shown.
+        score_threshold: which instances are shown, see ``sources.confident``.
     """
 
-    def __init__(self, metadata: Metadata, score_threshold: float = 0.5):
+    def __init__(self, metadata: Metadata, score_threshold: float | None = None):
         self.metadata = display_metadata(metadata)
         self.score_threshold = score_threshold
 
@@ -85,7 +85,7 @@ class VideoDrawer:
     Arguments as :class:`PictureDrawer`'s.
     """
 
-    def __init__(self, metadata: Metadata, score_threshold: float = 0.5):
+    def __init__(self, metadata: Metadata, score_threshold: float | None = None):
         self.visualizer = VideoVisualizer(display_metadata(metadata))
         self.score_threshold = score_threshold
 
@@ -94,7 +94,7 @@ class VideoDrawer:
         return _draw_output(self.visualizer, (frame,), output, self.score_threshold)
 
 
-def _draw_output(visualizer, frame: tuple, output: Mapping, score_threshold: float) -> np.ndarray:
+def _draw_output(visualizer, frame: tuple, output: Mapping, score_threshold: float | None) -> np.ndarray:
     # VideoVisualizer's methods have the names and arguments of Visualizer's, after the frame.
     if "panoptic_seg" in output:
         ids, segments = output["panoptic_seg"]

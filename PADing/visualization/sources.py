@@ -6,18 +6,25 @@ import numpy as np
 from detectron2.structures import BitMasks, Instances, polygons_to_bitmask
 from PIL import Image
 from pycocotools import mask as coco_mask
+from torch import Tensor
 
 from PADing.visualization.panoptic import Segmentation
 
 __all__ = ["classes_in_record", "confident", "from_detections", "from_output", "from_record"]
 
+# Without a threshold, an instance is shown from this share of the picture's best score on. What a high score is depends
+# on the method: D2Zero's softmax is so flat that its best ones lie near 0.4, Mask2Former's reach 1.
+SHARE_OF_BEST, LOWEST_SCORE = 0.5, 0.1
+# One object often has several answers with the same mask and other classes: the best of them is shown.
+SAME_OBJECT_IOU = 0.75
 
-def from_output(output: Mapping, ignore_label: int = 255, score_threshold: float = 0.5) -> Segmentation:
+
+def from_output(output: Mapping, ignore_label: int = 255, score_threshold: float | None = None) -> Segmentation:
     """The most complete segmentation in a model's output for one image: panoptic, else instances, else semantic.
 
     Args:
         output: a Detectron2 output with ``panoptic_seg``, ``instances`` or ``sem_seg``.
-        score_threshold: instances below this score are not shown; better ones lie on top.
+        score_threshold: which instances are shown, see :func:`confident`; better ones lie on top.
     """
     if "panoptic_seg" in output:
         ids, segments = output["panoptic_seg"]
@@ -32,7 +39,7 @@ def from_detections(
     detections: Iterable[Mapping],
     contiguous_id: Mapping[int, int],
     size: tuple[int, int],
-    score_threshold: float = 0.5,
+    score_threshold: float | None = None,
 ) -> Segmentation:
     """The detections of one image in COCO's result format.
 
@@ -40,9 +47,11 @@ def from_detections(
         detections: dicts with ``category_id``, ``score``, ``segmentation`` (RLE or polygons).
         contiguous_id: of each ``category_id``; detections of other categories are left out.
         size: (H, W) of the image.
-        score_threshold: detections below this score are not shown; better ones lie on top.
+        score_threshold: which are shown, as in :func:`confident`; better ones lie on top.
     """
-    shown = [d for d in detections if d["score"] >= score_threshold and d["category_id"] in contiguous_id]
+    known = [d for d in detections if d["category_id"] in contiguous_id]
+    least = _least_score([d["score"] for d in known], score_threshold)
+    shown = [d for d in known if d["score"] >= least]
     shown.sort(key=lambda d: d["score"])
     masks = [_mask(d["segmentation"], size) for d in shown]
     return _stack(masks, [contiguous_id[d["category_id"]] for d in shown], size)
@@ -72,21 +81,36 @@ def classes_in_record(record: Mapping, ignore_label: int = 255) -> set[int]:
     return set(np.unique(np.asarray(Image.open(record["sem_seg_file_name"]))).tolist()) - {ignore_label}
 
 
-def confident(instances: Instances, score_threshold: float) -> Instances:
-    """The instances to show: on the CPU, not empty, of at least this score, best last.
+def confident(instances: Instances, score_threshold: float | None = None) -> Instances:
+    """The instances to show: on the CPU, not empty, each object once, best last.
 
     ``pred_masks`` become bool and ``pred_boxes`` tight boxes around them, because Mask2Former's are zeros.
+
+    Args:
+        score_threshold: the least score to show. None: half of the best score in the picture, but at least 0.1.
     """
     instances = instances.to("cpu")
+    masks, scores = instances.pred_masks > 0.5, instances.scores
+    candidates = masks.flatten(1).any(1)
+    candidates &= scores >= _least_score(scores[candidates].tolist(), score_threshold)
+    order: list[int] = []
+    for index in scores.argsort(descending=True).tolist():
+        if candidates[index] and not any(_iou(masks[index], masks[better]) > SAME_OBJECT_IOU for better in order):
+            order.append(index)
+    order.reverse()
     shown = Instances(instances.image_size)
-    masks = instances.pred_masks > 0.5
-    order = instances.scores.argsort()
-    keep = (instances.scores >= score_threshold) & masks.flatten(1).any(1)
-    order = order[keep[order]]
     shown.pred_masks = masks[order]
     shown.pred_boxes = BitMasks(shown.pred_masks).get_bounding_boxes()
-    shown.scores, shown.pred_classes = instances.scores[order], instances.pred_classes[order]
+    shown.scores, shown.pred_classes = scores[order], instances.pred_classes[order]
     return shown
+
+
+def _least_score(scores: list[float], threshold: float | None) -> float:
+    return max(LOWEST_SCORE, SHARE_OF_BEST * max(scores, default=0.0)) if threshold is None else threshold
+
+
+def _iou(a: Tensor, b: Tensor) -> float:
+    return ((a & b).sum() / (a | b).sum()).item()
 
 
 def _mask(segmentation, size: tuple[int, int]) -> np.ndarray:

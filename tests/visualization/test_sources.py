@@ -32,6 +32,23 @@ def test_confident_instances_have_tight_boxes():
     assert shown.pred_masks.dtype == torch.bool
 
 
+def test_a_flat_softmax_still_shows_its_best_answers():
+    """Scores of 0.3 and 0.2 are what D2Zero gives for sure objects; without a threshold they must not vanish."""
+    instances = _instances()
+    instances.scores = torch.tensor([0.3, 0.2, 0.12, 0.9])  # the empty mask's score counts for nothing
+    assert confident(instances).pred_classes.tolist() == [6, 5]
+    assert confident(instances, 0.25).pred_classes.tolist() == [5]
+    instances.scores = torch.tensor([0.09, 0.05, 0.01, 0.9])
+    assert len(confident(instances)) == 0
+
+
+def test_one_object_with_two_names_is_shown_once():
+    instances = Instances.cat([_instances(), _instances()])
+    instances.scores[4:] -= 0.01
+    instances.pred_classes[4:] += 10
+    assert confident(instances, 0.1).pred_classes.tolist() == [7, 6, 5]
+
+
 def test_nothing_confident_gives_an_empty_segmentation():
     seg = from_output({"instances": _instances()}, score_threshold=0.99)
     assert seg.classes == {} and seg.ids.shape == (2, 4) and not seg.ids.any()
