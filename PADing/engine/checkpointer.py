@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from collections.abc import Iterable, Sequence
 
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
@@ -66,10 +67,11 @@ class TrainingCheckpointer(DetectionCheckpointer):
         except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
             raise UserError(f"Weights {filename!r} cannot be read: damaged, or not a checkpoint. {error}") from error
         self._held = set(content)  # noted now, because fvcore takes out what it uses
+        self._file_name = os.path.basename(filename)
         return content
 
     def _load_model(self, checkpoint: dict):
-        found = list(checkpoint["model"])
+        found = [key.removeprefix("module.") for key in checkpoint["model"]]
         incompatible = super()._load_model(checkpoint)
         harmless = HARMLESS + tuple(getattr(self.model, "harmless_weights", tuple)())
         wrong = [entry for entry in incompatible.incorrect_shapes if not entry[0].startswith(harmless)]
@@ -79,7 +81,33 @@ class TrainingCheckpointer(DetectionCheckpointer):
         problem = explain(incompatible.missing_keys, found) if explain else ""
         if problem:
             raise UserError(problem)
+        self._found = found
         return incompatible
+
+    def _log_incompatible_keys(self, incompatible) -> None:
+        """One line in place of fvcore's lists, because a file of another stage or method fits in part by design."""
+        own_constants = [key for key, *_ in incompatible.incorrect_shapes]
+        fresh = [key for key in incompatible.missing_keys if key not in own_constants]
+        parts = []
+        if incompatible.unexpected_keys or own_constants:
+            names = [*_whole_parts(incompatible.unexpected_keys, self._found), *own_constants]
+            parts.append(f"left out of the file: {', '.join(names)}")
+        if fresh:
+            names = _whole_parts(fresh, self.model.state_dict())
+            parts.append(f"not in the file, so started afresh: {', '.join(names)}")
+        if parts:
+            self.logger.warning("%s: everything else is loaded; %s.", self._file_name, "; ".join(parts))
+
+
+def _whole_parts(keys: Sequence[str], among: Iterable[str]) -> list[str]:
+    """Names of the largest modules all of whose keys (of those ``among``) are in ``keys``; else single keys."""
+    others = set(among).difference(keys)
+    mixed = {key[:i] for key in others for i, letter in enumerate(key) if letter == "."}
+    names = {}
+    for key in keys:
+        ends = [i for i, letter in enumerate(key) if letter == "."]
+        names[next((key[:i] for i in ends if key[:i] not in mixed), key)] = None
+    return list(names)
 
 
 def _explain_shapes(wrong: list[tuple[str, tuple, tuple]]) -> str:
