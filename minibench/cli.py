@@ -4,7 +4,6 @@ import argparse
 import importlib.util
 import logging
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,10 +91,6 @@ def list_methods(args: argparse.Namespace) -> None:
 def run_all(args: argparse.Namespace) -> None:
     """Run the plan; ``SystemExit`` with 1 when a step failed, with 130 after Ctrl-C or SIGTERM."""
     methods = discover(args.plugins)
-    for method in methods.values():
-        parent = str(method.file.parent.parent)
-        if parent not in sys.path:
-            sys.path.append(parent)  # a plug-in's config names a package that lies there
     seeds = args.seed_list if args.seeds is None else range(1, args.seeds + 1)
     settings = make_settings(args.split, args.budget, seeds, args.train, args.val, args.size, args.noise)
     if args.jobs < 1:

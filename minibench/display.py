@@ -19,7 +19,7 @@ class Display:
         self.stream = sys.stderr if stream is None else stream
         self.terminal = self.stream.isatty()
         self.period = 0.5 if self.terminal else period
-        self._shown = time.monotonic() - self.period + 5.0
+        self._shown = time.monotonic() - self.period + min(self.period, 5.0)
         self._status = ""
 
     def line(self, text: str) -> None:

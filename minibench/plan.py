@@ -108,6 +108,9 @@ class Plan:
         """A method's overrides that are the same for all seeds and machines, and what of its config is hashed."""
         settings = self.settings
         where = f"{method.file}: method {method.name}"
+        for folder in _python_path(method).values():
+            if folder not in sys.path:
+                sys.path.append(folder)
         try:
             opts = [str(item) for pair in method.settings.items() for item in pair]
             cfg = load_config(method.config, opts)

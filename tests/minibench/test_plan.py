@@ -1,0 +1,153 @@
+"""Which runs there are: the right data, weights and seed in each command, and a hash that changes when they do."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from minibench.methods import REPOSITORY, discover
+from minibench.plan import Plan
+from minibench.settings import generator, make_settings
+from PADing.data.splits import load_split
+from PADing.errors import UserError
+
+OUT = Path("/nowhere/out")
+
+
+def _plan(names=("pading_self_training", "d2zero"), methods=None, out=OUT, **settings) -> Plan:
+    return Plan(methods or discover(), names, make_settings(**{"budget": "quick", **settings}), out)
+
+
+def _hashes(plan: Plan) -> dict[str, str]:
+    return {run.name: run.hash for run in plan.runs}
+
+
+def _opts(plan: Plan, name: str) -> dict[str, str]:
+    command = plan.command(next(run for run in plan.runs if run.name == name))
+    rest = command[next(i for i, item in enumerate(command) if "." in item and item[0].isupper()) :]
+    return dict(zip(rest[::2], rest[1::2], strict=True))
+
+
+def _changed(method: str, **changes):
+    methods = discover()
+    return {**methods, method: dataclasses.replace(methods[method], **changes)}
+
+
+def test_all_seeds_share_the_rules_and_nothing_else():
+    plan = _plan(["pading"], seeds=(1, 5))
+    assert [run.name for run in plan.runs] == ["baseline-seed1", "pading-seed1", "baseline-seed5", "pading-seed5"]
+    assert len(set(_hashes(plan).values())) == 4
+    for seed in (1, 5):
+        opts = _opts(plan, f"pading-seed{seed}")
+        assert opts["SEED"] == str(seed)
+        assert opts["MODEL.WEIGHTS"].startswith(f"{OUT}/runs/baseline-seed{seed}-")
+        assert f"-seed{seed}-" in opts["MODEL.CLASS_EMBEDDINGS"]
+
+
+def test_steps_wait_for_data_and_weights():
+    needs = {step.name: set(step.needs) for step in _plan().steps()}
+    assert needs["data-seed1"] == set()
+    assert needs["baseline-seed1"] == {"data-seed1"}
+    assert needs["convert-seed1"] == {"baseline-seed1"}
+    assert needs["pading-seed1"] == {"data-seed1", "convert-seed1", "baseline-seed1"}
+    assert needs["pading_self_training-seed1"] >= {"pading-seed1", "convert-seed1"}
+    assert needs["d2zero-seed1"] == {"data-seed1", "baseline-seed1"}
+    assert "convert-seed1" not in {step.name for step in _plan(["d2zero"]).steps()}
+
+
+def test_self_training_is_taught_by_pading_of_the_same_seed():
+    plan = _plan(seeds=(2,))
+    pading = next(run for run in plan.runs if run.method.name == "pading")
+    opts = _opts(plan, "pading_self_training-seed2")
+    assert opts["MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS"] == f"{OUT}/{pading.folder}/model_final.pth"
+
+
+@pytest.mark.parametrize("split", sorted(generator().UNSEEN))
+def test_a_split_trains_and_tests_on_its_own_data_sets(split):
+    """Else figures would be reported of other unseen classes than the title says."""
+    plan = _plan(split=split)
+    seed = plan.settings.seeds[0]
+    declared = load_split(REPOSITORY / "datasets" / "splits" / f"{plan.settings.split_name}.yaml")
+    assert set(declared.unseen) == set(generator().UNSEEN[split])
+    assert [c.name for c in declared.categories] == [c.name for c in generator().categories()]
+    names = {data_set.name: data_set for data_set in declared.data_sets}
+    for method, kind in (("pading", "panoptic"), ("d2zero", "instance")):
+        opts = _opts(plan, f"{method}-seed{seed}")
+        (train,), (test,) = (eval(opts[f"DATASETS.{key}"]) for key in ("TRAIN", "TEST"))
+        assert (names[train].kind, names[train].role, names[train].subset) == (kind, "train", "seen")
+        assert (names[test].kind, names[test].role, names[test].subset) == (kind, "val", "all")
+        assert names[test].json.startswith(plan.settings.split_name + "/")
+    data = next(step for step in plan.steps() if step.name.startswith("data")).command
+    assert data[data.index("--split") + 1] == split
+    assert Path(data[data.index("--out") + 1]).name == plan.settings.split_name
+
+
+def test_settings_are_chosen_on_classes_and_images_that_no_report_shows():
+    unseen = generator().UNSEEN
+    assert not set(unseen["tuning"]) & set(unseen["compositional"])
+    assert make_settings(split="tuning").seeds == (0,)
+    assert 0 not in make_settings().seeds
+
+
+def test_a_hash_covers_what_the_figures_depend_on():
+    base = _hashes(_plan())
+    assert _hashes(_plan(out=Path("/else/where"))) == base, "the place does not matter"
+    assert _hashes(_plan(["d2zero"]))["d2zero-seed1"] == base["d2zero-seed1"], "nor does the company"
+    for changed in (
+        _plan(budget="full", seeds=(1,)),
+        _plan(split="hard"),
+        _plan(noise=0.3),
+        _plan(val=200),
+        _plan(methods=_changed("baseline", settings={"SOLVER.BASE_LR": 0.002})),  # everything starts from it
+    ):
+        assert not set(_hashes(changed).values()) & set(base.values())
+    other = _hashes(_plan(methods=_changed("pading", settings={"MODEL.MASK_FORMER.NOISE": False})))
+    moved = {name for name in base if other[name] != base[name]}
+    assert moved == {"pading-seed1", "pading_self_training-seed1"}, "only what uses the change is repeated"
+
+
+def test_a_new_key_that_changes_nothing_leaves_finished_runs_valid(monkeypatch):
+    import PADing.config
+
+    base, add = _hashes(_plan()), PADing.config.add_maskformer2_config
+
+    def add_more(cfg):
+        add(cfg)
+        cfg.MODEL.MASK_FORMER.SOMETHING_NEW = 1.0
+
+    monkeypatch.setattr(PADing.config, "add_maskformer2_config", add_more)
+    assert _hashes(_plan()) == base
+
+
+def test_the_config_file_counts_wherever_it_lies(tmp_path):
+    folder = shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
+    moved = folder / "mini" / "panoptic-PADing.yaml"
+    assert _hashes(_plan(methods=_changed("pading", config=moved))) == _hashes(_plan())
+    moved.write_text(moved.read_text().replace("CLASS_ECO: 20.0", "CLASS_ECO: 19.0"))
+    assert _hashes(_plan(methods=_changed("pading", config=moved)))["pading-seed1"] != _hashes(_plan())["pading-seed1"]
+
+
+def test_a_method_that_trains_nothing_is_evaluated():
+    plan = _plan(["ridge"], methods=discover([REPOSITORY / "examples"]))
+    assert "--eval-only" in plan.command(plan.runs[-1]) and "--resume" in plan.command(plan.runs[0])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"settings": {"MODEL.MASK_FORMER.NOIS": False}}, "did you mean MODEL.MASK_FORMER.NOISE"),
+        ({"config": REPOSITORY / "configs" / "panoptic-segmentation" / "PADing.yaml"}, "are named mini_"),
+        ({"weights_key": "MODEL.WEIGHT"}, "MODEL.WEIGHT, which is to name weights"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused_before_anything_runs(changes, message):
+    with pytest.raises(UserError, match=message) as error:
+        _plan(methods=_changed("pading", **changes))
+    assert "method pading" in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", [{"seeds": ()}, {"seeds": (-1,)}, {"val": 0}, {"size": 100}, {"noise": -0.1}])
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(UserError):
+        make_settings(**wrong)

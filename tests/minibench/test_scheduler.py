@@ -1,0 +1,167 @@
+"""Steps run side by side in the right order, and neither a failure nor a kill costs more than it must."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from minibench.display import Display, duration
+from minibench.remaining import TimeLeft
+from minibench.scheduler import Lock, run_steps
+from minibench.steps import Step
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def _step(folder: Path, name: str, needs=(), code="", **more) -> Step:
+    """A process that notes when it began and ended, and leaves the file that it is there for."""
+    note = f"import time; open({str(folder / 'notes')!r}, 'a').write(f'{{time.monotonic()}} %s {name}\\n')"
+    body = "\n".join([note % "+", code, note % "-", f"open({str(folder / name)!r}, 'w').close()"])
+    log, done = folder / "logs" / f"{name}.txt", (folder / name).is_file
+    return Step(name, [sys.executable, "-c", body], log, done, needs=tuple(needs), **more)
+
+
+def _notes(folder: Path) -> list[str]:
+    path = folder / "notes"
+    return [line.split(" ", 1)[1] for line in sorted(path.read_text().splitlines())] if path.exists() else []
+
+
+def _display() -> Display:
+    return Display(io.StringIO(), period=0.0)
+
+
+def _run(steps, jobs=2):
+    return run_steps(steps, jobs, _display())
+
+
+def test_a_step_begins_when_what_it_needs_has_ended(tmp_path):
+    sleep = "time.sleep(0.4)"
+    steps = [_step(tmp_path, "a", code=sleep), _step(tmp_path, "b", code=sleep), _step(tmp_path, "c", ["a", "b"])]
+    assert _run(steps) == []
+    notes = _notes(tmp_path)
+    assert set(notes[:2]) == {"+ a", "+ b"}, "the two that need nothing run at the same time"
+    assert notes[-2:] == ["+ c", "- c"]
+
+
+def test_what_most_waits_for_comes_first(tmp_path):
+    steps = [_step(tmp_path, "leaf", usual=5), _step(tmp_path, "root", usual=5), _step(tmp_path, "end", ["root"])]
+    _run(steps, jobs=1)
+    assert _notes(tmp_path)[0] == "+ root"
+
+
+def test_finished_steps_are_never_repeated(tmp_path):
+    steps = [_step(tmp_path, "a"), _step(tmp_path, "b", ["a"])]
+    _run(steps)
+    before = _notes(tmp_path)
+    assert _run(steps) == [] and _notes(tmp_path) == before
+    (tmp_path / "b").unlink()
+    _run(steps)
+    assert _notes(tmp_path) == [*before, "+ b", "- b"]
+
+
+def test_a_failure_stops_only_what_waits_for_it(tmp_path):
+    steps = [
+        _step(tmp_path, "bad", code="import sys; print('fine so far'); sys.exit('error: no such file')"),
+        _step(tmp_path, "after bad", ["bad"]),
+        _step(tmp_path, "good"),
+        _step(tmp_path, "after good", ["good"]),
+    ]
+    failures = _run(steps)
+    assert [(f.step.name, f.status, f.error) for f in failures] == [("bad", 1, "error: no such file")]
+    assert (tmp_path / "after good").exists() and "+ after bad" not in _notes(tmp_path)
+    assert "fine so far" in failures[0].step.log.read_text()
+
+
+def test_a_command_that_leaves_no_result_has_failed(tmp_path):
+    step = _step(tmp_path, "a")
+    step.command = [sys.executable, "-c", "pass"]
+    assert "results are missing" in _run([step])[0].error
+
+
+def test_what_was_finished_but_not_noted_is_only_noted(tmp_path):
+    step = _step(tmp_path, "a", complete=lambda: True, finish=lambda seconds: (tmp_path / "a").touch())
+    assert _run([step]) == [] and _notes(tmp_path) == []
+
+
+def test_each_process_gets_its_share_of_the_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr("minibench.scheduler.cores", lambda: 8)
+    code = f"import os; open({str(tmp_path / 'threads')!r}, 'w').write(os.environ['OMP_NUM_THREADS'])"
+    _run([_step(tmp_path, "a", code=code)], jobs=3)
+    assert (tmp_path / "threads").read_text() == "2"
+
+
+def test_an_interruption_ends_the_children_and_passes(tmp_path):
+    class Impatient(Display):
+        def show(self, done, total, running, seconds_left):
+            if running:
+                self.pid = running[0].process.pid
+                raise KeyboardInterrupt
+
+    display = Impatient(io.StringIO())
+    with pytest.raises(KeyboardInterrupt):
+        run_steps([_step(tmp_path, "a", code="time.sleep(60)")], 1, display)
+    with pytest.raises(ProcessLookupError):
+        os.kill(display.pid, 0)
+
+
+PARENT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {repository!r})
+from minibench.display import Display
+from minibench.scheduler import Lock, run_steps
+from minibench.steps import Step
+folder = Path({folder!r})
+code = f"import os, time; open({folder!r} + '/pid', 'w').write(str(os.getpid())); time.sleep(60)"
+with Lock(folder / "lock") as lock:
+    step = Step("a", [sys.executable, "-c", code], folder / "log", lambda: False)
+    run_steps([step], 1, Display(), keep_open=[lock])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a child goes on, and holds the lock")
+def test_killed_outright_it_leaves_no_child_and_no_lock_behind(tmp_path):
+    """An orphan would go on writing checkpoints beside those of the next call."""
+    parent = subprocess.Popen([sys.executable, "-c", PARENT.format(repository=str(REPOSITORY), folder=str(tmp_path))])
+    deadline = time.monotonic() + 60
+    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child = int((tmp_path / "pid").read_text())
+    with pytest.raises(BlockingIOError), Lock(tmp_path / "lock", patience=0.0):
+        pass
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    with Lock(tmp_path / "lock", patience=10.0):
+        pass
+    for _ in range(100):
+        state = Path(f"/proc/{child}/stat")
+        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail("the child is still running")
+
+
+def test_time_left_learns_from_what_is_finished(tmp_path):
+    """Twice as slow as usual in what is finished: twice as long for the rest, two at a time."""
+    steps = [
+        _step(tmp_path, "first", usual=50, kind="k", measured=lambda: 100.0),
+        _step(tmp_path, "second", ["first"], usual=50, kind="k"),
+        _step(tmp_path, "third", ["first"], usual=30, kind="l"),
+        _step(tmp_path, "fourth", ["first"], usual=40, kind="m"),
+    ]
+    (tmp_path / "first").touch()
+    left = TimeLeft(steps, jobs=2)
+    assert left.seconds({"first"}, []) == pytest.approx((100 + 60 + 80) / 2)
+    assert left.seconds({"first", "third", "fourth"}, []) == pytest.approx(100), "one step cannot run on two cores"
+
+
+def test_a_log_file_gets_plain_lines_and_times_are_readable():
+    stream = io.StringIO()
+    Display(stream, period=0.0).show(3, 9, [], 4000)
+    assert stream.getvalue() == "3/9 steps | 1 h 07 min left\n"
+    assert [duration(s) for s in (42, 300, 7500)] == ["42 s", "5 min", "2 h 05 min"]
