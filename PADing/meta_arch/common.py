@@ -11,6 +11,7 @@ from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from PADing.meta_arch.answers import check_answers
 from PADing.modeling import HungarianMatcher, SetCriterion
 
 
@@ -34,6 +35,9 @@ class SegmenterBase(nn.Module):
         test_topk_per_image: instances for each image.
         boxes_from_masks: tight boxes around predicted instances; else boxes are zero, as Mask2Former publishes them.
     """
+
+    # Whether the answers are restricted to unseen classes in test sets that hold no other.
+    restricts_to_unseen = False
 
     @configurable
     def __init__(
@@ -72,6 +76,7 @@ class SegmenterBase(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
+        cls.check_test_sets(cfg)
         backbone = build_backbone(cfg)
         node, test = cfg.MODEL.MASK_FORMER, cfg.MODEL.MASK_FORMER.TEST
         return {
@@ -117,6 +122,23 @@ class SegmenterBase(nn.Module):
             oversample_ratio=node.OVERSAMPLE_RATIO,
             importance_sample_ratio=node.IMPORTANCE_SAMPLE_RATIO,
         )
+
+    @classmethod
+    def check_test_sets(cls, cfg: CfgNode) -> None:
+        """Refuse a config with a test set in which outputs would be taken for other classes; see ``check_answers``."""
+        training = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+        for name in cfg.DATASETS.TEST:
+            outputs = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+            check_answers(cls.__name__, training, MetadataCatalog.get(name), outputs, cls.restricts_to_unseen)
+
+    def set_test_metadata(self, metadata) -> None:
+        """Tell which data set comes next.
+
+        Raises:
+            UserError: outputs would be taken for other classes, see ``check_answers``.
+        """
+        outputs = self.sem_seg_head.num_classes
+        check_answers(type(self).__name__, self.metadata, metadata, outputs, self.restricts_to_unseen)
 
     @property
     def device(self) -> torch.device:

@@ -73,6 +73,7 @@ class PADing(SegmenterBase):
     """
 
     training_recipe = "GeneratorClassifier"
+    restricts_to_unseen = True
 
     @configurable
     def __init__(
@@ -376,7 +377,12 @@ class PADing(SegmenterBase):
     # ---- inference on sets that show unseen classes only
 
     def set_test_metadata(self, metadata: MetadataCatalog) -> None:
-        """Tell which data set comes next: one that shows unseen classes only restricts the answers to these."""
+        """Tell which data set comes next: one that shows unseen classes only restricts the answers to these.
+
+        Raises:
+            UserError: as ``SegmenterBase.set_test_metadata``.
+        """
+        super().set_test_metadata(metadata)
         self.unseen_only = metadata.get("subset") == "unseen"
         self.label_offset = metadata.get("label_offset", 0)
 
