@@ -1,0 +1,221 @@
+"""The charts, in one style: white cards that are readable on a phone, colours that colour-blind people can tell apart.
+
+Every function returns a matplotlib figure; nothing touches pyplot's global state, so no display is needed.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from minibench.report.bench import Method, Task
+from minibench.report.confusion import Confusion
+from minibench.report.statistics import Spread
+
+__all__ = ["class_bars", "confusion_matrix", "difference_plot", "embedding_map", "overview", "training_curves"]
+
+# Okabe and Ito's palette.
+SEEN, UNSEEN, HARMONIC = "#0072B2", "#D55E00", "#1c1e21"
+CLASS_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7a6a00")
+GREY, LIGHT = "#767c84", "#d5d9de"
+WIDTH = 4.7  # inches; text is 8-9 pt, so about 10 px on a phone
+RESOLUTION = 170
+
+
+def _figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), dpi=RESOLUTION, layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    _tidy(axes)
+    return figure, axes
+
+
+def _tidy(axes: Axes) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GREY)
+    axes.tick_params(labelsize=8, color=GREY)
+    axes.set_axisbelow(True)
+
+
+def overview(rows: Sequence[tuple[Method, Spread, Spread, Spread]], task: Task) -> Figure:
+    """Seen, unseen and harmonic mean of every method (means; bars: ± one standard deviation).
+
+    Args:
+        rows: (method, seen, unseen, harmonic mean), from top to bottom.
+    """
+    figure, axes = _figure(0.9 + 0.36 * len(rows))
+    for y, (_, *spreads) in enumerate(rows):
+        means = [s.mean for s in spreads if s.mean is not None]
+        if means:
+            axes.plot([min(means), max(means)], [y, y], color=LIGHT, linewidth=3, zorder=1, solid_capstyle="round")
+        for s, colour, marker in zip(spreads, (SEEN, UNSEEN, HARMONIC), ("o", "s", "D"), strict=True):
+            if s.mean is not None:
+                axes.errorbar(s.mean, y, xerr=s.sd or None, color=colour, marker=marker, markersize=5, capsize=2)
+    axes.set_yticks(range(len(rows)), [_wrap(method.title) for method, *_ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(left=-1)
+    axes.set_xlabel(f"{task.metric} (%)", fontsize=8.5)
+    axes.grid(axis="x", color=LIGHT, linewidth=0.6)
+    names = zip((SEEN, UNSEEN, HARMONIC), "osD", ("seen", "unseen", "harmonic mean"), strict=True)
+    handles = [Line2D([], [], color=c, marker=m, markersize=5, linestyle="", label=n) for c, m, n in names]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=8, frameon=False, handletextpad=0.2)
+    return figure
+
+
+def difference_plot(rows: Sequence[tuple[str, Spread]], label: str) -> Figure:
+    """Paired differences: a dot for each seed, a bar for their mean, a line for ± one standard deviation."""
+    figure, axes = _figure(0.75 + 0.42 * len(rows))
+    axes.axvline(0, color=HARMONIC, linewidth=1)
+    for y, (_, difference) in enumerate(rows):
+        if difference.mean is None:
+            continue
+        colour = UNSEEN if difference.mean < 0 else SEEN
+        axes.barh(y, difference.mean, height=0.55, color=colour, alpha=0.3, zorder=1)
+        if difference.sd:
+            axes.errorbar(difference.mean, y, xerr=difference.sd, color=HARMONIC, capsize=3, linewidth=1, zorder=2)
+        offsets = np.linspace(-0.14, 0.14, difference.n) if difference.n > 1 else [0.0]
+        axes.scatter(list(difference.values.values()), y + np.array(offsets), s=16, color=colour, zorder=3)
+    axes.set_yticks(range(len(rows)), [_wrap(title) for title, _ in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel(label, fontsize=8.5)
+    axes.grid(axis="x", color=LIGHT, linewidth=0.6)
+    return figure
+
+
+def class_bars(values: Mapping[str, Spread], unseen: set[str], label: str, reference: Mapping[str, Spread]) -> Figure:
+    """One bar for each class, seen ones first; lines: ± one standard deviation.
+
+    Args:
+        values, reference: by class name. The reference (the baseline) is drawn as a tick.
+    """
+    names = sorted(values, key=lambda name: name in unseen)
+    figure, axes = _figure(0.95 + 0.205 * len(names))
+    for y, name in enumerate(names):
+        s, is_unseen = values[name], name in unseen
+        if s.mean is not None:
+            # Hatching tells the two apart without any colour.
+            style = {"color": UNSEEN, "hatch": "////", "edgecolor": "white"} if is_unseen else {"color": SEEN}
+            axes.barh(y, s.mean, height=0.72, linewidth=0, **style)
+            if s.sd:
+                axes.errorbar(s.mean, y, xerr=s.sd, color=HARMONIC, capsize=1.5, linewidth=0.9)
+        other = reference.get(name)
+        if other is not None and other.mean is not None:
+            axes.plot([other.mean] * 2, [y - 0.4, y + 0.4], color=HARMONIC, linewidth=1.6)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(label, fontsize=8.5)
+    axes.grid(axis="x", color=LIGHT, linewidth=0.6)
+    for tick, name in zip(axes.get_yticklabels(), names, strict=True):
+        tick.set_color(UNSEEN if name in unseen else HARMONIC)
+    handles = [Patch(color=SEEN, label="seen")]
+    handles.append(Patch(facecolor=UNSEEN, hatch="////", edgecolor="white", label="unseen"))
+    if reference:
+        handles.append(Line2D([], [], color=HARMONIC, linewidth=1.6, label="baseline"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+def confusion_matrix(confusion: Confusion, least: float = 0.05) -> Figure:
+    """What segments of unseen classes are called, in percent of each row.
+
+    Columns: unseen classes, then the seen classes that take at least ``least`` of a row, all other ones, missed.
+    """
+    shares, unseen = confusion.shares, list(confusion.rows)
+    seen = [i for i in range(len(confusion.names)) if i not in confusion.unseen]
+    named = [i for i in seen if shares[:, i].max(initial=0) >= least]
+    rest = [i for i in seen if i not in named]
+    columns = [*unseen, *named]
+    table = np.column_stack([shares[:, columns], shares[:, rest].sum(axis=1), shares[:, -1]])
+    labels = [*(confusion.names[i] for i in columns), "other seen", "missed"]
+    figure, axes = _figure(1.75 + 0.3 * len(unseen), width=max(WIDTH, 1.7 + 0.34 * len(labels)))
+    axes.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (i, j), value in np.ndenumerate(table):
+        if value >= 0.005:
+            colour = "white" if value > 0.55 else HARMONIC
+            axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=8, color=colour)
+    for i in range(len(unseen)):  # what is right
+        axes.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, fill=False, color=UNSEEN, linewidth=1.6))
+    axes.axvline(len(unseen) - 0.5, color=GREY, linewidth=1)
+    axes.axvline(len(labels) - 2.5, color=GREY, linewidth=1, linestyle=":")
+    rows = [f"{confusion.names[i]} ({n})" for i, n in zip(unseen, confusion.counts.sum(axis=1), strict=True)]
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(range(len(labels)), labels, rotation=55, ha="left", rotation_mode="anchor")
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    return figure
+
+
+def embedding_map(analysis: Mapping[str, np.ndarray], unseen: set[int]) -> tuple[Figure, tuple[float, float]]:
+    """The two first principal components of real class embeddings, with the generated ones laid into the same plane.
+
+    Args:
+        analysis: see ``minibench.analysis``: ``real``, ``real_class``, ``generated``, ``generated_class``, ``names``.
+
+    Returns:
+        the figure, and the share of the real embeddings' variance that each component holds.
+    """
+    real, generated = analysis["real"], analysis["generated"]
+    centre = real.mean(axis=0)
+    _, sizes, axes_of_space = np.linalg.svd(real - centre, full_matrices=False)
+    shares = sizes**2 / max(float((sizes**2).sum()), 1e-12)
+    flat, made = (points @ axes_of_space[:2].T for points in (real - centre, generated - centre))
+    figure, axes = _figure(5.0)
+    classes = sorted(unseen)
+    is_unseen = np.isin(analysis["real_class"], classes)
+    axes.scatter(*flat[~is_unseen].T, s=5, color=LIGHT, linewidths=0, label="seen, real")
+    for colour, label in zip(CLASS_COLOURS, classes, strict=False):
+        mine, copies = flat[analysis["real_class"] == label], made[analysis["generated_class"] == label]
+        axes.scatter(*mine.T, s=9, color=colour, alpha=0.55, linewidths=0)
+        axes.scatter(*copies.T, s=12, color=colour, marker="x", linewidths=0.7, alpha=0.55)
+        for points, marker in ((mine, "o"), (copies, "X")):
+            if len(points):
+                axes.scatter(*points.mean(axis=0), s=70, color=colour, marker=marker, edgecolors="white", zorder=4)
+    names = analysis["names"]
+    handles = [Patch(color=c, label=str(names[k])) for c, k in zip(CLASS_COLOURS, classes, strict=False)]
+    kinds = [("o", HARMONIC, "real (large: mean)"), ("X", HARMONIC, "generated"), ("o", LIGHT, "seen, real")]
+    handles += [Line2D([], [], color=c, marker=m, markersize=6, linestyle="", label=n) for m, c, n in kinds]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=7.5, frameon=False)
+    axes.set_xlabel(f"component 1 ({100 * shares[0]:.0f} % of the variance)", fontsize=8.5)
+    axes.set_ylabel(f"component 2 ({100 * shares[1]:.0f} %)", fontsize=8.5)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    return figure, (float(shares[0]), float(shares[1]))
+
+
+def training_curves(curves: Mapping[str, Mapping[int, tuple[Sequence[int], Sequence[float]]]]) -> Figure:
+    """Losses by name; seeds as thin lines, their mean over the iterations that all share as a bold one.
+
+    Args:
+        curves: name of the loss -> seed -> (iterations, values).
+    """
+    figure, axes = _figure(2.9)
+    for (name, seeds), colour in zip(curves.items(), (SEEN, UNSEEN, "#009E73"), strict=False):
+        for steps, values in seeds.values():
+            axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.45)
+        common = sorted(set.intersection(*(set(steps) for steps, _ in seeds.values())))
+        mean = [np.mean([dict(zip(*curve, strict=True))[step] for curve in seeds.values()]) for step in common]
+        axes.plot(common, mean, color=colour, linewidth=2.2, label=name)
+    every = [v for seeds in curves.values() for _, values in seeds.values() for v in values]
+    if every and min(every) > 0 and max(every) > 8 * min(every):
+        axes.set_yscale("log")
+    axes.set_xlabel("iteration", fontsize=8.5)
+    axes.set_ylabel("loss", fontsize=8.5)
+    axes.grid(color=LIGHT, linewidth=0.6)
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _wrap(title: str, width: int = 22) -> str:
+    """A title on two lines at most, broken at the space nearest to its middle."""
+    if len(title) <= width or " " not in title:
+        return title
+    spaces = [i for i, letter in enumerate(title) if letter == " "]
+    middle = min(spaces, key=lambda i: abs(i - len(title) / 2))
+    return f"{title[:middle]}\n{title[middle + 1 :]}"

@@ -1,0 +1,70 @@
+"""The first lines of the report, computed from the numbers: what came out, what was run, on what, and how long."""
+
+from minibench.report.bench import INSTANCE, PANOPTIC, Bench
+from minibench.report.document import Bullets
+from minibench.report.reading import FAILS, HOLDS, WITHIN, Expectation, role
+from minibench.report.statistics import spread_of, total
+from minibench.report.tables import duration
+
+__all__ = ["about", "outcome"]
+
+
+def outcome(bench: Bench, found: list[Expectation]) -> str:
+    """One sentence about the main methods, and one about how many comparisons came out as expected."""
+    baseline, projection, pading, d2zero = (role(bench, p) for p in ("baseline", "projection", "pading", "d2zero"))
+    parts = []
+    for method, task, others in ((pading, PANOPTIC, (baseline, projection)), (d2zero, INSTANCE, (baseline,))):
+        if method is None:
+            continue
+        unseen = spread_of(bench, method.name, task, task.unseen)
+        if not unseen.n:
+            continue
+        against = [
+            f"{spread_of(bench, other.name, task, task.unseen).text()} with {_inner(other.title)}"
+            for other in others
+            if other and spread_of(bench, other.name, task, task.unseen).n
+        ]
+        harmonic = spread_of(bench, method.name, task, task.harmonic)
+        text = f"{method.title} reaches {task.metric} {unseen.text()} on unseen classes"
+        text += f" ({', '.join(against)})" if against else ""
+        parts.append(f"{text} and a harmonic mean of {harmonic.text()}")
+    sentence = "; ".join(parts) + "." if parts else "Neither PADing nor D2Zero was run."
+    verdicts = [c.verdict for e in found for c in e.comparisons]
+    counts = [verdicts.count(v) for v in (HOLDS, WITHIN, FAILS)]
+    if sum(counts):
+        sentence += (
+            f" Of {sum(counts)} comparisons with what the papers lead one to expect, {counts[0]} hold, {counts[1]} lie "
+            f"within the spread of the seeds and {counts[2]} do not hold."
+        )
+    return sentence
+
+
+def about(bench: Bench) -> list:
+    """Bullets: methods, data, machine, time."""
+    data, machine = bench.data, bench.machine
+    runs = len(bench.runs)
+    seeds = ", ".join(map(str, bench.seeds)) or "none"
+    seconds = total(run.seconds for run in bench.runs)
+    items = [f"**Run**: {len(bench.methods)} methods, {runs} runs, budget `{bench.budget}`, seeds {seeds}."]
+    pictures = [f"{data[key]} {name}" for key, name in (("train", "training"), ("val", "validation")) if key in data]
+    size = f" pictures of {data['size']} × {data['size']} px" if "size" in data else ""
+    items.append(
+        f"**Data**: mini benchmark v{data.get('version', '?')}, {bench.split} split, {' and '.join(pictures)}{size}, "
+        f"noise of the class vectors {data.get('noise', '?')}; every seed has its own pictures and pretraining."
+    )
+    checksum = data.get("checksum")
+    if checksum:
+        sums = checksum.items() if isinstance(checksum, dict) else [("all", checksum)]
+        shown = ", ".join(f"`{str(value)[:12]}` (seed {seed})" for seed, value in sums)
+        items.append(f"**Checksum of the annotation** (SHA-256, first digits): {shown}.")
+    cpu, cores = machine.get("cpu", "unknown processor"), machine.get("cores", "?")
+    versions = f"PyTorch {machine.get('torch', '?')}, Python {machine.get('python', '?')}"
+    items.append(f"**Machine**: {cpu}, {cores} cores, {versions}.")
+    items.append(f"**Time**: {duration(seconds)} of training and evaluation, summed over all runs.")
+    return [Bullets(items)]
+
+
+def _inner(title: str) -> str:
+    """A title inside a sentence: only names keep their capital letter."""
+    first = title.split(" ")[0]
+    return title if any(c.isupper() or c.isdigit() for c in first[1:]) else title[:1].lower() + title[1:]
