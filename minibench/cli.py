@@ -1,7 +1,6 @@
 """The command line of ``tools/minibench.py``."""
 
 import argparse
-import importlib.util
 import logging
 import signal
 from collections.abc import Sequence
@@ -139,12 +138,11 @@ def _explain(failures: list[Failure], unfinished: list[str], display: Display) -
 def _report(out: Path) -> None:
     if not (out / "results.json").is_file():
         raise UserError(f"{out} holds no results.json. Make it with: python tools/minibench.py run --out {out}")
-    spec = importlib.util.find_spec("minibench.report")
-    if spec is None or spec.origin is None:
-        return
+    # Imported here, because it needs what draws, which the run does not.
     from minibench.report import write_report
 
     write_report(out)
+    print(f"Report: {out / 'report' / 'index.html'}")
 
 
 def _then(first, second):

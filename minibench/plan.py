@@ -184,8 +184,9 @@ class Plan:
             record.start()
 
         def finish(seconds: float) -> None:
-            finish_training(folder)
-            record.end("done", seconds)
+            if (folder / "results.json").is_file():
+                finish_training(folder)
+                record.end("done", seconds)
 
         start = {"nothing": [], "converted": [f"convert-seed{run.seed}"]}
         waits = [f"{name}-seed{run.seed}" for name in method.needs]

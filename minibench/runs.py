@@ -11,6 +11,8 @@ import torch
 from PADing.data.files import replacing
 
 RECORD = "minibench.json"
+# Entries of a finished run's checkpoint; by the last two, evaluating it once more does not train it once more.
+_KEPT = ("model", "trainer", "iteration")
 
 
 def write_record(path: Path, content: Any) -> None:
@@ -73,18 +75,17 @@ def repair_checkpoints(folder: Path) -> None:
 
 
 def finish_training(folder: Path) -> None:
-    """Keep of a finished run what evaluation and other methods need: ``model_final.pth`` with the weights alone.
+    """Keep of a finished run what evaluation and other methods need: ``model_final.pth`` with the weights.
 
     Intermediate checkpoints and optimizer states go; ``metrics.json`` keeps one line for each iteration, where a
     resumed training has written some twice.
     """
     final = folder / "model_final.pth"
     if final.is_file():
-        # Unlike a dict of the tensors alone, this keeps the state dict's version metadata.
         content = torch.load(final, map_location="cpu", weights_only=True)
-        if set(content) - {"model", "iteration"}:
+        if set(content) - set(_KEPT):
             with replacing(final) as temporary:
-                torch.save({key: content[key] for key in ("model", "iteration") if key in content}, temporary)
+                torch.save({key: content[key] for key in _KEPT if key in content}, temporary)
     for path in (*folder.glob("model_0*.pth"), folder / "last_checkpoint"):
         path.unlink(missing_ok=True)
     metrics = folder / "metrics.json"

@@ -89,7 +89,7 @@ def run_steps(steps: Sequence[Step], jobs: int, display: Display, keep_open: Seq
 
     Args:
         steps: in an order in which each stands behind what it needs.
-        jobs: each process gets its share of the cores as threads.
+        jobs: each process gets its share of the cores as threads, or ``OMP_NUM_THREADS`` if that is less.
         keep_open: file descriptors that the processes inherit (a lock).
 
     Returns:
@@ -97,7 +97,7 @@ def run_steps(steps: Sequence[Step], jobs: int, display: Display, keep_open: Seq
     """
     done = {step.name for step in steps if step.done()}
     waiting = [step for step in steps if step.name not in done]
-    threads = max(1, cores() // jobs)
+    threads = max(1, min(cores() // jobs, _threads_wanted()))
     left = TimeLeft(steps, jobs)
     running: list[Running] = []
     failures: list[Failure] = []
@@ -165,6 +165,11 @@ def _end_all(running: Sequence[Running]) -> None:
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _threads_wanted() -> int:
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdigit() else sys.maxsize
 
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None

@@ -10,7 +10,14 @@ from minibench.runs import RunFolder, finish_training, read_record, repair_check
 
 def _checkpoint(path, **more):
     torch.save(
-        {"model": {"w": torch.arange(4.0)}, "iteration": 7, "optimizer": {"state": torch.zeros(99)}, **more}, path
+        {
+            "model": {"w": torch.arange(4.0)},
+            "iteration": 7,
+            "trainer": {"iteration": 7},
+            "optimizer": {"state": torch.zeros(99)},
+            **more,
+        },
+        path,
     )
 
 
@@ -42,7 +49,7 @@ def test_a_finished_run_keeps_weights_and_one_line_per_iteration(tmp_path):
     finish_training(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.json", "model_final.pth"]
     content = torch.load(tmp_path / "model_final.pth", weights_only=True)
-    assert set(content) == {"model", "iteration"} and content["model"]["w"].tolist() == [0, 1, 2, 3]
+    assert set(content) == {"model", "trainer", "iteration"} and content["model"]["w"].tolist() == [0, 1, 2, 3]
     kept = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     assert [(x["iteration"], x["a"]) for x in kept] == [(19, 1), (39, 3), (59, 4)]
 

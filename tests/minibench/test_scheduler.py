@@ -91,8 +91,12 @@ def test_what_was_finished_but_not_noted_is_only_noted(tmp_path):
 def test_each_process_gets_its_share_of_the_cores(tmp_path, monkeypatch):
     monkeypatch.setattr("minibench.scheduler.cores", lambda: 8)
     code = f"import os; open({str(tmp_path / 'threads')!r}, 'w').write(os.environ['OMP_NUM_THREADS'])"
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     _run([_step(tmp_path, "a", code=code)], jobs=3)
     assert (tmp_path / "threads").read_text() == "2"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    _run([_step(tmp_path, "b", code=code)], jobs=3)
+    assert (tmp_path / "threads").read_text() == "1", "a smaller wish is respected"
 
 
 def test_an_interruption_ends_the_children_and_passes(tmp_path):

@@ -1,0 +1,100 @@
+"""The benchmark as people run it: a stranger's method gets its row, and a kill at any moment costs minutes at most."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "tools/minibench.py", "run", "--budget", "smoke", "--jobs", "2"]
+
+pytestmark = pytest.mark.slow
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def _run(out: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [*COMMAND, "--out", str(out), *arguments]
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=_environment(), capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def _results(out: Path) -> dict[str, dict]:
+    content = json.loads((out / "results.json").read_text())
+    return {run["method"]: run["results"] for run in content["runs"]}
+
+
+def test_a_strangers_folder_gets_its_row_with_numbers(tmp_path):
+    folder = shutil.copytree(REPOSITORY / "examples" / "ridge", tmp_path / "ridge")
+    out = tmp_path / "out"
+    result = _run(out, "--methods", "ridge", "--plugins", str(folder))
+    assert result.returncode == 0, result.stdout + result.stderr
+    (figures,) = _results(out)["ridge"].values()
+    for task, keys in {"panoptic_seg": ["PQ_se", "PQ_un"], "sem_seg": ["mIoU"], "segm": ["AP50"]}.items():
+        assert all(isinstance(figures[task][key], float) for key in keys), (task, figures[task])
+    methods = json.loads((out / "results.json").read_text())["methods"]
+    assert {"ridge": "ridge regression of classifiers"}.items() <= {m["name"]: m["title"] for m in methods}.items()
+    for page in ("index.html", "report.md"):
+        assert "ridge regression of classifiers" in (out / "report" / page).read_text(), page
+
+
+def test_killed_midway_it_goes_on_and_gets_the_same_numbers(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    arguments = ["--methods", "d2zero", "--no-report"]
+    result = _run(whole, *arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+    process = subprocess.Popen(
+        [*COMMAND, "--out", str(killed), *arguments],
+        cwd=REPOSITORY,
+        env=_environment(),
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not list(killed.glob("runs/d2zero-*/model_0000001.pth")) and time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (baseline,) = killed.glob("runs/baseline-*")
+    before = {path: path.stat().st_mtime_ns for path in baseline.rglob("*") if path.is_file()}
+    assert "d2zero" not in _results(killed)
+
+    again = _run(killed, *arguments)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "finished work was done again"
+    (log,) = killed.glob("logs/d2zero-*.txt")
+    starts = [line for line in log.read_text().splitlines() if "Starting training from iteration" in line]
+    assert len(starts) == 2 and int(starts[1].split()[-1]) > 0, starts
+    assert _results(killed) == _results(whole)
+    assert not list(killed.glob("runs/*/model_0*.pth")), "intermediate checkpoints fill the disk"
+
+
+def test_a_broken_method_costs_only_its_own_row(tmp_path):
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(
+        "from detectron2.modeling import META_ARCH_REGISTRY\n"
+        "@META_ARCH_REGISTRY.register()\n"
+        "class Broken:\n"
+        "    def __init__(self, cfg):\n"
+        "        raise RuntimeError('the roof is on fire')\n"
+    )
+    entry = {"name": "broken", "title": "Broken", "task": "panoptic", "config": "configs/mini/panoptic-pretrain.yaml"}
+    entry |= {"starts_from": "nothing", "iterations": 5}
+    entry["set"] = {"PLUGINS": '("broken",)', "MODEL.META_ARCHITECTURE": "Broken"}
+    (folder / "minibench.yaml").write_text(json.dumps({"methods": [entry]}))
+    out = tmp_path / "out"
+    result = _run(out, "--methods", "broken,baseline", "--plugins", str(folder), "--no-report")
+    assert result.returncode == 1
+    assert "RuntimeError: the roof is on fire" in result.stderr and f"log: {out}/logs/broken-seed1" in result.stderr
+    assert set(_results(out)) == {"baseline"}
