@@ -65,10 +65,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Charts, side by side where there is room; ``wide``: each over the whole width."""
+    """Charts, as many side by side as there is room for; layout "wide": each over the whole width, "small": more."""
 
     items: list[Picture]
-    wide: bool = False
+    layout: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from minibench.report.bench import Method, Task
 from minibench.report.confusion import Confusion
@@ -205,6 +206,9 @@ def training_curves(curves: Mapping[str, Mapping[int, tuple[Sequence[int], Seque
     every = [v for seeds in curves.values() for _, values in seeds.values() for v in values]
     if every and min(every) > 0 and max(every) > 8 * min(every):
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("iteration", fontsize=8.5)
     axes.set_ylabel("loss", fontsize=8.5)
     axes.grid(color=LIGHT, linewidth=0.6)

@@ -20,13 +20,13 @@ def outcome(bench: Bench, found: list[Expectation]) -> str:
         if not unseen.n:
             continue
         against = [
-            f"{spread_of(bench, other.name, task, task.unseen).text()} with {_inner(other.title)}"
+            f"{_inner(other.title)}: {spread_of(bench, other.name, task, task.unseen).text()}"
             for other in others
             if other and spread_of(bench, other.name, task, task.unseen).n
         ]
         harmonic = spread_of(bench, method.name, task, task.harmonic)
         text = f"{method.title} reaches {task.metric} {unseen.text()} on unseen classes"
-        text += f" ({', '.join(against)})" if against else ""
+        text += f" ({'; '.join(against)})" if against else ""
         parts.append(f"{text} and a harmonic mean of {harmonic.text()}")
     sentence = "; ".join(parts) + "." if parts else "Neither PADing nor D2Zero was run."
     verdicts = [c.verdict for e in found for c in e.comparisons]

@@ -13,6 +13,8 @@ from minibench.report.style import STYLE
 
 __all__ = ["to_html"]
 
+# Pixels of a chart for each rem (16 px) of the page: sharp on screens of up to 1.4 times that density.
+PIXELS_PER_REM = 22.5
 _KINDS = {".png": "image/png", ".jpg": "image/jpeg"}
 
 
@@ -49,9 +51,8 @@ def _block(block, pictures: Path) -> str:
             return "<ul>" + "".join(f"<li>{_inline(item)}</li>" for item in items) + "</ul>"
         case Table():
             return _table(block)
-        case Pictures(items=items, wide=wide):
-            kind = "charts wide" if wide else "charts"
-            return f'<div class="{kind}">' + "".join(_figure(item, pictures) for item in items) + "</div>"
+        case Pictures(items=items, layout=layout):
+            return f'<div class="charts {layout}">' + "".join(_figure(item, pictures) for item in items) + "</div>"
         case Strip(title=title, items=items):
             tiles = "".join(_figure(item, pictures, above=True) for item in items)
             return f'<h3>{_inline(title)}</h3><div class="strip" role="group" tabindex="0">{tiles}</div>'
@@ -61,16 +62,17 @@ def _block(block, pictures: Path) -> str:
 def _table(table: Table) -> str:
     head = "".join(f'<th scope="col"{_kind(table, i)}>{_inline(text)}</th>' for i, text in enumerate(table.columns))
     rows = "".join(_row(row, table) for row in table.rows)
-    caption = f"<caption>{_inline(table.caption)}</caption>" if table.caption else ""
-    label = escape(re.sub(r"[*`]", "", table.caption) or "table", quote=True)
-    inner = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">{inner}</div>'
+    # The caption stands outside what scrolls, where a phone shows all of it.
+    label = escape(re.sub(r"[*`]", "", table.caption), quote=True)
+    inner = f'<table aria-label="{label}"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    scroll = f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">{inner}</div>'
+    return f'<div class="table"><p class="caption">{_inline(table.caption)}</p>{scroll}</div>'
 
 
 def _row(row: Row, table: Table) -> str:
     if row.kind == "group":
         heading = _inline(row.cells[0].text)
-        return f'<tr class="group"><th scope="rowgroup" colspan="{len(table.columns)}">{heading}</th></tr>'
+        return f'<tr class="group"><th scope="rowgroup" colspan="{len(table.columns)}"><span>{heading}</span></th></tr>'
     first = f'<th scope="row">{_cell(row.cells[0])}</th>'
     rest = "".join(f"<td{_kind(table, i + 1, cell)}>{_cell(cell)}</td>" for i, cell in enumerate(row.cells[1:]))
     return f'<tr class="{row.kind}">{first}{rest}</tr>' if row.kind else f"<tr>{first}{rest}</tr>"
@@ -96,7 +98,9 @@ def _figure(picture: Picture, pictures: Path, above: bool = False) -> str:
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     source = f"data:{_KINDS[path.suffix]};base64,{data}"
     alt = escape(picture.alt, quote=True)
-    image = f'<img src="{source}" alt="{alt}" width="{width}" height="{height}"/>'
+    # Charts have small text, so none is shown larger or, side by side, at another scale than it is meant to be.
+    style = "" if above else f' style="max-width:{width / PIXELS_PER_REM:.1f}rem"'
+    image = f'<img src="{source}" alt="{alt}" width="{width}" height="{height}"{style}/>'
     caption = f"<figcaption>{_inline(picture.caption)}</figcaption>" if picture.caption else ""
     return f"<figure>{caption}{image}</figure>" if above else f"<figure>{image}{caption}</figure>"
 

@@ -89,7 +89,7 @@ def class_section(bench: Bench, methods: Iterable[Method], baseline: Method | No
         order = sorted((name for name in found if name in unseen), key=lambda name: -found[name])
         alt = f"Bars of {label} by class for {method.title}. Unseen classes: "
         alt += ", ".join(f"{name} {found[name]:.1f}" for name in order) + "."
-        caption = f"**{method.title}**: {label} by class, mean ± sd over {max(s.n for s in values.values())} seed(s)."
+        caption = f"**{method.title}**: {label} by class, {_over(max(s.n for s in values.values()))}."
         if reference:
             caption += f" Black ticks: {baseline.title}."
         pictures.append(album.chart(f"classes_{method.name}", chart, alt, caption))
@@ -143,7 +143,7 @@ def confusion_section(bench: Bench, methods: Iterable[Method], album: Album) -> 
         pictures.append(album.chart(f"confusion_{method.name}", chart, alt, caption))
         rows.append(Row([Cell(f"{method.title} (seed {run.seed})")], "group"))
         rows += [Row([Cell(name), *map(Cell, cells)]) for name, cells in parts]
-    section.blocks += [Pictures(pictures)] if pictures else []
+    section.blocks += [Pictures(pictures, "wide")] if pictures else []
     if rows:
         columns = ["True class", "Right", "Another unseen", "A seen class", "Missed", "Most often called"]
         section.blocks.append(Table("The same in short", columns, rows, text=(5,)))
@@ -259,11 +259,11 @@ def curve_section(bench: Bench, methods: Iterable[Method], album: Album) -> Sect
             continue
         ends = [f"{name} from {_mean(seeds, 0):.3g} to {_mean(seeds, -1):.3g}" for name, seeds in curves.items()]
         count = max(len(seeds) for seeds in curves.values())
-        caption = f"**{method.title}**: training loss; thin: each of {count} seed(s), bold: their mean."
+        caption = f"**{method.title}**: training loss" + (f" of {count} seeds; bold: their mean." if count > 1 else ".")
         alt = f"Training curves of {method.title}: {'; '.join(ends)}."
         chart = figures.training_curves(curves)
         pictures.append(album.chart(f"training_{method.name}", chart, alt, caption))
-    return _with(section, Pictures(pictures) if pictures else None)
+    return _with(section, Pictures(pictures, "small") if pictures else None)
 
 
 def _mean(seeds: Mapping[int, tuple], index: int) -> float:
@@ -328,6 +328,10 @@ def _tried(section: Section, method: Method, compute: Callable):
         logger.warning("%s, %s: %s", section.title, method.title, error)
         section.blocks.append(Note(f"{method.title}: not available."))
         return None
+
+
+def _over(seeds: int) -> str:
+    return "one seed" if seeds == 1 else f"mean ± standard deviation over {seeds} seeds"
 
 
 def _unseen_names(bench: Bench, run: Run) -> set[str]:

@@ -39,7 +39,7 @@ def _table(table: Table) -> str:
         ":---" if index == 0 or index in table.text else "---:" for index in range(len(table.columns))
     ]
     lines = [_line(table.columns), _line(aligned), *(_row(row, len(table.columns)) for row in table.rows)]
-    return f"{table.caption}\n\n" + "\n".join(lines) if table.caption else "\n".join(lines)
+    return f"{table.caption}\n\n" + "\n".join(lines)
 
 
 def _row(row: Row, columns: int) -> str:

@@ -32,12 +32,14 @@ class Comparison:
     """One line: how far ``upper`` is above ``lower``, by task.
 
     Attributes:
-        text: what is compared. main: the task that decides. differences: paired, by task; or plain values.
+        text: what is compared. label: the same, as short as its place in the table allows.
+        main: the task that decides. differences: paired, by task; or plain values.
         signed: whether ``differences`` are differences.
         verdict: ``HOLDS``, ``FAILS``, ``WITHIN`` or ``UNKNOWN``.
     """
 
     text: str
+    label: str
     main: Task
     differences: dict[Task, Spread]
     verdict: str
@@ -113,11 +115,13 @@ def _above(bench: Bench, upper: Method, lower: Method, figure: str) -> Compariso
     main = INSTANCE if INSTANCE in (upper.main_task, lower.main_task) else PANOPTIC
     shared = [task for task in TASKS if task in upper.tasks and task in lower.tasks]
     differences = {task: paired(bench, upper.name, lower.name, task, getattr(task, figure)) for task in shared}
-    return Comparison(f"{upper.title} − {lower.title}", main, differences, verdict(differences[main]))
+    text = f"{upper.title} − {lower.title}"
+    label = upper.title if lower.name == _ROLES["baseline"] else text
+    return Comparison(text, label, main, differences, verdict(differences[main]))
 
 
 def _zero(bench: Bench, method: Method) -> Comparison:
     values = {task: spread_of(bench, method.name, task, task.unseen) for task in method.tasks}
     numbers = [value for s in values.values() for value in s.values.values()]
     outcome = UNKNOWN if not numbers else HOLDS if max(map(abs, numbers)) < ZERO else FAILS
-    return Comparison(method.title, method.main_task, values, outcome, signed=False)
+    return Comparison(method.title, method.title, method.main_task, values, outcome, signed=False)

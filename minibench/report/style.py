@@ -25,16 +25,18 @@ nav a{text-decoration:none;border:1px solid var(--line);border-radius:2rem;paddi
 background:var(--card)}
 .lead{font-size:1.12rem;line-height:1.5;max-width:50rem;border-left:4px solid var(--link);padding-left:1rem}
 .note{font-size:.875rem;color:var(--soft)}
-.scroll{overflow-x:auto;margin:1.25rem 0;border:1px solid var(--line);border-radius:.6rem;background:var(--card)}
+.table{margin:1.25rem 0;border:1px solid var(--line);border-radius:.6rem;background:var(--card);overflow:hidden}
+.scroll{overflow-x:auto}
+.caption{margin:0;padding:.75rem .8rem .4rem;font-weight:600;font-size:.92rem}
 table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;padding:.75rem .8rem;font-weight:600}
 th,td{padding:.42rem .8rem;text-align:right;vertical-align:baseline}
 td{white-space:nowrap}
 th:first-child{text-align:left;font-weight:500}
-td.text,th.text{text-align:left;white-space:normal;min-width:9rem}
+td.text,th.text{text-align:left;white-space:normal;min-width:10.5rem}
 thead th{font-size:.82rem;color:var(--soft);font-weight:600;border-bottom:1px solid var(--line)}
 tbody tr+tr>*{border-top:1px solid var(--line)}
 tr.group th{background:var(--band);font-weight:650;font-size:.86rem}
+tr.group span{position:sticky;left:.8rem;display:inline-block;max-width:min(64rem,calc(100vw - 3.8rem))}
 tr.sub th{padding-left:1.7rem}
 td.best{background:var(--best)}
 .sd{color:var(--soft);font-size:.86em}
@@ -43,20 +45,26 @@ td.best{background:var(--best)}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,25rem),1fr));gap:1rem;margin:1.25rem 0;
 align-items:start}
 .charts.wide{grid-template-columns:1fr}
+.charts.small{grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr))}
 figure{margin:0;background:#fff;color:#1c1e21;border:1px solid var(--line);border-radius:.6rem;padding:.6rem;
 min-width:0}
-figure img{display:block;width:100%;height:auto;max-width:40rem;margin:0 auto}
-.wide figure img{max-width:56rem}
+figure img{display:block;width:100%;height:auto;margin:0 auto}
 figcaption{font-size:.84rem;line-height:1.4;color:#454b53;padding:.5rem .25rem .2rem}
 .strip{display:grid;grid-template-columns:repeat(3,1fr);gap:.6rem;margin:.5rem 0 1rem}
 .strip figure{padding:.4rem}
 .strip figcaption{padding:.1rem .2rem .4rem;font-weight:600}
 a:focus-visible,[tabindex]:focus-visible{outline:2px solid var(--link);outline-offset:2px}
 @media (max-width:42rem){
-th,td{padding:.42rem .5rem}
-table{font-size:.86rem}
+th,td{padding:.42rem .32rem}
+th:first-child{padding-left:.6rem;min-width:5.6rem}
+table{font-size:.8rem}
+thead th{font-size:.76rem}
 td .sd{display:block}
-tr.sub th{padding-left:1rem}
+td.text,th.text{min-width:5.2rem}
+tr.sub th{padding-left:.95rem}
+.caption{padding-left:.6rem}
+.wide figure{overflow-x:auto}
+.wide figure img{min-width:32rem}
 .strip{grid-template-columns:repeat(3,min(78vw,20rem));overflow-x:auto;scroll-snap-type:x proximity;
 padding-bottom:.4rem}
 .strip figure{scroll-snap-align:start}

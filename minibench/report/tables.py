@@ -97,7 +97,7 @@ def reading_table(found: Iterable[Expectation]) -> Table:
         what = "harmonic mean" if expectation.figure == "harmonic" else "unseen classes"
         rows.append(Row([Cell(f"{expectation.title} ({what}): {_verdict(expectation.verdict)}")], "group"))
         for c in expectation.comparisons:
-            cells = [Cell(c.text)]
+            cells = [Cell(c.label)]
             for task in TASKS:
                 cells.append(_value(c.differences[task], signed=c.signed) if task in c.differences else Cell(""))
             mark = f"{_verdict(c.verdict)}{' (one seed)' if c.one_seed else ''}"

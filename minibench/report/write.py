@@ -77,7 +77,9 @@ def _results_section(bench: Bench, album: Album) -> Section:
                 rows.append((method, *(spread_of(bench, method.name, task, figure) for figure in task.figures)))
         rows = [row for row in rows if any(s.n for s in row[1:])]
         if rows:
-            text = "; ".join(f"{m.title}: seen {s.text()}, unseen {u.text()}, harmonic mean {h.text()}" for m, s, u, h in rows)
+            text = "; ".join(
+                f"{m.title}: seen {s.text()}, unseen {u.text()}, harmonic mean {h.text()}" for m, s, u, h in rows
+            )
             caption = f"**{task.title}**, {task.metric}: mean ± standard deviation over seeds."
             charts.append(album.chart(f"overview_{task.key}", figures.overview(rows, task), f"{text}.", caption))
     section.blocks += [Pictures(charts)] if charts else []
@@ -86,8 +88,8 @@ def _results_section(bench: Bench, album: Album) -> Section:
         Note(
             "Seen, unseen: means over classes, in percent. Δ to full: difference of the harmonic mean to the full "
             "method, paired by seed. n: number of seeds; the deviation is that of a sample (n − 1). Bold: the best "
-            "mean of a column. The instance methods train on all pictures without unseen things, the panoptic ones on those "
-            "without any unseen class."
+            "mean of a column. The instance methods train on all pictures without unseen things, the panoptic ones "
+            "on those without any unseen class."
         )
     )
     return section
@@ -119,10 +121,10 @@ def _reading_section(found: list[Expectation]) -> Section:
     section.blocks.append(
         Paragraph(
             "What the two papers lead one to expect, against these numbers. A difference, paired by seed, **holds** "
-            "when its mean is on the expected side and larger than its own standard deviation; it **does not hold** when it "
-            "is so on the other side; otherwise it lies **within the spread**. Differences are those of the harmonic "
-            "mean or of unseen classes, as each heading says; the verdict is that of the method's main task (PQ; AP50 "
-            "where D2Zero takes part)."
+            "when its mean is on the expected side and larger than its own standard deviation; it **does not hold** "
+            "when it is so on the other side; otherwise it lies **within the spread**. Differences are those of the "
+            "harmonic mean or of unseen classes, as each heading says; the verdict is that of the method's main task "
+            "(PQ; AP50 where D2Zero takes part). The verdict of a heading is the weakest below it."
         )
     )
     section.blocks.append(reading_table(found))
