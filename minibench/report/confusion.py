@@ -72,7 +72,8 @@ def _detected(record: Mapping, found: list[dict], validation: Validation) -> lis
     objects = [a for a in record["annotations"] if a["category_id"] in validation.unseen]
     truth = [_rle(a["segmentation"], size) for a in objects]
     pairs: list[tuple[int, int | None]] = []
-    iou = coco_mask.iou([d["segmentation"] for d in found], truth, [0] * len(truth)) if found and truth else None
+    answers = [_rle(d["segmentation"], size) for d in found]
+    iou = coco_mask.iou(answers, truth, [0] * len(truth)) if answers and truth else None
     for column, item in enumerate(objects):
         hits = [] if iou is None else np.flatnonzero(iou[:, column] > FOUND)
         name = validation.contiguous.get(found[hits[0]]["category_id"]) if len(hits) else None

@@ -18,7 +18,7 @@ from minibench.report.bench import INSTANCE, PANOPTIC, Bench, Method, Run, Task
 from minibench.report.confusion import Confusion, instance_confusion, panoptic_confusion
 from minibench.report.document import Cell, Note, Paragraph, Picture, Pictures, Row, Section, Strip, Table
 from minibench.report.gallery import Sample, best_median_worst, instance_samples, panoptic_samples, tiles
-from minibench.report.predictions import Validation, open_validation, test_folder
+from minibench.report.predictions import ANALYSIS, Validation, analysis_is_fresh, inference_folder, open_validation
 from minibench.report.statistics import Spread, spread
 from PADing.errors import UserError
 from PADing.visualization.curves import read_metrics
@@ -65,7 +65,7 @@ def opened(bench: Bench, method: Method) -> tuple[Run, Validation]:
     for run in bench.runs_of(method.name):
         try:
             validation = open_validation(run.folder, data_root(bench, run))
-            if not test_folder(run.folder, validation).is_dir():
+            if not inference_folder(run.folder, validation).is_dir():
                 raise UserError(f"The predictions of {run.folder.name} are gone.")
             return run, validation
         except UserError as error:
@@ -212,10 +212,11 @@ def nearest_classes(analysis: Mapping[str, np.ndarray]) -> tuple[int, str]:
         if nearest != k:
             wrong.append(f"{names[k]} → {names[nearest]}")
     text = (
-        f"Of {len(unseen)} unseen classes, {own} have a mean generated embedding whose nearest class mean among all "
-        f"{len(present)} real ones (cosine, in all {analysis['real'].shape[1]} dimensions) is their own."
+        f"Of {len(unseen)} unseen classes, {own} {'has' if own == 1 else 'have'} a mean generated embedding that is "
+        f"nearer to its own class's real mean than to that of any other of the {len(present)} classes (cosine, in all "
+        f"{analysis['real'].shape[1]} dimensions)."
     )
-    return own, text + (f" The others are nearest to: {', '.join(wrong)}." if wrong else "")
+    return own, text + (f" The others: {', '.join(wrong)}." if wrong else "")
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
@@ -224,9 +225,8 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 def _analysis(bench: Bench, method: Method) -> tuple[Run, Mapping[str, np.ndarray]]:
     run, _ = opened(bench, method)
-    path = run.folder / "analysis.npz"
-    weights = run.folder / "model_final.pth"
-    if weights.is_file() and not (path.is_file() and path.stat().st_mtime >= weights.stat().st_mtime):
+    path, weights = run.folder / ANALYSIS, run.folder / "model_final.pth"
+    if weights.is_file() and not analysis_is_fresh(run.folder):
         # In a process of its own: it registers data sets of this seed and loads a model.
         command = [sys.executable, "-m", "minibench.analysis", str(run.folder), "--data", str(data_root(bench, run))]
         logger.info("Looking at the embeddings of %s.", run.folder.name)

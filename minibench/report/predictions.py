@@ -16,7 +16,21 @@ from PADing.errors import UserError
 from PADing.evaluation.panoptic import read_panoptic_png
 from PADing.visualization import Segmentation
 
-__all__ = ["Validation", "detections", "open_validation", "panoptic_predictions", "test_folder"]
+__all__ = [
+    "ANALYSIS",
+    "Prediction",
+    "Validation",
+    "analysis_is_fresh",
+    "detections",
+    "inference_folder",
+    "open_validation",
+    "panoptic_predictions",
+    "with_unseen",
+]
+
+
+# In a run's folder: what ``minibench.analysis`` writes.
+ANALYSIS = "analysis.npz"
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,7 @@ def open_validation(run_folder: Path, root: Path) -> Validation:
     )
 
 
-def test_folder(run_folder: Path, validation: Validation) -> Path:
+def inference_folder(run_folder: Path, validation: Validation) -> Path:
     """Where a run's evaluators have written: ``inference``, with a folder below it for each of several test sets."""
     below = run_folder / "inference" / validation.data_set.name
     return below if below.is_dir() else run_folder / "inference"
@@ -84,7 +98,7 @@ def panoptic_predictions(run_folder: Path, validation: Validation) -> dict[int, 
     Raises:
         UserError: there are none (``TEST.WRITE_PNG`` was off).
     """
-    folder = test_folder(run_folder, validation)
+    folder = inference_folder(run_folder, validation)
     path, pictures = folder / "predictions.json", folder / "panoptic_png"
     if not path.is_file() or not pictures.is_dir():
         raise UserError(f"{folder} has no panoptic predictions; they are written with TEST.WRITE_PNG True.")
@@ -111,7 +125,7 @@ class Prediction:
 
 def detections(run_folder: Path, validation: Validation) -> dict[int, list[dict]]:
     """Image id -> detections in COCO's format, best first. UserError when the run has none."""
-    path = test_folder(run_folder, validation) / "coco_instances_results.json"
+    path = inference_folder(run_folder, validation) / "coco_instances_results.json"
     if not path.is_file():
         raise UserError(f"{path} does not exist.")
     found = defaultdict(list)
@@ -120,6 +134,12 @@ def detections(run_folder: Path, validation: Validation) -> dict[int, list[dict]
     for items in found.values():
         items.sort(key=lambda d: -d["score"])
     return dict(found)
+
+
+def analysis_is_fresh(run_folder: Path) -> bool:
+    """Whether the embeddings of a run have been looked at since its weights were written."""
+    done, weights = run_folder / ANALYSIS, run_folder / "model_final.pth"
+    return done.is_file() and (not weights.is_file() or done.stat().st_mtime >= weights.stat().st_mtime)
 
 
 def with_unseen(validation: Validation) -> Iterator[dict]:

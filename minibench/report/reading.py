@@ -77,7 +77,7 @@ def verdict(difference: Spread) -> str:
         return UNKNOWN
     if sd is None or abs(mean) > sd:
         return HOLDS if mean > 0 else FAILS
-    return FAILS if mean == 0 else WITHIN
+    return WITHIN if sd > 0 else FAILS
 
 
 def expectations(bench: Bench) -> list[Expectation]:

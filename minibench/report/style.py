@@ -63,6 +63,7 @@ td .sd{display:block}
 td.text,th.text{min-width:5.2rem}
 tr.sub th{padding-left:.95rem}
 .caption{padding-left:.6rem}
+tr.group span{left:.6rem}
 .wide figure{overflow-x:auto}
 .wide figure img{min-width:32rem}
 .strip{grid-template-columns:repeat(3,min(78vw,20rem));overflow-x:auto;scroll-snap-type:x proximity;

@@ -1,0 +1,165 @@
+"""What the report says about predictions, on predictions whose mistakes are known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from minibench.report.confusion import Confusion, called, instance_confusion, panoptic_confusion
+from minibench.report.figures import confusion_matrix, embedding_map
+from minibench.report.gallery import (
+    Sample,
+    best_median_worst,
+    instance_samples,
+    mask_quality,
+    panoptic_quality,
+    panoptic_samples,
+)
+from minibench.report.looks import nearest_classes
+from minibench.report.predictions import open_validation
+from PADing.errors import UserError
+from PADing.visualization import Segmentation
+from tests.minibench.benchmark_folder import DATA, draw_data, instance_run, panoptic_run
+
+WRONG = {"striped disc": "striped bar", "teal waves": None, "plain disc": "plain bar"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    data = draw_data(folder)
+    panoptic_run(folder / "panoptic", data, WRONG)
+    instance_run(folder / "instance", data, {"striped disc": "striped bar"})
+    return folder
+
+
+def _segments(folder, names=None) -> dict[str, int]:
+    """Segments of each class in the panoptic annotation of the validation pictures."""
+    truth = json.loads((folder / DATA / "mini" / "annotations" / "panoptic_val.json").read_text())
+    by_id = {c["id"]: c["name"] for c in truth["categories"]}
+    found = [by_id[s["category_id"]] for item in truth["annotations"] for s in item["segments_info"]]
+    return {name: found.count(name) for name in set(found)}
+
+
+def test_confusion_counts_what_was_called_something_else_or_missed(folder):
+    validation = open_validation(folder / "panoptic", folder / DATA)
+    confusion, truth = panoptic_confusion(folder / "panoptic", validation), _segments(folder)
+    assert {validation.names[i] for i in confusion.rows} == set(validation.split.unseen)
+    for label, row in zip(confusion.rows, confusion.counts, strict=True):
+        name = validation.names[label]
+        expected = np.zeros(len(validation.names) + 1)
+        answer = WRONG.get(name, name)
+        expected[-1 if answer is None else validation.names.index(answer)] = truth.get(name, 0)
+        np.testing.assert_array_equal(row, expected)
+    # Otherwise this test could not fail.
+    assert truth["striped disc"] and truth["teal waves"]
+
+
+def test_of_several_detections_of_an_object_the_best_scoring_one_names_it(folder):
+    validation = open_validation(folder / "instance", folder / DATA)
+    confusion, truth = instance_confusion(folder / "instance", validation), _segments(folder)
+    for label, row in zip(confusion.rows, confusion.counts, strict=True):
+        name = validation.names[label]
+        answer = "striped bar" if name == "striped disc" else name
+        assert row[validation.names.index(answer)] == row.sum() == truth.get(name, 0)
+
+
+def test_a_segment_is_found_when_more_than_half_of_the_union_is_shared():
+    ids = np.zeros((10, 10), dtype=int)
+    ids[:, :5] = 1
+    half, more = np.zeros_like(ids), np.zeros_like(ids)
+    half[:, 2:] = 7  # shares 30 of 100 pixels
+    more[:, 1:6] = 7  # shares 40 of 60
+    truth = Segmentation(ids, {1: 3})
+    assert called(truth, Segmentation(half, {7: 4}), {3}) == [(3, None)]
+    assert called(truth, Segmentation(more, {7: 4}), {3}) == [(3, 4)]
+    assert called(truth, Segmentation(more, {7: 4}), {2}) == []
+
+
+def test_rows_of_the_picture_add_up_although_columns_are_merged():
+    counts = np.array([[6, 1, 96, 0, 3, 4]])  # four classes, one of them rare, and missed
+    confusion = Confusion((0,), ("a", "b", "c", "d", "e"), frozenset({0}), counts)
+    axes = confusion_matrix(confusion, least=0.05).axes[0]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["a", "c", "other seen", "missed"]
+    np.testing.assert_allclose(axes.images[0].get_array()[0], np.array([6, 96, 4, 4]) / 110)
+
+
+def test_quality_of_a_picture_by_hand():
+    ids = np.zeros((10, 10), dtype=int)
+    ids[:5], ids[5:] = 1, 2
+    truth = Segmentation(ids, {1: 0, 2: 1})
+    assert panoptic_quality(truth, truth) == mask_quality(truth, truth) == 100
+    # Class 0 is right; class 1 is called 2: one class at 100, one missed, one false.
+    swapped = Segmentation(ids, {1: 0, 2: 2})
+    assert panoptic_quality(truth, swapped) == pytest.approx(100 / 3)
+    # Of two objects, one is covered and the other has no answer of its class.
+    assert mask_quality(truth, swapped) == pytest.approx(50)
+    shifted = np.roll(ids, 1, axis=0)
+    # Rows 1-4 of 0-5 shared, and the same below.
+    assert mask_quality(truth, Segmentation(shifted, {1: 0, 2: 1})) == pytest.approx(100 * 4 / 6)
+
+
+def test_best_median_and_worst_are_those_of_a_sorted_list():
+    empty = Segmentation(np.zeros((1, 1), dtype=int), {})
+    samples = [Sample({"image_id": i}, q, empty, empty) for i, q in enumerate([30.0, 90.0, 10.0, 50.0, 50.0])]
+    chosen = best_median_worst(samples)
+    assert [(rank, s.quality) for rank, s in chosen] == [("Best", 90.0), ("Median", 50.0), ("Worst", 10.0)]
+    assert [rank for rank, _ in best_median_worst(samples[:1])] == ["Best"]
+    assert best_median_worst([]) == []
+
+
+def test_samples_show_an_unseen_class_and_are_perfect_where_nothing_is_wrong(folder):
+    validation = open_validation(folder / "panoptic", folder / DATA)
+    samples = panoptic_samples(folder / "panoptic", validation)
+    assert 0 < len(samples) <= 6
+    for sample in samples:
+        names = {validation.names[label] for label in sample.truth.classes.values()}
+        assert names & set(validation.split.unseen)
+        assert (sample.quality == pytest.approx(100)) == (not names & set(WRONG))
+
+
+def test_shown_detections_are_the_good_ones(folder):
+    validation = open_validation(folder / "instance", folder / DATA)
+    for sample in instance_samples(folder / "instance", validation):
+        names = [validation.names[label] for label in sample.truth.classes.values()]
+        right = sum(name != "striped disc" for name in names) / len(names)
+        # Masks of objects behind others are cut by those in front in the same way in both.
+        assert sample.quality == pytest.approx(100 * right, abs=1)
+
+
+def test_a_run_without_pictures_is_refused_with_the_key_that_makes_them(folder):
+    validation = open_validation(folder / "instance", folder / DATA)
+    with pytest.raises(UserError, match="TEST.WRITE_PNG"):
+        panoptic_confusion(folder / "instance", validation)
+    with pytest.raises(UserError, match="are not in"):
+        open_validation(folder / "instance", folder)
+
+
+def _analysis() -> dict[str, np.ndarray]:
+    """Three classes on three axes; the second unseen class's generated embeddings lie on the first's axis."""
+    rng = np.random.default_rng(0)
+    real_class = np.repeat([0, 1, 2], 20)
+    real = 5 * np.eye(3)[real_class] + 0.1 * rng.standard_normal((60, 3))
+    generated = np.array([[0.0, 2.0, 0.0]] * 4 + [[0.0, 2.0, 0.1]] * 4)
+    return {
+        "real": np.column_stack([real, np.zeros((60, 5))]),
+        "real_class": real_class,
+        "generated": np.column_stack([generated, np.zeros((8, 5))]),
+        "generated_class": np.repeat([1, 2], 4),
+        "names": np.array(["seen", "first", "second"]),
+        "unseen": np.array([1, 2]),
+    }
+
+
+def test_generated_means_are_counted_by_their_nearest_real_class():
+    own, text = nearest_classes(_analysis())
+    assert own == 1
+    assert "Of 2 unseen classes, 1 has" in text and "second → first" in text
+
+
+def test_the_map_names_every_unseen_class_and_the_variance_it_shows():
+    figure, shares = embedding_map(_analysis(), {1, 2})
+    # Three clusters of equal size at equal distances lie in a plane.
+    assert sum(shares) > 0.98
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"first", "second"} <= set(labels) and "seen" not in labels
