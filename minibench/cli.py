@@ -83,8 +83,8 @@ def list_methods(args: argparse.Namespace) -> None:
     methods = discover(args.plugins)
     width = max(map(len, methods))
     for method in methods.values():
-        note = f"; {method.ablates} without {method.removes}" if method.ablates else ""
-        print(f"{method.name:{width}}  {method.title} ({method.task}, starts from {method.starts_from}{note})")
+        note = f"; {method.ablates} minus {method.removes}" if method.ablates else ""
+        print(f"{method.name:{width}}  {method.title} ({method.task}; starts from {method.starts_from}{note})")
 
 
 def run_all(args: argparse.Namespace) -> None:
