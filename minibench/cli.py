@@ -17,7 +17,7 @@ from PADing.errors import UserError
 
 DESCRIPTION = """The mini benchmark: every method on the mini data set, from one shared pretraining per seed.
 
-    python tools/minibench.py run                              # all methods, three seeds; within four hours on two cores
+    python tools/minibench.py run                              # all methods, three seeds; two cores: within 4 h
     python tools/minibench.py run --budget quick               # one seed, within half an hour
     python tools/minibench.py run --methods pading,gmmn --seed-list 4
     python tools/minibench.py run --plugins examples           # with the methods of docs/add_a_method.md
