@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from minibench.report.predictions import Validation, detections, panoptic_predictions, with_unseen
+from minibench.report.predictions import Validation, detections, panoptic_predictions, rle, with_unseen
 from PADing.visualization import Segmentation, from_record
 
 __all__ = ["Confusion", "called", "instance_confusion", "panoptic_confusion"]
@@ -70,21 +70,15 @@ def instance_confusion(run_folder: Path, validation: Validation) -> Confusion:
 def _detected(record: Mapping, found: list[dict], validation: Validation) -> list[tuple[int, int | None]]:
     size = (record["height"], record["width"])
     objects = [a for a in record["annotations"] if a["category_id"] in validation.unseen]
-    truth = [_rle(a["segmentation"], size) for a in objects]
+    truth = [rle(a["segmentation"], size) for a in objects]
     pairs: list[tuple[int, int | None]] = []
-    answers = [_rle(d["segmentation"], size) for d in found]
+    answers = [d["segmentation"] for d in found]
     iou = coco_mask.iou(answers, truth, [0] * len(truth)) if answers and truth else None
     for column, item in enumerate(objects):
         hits = [] if iou is None else np.flatnonzero(iou[:, column] > FOUND)
         name = validation.contiguous.get(found[hits[0]]["category_id"]) if len(hits) else None
         pairs.append((item["category_id"], name))
     return pairs
-
-
-def _rle(segmentation, size: tuple[int, int]) -> dict:
-    if isinstance(segmentation, list):
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
-    return coco_mask.frPyObjects(segmentation, *size) if isinstance(segmentation["counts"], list) else segmentation
 
 
 def _count(validation: Validation, pairs: list[tuple[int, int | None]]) -> Confusion:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from minibench.report.predictions import Validation, detections, panoptic_predictions, with_unseen
 from PADing.evaluation.panoptic_quality import match_segments, quality_per_class
@@ -14,6 +15,10 @@ from PADing.visualization import Segmentation, from_detections, from_record, pai
 from PADing.visualization.overlay import display_scale
 
 __all__ = ["Sample", "best_median_worst", "instance_samples", "panoptic_samples", "tiles"]
+
+
+# Share of a detection that must be visible. One object often has several answers, which would overlay each other.
+VISIBLE = 0.5
 
 
 @dataclass(frozen=True)
@@ -40,15 +45,29 @@ def panoptic_samples(run_folder: Path, validation: Validation) -> list[Sample]:
 def instance_samples(run_folder: Path, validation: Validation) -> list[Sample]:
     """Images that show an unseen class, with the mean IoU of their objects; see :func:`mask_quality`.
 
-    The predicted segmentation holds the detections that pictures show: see ``PADing.visualization.from_detections``.
+    The predicted segmentation holds the detections that pictures show (``PADing.visualization.from_detections``),
+    without those of which better ones hide more than half.
     """
     found, samples = detections(run_folder, validation), []
     for record in with_unseen(validation):
         size = (record["height"], record["width"])
-        predicted = from_detections(found.get(record["image_id"], []), validation.contiguous, size)
+        shown = _in_sight(found.get(record["image_id"], []))
+        predicted = from_detections(shown, validation.contiguous, size)
         truth = from_record(record)
         samples.append(Sample(record, mask_quality(truth, predicted), truth, predicted))
     return samples
+
+
+def _in_sight(found: list[dict]) -> list[dict]:
+    """The detections, best first, of which at least half would be seen in front of those that are worse."""
+    kept, covered = [], None
+    for detection in found:
+        mask = coco_mask.decode(detection["segmentation"]).astype(bool)
+        covered = np.zeros_like(mask) if covered is None else covered
+        if (mask & ~covered).sum() >= VISIBLE * max(mask.sum(), 1):
+            kept.append(detection)
+            covered |= mask
+    return kept
 
 
 def panoptic_quality(truth: Segmentation, predicted: Segmentation) -> float:

@@ -40,28 +40,36 @@ def outcome(bench: Bench, found: list[Expectation]) -> str:
 
 
 def about(bench: Bench) -> list:
-    """Bullets: methods, data, machine, time."""
+    """Bullets: methods, data, machine, time; what results.json does not say is left out."""
     data, machine = bench.data, bench.machine
-    runs = len(bench.runs)
-    seeds = ", ".join(map(str, bench.seeds)) or "none"
-    seconds = total(run.seconds for run in bench.runs)
-    items = [f"**Run**: {len(bench.methods)} methods, {runs} runs, budget `{bench.budget}`, seeds {seeds}."]
+    seeds = f"{'seed' if len(bench.seeds) == 1 else 'seeds'} {', '.join(map(str, bench.seeds)) or '–'}"
+    counts = f"{_count(len(bench.methods), 'method')}, {_count(len(bench.runs), 'run')}"
+    items = [f"**Run**: {counts}, budget `{bench.budget}`, {seeds}."]
     pictures = [f"{data[key]} {name}" for key, name in (("train", "training"), ("val", "validation")) if key in data]
-    size = f" pictures of {data['size']} × {data['size']} px" if "size" in data else ""
-    items.append(
-        f"**Data**: mini benchmark v{data.get('version', '?')}, {bench.split} split, {' and '.join(pictures)}{size}, "
-        f"noise of the class vectors {data.get('noise', '?')}; every seed has its own pictures and pretraining."
-    )
+    size = f" of {data['size']} × {data['size']} px" if "size" in data else ""
+    parts = [f"mini benchmark v{data['version']}" if "version" in data else "mini benchmark", f"{bench.split} split"]
+    parts += [f"{' and '.join(pictures)} pictures{size}"] if pictures else []
+    parts += [f"noise of the class vectors {data['noise']}"] if "noise" in data else []
+    items.append(f"**Data**: {', '.join(parts)}; every seed has its own pictures and its own pretraining.")
     checksum = data.get("checksum")
     if checksum:
         sums = checksum.items() if isinstance(checksum, dict) else [("all", checksum)]
         shown = ", ".join(f"`{str(value)[:12]}` (seed {seed})" for seed, value in sums)
         items.append(f"**Checksum of the annotation** (SHA-256, first digits): {shown}.")
-    cpu, cores = machine.get("cpu", "unknown processor"), machine.get("cores", "?")
-    versions = f"PyTorch {machine.get('torch', '?')}, Python {machine.get('python', '?')}"
-    items.append(f"**Machine**: {cpu}, {cores} cores, {versions}.")
-    items.append(f"**Time**: {duration(seconds)} of training and evaluation, summed over all runs.")
+    programs = (("torch", "PyTorch"), ("python", "Python"))
+    versions = [f"{name} {machine[key]}" for key, name in programs if key in machine]
+    hardware = [machine["cpu"]] if machine.get("cpu") else []
+    hardware += [_count(machine["cores"], "core")] if "cores" in machine else []
+    if hardware or versions:
+        items.append(f"**Machine**: {', '.join(hardware + versions)}.")
+    seconds = total(run.seconds for run in bench.runs)
+    if seconds:
+        items.append(f"**Time**: {duration(seconds)} of training and evaluation, summed over all runs.")
     return [Bullets(items)]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _inner(title: str) -> str:

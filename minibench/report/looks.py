@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ANALYSIS_LIMIT = 300  # seconds
 # The losses that are drawn, by what metrics.json calls them.
 LOSSES = {
-    "total_loss": "all losses of Mask2Former",
+    "total_loss": "sum of all losses",
     "gan_loss_total_loss": "generator",
     "id_loss_total_loss": "classifier",
 }
@@ -124,7 +124,9 @@ def confusion_section(bench: Bench, methods: Iterable[Method], album: Album) -> 
         Paragraph(
             "Each ground-truth segment of an unseen class is looked up in the prediction: a predicted segment of any "
             "class with IoU > 0.5 says what it was called (among detections, the best-scoring one); otherwise it was "
-            "missed. Rows add up to 100 %; outlined: the right name."
+            "missed. Rows add up to 100 %; outlined: the right name. AP is kinder to detections: it ranks the answers "
+            "of each class by themselves, so an object that is also found under its own name, with a lower score, "
+            "still counts."
         )
     )
     pictures, rows = [], []
@@ -290,7 +292,7 @@ def gallery_section(bench: Bench, methods: Iterable[Method], album: Album) -> Se
             section.blocks.append(Strip(title, _tiles(album, method, rank, sample, validation)))
         rules.append(
             f"{method.title}, mask IoU: mean over the picture's objects of the IoU with the shown instance of the same "
-            "class. Shown are detections with at least half of the picture's best score."
+            "class. Shown are detections with at least half of the picture's best score, unless better ones hide them."
             if is_instance
             else f"{method.title}, PQ: mean over the classes in the picture's truth or prediction."
         )

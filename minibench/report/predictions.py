@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from pycocotools import mask as coco_mask
 
 from PADing.data.loaders import load_data_set
 from PADing.data.splits import DataSet, Split, load_split, shipped_split_files
@@ -25,6 +26,7 @@ __all__ = [
     "inference_folder",
     "open_validation",
     "panoptic_predictions",
+    "rle",
     "with_unseen",
 ]
 
@@ -124,16 +126,25 @@ class Prediction:
 
 
 def detections(run_folder: Path, validation: Validation) -> dict[int, list[dict]]:
-    """Image id -> detections in COCO's format, best first. UserError when the run has none."""
+    """Image id -> detections in COCO's format, best first, masks as RLE. UserError when the run has none."""
     path = inference_folder(run_folder, validation) / "coco_instances_results.json"
     if not path.is_file():
         raise UserError(f"{path} does not exist.")
+    sizes = {record["image_id"]: (record["height"], record["width"]) for record in validation.records}
     found = defaultdict(list)
     for detection in json.loads(path.read_text(encoding="utf-8")):
-        found[detection["image_id"]].append(detection)
+        image = detection["image_id"]
+        found[image].append({**detection, "segmentation": rle(detection["segmentation"], sizes[image])})
     for items in found.values():
         items.sort(key=lambda d: -d["score"])
     return dict(found)
+
+
+def rle(segmentation: list | dict, size: tuple[int, int]) -> dict:
+    """Compressed RLE of polygons, of uncompressed or of compressed RLE; size: (H, W)."""
+    if isinstance(segmentation, list):
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+    return coco_mask.frPyObjects(segmentation, *size) if isinstance(segmentation["counts"], list) else segmentation
 
 
 def analysis_is_fresh(run_folder: Path) -> bool:

@@ -7,9 +7,9 @@ from minibench.report.document import Cell, Row, Table
 from minibench.report.reading import FAILS, HOLDS, UNKNOWN, WITHIN, Expectation
 from minibench.report.statistics import MISSING, Spread, best_means, paired, spread_of, total
 
-__all__ = ["VERDICT_TONES", "duration", "groups", "methods_table", "paired_table", "reading_table", "task_table"]
+__all__ = ["duration", "groups", "methods_table", "over_seeds", "paired_table", "reading_table", "task_table"]
 
-VERDICT_TONES = {HOLDS: "good", FAILS: "bad", WITHIN: "even", UNKNOWN: ""}
+_TONES = {HOLDS: "good", FAILS: "bad", WITHIN: "even", UNKNOWN: ""}
 _SIGNS = {HOLDS: "✓ ", FAILS: "✗ ", WITHIN: "≈ ", UNKNOWN: ""}
 BASELINES = ("baseline", "projection")
 
@@ -25,8 +25,16 @@ def groups(bench: Bench) -> list[tuple[str, list[Method]]]:
     return found + ([("Other methods", alone)] if alone else [])
 
 
-def task_table(bench: Bench, task: Task) -> Table:
-    """Seen, unseen and harmonic mean of every method, and how far variants are from their full method."""
+def over_seeds(spreads: Iterable[Spread]) -> str:
+    """What figures are: of one seed, or means over several."""
+    return "mean ± standard deviation over seeds" if max((s.n for s in spreads), default=1) > 1 else "one seed"
+
+
+def task_table(bench: Bench, task: Task) -> Table | None:
+    """Seen, unseen and harmonic mean of every method, and how far variants are from their full method.
+
+    None where no method of the benchmark does the task.
+    """
     best = best_means(bench, task)
     rows = []
     for heading, methods in groups(bench):
@@ -34,8 +42,11 @@ def task_table(bench: Bench, task: Task) -> Table:
         if methods:
             rows.append(Row([Cell(heading)], "group"))
         rows += [_task_row(bench, method, task, best) for method in methods]
+    if not rows:
+        return None
     columns = ["Method", "Seen", "Unseen", "Harmonic mean", "Δ to full", "n"]
-    return Table(f"{task.title}: {task.metric}, mean ± standard deviation over seeds", columns, rows)
+    what = over_seeds(spread_of(bench, m.name, task, task.seen) for m in bench.methods)
+    return Table(f"{task.title}: {task.metric}, {what}", columns, rows)
 
 
 def _task_row(bench: Bench, method: Method, task: Task, best: dict[str, float]) -> Row:
@@ -69,7 +80,7 @@ def paired_table(bench: Bench) -> Table | None:
     if not rows:
         return None
     columns = ["Variant", "Δ seen", "Δ unseen", "Δ harmonic mean", "Seeds below full"]
-    return Table("Differences to the full method, paired by seed: mean ± standard deviation", columns, rows)
+    return Table("Differences to the full method, paired by seed", columns, rows)
 
 
 def methods_table(bench: Bench) -> Table:
@@ -101,7 +112,7 @@ def reading_table(found: Iterable[Expectation]) -> Table:
             for task in TASKS:
                 cells.append(_value(c.differences[task], signed=c.signed) if task in c.differences else Cell(""))
             mark = f"{_verdict(c.verdict)}{' (one seed)' if c.one_seed else ''}"
-            rows.append(Row([*cells, Cell(mark, tone=VERDICT_TONES[c.verdict])], "sub"))
+            rows.append(Row([*cells, Cell(mark, tone=_TONES[c.verdict])], "sub"))
     columns = ["Comparison", *(task.metric for task in TASKS), "Verdict"]
     return Table("Expectations and what came out", columns, rows, text=(4,))
 

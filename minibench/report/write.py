@@ -12,7 +12,7 @@ from minibench.report.html import to_html
 from minibench.report.markdown import to_markdown
 from minibench.report.reading import Expectation, contradictions, expectations, role
 from minibench.report.statistics import paired, spread_of, summary
-from minibench.report.tables import groups, methods_table, paired_table, reading_table, task_table
+from minibench.report.tables import groups, methods_table, over_seeds, paired_table, reading_table, task_table
 from PADing.data.files import replacing
 from PADing.evaluation.results import write_json
 
@@ -80,10 +80,10 @@ def _results_section(bench: Bench, album: Album) -> Section:
             text = "; ".join(
                 f"{m.title}: seen {s.text()}, unseen {u.text()}, harmonic mean {h.text()}" for m, s, u, h in rows
             )
-            caption = f"**{task.title}**, {task.metric}: mean ± standard deviation over seeds."
+            caption = f"**{task.title}**, {task.metric}: {over_seeds(s for row in rows for s in row[1:])}."
             charts.append(album.chart(f"overview_{task.key}", figures.overview(rows, task), f"{text}.", caption))
     section.blocks += [Pictures(charts)] if charts else []
-    section.blocks += [task_table(bench, task) for task in TASKS]
+    section.blocks += [table for table in (task_table(bench, task) for task in TASKS) if table]
     section.blocks.append(
         Note(
             "Seen, unseen: means over classes, in percent. Δ to full: difference of the harmonic mean to the full "

@@ -100,8 +100,11 @@ def panoptic_run(folder: Path, data: Path, called: dict[str, str | None]) -> Non
     (folder / "inference" / "panoptic_results.json").write_text(json.dumps({"per_class": classes}))
 
 
-def instance_run(folder: Path, data: Path, called: dict[str, str]) -> None:
-    """A run that finds every object, but calls some classes by another name; a worse answer is the right one."""
+def instance_run(folder: Path, data: Path, called: dict[str, str], second: float = 0.1) -> None:
+    """A run that finds every object, but calls some classes by another name.
+
+    Each object's answer has a score of 0.6; another one, of score ``second``, has the right name.
+    """
     write_run(folder, "mini_val_instance")
     truth = json.loads((data / "annotations" / "instances_val.json").read_text())
     ids = {c["name"]: c["id"] for c in truth["categories"]}
@@ -110,6 +113,6 @@ def instance_run(folder: Path, data: Path, called: dict[str, str]) -> None:
     for item in truth["annotations"]:
         name = names[item["category_id"]]
         common = {"image_id": item["image_id"], "segmentation": item["segmentation"]}
-        found.append({**common, "category_id": item["category_id"], "score": 0.1})
+        found.append({**common, "category_id": item["category_id"], "score": second})
         found.append({**common, "category_id": ids[called.get(name, name)], "score": 0.6})
     (folder / "inference" / "coco_instances_results.json").write_text(json.dumps(found))

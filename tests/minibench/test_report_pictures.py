@@ -127,6 +127,17 @@ def test_shown_detections_are_the_good_ones(folder):
         assert sample.quality == pytest.approx(100 * right, abs=1)
 
 
+def test_an_object_with_two_answers_is_drawn_once_under_the_better_one(folder):
+    instance_run(folder / "twice", folder / DATA / "mini", {"striped disc": "striped bar"}, second=0.55)
+    validation = open_validation(folder / "twice", folder / DATA)
+    samples = instance_samples(folder / "twice", validation)
+    disc, bar = validation.names.index("striped disc"), validation.names.index("striped bar")
+    assert any(disc in sample.truth.classes.values() for sample in samples)
+    for sample in samples:
+        expected = [bar if label == disc else label for label in sample.truth.classes.values()]
+        assert sorted(sample.predicted.classes.values()) == sorted(expected)
+
+
 def test_a_run_without_pictures_is_refused_with_the_key_that_makes_them(folder):
     validation = open_validation(folder / "instance", folder / DATA)
     with pytest.raises(UserError, match="TEST.WRITE_PNG"):
