@@ -1,6 +1,6 @@
 """The report of a benchmark: one self-contained web page, the same as Markdown with pictures, and the figures as JSON.
 
-``bench`` reads ``results.json``; ``statistics`` and ``reading`` compute; ``tables``, ``figures`` and ``looks`` show;
+``bench`` reads ``results.json``; ``statistics`` and ``reading`` compute; ``tables``, ``figures`` and ``sections`` show;
 ``document`` is what both pages are made of, ``html`` and ``markdown`` write them.
 """
 

@@ -64,7 +64,7 @@ def _line(cells: Iterable[str]) -> str:
 def _picture(picture: Picture, pictures: str) -> str:
     alt = picture.alt.replace("[", "(").replace("]", ")")
     image = f"![{alt}]({pictures}/{picture.file})"
-    return f"{image}\n\n*{picture.caption}*" if picture.caption else image
+    return f"{image}\n\n{picture.caption}" if picture.caption else image
 
 
 def _strip(strip: Strip, pictures: str) -> str:

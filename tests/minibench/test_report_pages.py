@@ -172,7 +172,10 @@ def test_a_damaged_run_costs_its_pictures_only(folder, tmp_path):
     shutil.rmtree(copy / DATA / "mini" / "annotations")
     write_report(copy)
     assert _cells(_page(copy), "Panoptic segmentation")["PADing"][0] == "62.0 ± 1.4"
-    assert not list(_page(copy).iter("h3"))
+    notes = " ".join("".join(p.itertext()) for p in _page(copy).iter("p"))
+    assert not list(_page(copy).iter("h3")) and notes.count("not available") == 5
+    # Figures by class and training curves need neither.
+    assert len(list(_page(copy).iter("img"))) == 6
 
 
 def test_nothing_at_all_is_an_answer_too(tmp_path):

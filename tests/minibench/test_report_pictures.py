@@ -15,8 +15,8 @@ from minibench.report.gallery import (
     panoptic_quality,
     panoptic_samples,
 )
-from minibench.report.looks import nearest_classes
 from minibench.report.predictions import open_validation
+from minibench.report.sections.embeddings import nearest_classes
 from PADing.errors import UserError
 from PADing.visualization import Segmentation
 from tests.minibench.benchmark_folder import DATA, draw_data, instance_run, panoptic_run
