@@ -18,7 +18,7 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
 
-from minibench.report.predictions import Validation, open_validation
+from minibench.report.predictions import ANALYSIS, Validation, analysis_is_fresh, open_validation
 from PADing.config import load_config
 from PADing.data.files import replacing
 from PADing.engine.main import run_command
@@ -28,19 +28,12 @@ from PADing.meta_arch import PADing
 from PADing.visualization import from_record, read_rgb
 from PADing.visualization.predictor import load_model
 
-__all__ = ["FILE_NAME", "analyse", "generated_embeddings", "is_fresh", "real_embeddings"]
+__all__ = ["analyse", "generated_embeddings", "real_embeddings"]
 
 logger = logging.getLogger(__name__)
-FILE_NAME = "analysis.npz"
 # Images looked at, and embeddings generated for each unseen class.
 IMAGES, SAMPLES = 300, 100
 SEED = 0
-
-
-def is_fresh(run_folder: Path) -> bool:
-    """Whether the analysis exists and is not older than the weights."""
-    done, weights = run_folder / FILE_NAME, run_folder / "model_final.pth"
-    return done.is_file() and (not weights.is_file() or done.stat().st_mtime >= weights.stat().st_mtime)
 
 
 def analyse(run_folder: Path, root: Path, images: int = IMAGES, samples: int = SAMPLES) -> Path:
@@ -78,10 +71,10 @@ def analyse(run_folder: Path, root: Path, images: int = IMAGES, samples: int = S
         "names": np.array(validation.names),
         "unseen": np.array(sorted(validation.unseen)),
     }
-    with replacing(run_folder / FILE_NAME) as temporary:
+    with replacing(run_folder / ANALYSIS) as temporary:
         np.savez_compressed(temporary, **content)
-    logger.info("%d real and %d generated embeddings: %s", len(real), len(content["generated"]), run_folder / FILE_NAME)
-    return run_folder / FILE_NAME
+    logger.info("%d real and %d generated embeddings: %s", len(real), len(content["generated"]), run_folder / ANALYSIS)
+    return run_folder / ANALYSIS
 
 
 @torch.no_grad()
@@ -137,8 +130,7 @@ def _vectors(root: Path) -> list[str]:
 
 def main(args: argparse.Namespace) -> None:
     run_folder = args.run_folder.absolute()
-    if not is_fresh(run_folder):
-        # Before anything is registered: metadata hold paths below it.
+    if not analysis_is_fresh(run_folder):
         analyse(run_folder, args.data.absolute(), args.images)
 
 
