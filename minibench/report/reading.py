@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from minibench.report.bench import INSTANCE, PANOPTIC, TASKS, Bench, Method, Task
 from minibench.report.statistics import Spread, paired, spread_of
 
-__all__ = ["Comparison", "Expectation", "expectations", "role", "verdict"]
+__all__ = ["Comparison", "Expectation", "contradictions", "expectations", "role", "verdict"]
 
 HOLDS, FAILS, WITHIN, UNKNOWN = "holds", "does not hold", "within the spread", "not run"
 # What is shown as 0.0.
@@ -105,9 +105,9 @@ def _one(bench: Bench, title: str, upper: Method | None, lower: Method | None) -
     return Expectation(title, "harmonic", [_above(bench, upper, lower, "harmonic")] if upper and lower else [])
 
 
-def contradictions(found: Iterable[Expectation]) -> list[Comparison]:
+def contradictions(found: Iterable[Expectation]) -> list[tuple[Expectation, Comparison]]:
     """The comparisons that came out on the wrong side, each once."""
-    wrong = {c.text: c for e in found for c in e.comparisons if c.verdict == FAILS}
+    wrong = {(c.text, e.figure): (e, c) for e in found for c in e.comparisons if c.verdict == FAILS}
     return list(wrong.values())
 
 

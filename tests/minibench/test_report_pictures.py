@@ -16,7 +16,7 @@ from minibench.report.gallery import (
     panoptic_samples,
 )
 from minibench.report.predictions import open_validation
-from minibench.report.sections.embeddings import nearest_classes
+from minibench.report.sections.embeddings import nearest_classes, widths
 from PADing.errors import UserError
 from PADing.visualization import Segmentation
 from tests.minibench.benchmark_folder import DATA, draw_data, instance_run, panoptic_run
@@ -166,6 +166,15 @@ def test_generated_means_are_counted_by_their_nearest_real_class():
     own, text = nearest_classes(_analysis())
     assert own == 1
     assert "Of 2 unseen classes, 1 has" in text and "second → first" in text
+
+
+def test_the_widths_of_real_and_generated_classes_are_compared():
+    line = np.array([[0.0], [2.0], [10.0], [14.0]])
+    classes = {"real": line, "real_class": np.array([0, 0, 1, 1]), "unseen": np.array([0, 1])}
+    generated = {"generated": 2 * line, "generated_class": np.array([0, 0, 1, 1])}
+    # Distances to the mean: 1, 1, 2, 2 and twice as much.
+    text = widths(classes | generated)
+    assert "2.0 times as far" in text and f"({2 * 2.5**0.5:.1f} and {2.5**0.5:.1f})" in text
 
 
 def test_the_map_names_every_unseen_class_and_the_variance_it_shows():

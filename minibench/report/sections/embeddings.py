@@ -16,7 +16,7 @@ from minibench.report.predictions import ANALYSIS, analysis_is_fresh
 from minibench.report.sections.files import attempt, data_root, opened
 from PADing.errors import UserError
 
-__all__ = ["embedding_section", "nearest_classes"]
+__all__ = ["embedding_section", "nearest_classes", "widths"]
 
 logger = logging.getLogger(__name__)
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -43,7 +43,7 @@ def embedding_section(bench: Bench, method: Method | None, album: Album) -> Sect
         f"first two principal components ({100 * sum(shares):.0f} % of their variance)."
     )
     section.blocks.append(Pictures([album.chart(f"embeddings_{method.name}", chart, alt, caption)]))
-    section.blocks.append(Paragraph(text))
+    section.blocks.append(Paragraph(f"{text} {widths(analysis)}"))
     return section
 
 
@@ -70,6 +70,24 @@ def nearest_classes(analysis: Mapping[str, np.ndarray]) -> tuple[int, str]:
         f"{analysis['real'].shape[1]} dimensions)."
     )
     return own, text + (f" The others: {', '.join(wrong)}." if wrong else "")
+
+
+def widths(analysis: Mapping[str, np.ndarray]) -> str:
+    """A sentence: how far embeddings lie from the mean of their class, generated ones beside real ones.
+
+    Root mean square over the unseen classes' embeddings.
+    """
+    found = {}
+    for kind in ("real", "generated"):
+        points, labels = analysis[kind], analysis[f"{kind}_class"]
+        members = [points[labels == k] for k in analysis["unseen"] if (labels == k).any()]
+        squares = [((m - m.mean(axis=0)) ** 2).sum(axis=1) for m in members]
+        found[kind] = float(np.sqrt(np.concatenate(squares).mean())) if squares else 0.0
+    ratio = found["generated"] / max(found["real"], 1e-12)
+    return (
+        f"Around the mean of their class, generated embeddings spread {ratio:.1f} times as far as real ones "
+        f"({found['generated']:.1f} and {found['real']:.1f})."
+    )
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

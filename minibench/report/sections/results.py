@@ -4,7 +4,7 @@ from minibench.report import figures
 from minibench.report.album import Album
 from minibench.report.bench import INSTANCE, PANOPTIC, TASKS, Bench, Method
 from minibench.report.document import Bullets, Note, Paragraph, Pictures, Section
-from minibench.report.reading import Expectation, contradictions
+from minibench.report.reading import Comparison, Expectation, contradictions
 from minibench.report.statistics import paired, spread_of
 from minibench.report.tables import groups, over_seeds, paired_table, reading_table, task_table
 
@@ -74,10 +74,14 @@ def reading_section(found: list[Expectation]) -> Section:
     wrong = contradictions(found)
     if wrong:
         section.blocks.append(Paragraph("Against expectation on this data:"))
-        section.blocks.append(
-            Bullets([f"{c.text}: {c.differences[c.main].text(signed=c.signed)} {c.main.metric}" for c in wrong])
-        )
+        section.blocks.append(Bullets([_contradiction(e, c) for e, c in wrong]))
     return section
+
+
+def _contradiction(expectation: Expectation, comparison: Comparison) -> str:
+    what = "harmonic mean" if expectation.figure == "harmonic" else "unseen classes"
+    value = comparison.differences[comparison.main].text(signed=comparison.signed)
+    return f"{comparison.text}: {value} {comparison.main.metric} ({what})"
 
 
 def _short(variant: Method) -> str:
