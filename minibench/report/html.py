@@ -55,7 +55,8 @@ def _block(block, pictures: Path) -> str:
             return f'<div class="charts {layout}">' + "".join(_figure(item, pictures) for item in items) + "</div>"
         case Strip(title=title, items=items):
             tiles = "".join(_figure(item, pictures, above=True) for item in items)
-            return f'<h3>{_inline(title)}</h3><div class="strip" role="group" tabindex="0">{tiles}</div>'
+            label = f'role="group" tabindex="0" aria-label="{_plain(title)}"'
+            return f'<h3>{_inline(title)}</h3><div class="strip" {label}>{tiles}</div>'
     raise TypeError(f"no HTML for {type(block).__name__}")
 
 
@@ -63,7 +64,7 @@ def _table(table: Table) -> str:
     head = "".join(f'<th scope="col"{_kind(table, i)}>{_inline(text)}</th>' for i, text in enumerate(table.columns))
     rows = "".join(_row(row, table) for row in table.rows)
     # The caption stands outside what scrolls, where a phone shows all of it.
-    label = escape(re.sub(r"[*`]", "", table.caption), quote=True)
+    label = _plain(table.caption)
     inner = f'<table aria-label="{label}"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
     scroll = f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">{inner}</div>'
     return f'<div class="table"><p class="caption">{_inline(table.caption)}</p>{scroll}</div>'
@@ -103,6 +104,11 @@ def _figure(picture: Picture, pictures: Path, above: bool = False) -> str:
     image = f'<img src="{source}" alt="{alt}" width="{width}" height="{height}"{style}/>'
     caption = f"<figcaption>{_inline(picture.caption)}</figcaption>" if picture.caption else ""
     return f"<figure>{caption}{image}</figure>" if above else f"<figure>{image}{caption}</figure>"
+
+
+def _plain(text: str) -> str:
+    """For an attribute."""
+    return escape(re.sub(r"[*`]", "", text), quote=True)
 
 
 def _inline(text: str) -> str:

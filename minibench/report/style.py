@@ -66,7 +66,7 @@ tr.sub th{padding-left:.95rem}
 tr.group span{left:.6rem}
 .wide figure{overflow-x:auto}
 .wide figure img{min-width:32rem}
-.strip{grid-template-columns:repeat(3,min(78vw,20rem));overflow-x:auto;scroll-snap-type:x proximity;
+.strip{grid-template-columns:repeat(3,min(58vw,20rem));overflow-x:auto;scroll-snap-type:x proximity;
 padding-bottom:.4rem}
 .strip figure{scroll-snap-align:start}
 }
