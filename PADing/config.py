@@ -144,6 +144,9 @@ def _add_pading_keys(cfg: CfgNode) -> None:
     node.NUM_CHOOSE = 17
     # Accepted because published YAML files may set it; one embedding is generated per drawn class.
     node.NUM_GENERATE = 1
+    # Factor of the generator's small classification term; published as a constant. It alone ties what is generated for
+    # a class to that class, and a short training needs more of it.
+    node.GENERATOR_CLS_WEIGHT = 0.001
     # Structure loss: common factor, then alignment + unrelated, relation, reconstruction.
     node.STRUCTURE_WEIGHT = 0.0001
     node.WEIGHT_1 = 1.0

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from PADing.generation.losses import cosine_similarity, mmd, similarity_kl
 from PADing.generation.networks import generate
 
-# Fixed factors of the published objective; the configurable ones are StructureWeights.
-CLASSIFICATION_WEIGHT = 0.001
+# Fixed factors of the published objective; the configurable ones are StructureWeights and ``classification``.
 UNRELATED_WEIGHT = 0.5
 RELATION_WEIGHT = 0.2
 
@@ -47,6 +46,7 @@ def generator_terms(
     weights: StructureWeights | None,
     *,
     align: bool = True,
+    classification: float = 0.001,
     real: Tensor,
     class_logit: Tensor,
     logit_columns: slice | Tensor,
@@ -69,6 +69,8 @@ def generator_terms(
         parts: the networks.
         weights: factors of the structure loss, or None.
         align: False: no alignment terms.
+        classification: factor of ``L_cls``. ``L_G`` compares sets, whatever the classes in them, so this term alone
+            ties what is generated for a class to that class.
         real: (M, d) class embeddings of the matched queries, without gradient. M may be 0 (a batch without ground
             truth): every term that needs a seen class is then zero.
         class_logit: (M,) int64, the label of each row among the logits that ``logit_columns`` picks.
@@ -78,7 +80,7 @@ def generator_terms(
         unseen_vectors: (U, e).
 
     Returns:
-        float scalars by name: ``GENERATOR_TERMS`` (``L_cls`` with its factor 0.001, the others before their factors),
+        float scalars by name: ``GENERATOR_TERMS`` (``L_cls`` with its factor, the others before theirs),
         and ``generate_loss``.
     """
     terms = dict.fromkeys(GENERATOR_TERMS, real.new_zeros((), dtype=torch.float32))
@@ -90,7 +92,7 @@ def generator_terms(
         seen_queries = keys[class_row]
         fake = generate(parts.generator, parts.primitives, seen_queries)
         terms["L_G"] = F.mse_loss(fake, real) if weights is None else mmd(fake, real)
-        terms["L_cls"] = CLASSIFICATION_WEIGHT * F.cross_entropy(parts.classifier(fake)[:, logit_columns], class_logit)
+        terms["L_cls"] = classification * F.cross_entropy(parts.classifier(fake)[:, logit_columns], class_logit)
     if weights is None:
         # Every step needs a gradient, if a zero one: a batch without ground truth still ends in a backward pass.
         nothing = 0.0 if has_seen else 0.0 * parts.projection(unseen_vectors).sum()

@@ -62,6 +62,7 @@ class PADing(SegmenterBase):
         generator: "primitive"; "mlp", see ``MLPGenerator``; "linear": the projection of the class vector is the class
             embedding, fitted by least squares without any structure term.
         disentangle: take embeddings apart before alignment and relation terms. align: with alignment terms.
+        classification_weight: factor of the classification term in the generator's loss.
         structure_weights: factors of the structure loss.
         cls_slice: number of logits in the generator's classification term, counted from the first.
         seen_cls_only: take the logits of seen classes instead.
@@ -89,6 +90,7 @@ class PADing(SegmenterBase):
         generator: str,
         disentangle: bool,
         align: bool,
+        classification_weight: float,
         structure_weights: StructureWeights,
         cls_slice: int,
         seen_cls_only: bool,
@@ -104,6 +106,7 @@ class PADing(SegmenterBase):
         num_classes = self.sem_seg_head.num_classes
         self.num_choose, self.align = num_choose, align
         self.structure_weights = None if generator == "linear" else structure_weights
+        self.classification_weight = classification_weight
         self.cls_slice, self.seen_cls_only = cls_slice, seen_cls_only
         self.vectors_problem = class_vectors.problem
         self.segmenter_frozen = False
@@ -192,6 +195,7 @@ class PADing(SegmenterBase):
             "num_choose": node.NUM_CHOOSE,
             "class_weight_unseen": node.CLASS_ECO,
             "no_object_weight": node.NO_OBJECT_WEIGHT,
+            "classification_weight": node.GENERATOR_CLS_WEIGHT,
             "structure_weights": StructureWeights(
                 node.STRUCTURE_WEIGHT, node.WEIGHT_1, node.WEIGHT_2, node.WEIGHT_3
             ),
@@ -307,6 +311,7 @@ class PADing(SegmenterBase):
             self._parts(),
             self.structure_weights,
             align=self.align,
+            classification=self.classification_weight,
             real=embeddings[matched],
             class_logit=self.seen_row[labels] if self.seen_cls_only else labels,
             logit_columns=self.seen_index if self.seen_cls_only else slice(None, self.cls_slice),

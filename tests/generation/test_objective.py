@@ -31,7 +31,7 @@ def networks(seed=0):
     )
 
 
-def terms_of(modules, labels, weights=None, seed=1):
+def terms_of(modules, labels, weights=None, seed=1, **options):
     parts = GeneratorParts(**{k: m.weight if k == "primitives" else m for k, m in modules.items()})
     torch.manual_seed(seed)
     vectors = torch.randn(CLASSES, VECTOR)
@@ -44,7 +44,17 @@ def terms_of(modules, labels, weights=None, seed=1):
         class_row=labels,
         class_vectors=vectors,
         unseen_vectors=vectors[SEEN:],
+        **options,
     )
+
+
+def test_the_classification_term_has_a_factor_of_its_own():
+    """Published as 0.001; another factor changes this term in proportion and no other one."""
+    published, raised = (terms_of(networks(), torch.tensor([0, 2]), **o) for o in ({}, {"classification": 0.5}))
+    torch.testing.assert_close(raised["L_cls"], 500 * published["L_cls"])
+    difference = raised["generate_loss"] - published["generate_loss"]
+    torch.testing.assert_close(difference, raised["L_cls"] - published["L_cls"], rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(raised[t], published[t]) for t in GENERATOR_TERMS if t != "L_cls")
 
 
 def test_total_is_the_weighted_sum_of_its_terms():
