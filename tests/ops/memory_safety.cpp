@@ -23,36 +23,40 @@ template <class V, class A>
 void run(const Variant& variant, Type type, std::mt19937& random, std::vector<int64_t> shapes, int64_t channels,
          int64_t points, int64_t heads, int64_t batch, int64_t queries) {
   const int64_t levels = int64_t(shapes.size()) / 2;
-  std::vector<int64_t> table;
-  int64_t pixels = 0;
+  std::vector<Level> maps;
+  int64_t pixels = 0, cells = 0;
   for (int64_t l = 0; l < levels; ++l) {
-    table.insert(table.end(), {shapes[2 * l], shapes[2 * l + 1], pixels});
+    maps.push_back({shapes[2 * l], shapes[2 * l + 1], pixels, cells});
     pixels += shapes[2 * l] * shapes[2 * l + 1];
+    cells += map_cells(shapes[2 * l], shapes[2 * l + 1]);
   }
-  const int64_t cells = batch * heads * (pixels + levels) * channels;
-  const int64_t samples = batch * queries * heads * levels * points;
-  const auto value = filled<V>(random, cells, 0, 100);
-  const auto sums = filled<A>(random, cells, -1, 1);
+  const int64_t samples = batch * queries * heads * levels * points, numbers = batch * pixels * heads * channels;
+  const auto value = filled<V>(random, numbers, 0, 100);
   const auto grad_output = filled<A>(random, batch * queries * heads * channels, -1, 1);
   const auto locations = filled<A>(random, 2 * samples, -0.5, 1.5), weights = filled<A>(random, samples, 0, 1);
   const double tiny = std::numeric_limits<A>::denorm_min();
   const double hostile[] = {NAN, INFINITY, -INFINITY, 1e30, -1e30, 1e9, 0, 1, -0.0, tiny};
   for (int64_t i = 0; i < 2 * samples; i += 3) locations[i] = A(hostile[random() % 10]);
+  auto packed = filled<V>(random, batch * heads * cells * channels, 0, 0);
   auto output = filled<V>(random, batch * queries * heads * channels, 0, 0);
-  auto grad_value = filled<A>(random, cells, 0, 0), grad_locations = filled<A>(random, 2 * samples, 0, 0);
-  auto grad_weights = filled<A>(random, samples, 0, 0);
-  Problem p{batch,           pixels,          heads,
-            channels,        queries,         levels,
-            points,          table.data(),    value.get(),
-            locations.get(), weights.get(),   output.get(),
-            grad_output.get(), grad_value.get(), grad_locations.get(),
-            grad_weights.get()};
-  const int64_t all = batch * queries, tasks = batch * heads * levels;
-  variant.forward(p, type, 0, all / 3);
-  variant.forward(p, type, all / 3, all);
-  p.value = sums.get();
-  variant.backward(p, type, 0, tasks / 2);
-  variant.backward(p, type, tasks / 2, tasks);
+  auto grad_value = filled<V>(random, numbers, 0, 0);
+  auto grad_locations = filled<A>(random, 2 * samples, 0, 0), grad_weights = filled<A>(random, samples, 0, 0);
+  Problem p{};
+  p.batch = batch, p.pixels = pixels, p.heads = heads, p.channels = channels;
+  p.queries = queries, p.levels = levels, p.points = points, p.cells = cells, p.level = maps.data();
+  p.batch_stride = pixels * heads * channels, p.pixel_stride = heads * channels, p.head_stride = channels;
+  p.value = value.get(), p.packed = packed.get(), p.locations = locations.get(), p.weights = weights.get();
+  p.output = output.get(), p.grad_output = grad_output.get(), p.grad_value = grad_value.get();
+  p.grad_locations = grad_locations.get(), p.grad_weights = grad_weights.get();
+  for (int64_t head = 0; head < batch * heads; ++head) {
+    for (int64_t level = 0; level < levels; ++level) variant.pack(p, type, head, level);
+    variant.forward(p, type, head, 0, queries / 3);
+    variant.forward(p, type, head, queries / 3, queries);
+    for (int64_t level = 0; level < levels; ++level) {
+      auto scratch = filled<A>(random, 2 * map_cells(maps[level].height, maps[level].width) * channels, 0, 0);
+      variant.backward(p, type, head, level, scratch.get());
+    }
+  }
 }
 
 int main() {

@@ -5,7 +5,9 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <atomic>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <vector>
 
@@ -39,13 +41,14 @@ Type type_of(const Tensor& value) {
 // Holds on to the contiguous tensors that `problem` points into.
 struct Call {
   Tensor value, locations, weights;
-  std::vector<int64_t> levels;
+  at::IntArrayRef levels;
+  std::vector<Level> maps;
   Problem problem{};
   Type type;
   bool covers_all_pixels;
 
   Call(const Tensor& value_in, at::IntArrayRef levels_in, const Tensor& locations_in, const Tensor& weights_in)
-      : levels(levels_in.begin(), levels_in.end()), type(type_of(value_in)) {
+      : levels(levels_in), type(type_of(value_in)) {
     TORCH_CHECK_VALUE(value_in.dim() == 4 && locations_in.dim() == 6 && weights_in.dim() == 5 &&
                       locations_in.size(5) == 2 &&
                           levels.size() % 3 == 0,
@@ -63,23 +66,15 @@ struct Call {
     const auto acc = type == Type::f64 ? at::kDouble : at::kFloat;
     locations = locations_in.to(acc).contiguous();
     weights = weights_in.to(acc).contiguous();
-    p.level_table = levels.data();
+    value = value_in.stride(3) == 1 ? value_in : value_in.contiguous();
+    p.value = value.const_data_ptr();
+    p.batch_stride = value.stride(0), p.pixel_stride = value.stride(1), p.head_stride = value.stride(2);
+    p.level = maps.data();
     p.locations = locations.const_data_ptr();
     p.weights = weights.const_data_ptr();
   }
 
-  // Pack values by head, with the extra pixels that samples outside the maps read.
-  void pack(const Tensor& value_in, at::ScalarType dtype) {
-    const Problem& p = problem;
-    TORCH_CHECK_VALUE((p.pixels + p.levels) * p.channels <= INT32_MAX,
-                      "ms_deform_attn: more than 2^31 numbers in one head");
-    value = at::empty({p.batch, p.heads, p.pixels + p.levels, p.channels}, value_in.options().dtype(dtype));
-    value.narrow(2, 0, p.pixels).copy_(value_in.transpose(1, 2));
-    value.narrow(2, p.pixels, p.levels).zero_();
-    problem.value = value.const_data_ptr();
-  }
-
-  // Every level inside the value, and no two sharing a pixel (the backward pass relies on it).
+  // Every level inside the value, and no two sharing a pixel (the backward pass relies on it); where each goes.
   void check_levels() {
     const int64_t pixels = problem.pixels;
     TORCH_CHECK_VALUE(pixels <= INT32_MAX, "ms_deform_attn: more than 2^31 pixels");
@@ -92,7 +87,12 @@ struct Call {
                         " does not fit into the ", pixels, " pixels of value");
       spans.emplace_back(start, start + h * w);
       covered += h * w;
+      const bool empty = h * w == 0;
+      maps.push_back({empty ? 0 : h, empty ? 0 : w, start, problem.cells});
+      problem.cells += map_cells(maps.back().height, maps.back().width);
     }
+    TORCH_CHECK_VALUE(problem.cells * problem.channels <= INT32_MAX,
+                      "ms_deform_attn: more than 2^31 numbers in one head");
     std::sort(spans.begin(), spans.end());
     for (size_t l = 1; l < spans.size(); ++l)
       TORCH_CHECK_VALUE(spans[l - 1].second <= spans[l].first, "ms_deform_attn: levels overlap in value");
@@ -100,16 +100,45 @@ struct Call {
   }
 };
 
+// Call work(next) on as many threads as there are and tasks for them; next() gives each task to one of them, the last
+// ones as `tasks` or more. Whoever is done takes another, so that none waits long for a thread that other programs keep
+// from its core, and all is one parallel region, for the same reason. Which thread does a task changes no bit.
+template <class Work>
+void share_tasks(int64_t tasks, const Work& work) {
+  std::atomic<int64_t> count{0};
+  at::parallel_for(0, std::min<int64_t>(tasks, at::get_num_threads()), 1, [&](int64_t, int64_t) {
+    work([&] { return count.fetch_add(1, std::memory_order_relaxed); });
+  });
+}
+
 Tensor forward(const Tensor& value, at::IntArrayRef levels, const Tensor& locations, const Tensor& weights) {
   Call call(value, levels, locations, weights);
   Problem& p = call.problem;
   if (p.levels * p.points == 0) return at::zeros({p.batch, p.queries, p.heads * p.channels}, value.options());
   Tensor output = at::empty({p.batch, p.queries, p.heads * p.channels}, value.options());
   if (output.numel() == 0) return output;
-  call.pack(value, value.scalar_type());
+  const Tensor packed = at::empty({p.batch, p.heads, p.cells, p.channels}, value.options());
+  p.packed = packed.mutable_data_ptr();
   p.output = output.mutable_data_ptr();
-  at::parallel_for(0, p.batch * p.queries, 32,
-                   [&](int64_t begin, int64_t end) { variant().forward(p, call.type, begin, end); });
+  // Parts of a head long enough to read its pixels once and not for every few queries, short enough to go round.
+  const int64_t heads = p.batch * p.heads, share = heads * p.queries / (8 * at::get_num_threads());
+  const int64_t length = std::clamp<int64_t>(share, 64, 4096), parts = (p.queries + length - 1) / length;
+  // In the order of the tasks: pack head 0; pack head 1, compute head 0; pack head 2, compute head 1; and so on. What
+  // a part waits for has thus been taken before it, by a thread that waits for nothing.
+  const int64_t group = p.levels + parts, tasks = (heads + 1) * group;
+  std::vector<std::atomic<int64_t>> packed_levels(heads);
+  share_tasks(tasks, [&](const auto& next) {
+    for (int64_t task; (task = next()) < tasks;) {
+      const int64_t head = task / group, level = task % group, begin = (level - p.levels) * length;
+      if (level < p.levels && head < heads) {
+        variant().pack(p, call.type, head, level);
+        packed_levels[head].fetch_add(1, std::memory_order_release);
+      } else if (level >= p.levels && head > 0) {
+        while (packed_levels[head - 1].load(std::memory_order_acquire) < p.levels) std::this_thread::yield();
+        variant().forward(p, call.type, head - 1, begin, std::min(begin + length, p.queries));
+      }
+    }
+  });
   return output;
 }
 
@@ -125,18 +154,22 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
   // Gradients are summed in the accumulation type and rounded once.
   const auto acc = call.locations.options();
   const Tensor grad = grad_output.to(acc.dtype()).contiguous();
-  call.pack(value, call.locations.scalar_type());
-  Tensor grad_value = call.covers_all_pixels ? at::empty_like(call.value) : at::zeros_like(call.value);
+  const Tensor grad_value =
+      call.covers_all_pixels ? at::empty(value.sizes(), value.options()) : at::zeros(value.sizes(), value.options());
   Tensor grad_locations = at::empty(locations.sizes(), acc), grad_weights = at::empty(weights.sizes(), acc);
   p.grad_output = grad.const_data_ptr();
   p.grad_value = grad_value.mutable_data_ptr();
   p.grad_locations = grad_locations.mutable_data_ptr();
   p.grad_weights = grad_weights.mutable_data_ptr();
-  at::parallel_for(0, p.batch * p.heads * p.levels, 1,
-                   [&](int64_t begin, int64_t end) { variant().backward(p, call.type, begin, end); });
-  Tensor unpacked = at::empty(value.sizes(), value.options());
-  unpacked.transpose(1, 2).copy_(grad_value.narrow(2, 0, p.pixels));
-  return {unpacked, grad_locations.to(locations.scalar_type()), grad_weights.to(weights.scalar_type())};
+  int64_t cells = 0;
+  for (const Level& map : call.maps) cells = std::max(cells, map_cells(map.height, map.width));
+  const int64_t tasks = p.batch * p.heads * p.levels;
+  share_tasks(tasks, [&](const auto& next) {
+    const Tensor scratch = at::empty({2 * cells * p.channels}, acc);  // ATen aligns to 64 bytes
+    for (int64_t task; (task = next()) < tasks;)
+      variant().backward(p, call.type, task / p.levels, task % p.levels, scratch.mutable_data_ptr());
+  });
+  return {grad_value, grad_locations.to(locations.scalar_type()), grad_weights.to(weights.scalar_type())};
 }
 
 std::string instruction_set() { return variant().name; }

@@ -87,6 +87,21 @@ MSDA_INLINE uint16_t narrow_f16_one(float f) {
   return uint16_t(sign | ((magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13));
 }
 
+template <int W>
+MSDA_INLINE Vec<uint16_t, W> narrow_f16(Vec<float, W> f) {
+#if defined(MSDA_F16C)
+#if MSDA_BYTES == 64
+  if constexpr (W == 16)
+    return bits_as<Vec<uint16_t, W>>(_mm512_maskz_cvtps_ph(0xffff, bits_as<__m512>(f), _MM_FROUND_TO_NEAREST_INT));
+#endif
+  if constexpr (W == 8)
+    return bits_as<Vec<uint16_t, W>>(_mm256_cvtps_ph(bits_as<__m256>(f), _MM_FROUND_TO_NEAREST_INT));
+#endif
+  Vec<uint16_t, W> half;
+  for (int i = 0; i < W; ++i) half[i] = narrow_f16_one(f[i]);
+  return half;
+}
+
 // ---- load and store W channels of a storage type V as numbers of the accumulation type A
 
 template <class V, class A, int W>
@@ -102,7 +117,8 @@ MSDA_INLINE void store(V* to, Vec<A, W> v) {
     const auto bits = narrow_bf16<W>(v);
     __builtin_memcpy(to, &bits, sizeof(bits));
   } else if constexpr (std::is_same_v<V, f16_t>) {
-    for (int i = 0; i < W; ++i) to[i].bits = narrow_f16_one(v[i]);
+    const auto bits = narrow_f16<W>(v);
+    __builtin_memcpy(to, &bits, sizeof(bits));
   } else {
     __builtin_memcpy(to, &v, sizeof(v));
   }
@@ -141,6 +157,26 @@ MSDA_INLINE Vec<A, W> zip(Vec<A, W> a, Vec<A, W> b, std::integer_sequence<int, l
   return shuffle<zip_index<W, pairs, half>(lane)...>(a, b);
 }
 
+// Four registers of one number of every sample each -> the four numbers of a sample side by side, register i with the
+// samples i, 4 + i, 8 + i, ...; or below four lanes, in the order of the samples. Its own inverse from four lanes on.
+template <class A, int W>
+MSDA_INLINE void transpose(Vec<A, W> (&v)[4]) {
+  if constexpr (W >= 4) {
+    constexpr std::make_integer_sequence<int, W> all{};
+    const auto a = zip<A, W, true, 0>(v[0], v[1], all), b = zip<A, W, true, 2>(v[0], v[1], all);
+    const auto c = zip<A, W, true, 0>(v[2], v[3], all), d = zip<A, W, true, 2>(v[2], v[3], all);
+    v[0] = zip<A, W, false, 0>(a, c, all);
+    v[1] = zip<A, W, false, 2>(a, c, all);
+    v[2] = zip<A, W, false, 0>(b, d, all);
+    v[3] = zip<A, W, false, 2>(b, d, all);
+  } else {
+    A to[4 * W];
+    for (int i = 0; i < W; ++i)
+      for (int k = 0; k < 4; ++k) to[4 * i + k] = v[k][i];
+    __builtin_memcpy(v, to, sizeof(v));
+  }
+}
+
 // Upper half plus lower half.
 template <class A, int W, int... lane>
 MSDA_INLINE Vec<A, W / 2> fold(Vec<A, W> a, std::integer_sequence<int, lane...>) {
@@ -175,7 +211,7 @@ MSDA_INLINE Vec<A, 4> sum_each(Vec<A, W> a, Vec<A, W> b, Vec<A, W> c, Vec<A, W> 
 
 template <int bytes>
 MSDA_INLINE void prefetch(const void* from) {
-  for (int at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(from) + at, 0, 2);
+  for (int at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(from) + at, 0, 3);
 }
 template <class T>
 MSDA_INLINE void prefetch_span(const T* from, int64_t count) {
