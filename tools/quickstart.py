@@ -70,7 +70,7 @@ def plan_steps(out: Path, data: Path, seed: int, smoke: bool) -> list[Step]:
         step(
             "stage 1: train Mask2Former on the seen classes, evaluate it on all",
             ["train_net_pretrain.py", *stage_1, "--resume", "OUTPUT_DIR", pretrain, *training],
-            share=0.68,
+            share=0.74,
             done=pretrain / "results.json",
         ),
         step(
@@ -83,7 +83,7 @@ def plan_steps(out: Path, data: Path, seed: int, smoke: bool) -> list[Step]:
         step(
             "stage 2: train PADing's generator and classifier, evaluate",
             ["train_net.py", *stage_2, "--resume", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", pading, *vectors, *training],
-            share=0.24,
+            share=0.18,
             done=pading / "results.json",
         ),
         step(
