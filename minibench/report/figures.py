@@ -58,7 +58,7 @@ def overview(rows: Sequence[tuple[Method, Spread, Spread, Spread]], task: Task) 
                 axes.errorbar(s.mean, y, xerr=s.sd or None, color=colour, marker=marker, markersize=5, capsize=2)
     axes.set_yticks(range(len(rows)), [_wrap(method.title) for method, *_ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(left=-1)
+    axes.set_xlim(-1, min(101, axes.get_xlim()[1]))
     axes.set_xlabel(f"{task.metric} (%)", fontsize=8.5)
     axes.grid(axis="x", color=LIGHT, linewidth=0.6)
     names = zip((SEEN, UNSEEN, HARMONIC), "osD", ("seen", "unseen", "harmonic mean"), strict=True)
@@ -108,7 +108,7 @@ def class_bars(values: Mapping[str, Spread], unseen: set[str], label: str, refer
             axes.plot([other.mean] * 2, [y - 0.4, y + 0.4], color=HARMONIC, linewidth=1.6)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, min(101, axes.get_xlim()[1]))  # a percentage; a deviation may reach beyond
     axes.set_xlabel(label, fontsize=8.5)
     axes.grid(axis="x", color=LIGHT, linewidth=0.6)
     for tick, name in zip(axes.get_yticklabels(), names, strict=True):

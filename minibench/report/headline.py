@@ -33,8 +33,8 @@ def outcome(bench: Bench, found: list[Expectation]) -> str:
     counts = [verdicts.count(v) for v in (HOLDS, WITHIN, FAILS)]
     if sum(counts):
         sentence += (
-            f" Of {sum(counts)} comparisons with what the papers lead one to expect, {counts[0]} hold, {counts[1]} lie "
-            f"within the spread of the seeds and {counts[2]} do not hold."
+            f" Of {sum(counts)} comparisons with what the papers lead one to expect, as expected: {counts[0]}; within "
+            f"the spread of the seeds: {counts[1]}; against expectation: {counts[2]}."
         )
     return sentence
 

@@ -85,7 +85,7 @@ def test_the_headline_counts_what_the_table_says(bench):
     assert "harmonic mean of 51.0 ± 1.0" in text
     # 1 baseline, 6 above it, projection, plain classifier, 2 ablations, 1 addition.
     assert "Of 12 comparisons" in text
-    assert "10 hold, 1 lie within the spread of the seeds and 1 do not hold" in text
+    assert "as expected: 10; within the spread of the seeds: 1; against expectation: 1." in text
 
 
 def test_a_baseline_that_names_unseen_classes_is_noticed(tmp_path):
