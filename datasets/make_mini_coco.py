@@ -11,7 +11,8 @@ but not free. Class vectors are sums of part vectors, rotated, with noise: they 
 Everything is drawn from one seed, image by image, so image k is the same whatever the number of images.
 
 Training data follow COCO's zero-shot protocols: panoptic and instance annotation of training leaves out every image
-that shows an unseen class; semantic annotation keeps such images and marks unseen pixels as ignored (255).
+that shows an unseen class; semantic annotation keeps such images and marks unseen pixels as ignored (255). A second
+panoptic annotation keeps the images and leaves their unseen segments out, for methods that look for them (self-training).
 """
 
 import argparse
@@ -284,6 +285,12 @@ class _Writer:
         panoptic_seen = [p for p in self.panoptic if p["image_id"] not in with_unseen]
         self._json(f"panoptic_{self.subset}.json", self.images, self.panoptic, self.all)
         self._json(f"panoptic_{self.subset}_seen.json", images_seen, panoptic_seen, self.all)
+        left = [
+            {**p, "segments_info": [s for s in p["segments_info"] if s["category_id"] not in unseen_ids]}
+            for p in self.panoptic
+        ]
+        left = [p for p in left if p["segments_info"]]
+        self._json(f"panoptic_{self.subset}_unlabelled.json", self._of(left), left, self.all)
 
         things = [c for c in self.all if c.isthing]
         seen_things = [c for c in things if c.name not in self.unseen]
