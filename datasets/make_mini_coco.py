@@ -12,7 +12,8 @@ Everything is drawn from one seed, image by image, so image k is the same whatev
 
 Training data follow COCO's zero-shot protocols: panoptic and instance annotation of training leaves out every image
 that shows an unseen class; semantic annotation keeps such images and marks unseen pixels as ignored (255). A second
-panoptic annotation keeps the images and leaves their unseen segments out, for methods that look for them (self-training).
+panoptic annotation keeps the images and leaves their unseen segments out, for methods that look for them
+(self-training).
 """
 
 import argparse
