@@ -104,7 +104,7 @@ def test_whole_steps_change_both_sides_and_the_checkpoint_returns(variant, vecto
 
 def test_linear_generator_is_least_squares(vectors):  # noqa: F811
     """The semantic projection: its loss in numpy from weights, class vectors and the matched queries."""
-    model = build(vectors, NODE + "GENERATOR", "linear").train()
+    model = build(vectors, NODE + "GENERATOR", "linear", NODE + "GENERATOR_CLS_WEIGHT", "0.25").train()
     inputs = batch(model)
     model.begin_second_stage()
     torch.manual_seed(5)
@@ -118,7 +118,7 @@ def test_linear_generator_is_least_squares(vectors):  # noqa: F811
     assert terms["L_G"].item() == pytest.approx(((fake - real) ** 2).mean(), rel=1e-4)
     logits = fake @ model.new_fc.weight.detach().numpy().T + model.new_fc.bias.detach().numpy()
     chosen = np.log(np.exp(logits).sum(1)) - logits[np.arange(6), labels.numpy()]
-    assert terms["L_cls"].item() == pytest.approx(0.001 * chosen.mean(), rel=1e-4)
+    assert terms["L_cls"].item() == pytest.approx(0.25 * chosen.mean(), rel=1e-4)
     assert terms["generate_loss"].item() == pytest.approx(terms["L_G"].item() + terms["L_cls"].item(), rel=1e-6)
 
 
