@@ -58,6 +58,19 @@ def test_training_annotation_shows_no_unseen_class(root):
         assert set(labels[labels != 255]) <= set(range(seen_classes))
 
 
+def test_unlabelled_annotation_keeps_the_pictures_and_hides_their_unseen_segments(root):
+    """Self-training needs unseen objects that are there and that nobody named; one name left in would be cheating."""
+    unseen = _unseen_ids()
+    full, left = _json(root, "panoptic_train.json"), _json(root, "panoptic_train_unlabelled.json")
+    wanted = {
+        a["image_id"]: [s for s in a["segments_info"] if s["category_id"] not in unseen] for a in full["annotations"]
+    }
+    assert {a["image_id"]: a["segments_info"] for a in left["annotations"]} == {k: v for k, v in wanted.items() if v}
+    shown = {a["image_id"] for a in full["annotations"] if any(s["category_id"] in unseen for s in a["segments_info"])}
+    assert shown & {a["image_id"] for a in left["annotations"]}, "no picture with an unseen object is left"
+    assert {i["id"] for i in left["images"]} == {a["image_id"] for a in left["annotations"]}
+
+
 def test_label_maps_and_json_tell_the_same_story(root):
     content = _json(root, "panoptic_val.json")
     position = {c.id: i for i, c in enumerate(mini.categories())}
