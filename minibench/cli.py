@@ -3,15 +3,16 @@
 import argparse
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from minibench.display import Display, duration
-from minibench.methods import discover
+from minibench.methods import Method, discover
 from minibench.plan import Plan
 from minibench.results import write_results
 from minibench.scheduler import Failure, Lock, cores, run_steps
 from minibench.settings import BUDGETS, generator, make_settings
+from minibench.tuning import chosen, make_trials, write_tuning
 from PADing.engine.main import run_command
 from PADing.errors import UserError
 
@@ -21,6 +22,7 @@ DESCRIPTION = """The mini benchmark: every method on the mini data set, from one
     python tools/minibench.py run --budget quick               # one seed, within half an hour
     python tools/minibench.py run --methods pading,gmmn --seed-list 4
     python tools/minibench.py run --plugins examples           # with the methods of docs/add_a_method.md
+    python tools/minibench.py tune --methods pading,gmmn       # the settings that they name, on the tuning split
     python tools/minibench.py list
     python tools/minibench.py report --out output/minibench
 
@@ -38,27 +40,34 @@ def cli(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar="run|list|report")
+    commands = parser.add_subparsers(required=True, metavar="run|tune|list|report")
     plugins = {"action": "append", "default": [], "type": Path, "metavar": "PATH"}
     out = {"type": Path, "default": Path("output/minibench"), "help": "folder of all results (%(default)s)"}
 
     run = commands.add_parser("run", help="train and evaluate what is not finished, then write the report")
     run.set_defaults(function=run_all)
-    run.add_argument("--methods", type=_names, metavar="A,B,...", help="what to compare (all)")
-    run.add_argument("--plugins", **plugins, help="a folder with a minibench.yaml, or of such folders; may be repeated")
-    seeds = run.add_mutually_exclusive_group()
-    seeds.add_argument("--seeds", type=int, metavar="N", help="seeds 1..N (full: 3, quick: 1; tuning split: seed 0)")
-    seeds.add_argument("--seed-list", type=_numbers, metavar="1,2,...", help="these seeds instead")
-    run.add_argument("--budget", choices=BUDGETS, default="full", help="length of the trainings (%(default)s)")
+    tune = commands.add_parser("tune", help="try the settings that methods name, on the tuning split")
+    tune.set_defaults(function=tune_all, split="tuning")
+    for command in (run, tune):
+        command.add_argument("--methods", type=_names, metavar="A,B,...", help="which (all)")
+        command.add_argument(
+            "--plugins", **plugins, help="a folder with a minibench.yaml, or of such folders; may be repeated"
+        )
+        seeds = command.add_mutually_exclusive_group()
+        usual = "full: 3, quick: 1; tuning split: seed 0" if command is run else "seed 0"
+        seeds.add_argument("--seeds", type=int, metavar="N", help=f"seeds 1..N ({usual})")
+        seeds.add_argument("--seed-list", type=_numbers, metavar="1,2,...", help="these seeds instead")
+        command.add_argument("--budget", choices=BUDGETS, default="full", help="length of the trainings (%(default)s)")
+        command.add_argument("--jobs", type=int, default=cores(), help="processes at a time (%(default)s, the cores)")
+        command.add_argument("--train", type=int, metavar="N", help="training images (2000)")
+        command.add_argument("--val", type=int, metavar="N", help="validation images (300)")
+        command.add_argument("--size", type=int, metavar="N", help="side of an image in pixels (128)")
+        command.add_argument("--noise", type=float, default=0.15, metavar="F", help="of the class vectors (%(default)s)")
     splits = sorted(generator().UNSEEN)
     run.add_argument("--split", choices=splits, default="compositional", help="which classes are unseen (%(default)s)")
     run.add_argument("--out", **out)
-    run.add_argument("--jobs", type=int, default=cores(), help="processes at a time (%(default)s, the cores)")
-    run.add_argument("--train", type=int, metavar="N", help="training images (2000)")
-    run.add_argument("--val", type=int, metavar="N", help="validation images (300)")
-    run.add_argument("--size", type=int, metavar="N", help="side of an image in pixels (128)")
-    run.add_argument("--noise", type=float, default=0.15, metavar="F", help="of the class vectors (%(default)s)")
     run.add_argument("--no-report", action="store_true", help="stop when results.json is written")
+    tune.add_argument("--out", **{**out, "default": Path("output/minibench_tuning")})
 
     show = commands.add_parser("list", help="the methods, and what each leaves out")
     show.set_defaults(function=list_methods)
@@ -90,12 +99,29 @@ def list_methods(args: argparse.Namespace) -> None:
 def run_all(args: argparse.Namespace) -> None:
     """Run the plan; ``SystemExit`` with 1 when a step failed, with 130 after Ctrl-C or SIGTERM."""
     methods = discover(args.plugins)
+    _run(args, methods, args.methods or list(methods))
+    if not args.no_report:
+        _report(args.out.absolute())
+
+
+def tune_all(args: argparse.Namespace) -> None:
+    """Run every setting that the methods name; then the table of all, and the best of each. Ends as ``run_all``."""
+    methods = discover(args.plugins)
+    searches = chosen(methods, args.methods)
+    trials = [trial for name in searches for trial in make_trials(methods[name])]
+    _run(args, {**methods, **{trial.name: trial for trial in trials}}, [trial.name for trial in trials])
+    path = write_tuning(args.out.absolute(), [methods[name] for name in searches])
+    print(path.read_text(encoding="utf-8"))
+
+
+def _run(args: argparse.Namespace, methods: Mapping[str, Method], names: Sequence[str]) -> None:
+    """Finish all runs of ``names``, with ``results.json`` as it grows."""
     seeds = args.seed_list if args.seeds is None else range(1, args.seeds + 1)
     settings = make_settings(args.split, args.budget, seeds, args.train, args.val, args.size, args.noise)
     if args.jobs < 1:
         raise UserError(f"--jobs must be at least 1, but is {args.jobs}.")
     out = args.out.absolute()
-    plan = Plan(methods, args.methods or methods, settings, out)
+    plan = Plan(methods, names, settings, out)
     steps = plan.steps()
     for step in steps:
         if step.name.split("-seed")[0] in methods:
@@ -119,8 +145,6 @@ def run_all(args: argparse.Namespace) -> None:
         raise SystemExit(1)
     total = sum(filter(None, (step.measured() for step in steps)))
     display.line(f"All done, {duration(total)} of computing: {out / 'results.json'}")
-    if not args.no_report:
-        _report(out)
 
 
 def _explain(failures: list[Failure], unfinished: list[str], display: Display) -> None:

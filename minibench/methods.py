@@ -36,8 +36,24 @@ _KEYS = {
     "removes": str,
     "iterations": (int, dict),
     "set": dict,
+    "tune": dict,
 }
+_SEARCH_KEYS = {"keys": list, "trials": list, "iterations": int}
 _NEEDED = ("name", "title", "task", "config", "starts_from", "iterations")
+
+
+@dataclass(frozen=True)
+class Search:
+    """The settings that a method tries on the tuning split (``tune`` in the file).
+
+    Attributes:
+        keys: config keys. trials: for each setting the values of these keys.
+        iterations: length of the trials; None: that of the budget.
+    """
+
+    keys: tuple[str, ...]
+    trials: tuple[tuple, ...]
+    iterations: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,7 @@ class Method:
         uses: config key -> the method whose final weights are named there.
         iterations: for each budget; 0: nothing is trained, the start weights are evaluated.
         settings: config key -> value (``set`` in the file).
+        search: what is tried on the tuning split, None for nothing.
         file: the ``minibench.yaml`` that describes it.
     """
 
@@ -64,6 +81,7 @@ class Method:
     ablates: str = ""
     removes: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    search: Search | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -161,11 +179,12 @@ def _method(entry: Any, where: str, file: Path, repository: Path) -> Method:
     if not config.is_file():
         raise UserError(f"{where}: its config {config} does not exist.")
     return Method(
-        **{k: v for k, v in entry.items() if k not in ("config", "iterations", "set", "uses")},
+        **{k: v for k, v in entry.items() if k not in ("config", "iterations", "set", "tune", "uses")},
         config=config.resolve(),
         iterations=_iterations(entry["iterations"], where),
         uses=_uses(entry.get("uses", {}), where),
         settings=entry.get("set", {}),
+        search=_search(entry["tune"], where) if "tune" in entry else None,
         file=file,
     )
 
@@ -183,6 +202,22 @@ def _uses(value: dict, where: str) -> dict[str, str]:
         if not isinstance(method, str):
             raise UserError(f"{where}: `uses` maps config keys to names of methods, but {key} is {method!r}.")
     return value
+
+
+def _search(value: dict, where: str) -> Search:
+    where = f"{where}: `tune`"
+    for key, content in value.items():
+        if not isinstance(content, _SEARCH_KEYS.get(key, ())) or isinstance(content, bool):
+            raise UserError(f"{where} has `keys` and `trials`, both lists, and may have `iterations`; not {key!r}.")
+    keys, trials = value.get("keys"), value.get("trials")
+    if not keys or not trials or not all(isinstance(key, str) for key in keys):
+        raise UserError(f"{where} needs `keys`, a list of config keys, and `trials`, a list of settings.")
+    for trial in trials:
+        if not isinstance(trial, list) or len(trial) != len(keys):
+            raise UserError(f"{where}: each of `trials` lists {len(keys)} values, one for each key, not {trial!r}.")
+    if value.get("iterations", 1) < 1:
+        raise UserError(f"{where}: `iterations` must be at least 1.")
+    return Search(tuple(keys), tuple(map(tuple, trials)), value.get("iterations"))
 
 
 def _check_links(methods: Mapping[str, Method]) -> None:
