@@ -62,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--train", type=int, metavar="N", help="training images (2000)")
         command.add_argument("--val", type=int, metavar="N", help="validation images (300)")
         command.add_argument("--size", type=int, metavar="N", help="side of an image in pixels (128)")
-        command.add_argument("--noise", type=float, default=0.15, metavar="F", help="of the class vectors (%(default)s)")
+        noise_help = "of the class vectors (%(default)s)"
+        command.add_argument("--noise", type=float, default=0.15, metavar="F", help=noise_help)
     splits = sorted(generator().UNSEEN)
     run.add_argument("--split", choices=splits, default="compositional", help="which classes are unseen (%(default)s)")
     run.add_argument("--out", **out)

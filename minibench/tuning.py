@@ -55,13 +55,13 @@ def write_tuning(out: Path, methods: Sequence[Method]) -> Path:
     counts = sorted({len(method.search.trials) for method in methods})
     seeds = ", ".join(map(str, bench.seeds))
     note = (
-        f"{' to '.join(map(str, counts))} settings for each method, {bench.split} split, seed {seeds}. Bold: the best by "
-        "the harmonic mean (PQ, or AP50 for instance methods). *: what the method's config says now."
+        f"{' to '.join(map(str, counts))} settings for each method, {bench.split} split, seed {seeds}. Bold: the best "
+        "by the harmonic mean (PQ, or AP50 for instance methods). *: what the method's config says now."
     )
     blocks = [Note(note), *(_table(bench, method) for method in methods)]
     path = out / TUNING
     with replacing(path) as temporary:
-        temporary.write_text(to_markdown("Settings tried", [Section("", blocks)]), encoding="utf-8")
+        temporary.write_text(to_markdown("Settings tried", [Section("", "", blocks)]), encoding="utf-8")
     return path
 
 

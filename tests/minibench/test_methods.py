@@ -70,6 +70,10 @@ MISTAKES = [
     ([_entry(), _entry()], "'mine' is taken already"),
     ([_entry(starts_from="b"), _entry(name="b", starts_from="mine")], "circle: mine -> b -> mine"),
     ([_entry(starts_from="b"), _entry(name="b", iterations=0)], "trains nothing"),
+    ([_entry(tune={"keys": ["SEED"]})], "`tune` needs `keys`"),
+    ([_entry(tune={"keys": ["SEED"], "trials": [[1], [1, 2]]})], "lists 1 values, one for each key, not [1, 2]"),
+    ([_entry(tune={"keys": ["SEED"], "trials": [[1]], "iterations": 0})], "`iterations` must be at least 1"),
+    ([_entry(tune={"keys": ["SEED"], "trial": [[1]]})], "not 'trial'"),
     (["mine"], "must be a mapping"),
 ]
 
