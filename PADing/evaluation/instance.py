@@ -48,8 +48,8 @@ class InsSegzeroEvaluator(DatasetEvaluator):
         dataset_name: registered name; its metadata needs ``thing_classes`` and ``thing_dataset_id_to_contiguous_id``.
         tasks: ("bbox", "segm") or one of them; by default "bbox", and "segm" when there are predicted masks.
         distributed: gather from all processes.
-        output_dir: folder for ``instance_results.json`` (figures), ``coco_instances_results.json`` (predictions in
-            COCO's format) and ``instances_predictions.pth``; None: nothing is written.
+        output_dir: folder for ``instance_results.json`` (figures, also per class), ``coco_instances_results.json``
+            (predictions in COCO's format) and ``instances_predictions.pth``; None: nothing is written.
         max_dets_per_image: detections per image that count; by default 100.
         use_fast_impl: use faster-coco-eval when it is installed; the figures are the same.
         kpt_oks_sigmas: accepted because Detectron2's evaluator has it; keypoints are not evaluated.
@@ -82,6 +82,7 @@ class InsSegzeroEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         self._predictions = []
         self._has_masks = False
+        self._per_class: dict[str, list[dict]] = {}
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Keep the predictions of a batch, masks as RLE.
@@ -141,13 +142,14 @@ class InsSegzeroEvaluator(DatasetEvaluator):
         results = self.figures(detections, tasks)
         if self._output_dir:
             content = {"data_set": self.classes.data_set, "detections": len(detections), **results}
+            content["per_class"] = self._per_class
             write_json(os.path.join(self._output_dir, "instance_results.json"), content)
         return results
 
     def figures(self, detections: list[dict], tasks: tuple[str, ...] = ("bbox", "segm")) -> OrderedDict:
         """The result of :meth:`evaluate` for detections in COCO's result format (category ids of the annotation)."""
         truth = self._ground_truth()
-        results = OrderedDict()
+        results, self._per_class = OrderedDict(), {}
         for task in tasks:
             if task == "segm" and truth.anns and not any(a.get("segmentation") for a in truth.anns.values()):
                 logger.info("The annotation of %s has no masks, so masks are not evaluated.", self.classes.data_set)
@@ -162,6 +164,7 @@ class InsSegzeroEvaluator(DatasetEvaluator):
             )
             results[task] = self._standard(figures)
             results.update(self._zero_shot(task, figures))
+            self._per_class[task] = self._classwise(figures)
             self._log(task, figures, results)
         return results
 
@@ -179,6 +182,18 @@ class InsSegzeroEvaluator(DatasetEvaluator):
         for contiguous, name in classes.names.items():
             result[f"AP-{name}"] = 100 * figures.ap(categories=(ids[contiguous],))
         return result
+
+    def _classwise(self, figures: CocoFigures) -> list[dict]:
+        return [
+            {
+                "id": self.classes.dataset_ids[i],
+                "name": name,
+                "unseen": i in self.classes.unseen,
+                "AP": 100 * figures.ap(categories=(self.classes.dataset_ids[i],)),
+                "AP50": 100 * figures.ap(0.5, categories=(self.classes.dataset_ids[i],)),
+            }
+            for i, name in self.classes.names.items()
+        ]
 
     def _log(self, task: str, figures: CocoFigures, results: dict) -> None:
         names = {self.classes.dataset_ids[i]: name for i, name in self.classes.names.items()}

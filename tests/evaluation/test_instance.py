@@ -85,6 +85,14 @@ def test_seen_and_unseen_are_told_apart_by_category_id(data, evaluator, tmp_path
         assert figures["AP"] == pytest.approx((100 + wolf) / 2) and figures["AP_unseen"] == pytest.approx(wolf)
     stored = json.loads((tmp_path / "out" / "instance_results.json").read_text())
     assert stored["segm"]["AP50_hm"] == result["segm"]["AP50_hm"] and stored["segm"]["AP-elk"] is None
+    for task in ("bbox", "segm"):
+        per_class = {entry["name"]: entry for entry in stored["per_class"][task]}
+        assert {name: entry["AP50"] for name, entry in per_class.items()} == {
+            "Bär": pytest.approx(100),
+            "wolf": pytest.approx(result[task]["AP50_unseen"]),
+            "elk": None,
+        }
+        assert [name for name, entry in per_class.items() if entry["unseen"]] == ["elk", "wolf"]
     detections = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
     assert [d["category_id"] for d in detections] == [7, 30]
     assert detections[1]["bbox"] == [2, 1, 4, 4]

@@ -116,3 +116,6 @@ def instance_run(folder: Path, data: Path, called: dict[str, str], second: float
         found.append({**common, "category_id": item["category_id"], "score": second})
         found.append({**common, "category_id": ids[called.get(name, name)], "score": 0.6})
     (folder / "inference" / "coco_instances_results.json").write_text(json.dumps(found))
+    unseen = generator().UNSEEN["compositional"]
+    classes = [{"name": n, "unseen": n in unseen, "AP50": 10.0 * (n not in called)} for n in ids]
+    (folder / "inference" / "instance_results.json").write_text(json.dumps({"per_class": {"segm": classes}}))

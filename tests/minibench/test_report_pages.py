@@ -107,6 +107,16 @@ def test_the_page_needs_nothing_beside_it(folder):
     assert {a.get("href").removeprefix("#") for a in page.iter("a")} <= anchors
 
 
+def test_bars_by_class_show_what_each_evaluator_has_written(folder):
+    """PQ of panoptic methods, AP50 of instance methods: that by which the tables judge them."""
+    alts = {image.get("alt") for image in _page(folder).iter("img")}
+    (pading,) = (alt for alt in alts if alt.startswith("Bars of PQ (%) by class for PADing."))
+    assert "striped disc 0.0" in pading and "teal waves 0.0" in pading and "brown sand 10.0" in pading
+    (d2zero,) = (alt for alt in alts if alt.startswith("Bars of AP50 (%) by class for D2Zero."))
+    assert "dotted bar 0.0" in d2zero and "striped disc 10.0" in d2zero
+    assert "brown sand" not in d2zero and "plain bar" not in d2zero, "the text names unseen classes"
+
+
 def test_markdown_links_resolve_and_nothing_else_is_left(folder):
     report = folder / "report"
     text = (report / "report.md").read_text(encoding="utf-8")
@@ -175,7 +185,7 @@ def test_a_damaged_run_costs_its_pictures_only(folder, tmp_path):
     notes = " ".join("".join(p.itertext()) for p in _page(copy).iter("p"))
     assert not list(_page(copy).iter("h3")) and notes.count("not available") == 5
     # Figures by class and training curves need neither.
-    assert len(list(_page(copy).iter("img"))) == 6
+    assert len(list(_page(copy).iter("img"))) == 7
 
 
 def test_nothing_at_all_is_an_answer_too(tmp_path):

@@ -6,18 +6,15 @@ from pathlib import Path
 
 from minibench.report import figures
 from minibench.report.album import Album
-from minibench.report.bench import INSTANCE, PANOPTIC, Bench, Method, Run, Task
+from minibench.report.bench import INSTANCE, Bench, Method, Run, Task
 from minibench.report.document import Note, Pictures, Section
-from minibench.report.predictions import open_validation
-from minibench.report.sections.files import data_root
 from minibench.report.statistics import Spread, spread
-from PADing.errors import UserError
 
 __all__ = ["class_figures", "class_section"]
 
 
 def class_section(bench: Bench, methods: Iterable[Method], baseline: Method | None, album: Album) -> Section:
-    """Bars by class: PQ of panoptic methods, AP of instance methods."""
+    """Bars by class: PQ of panoptic methods, AP50 of instance methods."""
     section, pictures = Section("Class by class", "classes"), []
     for method in methods:
         task = method.main_task
@@ -26,7 +23,7 @@ def class_section(bench: Bench, methods: Iterable[Method], baseline: Method | No
             section.blocks.append(Note(f"{method.title}: no figures by class."))
             continue
         reference = class_figures(bench, baseline, task)[0] if baseline else {}
-        label = "PQ (%)" if task is PANOPTIC else "AP, IoU 0.50–0.95 (%)"
+        label = f"{task.metric} (%)"
         chart = figures.class_bars(values, unseen, label, reference)
         found = {name: s.mean for name, s in values.items() if s.mean is not None}
         order = sorted((name for name in found if name in unseen), key=lambda name: -found[name])
@@ -45,16 +42,10 @@ def class_figures(bench: Bench, method: Method, task: Task) -> tuple[dict[str, S
     by_class: dict[str, dict[int, float]] = {}
     unseen: set[str] = set()
     for run in bench.runs_of(method.name):
-        if task is INSTANCE:
-            own = run.results.get(INSTANCE.key, {})
-            values = {key.removeprefix("AP-"): value for key, value in own.items() if key.startswith("AP-")}
-            unseen |= _unseen_names(bench, run)
-        else:
-            values = {}
-            for path in run.folder.glob("inference/**/panoptic_results.json"):
-                for entry in _json(path).get("per_class", []):
-                    values[entry["name"]] = entry["PQ"]
-                    unseen |= {entry["name"]} if entry["unseen"] else set()
+        values = {}
+        for entry in _per_class(run, task):
+            values[entry["name"]] = entry[task.metric]
+            unseen |= {entry["name"]} if entry["unseen"] else set()
         for name, value in values.items():
             if value is not None:
                 by_class.setdefault(name, {})[run.seed] = value
@@ -65,12 +56,13 @@ def _over(seeds: int) -> str:
     return "one seed" if seeds == 1 else f"mean ± standard deviation over {seeds} seeds"
 
 
-def _unseen_names(bench: Bench, run: Run) -> set[str]:
-    try:
-        validation = open_validation(run.folder, data_root(bench, run))
-    except UserError:
-        return set()
-    return {validation.names[i] for i in validation.unseen}
+def _per_class(run: Run, task: Task) -> list[dict]:
+    """What the task's evaluator has written of every class; empty where it has not."""
+    name = "instance_results.json" if task is INSTANCE else "panoptic_results.json"
+    for path in run.folder.glob(f"inference/**/{name}"):
+        found = _json(path).get("per_class", [])
+        return found.get(task.key, []) if task is INSTANCE else found
+    return []
 
 
 def _json(path: Path) -> dict:
