@@ -2,6 +2,8 @@
 
 import os
 import socket
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,10 +27,13 @@ WORLD = 2
 
 def in_two_processes(check, folder):
     """Run ``check(folder)`` in two processes that find each other as under torchrun."""
+    torch.multiprocessing.spawn(_process, args=(check, str(folder), free_port()), nprocs=WORLD)
+
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_process, args=(check, str(folder), port), nprocs=WORLD)
+        return free.getsockname()[1]
 
 
 def _process(rank, check, folder, port):
@@ -40,6 +45,26 @@ def _process(rank, check, folder, port):
     with torchrun_process_group(cpu=True):
         assert (comm.get_rank(), comm.get_local_rank(), comm.get_world_size()) == (rank, rank, WORLD)
         check(folder)
+
+
+# ---- the end of a job
+
+
+def check_that_the_first_is_slow(folder):
+    if comm.get_rank() == 0:
+        time.sleep(1.0)
+        Path(folder, "done").touch()
+
+
+def leave(rank, check, folder, port):
+    _process(rank, check, folder, port)
+    Path(folder, f"process {rank} left {'after' if Path(folder, 'done').exists() else 'before'}").touch()
+
+
+def test_processes_leave_together(tmp_path):
+    """One that ends while another still talks to it may be aborted after all its work is done."""
+    torch.multiprocessing.spawn(leave, args=(check_that_the_first_is_slow, str(tmp_path), free_port()), nprocs=WORLD)
+    assert {path.name for path in tmp_path.iterdir()} == {"done", "process 0 left after", "process 1 left after"}
 
 
 def flat(parameters):
