@@ -44,7 +44,7 @@ def test_a_trial_is_a_run_of_the_method_with_other_values_on_the_tuning_split():
         assert _last(by_name[name], "DATASETS.TEST").startswith("('mini_tuning_val_")
     teacher = _last(by_name["pading_self_training.2"], "MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS")
     assert teacher.startswith("/nowhere/runs/pading-seed0-")
-    assert {r.iterations for r in plan.runs if r.method.name.startswith("d2zero.")} == {200}
+    assert {r.iterations for r in plan.runs if r.method.name.startswith("d2zero.")} == {300}
     assert len({r.hash for r in plan.runs}) == len(plan.runs)
 
 
