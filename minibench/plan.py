@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 
 from minibench.methods import PRETRAINING, REPOSITORY, Method, ordered
-from minibench.runs import RunFolder, finish_training, read_record, repair_checkpoints, write_record
+from minibench.runs import RECORD, RunFolder, finish_training, read_record, repair_checkpoints, write_record
 from minibench.settings import SMOKE_BATCH, Settings, annotation_checksum
 from minibench.steps import Step
 from PADing.config import load_config
@@ -187,6 +188,7 @@ class Plan:
             if (folder / "results.json").is_file():
                 finish_training(folder)
                 record.end("done", seconds)
+                self._drop_answers(run.seed)
 
         start = {"nothing": [], "converted": [f"convert-seed{run.seed}"]}
         waits = [f"{name}-seed{run.seed}" for name in method.needs]
@@ -236,6 +238,8 @@ class Plan:
         if method.starts_from != "nothing":
             start = self._start(method.starts_from, seed)
             opts += [method.weights_key, str(start)]
+        if method.starts_from == "converted":
+            opts += ["MODEL.MASK_FORMER.SEGMENTER_CACHE", str(self._answers(seed))]
         for key, name in method.uses.items():
             opts += [key, str(self._weights(name, seed))]
         opts += ["SEED", str(seed), "OUTPUT_DIR", str(self.out / run.folder)]
@@ -244,6 +248,16 @@ class Plan:
         # Pictures are shown of one seed.
         opts += ["TEST.WRITE_PNG", str(seed == min(self.settings.seeds))]
         return command + opts
+
+    def _answers(self, seed: int) -> Path:
+        """Where the runs on one frozen segmenter share what it answers."""
+        return self.out / "cache" / f"seed{seed}"
+
+    def _drop_answers(self, seed: int) -> None:
+        """Free the disk when no run of this plan needs them any more."""
+        runs = [run for run in self.runs if run.seed == seed and run.method.starts_from == "converted"]
+        if all(read_record(self.out / run.folder / RECORD).get("state") == "done" for run in runs):
+            shutil.rmtree(self._answers(seed), ignore_errors=True)
 
     def _start(self, starts_from: str, seed: int) -> Path:
         if starts_from == "converted":

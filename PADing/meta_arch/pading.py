@@ -8,6 +8,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from PADing.errors import UserError
@@ -25,6 +26,7 @@ from PADing.generation import (
 )
 from PADing.meta_arch.class_vectors import ClassVectors, load_vectors, unseen_classes
 from PADing.meta_arch.common import SegmenterBase
+from PADing.meta_arch.segmenter_cache import SegmenterCache
 from PADing.modeling import SetCriterion, SetCriterion_Generator, TransformerDecoder, TransformerDecoderLayer
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class PADing(SegmenterBase):
         trans_num_layer, trans_num_heads, trans_drop_rate: of the generator ("mlp": hidden layers and their dropout).
         trans_num_query: number of primitives.
         noise: add Gaussian noise in every layer of the generator ("mlp": beside its input).
+        segmenter_cache: folder for the frozen segmenter's answers, see ``SegmenterCache``; empty: they are not kept.
         common: see ``SegmenterBase``.
     """
 
@@ -100,6 +103,7 @@ class PADing(SegmenterBase):
         trans_drop_rate: float,
         trans_num_query: int,
         noise: bool,
+        segmenter_cache: str = "",
         **common,
     ) -> None:
         super().__init__(**common)
@@ -110,6 +114,7 @@ class PADing(SegmenterBase):
         self.cls_slice, self.seen_cls_only = cls_slice, seen_cls_only
         self.vectors_problem = class_vectors.problem
         self.segmenter_frozen = False
+        self.cache = SegmenterCache(segmenter_cache, (self.backbone, self.sem_seg_head)) if segmenter_cache else None
         self.label_offset, self.unseen_only = 0, False
         self.teacher: Teacher | None = None
 
@@ -207,6 +212,7 @@ class PADing(SegmenterBase):
             "trans_drop_rate": node.TRANS_DROP_RATE,
             "trans_num_query": node.TRANS_MEMORY_NUM_QUERY,
             "noise": node.NOISE,
+            "segmenter_cache": node.SEGMENTER_CACHE,
         }
 
     # ---- what the training recipe asks for
@@ -266,6 +272,11 @@ class PADing(SegmenterBase):
         return list(self.new_fc.parameters())
 
     # ---- forward
+
+    def segment(self, images: ImageList) -> dict:
+        if self.cache is None or not self.segmenter_frozen:
+            return super().segment(images)
+        return self.cache(images.tensor, lambda: super(PADing, self).segment(images))
 
     def forward(
         self,

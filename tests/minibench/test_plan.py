@@ -56,6 +56,24 @@ def test_steps_wait_for_data_and_weights():
     assert "convert-seed1" not in {step.name for step in _plan(["d2zero"]).steps()}
 
 
+def test_runs_on_one_frozen_segmenter_share_its_answers_until_the_last_is_done(tmp_path):
+    plan = _plan(["pading", "gmmn", "d2zero"], out=tmp_path, seeds=(1, 2))
+    key = "MODEL.MASK_FORMER.SEGMENTER_CACHE"
+    cache = {name: _opts(plan, name).get(key) for name in _hashes(plan)}
+    assert cache["pading-seed1"] == cache["gmmn-seed1"] != cache["pading-seed2"]
+    assert cache["baseline-seed1"] is None and cache["d2zero-seed1"] is None
+    for seed in (1, 2):
+        Path(cache[f"pading-seed{seed}"]).mkdir(parents=True)
+    steps = {step.name: step for step in plan.steps()}
+    for name, left in (("pading-seed1", True), ("gmmn-seed1", False)):
+        folder = tmp_path / next(run.folder for run in plan.runs if run.name == name)
+        folder.mkdir(parents=True)
+        (folder / "results.json").write_text("{}")
+        steps[name].finish(1.0)
+        assert Path(cache["gmmn-seed1"]).is_dir() == left
+    assert Path(cache["gmmn-seed2"]).is_dir()
+
+
 def test_self_training_is_taught_by_pading_of_the_same_seed():
     plan = _plan(seeds=(2,))
     pading = next(run for run in plan.runs if run.method.name == "pading")
