@@ -1,7 +1,7 @@
 """Choosing settings: each method tries those that its ``tune`` names, on a split that no report shows.
 
-A trial is a run like any other, of a method named ``<method>.<number>``; the best one has the highest harmonic mean of
-seen and unseen classes (PQ, or AP50 for instance methods). Nothing is chosen by hand.
+A trial is a run like any other, of a method named ``<method>.<number>``. The best has the highest harmonic mean of seen
+and unseen classes, averaged over the tasks that the method does. Nothing is chosen by hand.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from minibench.methods import BUDGETS, Method
 from minibench.report.bench import Bench, read_bench
 from minibench.report.document import Cell, Note, Row, Section, Table
 from minibench.report.markdown import to_markdown
-from minibench.report.statistics import spread_of
+from minibench.report.statistics import MISSING, spread_of
 from PADing.config import load_config
 from PADing.data.files import replacing
 from PADing.errors import UserError
@@ -55,8 +55,8 @@ def write_tuning(out: Path, methods: Sequence[Method]) -> Path:
     counts = sorted({len(method.search.trials) for method in methods})
     seeds = ", ".join(map(str, bench.seeds))
     note = (
-        f"{' to '.join(map(str, counts))} settings for each method, {bench.split} split, seed {seeds}. Bold: the best "
-        "by the harmonic mean (PQ, or AP50 for instance methods). *: what the method's config says now."
+        f"{' to '.join(map(str, counts))} settings for each method, {bench.split} split, seed {seeds}. Figures: "
+        "harmonic means of seen and unseen classes. Bold: the best, by their mean. *: what the config says now."
     )
     blocks = [Note(note), *(_table(bench, method) for method in methods)]
     path = out / TUNING
@@ -66,22 +66,23 @@ def write_tuning(out: Path, methods: Sequence[Method]) -> Path:
 
 
 def _table(bench: Bench, method: Method) -> Table:
-    search, task = method.search, bench.method(_trial_name(method, 1)).main_task
+    search, tasks = method.search, bench.method(_trial_name(method, 1)).tasks
     cfg = load_config(method.config, [str(item) for pair in method.settings.items() for item in pair])
     in_use = tuple(_value(cfg, key) for key in search.keys)
     names = [_trial_name(method, number) for number in range(1, len(search.trials) + 1)]
-    spreads = [[spread_of(bench, name, task, figure) for figure in task.figures] for name in names]
-    best = max((s[-1].mean for s in spreads if s[-1].mean is not None), default=None)
+    figures = [[spread_of(bench, name, task, task.harmonic).mean for task in tasks] for name in names]
+    means = [None if None in row else sum(row) / len(row) for row in figures]
+    best = max((mean for mean in means if mean is not None), default=None)
     rows = []
-    for values, figures in zip(search.trials, spreads, strict=True):
-        is_best = best is not None and figures[-1].mean == best
+    for values, row, mean in zip(search.trials, figures, means, strict=True):
         texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
         texts[-1] += " *" if values == in_use else ""
-        cells = [(text, "") for text in texts] + [figure.parts() for figure in figures]
-        rows.append(Row([Cell(*cell, best=is_best) for cell in cells]))
-    columns = [*(key.rpartition(".")[2] for key in search.keys), "Seen", "Unseen", "Harmonic mean"]
-    iterations = bench.method(names[0]).iterations
-    return Table(f"{method.title}: {task.metric} after {iterations} iterations", columns, rows)
+        shown = [*row, mean] if len(tasks) > 1 else row
+        texts += [MISSING if figure is None else f"{figure:.1f}" for figure in shown]
+        rows.append(Row([Cell(text, best=mean is not None and mean == best) for text in texts]))
+    columns = [*(key.rpartition(".")[2] for key in search.keys), *(task.metric for task in tasks)]
+    columns += ["Mean"] if len(tasks) > 1 else []
+    return Table(f"{method.title}: after {bench.method(names[0]).iterations} iterations", columns, rows)
 
 
 def _trial_name(method: Method, number: int) -> str:

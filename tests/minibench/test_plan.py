@@ -142,7 +142,7 @@ def test_the_config_file_counts_wherever_it_lies(tmp_path):
     folder = shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
     moved = folder / "mini" / "panoptic-PADing.yaml"
     assert _hashes(_plan(methods=_changed("pading", config=moved))) == _hashes(_plan())
-    moved.write_text(moved.read_text().replace("CLASS_ECO: 20.0", "CLASS_ECO: 19.0"))
+    moved.write_text(moved.read_text().replace("CLASS_ECO: 50.0", "CLASS_ECO: 49.0"))
     assert _hashes(_plan(methods=_changed("pading", config=moved)))["pading-seed1"] != _hashes(_plan())["pading-seed1"]
 
 
