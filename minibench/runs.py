@@ -35,7 +35,7 @@ class RunFolder:
     def __init__(self, folder: Path, about: dict[str, Any]):
         self.path = folder / RECORD
         self.about = {**about, "command": shlex.join(["python", *map(str, about["command"])])}
-        self._before = 0.0
+        self._before = read_record(self.path).get("seconds", 0.0)
 
     def is_done(self) -> bool:
         return read_record(self.path).get("state") == "done"
@@ -45,7 +45,6 @@ class RunFolder:
         return record["seconds"] if record.get("state") == "done" else None
 
     def start(self) -> None:
-        self._before = read_record(self.path).get("seconds", 0.0)
         self.end("running", 0.0)
 
     def tick(self, seconds: float) -> None:

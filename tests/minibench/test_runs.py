@@ -64,3 +64,13 @@ def test_the_record_adds_up_the_time_of_all_attempts(tmp_path):
     again.end("done", 3.0)
     assert again.is_done() and again.measured() == pytest.approx(8.0)
     assert read_record(tmp_path / "run" / "minibench.json")["command"] == "python 'a b.py' --x"
+
+
+def test_a_run_that_was_killed_behind_its_last_result_keeps_its_time(tmp_path):
+    """It isn't started again: only its end is noted."""
+    about = {"method": "m", "command": ["a"]}
+    record = RunFolder(tmp_path, about)
+    record.start()
+    record.tick(42.0)
+    RunFolder(tmp_path, about).end("done", 0.0)
+    assert RunFolder(tmp_path, about).measured() == 42.0
