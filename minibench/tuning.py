@@ -56,7 +56,7 @@ def write_tuning(out: Path, methods: Sequence[Method]) -> Path:
     seeds = ", ".join(map(str, bench.seeds))
     note = (
         f"{' to '.join(map(str, counts))} settings for each method, {bench.split} split, seed {seeds}. Figures: "
-        "harmonic means of seen and unseen classes. Bold: the best, by their mean. *: what the config says now."
+        "harmonic means of seen and unseen classes. Bold: the best, by their mean. †: what the config says now."
     )
     blocks = [Note(note), *(_table(bench, method) for method in methods)]
     path = out / TUNING
@@ -76,7 +76,7 @@ def _table(bench: Bench, method: Method) -> Table:
     rows = []
     for values, row, mean in zip(search.trials, figures, means, strict=True):
         texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-        texts[-1] += " *" if values == in_use else ""
+        texts[-1] += " †" if values == in_use else ""
         shown = [*row, mean] if len(tasks) > 1 else row
         texts += [MISSING if figure is None else f"{figure:.1f}" for figure in shown]
         rows.append(Row([Cell(text, best=mean is not None and mean == best) for text in texts]))
