@@ -60,8 +60,8 @@ def _per_class(run: Run, task: Task) -> list[dict]:
     """What the task's evaluator has written of every class; empty where it has not."""
     name = "instance_results.json" if task is INSTANCE else "panoptic_results.json"
     for path in run.folder.glob(f"inference/**/{name}"):
-        found = _json(path).get("per_class", [])
-        return found.get(task.key, []) if task is INSTANCE else found
+        found = _json(path).get("per_class") or {}
+        return found.get(task.key, []) if task is INSTANCE else list(found)
     return []
 
 
