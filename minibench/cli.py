@@ -12,7 +12,7 @@ from minibench.plan import Plan
 from minibench.results import write_results
 from minibench.scheduler import Failure, Lock, cores, run_steps
 from minibench.settings import BUDGETS, generator, make_settings
-from minibench.tuning import chosen, make_trials, write_tuning
+from minibench.tuning import chosen, make_finals, make_trials, write_tuning
 from PADing.engine.main import run_command
 from PADing.errors import UserError
 
@@ -108,10 +108,14 @@ def run_all(args: argparse.Namespace) -> None:
 def tune_all(args: argparse.Namespace) -> None:
     """Run every setting that the methods name; then the table of all, and the best of each. Ends as ``run_all``."""
     methods = discover(args.plugins)
-    searches = chosen(methods, args.methods)
-    trials = [trial for name in searches for trial in make_trials(methods[name])]
-    _run(args, {**methods, **{trial.name: trial for trial in trials}}, [trial.name for trial in trials])
-    path = write_tuning(args.out.absolute(), [methods[name] for name in searches])
+    out, searches = args.out.absolute(), [methods[name] for name in chosen(methods, args.methods)]
+    trials = [trial for method in searches for trial in make_trials(method)]
+    known = {**methods, **{trial.name: trial for trial in trials}}
+    _run(args, known, [trial.name for trial in trials])
+    finals = [final for method in searches for final in make_finals(out, method)]
+    if finals:
+        _run(args, {**known, **{final.name: final for final in finals}}, [final.name for final in finals])
+    path = write_tuning(out, searches)
     print(path.read_text(encoding="utf-8"))
 
 

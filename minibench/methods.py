@@ -38,7 +38,7 @@ _KEYS = {
     "set": dict,
     "tune": dict,
 }
-_SEARCH_KEYS = {"keys": list, "trials": list, "iterations": int}
+_SEARCH_KEYS = {"keys": list, "trials": list, "iterations": int, "finalists": int}
 _NEEDED = ("name", "title", "task", "config", "starts_from", "iterations")
 
 
@@ -49,11 +49,13 @@ class Search:
     Attributes:
         keys: config keys. trials: for each setting the values of these keys.
         iterations: length of the trials; None: that of the budget.
+        finalists: how many of the best trials are trained again with the length of the budget, to decide among them.
     """
 
     keys: tuple[str, ...]
     trials: tuple[tuple, ...]
     iterations: int | None = None
+    finalists: int = 0
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,10 @@ def _search(value: dict, where: str) -> Search:
     where = f"{where}: `tune`"
     for key, content in value.items():
         if not isinstance(content, _SEARCH_KEYS.get(key, ())) or isinstance(content, bool):
-            raise UserError(f"{where} has `keys` and `trials`, both lists, and may have `iterations`; not {key!r}.")
+            raise UserError(
+                f"{where} has `keys` and `trials`, both lists, and may have the numbers `iterations` and `finalists`; "
+                f"not {key}: {content!r}."
+            )
     keys, trials = value.get("keys"), value.get("trials")
     if not keys or not trials or not all(isinstance(key, str) for key in keys):
         raise UserError(f"{where} needs `keys`, a list of config keys, and `trials`, a list of settings.")
@@ -217,7 +222,13 @@ def _search(value: dict, where: str) -> Search:
             raise UserError(f"{where}: each of `trials` lists {len(keys)} values, one for each key, not {trial!r}.")
     if value.get("iterations", 1) < 1:
         raise UserError(f"{where}: `iterations` must be at least 1.")
-    return Search(tuple(keys), tuple(map(tuple, trials)), value.get("iterations"))
+    finalists = value.get("finalists", 0)
+    if finalists and ("iterations" not in value or not 2 <= finalists < len(trials)):
+        raise UserError(
+            f"{where}: `finalists` are at least 2 and fewer than the {len(trials)} trials, whose `iterations` must be "
+            "named."
+        )
+    return Search(tuple(keys), tuple(map(tuple, trials)), value.get("iterations"), finalists)
 
 
 def _check_links(methods: Mapping[str, Method]) -> None:

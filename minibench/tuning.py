@@ -1,7 +1,8 @@
 """Choosing settings: each method tries those that its ``tune`` names, on a split that no report shows.
 
 A trial is a run like any other, of a method named ``<method>.<number>``. The best has the highest harmonic mean of seen
-and unseen classes, averaged over the tasks that the method does. Nothing is chosen by hand.
+and unseen classes, averaged over the tasks that the method does. Where trials are shorter than the budget, the best of
+them can be trained again with its whole length, as ``<method>.<number>.final``; then these decide.
 """
 
 import dataclasses
@@ -36,17 +37,16 @@ def chosen(methods: Mapping[str, Method], names: Sequence[str] | None) -> list[s
 
 def make_trials(method: Method) -> list[Method]:
     """A method for each of the settings that ``method`` names, in their order."""
-    search = method.search
-    length = method.iterations if search.iterations is None else dict.fromkeys(BUDGETS, search.iterations)
-    return [
-        dataclasses.replace(
-            method,
-            name=_trial_name(method, number),
-            settings={**method.settings, **dict(zip(search.keys, values, strict=True))},
-            iterations=length,
-        )
-        for number, values in enumerate(search.trials, 1)
-    ]
+    length = method.search.iterations
+    short = None if length is None else dict.fromkeys(BUDGETS, length)
+    return [_trial(method, number, short) for number in _numbers(method)]
+
+
+def make_finals(out: Path, method: Method) -> list[Method]:
+    """The best of the finished trials in ``out`` with the budget's whole length, as many as ``method`` lets in."""
+    means = _means(read_bench(out), method, [_name(method, number) for number in _numbers(method)])
+    ranked = sorted((n for n in _numbers(method) if means[n - 1] is not None), key=lambda n: -means[n - 1])
+    return [_trial(method, number, None, ".final") for number in sorted(ranked[: method.search.finalists])]
 
 
 def write_tuning(out: Path, methods: Sequence[Method]) -> Path:
@@ -66,26 +66,49 @@ def write_tuning(out: Path, methods: Sequence[Method]) -> Path:
 
 
 def _table(bench: Bench, method: Method) -> Table:
-    search, tasks = method.search, bench.method(_trial_name(method, 1)).tasks
+    search, names = method.search, [_name(method, number) for number in _numbers(method)]
+    tasks = bench.method(names[0]).tasks
     cfg = load_config(method.config, [str(item) for pair in method.settings.items() for item in pair])
     in_use = tuple(_value(cfg, key) for key in search.keys)
-    names = [_trial_name(method, number) for number in range(1, len(search.trials) + 1)]
-    figures = [[spread_of(bench, name, task, task.harmonic).mean for task in tasks] for name in names]
-    means = [None if None in row else sum(row) / len(row) for row in figures]
-    best = max((mean for mean in means if mean is not None), default=None)
+    columns = [*(key.rpartition(".")[2] for key in search.keys), *(task.metric for task in tasks)]
+    means = deciding = _means(bench, method, names)
+    if len(tasks) > 1:
+        columns.append("Mean")
+    if search.finalists:
+        deciding = _means(bench, method, [f"{name}.final" for name in names])
+        lengths = {m.iterations for m in bench.methods if m.name in {f"{name}.final" for name in names}}
+        columns.append(f"after {', '.join(f'{length:,}' for length in sorted(lengths)) or 'all'} iterations")
+    best = max((mean for mean in deciding if mean is not None), default=None)
     rows = []
-    for values, row, mean in zip(search.trials, figures, means, strict=True):
+    for i, (name, values) in enumerate(zip(names, search.trials, strict=True)):
         texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
         texts[-1] += " †" if values == in_use else ""
-        shown = [*row, mean] if len(tasks) > 1 else row
-        texts += [MISSING if figure is None else f"{figure:.1f}" for figure in shown]
-        rows.append(Row([Cell(text, best=mean is not None and mean == best) for text in texts]))
-    columns = [*(key.rpartition(".")[2] for key in search.keys), *(task.metric for task in tasks)]
-    columns += ["Mean"] if len(tasks) > 1 else []
+        figures = [spread_of(bench, name, task, task.harmonic).mean for task in tasks]
+        figures += [means[i]] if len(tasks) > 1 else []
+        figures += [deciding[i]] if search.finalists else []
+        texts += [MISSING if figure is None else f"{figure:.1f}" for figure in figures]
+        rows.append(Row([Cell(text, best=best is not None and deciding[i] == best) for text in texts]))
     return Table(f"{method.title}: after {bench.method(names[0]).iterations} iterations", columns, rows)
 
 
-def _trial_name(method: Method, number: int) -> str:
+def _means(bench: Bench, method: Method, names: Sequence[str]) -> list[float | None]:
+    """Of some trials of ``method``: the harmonic mean, averaged over its tasks; None where one is missing."""
+    tasks = bench.method(_name(method, 1)).tasks
+    figures = [[spread_of(bench, name, task, task.harmonic).mean for task in tasks] for name in names]
+    return [None if None in row else sum(row) / len(row) for row in figures]
+
+
+def _trial(method: Method, number: int, length: Mapping[str, int] | None, suffix: str = "") -> Method:
+    values = dict(zip(method.search.keys, method.search.trials[number - 1], strict=True))
+    name, settings = _name(method, number) + suffix, {**method.settings, **values}
+    return dataclasses.replace(method, name=name, settings=settings, iterations=length or method.iterations)
+
+
+def _numbers(method: Method) -> range:
+    return range(1, len(method.search.trials) + 1)
+
+
+def _name(method: Method, number: int) -> str:
     return f"{method.name}.{number}"
 
 

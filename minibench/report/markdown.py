@@ -35,9 +35,7 @@ def _block(block, pictures: str) -> str:
 
 
 def _table(table: Table) -> str:
-    aligned = [
-        ":---" if index == 0 or index in table.text else "---:" for index in range(len(table.columns))
-    ]
+    aligned = [":---" if index == 0 or index in table.text else "---:" for index in range(len(table.columns))]
     lines = [_line(table.columns), _line(aligned), *(_row(row, len(table.columns)) for row in table.rows)]
     return f"{table.caption}\n\n" + "\n".join(lines)
 

@@ -118,7 +118,7 @@ def reading_table(found: Iterable[Expectation]) -> Table:
 
 
 def duration(seconds: float) -> str:
-    """"42 s", "7 min", "2.3 h"."""
+    """ "42 s", "7 min", "2.3 h"."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "tools/minibench.py", "run", "--budget", "smoke", "--jobs", "2"]
+LIMITS = ["--budget", "smoke", "--jobs", "2"]
+COMMAND = [sys.executable, "tools/minibench.py", "run", *LIMITS]
 
 pytestmark = pytest.mark.slow
 
@@ -21,8 +23,8 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def _run(out: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [*COMMAND, "--out", str(out), *arguments]
+def _run(out: Path, *arguments: str, command: Sequence[str] = COMMAND) -> subprocess.CompletedProcess:
+    command = [*command, "--out", str(out), *arguments]
     return subprocess.run(
         command, cwd=REPOSITORY, env=_environment(), capture_output=True, text=True, timeout=600, check=False
     )
@@ -98,3 +100,30 @@ def test_a_broken_method_costs_only_its_own_row(tmp_path):
     assert result.returncode == 1
     assert "RuntimeError: the roof is on fire" in result.stderr and f"log: {out}/logs/broken-seed1" in result.stderr
     assert set(_results(out)) == {"baseline"}
+
+
+def test_settings_are_tried_on_the_tuning_split_and_the_best_short_ones_again(tmp_path):
+    """A method of its own with two keys: the trials, their finals, the table; and again, which trains nothing."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    tune = {"keys": ["SOLVER.BASE_LR"], "trials": [[0.001], [0.002], [0.004]], "iterations": 2, "finalists": 2}
+    entry = {"name": "mine", "title": "Mine", "task": "instance", "config": "configs/mini/d2zero.yaml"}
+    entry |= {"starts_from": "pretrained", "iterations": 3, "tune": tune}
+    (folder / "minibench.yaml").write_text(json.dumps({"methods": [entry]}))
+    out, command = tmp_path / "out", [sys.executable, "tools/minibench.py", "tune", *LIMITS]
+    arguments = ["--methods", "mine", "--plugins", str(folder)]
+    result = _run(out, *arguments, command=command)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout == (out / "tuning.md").read_text() + "\n"
+    results = _results(out)
+    finals = sorted(set(results) - {"baseline", "mine.1", "mine.2", "mine.3"})
+    assert len(finals) == 2 and set(finals) < {"mine.1.final", "mine.2.final", "mine.3.final"}, results.keys()
+    assert all("mini_tuning_val_instance" in results[name] for name in finals)
+    lengths = {m["name"]: m["iterations"] for m in json.loads((out / "results.json").read_text())["methods"]}
+    assert lengths["mine.1"] == 2 and lengths[finals[0]] == 3
+    rows = [line for line in result.stdout.splitlines() if line.startswith("| 0.00") or line.startswith("| **0.00")]
+    assert len(rows) == 3 and sum("– |" in row for row in rows) == 1, rows
+
+    before = (out / "results.json").read_text()
+    again = _run(out, *arguments, command=command)
+    assert again.returncode == 0 and (out / "results.json").read_text() == before, again.stderr

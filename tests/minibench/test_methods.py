@@ -73,7 +73,12 @@ MISTAKES = [
     ([_entry(tune={"keys": ["SEED"]})], "`tune` needs `keys`"),
     ([_entry(tune={"keys": ["SEED"], "trials": [[1], [1, 2]]})], "lists 1 values, one for each key, not [1, 2]"),
     ([_entry(tune={"keys": ["SEED"], "trials": [[1]], "iterations": 0})], "`iterations` must be at least 1"),
-    ([_entry(tune={"keys": ["SEED"], "trial": [[1]]})], "not 'trial'"),
+    ([_entry(tune={"keys": ["SEED"], "trial": [[1]]})], "not trial: "),
+    ([_entry(tune={"keys": ["SEED"], "trials": [[1], [2], [3]], "finalists": 2})], "`iterations` must be named"),
+    (
+        [_entry(tune={"keys": ["SEED"], "trials": [[1], [2]], "iterations": 9, "finalists": 2})],
+        "fewer than the 2 trials",
+    ),
     (["mine"], "must be a mapping"),
 ]
 

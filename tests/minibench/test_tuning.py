@@ -1,5 +1,6 @@
 """Settings are chosen in the same way for every method: as many trials for each, the best by its harmonic mean."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from minibench.methods import discover
 from minibench.plan import Plan
 from minibench.settings import make_settings
-from minibench.tuning import chosen, make_trials, write_tuning
+from minibench.tuning import chosen, make_finals, make_trials, write_tuning
 from PADing.errors import UserError
 from tests.minibench.benchmark_folder import method, run, write_results
 
@@ -54,22 +55,43 @@ def test_a_method_that_names_no_settings_is_told():
         chosen(METHODS, ["padding"])
 
 
+def _results(folder, name, task, figures):
+    """results.json with a figure for some trials of a method: what follows its name -> harmonic mean."""
+    kind = {"segm": "instance"}.get(task, "panoptic")
+    methods = [method(f"{name}.{trial}", kind) for trial in figures]
+    runs = [run(f"{name}.{trial}", 0, {task: (60.0, 20.0, value)}) for trial, value in figures.items()]
+    return write_results(folder, methods, runs, split="tuning")
+
+
 def test_the_table_marks_the_best_setting_and_the_one_in_use(tmp_path):
-    (name, search) = "d2zero", METHODS["d2zero"].search
+    search = dataclasses.replace(METHODS["d2zero"].search, finalists=0)
+    d2zero = dataclasses.replace(METHODS["d2zero"], search=search)
     harmonic = [30.0 + n for n in range(len(search.trials))]
-    write_results(
-        tmp_path,
-        [method(f"{name}.{n}", "instance") for n in range(1, len(search.trials) + 1)],
-        [run(f"{name}.{n}", 0, {"segm": (60.0, 20.0, value)}) for n, value in enumerate(harmonic, 1)],
-        split="tuning",
-    )
-    text = write_tuning(tmp_path, [METHODS[name]]).read_text()
+    text = write_tuning(_results(tmp_path, "d2zero", "segm", dict(enumerate(harmonic, 1))), [d2zero]).read_text()
     assert f"{len(search.trials)} settings for each method, tuning split, seed 0" in text
     assert "D2Zero: after 500 iterations" in text
     rows = [line for line in text.splitlines() if line.endswith((".0 |", ".0** |"))]
     assert len(rows) == len(search.trials)
     assert [f"**{harmonic[-1]:.1f}**" in row for row in rows] == [False] * (len(rows) - 1) + [True]
     assert sum("†" in row for row in rows) == 1, rows
+
+
+def test_the_best_of_short_trials_are_trained_longer_and_decide(tmp_path):
+    short = {1: 40.0, 2: 10.0, 3: 50.0, 4: 20.0, 5: 30.0, 6: 5.0}
+    finals = make_finals(_results(tmp_path, "d2zero", "segm", short), METHODS["d2zero"])
+    assert [(final.name, final.iterations) for final in finals] == [
+        (f"d2zero.{n}.final", METHODS["d2zero"].iterations) for n in (1, 3)
+    ]
+    assert [final.settings["SOLVER.BASE_LR"] for final in finals] == [0.001, 0.002]
+    figures = {**short, "1.final": 66.0, "3.final": 61.0}
+    text = write_tuning(_results(tmp_path, "d2zero", "segm", figures), [METHODS["d2zero"]]).read_text()
+    assert "| AP50 | after 500 iterations |" in text
+    assert "| **40.0** | **66.0** |" in text and "| 50.0 | 61.0 |" in text
+    assert text.count("| – |") == len(short) - 2
+
+
+def test_trials_of_full_length_have_no_finals(tmp_path):
+    assert make_finals(_results(tmp_path, "gmmn", "panoptic_seg", {1: 40.0}), METHODS["gmmn"]) == []
 
 
 def test_a_setting_is_judged_by_all_tasks_of_its_method(tmp_path):
