@@ -38,15 +38,15 @@ def map_files(function: Callable, jobs: Iterable[tuple], workers: int, descripti
     interrupted run goes on where it stopped. The first error ends the run.
     """
     jobs = list(jobs)
-    todo = [job for job in jobs if not os.path.exists(job[-1])]
-    if len(todo) < len(jobs):
-        description = f"{description} ({len(jobs) - len(todo)} done before)"
-    with tqdm(total=len(todo), desc=description, unit="file") as bar:
-        if workers <= 1 or len(todo) <= 1:
-            for job in todo:
+    missing = [job for job in jobs if not os.path.exists(job[-1])]
+    if len(missing) < len(jobs):
+        description = f"{description} ({len(jobs) - len(missing)} done before)"
+    with tqdm(total=len(missing), desc=description, unit="file") as bar:
+        if workers <= 1 or len(missing) <= 1:
+            for job in missing:
                 function(job)
                 bar.update()
         else:
             with Pool(workers) as pool:
-                for _ in pool.imap_unordered(function, todo, chunksize=8):
+                for _ in pool.imap_unordered(function, missing, chunksize=8):
                     bar.update()
