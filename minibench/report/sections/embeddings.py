@@ -20,7 +20,7 @@ __all__ = ["embedding_section", "nearest_classes", "widths"]
 
 logger = logging.getLogger(__name__)
 REPOSITORY = Path(__file__).resolve().parents[3]
-ANALYSIS_LIMIT = 300  # seconds
+ANALYSIS_LIMIT = 1800  # seconds; 30 on idle cores, many times that on busy ones
 
 
 def embedding_section(bench: Bench, method: Method | None, album: Album) -> Section:

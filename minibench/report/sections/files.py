@@ -53,5 +53,5 @@ def attempt(section: Section, method: Method, compute: Callable):
         # of a file is logged in full.
         unexpected = not isinstance(error, (UserError, OSError))
         logger.warning("%s, %s: %s", section.title, method.title, error, exc_info=unexpected)
-        section.blocks.append(Note(f"{method.title}: not available."))
+        section.blocks.append(Note(f"{method.title}: not available; what `minibench.py report` prints says why."))
         return None
