@@ -56,8 +56,8 @@ def write_tuning(out: Path, methods: Sequence[Method]) -> Path:
     seeds = ", ".join(map(str, bench.seeds))
     note = (
         f"{' to '.join(map(str, counts))} settings for each method, {bench.split} split, seed {seeds}. Figures: "
-        "harmonic means of seen and unseen classes. Bold: the best, by their mean, or by that of the best trained again. "
-        "†: what the config says now."
+        "harmonic means of seen and unseen classes. Bold: the best, by their mean; where some were trained again, by "
+        "that. †: what the config says now."
     )
     blocks = [Note(note), *(_table(bench, method) for method in methods)]
     path = out / TUNING
