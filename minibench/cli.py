@@ -81,11 +81,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("the list is empty")
+    return names
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(number) for number in _names(text)]
+    try:
+        return [int(number) for number in _names(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"whole numbers with commas between them, as 1,2,3, but not {text!r}"
+        ) from None
 
 
 def list_methods(args: argparse.Namespace) -> None:
@@ -98,29 +106,36 @@ def list_methods(args: argparse.Namespace) -> None:
 
 
 def run_all(args: argparse.Namespace) -> None:
-    """Run the plan; ``SystemExit`` with 1 when a step failed, with 130 after Ctrl-C or SIGTERM."""
+    """Run the plan and report what is there; ``SystemExit`` with 1 if a step failed, 130 after Ctrl-C or SIGTERM."""
     methods = discover(args.plugins)
-    _run(args, methods, args.methods or list(methods))
+    failed = _run(args, methods, args.methods or list(methods))
     if not args.no_report:
         _report(args.out.absolute())
+    if failed:
+        raise SystemExit(1)
 
 
 def tune_all(args: argparse.Namespace) -> None:
-    """Run every setting that the methods name; then the table of all, and the best of each. Ends as ``run_all``."""
+    """Run every setting that the methods name; then the table of all, and the best of each. Ends as ``run_all``.
+
+    A setting with which the training fails has no figures; the others are compared.
+    """
     methods = discover(args.plugins)
     out, searches = args.out.absolute(), [methods[name] for name in chosen(methods, args.methods)]
     trials = [trial for method in searches for trial in make_trials(method)]
     known = {**methods, **{trial.name: trial for trial in trials}}
-    _run(args, known, [trial.name for trial in trials])
-    finals = [final for method in searches for final in make_finals(out, method)]
+    failed = _run(args, known, [trial.name for trial in trials])
+    finals = [final for method in searches for final in make_finals(out, method, args.budget)]
     if finals:
-        _run(args, {**known, **{final.name: final for final in finals}}, [final.name for final in finals])
+        failed |= _run(args, {**known, **{final.name: final for final in finals}}, [final.name for final in finals])
     path = write_tuning(out, searches)
     print(path.read_text(encoding="utf-8"))
+    if failed:
+        raise SystemExit(1)
 
 
-def _run(args: argparse.Namespace, methods: Mapping[str, Method], names: Sequence[str]) -> None:
-    """Finish all runs of ``names``, with ``results.json`` as it grows."""
+def _run(args: argparse.Namespace, methods: Mapping[str, Method], names: Sequence[str]) -> bool:
+    """Finish all runs of ``names``, with ``results.json`` as it grows; whether a step failed."""
     seeds = args.seed_list if args.seeds is None else range(1, args.seeds + 1)
     settings = make_settings(args.split, args.budget, seeds, args.train, args.val, args.size, args.noise)
     if args.jobs < 1:
@@ -132,13 +147,19 @@ def _run(args: argparse.Namespace, methods: Mapping[str, Method], names: Sequenc
         if step.name.split("-seed")[0] in methods:
             step.finish = _then(step.finish, lambda: write_results(out, methods, settings))
     signal.signal(signal.SIGTERM, _interrupt)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".lock").touch()
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written to: {error.strerror}. Choose another folder.") from error
     display = Display()
     try:
         with Lock(out / ".lock") as lock:
             before = sum(step.done() for step in steps)
             display.line(f"{len(steps)} steps in {out}, {before} of them done before; {args.jobs} at a time")
             failures = run_steps(steps, args.jobs, display, keep_open=[lock])
+            for seed in settings.seeds:
+                plan.drop_answers(seed)
             write_results(out, methods, settings)
     except BlockingIOError:
         raise UserError(f"Another benchmark is running in {out}. Wait for it, or choose another --out.") from None
@@ -147,9 +168,10 @@ def _run(args: argparse.Namespace, methods: Mapping[str, Method], names: Sequenc
         raise SystemExit(130) from None
     if failures:
         _explain(failures, [step.name for step in steps if not step.done()], display)
-        raise SystemExit(1)
+        return True
     total = sum(filter(None, (step.measured() for step in steps)))
     display.line(f"All done, {duration(total)} of computing: {out / 'results.json'}")
+    return False
 
 
 def _explain(failures: list[Failure], unfinished: list[str], display: Display) -> None:

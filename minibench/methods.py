@@ -22,6 +22,8 @@ PRETRAINING = "baseline"
 # classifier added (tools/preprocess_pretrained_weight.py).
 STARTS = ("nothing", "pretrained", "converted")
 TASKS = ("panoptic", "instance")
+# What the runner calls its own steps.
+STEPS = ("data", "convert")
 BUDGETS = ("quick", "full")
 
 _KEYS = {
@@ -172,8 +174,8 @@ def _method(entry: Any, where: str, file: Path, repository: Path) -> Method:
     for key in _NEEDED:
         if key not in entry:
             raise UserError(f"{where}: the key `{key}` is missing.")
-    if not re.fullmatch(r"[a-z0-9_]+", entry["name"]) or entry["name"] in STARTS:
-        raise UserError(f"{where}: `name` is made of a-z, 0-9 and _, and is none of {', '.join(STARTS)}.")
+    if not re.fullmatch(r"[a-z0-9_]+", entry["name"]) or entry["name"] in (*STARTS, *STEPS):
+        raise UserError(f"{where}: `name` is made of a-z, 0-9 and _, and is none of {', '.join((*STARTS, *STEPS))}.")
     if entry["task"] not in TASKS:
         raise UserError(f"{where}: `task` must be one of {', '.join(TASKS)}, but is {entry['task']!r}.")
     folder = file.parent if entry["config"].startswith("./") else repository
@@ -246,6 +248,11 @@ def _check_links(methods: Mapping[str, Method]) -> None:
             raise UserError(f"{where}: it starts from {method.starts_from} weights, but no method is {PRETRAINING!r}.")
         if method.ablates and method.ablates not in methods:
             raise UserError(f"{where}: `ablates` names {method.ablates!r}, which is no method.")
+        chain = [method.name]
+        while len(chain) <= len(methods) and chain[-1] in methods and methods[chain[-1]].ablates:
+            chain.append(methods[chain[-1]].ablates)
+            if chain[-1] == method.name:
+                raise UserError(f"{where}: `ablates` leads back to it: {' -> '.join(chain)}.")
     for method in methods.values():
         path = _circle(methods, [method.name])
         if path:

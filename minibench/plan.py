@@ -68,6 +68,7 @@ class Plan:
         self.methods, self.settings, self.out = ordered(methods, names), settings, out
         self._opts: dict[str, tuple[str, ...]] = {}
         self._content: dict[str, dict] = {}
+        self._plugged: set[str] = set()
         for method in self.methods:
             self._opts[method.name], self._content[method.name] = self._read(method)
         self._runs: dict[tuple[str, int], Run] = {}
@@ -128,9 +129,15 @@ class Plan:
                 if key not in _leaves(cfg):
                     raise UserError(f"{key}, which is to name weights, is no config key.")
             default = _leaves(load_config("", ["PLUGINS", str(tuple(cfg.PLUGINS))]))
+            if cfg.PLUGINS:
+                self._plugged.add(method.name)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-        hidden = {*_NOT_HASHED, method.weights_key, *method.uses}
+        except Exception as error:  # a plug-in's module is anybody's code, and fails in any way
+            raise UserError(f"{where}: {type(error).__name__}: {error}") from error
+        hidden = {*_NOT_HASHED, *method.uses}
+        if method.starts_from != "nothing":
+            hidden.add(method.weights_key)
         content = {
             key: repr(value)
             for key, value in _leaves(cfg).items()
@@ -188,7 +195,7 @@ class Plan:
             if (folder / "results.json").is_file():
                 finish_training(folder)
                 record.end("done", seconds)
-                self._drop_answers(run.seed)
+                self.drop_answers(run.seed)
 
         start = {"nothing": [], "converted": [f"convert-seed{run.seed}"]}
         waits = [f"{name}-seed{run.seed}" for name in method.needs]
@@ -238,7 +245,7 @@ class Plan:
         if method.starts_from != "nothing":
             start = self._start(method.starts_from, seed)
             opts += [method.weights_key, str(start)]
-        if method.starts_from == "converted":
+        if self._shares_answers(method):
             opts += ["MODEL.MASK_FORMER.SEGMENTER_CACHE", str(self._answers(seed))]
         for key, name in method.uses.items():
             opts += [key, str(self._weights(name, seed))]
@@ -253,9 +260,16 @@ class Plan:
         """Where the runs on one frozen segmenter share what it answers."""
         return self.out / "cache" / f"seed{seed}"
 
-    def _drop_answers(self, seed: int) -> None:
+    def _shares_answers(self, method: Method) -> bool:
+        """Answers are found by weights and pixels, so only methods with one and the same segmenter may share them.
+
+        A plug-in's may have the weights of the repository's and compute something else.
+        """
+        return method.starts_from == "converted" and method.name not in self._plugged
+
+    def drop_answers(self, seed: int) -> None:
         """Free the disk when no run of this plan needs them any more."""
-        runs = [run for run in self.runs if run.seed == seed and run.method.starts_from == "converted"]
+        runs = [run for run in self.runs if run.seed == seed and self._shares_answers(run.method)]
         if all(read_record(self.out / run.folder / RECORD).get("state") == "done" for run in runs):
             shutil.rmtree(self._answers(seed), ignore_errors=True)
 

@@ -116,8 +116,11 @@ def run_steps(steps: Sequence[Step], jobs: int, display: Display, keep_open: Seq
             for step in ready[: jobs - len(running)]:
                 waiting.remove(step)
                 if step.complete():
-                    step.finish(0.0)
-                    done.add(step.name)
+                    failure = _finish(step, 0.0, display)
+                    if failure:
+                        failures.append(failure)
+                    else:
+                        done.add(step.name)
                     continue
                 step.prepare()
                 display.started(step)
@@ -138,13 +141,25 @@ def run_steps(steps: Sequence[Step], jobs: int, display: Display, keep_open: Seq
 def _end(ended: Running, display: Display) -> Failure | None:
     step, status = ended.step, ended.process.returncode
     if status == 0:
-        step.finish(ended.seconds)
-        display.finished(step, ended.seconds)
-        if step.done():
-            return None
-        ended.error = "it ended well, but its results are missing"
+        return _finish(step, ended.seconds, display)
     step.fail(ended.seconds)
     failure = Failure(step, status, ended.error or ended.last_line or "it said nothing")
+    display.failed(failure)
+    return failure
+
+
+def _finish(step: Step, seconds: float, display: Display) -> Failure | None:
+    """What is left to do after a command that ended well; its files can still be unfit."""
+    try:
+        step.finish(seconds)
+        problem = "" if step.done() else "it ended well, but its results are missing"
+    except Exception as error:  # what one method has written must not end the others
+        problem = f"what it has written cannot be used: {type(error).__name__}: {error}"
+    if not problem:
+        display.finished(step, seconds)
+        return None
+    step.fail(seconds)
+    failure = Failure(step, 0, problem)
     display.failed(failure)
     return failure
 

@@ -80,6 +80,10 @@ def make_settings(
     size = default_size if size is None else size
     if not seeds or min(seeds) < 0:
         raise UserError(f"There must be at least one seed, and none below 0, but they are {list(seeds)}.")
+    if TUNING_SEED in seeds and split != "tuning":
+        raise UserError(
+            f"Seed {TUNING_SEED} draws the pictures on which settings are chosen; take others for the {split} split."
+        )
     if min(train, val) < 1 or size < 32 or size % 32:
         raise UserError(
             f"At least one image of each kind, and a side that is a multiple of 32: --train {train} --val {val} "

@@ -6,11 +6,12 @@ them can be trained again with its whole length, as ``<method>.<number>.final``;
 """
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from minibench.methods import BUDGETS, Method
-from minibench.report.bench import Bench, read_bench
+from minibench.report.bench import INSTANCE, TASKS, Bench, Task, read_bench
 from minibench.report.document import Cell, Note, Row, Section, Table
 from minibench.report.markdown import to_markdown
 from minibench.report.statistics import MISSING, spread_of
@@ -38,12 +39,17 @@ def chosen(methods: Mapping[str, Method], names: Sequence[str] | None) -> list[s
 def make_trials(method: Method) -> list[Method]:
     """A method for each of the settings that ``method`` names, in their order."""
     length = method.search.iterations
-    short = None if length is None else dict.fromkeys(BUDGETS, length)
+    short = None if length is None else {budget: min(length, method.iterations[budget]) for budget in BUDGETS}
     return [_trial(method, number, short) for number in _numbers(method)]
 
 
-def make_finals(out: Path, method: Method) -> list[Method]:
-    """The best of the finished trials in ``out`` with the budget's whole length, as many as ``method`` lets in."""
+def make_finals(out: Path, method: Method, budget: str = "full") -> list[Method]:
+    """The best of the finished trials in ``out`` with the budget's whole length, as many as ``method`` lets in.
+
+    None for a budget whose length is that of the trials.
+    """
+    if method.search.iterations is None or method.search.iterations >= method.iterations.get(budget, sys.maxsize):
+        return []
     means = _means(read_bench(out), method, [_name(method, number) for number in _numbers(method)])
     ranked = sorted((n for n in _numbers(method) if means[n - 1] is not None), key=lambda n: -means[n - 1])
     return [_trial(method, number, None, ".final") for number in sorted(ranked[: method.search.finalists])]
@@ -68,17 +74,18 @@ def write_tuning(out: Path, methods: Sequence[Method]) -> Path:
 
 def _table(bench: Bench, method: Method) -> Table:
     search, names = method.search, [_name(method, number) for number in _numbers(method)]
-    tasks = bench.method(names[0]).tasks
+    tasks = _tasks(method)
     cfg = load_config(method.config, [str(item) for pair in method.settings.items() for item in pair])
     in_use = tuple(_value(cfg, key) for key in search.keys)
     columns = [*(key.rpartition(".")[2] for key in search.keys), *(task.metric for task in tasks)]
-    means = deciding = _means(bench, method, names)
+    means = deciding = again = _means(bench, method, names)
     if len(tasks) > 1:
         columns.append("Mean")
     if search.finalists:
-        deciding = _means(bench, method, [f"{name}.final" for name in names])
-        lengths = {m.iterations for m in bench.methods if m.name in {f"{name}.final" for name in names}}
-        columns.append(f"after {', '.join(f'{length:,}' for length in sorted(lengths)) or 'all'} iterations")
+        finals = [f"{name}.final" for name in names]
+        again = _means(bench, method, finals)
+        columns.append(f"after {_lengths(bench, finals)} iterations")
+        deciding = means if again.count(None) == len(again) else again
     best = max((mean for mean in deciding if mean is not None), default=None)
     rows = []
     for i, (name, values) in enumerate(zip(names, search.trials, strict=True)):
@@ -86,17 +93,36 @@ def _table(bench: Bench, method: Method) -> Table:
         texts[-1] += " †" if values == in_use else ""
         figures = [spread_of(bench, name, task, task.harmonic).mean for task in tasks]
         figures += [means[i]] if len(tasks) > 1 else []
-        figures += [deciding[i]] if search.finalists else []
+        figures += [again[i]] if search.finalists else []
         texts += [MISSING if figure is None else f"{figure:.1f}" for figure in figures]
         rows.append(Row([Cell(text, best=best is not None and deciding[i] == best) for text in texts]))
-    return Table(f"{method.title}: after {bench.method(names[0]).iterations} iterations", columns, rows)
+    return Table(f"{method.title}: after {_lengths(bench, names)} iterations", columns, rows)
+
+
+def _tasks(method: Method) -> tuple[Task, ...]:
+    return (INSTANCE,) if method.task == "instance" else TASKS
+
+
+def _lengths(bench: Bench, names: Sequence[str]) -> str:
+    lengths = sorted({m.iterations for m in bench.methods if m.name in names})
+    return ", ".join(f"{length:,}" for length in lengths) or MISSING
 
 
 def _means(bench: Bench, method: Method, names: Sequence[str]) -> list[float | None]:
-    """Of some trials of ``method``: the harmonic mean, averaged over its tasks; None where one is missing."""
-    tasks = bench.method(_name(method, 1)).tasks
-    figures = [[spread_of(bench, name, task, task.harmonic).mean for task in tasks] for name in names]
-    return [None if None in row else sum(row) / len(row) for row in figures]
+    """Of some trials of ``method``: the harmonic mean over the seeds that all finished ones share, averaged over tasks.
+
+    None where there is no figure.
+    """
+    tasks = _tasks(method)
+    found = [[bench.values(name, task, task.harmonic) for task in tasks] for name in names]
+    finished = [row for row in found if all(row)]
+    shared = set.intersection(*(set(values) for row in finished for values in row)) if finished else set()
+    if finished and not shared:
+        raise UserError(f"No seed has figures of all finished trials of {method.name}: run `tune` with the same seeds.")
+    return [
+        sum(values[seed] for values in row for seed in shared) / (len(row) * len(shared)) if all(row) else None
+        for row in found
+    ]
 
 
 def _trial(method: Method, number: int, length: Mapping[str, int] | None, suffix: str = "") -> Method:

@@ -171,9 +171,7 @@ class PADing(SegmenterBase):
             self.register_buffer(name, value, persistent=False)
 
     @classmethod
-    def build_criterion(
-        cls, cfg: CfgNode, criterion_type: type[SetCriterion] = SetCriterion_Generator
-    ) -> SetCriterion:
+    def build_criterion(cls, cfg: CfgNode, criterion_type: type[SetCriterion] = SetCriterion_Generator) -> SetCriterion:
         return super().build_criterion(cfg, criterion_type)
 
     @classmethod
@@ -201,9 +199,7 @@ class PADing(SegmenterBase):
             "class_weight_unseen": node.CLASS_ECO,
             "no_object_weight": node.NO_OBJECT_WEIGHT,
             "classification_weight": node.GENERATOR_CLS_WEIGHT,
-            "structure_weights": StructureWeights(
-                node.STRUCTURE_WEIGHT, node.WEIGHT_1, node.WEIGHT_2, node.WEIGHT_3
-            ),
+            "structure_weights": StructureWeights(node.STRUCTURE_WEIGHT, node.WEIGHT_1, node.WEIGHT_2, node.WEIGHT_3),
             "cls_slice": node.CLS_SLICE,
             "seen_cls_only": node.SEEN_CLS_ONLY,
             "drop_rate": node.DROP_OUT_ED,

@@ -1,6 +1,8 @@
 """What a frozen segmenter answers, kept on disk: many second stages on the same weights and images run it once."""
 
 import hashlib
+import logging
+import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,16 +11,18 @@ from torch import Tensor, nn
 
 from PADing.data.files import replacing
 
+logger = logging.getLogger(__name__)
 # What matching, the second stage and inference read of the segmenter's outputs.
 KEPT = ("pred_logits", "pred_masks", "pred_embed")
 
 
 class SegmenterCache:
-    """Answers by content: a file is named after the weights, the pixels of the batch, and the precision.
+    """Answers by content: a file is named after the modules and their weights, the pixels of the batch, the precision.
 
-    So nothing in it is ever out of date, and several processes may use one folder. With one number of threads, results
-    are those without a cache to the last bit. It grows with every new batch (0.09 MB for an image of 128 px with 20
-    queries); to empty it, delete the folder.
+    Other weights and pixels find nothing of an earlier time, and several processes may use one folder. What the name
+    does not say is the program: when the segmenter's code changes, delete the folder. With one number of threads,
+    results are those without a cache to the last bit. It grows with every new batch (0.09 MB for an image of 128 px
+    with 20 queries).
 
     Args:
         folder: made when it is needed.
@@ -34,7 +38,10 @@ class SegmenterCache:
         """The answer ``KEPT`` for ``images`` (B, 3, H, W): remembered, or else that of ``segment``."""
         path = self.folder / f"{self._key(images)}.pt"
         if path.is_file():
-            return torch.load(path, map_location=images.device, weights_only=True)
+            try:
+                return torch.load(path, map_location=images.device, weights_only=True)
+            except (EOFError, RuntimeError, pickle.UnpicklingError) as error:  # cut off when the power went
+                logger.warning("%s cannot be read and is written again: %s", path, error)
         outputs = segment()
         # Copies, because a view would be saved with all that it is a view of.
         answer = {name: outputs[name].detach().clone(memory_format=torch.contiguous_format) for name in KEPT}
@@ -55,7 +62,7 @@ class SegmenterCache:
         state = [item for module in self.modules for item in module.state_dict().items()]
         versions = tuple(value._version for _, value in state)
         if versions != self._versions:
-            digest = hashlib.blake2b(digest_size=16)
+            digest = hashlib.blake2b("".join(map(repr, self.modules)).encode(), digest_size=16)
             for name, value in state:
                 digest.update(name.encode() + _bytes(value))
             self._versions, self._weights = versions, digest.digest()

@@ -2,7 +2,7 @@
 
 from minibench.report.bench import INSTANCE, PANOPTIC, Bench
 from minibench.report.document import Bullets
-from minibench.report.reading import FAILS, HOLDS, WITHIN, Expectation, role
+from minibench.report.reading import FAILS, HOLDS, WITHIN, Expectation, once_each, role
 from minibench.report.statistics import spread_of, total
 from minibench.report.tables import duration
 
@@ -29,13 +29,14 @@ def outcome(bench: Bench, found: list[Expectation]) -> str:
         text += f" ({'; '.join(against)})" if against else ""
         parts.append(f"{text} and a harmonic mean of {harmonic.text()}")
     sentence = "; ".join(parts) + "." if parts else "Neither PADing nor D2Zero was run."
-    verdicts = [c.verdict for e in found for c in e.comparisons]
+    verdicts = [c.verdict for _, c in once_each(found)]
     counts = [verdicts.count(v) for v in (HOLDS, WITHIN, FAILS)]
     if sum(counts):
         sentence += (
             f" Of {sum(counts)} comparisons with what the papers lead one to expect, as expected: {counts[0]}; within "
             f"the spread of the seeds: {counts[1]}; against expectation: {counts[2]}."
         )
+        sentence += " There is one seed, so the sign alone decides." if len(bench.seeds) == 1 else ""
     return sentence
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from minibench.report.bench import INSTANCE, PANOPTIC, TASKS, Bench, Method, Task
 from minibench.report.statistics import Spread, paired, spread_of
 
-__all__ = ["Comparison", "Expectation", "contradictions", "expectations", "role", "verdict"]
+__all__ = ["Comparison", "Expectation", "contradictions", "expectations", "once_each", "role", "verdict"]
 
 HOLDS, FAILS, WITHIN, UNKNOWN = "holds", "does not hold", "within the spread", "not run"
 # What is shown as 0.0.
@@ -105,10 +105,14 @@ def _one(bench: Bench, title: str, upper: Method | None, lower: Method | None) -
     return Expectation(title, "harmonic", [_above(bench, upper, lower, "harmonic")] if upper and lower else [])
 
 
+def once_each(found: Iterable[Expectation]) -> list[tuple[Expectation, Comparison]]:
+    """All comparisons; one that stands under two expectations counts once."""
+    return list({(c.text, e.figure): (e, c) for e in found for c in e.comparisons}.values())
+
+
 def contradictions(found: Iterable[Expectation]) -> list[tuple[Expectation, Comparison]]:
     """The comparisons that came out on the wrong side, each once."""
-    wrong = {(c.text, e.figure): (e, c) for e in found for c in e.comparisons if c.verdict == FAILS}
-    return list(wrong.values())
+    return [(e, c) for e, c in once_each(found) if c.verdict == FAILS]
 
 
 def _above(bench: Bench, upper: Method, lower: Method, figure: str) -> Comparison:

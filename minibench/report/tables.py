@@ -7,7 +7,16 @@ from minibench.report.document import Cell, Row, Table
 from minibench.report.reading import FAILS, HOLDS, UNKNOWN, WITHIN, Expectation
 from minibench.report.statistics import MISSING, Spread, best_means, paired, spread_of, total
 
-__all__ = ["duration", "groups", "methods_table", "over_seeds", "paired_table", "reading_table", "task_table"]
+__all__ = [
+    "BASELINES",
+    "duration",
+    "groups",
+    "methods_table",
+    "over_seeds",
+    "paired_table",
+    "reading_table",
+    "task_table",
+]
 
 _TONES = {HOLDS: "good", FAILS: "bad", WITHIN: "even", UNKNOWN: ""}
 _SIGNS = {HOLDS: "✓ ", FAILS: "✗ ", WITHIN: "≈ ", UNKNOWN: ""}
@@ -17,12 +26,17 @@ BASELINES = ("baseline", "projection")
 def groups(bench: Bench) -> list[tuple[str, list[Method]]]:
     """(heading, methods): baselines; each full method before its variants; what stands alone."""
     heads = [m for m in bench.methods if bench.full(m) is None]
-    families = [(head, bench.variants(head)) for head in heads]
+    families = [(head, _below(bench, head)) for head in heads]
     baselines = [head for head, variants in families if head.name in BASELINES and not variants]
     found = [("Baselines", baselines)] if baselines else []
     found += [(f"{head.title} and variants", [head, *variants]) for head, variants in families if variants]
     alone = [head for head, variants in families if not variants and head not in baselines]
     return found + ([("Other methods", alone)] if alone else [])
+
+
+def _below(bench: Bench, method: Method) -> list[Method]:
+    """The variants of a method, each before its own."""
+    return [m for variant in bench.variants(method) for m in (variant, *_below(bench, variant))]
 
 
 def over_seeds(spreads: Iterable[Spread]) -> str:

@@ -6,6 +6,7 @@ from detectron2.utils.events import EventStorage
 
 from PADing.config import load_config
 from PADing.engine.recipes import TRAINING_RECIPE_REGISTRY
+from PADing.meta_arch.segmenter_cache import SegmenterCache
 
 from .test_pading import CONFIG, batch, build, vectors  # noqa: F401  a fixture
 
@@ -69,3 +70,26 @@ def test_a_segmenter_that_is_not_frozen_is_never_remembered(vectors, tmp_path): 
     with torch.no_grad():
         model(batch(model))
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_an_answer_that_was_cut_off_is_made_again(vectors, tmp_path, left):  # noqa: F811
+    model = build(vectors, KEY, str(tmp_path)).train()
+    model.begin_second_stage()
+    images = batch(model)
+    first = model.match(images)[0]
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:left])
+    assert torch.equal(model.match(images)[0], first) and len(path.read_bytes()) == len(whole)
+
+
+def test_another_module_with_the_same_weights_is_not_mistaken():
+    class Other(torch.nn.Linear):
+        pass
+
+    images, keys = torch.zeros(1, 3, 4, 4), set()
+    for kind in (torch.nn.Linear, Other):
+        torch.manual_seed(0)
+        keys.add(SegmenterCache("unused", [kind(2, 2)])._key(images))
+    assert len(keys) == 2

@@ -100,6 +100,12 @@ def test_a_file_of_another_shape_is_refused(tmp_path, text):
         read_methods(file)
 
 
+def test_nothing_is_a_variant_of_itself(tmp_path):
+    entries = [_entry(name="one", ablates="two"), _entry(name="two", ablates="one")]
+    with pytest.raises(UserError, match="`ablates` leads back to it: one -> two -> one"):
+        discover([_folder(tmp_path, *entries)], repository=tmp_path / "nowhere")
+
+
 def test_two_folders_may_not_give_one_name(tmp_path):
     folders = [_folder(tmp_path, _entry(), name=name) for name in ("first", "second")]
     with pytest.raises(UserError, match="taken already, by .*first"):

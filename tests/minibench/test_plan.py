@@ -74,6 +74,13 @@ def test_runs_on_one_frozen_segmenter_share_its_answers_until_the_last_is_done(t
     assert Path(cache["gmmn-seed2"]).is_dir()
 
 
+def test_a_plug_in_does_not_share_the_answers_of_another_segmenter():
+    changed = _changed("gmmn", settings={"PLUGINS": '("d2zero",)'})
+    plan = _plan(["pading", "gmmn"], methods=changed)
+    key = "MODEL.MASK_FORMER.SEGMENTER_CACHE"
+    assert key in _opts(plan, "pading-seed1") and key not in _opts(plan, "gmmn-seed1")
+
+
 def test_self_training_is_taught_by_pading_of_the_same_seed():
     plan = _plan(seeds=(2,))
     pading = next(run for run in plan.runs if run.method.name == "pading")
@@ -106,6 +113,9 @@ def test_settings_are_chosen_on_classes_and_images_that_no_report_shows():
     assert not set(unseen["tuning"]) & set(unseen["compositional"])
     assert make_settings(split="tuning").seeds == (0,)
     assert 0 not in make_settings().seeds
+    for split in ("compositional", "hard"):
+        with pytest.raises(UserError, match="on which settings are chosen"):
+            make_settings(split=split, seeds=(0, 1))
 
 
 def test_a_hash_covers_what_the_figures_depend_on():
@@ -120,6 +130,8 @@ def test_a_hash_covers_what_the_figures_depend_on():
         _plan(methods=_changed("baseline", settings={"SOLVER.BASE_LR": 0.002})),  # everything starts from it
     ):
         assert not set(_hashes(changed).values()) & set(base.values())
+    own = [_hashes(_plan(methods=_changed("baseline", settings={"MODEL.WEIGHTS": file}))) for file in ("a", "b")]
+    assert own[0]["baseline-seed1"] != own[1]["baseline-seed1"], "weights of one's own"
     other = _hashes(_plan(methods=_changed("pading", settings={"MODEL.MASK_FORMER.NOISE": False})))
     moved = {name for name in base if other[name] != base[name]}
     assert moved == {"pading-seed1", "pading_self_training-seed1"}, "only what uses the change is repeated"
@@ -163,6 +175,15 @@ def test_a_config_that_does_not_fit_is_refused_before_anything_runs(changes, mes
     with pytest.raises(UserError, match=message) as error:
         _plan(methods=_changed("pading", **changes))
     assert "method pading" in str(error.value)
+
+
+def test_a_plug_in_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
+    folder = tmp_path / "crooked"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("def (:")
+    changes = {"file": folder / "minibench.yaml", "settings": {"PLUGINS": '("crooked",)'}}
+    with pytest.raises(UserError, match="method pading: SyntaxError"):
+        _plan(methods=_changed("pading", **changes))
 
 
 @pytest.mark.parametrize("wrong", [{"seeds": ()}, {"seeds": (-1,)}, {"val": 0}, {"size": 100}, {"noise": -0.1}])

@@ -83,9 +83,14 @@ def test_the_headline_counts_what_the_table_says(bench):
     text = outcome(bench, expectations(bench))
     assert "Pading reaches PQ 21.0 ± 1.0 on unseen classes" in text
     assert "harmonic mean of 51.0 ± 1.0" in text
-    # 1 baseline, 6 above it, projection, plain classifier, 2 ablations, 1 addition.
-    assert "Of 12 comparisons" in text
-    assert "as expected: 10; within the spread of the seeds: 1; against expectation: 1." in text
+    # 1 baseline, 6 above it, projection, plain classifier, which is an ablation too, 1 more ablation, 1 addition.
+    assert "Of 11 comparisons" in text and "sign alone" not in text
+    assert "as expected: 9; within the spread of the seeds: 1; against expectation: 1." in text
+
+
+def test_the_headline_says_when_there_is_one_seed(tmp_path):
+    bench = _bench(tmp_path, {"baseline": [(0.0, 0.0)], "pading": [(20.0, 30.0)]})
+    assert "There is one seed, so the sign alone decides." in outcome(bench, expectations(bench))
 
 
 def test_a_baseline_that_names_unseen_classes_is_noticed(tmp_path):

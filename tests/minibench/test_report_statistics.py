@@ -7,6 +7,7 @@ import pytest
 
 from minibench.report.bench import INSTANCE, PANOPTIC, read_bench
 from minibench.report.statistics import best_means, paired, spread, spread_of, summary
+from minibench.report.tables import groups, task_table
 from PADing.errors import UserError
 from tests.minibench.benchmark_folder import method, run, write_results
 
@@ -87,6 +88,15 @@ def test_a_variant_is_compared_with_what_it_ablates_or_is_named_after(bench):
     pading, ablated, added = bench.methods
     assert bench.full(ablated) is pading and bench.full(added) is pading and bench.full(pading) is None
     assert bench.variants(pading) == [ablated, added]
+
+
+def test_a_variant_of_a_variant_has_its_row(tmp_path):
+    methods = [method("pading"), method("pading_x", ablates="pading", removes="x"), method("mine", ablates="pading_x")]
+    runs = [run(m["name"], 1, {"panoptic_seg": PADING[1]}) for m in methods]
+    bench = read_bench(write_results(tmp_path, methods, runs))
+    assert [m.name for _, group in groups(bench) for m in group] == ["pading", "pading_x", "mine"]
+    rows = [row.cells[0].text for row in task_table(bench, PANOPTIC).rows]
+    assert rows == ["Pading and variants", "Pading", "Pading_x", "Mine"]
 
 
 @pytest.mark.parametrize(

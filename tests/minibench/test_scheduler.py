@@ -88,6 +88,19 @@ def test_what_was_finished_but_not_noted_is_only_noted(tmp_path):
     assert _run([step]) == [] and _notes(tmp_path) == []
 
 
+def _unfit(seconds):
+    raise ValueError("no numbers in it")
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_results_that_cannot_be_used_fail_their_own_step_alone(tmp_path, complete):
+    broken = _step(tmp_path, "a", complete=lambda: complete, finish=_unfit)
+    failures = _run([broken, _step(tmp_path, "b", ["a"]), _step(tmp_path, "c")], jobs=1)
+    assert [failure.step.name for failure in failures] == ["a"]
+    assert "ValueError: no numbers in it" in failures[0].error
+    assert (tmp_path / "c").is_file() and not (tmp_path / "b").exists()
+
+
 def test_each_process_gets_its_share_of_the_cores(tmp_path, monkeypatch):
     monkeypatch.setattr("minibench.scheduler.cores", lambda: 8)
     code = f"import os; open({str(tmp_path / 'threads')!r}, 'w').write(os.environ['OMP_NUM_THREADS'])"

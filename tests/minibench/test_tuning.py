@@ -7,10 +7,11 @@ import pytest
 
 from minibench.methods import discover
 from minibench.plan import Plan
+from minibench.report.bench import read_bench
 from minibench.settings import make_settings
-from minibench.tuning import chosen, make_finals, make_trials, write_tuning
+from minibench.tuning import _means, chosen, make_finals, make_trials, write_tuning
 from PADing.errors import UserError
-from tests.minibench.benchmark_folder import method, run, write_results
+from tests.minibench.benchmark_folder import FIGURES, method, run, write_results
 
 METHODS = discover()
 
@@ -88,6 +89,32 @@ def test_the_best_of_short_trials_are_trained_longer_and_decide(tmp_path):
     assert "| AP50 | after 500 iterations |" in text
     assert "| **40.0** | **66.0** |" in text and "| 50.0 | 61.0 |" in text
     assert text.count("| – |") == len(short) - 2
+
+
+def test_settings_are_compared_on_the_seeds_that_all_have(tmp_path):
+    """Seed 1 alone would make the second look better than it is."""
+    runs = [run(f"gmmn.{n}", s, {t: (60.0, 20.0, v) for t in FIGURES}) for n, s, v in [(1, 0, 60.0), (1, 1, 38.0)]]
+    runs += [run("gmmn.2", 1, {t: (60.0, 20.0, 40.0) for t in FIGURES})]
+    bench = read_bench(write_results(tmp_path, [method("gmmn.1"), method("gmmn.2")], runs))
+    assert _means(bench, METHODS["gmmn"], ["gmmn.1", "gmmn.2", "gmmn.3"]) == [38.0, 40.0, None]
+    other = run("gmmn.3", 5, {t: (60.0, 20.0, 40.0) for t in FIGURES})
+    bench = read_bench(write_results(tmp_path, [method(f"gmmn.{n}") for n in (1, 2, 3)], [*runs, other]))
+    with pytest.raises(UserError, match="No seed has figures of all"):
+        _means(bench, METHODS["gmmn"], ["gmmn.1", "gmmn.2", "gmmn.3"])
+
+
+def test_a_setting_that_failed_is_left_out(tmp_path):
+    """Also the first."""
+    folder = _results(tmp_path, "d2zero", "segm", {2: 10.0, 3: 50.0, 4: 20.0})
+    assert [final.name for final in make_finals(folder, METHODS["d2zero"])] == ["d2zero.3.final", "d2zero.4.final"]
+    text = write_tuning(folder, [METHODS["d2zero"]]).read_text()
+    assert "| **50.0** | **–** |" in text, "no finals yet: the short trials decide"
+
+
+def test_finals_are_longer_than_trials(tmp_path):
+    folder = _results(tmp_path, "d2zero", "segm", {1: 40.0, 2: 10.0})
+    assert make_finals(folder, METHODS["d2zero"], "quick") == []
+    assert all(trial.iterations == {"quick": 250, "full": 300} for trial in make_trials(METHODS["d2zero"]))
 
 
 def test_trials_of_full_length_have_no_finals(tmp_path):
