@@ -47,6 +47,8 @@ def test_a_strangers_folder_gets_its_row_with_numbers(tmp_path):
     assert {"ridge": "ridge regression of classifiers"}.items() <= {m["name"]: m["title"] for m in methods}.items()
     for page in ("index.html", "report.md"):
         assert "ridge regression of classifiers" in (out / "report" / page).read_text(), page
+    pictures = {path.name for path in (out / "report" / "pictures").iterdir()}
+    assert {"classes_ridge.png", "confusion_ridge.png", "ridge_best_prediction.jpg"} <= pictures, pictures
 
 
 def test_killed_midway_it_goes_on_and_gets_the_same_numbers(tmp_path):
