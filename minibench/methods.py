@@ -182,13 +182,20 @@ def _method(entry: Any, where: str, file: Path, repository: Path) -> Method:
     config = folder / entry["config"]
     if not config.is_file():
         raise UserError(f"{where}: its config {config} does not exist.")
+    length = _iterations(entry["iterations"], where)
+    search = _search(entry["tune"], where) if "tune" in entry else None
+    if search and search.finalists and search.iterations >= length["full"]:
+        raise UserError(
+            f"{where}: `tune` trials of {search.iterations} iterations are no shorter than the full length, "
+            f"{length['full']}, so `finalists` would be no longer."
+        )
     return Method(
         **{k: v for k, v in entry.items() if k not in ("config", "iterations", "set", "tune", "uses")},
         config=config.resolve(),
-        iterations=_iterations(entry["iterations"], where),
+        iterations=length,
         uses=_uses(entry.get("uses", {}), where),
         settings=entry.get("set", {}),
-        search=_search(entry["tune"], where) if "tune" in entry else None,
+        search=search,
         file=file,
     )
 

@@ -14,7 +14,7 @@ from minibench.methods import BUDGETS, Method
 from minibench.report.bench import INSTANCE, TASKS, Bench, Task, read_bench
 from minibench.report.document import Cell, Note, Row, Section, Table
 from minibench.report.markdown import to_markdown
-from minibench.report.statistics import MISSING, spread_of
+from minibench.report.statistics import MISSING
 from PADing.config import load_config
 from PADing.data.files import replacing
 from PADing.errors import UserError
@@ -46,11 +46,12 @@ def make_trials(method: Method) -> list[Method]:
 def make_finals(out: Path, method: Method, budget: str = "full") -> list[Method]:
     """The best of the finished trials in ``out`` with the budget's whole length, as many as ``method`` lets in.
 
-    None for a budget whose length is that of the trials.
+    There are none for a budget whose length is that of the trials.
     """
     if method.search.iterations is None or method.search.iterations >= method.iterations.get(budget, sys.maxsize):
         return []
-    means = _means(read_bench(out), method, [_name(method, number) for number in _numbers(method)])
+    names = [_name(method, number) for number in _numbers(method)]
+    means = list(map(_mean, _figures(read_bench(out), method, names)))
     ranked = sorted((n for n in _numbers(method) if means[n - 1] is not None), key=lambda n: -means[n - 1])
     return [_trial(method, number, None, ".final") for number in sorted(ranked[: method.search.finalists])]
 
@@ -78,23 +79,24 @@ def _table(bench: Bench, method: Method) -> Table:
     cfg = load_config(method.config, [str(item) for pair in method.settings.items() for item in pair])
     in_use = tuple(_value(cfg, key) for key in search.keys)
     columns = [*(key.rpartition(".")[2] for key in search.keys), *(task.metric for task in tasks)]
-    means = deciding = again = _means(bench, method, names)
+    figures = _figures(bench, method, names)
+    means = deciding = again = list(map(_mean, figures))
     if len(tasks) > 1:
         columns.append("Mean")
     if search.finalists:
         finals = [f"{name}.final" for name in names]
-        again = _means(bench, method, finals)
+        again = list(map(_mean, _figures(bench, method, finals)))
         columns.append(f"after {_lengths(bench, finals)} iterations")
         deciding = means if again.count(None) == len(again) else again
     best = max((mean for mean in deciding if mean is not None), default=None)
     rows = []
-    for i, (name, values) in enumerate(zip(names, search.trials, strict=True)):
+    for i, values in enumerate(search.trials):
         texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
         texts[-1] += " †" if values == in_use else ""
-        figures = [spread_of(bench, name, task, task.harmonic).mean for task in tasks]
-        figures += [means[i]] if len(tasks) > 1 else []
-        figures += [again[i]] if search.finalists else []
-        texts += [MISSING if figure is None else f"{figure:.1f}" for figure in figures]
+        shown = [*(figures[i] or [None] * len(tasks))]
+        shown += [means[i]] if len(tasks) > 1 else []
+        shown += [again[i]] if search.finalists else []
+        texts += [MISSING if figure is None else f"{figure:.1f}" for figure in shown]
         rows.append(Row([Cell(text, best=best is not None and deciding[i] == best) for text in texts]))
     return Table(f"{method.title}: after {_lengths(bench, names)} iterations", columns, rows)
 
@@ -108,10 +110,14 @@ def _lengths(bench: Bench, names: Sequence[str]) -> str:
     return ", ".join(f"{length:,}" for length in lengths) or MISSING
 
 
-def _means(bench: Bench, method: Method, names: Sequence[str]) -> list[float | None]:
-    """Of some trials of ``method``: the harmonic mean over the seeds that all finished ones share, averaged over tasks.
+def _mean(figures: Sequence[float] | None) -> float | None:
+    return None if figures is None else sum(figures) / len(figures)
 
-    None where there is no figure.
+
+def _figures(bench: Bench, method: Method, names: Sequence[str]) -> list[list[float] | None]:
+    """Of some trials of ``method``: the harmonic mean of each task, over the seeds that all finished trials share.
+
+    None for a trial that lacks one.
     """
     tasks = _tasks(method)
     found = [[bench.values(name, task, task.harmonic) for task in tasks] for name in names]
@@ -119,10 +125,7 @@ def _means(bench: Bench, method: Method, names: Sequence[str]) -> list[float | N
     shared = set.intersection(*(set(values) for row in finished for values in row)) if finished else set()
     if finished and not shared:
         raise UserError(f"No seed has figures of all finished trials of {method.name}: run `tune` with the same seeds.")
-    return [
-        sum(values[seed] for values in row for seed in shared) / (len(row) * len(shared)) if all(row) else None
-        for row in found
-    ]
+    return [[_mean([values[seed] for seed in sorted(shared)]) for values in row] if all(row) else None for row in found]
 
 
 def _trial(method: Method, number: int, length: Mapping[str, int] | None, suffix: str = "") -> Method:

@@ -79,13 +79,13 @@ def _task_row(bench: Bench, method: Method, task: Task, best: dict[str, float]) 
 def paired_table(bench: Bench) -> Table | None:
     """Variants minus their full method, paired by seed, on each method's main task; None without variants."""
     rows = []
-    for heading, methods in groups(bench):
-        variants = [m for m in methods if bench.full(m)]
+    for full in bench.methods:
+        variants = bench.variants(full)
         if variants:
-            task = variants[0].main_task
-            rows.append(Row([Cell(f"{heading}: {task.metric} minus that of {bench.full(variants[0]).title}")], "group"))
+            metric = variants[0].main_task.metric
+            rows.append(Row([Cell(f"{full.title} and variants: {metric} minus that of {full.title}")], "group"))
         for method in variants:
-            full, task = bench.full(method), method.main_task
+            task = method.main_task
             differences = [paired(bench, method.name, full.name, task, figure) for figure in task.figures]
             values = differences[-1].values
             lower = f"{sum(v < 0 for v in values.values())} of {len(values)}" if values else MISSING

@@ -76,6 +76,10 @@ MISTAKES = [
     ([_entry(tune={"keys": ["SEED"], "trial": [[1]]})], "not trial: "),
     ([_entry(tune={"keys": ["SEED"], "trials": [[1], [2], [3]], "finalists": 2})], "`iterations` must be named"),
     (
+        [_entry(tune={"keys": ["SEED"], "trials": [[1], [2], [3]], "iterations": 10**9, "finalists": 2})],
+        "no shorter than the full length",
+    ),
+    (
         [_entry(tune={"keys": ["SEED"], "trials": [[1], [2]], "iterations": 9, "finalists": 2})],
         "fewer than the 2 trials",
     ),

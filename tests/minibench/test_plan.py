@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,7 @@ def test_a_config_that_does_not_fit_is_refused_before_anything_runs(changes, mes
 
 
 def test_a_plug_in_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [*sys.path])
     folder = tmp_path / "crooked"
     folder.mkdir()
     (folder / "__init__.py").write_text("def (:")

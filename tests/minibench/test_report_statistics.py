@@ -7,7 +7,7 @@ import pytest
 
 from minibench.report.bench import INSTANCE, PANOPTIC, read_bench
 from minibench.report.statistics import best_means, paired, spread, spread_of, summary
-from minibench.report.tables import groups, task_table
+from minibench.report.tables import groups, paired_table, task_table
 from PADing.errors import UserError
 from tests.minibench.benchmark_folder import method, run, write_results
 
@@ -97,6 +97,9 @@ def test_a_variant_of_a_variant_has_its_row(tmp_path):
     assert [m.name for _, group in groups(bench) for m in group] == ["pading", "pading_x", "mine"]
     rows = [row.cells[0].text for row in task_table(bench, PANOPTIC).rows]
     assert rows == ["Pading and variants", "Pading", "Pading_x", "Mine"]
+    rows = [row.cells[0].text for row in paired_table(bench).rows]
+    assert rows[:2] == ["Pading and variants: PQ minus that of Pading", "Pading_x"]
+    assert rows[2:] == ["Pading_x and variants: PQ minus that of Pading_x", "Mine"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from minibench.methods import discover
 from minibench.plan import Plan
 from minibench.report.bench import read_bench
 from minibench.settings import make_settings
-from minibench.tuning import _means, chosen, make_finals, make_trials, write_tuning
+from minibench.tuning import _figures, chosen, make_finals, make_trials, write_tuning
 from PADing.errors import UserError
 from tests.minibench.benchmark_folder import FIGURES, method, run, write_results
 
@@ -96,11 +96,11 @@ def test_settings_are_compared_on_the_seeds_that_all_have(tmp_path):
     runs = [run(f"gmmn.{n}", s, {t: (60.0, 20.0, v) for t in FIGURES}) for n, s, v in [(1, 0, 60.0), (1, 1, 38.0)]]
     runs += [run("gmmn.2", 1, {t: (60.0, 20.0, 40.0) for t in FIGURES})]
     bench = read_bench(write_results(tmp_path, [method("gmmn.1"), method("gmmn.2")], runs))
-    assert _means(bench, METHODS["gmmn"], ["gmmn.1", "gmmn.2", "gmmn.3"]) == [38.0, 40.0, None]
+    assert _figures(bench, METHODS["gmmn"], ["gmmn.1", "gmmn.2", "gmmn.3"]) == [[38.0] * 3, [40.0] * 3, None]
     other = run("gmmn.3", 5, {t: (60.0, 20.0, 40.0) for t in FIGURES})
     bench = read_bench(write_results(tmp_path, [method(f"gmmn.{n}") for n in (1, 2, 3)], [*runs, other]))
     with pytest.raises(UserError, match="No seed has figures of all"):
-        _means(bench, METHODS["gmmn"], ["gmmn.1", "gmmn.2", "gmmn.3"])
+        _figures(bench, METHODS["gmmn"], ["gmmn.1", "gmmn.2", "gmmn.3"])
 
 
 def test_a_setting_that_failed_is_left_out(tmp_path):

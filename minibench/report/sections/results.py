@@ -41,15 +41,15 @@ def results_section(bench: Bench, album: Album) -> Section:
 def difference_section(bench: Bench, album: Album) -> Section:
     section = Section("What each component is worth", "components")
     charts = []
-    for heading, methods in groups(bench):
-        variants = [m for m in methods if bench.full(m)]
+    for full in bench.methods:
+        variants = bench.variants(full)
         if not variants:
             continue
-        full, task = bench.full(variants[0]), variants[0].main_task
+        task = variants[0].main_task
         rows = [(_short(m), paired(bench, m.name, full.name, task, task.harmonic)) for m in variants]
         if not any(difference.n for _, difference in rows):
             continue
-        alt = f"{heading}. " + "; ".join(f"{title}: {d.text(signed=True)}" for title, d in rows) + "."
+        alt = f"{full.title} and variants. " + "; ".join(f"{title}: {d.text(signed=True)}" for title, d in rows) + "."
         caption = f"**{full.title}**: harmonic mean of {task.metric} minus that of the full method. Dots: seeds."
         chart = figures.difference_plot(rows, f"Δ harmonic mean of {task.metric} (points)")
         charts.append(album.chart(f"components_{full.name}", chart, alt, caption))
