@@ -105,27 +105,29 @@ def test_a_broken_method_costs_only_its_own_row(tmp_path):
 
 
 def test_settings_are_tried_on_the_tuning_split_and_the_best_short_ones_again(tmp_path):
-    """A method of its own with two keys: the trials, their finals, the table; and again, which trains nothing."""
+    """The trials, their finals, the table; a trial that diverges; and once more, which repeats only that one."""
     folder = tmp_path / "mine"
     folder.mkdir()
-    tune = {"keys": ["SOLVER.BASE_LR"], "trials": [[0.001], [0.002], [0.004]], "iterations": 2, "finalists": 2}
+    tune = {"keys": ["SOLVER.BASE_LR"], "trials": [[0.001], [0.002], [1e30], [0.004]], "iterations": 2, "finalists": 2}
     entry = {"name": "mine", "title": "Mine", "task": "instance", "config": "configs/mini/d2zero.yaml"}
     entry |= {"starts_from": "pretrained", "iterations": 3, "tune": tune}
     (folder / "minibench.yaml").write_text(json.dumps({"methods": [entry]}))
     out, command = tmp_path / "out", [sys.executable, "tools/minibench.py", "tune", *LIMITS]
     arguments = ["--methods", "mine", "--plugins", str(folder)]
     result = _run(out, *arguments, command=command)
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "mine.3-seed0 failed" in result.stderr
     assert result.stdout == (out / "tuning.md").read_text() + "\n"
     results = _results(out)
-    finals = sorted(set(results) - {"baseline", "mine.1", "mine.2", "mine.3"})
-    assert len(finals) == 2 and set(finals) < {"mine.1.final", "mine.2.final", "mine.3.final"}, results.keys()
+    finals = sorted(set(results) - {"baseline", "mine.1", "mine.2", "mine.4"})
+    assert len(finals) == 2 and set(finals) < {"mine.1.final", "mine.2.final", "mine.4.final"}, results.keys()
     assert all("mini_tuning_val_instance" in results[name] for name in finals)
     lengths = {m["name"]: m["iterations"] for m in json.loads((out / "results.json").read_text())["methods"]}
     assert lengths["mine.1"] == 2 and lengths[finals[0]] == 3
     rows = [line for line in result.stdout.splitlines() if line.startswith("| 0.00") or line.startswith("| **0.00")]
     assert len(rows) == 3 and sum("– |" in row for row in rows) == 1, rows
+    assert "| 1e+30 | – | – |" in result.stdout
 
     before = (out / "results.json").read_text()
     again = _run(out, *arguments, command=command)
-    assert again.returncode == 0 and (out / "results.json").read_text() == before, again.stderr
+    assert again.returncode == 1 and (out / "results.json").read_text() == before, again.stderr
