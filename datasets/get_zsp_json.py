@@ -22,10 +22,9 @@ from panopticapi.utils import rgb2id
 from PIL import Image
 from tqdm import tqdm
 
-from PADing.data.files import write_json
-from PADing.data.loaders import read_json
 from PADing.data.splits import Split, dataset_root, load_split
 from PADing.errors import UserError
+from PADing.files import read_json, write_json
 
 logger = logging.getLogger("get_zsp_json")
 

@@ -22,10 +22,10 @@ import numpy as np
 from panopticapi.utils import rgb2id
 from PIL import Image
 
-from PADing.data.files import map_files, replacing
-from PADing.data.loaders import read_json
+from PADing.data.files import map_files
 from PADing.data.splits import IGNORE_LABEL, Split, dataset_root, load_split
 from PADing.errors import UserError
+from PADing.files import read_json, replacing
 
 logger = logging.getLogger("prepare_semantic_from_panoptic")
 

@@ -26,9 +26,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from PADing.data.files import map_files, replacing
+from PADing.data.files import map_files
 from PADing.data.splits import IGNORE_LABEL, DataSet, Split, dataset_root, load_split
 from PADing.errors import UserError
+from PADing.files import replacing
 
 logger = logging.getLogger("prepare_coco_stuff")
 

@@ -29,10 +29,10 @@ import sys
 
 from tqdm import tqdm
 
-from PADing.data.files import write_json
-from PADing.data.loaders import load_data_set, read_json
+from PADing.data.loaders import load_data_set
 from PADing.data.splits import DataSet, Split, dataset_root, load_split
 from PADing.errors import UserError
+from PADing.files import read_json, write_json
 
 logger = logging.getLogger("prepare_coco_zsi")
 

@@ -20,9 +20,9 @@ from detectron2.structures import Instances
 
 from minibench.report.predictions import ANALYSIS, Validation, analysis_is_fresh, open_validation
 from PADing.config import load_config
-from PADing.data.files import replacing
 from PADing.engine.main import run_command
 from PADing.errors import UserError
+from PADing.files import replacing
 from PADing.generation import generate
 from PADing.meta_arch import PADing
 from PADing.visualization import from_record, read_rgb

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from PADing.data.files import replacing
+from PADing.files import replacing
 
 RECORD = "minibench.json"
 # Entries of a finished run's checkpoint; by the last two, evaluating it once more does not train it once more.

@@ -16,8 +16,8 @@ from minibench.report.document import Cell, Note, Row, Section, Table
 from minibench.report.markdown import to_markdown
 from minibench.report.statistics import MISSING
 from PADing.config import load_config
-from PADing.data.files import replacing
 from PADing.errors import UserError
+from PADing.files import replacing
 
 TUNING = "tuning.md"
 

@@ -24,10 +24,9 @@ from collections import Counter
 
 import yaml
 
-from PADing.data.files import replacing
-from PADing.data.loaders import read_json
 from PADing.data.splits import Split, load_split, split_from_dict
 from PADing.errors import UserError
+from PADing.files import read_json, replacing
 
 logger = logging.getLogger("make_split")
 

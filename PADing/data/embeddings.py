@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
 
-from PADing.data.files import replacing
 from PADing.errors import UserError
+from PADing.files import replacing
 
 __all__ = [
     "CLIP_TEMPLATES",

@@ -1,34 +1,12 @@
-"""Files that are complete or not there at all, and work on many files that can be interrupted and resumed."""
+"""Work on many files that can be interrupted and resumed."""
 
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from multiprocessing import Pool
-from pathlib import Path
 
 from tqdm import tqdm
 
-__all__ = ["map_files", "replacing", "write_json"]
-
-
-@contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; it takes its name when the block ends without an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: str | os.PathLike, content: dict) -> None:
-    """Write ``content`` as JSON; the file appears under its name only when complete."""
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file)
+__all__ = ["map_files"]
 
 
 def map_files(function: Callable, jobs: Iterable[tuple], workers: int, description: str) -> None:

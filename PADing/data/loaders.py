@@ -5,7 +5,6 @@ never shows an unseen one, even when its file does: whole images are left out (i
 protocols ask. For files that were prepared accordingly this changes nothing.
 """
 
-import json
 import logging
 import os
 from collections import defaultdict
@@ -15,8 +14,9 @@ from detectron2.structures import BoxMode
 
 from PADing.data.splits import DataSet, Split
 from PADing.errors import UserError
+from PADing.files import read_json
 
-__all__ = ["load_data_set", "load_instances", "load_panoptic", "load_semantic", "read_json"]
+__all__ = ["load_data_set", "load_instances", "load_panoptic", "load_semantic"]
 
 logger = logging.getLogger(__name__)
 
@@ -223,20 +223,6 @@ def _files_by_stem(root: str, extensions: tuple[str, ...]) -> dict[str, str]:
             if extension.lower() in extensions and not name.startswith("."):
                 found[stem if below == "." else os.path.join(below, stem)] = os.path.join(folder, name)
     return found
-
-
-def read_json(path: str, what: str) -> dict:
-    """Read a JSON object; UserError naming ``what`` and the file when it cannot be read."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except OSError as error:
-        raise UserError(f"{what}: cannot read {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"{what}: {path} is not valid JSON ({error}). Is the download complete?") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{what}: {path} must hold a JSON object in COCO's layout, not a {type(content).__name__}.")
-    return content
 
 
 def _read_annotation(data_set: DataSet, metadata: dict, key: str) -> dict:

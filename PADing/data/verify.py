@@ -24,9 +24,10 @@ from panopticapi.utils import rgb2id
 from PIL import Image
 
 from PADing.data.embeddings import load_class_embeddings
-from PADing.data.loaders import IMAGE_EXTENSIONS, load_data_set, read_json
+from PADing.data.loaders import IMAGE_EXTENSIONS, load_data_set
 from PADing.data.splits import IGNORE_LABEL, DataSet, Split, dataset_root, load_split, shipped_split_files
 from PADing.errors import UserError
+from PADing.files import read_json
 
 __all__ = ["ConfigReport", "DataSetReport", "check_config", "check_data_set", "main"]
 

@@ -12,7 +12,6 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from PADing.data.files import replacing
 from PADing.errors import UserError
 from PADing.evaluation.classes import thing_classes
 from PADing.evaluation.coco_metrics import (
@@ -26,6 +25,7 @@ from PADing.evaluation.coco_metrics import (
 )
 from PADing.evaluation.panoptic import read_panoptic_json, read_panoptic_png
 from PADing.evaluation.results import log_table, write_json
+from PADing.files import replacing
 
 __all__ = ["InsSegzeroEvaluator", "InsSegzsiEvaluator", "instances_from_panoptic"]
 

@@ -13,11 +13,11 @@ from detectron2.utils.file_io import PathManager
 from panopticapi.utils import id2rgb, rgb2id
 from PIL import Image
 
-from PADing.data.files import replacing
 from PADing.errors import UserError
 from PADing.evaluation.classes import panoptic_classes
 from PADing.evaluation.panoptic_quality import VOID, ClassQuality, match_segments, quality_per_class
 from PADing.evaluation.results import harmonic_mean, log_class_table, log_table, mean, write_json
+from PADing.files import replacing
 
 __all__ = ["PanopticzeroEvaluator", "read_panoptic_json", "read_panoptic_png"]
 

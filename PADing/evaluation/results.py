@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tabulate import tabulate
 
-from PADing.data.files import replacing
+from PADing.files import replacing
 
 __all__ = ["harmonic_mean", "mean", "log_class_table", "log_table", "write_json"]
 

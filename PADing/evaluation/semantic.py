@@ -13,11 +13,11 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-from PADing.data.files import replacing
 from PADing.errors import UserError
 from PADing.evaluation.classes import stuff_classes
 from PADing.evaluation.panoptic import read_panoptic_png
 from PADing.evaluation.results import harmonic_mean, log_class_table, log_table, mean, write_json
+from PADing.files import replacing
 
 __all__ = ["SemSegGzeroEvaluator", "semantic_figures"]
 

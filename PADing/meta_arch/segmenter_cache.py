@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from PADing.data.files import replacing
+from PADing.files import replacing
 
 logger = logging.getLogger(__name__)
 # What matching, the second stage and inference read of the segmenter's outputs.

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from minibench.report.document import Picture
-from PADing.data.files import replacing
+from PADing.files import replacing
 
 __all__ = ["Album"]
 

@@ -13,8 +13,8 @@ from minibench.report.markdown import to_markdown
 from minibench.report.reading import Expectation, expectations, role
 from minibench.report.statistics import summary
 from minibench.report.tables import BASELINES, methods_table
-from PADing.data.files import replacing
 from PADing.evaluation.results import write_json
+from PADing.files import replacing
 
 __all__ = ["write_report"]
 

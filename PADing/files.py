@@ -1,0 +1,124 @@
+"""Reading and writing files: complete or not there at all, and every failure of the disk as one message."""
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from PADing.errors import UserError
+
+__all__ = ["explain_os_error", "read_json", "replacing", "write_json"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike, sync: bool = True) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to; it takes its name when the block ends without an error.
+
+    The temporary name is unique, so that two processes never write to one file; it keeps the suffix, because image
+    writers choose their format by it. Content is on the disk (``fsync``) before the name appears, so a crash of the
+    machine leaves the old file or the new one.
+
+    Args:
+        path: the file to write; its folder is made.
+        sync: False for one of thousands of files that can be made again, where waiting for the disk would be felt.
+
+    Raises:
+        UserError: the folder cannot be made or written to, or the disk is full. ``path`` is then as it was.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = _new_file_mode(path)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:100]}.", suffix=f".tmp{path.suffix}", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise UserError(explain_os_error(path, error)) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(mode)
+        if sync:
+            _sync(temporary)
+        os.replace(temporary, path)
+        if sync:
+            _sync(path.parent)
+    except OSError as error:
+        if error.errno is None or isinstance(error, FileNotFoundError) and error.filename != os.fspath(temporary):
+            raise  # not about writing this file: a decoder's message, or a file that the block wanted to read
+        raise UserError(explain_os_error(path, error)) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def explain_os_error(path: str | os.PathLike, error: OSError) -> str:
+    """One sentence for a file that cannot be written: disk full, no permission, a folder in its place."""
+    if error.errno in _FULL:
+        folder = Path(path).parent
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free / 2**20
+        return (
+            f"Disk full: {path} cannot be written ({free:.0f} MiB are free there). Make room and run the command "
+            "again. Files that were complete before are intact."
+        )
+    return f"{path} cannot be written: {error.strerror or error}."
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Write ``content`` as JSON piece by piece; the file appears under its name only when complete."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+
+
+def read_json(path: str | os.PathLike, what: str, kind: type = dict) -> Any:
+    """Read a JSON file whose outermost value is a ``kind`` (``dict`` or ``list``).
+
+    Args:
+        path: the file.
+        what: what the file is for the user; opens every message.
+
+    Raises:
+        UserError: no such file, not UTF-8, not JSON, nested too deep, or another kind of value.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except FileNotFoundError as error:
+        raise UserError(f"{what}: {path} does not exist.") from error
+    except OSError as error:
+        raise UserError(f"{what}: {path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{what}: {path} is not valid JSON ({error}). Is the download complete?") from error
+    if not isinstance(content, kind):
+        wanted = {dict: "an object {...}", list: "a list [...]"}.get(kind, kind.__name__)
+        raise UserError(f"{what}: {path} must hold {wanted}, not a {type(content).__name__}.")
+    return content
+
+
+def _new_file_mode(path: Path) -> int:
+    """Permissions that ``open(path, "w")`` would leave: those of the old file, or what the umask allows."""
+    with suppress(OSError):
+        return path.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk; some file systems cannot sync a folder, which is no error."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)

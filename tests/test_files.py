@@ -1,0 +1,73 @@
+"""Files are complete or as they were, whatever stops the writer, and each failure is one message."""
+
+import errno
+import json
+import os
+import stat
+
+import pytest
+
+from PADing.errors import UserError
+from PADing.files import read_json, replacing, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+        temporary.write_text("half")
+        1 / 0  # noqa: B018
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["results.json"]
+
+
+def test_two_writers_of_one_file_do_not_share_a_temporary_file(tmp_path):
+    path = tmp_path / "model.pth"
+    with replacing(path) as first, replacing(path) as second:
+        assert first != second and first.suffix == second.suffix == ".pth"
+        first.write_bytes(b"a" * 10)
+        second.write_bytes(b"b" * 10)
+    assert path.read_bytes() == b"a" * 10  # the outer block ends last; nothing is mixed
+
+
+def test_a_full_disk_is_called_so_and_the_old_file_stays(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text("old")
+    with pytest.raises(UserError, match=r"Disk full: .*results\.json"), replacing(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert path.read_text() == "old"
+
+
+def test_a_decoders_error_is_not_taken_for_one_of_writing(tmp_path):
+    with pytest.raises(OSError, match="truncated image"), replacing(tmp_path / "label.png"):
+        raise OSError("truncated image")
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "label.png"):
+        open(tmp_path / "input.png")
+
+
+def test_a_file_in_place_of_the_folder_is_one_message(tmp_path):
+    (tmp_path / "output").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_json(tmp_path / "output" / "results.json", {})
+
+
+def test_permissions_are_those_of_an_ordinary_file(tmp_path):
+    write_json(tmp_path / "a.json", {"x": 1})
+    (tmp_path / "b.json").write_text("{}")
+    assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == stat.S_IMODE((tmp_path / "b.json").stat().st_mode)
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"[1, 2]", "must hold an object"),
+        (b"{", "not valid JSON"),
+        (b"\xff\xfe{}", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+    ],
+)
+def test_what_is_no_json_object_is_refused_by_name(tmp_path, content, message):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(UserError, match=rf"Split: .*x\.json.*{message}"):
+        read_json(tmp_path / "x.json", "Split")
