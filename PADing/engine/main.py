@@ -4,10 +4,8 @@ import argparse
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -18,16 +16,12 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 import PADing  # noqa: F401  registers the shipped data sets
+from PADing.command_line import message_of, run_command, shows_tracebacks
 from PADing.config import load_config, parse_opts
 from PADing.data.registration import register_split_files
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.distributed import launch_on_cpus, launched_by_torchrun, torchrun_process_group
 from PADing.errors import UserError
-
-# Exit status for a mistake that the person at the keyboard can mend; argparse uses the same.
-STATUS_USER_ERROR = 2
-# Seconds that other processes give the first one to report a mistake that all have found.
-GRACE = 5.0
 
 
 def cli(argv: Sequence[str] | None = None, recipes: Sequence[str] = ()) -> int:
@@ -45,30 +39,6 @@ def cli(argv: Sequence[str] | None = None, recipes: Sequence[str] = ()) -> int:
     if args.num_machines == 1 and args.dist_url == parser.get_default("dist_url"):
         args.dist_url = "auto"  # any free port, so that several jobs of one user can share a machine
     return run_command(_start, args)
-
-
-def run_command(function: Callable[..., Any], *args) -> int:
-    """Call ``function(*args)`` as the whole of a command-line tool; returns the exit status: 0, or 2 for a mistake.
-
-    Mistakes are ``UserError`` and files that libraries do not find. They are printed to stderr as one message, with a
-    traceback only when ``PADING_TRACEBACK=1``. Every other exception is a defect and passes.
-    """
-    try:
-        function(*args)
-    except UserError as error:
-        return _report(error)
-    except FileNotFoundError as error:
-        # From libraries that read annotations and images. With a file name it is an answer; without, a defect.
-        if not error.filename:
-            raise
-        message = f"File or folder not found: {error.filename}. Are DETECTRON2_DATASETS and the config's paths right?"
-        return _report(UserError(message), error)
-    except torch.multiprocessing.ProcessExitedException as error:
-        # A process of the job has reported its mistake already.
-        if error.exit_code != STATUS_USER_ERROR:
-            raise
-        return STATUS_USER_ERROR
-    return 0
 
 
 def _start(args: argparse.Namespace) -> None:
@@ -169,28 +139,6 @@ def main(args: argparse.Namespace):
     return trainer.train()
 
 
-def _report(error: UserError, cause: BaseException | None = None) -> int:
-    if os.environ.get("PADING_TRACEBACK") == "1":
-        raise error from cause
-    message = _message(error)
-    # Under torchrun the process group is gone by now, so the environment is asked.
-    rank = int(os.environ["RANK"]) if launched_by_torchrun() else comm.get_rank()
-    if rank > 0:
-        # The first process usually says the same, and its end is this one's; if not, this one has to say it.
-        time.sleep(GRACE)
-        message = f"(process {rank}) {message}"
-    print(f"\nerror: {message}", file=sys.stderr, flush=True)
-    return STATUS_USER_ERROR
-
-
-def _message(error: UserError) -> str:
-    message = str(error)
-    if "Original Traceback" in message:
-        # From a data-loading worker, in torch's wrapping.
-        message = message.rpartition(f"{type(error).__name__}: ")[2].strip()
-    return message
-
-
 def _check_device(cfg: CfgNode, args: argparse.Namespace) -> None:
     if torch.device(cfg.MODEL.DEVICE).type != "cuda":
         return
@@ -206,8 +154,8 @@ def _check_device(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def _mistake_in_one_line(record: logging.LogRecord) -> bool:
     """Logging filter: Detectron2 logs what ends the training with its traceback; a mistake needs its message alone."""
-    if record.exc_info and isinstance(record.exc_info[1], UserError) and os.environ.get("PADING_TRACEBACK") != "1":
-        record.msg, record.args, record.exc_info = "%s", (_message(record.exc_info[1]),), None
+    if record.exc_info and isinstance(record.exc_info[1], UserError) and not shows_tracebacks():
+        record.msg, record.args, record.exc_info = "%s", (message_of(record.exc_info[1]),), None
     return True
 
 

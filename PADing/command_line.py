@@ -1,0 +1,137 @@
+"""What all command-line tools share: exit statuses, one message in place of a traceback, and types of arguments.
+
+Status 0: done. 2: something that the person at the keyboard can mend; argparse uses the same. 130: Ctrl-C.
+"""
+
+import argparse
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from detectron2.utils import comm
+
+from PADing.errors import UserError
+from PADing.files import explain_os_error
+
+__all__ = [
+    "STATUS_INTERRUPTED",
+    "STATUS_USER_ERROR",
+    "count",
+    "fraction",
+    "message_of",
+    "positive",
+    "run_command",
+    "shows_tracebacks",
+]
+
+STATUS_USER_ERROR = 2
+STATUS_INTERRUPTED = 130
+# Seconds that other processes give the first one to report a mistake that all have found.
+GRACE = 5.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def run_command(function: Callable[..., Any], *args) -> int:
+    """Call ``function(*args)`` as the whole of a command-line tool; returns the exit status: 0, 2 or 130.
+
+    Mistakes are ``UserError`` and what the operating system refuses: a file that is not there or may not be read, a
+    full disk, a reader of the output that went away. They are printed to stderr as one message, with a traceback only
+    when ``PADING_TRACEBACK=1``. Every other exception is a defect and passes.
+    """
+    try:
+        function(*args)
+        sys.stdout.flush()  # a reader that went away is noticed here, not while the interpreter ends
+    except UserError as error:
+        return _report(error)
+    except KeyboardInterrupt:
+        if shows_tracebacks():
+            raise
+        print("\nInterrupted.", file=sys.stderr, flush=True)
+        return STATUS_INTERRUPTED
+    except BrokenPipeError:
+        # As in `tool | head`: the reader has seen enough. What is left in the buffer must not raise once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return STATUS_USER_ERROR
+    except OSError as error:
+        message = _explain(error)
+        if not message:
+            raise
+        return _report(UserError(message), error)
+    except torch.multiprocessing.ProcessExitedException as error:
+        # A process of the job has reported already.
+        if error.exit_code not in (STATUS_USER_ERROR, STATUS_INTERRUPTED):
+            raise
+        return error.exit_code
+    return 0
+
+
+def shows_tracebacks() -> bool:
+    """Whether ``PADING_TRACEBACK=1`` asks for tracebacks of mistakes, too."""
+    return os.environ.get("PADING_TRACEBACK") == "1"
+
+
+def message_of(error: UserError) -> str:
+    """What a mistake says, without what torch wraps around it in a data-loading worker."""
+    message = str(error)
+    if "Original Traceback" in message:
+        message = message.rpartition(f"{type(error).__name__}: ")[2].strip()
+    return message
+
+
+def _explain(error: OSError) -> str:
+    """The mistake behind an error of the operating system; "" for a defect of ours."""
+    if error.errno in _FULL:
+        if error.filename:
+            return explain_os_error(error.filename, error)
+        return "Disk full: a file could not be written. Make room and run the command again."
+    if not error.filename or error.errno is None:
+        return ""
+    if isinstance(error, FileNotFoundError):
+        return f"File or folder not found: {error.filename}. Are DETECTRON2_DATASETS and the config's paths right?"
+    return f"{error.filename} cannot be read or written: {error.strerror}."
+
+
+def _report(error: UserError, cause: BaseException | None = None) -> int:
+    if shows_tracebacks():
+        raise error from cause
+    message = message_of(error)
+    # Under torchrun the process group is gone by now, so its environment is asked.
+    rank = int(os.environ["RANK"]) if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys() else comm.get_rank()
+    if rank > 0:
+        # The first process usually says the same, and its end is this one's; if not, this one has to say it.
+        time.sleep(GRACE)
+        message = f"(process {rank}) {message}"
+    print(f"\nerror: {message}", file=sys.stderr, flush=True)
+    return STATUS_USER_ERROR
+
+
+# ---- types of arguments, for argparse
+
+
+def positive(text: str) -> int:
+    """A whole number from 1: images, pixels, processes."""
+    return _checked(text, int, lambda number: number >= 1, "a whole number of at least 1")
+
+
+def count(text: str) -> int:
+    """A whole number from 0."""
+    return _checked(text, int, lambda number: number >= 0, "a whole number of at least 0")
+
+
+def fraction(text: str) -> float:
+    """A number from 0 to 1: thresholds of scores."""
+    return _checked(text, float, lambda number: 0 <= number <= 1, "a number from 0 to 1")
+
+
+def _checked(text: str, kind: type, holds: Callable[[Any], bool], wanted: str):
+    try:
+        number = kind(text)
+    except ValueError:
+        number = None
+    if number is None or not holds(number):
+        raise argparse.ArgumentTypeError(f"must be {wanted}, but is {text!r}")
+    return number

@@ -1,0 +1,86 @@
+"""How tools end: one message and status 2 for what a person can mend, 130 after Ctrl-C, a traceback for a defect."""
+
+import argparse
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from PADing.command_line import count, fraction, positive, run_command
+from PADing.errors import UserError
+from PADing.files import replacing
+
+
+def raising(error):
+    def function():
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (UserError("wrong path"), "wrong path"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/data/a.json"), "not found: /data/a.json"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "/data"), "/data cannot be read or written: Is a directory"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "/root/x cannot be read or written"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), "File name too long"),
+        (OSError(errno.ENOSPC, "No space left on device", "/tmp/out.json"), "Disk full: /tmp/out.json"),
+        (OSError(errno.ENOSPC, "No space left on device"), "Disk full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "Disk full"),
+    ],
+)
+def test_what_a_person_can_mend_is_one_message_and_status_2(error, words, capsys):
+    assert run_command(raising(error)) == 2
+    message = capsys.readouterr().err
+    assert words in message and message.count("error:") == 1 and "Traceback" not in message
+
+
+def test_a_defect_keeps_its_traceback():
+    """A message would hide where our own code went wrong."""
+    for defect in (KeyError("x"), OSError("no file is named"), FileNotFoundError()):
+        with pytest.raises(type(defect)):
+            run_command(raising(defect))
+
+
+def test_ctrl_c_ends_with_130(capsys):
+    assert run_command(raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err.strip() == "Interrupted."
+
+
+def test_a_reader_that_goes_away_is_no_traceback():
+    """As in `tool | head -1`: python would say "Exception ignored ... BrokenPipeError"."""
+    code = (
+        "import sys\nfrom PADing.command_line import run_command\n"
+        "def main():\n    print('first', flush=True)\n    sys.stdin.read()\n    print('x' * 100000)\n"
+        "sys.exit(run_command(main))"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as child:
+        assert child.stdout.readline() == b"first\n"
+        child.stdout.close()
+        child.stdin.close()
+        assert child.wait(60) == 2 and b"Broken" not in child.stderr.read()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_to_is_named(tmp_path, capsys):
+    tmp_path.chmod(0o500)
+
+    def write():
+        with replacing(tmp_path / "sub" / "a.json"):
+            pass
+
+    assert run_command(write) == 2 and str(tmp_path) in capsys.readouterr().err
+
+
+def test_types_of_arguments():
+    assert (positive("3"), count("0"), fraction("0.25")) == (3, 0, 0.25)
+    for kind, text in ((positive, "0"), (positive, "1.5"), (count, "-3"), (count, "x"), (fraction, "1.01")):
+        with pytest.raises(argparse.ArgumentTypeError, match="must be"):
+            kind(text)
+    with pytest.raises(argparse.ArgumentTypeError):
+        fraction("nan")
