@@ -11,11 +11,11 @@ import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
 from PADing.errors import UserError
+from PADing.yaml_files import read_config_tree
 
 __all__ = ["add_maskformer2_config", "load_config", "parse_opts"]
 
@@ -204,10 +204,11 @@ def load_config(path: str | os.PathLike, opts: Sequence = ()) -> CfgNode:
     cfg = get_cfg()
     add_deeplab_config(cfg)
     add_maskformer2_config(cfg)
-    _add_plugins(cfg, path, opts)
-    if path:
-        _explain(cfg, f"config file {path}", lambda: cfg.merge_from_file(path), _read_yaml, path)
-    _explain(cfg, "overrides on the command line", lambda: cfg.merge_from_list(list(opts)), _as_tree, opts)
+    tree = read_config_tree(path) if path else {}
+    _add_plugins(cfg, tree, opts)
+    # Not by merge_from_file: the genuine Detectron2 runs code that a YAML file contains.
+    _explain(cfg, f"config file {path}", lambda: _merge_tree(cfg, tree), tree)
+    _explain(cfg, "overrides on the command line", lambda: cfg.merge_from_list(list(opts)), _as_tree(opts))
     cfg.freeze()
     return cfg
 
@@ -232,16 +233,24 @@ def parse_opts(opts: Sequence) -> list:
     return flat
 
 
-def _add_plugins(cfg: CfgNode, path: str, opts: Sequence) -> None:
-    names: tuple = ()
-    if path:
-        if not os.path.isfile(path):
-            raise UserError(f"Config file {path!r} does not exist. Shipped configs lie under configs/.")
-        names = _literal(_read_yaml(path).get("PLUGINS", ()))
+def _merge_tree(cfg: CfgNode, tree: dict) -> None:
+    version = tree.get("VERSION", cfg.VERSION)
+    if version != cfg.VERSION:
+        raise ValueError(f"VERSION {version} is not supported; rename the keys to those of VERSION {cfg.VERSION}.")
+    cfg.merge_from_other_cfg(CfgNode(tree))
+
+
+def _add_plugins(cfg: CfgNode, tree: dict, opts: Sequence) -> None:
+    names = _literal(tree.get("PLUGINS", ()))
     for key, value in zip(opts[0::2], opts[1::2], strict=True):
         if key == "PLUGINS":
             names = _literal(value)
-    for name in (names,) if isinstance(names, str) else names:
+    names = (names,) if isinstance(names, str) else names
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise UserError(f'PLUGINS must be names of modules, such as ("my_method",), not {names!r}.')
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise UserError(f"PLUGINS names {name!r}, which is not the name of a module, such as my_method.")
         try:
             plugin = importlib.import_module(name)
         except ModuleNotFoundError as error:
@@ -262,15 +271,6 @@ def _literal(value):
         return value
 
 
-def _read_yaml(path: str) -> dict:
-    try:
-        return CfgNode.load_yaml_with_base(path, allow_unsafe=True)  # as merge_from_file does; older files need it
-    except FileNotFoundError as error:
-        raise UserError(f"Config file {path} has a _BASE_ that does not exist: {error.filename}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"Config file {path} is not valid YAML: {error}") from error
-
-
 def _as_tree(opts: Sequence) -> dict:
     tree: dict = {}
     for key, value in zip(opts[0::2], opts[1::2], strict=True):
@@ -282,13 +282,13 @@ def _as_tree(opts: Sequence) -> dict:
     return tree
 
 
-def _explain(cfg: CfgNode, where: str, merge, read, source) -> None:
+def _explain(cfg: CfgNode, where: str, merge, tree: dict) -> None:
     """Run ``merge``; turn an unknown key or a wrong type into one message that names place, key and near matches."""
     reference = cfg.clone()
     try:
         merge()
     except (KeyError, ValueError, AssertionError) as error:
-        unknown = list(_unknown_keys(read(source), reference))
+        unknown = list(_unknown_keys(tree, reference))
         if not unknown:
             raise UserError(f"In {where}: {error}") from error
         known = list(_leaf_keys(reference))

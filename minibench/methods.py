@@ -10,9 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from PADing.errors import UserError
+from PADing.yaml_files import read_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FILE_NAME = "minibench.yaml"
@@ -149,10 +148,7 @@ def read_methods(file: Path, repository: Path = REPOSITORY) -> list[Method]:
     Raises:
         UserError: not YAML; a key that is unknown, missing, or holds the wrong kind of value; a config that is missing.
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not valid YAML: {error}") from error
+    content = read_yaml(file, "Methods file")
     if not isinstance(content, dict) or list(content) != ["methods"] or not isinstance(content["methods"], list):
         raise UserError(f"{file} must hold one key, `methods`, with a list of methods.")
     return [_method(entry, f"{file}: method {i + 1}", file, repository) for i, entry in enumerate(content["methods"])]

@@ -36,7 +36,7 @@ def test_a_wrong_type_names_the_place(tmp_path):
 def test_a_missing_file_and_a_missing_base(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         load_config(tmp_path / "absent.yaml")
-    with pytest.raises(UserError, match="_BASE_ that does not exist.*nowhere"):
+    with pytest.raises(UserError, match=r"_BASE_ of .*own\.yaml.*nowhere\.yaml does not exist"):
         load_config(_yaml(tmp_path, "_BASE_: nowhere.yaml\n"))
 
 

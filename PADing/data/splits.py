@@ -31,9 +31,8 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 
-import yaml
-
 from PADing.errors import UserError
+from PADing.yaml_files import read_yaml
 
 __all__ = ["Category", "DataSet", "Split", "dataset_root", "load_split", "shipped_split_files", "split_from_dict"]
 
@@ -52,7 +51,6 @@ DEFAULT_EVALUATOR = {
     "panoptic": "coco_panoptic_seg",
     "semantic": "sem_seg_gzero",
 }
-_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -211,7 +209,7 @@ def load_split(path: str | os.PathLike) -> Split:
         UserError: naming the file and the key, id or class name that is wrong, and what would be right.
     """
     path = os.path.abspath(os.path.expanduser(os.fspath(path)))
-    return split_from_dict(_read_yaml(path, "Split file"), path)
+    return split_from_dict(read_yaml(path, "Split file"), path)
 
 
 def split_from_dict(content: Mapping, file: str) -> Split:
@@ -260,16 +258,6 @@ def split_from_dict(content: Mapping, file: str) -> Split:
     return split
 
 
-def _read_yaml(path: str, what: str):
-    if not os.path.isfile(path):
-        raise UserError(f"{what} {path} does not exist.")
-    try:
-        with open(path, encoding="utf-8") as file:
-            return yaml.load(file, Loader=_SafeLoader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{what} {path} is not valid YAML: {error}") from error
-
-
 def _categories(content, file: str) -> tuple[Category, ...]:
     if isinstance(content, str):
         table = os.path.join(os.path.dirname(file), os.path.expanduser(content))
@@ -280,7 +268,7 @@ def _categories(content, file: str) -> tuple[Category, ...]:
 @functools.lru_cache(maxsize=16)
 def _read_table(path: str, _modified: int) -> tuple[Category, ...]:
     # Several split files share a table, and reading one takes longer than everything else here; so it is kept.
-    return _parse_categories(_read_yaml(path, "Category table"), f"Category table {path}")
+    return _parse_categories(read_yaml(path, "Category table"), f"Category table {path}")
 
 
 def _parse_categories(content, where: str) -> tuple[Category, ...]:

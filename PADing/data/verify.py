@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
-from detectron2.config import CfgNode
 from panopticapi.utils import rgb2id
 from PIL import Image
 
@@ -28,6 +26,7 @@ from PADing.data.loaders import IMAGE_EXTENSIONS, load_data_set
 from PADing.data.splits import IGNORE_LABEL, DataSet, Split, dataset_root, load_split, shipped_split_files
 from PADing.errors import UserError
 from PADing.files import read_json
+from PADing.yaml_files import read_config_tree
 
 __all__ = ["ConfigReport", "DataSetReport", "check_config", "check_data_set", "main"]
 
@@ -200,10 +199,10 @@ def check_config(
     """
     result = ConfigReport(path)
     try:
-        content = CfgNode.load_yaml_with_base(path)
-    except (OSError, yaml.YAMLError) as error:
-        result.train_problems.append(f"cannot be read: {error}")
-        result.test_problems.append(f"cannot be read: {error}")
+        content = read_config_tree(path)
+    except UserError as error:
+        result.train_problems.append(str(error))
+        result.test_problems.append(str(error))
         return result
     for key, problems in (("TRAIN", result.train_problems), ("TEST", result.test_problems)):
         names = content.get("DATASETS", {}).get(key, ())
@@ -248,8 +247,8 @@ def _beside(path: str, data_set: DataSet) -> bool:
 def _split_files(path: str) -> tuple:
     """``DATASETS.SPLIT_FILES`` of a config."""
     try:
-        return _as_tuple(CfgNode.load_yaml_with_base(path).get("DATASETS", {}).get("SPLIT_FILES"))
-    except (OSError, yaml.YAMLError):
+        return _as_tuple(read_config_tree(path).get("DATASETS", {}).get("SPLIT_FILES"))
+    except UserError:
         return ()  # reported with the config
 
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import yaml
 from pycocotools import mask as coco_mask
 
 from PADing.data.loaders import load_data_set
@@ -16,6 +15,7 @@ from PADing.data.splits import DataSet, Split, load_split, shipped_split_files
 from PADing.errors import UserError
 from PADing.evaluation.panoptic import read_panoptic_png
 from PADing.visualization import Segmentation
+from PADing.yaml_files import read_yaml
 
 __all__ = [
     "ANALYSIS",
@@ -61,12 +61,10 @@ def open_validation(run_folder: Path, root: Path) -> Validation:
     """The test set that a run's ``config.yaml`` names, with its data below ``root``.
 
     Raises:
-        UserError: the run has no config, or no split file knows its test set, or the data are gone.
+        UserError: the run has no readable config, or no split file knows its test set, or the data are gone.
     """
     path = run_folder / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{path} does not exist, so nobody knows what the run was tested on.")
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))["DATASETS"]
+    config = read_yaml(path, "The config of a run,")["DATASETS"]
     name = config["TEST"][0]
     for file in (*(config.get("SPLIT_FILES") or ()), *shipped_split_files()):
         split = load_split(file)

@@ -26,13 +26,48 @@ def test_bases_are_merged_relative_to_the_file_and_the_file_wins(tmp_path):
     assert cfg.SOLVER.GAMMA == 0.1
 
 
-def test_expressions_in_published_files_are_evaluated(tmp_path):
+def test_expressions_in_files_are_evaluated_where_the_user_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("D2LITE_UNSAFE_YAML", "1")  # the genuine package does not ask
     path = write(tmp_path / "a.yaml", 'VERSION: 2\nINPUT:\n  MIN_SIZE_TRAIN: !!python/object/apply:eval ["[1, 2]"]\n')
     cfg = get_cfg()
     cfg.merge_from_file(path)
     assert cfg.INPUT.MIN_SIZE_TRAIN == (1, 2)  # a tuple, as the default is
     with pytest.raises(Exception, match="constructor"):
         get_cfg().merge_from_file(path, allow_unsafe=False)
+
+
+def test_no_code_in_a_file_is_run(tmp_path, run_standin):
+    """Stand-in alone: the genuine package runs it."""
+    write(tmp_path / "a.yaml", f"VERSION: 2\nSEED: !!python/object/apply:os.system ['touch {tmp_path / 'ran'}']\n")
+    write(tmp_path / "b.yaml", "_BASE_: a.yaml\n")
+    code = (
+        "import sys, yaml\nfrom detectron2.config import get_cfg\n"
+        "for name in 'ab':\n"
+        f"    try:\n        get_cfg().merge_from_file({str(tmp_path)!r} + f'/{{name}}.yaml', allow_unsafe=True)\n"
+        "    except yaml.constructor.ConstructorError as error:\n        print('refused', error.problem)\n"
+    )
+    assert run_standin(code).count("refused could not determine a constructor") == 2
+    assert not (tmp_path / "ran").exists()
+
+
+def test_tuples_in_published_files_are_read(tmp_path):
+    cfg = get_cfg()
+    cfg.merge_from_file(write(tmp_path / "a.yaml", 'VERSION: 2\nDATASETS:\n  TRAIN: !!python/tuple ["a", "b"]\n'))
+    assert cfg.DATASETS.TRAIN == ("a", "b")
+
+
+def test_a_base_that_leads_back_is_refused(tmp_path, run_standin):
+    """Stand-in alone: in the genuine package it ends in a RecursionError."""
+    write(tmp_path / "a.yaml", "_BASE_: b.yaml\n")
+    write(tmp_path / "b.yaml", "_BASE_: a.yaml\n")
+    code = f"""
+from detectron2.config import get_cfg
+try:
+    get_cfg().merge_from_file({str(tmp_path / "a.yaml")!r})
+except ValueError as error:
+    print(error)
+"""
+    assert "leads back" in run_standin(code)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +163,7 @@ def test_configurable_functions():
     assert add(CfgNode({"WIDTH": 5}), 7, c=1) == (5, 7, 1)
 
 
-def test_misuse_of_configurable_is_a_type_error():
+def test_misuse_of_configurable_is_an_error_of_the_programmer():
     class NoFromConfig:
         @configurable
         def __init__(self, a):
@@ -146,5 +181,14 @@ def test_misuse_of_configurable_is_a_type_error():
     for cls in (NoFromConfig, WrongFirst):
         with pytest.raises((TypeError, AttributeError)):
             cls(CfgNode())
-    with pytest.raises(TypeError):
+    with pytest.raises(AssertionError):
         configurable(from_config=3)
+    with pytest.raises(AssertionError):
+        configurable(lambda cfg: None)
+
+    class NotBound(NoFromConfig):
+        def from_config(self, cfg):
+            return {}
+
+    with pytest.raises(TypeError):
+        NotBound(CfgNode())

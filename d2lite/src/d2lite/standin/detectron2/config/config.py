@@ -1,137 +1,121 @@
-"""The config node, the global config, and the ``configurable`` decorator."""
+"""The config node, and the one config that a whole program may share."""
 
-import functools
-import inspect
 import logging
-from collections.abc import Callable
+import os
+from typing import Any
 
+import yaml
 from detectron2.utils.file_io import PathManager
-from fvcore.common.config import CfgNode as _CfgNode
-from yacs.config import CfgNode as YacsNode  # the base of fvcore's and of ours
+from fvcore.common.config import BASE_KEY
+from fvcore.common.config import CfgNode as FvcoreNode
 
-__all__ = ["CfgNode", "get_cfg", "global_cfg", "set_global_cfg", "configurable"]
+from .configurable import configurable
+
+__all__ = ["CfgNode", "configurable", "get_cfg", "global_cfg", "set_global_cfg"]
+
+# Unlike in Detectron2, asking for it in the code is not enough to run code from a file: the user must ask as well.
+UNSAFE_VARIABLE = "D2LITE_UNSAFE_YAML"
 
 
-class CfgNode(_CfgNode):
-    """fvcore's ``CfgNode``, reading files through ``PathManager`` and accepting the tags that published configs use."""
+class _SafeLoader(yaml.SafeLoader):
+    """Plain values, and the tuples that published files contain."""
+
+
+_SafeLoader.add_constructor(
+    "tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node, deep=True))
+)
+
+
+class CfgNode(FvcoreNode):
+    """A config section: keys are attributes, their types are fixed by the defaults, files may build on other files."""
 
     @classmethod
     def _open_cfg(cls, filename: str):
         return PathManager.open(filename, "r")
 
-    def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = True) -> None:
-        """Merge a YAML file and the files it names under ``_BASE_`` into this node.
+    @classmethod
+    def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
+        """A YAML file as nested dicts, merged over the files under its ``_BASE_`` (a path or a list of paths).
 
         Args:
-            cfg_filename: path or URL of the file.
-            allow_unsafe: also accept tags that construct Python objects. Only read files that you trust.
+            filename: path or URL. Relative ``_BASE_`` paths start at its folder.
+            allow_unsafe: admit tags that build Python objects, provided that ``D2LITE_UNSAFE_YAML=1`` is set.
 
         Raises:
-            AssertionError: the file does not exist, or its ``VERSION`` is newer than this node's.
-            KeyError: the file has a key that this node does not know.
-            ValueError: a value's type differs from the default's, or the file is of config version 1.
+            yaml.constructor.ConstructorError: a tag that is not admitted.
+            ValueError: a section stands where the base has a plain value, or ``_BASE_`` leads back to the file.
         """
-        assert PathManager.isfile(cfg_filename), f"Config file '{cfg_filename}' does not exist!"
-        loaded = type(self)(self.load_yaml_with_base(cfg_filename, allow_unsafe=allow_unsafe))
-        latest = self.VERSION
-        version = loaded.get("VERSION")
-        if version is None:
+        unsafe = allow_unsafe and os.environ.get(UNSAFE_VARIABLE) == "1"
+        return cls._tree(filename, yaml.UnsafeLoader if unsafe else _SafeLoader, frozenset())
+
+    @classmethod
+    def _tree(cls, filename: str, loader: type, users: frozenset[str]) -> dict[str, Any]:
+        if filename in users:
+            raise ValueError(f"{BASE_KEY} of {filename} leads back to that file.")
+        with cls._open_cfg(filename) as file:
+            own = yaml.load(file, Loader=loader) or {}
+        named = own.pop(BASE_KEY, [])
+        layers = [
+            cls._tree(_beside(filename, base), loader, users | {filename})
+            for base in ([named] if isinstance(named, str) else named)
+        ]
+        tree: dict[str, Any] = {}
+        for layer in (*layers, own):
+            tree = _stacked(tree, layer, filename)
+        return tree
+
+    def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = True) -> None:
+        """Take over the values of a YAML file; see ``load_yaml_with_base`` for what it may contain.
+
+        Raises:
+            AssertionError: no such file, or one for a later ``VERSION`` of the keys.
+            KeyError: a key without a default.
+            ValueError: a value of another type than the default, or a file for the keys of ``VERSION`` 1.
+        """
+        assert PathManager.isfile(cfg_filename), f"There is no config file {cfg_filename!r}."
+        node = type(self)(self.load_yaml_with_base(cfg_filename, allow_unsafe=allow_unsafe))
+        if "VERSION" not in node:
             logging.getLogger(__name__).warning(
-                "Config '%s' has no VERSION. Assuming it to be compatible with the latest, %s.", cfg_filename, latest
+                "%s does not say its VERSION; its keys are read as those of VERSION %s.", cfg_filename, self.VERSION
             )
-            version = latest
-        assert version <= latest, (
-            f"Cannot merge config '{cfg_filename}' of VERSION {version} into one of VERSION {latest}: it is too new."
-        )
-        if version < latest:
+        made_for = node.get("VERSION", self.VERSION)
+        assert made_for <= self.VERSION, f"{cfg_filename} needs VERSION {made_for}, later than {self.VERSION} of here."
+        if made_for != self.VERSION:
             raise ValueError(
-                f"Config '{cfg_filename}' is of VERSION {version}, and d2lite does not convert old configs. "
-                f"Rename its keys to those of VERSION {latest}, or convert it with the genuine Detectron2."
+                f"{cfg_filename} has the keys of VERSION {made_for}. d2lite reads those of VERSION {self.VERSION}: "
+                "rename them, or convert the file with the genuine Detectron2."
             )
-        self.merge_from_other_cfg(loaded)
+        self.merge_from_other_cfg(node)
+
+
+def _beside(filename: str, base: str) -> str:
+    base = os.path.expanduser(base)
+    return base if "://" in base else os.path.normpath(os.path.join(os.path.dirname(filename), base))
+
+
+def _stacked(lower: dict, upper: dict, filename: str) -> dict:
+    """``lower`` with the values of ``upper`` over it; sections in both are stacked in turn."""
+    result = {**lower, **upper}
+    for key in lower.keys() & upper.keys():
+        if isinstance(upper[key], dict):
+            if not isinstance(lower[key], dict):
+                raise ValueError(f"{filename}: section {key} would replace a plain value of its {BASE_KEY}.")
+            result[key] = _stacked(lower[key], upper[key], filename)
+    return result
 
 
 global_cfg = CfgNode()
 
 
-def get_cfg() -> CfgNode:
-    """A fresh copy of the default config."""
-    from .defaults import _C
-
-    return _C.clone()
-
-
 def set_global_cfg(cfg: CfgNode) -> None:
-    """Let the module-level ``global_cfg`` have the content of ``cfg``."""
-    global_cfg.clear()
+    """Let ``global_cfg``, which other modules may have imported already, hold the keys of ``cfg`` and no others."""
+    for key in global_cfg.keys() - cfg.keys():
+        del global_cfg[key]
     global_cfg.update(cfg)
 
 
-def configurable(init_func: Callable | None = None, *, from_config: Callable | None = None) -> Callable:
-    """Let a function be called either with its own arguments or with a config.
+def get_cfg() -> CfgNode:
+    """The defaults, in a node of the caller's own."""
+    from .defaults import _C
 
-    On a class, decorate ``__init__``; the class has a classmethod ``from_config(cls, cfg, ...)`` that returns the
-    arguments of ``__init__`` as a dict. On a function, give it: ``@configurable(from_config=lambda cfg: {...})``.
-    The config is recognised as the first positional argument or as the keyword ``cfg``. Positional arguments, and those
-    keywords that ``from_config`` names, go to ``from_config``; other keywords override its result.
-
-    Raises:
-        TypeError: misuse of the decorator, or a ``from_config`` whose first parameter is not called ``cfg``.
-    """
-    if init_func is not None:
-        if not inspect.isfunction(init_func) or from_config is not None or init_func.__name__ != "__init__":
-            raise TypeError("@configurable without arguments decorates an __init__; see its documentation.")
-        return _configurable_init(init_func)
-    if from_config is None:
-        return configurable
-    if not inspect.isfunction(from_config):
-        raise TypeError("The from_config argument of @configurable must be a function.")
-    _check_first_parameter(from_config, 0, "from_config")
-
-    def decorate(function: Callable) -> Callable:
-        @functools.wraps(function)
-        def wrapped(*args, **kwargs):
-            if _called_with_cfg(*args, **kwargs):
-                return function(**_arguments_from_config(from_config, *args, **kwargs))
-            return function(*args, **kwargs)
-
-        wrapped.from_config = from_config
-        return wrapped
-
-    return decorate
-
-
-def _configurable_init(init_func: Callable) -> Callable:
-    @functools.wraps(init_func)
-    def wrapped(self, *args, **kwargs):
-        cls = type(self)
-        if not hasattr(cls, "from_config"):
-            raise TypeError(f"Class {cls.__name__} with @configurable must have a 'from_config' classmethod.")
-        if not inspect.ismethod(cls.from_config):
-            raise TypeError(f"'from_config' of class {cls.__name__} must be a classmethod.")
-        if _called_with_cfg(*args, **kwargs):
-            # Parameters of the bound method: cls is gone already.
-            _check_first_parameter(cls.from_config, 0, f"{cls.__name__}.from_config")
-            init_func(self, **_arguments_from_config(cls.from_config, *args, **kwargs))
-        else:
-            init_func(self, *args, **kwargs)
-
-    return wrapped
-
-
-def _check_first_parameter(function: Callable, index: int, name: str) -> None:
-    parameters = list(inspect.signature(function).parameters)
-    if len(parameters) <= index or parameters[index] != "cfg":
-        raise TypeError(f"{name} must take 'cfg' as its first argument, but it takes {parameters}.")
-
-
-def _called_with_cfg(*args, **kwargs) -> bool:
-    return isinstance(args[0] if args else kwargs.get("cfg"), YacsNode)
-
-
-def _arguments_from_config(from_config: Callable, *args, **kwargs) -> dict:
-    parameters = inspect.signature(from_config).parameters
-    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values()):
-        return from_config(*args, **kwargs)
-    overrides = {name: kwargs.pop(name) for name in list(kwargs) if name not in parameters}
-    return {**from_config(*args, **kwargs), **overrides}
+    return _C.clone()

@@ -1,0 +1,188 @@
+"""Reading YAML without running code: config files with their ``_BASE_`` files, split files, lists of methods."""
+
+import logging
+import os
+from typing import Any
+
+import yaml
+
+from PADing.arithmetic import evaluate_arithmetic
+from PADing.errors import UserError
+
+__all__ = ["read_config_tree", "read_yaml"]
+
+# Set to 1, it lets YAML files build any Python object, which runs code of the file's author.
+UNSAFE_VARIABLE = "PADING_UNSAFE_YAML"
+_MAX_BYTES = 2**24
+# Values of one file when its aliases are written out. A table of COCO's classes has about a thousand.
+_MAX_VALUES = 200_000
+_MAX_DEPTH = 100  # PyYAML's compiled parser crashes the process at some thousands
+_MAX_FILES = 50
+_TAGS = "tag:yaml.org,2002:python/"
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """PyYAML's safe loader, with the two tags that published config files use: tuples and arithmetic."""
+
+    def get_single_node(self):
+        node = super().get_single_node()
+        _check_size(node)
+        return node
+
+
+def _tuple(loader: yaml.Loader, node: yaml.Node) -> tuple:
+    return tuple(loader.construct_sequence(node, deep=True))
+
+
+def _expression(loader: yaml.Loader, node: yaml.Node) -> Any:
+    arguments = loader.construct_sequence(node) if isinstance(node, yaml.SequenceNode) else []
+    if len(arguments) != 1 or not isinstance(arguments[0], str):
+        raise ValueError("`eval` takes one text")
+    return evaluate_arithmetic(arguments[0])
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise ValueError("it is nested too deep")
+
+
+_Loader.add_constructor(_TAGS + "tuple", _tuple)
+_Loader.add_constructor(_TAGS + "object/apply:eval", _expression)
+
+
+def _check_size(root: yaml.Node | None) -> None:
+    """Refuse aliases that contain themselves or expand to a huge tree, before anything is made of them."""
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+
+    def size(node: yaml.Node) -> int:
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        if id(node) in open_nodes:
+            raise ValueError("an alias contains itself")
+        if id(node) not in sizes:
+            open_nodes.add(id(node))
+            children = node.value
+            if isinstance(node, yaml.MappingNode):
+                children = [part for pair in children for part in pair]
+            sizes[id(node)] = 1 + sum(size(child) for child in children)
+            open_nodes.remove(id(node))
+        return sizes[id(node)]
+
+    if root is not None and size(root) > _MAX_VALUES:
+        raise ValueError(f"more than {_MAX_VALUES} values, counted with its aliases written out")
+
+
+def read_yaml(path: str | os.PathLike, what: str) -> Any:
+    """The content of one YAML file; no code in it is run unless ``PADING_UNSAFE_YAML=1`` is set.
+
+    Args:
+        path: the file.
+        what: what the file is for the user, such as "Split file"; opens every message.
+
+    Raises:
+        UserError: no such file, a folder, not text, not YAML, empty, too large, or a tag that would run code.
+    """
+    text = _read_text(path, what)
+    loader: type = _Loader
+    if os.environ.get(UNSAFE_VARIABLE) == "1":
+        logging.getLogger(__name__).warning("%s=1: %s %s may run code.", UNSAFE_VARIABLE, what, path)
+        loader = yaml.UnsafeLoader
+    try:
+        _check_depth(text)
+        content = yaml.load(text, Loader=loader)
+    except yaml.constructor.ConstructorError as error:
+        if "could not determine a constructor" not in str(error.problem):
+            raise UserError(f"{what} {path} is not valid YAML: {error}") from error
+        raise UserError(
+            f"{what} {path} is refused: {error.problem}{error.problem_mark}. Such a tag can run code. Write the value "
+            f"itself in its place. Only if you trust the file's author: set {UNSAFE_VARIABLE}=1."
+        ) from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise UserError(f"{what} {path} is not valid YAML: {error}") from error
+    if content is None:
+        raise UserError(f"{what} {path} is empty. Is the download or copy complete?")
+    return content
+
+
+def _read_text(path: str | os.PathLike, what: str) -> str:
+    if os.path.isdir(path):
+        raise UserError(f"{what} {path} is a folder. Give the YAML file itself.")
+    if not os.path.isfile(path):
+        raise UserError(f"{what} {path} does not exist.")
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{what} {path} cannot be read: {error.strerror}.") from error
+    if len(content) > _MAX_BYTES:
+        raise UserError(f"{what} {path} is larger than {_MAX_BYTES // 2**20} MiB. Is it a YAML file?")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what} {path} is not UTF-8 text (byte {error.start}). Is it a YAML file?") from error
+    if "\0" in text:
+        raise UserError(f"{what} {path} is not text. Is it a YAML file?")
+    return text
+
+
+def read_config_tree(path: str | os.PathLike) -> dict[str, Any]:
+    """A config file as nested dicts, merged over the files that it names under ``_BASE_``.
+
+    ``_BASE_`` is one path or a list of them (later ones win), relative to the file that names it.
+
+    Raises:
+        UserError: as ``read_yaml``; keys that are not text; a ``_BASE_`` that is missing or leads back to itself; a
+            section that takes the place of a plain value.
+    """
+    return _ConfigReader().read(os.fspath(path), ())
+
+
+class _ConfigReader:
+    def __init__(self):
+        self.files_read = 0
+
+    def read(self, path: str, descendants: tuple[str, ...]) -> dict[str, Any]:
+        """``descendants``: the files that led here through their ``_BASE_``, the first one first."""
+        what = "Config file" if not descendants else f"_BASE_ of config file {descendants[-1]}:"
+        own = os.path.realpath(path)
+        if own in map(os.path.realpath, descendants):
+            raise UserError(f"Config file {path} has itself as _BASE_, by way of {' -> '.join((*descendants, path))}.")
+        self.files_read += 1
+        if self.files_read > _MAX_FILES:
+            raise UserError(f"Config file {descendants[0]} has more than {_MAX_FILES} _BASE_ files.")
+        tree = read_yaml(path, what)
+        _check_keys(tree, f"{what} {path}", "")
+        bases = tree.pop("_BASE_", [])
+        result: dict[str, Any] = {}
+        for base in bases if isinstance(bases, list | tuple) else [bases]:
+            if not isinstance(base, str):
+                raise UserError(f"{what} {path}: _BASE_ must be a path or a list of paths, not {base!r}.")
+            base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
+            result = _overlaid(result, self.read(base, (*descendants, path)), f"{what} {path}", "")
+        return _overlaid(result, tree, f"{what} {path}", "")
+
+
+def _check_keys(tree: Any, where: str, section: str) -> None:
+    if not isinstance(tree, dict):
+        raise UserError(f"{where} must hold KEY: value lines, not a {type(tree).__name__}. Is it a config file?")
+    for key, value in tree.items():
+        if not isinstance(key, str):
+            raise UserError(f"{where}: the key {key!r}{section and ' in ' + section} must be text.")
+        if isinstance(value, dict):
+            _check_keys(value, where, f"{section}.{key}".lstrip("."))
+
+
+def _overlaid(base: dict, tree: dict, where: str, section: str) -> dict:
+    """``base`` with the values of ``tree`` over it, section by section; neither is changed."""
+    result = dict(base)
+    for key, value in tree.items():
+        if isinstance(value, dict) and key in base:
+            if not isinstance(base[key], dict):
+                raise UserError(f"{where}: {section}{key} is a section here but a plain value in the _BASE_ file.")
+            value = _overlaid(base[key], value, where, f"{section}{key}.")
+        result[key] = value
+    return result
