@@ -13,7 +13,7 @@ import torch
 from PADing.modeling.pixel_decoder.ops import build
 from PADing.modeling.pixel_decoder.ops.pytorch import ms_deform_attn_pytorch
 
-from .conftest import Problem, random_problem
+from .conftest import Problem, random_problem, slow_reference
 
 HERE = Path(__file__).parent
 
@@ -110,3 +110,15 @@ def test_locations_that_are_no_numbers_read_nothing(kernels):
     results = _emulate(kernels, problem, torch.float32, 4, 32, False)
     for result, wanted in zip(results, _expected(problem), strict=True):
         torch.testing.assert_close(result.double(), wanted, rtol=0, atol=2e-6 * wanted.abs().max().item())
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("place", [0.5, torch.nan, torch.inf])
+def test_an_empty_level_is_skipped(kernels, place, on_device):
+    """Like the CPU kernel and PyTorch: the other levels count, and nothing is read for this one."""
+    problem = random_problem(levels=[(5, 7), (0, 4), (3, 2)], queries=5, heads=1, channels=4)
+    problem.locations[:, :, :, 1] = place
+    results = _emulate(kernels, problem, torch.float64, 2, 32, on_device)
+    torch.testing.assert_close(results[0], slow_reference(problem), rtol=0, atol=1e-12)
+    for result, wanted in zip(results, _expected(problem), strict=True):
+        torch.testing.assert_close(result, wanted, rtol=0, atol=1e-12)

@@ -125,6 +125,41 @@ def test_nothing_to_sum_gives_zeros(backend, size):
     assert all((g == 0).all() for g in gradients)
 
 
+@pytest.mark.parametrize("place", ["finite", float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "levels", [[(5, 7), (0, 4), (3, 2)], [(3, 3), (2, 0)], [(0, 0), (2, 3)], [(0, 0), (0, 5)]], ids=str
+)
+def test_an_empty_level_adds_nothing_and_spoils_nothing(backend, levels, place):
+    """Locations on a level without pixels come from a division by its size, so they may be NaN or infinite."""
+    problem = random_problem(levels=levels)
+    empty = [level for level, (h, w) in enumerate(levels) if h * w == 0]
+    if place != "finite":
+        problem.locations[:, :, :, empty] = place
+    output, grad_value, grad_locations, grad_weights = _with_gradients(problem)
+    torch.testing.assert_close(output, slow_reference(problem), rtol=0, atol=1e-12)
+    assert (grad_locations[:, :, :, empty] == 0).all() and (grad_weights[:, :, :, empty] == 0).all()
+    # The same problem without these levels has the same gradients for the others.
+    full = [level for level in range(len(levels)) if level not in empty]
+    locations, weights = problem.locations[:, :, :, full], problem.weights[:, :, :, full]
+    rest = Problem([levels[level] for level in full], problem.value, locations, weights, problem.grad)
+    wanted = _with_gradients(rest, _pytorch) if full else [output, grad_value]
+    got = [output, grad_value, grad_locations[:, :, :, full], grad_weights[:, :, :, full]][: len(wanted)]
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+    assert full or (grad_value.numel() == 0 and (output == 0).all())
+
+
+@pytest.mark.parametrize("size", [{"queries": 0}, {"batch": 0}, {}])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nothing_to_sum_is_zero_whatever_the_locations(backend, size, bad):
+    """Zero, not NaN, although every location and weight is connected with the output."""
+    problem = random_problem(levels=[(0, 3)] if not size else [(4, 5), (2, 2)], **size)
+    problem.locations[...] = bad
+    results = _with_gradients(problem)
+    assert [r.shape for r in results[1:]] == [problem.value.shape, problem.locations.shape, problem.weights.shape]
+    assert all((r == 0).all() for r in results)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e30, -1e30])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_samples_nowhere_count_nothing(backend, bad, dtype):
@@ -215,6 +250,52 @@ def test_second_derivatives_are_refused(compiled_cpu, monkeypatch):
     (grad,) = torch.autograd.grad(output.sum(), problem.weights, create_graph=True)
     with pytest.raises(RuntimeError, match="second derivatives"):
         grad.sum().backward()
+
+
+@pytest.mark.parametrize("kernel", ["cpu", "pytorch"])
+def test_function_transforms_agree_with_backward(request, monkeypatch, kernel):
+    """``torch.func`` users (per-sample gradients, influence functions) get the gradients of ``backward()``."""
+    if kernel == "cpu":
+        request.getfixturevalue("compiled_cpu")
+    monkeypatch.setenv("PADING_MSDA_BACKEND", kernel)
+    problem = random_problem()
+    tensors = (problem.value, problem.locations, problem.weights)
+
+    def compute(*inputs):
+        return _run(Problem(problem.levels, *inputs, None))
+
+    output, *wanted = _with_gradients(problem)
+    grads = torch.func.grad(lambda *inputs: (compute(*inputs) * problem.grad).sum(), argnums=(0, 1, 2))(*tensors)
+    _assert_close(grads, wanted, 1e-13)
+    _assert_close(torch.func.vjp(compute, *tensors)[1](problem.grad), wanted, 1e-13)
+    stacked = [torch.stack([t, t.flip(1)]) for t in tensors[1:]]
+    mapped = torch.func.vmap(lambda *inputs: compute(problem.value, *inputs))(*stacked)
+    _assert_close([mapped[0], mapped[1]], [output, output.flip(1)], 1e-13)
+    per_sample = torch.func.vmap(torch.func.grad(lambda *inputs: (compute(*(t[None] for t in inputs))).sum()))(*tensors)
+    problem.grad = torch.ones_like(problem.grad)
+    _assert_close([per_sample], [_with_gradients(problem)[1]], 1e-13)
+
+
+@pytest.mark.parametrize("kernel", ["cpu", "pytorch"])
+def test_forward_mode_derivatives_are_refused(request, monkeypatch, kernel):
+    """A tangent of zeros without a word would be taken for a result."""
+    if kernel == "cpu":
+        request.getfixturevalue("compiled_cpu")
+    monkeypatch.setenv("PADING_MSDA_BACKEND", kernel)
+    problem = random_problem()
+
+    def compute(locations):
+        return _run(problem, locations=locations)
+
+    tangent = torch.ones_like(problem.locations)
+    for attempt in (
+        lambda: torch.func.jvp(compute, (problem.locations,), (tangent,)),
+        lambda: torch.func.jacfwd(compute)(problem.locations),
+        lambda: torch.func.jvp(torch.func.grad(lambda x: compute(x).sum()), (problem.locations,), (tangent,)),
+        torch.compile(lambda: torch.func.jvp(compute, (problem.locations,), (tangent,)), backend="eager"),
+    ):
+        with pytest.raises(NotImplementedError, match="forward"):
+            attempt()
 
 
 @pytest.mark.parametrize(

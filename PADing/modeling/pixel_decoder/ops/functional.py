@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import backends
-from .library import split_levels
+from .library import NO_FORWARD_MODE, EagerMSDeformAttn, split_levels
 from .pytorch import ms_deform_attn_pytorch
 
 Shapes = Tensor | Sequence[tuple[int, int]] | Sequence[Sequence[int]]
@@ -49,12 +50,15 @@ def ms_deform_attn(
         backend = "pytorch"  # torch.jit.trace (exports, counting operations) cannot record lists of symbolic ints
     elif torch.compiler.is_compiling():
         backend = "operator"  # the graph gets the operator, which chooses the backend when it runs
+        if forward_ad._current_level >= 0:  # the operator in a graph would answer with a tangent of zeros
+            raise NotImplementedError(NO_FORWARD_MODE)
     else:
         backend = backends.select(value.device.type)
     levels, table = _levels(spatial_shapes, level_start_index, ints=backend == "pytorch")
     if backend == "pytorch":
         return ms_deform_attn_pytorch(value, *split_levels(levels), sampling_locations, attention_weights)
-    return torch.ops.pading.ms_deform_attn(value, sampling_locations, attention_weights, levels, table)
+    compute = torch.ops.pading.ms_deform_attn if backend == "operator" else EagerMSDeformAttn.apply
+    return compute(value, sampling_locations, attention_weights, levels, table)
 
 
 def _check(value: Tensor, locations: Tensor, weights: Tensor) -> None:

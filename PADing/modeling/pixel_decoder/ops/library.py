@@ -12,6 +12,11 @@ from torch import Tensor
 from . import backends
 from .pytorch import ms_deform_attn_pytorch, ms_deform_attn_pytorch_backward
 
+NO_FORWARD_MODE = (
+    "ms_deform_attn has no forward-mode derivatives (torch.func.jvp, jacfwd, dual numbers); "
+    "use reverse mode: backward(), torch.func.grad, vjp or jacrev"
+)
+
 _library = torch.library.Library("pading", "DEF")
 _inputs = "Tensor value, Tensor locations, Tensor weights, SymInt[] levels, Tensor? table"
 _library.define(f"ms_deform_attn({_inputs}) -> Tensor")
@@ -63,9 +68,9 @@ def _remember(ctx, inputs, output):
     ctx.levels = levels
 
 
-def _differentiate(ctx, grad):
+def _differentiate(ctx, grad, compute=torch.ops.pading.ms_deform_attn_backward):
     value, locations, weights, table = ctx.saved_tensors
-    grads = torch.ops.pading.ms_deform_attn_backward(grad, value, locations, weights, ctx.levels, table)
+    grads = compute(grad, value, locations, weights, ctx.levels, table)
     return *grads, None, None
 
 
@@ -87,3 +92,36 @@ for _name, _compute, _fake, _setup, _derivative in (
     torch.library.impl(_library, _name, "CompositeExplicitAutograd")(_compute)
     torch.library.register_fake(f"pading::{_name}", _fake, lib=_library)
     torch.library.register_autograd(f"pading::{_name}", _derivative, setup_context=_setup, lib=_library)
+
+
+# The same operators for eager code. ``torch.func`` cannot see through the formulas registered above: it fails on
+# ``grad``, and takes a forward-mode derivative for zero without a word.
+class _EagerFunction(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        raise NotImplementedError(NO_FORWARD_MODE)
+
+
+class _EagerBackward(_EagerFunction):
+    setup_context = staticmethod(_forget)
+    backward = staticmethod(_refuse)
+
+    @staticmethod
+    def forward(grad, value, locations, weights, levels, table):
+        return torch.ops.pading.ms_deform_attn_backward(grad, value, locations, weights, levels, table)
+
+
+class EagerMSDeformAttn(_EagerFunction):
+    """``torch.ops.pading.ms_deform_attn`` for eager code, where ``torch.func.grad``, ``vjp`` and ``vmap`` work too."""
+
+    setup_context = staticmethod(_remember)
+
+    @staticmethod
+    def forward(value, locations, weights, levels, table):
+        return torch.ops.pading.ms_deform_attn(value, locations, weights, levels, table)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _differentiate(ctx, grad, _EagerBackward.apply)

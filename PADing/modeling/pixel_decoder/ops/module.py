@@ -102,10 +102,13 @@ def _softmax(scores: Tensor) -> Tensor:
 
 
 def _size_xy(spatial_shapes: Shapes, like: Tensor) -> Tensor:
-    """(L, 2) width and height of each level, in the dtype and on the device of ``like``."""
+    """(L, 2) width and height of each level, in the dtype and on the device of ``like``.
+
+    At least 1: nothing is read from an empty level, but offsets divided by 0 would have NaN gradients.
+    """
     if isinstance(spatial_shapes, Tensor):
-        return spatial_shapes.flip(-1).to(like)
-    shapes = tuple((h, w) for h, w in spatial_shapes)
+        return spatial_shapes.flip(-1).to(like).clamp(min=1)
+    shapes = tuple((max(h, 1), max(w, 1)) for h, w in spatial_shapes)
     if torch.compiler.is_compiling() or type(like) is not Tensor:  # what is being traced must not be kept
         return torch.tensor([(w, h) for h, w in shapes], dtype=like.dtype, device=like.device)
     return _cached_size_xy(shapes, like.dtype, like.device)

@@ -20,16 +20,17 @@ def ms_deform_attn_pytorch(
     Levels are summed as they come, so that memory holds the samples of one level at a time.
     """
     batch, _, heads, channels = value.shape
-    if _nothing_to_sum(value, spatial_shapes, sampling_locations):
-        nothing = value.sum() * 0 + (sampling_locations.sum() * 0 + attention_weights.sum() * 0).to(value.dtype)
-        return nothing.expand(batch, sampling_locations.shape[1], heads * channels).contiguous()
     weights = attention_weights.permute(3, 0, 2, 1, 4).flatten(1, 2).unsqueeze(2)  # (L, N*M, 1, Lq, P)
     output: Tensor | None = None
-    levels = _images_and_grids(value, spatial_shapes, level_start_index, sampling_locations)
-    for level, (image, grid) in enumerate(levels):
+    for level, image, grid in _images_and_grids(value, spatial_shapes, level_start_index, sampling_locations):
         samples = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         part = (samples * weights[level]).sum(-1)  # (N*M, D, Lq)
         output = part if output is None else output + part
+    if output is None:
+        # Zeros that autograd still connects with every input; the sums of no elements are 0 whatever the input holds.
+        inputs = (value, sampling_locations, attention_weights)
+        nothing = sum(tensor.flatten()[:0].sum().to(value.dtype) for tensor in inputs)
+        return nothing.expand(batch, sampling_locations.shape[1], heads * channels).contiguous()
     return output.unflatten(0, (batch, heads)).permute(0, 3, 1, 2).flatten(2).to(value.dtype).contiguous()
 
 
@@ -44,15 +45,12 @@ def ms_deform_attn_pytorch_backward(
     """The gradients of value, locations and weights, for where autograd cannot record (inside an operator)."""
     grad_value = torch.zeros_like(value, dtype=torch.promote_types(value.dtype, sampling_locations.dtype))
     grad_locations, grad_weights = torch.zeros_like(sampling_locations), torch.zeros_like(attention_weights)
-    if _nothing_to_sum(value, spatial_shapes, sampling_locations):
-        return grad_value.to(value.dtype), grad_locations, grad_weights
     batch, _, heads, channels = value.shape
     weights = attention_weights.permute(3, 0, 2, 1, 4).flatten(1, 2).unsqueeze(2)
     grad = grad_output.unflatten(2, (heads, channels)).permute(0, 2, 3, 1).flatten(0, 1)
     grad = grad.unsqueeze(-1)  # (N*M, D, Lq, 1)
     inside = (sampling_locations >= -1) & (sampling_locations <= 2)
-    levels = _images_and_grids(value, spatial_shapes, level_start_index, sampling_locations)
-    for level, (image, grid) in enumerate(levels):
+    for level, image, grid in _images_and_grids(value, spatial_shapes, level_start_index, sampling_locations):
         (height, width), start = spatial_shapes[level], level_start_index[level]
         grad = grad.to(image.dtype)
         samples = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -67,14 +65,15 @@ def ms_deform_attn_pytorch_backward(
     return grad_value.to(value.dtype), grad_locations.where(inside, 0), grad_weights
 
 
-def _nothing_to_sum(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor) -> bool:
-    return value.numel() == 0 or locations.numel() == 0 or any(h * w == 0 for h, w in shapes)
-
-
 def _images_and_grids(
     value: Tensor, shapes: Sequence[tuple[int, int]], starts: Sequence[int], locations: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each level the image (N*M, D, h, w) and the sampling grid (N*M, Lq, P, 2) in [-1, 1] of ``grid_sample``."""
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(level, image (N*M, D, h, w), sampling grid (N*M, Lq, P, 2) in [-1, 1] of ``grid_sample``) of each level to read.
+
+    A level without pixels adds nothing and is left out; so is every level where there is nothing to read or to write.
+    """
+    if value.numel() == 0 or locations.numel() == 0:
+        return
     batch, _, heads, channels = value.shape
     # Half-precision values are read at positions of the precision that these came in.
     dtype = torch.promote_types(value.dtype, locations.dtype)
@@ -82,6 +81,8 @@ def _images_and_grids(
     # outside the map, which keeps infinity and NaN out of the interpolation and makes their gradients zero.
     grids = 2 * locations.nan_to_num(nan=-1.0).clamp(-1.0, 2.0) - 1
     grids = grids.to(dtype).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
-    for grid, (height, width), start in zip(grids, shapes, starts, strict=True):
+    for level, (grid, (height, width), start) in enumerate(zip(grids, shapes, starts, strict=True)):
+        if height * width == 0:
+            continue
         image = value[:, start : start + height * width].permute(0, 2, 3, 1)
-        yield image.to(dtype).reshape(batch * heads, channels, height, width), grid
+        yield level, image.to(dtype).reshape(batch * heads, channels, height, width), grid
