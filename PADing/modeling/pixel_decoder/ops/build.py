@@ -2,19 +2,23 @@
 
 An extension is one shared library with PyTorch operators and no Python in it. Libraries built ahead of time lie in
 ``lib/`` beside this file, those built on first use in the user's cache; their names carry everything they depend on, so
-that another PyTorch version, another machine type or changed sources never meet a stale library.
+that another PyTorch version, another machine type or changed sources never meet a stale library. A library that another
+user could have put in its place is not loaded.
 """
 
+import atexit
 import contextlib
 import hashlib
 import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -32,11 +36,14 @@ class Unavailable(RuntimeError):
 
 
 def library(kind: str) -> Path | None:
-    """The compiled extension, if there is one."""
-    for folder in (HERE / "lib", cache_folder()):
-        path = folder / library_name(kind)
-        if path.is_file():
-            return path
+    """The compiled extension, if there is one that may be loaded."""
+    ahead = HERE / "lib" / library_name(kind)  # part of this code: who may write there may write these lines too
+    if ahead.is_file():
+        return ahead
+    with contextlib.suppress(Unavailable):
+        cached = cache_folder() / library_name(kind)
+        if cached.is_file() and not _foreign(cached):
+            return cached
     return None
 
 
@@ -50,12 +57,55 @@ def library_name(kind: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where extensions built on first use go: $TORCH_EXTENSIONS_DIR, the user's cache, or a temporary folder."""
+    """Where extensions built on first use are kept: under $TORCH_EXTENSIONS_DIR, $XDG_CACHE_HOME or ~/.cache.
+
+    Raises Unavailable if that folder cannot be written, or if another user could put a library there.
+    """
     base = os.environ.get("TORCH_EXTENSIONS_DIR") or os.environ.get("XDG_CACHE_HOME")
-    folder = Path(base) if base else Path.home() / ".cache"
-    if os.access(_existing_parent(folder), os.W_OK):
-        return folder / "pading-msda"
-    return Path(tempfile.gettempdir()) / f"pading-msda-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    base = base or os.path.join(os.path.expanduser("~"), ".cache")
+    if base.startswith("~"):  # no HOME, and a user id without a name
+        raise Unavailable("there is no home folder")
+    folder = Path(os.path.realpath(base), "pading-msda")
+    reason = _foreign(folder)
+    if not reason and not os.access(_existing_parent(folder), os.W_OK):
+        reason = f"{folder} cannot be written"
+    if reason:
+        raise Unavailable(reason)
+    return folder
+
+
+def _foreign(path: Path) -> str | None:
+    """How a user other than this one and root could have put something at ``path``; None if in no way.
+
+    ``path`` and the folders above it, as far as they exist, must belong to one of the two and be writable for its
+    owner alone. A sticky folder such as /tmp may be writable for all: nobody can replace another user's files in it.
+    """
+    if not hasattr(os, "geteuid"):  # Windows keeps a user's folders private by other means
+        return None
+    for place in (path, *path.parents):
+        try:
+            status = place.lstat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            return f"{place} cannot be examined: {error}"
+        if stat.S_ISLNK(status.st_mode):
+            return f"{place} is a symbolic link"
+        if status.st_uid not in (os.geteuid(), 0):
+            return f"{place} belongs to another user (id {status.st_uid})"
+        # A group with the number of its user is that user's private group.
+        others = stat.S_IWOTH if status.st_gid == status.st_uid else stat.S_IWOTH | stat.S_IWGRP
+        if status.st_mode & others and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX):
+            return f"{place} can be changed by other users (mode {stat.S_IMODE(status.st_mode):o})"
+    return None
+
+
+@cache
+def _private_folder() -> Path:
+    """A new folder for this process alone, removed when it ends."""
+    folder = tempfile.mkdtemp(prefix="pading-msda-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def missing(kind: str) -> str | None:
@@ -82,23 +132,38 @@ def missing(kind: str) -> str | None:
 def build(kind: str, folder: Path | None = None) -> Path:
     """Compile an extension into ``folder`` (default: the cache) unless it is there, and return it.
 
+    Where there is no cache to trust, the default is a new folder for this process, which is removed when it ends.
+
     Any number of processes may ask at once: one compiles, the others wait for it. Raises Unavailable if a tool is
     missing or the compiler fails.
     """
     reason = missing(kind)
     if reason:
         raise Unavailable(reason)
-    folder = folder or cache_folder()
-    target = folder / library_name(kind)
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        ahead_of_time = folder is not None
+        folder = folder or _default_folder()
+        target = folder / library_name(kind)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o755 if ahead_of_time else 0o700)
         with _only_one(folder / f"{target.stem}.lock"):
-            if not target.is_file():
+            if not target.is_file() or not ahead_of_time and _foreign(target):
                 logger.info("Compiling the %s kernel of ms_deform_attn, once, into %s", kind.upper(), folder)
                 _compile(kind, target)
     except OSError as error:
-        raise Unavailable(f"{folder} cannot be written: {error}") from error
+        raise Unavailable(f"{folder or 'the temporary folder'} cannot be written: {error}") from error
     return target
+
+
+def _default_folder() -> Path:
+    try:
+        return cache_folder()
+    except Unavailable as reason:
+        logger.info(
+            "The kernel of ms_deform_attn is compiled for this process only: %s. "
+            "To keep it, let TORCH_EXTENSIONS_DIR name a folder of your own.",
+            reason,
+        )
+        return _private_folder()
 
 
 def _compile(kind: str, target: Path) -> None:
@@ -120,7 +185,9 @@ def _compile(kind: str, target: Path) -> None:
             raise Unavailable(f"the compiler failed: {error}") from error
         finally:
             os.environ["PATH"] = path
-        os.replace(Path(work) / f"pading_msda_{kind}.so", target)
+        built = Path(work) / f"pading_msda_{kind}.so"
+        built.chmod(0o755)  # whatever the umask: a file that a group may write is not loaded
+        os.replace(built, target)
 
 
 def _flags(kind: str) -> dict[str, object]:
