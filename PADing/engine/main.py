@@ -21,6 +21,7 @@ from PADing.config import load_config, parse_opts
 from PADing.data.registration import register_split_files
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.distributed import launch_on_cpus, launched_by_torchrun, torchrun_process_group
+from PADing.engine.output_folder import discard_training, training_folder, training_in
 from PADing.errors import UserError
 
 
@@ -34,6 +35,7 @@ def cli(argv: Sequence[str] | None = None, recipes: Sequence[str] = ()) -> int:
         recipes: the training recipes that this script is for; empty: all.
     """
     parser = default_argument_parser()
+    parser.add_argument("--overwrite", action="store_true", help="replace the training that OUTPUT_DIR holds")
     args = parser.parse_args(argv)
     args.recipes = tuple(recipes)
     if args.num_machines == 1 and args.dist_url == parser.get_default("dist_url"):
@@ -103,10 +105,8 @@ def setup_data(cfg: CfgNode) -> None:
                 )
 
 
-def setup(args: argparse.Namespace) -> CfgNode:
-    """In each process: the frozen config, the output folder, loggers, and the seed."""
-    cfg = load_config(args.config_file, args.opts)
-    setup_data(cfg)
+def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """In each process: the output folder, loggers, and the seed."""
     try:
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     except OSError as error:
@@ -115,28 +115,49 @@ def setup(args: argparse.Namespace) -> CfgNode:
     logging.getLogger("detectron2.engine.train_loop").addFilter(_mistake_in_one_line)
     for name in ("PADing", *cfg.PLUGINS):
         setup_logger(output=cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=name)
-    return cfg
 
 
 def main(args: argparse.Namespace):
     """Train, or evaluate with ``--eval-only``, in one process of a job; returns the last evaluation's results."""
+    cfg = load_config(args.config_file, args.opts)
+    setup_data(cfg)
+    if args.eval_only:
+        setup(cfg, args)
+        return _evaluate(cfg, args)
+    with training_folder(cfg.OUTPUT_DIR, args.resume, args.overwrite):
+        setup(cfg, args)
+        return _train(cfg, args)
+
+
+def _train(cfg: CfgNode, args: argparse.Namespace):
     # Imported here, so that a mistyped key is reported without waiting for everything that training needs.
     from PADing.engine.trainer import Trainer
 
-    cfg = setup(args)
-    if args.eval_only:
-        model = Trainer.build_model(cfg)
-        if not cfg.MODEL.WEIGHTS and not args.resume:
-            logging.getLogger(__name__).warning("MODEL.WEIGHTS is empty, so a model with random weights is evaluated.")
-        TrainingCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        results = Trainer.test(cfg, model)
-        if comm.is_main_process():
-            verify_results(cfg, results)
-        return results
     trainer = Trainer(cfg)
     _check_recipe(trainer.recipe, args)
     trainer.resume_or_load(resume=args.resume)
+    if args.overwrite and comm.is_main_process():
+        discard_training(cfg.OUTPUT_DIR)
     return trainer.train()
+
+
+def _evaluate(cfg: CfgNode, args: argparse.Namespace):
+    from PADing.engine.trainer import Trainer
+
+    running = training_in(cfg.OUTPUT_DIR)
+    if running:
+        logging.getLogger(__name__).warning(
+            "A training is running in %s (%s). It and this evaluation write results.json and inference/ there, the "
+            "later one over the earlier. To keep both, set another OUTPUT_DIR.", cfg.OUTPUT_DIR, running,
+        )  # fmt: skip
+    model = Trainer.build_model(cfg)
+    if not cfg.MODEL.WEIGHTS and not args.resume:
+        logging.getLogger(__name__).warning("MODEL.WEIGHTS is empty, so a model with random weights is evaluated.")
+    TrainingCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    results = Trainer.test(cfg, model)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
 
 
 def _check_device(cfg: CfgNode, args: argparse.Namespace) -> None:

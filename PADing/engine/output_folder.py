@@ -1,0 +1,161 @@
+"""The folder of one training: one job writes to it at a time, and an earlier training is not replaced by accident."""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from detectron2.utils import comm
+
+from PADing.errors import UserError
+from PADing.files import explain_os_error
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
+
+__all__ = ["LOCK", "discard_training", "training_folder", "training_in"]
+
+logger = logging.getLogger(__name__)
+
+LOCK = "training.lock"
+# What --resume would continue, and what says that a training has ended.
+CHECKPOINTS = ("last_checkpoint", "model_*.pth")
+RESULTS = ("results.json",)
+# Seconds to wait for a lock: ``training_in`` holds it for a moment.
+PATIENCE = 1.0
+
+_held: set[int] = set()
+
+
+@contextmanager
+def training_folder(folder: str | os.PathLike, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Make ``folder`` and keep other trainings out of it; to be entered by all processes of a job together.
+
+    The lock belongs to the process, so that of a killed job is gone with it; only the small file ``LOCK`` may stay.
+
+    Args:
+        resume: the folder may hold a training, to be continued.
+        overwrite: it may hold one, to be replaced; see ``discard_training``.
+
+    Raises:
+        UserError: another training is running there; the folder holds a training and neither flag is set, or both
+            are; it cannot be made.
+    """
+    with ExitStack() as stack:
+        problem = ""
+        if comm.is_main_process():
+            try:
+                stack.enter_context(_lock(Path(folder)))
+                _refuse_to_replace(Path(folder), resume, overwrite)
+            except UserError as error:
+                problem = str(error)
+        problem = comm.all_gather(problem)[0]
+        if problem:
+            raise UserError(problem)
+        yield
+
+
+def training_in(folder: str | os.PathLike) -> str:
+    """Which training is writing to ``folder`` at this moment ("process 12 on host a, since ..."); "" for none."""
+    path = Path(folder, LOCK)
+    if fcntl is None or not path.is_file():
+        return ""
+    with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.readline().strip() or "another process"
+    return ""
+
+
+def discard_training(folder: str | os.PathLike) -> None:
+    """Remove checkpoints and results of an earlier training, so that nobody takes them for those of the new one."""
+    for pattern in (*CHECKPOINTS, *RESULTS):
+        for path in Path(folder).glob(pattern):
+            logger.info("Removing %s of the earlier training.", path)
+            path.unlink()
+    metrics = Path(folder, "metrics.json")
+    if metrics.is_file():
+        os.truncate(metrics, 0)  # the trainer may have opened it already
+
+
+def _refuse_to_replace(folder: Path, resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        raise UserError("--resume continues a training and --overwrite replaces it: choose one of them.")
+    found = sorted(path.name for pattern in CHECKPOINTS for path in folder.glob(pattern))
+    if found and not (resume or overwrite):
+        state = "a finished training" if "model_final.pth" in found else "a training"
+        raise UserError(
+            f"OUTPUT_DIR {folder} holds {state} ({found[-1]}). Choose another OUTPUT_DIR, or add --resume to continue "
+            "that training, or --overwrite to replace it."
+        )
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = _take(path)
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR: {explain_os_error(folder, error)}") from error
+    if handle is None:
+        yield
+        return
+    _held.add(handle)
+    try:
+        for name in ("model_*", "last_checkpoint"):
+            for partial in folder.glob(f".{name}.tmp*"):  # of a process that was killed while it wrote
+                partial.unlink(missing_ok=True)
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        _held.discard(handle)
+        os.close(handle)
+
+
+def _take(path: Path) -> int | None:
+    """Open and lock a file; None where there are no locks."""
+    if fcntl is None:
+        return None
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(handle, 200).decode("utf-8", "replace").strip() or "another process"
+            os.close(handle)
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"OUTPUT_DIR {path.parent} is in use: a training is running there ({owner}). Two trainings would "
+                    "mix their files. Choose another OUTPUT_DIR, or wait for that one."
+                ) from None
+            time.sleep(0.1)
+            continue
+        except OSError as error:
+            os.close(handle)
+            logger.warning("%s cannot be locked (%s), so two trainings there would not be noticed.", path, error)
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                os.ftruncate(handle, 0)
+                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}, since {time.ctime()}\n".encode())
+                return handle
+        os.close(handle)  # the former owner has removed this file between our two steps
+
+
+def _forget_in_child() -> None:
+    # A data-loading worker that outlives a killed training must not hold its lock.
+    while _held:
+        os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
