@@ -12,6 +12,8 @@ from torch import Tensor
 from d2zero.texts import ClassTexts, check_config, check_protocol, training_classes
 from d2zero.unseen_loss import UnseenConstrainedCriterion
 from PADing.meta_arch import MaskFormer
+from PADing.meta_arch.maps import Maps
+from PADing.meta_arch.results import best_pairs, make_instances
 from PADing.modeling import SetCriterion
 
 
@@ -95,7 +97,7 @@ class D2Zero(MaskFormer):
         self.answers = self.texts.answers(metadata)
         self.sem_seg_head.predictor.set_test_texts(self.texts.vectors(self.answers.names))
 
-    def instance_inference(self, mask_cls: Tensor, mask_pred: Tensor) -> Instances:
+    def instance_inference(self, mask_cls: Tensor, mask_pred: Tensor | Maps) -> Instances:
         """Instances of an image, see :meth:`SegmenterBase.select_instances`.
 
         Args:
@@ -112,7 +114,7 @@ class D2Zero(MaskFormer):
         groups = []
         for columns, share in ((seen, k - k // 2), (unseen, k // 2)):
             columns = torch.tensor(columns, dtype=torch.int64, device=prob.device)
-            found = self.select_instances(prob[:, columns], mask_pred, share)
-            found.pred_classes = columns[found.pred_classes]
-            groups.append(found)
-        return Instances.cat(groups)
+            scores, queries, classes = best_pairs(prob[:, columns], share)
+            groups.append((scores, queries, columns[classes]))
+        scores, queries, classes = (torch.cat(parts) for parts in zip(*groups, strict=True))
+        return make_instances(scores, queries, classes, mask_pred, self.boxes_from_masks)

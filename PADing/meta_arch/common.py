@@ -6,12 +6,14 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_backbone, build_sem_seg_head
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import ImageList, Instances
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from PADing.meta_arch.answers import check_answers
+from PADing.meta_arch.maps import Maps, Resized, Stored, as_maps, held
+from PADing.meta_arch.results import best_pairs, make_instances, panoptic_map, semantic_scores
 from PADing.modeling import HungarianMatcher, SetCriterion
 
 
@@ -186,82 +188,57 @@ class SegmenterBase(nn.Module):
 
         Returns:
             for each image a dict with the results that are switched on: ``sem_seg`` (K, H, W) scores, ``panoptic_seg``
-            (map (H, W) int32, segments), ``instances``.
+            (map (H, W) int32, segments), ``instances``. ``sem_seg`` and ``pred_masks`` of very large images are not
+            tensors, but computed where they are asked for: :mod:`PADing.meta_arch.maps`.
         """
-        padded, results = images.tensor.shape[-2:], []
+        padded = tuple(images.tensor.shape[-2:])
+        results = []
         # Image by image: masks of a whole batch at full size would be the largest tensor of all.
         for classes, masks, record, size in zip(
             class_logits, mask_logits, batched_inputs, images.image_sizes, strict=True
         ):
-            height, width = record.get("height", size[0]), record.get("width", size[1])
-            masks = F.interpolate(masks[None], size=padded, mode="bilinear", align_corners=False)[0]
-            if self.sem_seg_postprocess_before_inference:
-                masks = retry_if_cuda_oom(crop_and_resize)(masks, size, height, width)
-                classes = classes.to(masks.device)  # the retry may have moved the masks
-            result = {}
-            if self.semantic_on:
-                scores = retry_if_cuda_oom(self.semantic_inference)(classes, masks)
-                if not self.sem_seg_postprocess_before_inference:
-                    scores = retry_if_cuda_oom(crop_and_resize)(scores, size, height, width)
-                result["sem_seg"] = scores
-            if self.panoptic_on:
-                result["panoptic_seg"] = retry_if_cuda_oom(self.panoptic_inference)(classes, masks)
-            if self.instance_on:
-                result["instances"] = retry_if_cuda_oom(self.instance_inference)(classes, masks)
-            results.append(result)
+            output_size = (record.get("height", size[0]), record.get("width", size[1]))
+            results.append(retry_if_cuda_oom(self.image_results)(classes, masks, padded, tuple(size), output_size))
         return results
 
-    def semantic_inference(self, mask_cls: Tensor, mask_pred: Tensor) -> Tensor:
-        """Sum of the masks of all queries, weighted by class: (Q, K + 1), (Q, H, W) logits -> (K, H, W) scores."""
-        return torch.einsum("qc,qhw->chw", mask_cls.softmax(-1)[:, :-1], mask_pred.sigmoid())
+    def image_results(
+        self,
+        mask_cls: Tensor,
+        mask_pred: Tensor,
+        padded: tuple[int, int],
+        image_size: tuple[int, int],
+        output_size: tuple[int, int],
+    ) -> dict:
+        """Results of one image: (Q, K + 1), (Q, h, w) logits; see :meth:`infer`.
 
-    def panoptic_inference(self, mask_cls: Tensor, mask_pred: Tensor) -> tuple[Tensor, list[dict]]:
-        """Give each pixel to one query (MaskFormer, Sec. 3.4).
-
-        Confident queries compete for pixels by class score times mask; a query keeps those where its own mask is at
-        least one half, and is dropped when it keeps less than ``overlap_threshold`` of its mask. Stuff segments of one
-        class become one.
-
-        Args:
-            mask_cls: (Q, K + 1) logits. mask_pred: (Q, H, W) logits.
-
-        Returns:
-            map (H, W) int32 of segment ids, 0 where there is none; and for each segment a dict ``id``, ``isthing``,
-            ``category_id`` (contiguous).
+        Masks are resized to the ``padded`` size, cropped to the image's, and resized to the result's, in this order.
         """
-        scores, labels = mask_cls.softmax(-1).max(-1)
-        keep = (labels != mask_cls.shape[1] - 1) & (scores > self.object_mask_threshold)
-        segments: list[dict] = []
-        kept = int(keep.sum())
-        if kept == 0:
-            return torch.zeros(mask_pred.shape[-2:], dtype=torch.int32, device=mask_pred.device), segments
-        masks = mask_pred[keep].sigmoid()
-        owner = (scores[keep].view(-1, 1, 1) * masks).argmax(0)
-        inside = masks >= 0.5
-        owner_inside = inside.gather(0, owner[None])[0]
-        areas = torch.stack([
-            torch.bincount(owner.flatten(), minlength=kept),
-            inside.sum((1, 2)),
-            torch.bincount(owner[owner_inside], minlength=kept),
-        ])  # fmt: skip
-        things = set(self.metadata.thing_dataset_id_to_contiguous_id.values())
-        ids, stuff_ids = [0] * kept, {}
-        rows = zip(labels[keep].tolist(), *areas.tolist(), strict=True)
-        for k, (label, owned, original, remaining) in enumerate(rows):
-            if min(owned, original, remaining) == 0 or owned / original < self.overlap_threshold:
-                continue
-            if label not in stuff_ids:
-                segments.append({"id": len(segments) + 1, "isthing": label in things, "category_id": label})
-                if label not in things:
-                    stuff_ids[label] = len(segments)
-                ids[k] = len(segments)
-            else:
-                ids[k] = stuff_ids[label]
-        ids = torch.tensor(ids, dtype=torch.int32, device=owner.device)
-        return ids[owner] * owner_inside, segments
+        masks = Resized(Stored(mask_pred), padded)
+        if self.sem_seg_postprocess_before_inference:
+            masks = Resized(masks, output_size, crop=image_size)
+        result = {}
+        if self.semantic_on:
+            scores = self.semantic_inference(mask_cls, masks)
+            if not self.sem_seg_postprocess_before_inference:
+                scores = held(Resized(as_maps(scores), output_size, crop=image_size))
+            result["sem_seg"] = scores
+        if self.panoptic_on:
+            result["panoptic_seg"] = self.panoptic_inference(mask_cls, masks)
+        if self.instance_on:
+            result["instances"] = self.instance_inference(mask_cls, masks)
+        return result
 
-    def instance_inference(self, mask_cls: Tensor, mask_pred: Tensor) -> Instances:
-        """The best (query, class) pairs of an image: (Q, K + 1), (Q, H, W) logits -> :meth:`select_instances`."""
+    def semantic_inference(self, mask_cls: Tensor, mask_pred: Tensor | Maps) -> Tensor | Maps:
+        """Scores (K, H, W), see :func:`semantic_scores`."""
+        return semantic_scores(mask_cls, mask_pred)
+
+    def panoptic_inference(self, mask_cls: Tensor, mask_pred: Tensor | Maps) -> tuple[Tensor, list[dict]]:
+        """Map of segment ids (H, W) and the list of segments, see :func:`panoptic_map`."""
+        things = set(self.metadata.thing_dataset_id_to_contiguous_id.values())
+        return panoptic_map(mask_cls, mask_pred, things, self.object_mask_threshold, self.overlap_threshold)
+
+    def instance_inference(self, mask_cls: Tensor, mask_pred: Tensor | Maps) -> Instances:
+        """The best (query, class) pairs of an image, see :func:`make_instances`: (Q, K + 1), (Q, H, W) logits."""
         result = self.select_instances(mask_cls.softmax(-1)[:, :-1], mask_pred, self.test_topk_per_image)
         if self.panoptic_on:
             # The model also knows stuff, which is no instance.
@@ -270,48 +247,7 @@ class SegmenterBase(nn.Module):
             result = result[things.to(mask_cls.device)[result.pred_classes]]
         return result
 
-    def select_instances(self, prob: Tensor, masks: Tensor, k: int, label_offset: int = 0) -> Instances:
-        """The ``k`` (query, class) pairs of highest probability; one query may appear with several classes.
-
-        Args:
-            prob: (Q, K) class probabilities.
-            masks: (Q, H, W) mask logits.
-            label_offset: added to the class index.
-
-        Returns:
-            Instances, in no particular order, with ``pred_masks`` (N, H, W) float 0 or 1, ``pred_boxes`` (XYXY),
-            ``scores`` = probability times the mean of the mask's sigmoid inside the mask, ``pred_classes``.
-        """
-        scores, index = prob.flatten().topk(min(k, prob.numel()), sorted=False)
-        query, which = (index // prob.shape[1]).unique(return_inverse=True)  # work once on a mask that is chosen often
-        masks = masks[query]
-        inside = (masks > 0).to(masks.dtype)
-        confidence = (masks.sigmoid() * inside).sum((1, 2)) / (inside.sum((1, 2)) + 1e-6)
-        boxes = mask_boxes(inside) if self.boxes_from_masks else inside.new_zeros(len(inside), 4)
-        result = Instances(tuple(masks.shape[-2:]))
-        result.pred_masks = inside[which]
-        result.pred_boxes = Boxes(boxes[which])
-        result.scores = scores * confidence[which]
-        result.pred_classes = index % prob.shape[1] + label_offset
-        return result
-
-
-def crop_and_resize(maps: Tensor, image_size: tuple[int, int], height: int, width: int) -> Tensor:
-    """Cut the padding off (C, H, W) maps and resize them bilinearly to (C, height, width)."""
-    maps = maps[:, : image_size[0], : image_size[1]]
-    if maps.shape[1:] == (height, width):
-        return maps
-    return F.interpolate(maps[None], size=(height, width), mode="bilinear", align_corners=False)[0]
-
-
-def mask_boxes(masks: Tensor) -> Tensor:
-    """Tight boxes (x0, y0, x1, y1), x1 and y1 one behind the last pixel: (N, H, W) -> (N, 4) float; zeros if empty."""
-    boxes = []
-    for axis in (1, 2):  # columns, then rows
-        occupied = masks.amax(axis) > 0  # (N, length)
-        length = occupied.shape[1]
-        places = torch.arange(1, length + 1, device=masks.device)
-        end = (occupied * places).amax(1)
-        start = length - (occupied * places.flip(0)).amax(1)
-        boxes.append(torch.stack([torch.where(end > 0, start, 0), end], dim=1))
-    return torch.stack(boxes, dim=2).flatten(1).float()
+    def select_instances(self, prob: Tensor, masks: Tensor | Maps, k: int, label_offset: int = 0) -> Instances:
+        """Instances of the ``k`` most probable (query, class) pairs; ``label_offset`` is added to the class."""
+        scores, queries, classes = best_pairs(prob, k)
+        return make_instances(scores, queries, classes + label_offset, masks, self.boxes_from_masks)

@@ -8,7 +8,7 @@ from detectron2.structures import BitMasks, ImageList, Instances
 from torch import nn
 from torch.nn import functional as F
 
-from PADing.meta_arch.common import SegmenterBase, crop_and_resize, mask_boxes
+from PADing.meta_arch.common import SegmenterBase
 
 CLASSES, QUERIES = 5, 8
 
@@ -147,16 +147,12 @@ def test_a_model_that_knows_stuff_keeps_it_out_of_the_instances():
     assert len(_model(panoptic_on=False).instance_inference(classes, masks)) == 12
 
 
-def test_boxes_are_tight():
-    masks = torch.zeros(4, 6, 9)
-    masks[0, 2:4, 3:8] = 1
-    masks[1, 0, 0] = 1
-    masks[2, 5, 8] = masks[2, 0, 4] = 1
-    assert mask_boxes(masks).tolist() == [[3, 2, 8, 4], [0, 0, 1, 1], [4, 0, 9, 6], [0, 0, 0, 0]]
-    assert mask_boxes(masks[:0]).shape == (0, 4)
-
-
 # ---- from predictions to results
+
+
+def _crop_and_resize(maps, image_size, height, width):
+    maps = maps[None, :, : image_size[0], : image_size[1]]
+    return F.interpolate(maps, (height, width), mode="bilinear", align_corners=False)[0]
 
 
 def test_results_have_the_size_that_was_asked_for():
@@ -169,18 +165,12 @@ def test_results_have_the_size_that_was_asked_for():
         assert first["sem_seg"].shape == (CLASSES, 21, 33) and second["sem_seg"].shape == (CLASSES, 64, 48)
         full = F.interpolate(masks[:1], (64, 64), mode="bilinear")[0]
         if before:
-            want = model.semantic_inference(classes[0], crop_and_resize(full, (40, 64), 21, 33))
+            want = model.semantic_inference(classes[0], _crop_and_resize(full, (40, 64), 21, 33))
             assert first["panoptic_seg"][0].shape == (21, 33) and first["instances"].image_size == (21, 33)
         else:
-            want = crop_and_resize(model.semantic_inference(classes[0], full), (40, 64), 21, 33)
+            want = _crop_and_resize(model.semantic_inference(classes[0], full), (40, 64), 21, 33)
             assert set(first) == {"sem_seg"}
         torch.testing.assert_close(first["sem_seg"], want)
-
-
-def test_resizing_to_the_same_size_is_the_identity():
-    maps = torch.randn(2, 8, 9)
-    want = F.interpolate(maps[None, :, :6, :7], (6, 7), mode="bilinear", align_corners=False)[0]
-    assert torch.equal(crop_and_resize(maps, (6, 7), 6, 7), want)
 
 
 def test_masks_for_panoptic_results_must_be_resized_first():

@@ -1,0 +1,185 @@
+"""Maps (C, H, W) of one image that are computed row by row, so that their full size never has to fit into memory.
+
+What a model predicts is small: its masks have a quarter of the side of what it sees. The size of the result is the
+user's, and C maps of a 12-megapixel photograph are gigabytes. Everything that results need of a map (sums, the largest
+value, a binary mask) can be had from horizontal strips of it.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["BinaryMasks", "Maps", "Resized", "Stored", "WeightedMasks", "as_maps", "held"]
+
+# Maps of at most so many elements are computed all at once (100 masks of 640 x 480 are), others in strips of STRIP.
+AT_ONCE, STRIP = 2**25, 2**22
+# Elements of the largest result that is returned as a tensor (1 GiB of floats: 100 masks of 2.7 megapixels).
+LARGEST_TENSOR = 2**28
+
+
+class Maps:
+    """C maps of H x W. ``shape``: (C, H, W); ``device``: where rows are computed."""
+
+    shape: tuple[int, int, int]
+    device: torch.device
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows start .. stop - 1 of all maps: (C, stop - start, W)."""
+        raise NotImplementedError
+
+    def breadth(self) -> int:
+        """How many maps are computed at a time."""
+        return self.shape[0]
+
+    def strips(self) -> Iterator[tuple[slice, Tensor]]:
+        """All rows, from top to bottom, in strips of bounded size: (slice of rows, (C, rows, W))."""
+        height, row = self.shape[1], max(1, self.breadth() * self.shape[2])
+        step = height if height * row <= AT_ONCE else max(1, STRIP // row)
+        for start in range(0, height, step):
+            stop = min(height, start + step)
+            yield slice(start, stop), self.rows(start, stop)
+
+    def tensor(self) -> Tensor:
+        """All of it: (C, H, W)."""
+        result = None
+        for rows, strip in self.strips():
+            if strip.shape[1] == self.shape[1]:
+                return strip
+            result = strip.new_empty(self.shape) if result is None else result
+            result[:, rows] = strip
+        return result
+
+    def argmax(self, dim: int = 0) -> Tensor:
+        """The map with the largest value at each pixel: (H, W) int32. Only ``dim=0`` is possible."""
+        if dim != 0:
+            raise NotImplementedError(f"argmax of maps goes over dim 0, not {dim}")
+        result = torch.empty(self.shape[1:], dtype=torch.int32, device=self.device)
+        for rows, strip in self.strips():
+            result[rows] = strip.argmax(0)
+        return result
+
+    def __getitem__(self, index) -> "Maps":
+        """Some of the maps, by a list of numbers, a tensor or a slice."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
+class Stored(Maps):
+    """A tensor (C, H, W)."""
+
+    def __init__(self, maps: Tensor):
+        self.maps, self.shape, self.device = maps, tuple(maps.shape), maps.device
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self.maps[:, start:stop]
+
+    def __getitem__(self, index) -> "Stored":
+        return Stored(self.maps[index])
+
+
+class Resized(Maps):
+    """Maps that are cropped (right and bottom) and then resized bilinearly, corners not aligned.
+
+    Args:
+        source: the maps. size: (H, W) of the result. crop: (height, width) of the part to resize; None: all.
+    """
+
+    def __init__(self, source: Maps, size: tuple[int, int], crop: tuple[int, int] | None = None):
+        self.source, self.size, self.crop = source, tuple(size), tuple(crop or source.shape[1:])
+        self.shape, self.device = (len(source), *self.size), source.device
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        height, width = self.crop
+        if self.crop == self.size:
+            return self.source.rows(start, stop)[:, :, :width]
+        if 2 * (stop - start) >= self.size[0]:  # all of them, or all that are not padding
+            maps = self.source.rows(0, height)[:, :, :width]
+            return F.interpolate(maps[None], size=self.size, mode="bilinear", align_corners=False)[0][:, start:stop]
+        # As F.interpolate: the centre of row r lies at (r + 0.5) * in / out - 0.5 of the source.
+        centre = (torch.arange(start, stop, dtype=torch.float32) + 0.5) * (height / self.size[0]) - 0.5
+        centre = centre.clamp(min=0)
+        above = centre.long().clamp(max=height - 1)
+        below = (above + 1).clamp(max=height - 1)
+        first = int(above[0])
+        maps = self.source.rows(first, int(below[-1]) + 1)[:, :, :width]
+        columns = (maps.shape[1], self.size[1])
+        maps = F.interpolate(maps[None], size=columns, mode="bilinear", align_corners=False)[0]
+        share = (centre - above).to(maps)[:, None]
+        above, below = (above - first).to(maps.device), (below - first).to(maps.device)
+        return torch.lerp(maps[:, above], maps[:, below], share)
+
+    def breadth(self) -> int:
+        return self.source.breadth()
+
+    def __getitem__(self, index) -> "Resized":
+        return Resized(self.source[index], self.size, self.crop)
+
+
+class WeightedMasks(Maps):
+    """Sums of soft masks, one for each class: ``sum over q of weights[q, c] * sigmoid(masks[q])``.
+
+    Args:
+        weights: (Q, K). masks: Q maps of logits.
+    """
+
+    def __init__(self, weights: Tensor, masks: Maps):
+        self.weights, self.masks = weights, masks
+        self.shape, self.device = (weights.shape[1], *masks.shape[1:]), masks.device
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return torch.einsum("qc,qhw->chw", self.weights, self.masks.rows(start, stop).sigmoid())
+
+    def breadth(self) -> int:
+        return max(self.shape[0], self.masks.breadth())
+
+    def __getitem__(self, index) -> "WeightedMasks":
+        return WeightedMasks(self.weights[:, index], self.masks)
+
+
+class BinaryMasks:
+    """``pred_masks`` of an image that is too large for a tensor: a sequence of (H, W) bool masks.
+
+    Like a tensor (N, H, W) it has a length, can be indexed, iterated over and moved, as ``Instances`` needs it; a mask
+    is computed when it is asked for.
+    """
+
+    def __init__(self, logits: Maps):
+        self.logits = logits
+        self.shape, self.device = logits.shape, logits.device
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def __getitem__(self, index):
+        """A number: one mask (H, W) bool. Several numbers, flags or a slice: the masks they name, as BinaryMasks."""
+        if isinstance(index, int):
+            index = range(len(self))[index]
+            return torch.cat([strip[0] > 0 for _, strip in self.logits[index : index + 1].strips()])
+        return BinaryMasks(self.logits[index])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(len(self)))
+
+    def to(self, *args, **kwargs) -> "BinaryMasks":
+        """Compute on another device from now on."""
+        return BinaryMasks(_moved(self.logits, *args, **kwargs))
+
+
+def _moved(maps: Maps, *args, **kwargs) -> Maps:
+    if isinstance(maps, Resized):
+        return Resized(_moved(maps.source, *args, **kwargs), maps.size, maps.crop)
+    return Stored(maps.tensor().to(*args, **kwargs))
+
+
+def as_maps(maps: Maps | Tensor) -> Maps:
+    """A tensor (C, H, W) as maps."""
+    return maps if isinstance(maps, Maps) else Stored(maps)
+
+
+def held(maps: Maps) -> Tensor | Maps:
+    """A tensor where it is not too large (``LARGEST_TENSOR`` elements); else the maps as they are."""
+    return maps.tensor() if torch.Size(maps.shape).numel() <= LARGEST_TENSOR else maps

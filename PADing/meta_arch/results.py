@@ -1,0 +1,139 @@
+"""From the predictions for one image to results: semantic scores, a panoptic map, instances.
+
+Masks come as a tensor (Q, H, W) of logits or as :class:`Maps` of them, whose full size need not fit into memory. Peak
+memory is that of the result and of a few strips.
+"""
+
+from collections.abc import Collection
+
+import torch
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from PADing.meta_arch.maps import LARGEST_TENSOR, BinaryMasks, Maps, WeightedMasks, as_maps, held
+
+__all__ = ["best_pairs", "make_instances", "panoptic_map", "semantic_scores"]
+
+
+def semantic_scores(mask_cls: Tensor, mask_pred: Tensor | Maps) -> Tensor | Maps:
+    """Sum of the masks of all queries, weighted by class: (Q, K + 1), (Q, H, W) logits -> (K, H, W) scores.
+
+    Scores of more than ``maps.LARGEST_TENSOR`` elements are :class:`Maps`, which know ``argmax(dim=0)``.
+    """
+    return held(WeightedMasks(mask_cls.softmax(-1)[:, :-1], as_maps(mask_pred)))
+
+
+def panoptic_map(
+    mask_cls: Tensor,
+    mask_pred: Tensor | Maps,
+    things: Collection[int],
+    object_mask_threshold: float,
+    overlap_threshold: float,
+) -> tuple[Tensor, list[dict]]:
+    """Give each pixel to one query (MaskFormer, Sec. 3.4).
+
+    Confident queries compete for pixels by class score times mask; a query keeps those where its own mask is at
+    least one half, and is dropped when it keeps less than ``overlap_threshold`` of its mask. Stuff segments of one
+    class become one.
+
+    Args:
+        mask_cls: (Q, K + 1) logits. mask_pred: (Q, H, W) logits. things: contiguous ids of thing classes.
+
+    Returns:
+        map (H, W) int32 of segment ids, 0 where there is none; and for each segment a dict ``id``, ``isthing``,
+        ``category_id`` (contiguous).
+    """
+    scores, labels = mask_cls.softmax(-1).max(-1)
+    keep = (labels != mask_cls.shape[1] - 1) & (scores > object_mask_threshold)
+    masks, scores = as_maps(mask_pred)[keep], scores[keep].view(-1, 1, 1)
+    kept = len(masks)
+    result = torch.zeros(masks.shape[1:], dtype=torch.int32, device=masks.device)
+    if kept == 0:
+        return result, []
+    areas = torch.zeros(3, kept, dtype=torch.int64, device=masks.device)  # owned, of the mask, owned inside it
+    for rows, logits in masks.strips():
+        soft = logits.sigmoid()
+        owner = (scores * soft).argmax(0)
+        inside = soft >= 0.5
+        owner_inside = inside.gather(0, owner[None])[0]
+        areas[0] += torch.bincount(owner.flatten(), minlength=kept)
+        areas[1] += inside.sum((1, 2))
+        areas[2] += torch.bincount(owner[owner_inside], minlength=kept)
+        result[rows] = torch.where(owner_inside, owner + 1, 0)  # number of the query for now, 0: none
+    ids, segments = [0], []
+    stuff_ids: dict[int, int] = {}
+    for label, owned, original, remaining in zip(labels[keep].tolist(), *areas.tolist(), strict=True):
+        if min(owned, original, remaining) == 0 or owned / original < overlap_threshold:
+            ids.append(0)
+        elif label in stuff_ids:
+            ids.append(stuff_ids[label])
+        else:
+            segments.append({"id": len(segments) + 1, "isthing": label in things, "category_id": label})
+            ids.append(len(segments))
+            if label not in things:
+                stuff_ids[label] = len(segments)
+    table = torch.tensor(ids, dtype=torch.int32, device=masks.device)
+    for rows, _ in as_maps(result[None]).strips():
+        result[rows] = table[result[rows].long()]
+    return result, segments
+
+
+def best_pairs(prob: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The ``k`` most probable (query, class) pairs, in no particular order: (Q, K) -> scores, queries, classes."""
+    scores, index = prob.flatten().topk(min(k, prob.numel()), sorted=False)
+    return scores, index // prob.shape[1], index % prob.shape[1]
+
+
+def make_instances(
+    scores: Tensor, queries: Tensor, classes: Tensor, mask_pred: Tensor | Maps, boxes_from_masks: bool = True
+) -> Instances:
+    """Instances from (query, class) pairs; one query may appear with several classes.
+
+    Args:
+        scores, queries, classes: (N,) class probability, query and class of each. mask_pred: (Q, H, W) logits.
+        boxes_from_masks: tight boxes; else zeros.
+
+    Returns:
+        Instances with ``pred_masks`` (N, H, W) float 0 or 1, or :class:`BinaryMasks` if these had more than
+        ``maps.LARGEST_TENSOR`` elements; ``pred_boxes`` (XYXY); ``scores`` = probability times the mean of the mask's
+        sigmoid inside the mask; ``pred_classes``.
+    """
+    queries, which = queries.unique(return_inverse=True)  # work once on a mask that is chosen often
+    masks = as_maps(mask_pred)[queries]
+    count, height, width = masks.shape
+    result = Instances((height, width))
+    stored = None
+    if len(which) * height * width <= LARGEST_TENSOR:
+        stored = torch.empty(len(which), height, width, dtype=scores.dtype, device=masks.device)
+    total, area = scores.new_zeros(2, count)
+    in_row = torch.zeros(count, height, dtype=torch.bool, device=masks.device)
+    in_column = torch.zeros(count, width, dtype=torch.bool, device=masks.device)
+    for rows, logits in masks.strips():
+        inside = logits > 0
+        total += logits.sigmoid().mul_(inside).sum((1, 2))
+        area += inside.sum((1, 2))
+        in_row[:, rows] = inside.any(2)
+        in_column |= inside.any(1)
+        if stored is not None:
+            stored[:, rows] = inside[which].to(stored.dtype)
+    result.pred_masks = BinaryMasks(masks[which]) if stored is None else stored
+    boxes = tight_boxes(in_row, in_column) if boxes_from_masks else scores.new_zeros(count, 4)
+    result.pred_boxes = Boxes(boxes[which])
+    result.scores = scores * (total / (area + 1e-6))[which]
+    result.pred_classes = classes
+    return result
+
+
+def tight_boxes(in_row: Tensor, in_column: Tensor) -> Tensor:
+    """Boxes (x0, y0, x1, y1), x1 and y1 one behind the last pixel: (N, H), (N, W) bool -> (N, 4) float; zeros if empty.
+
+    ``in_row`` and ``in_column`` tell in which rows and columns a mask has a pixel.
+    """
+    boxes = []
+    for occupied in (in_column, in_row):
+        length = occupied.shape[1]
+        places = torch.arange(1, length + 1, device=occupied.device)
+        end = (occupied * places).amax(1)
+        start = length - (occupied * places.flip(0)).amax(1)
+        boxes.append(torch.stack([torch.where(end > 0, start, 0), end], dim=1))
+    return torch.stack(boxes, dim=2).flatten(1).float()
