@@ -138,13 +138,13 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 maps = Resized(Resized(Stored(logits), (256, 256)), (1500, 2000), crop=(250, 256))
 WeightedMasks(classes.softmax(-1)[:, :-1], maps).argmax(dim=0)
 panoptic_map(classes, maps, {0, 1}, 0.1, 0.2)
-next(iter(make_instances(*best_pairs(classes.softmax(-1)[:, :-1], 60), maps).pred_masks))
+next(iter(make_instances(*best_pairs(classes.softmax(-1)[:, :-1], 100), maps).pred_masks))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
 def test_memory_for_a_photograph():
-    """3 megapixels: the logits of 24 queries would take 288 MB, 60 masks 720 MB, the scores of 30 classes 360 MB."""
+    """3 megapixels: the logits of 24 queries would take 288 MB, 100 masks 1,200 MB, the scores of 30 classes 360 MB."""
     if not hasattr(resource, "RUSAGE_SELF") or sys.platform != "linux":
         pytest.skip("peak memory is read as Linux counts it")
     out = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)
