@@ -11,8 +11,9 @@ import torch
 from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
 
+from d2lite.restricted_pickle import load_arrays
+
 from .c2_model_loading import align_and_update_state_dicts
-from .restricted_pickle import load_arrays
 
 __all__ = ["DetectionCheckpointer"]
 
@@ -93,6 +94,8 @@ class DetectionCheckpointer(Checkpointer):
         if filename.endswith(".pkl"):
             with self.path_manager.open(filename, "rb") as file:
                 data = load_arrays(file, filename)
+            if not isinstance(data, dict) or not all(isinstance(key, str) for key in data.get("blobs", data)):
+                raise ValueError(f"{filename} does not hold named weights.")
             if "model" in data and "__author__" in data:
                 self.logger.info("Reading a file from '%s'", data["__author__"])
                 return data

@@ -1,0 +1,214 @@
+"""Reading pickled weights from strangers: numeric arrays, tensors, numbers, text and plain containers, nothing else.
+
+A pickle is a program for a small stack machine. Here the machine lacks the instructions that weights do not need, every
+function that a file may call is one of this module, and the instruction that hands an object its state (``BUILD``)
+applies only to new arrays and their number types, after every field of the state was checked.
+"""
+
+import io
+import pickle
+from collections import OrderedDict
+from math import prod
+
+import numpy as np
+import torch
+
+__all__ = ["load_arrays"]
+
+
+def load_arrays(file, filename: str):
+    """Read one pickled object from an open binary file; text of Python 2 pickles is taken as latin1.
+
+    Args:
+        file: binary file object.
+        filename: for the error message.
+
+    Raises:
+        ValueError: the file is damaged, no pickle, or holds anything but weights.
+    """
+    try:
+        return _Machine(file, encoding="latin1").load()
+    except Exception as error:  # a damaged program fails in ways without number
+        reason = str(error) or type(error).__name__
+        raise ValueError(
+            f"{filename} cannot be loaded as weights: {reason}. Only arrays, tensors, numbers, text and containers of "
+            "them are admitted, because other pickled objects could run code. If you trust its source, load it by "
+            "hand and save its arrays again."
+        ) from error
+
+
+def _refuse(reason: str):
+    raise pickle.UnpicklingError(reason)
+
+
+# ---- What a file may call, by its own names ----
+
+
+_NDARRAY = object()  # the class: a file passes it on, but can neither call nor change it
+
+
+def _number_type(code: str, align=False, copy=True) -> np.dtype:
+    """A new object for ``np.dtype(code)``, because numpy shares the ones that it hands out."""
+    dtype = np.dtype(code, False, True) if isinstance(code, str) else _refuse("it has a number type without a name")
+    if dtype.kind not in "biufc":
+        _refuse(f"it has an array of {dtype}, which are not numbers")
+    return dtype
+
+
+def _empty_array(kind, shape, code) -> np.ndarray:
+    if kind is not _NDARRAY:
+        _refuse("it has an array of an unknown class")
+    return np.empty(0, np.uint8)  # BUILD gives it shape, type and content
+
+
+def _array_of_bytes(buffer, dtype, shape, order="C") -> np.ndarray:
+    flat = np.frombuffer(_content(buffer, dtype, shape), dtype)
+    return flat.reshape(shape, order="F" if order == "F" else "C").copy()
+
+
+def _scalar(dtype, content) -> np.generic:
+    return np.frombuffer(_content(content, dtype, ()), dtype)[0]
+
+
+def _content(raw, dtype, shape) -> bytes:
+    """The bytes of an array, when there are as many as its type and shape ask for."""
+    if isinstance(raw, str):
+        raw = raw.encode("latin1")
+    whole = isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
+    if not (isinstance(raw, bytes | bytearray) and isinstance(dtype, np.dtype) and whole):
+        _refuse("it has a malformed array")
+    if len(raw) != prod(shape) * dtype.itemsize:
+        _refuse(f"it has an array of {dtype} and shape {shape} with {len(raw)} bytes")
+    return bytes(raw)
+
+
+def _text_as_bytes(text: str, encoding: str) -> bytes:
+    # How Python 3 writes bytes in the protocols of Python 2; no other codec is needed.
+    return text.encode("latin1") if encoding == "latin1" else _refuse(f"it has bytes in the encoding {encoding!r}")
+
+
+def _ordered_dict(pairs=()) -> OrderedDict:
+    return _insert(OrderedDict(), [part for key, value in pairs for part in (key, value)])
+
+
+def _storage(content: bytes):
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _tensor(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None) -> torch.Tensor:
+    if not isinstance(storage, torch.UntypedStorage | torch.TypedStorage):
+        _refuse("it has a tensor without storage")
+    # as_strided checks that all elements lie inside the storage.
+    whole = torch.empty(0, dtype=storage.dtype).set_(storage)
+    return whole.as_strided(size, stride, offset).requires_grad_(bool(requires_grad))
+
+
+def _parameter(data, requires_grad=True, hooks=None) -> torch.nn.Parameter:
+    return torch.nn.Parameter(data.detach(), bool(requires_grad))
+
+
+_FUNCTIONS = {
+    "numpy.ndarray": _NDARRAY,
+    "numpy.dtype": _number_type,
+    "_codecs.encode": _text_as_bytes,
+    "builtins.bytes": lambda: b"",  # how the protocols of Python 2 write empty ones
+    "__builtin__.bytes": lambda: b"",
+    "collections.OrderedDict": _ordered_dict,
+    "torch.Size": torch.Size,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.storage._load_from_bytes": _storage,
+}
+for _numpy in ("numpy.core", "numpy._core"):  # before numpy 2, and since
+    _FUNCTIONS[_numpy + ".multiarray._reconstruct"] = _empty_array
+    _FUNCTIONS[_numpy + ".multiarray.scalar"] = _scalar
+    _FUNCTIONS[_numpy + ".numeric._frombuffer"] = _array_of_bytes
+
+
+# ---- The machine ----
+
+
+def _insert(target, items: list):
+    """Put ``[key, value, key, value, ...]`` into a dict."""
+    if type(target) not in (dict, OrderedDict):
+        _refuse(f"it changes items of a {type(target).__name__}")
+    for key, value in zip(items[0::2], items[1::2], strict=True):
+        if not isinstance(key, str | bytes | int | float | None):  # hashing a deep tuple ends the process
+            _refuse(f"it has a {type(key).__name__} as a key")
+        target[key] = value
+    return target
+
+
+def _extend(target, items: list) -> None:
+    if type(target) is not list:
+        _refuse(f"it extends a {type(target).__name__}")
+    target.extend(items)
+
+
+def _set_state(target, state) -> None:
+    """What ``BUILD`` may do."""
+    if isinstance(target, np.dtype):
+        # (version, byte order, base type, names, fields, item size, alignment, flags): numbers have the order alone.
+        version, order, *others = state
+        if others[:6] != [None, None, None, -1, -1, 0] or any(others[6:]) or order not in ("<", ">", "=", "|"):
+            _refuse("it has a number type with fields or objects in it")
+        target.__setstate__((3, order, None, None, None, -1, -1, 0))
+    elif type(target) is np.ndarray:
+        *_, shape, dtype, column_major, raw = state
+        target.__setstate__((1, shape, dtype, bool(column_major), _content(raw, dtype, shape)))
+    elif type(target) is OrderedDict and isinstance(state, dict) and list(state) == ["_metadata"]:
+        target._metadata = state["_metadata"]  # versions of modules, in state dicts of PyTorch
+    else:
+        _refuse(f"it sets the state of a {type(target).__name__}")
+
+
+class _Instructions(dict):
+    def __missing__(self, code: int):
+        _refuse(f"it uses the pickle instruction {bytes([code])!r}, which weights do not need")
+
+
+class _Machine(pickle._Unpickler):  # the one in Python, because the compiled one cannot be told what BUILD may do
+    dispatch = _Instructions(
+        (getattr(pickle, name)[0], pickle._Unpickler.dispatch[getattr(pickle, name)[0]])
+        for name in (
+            "PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 "
+            "FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE "
+            "BINUNICODE SHORT_BINUNICODE BINUNICODE8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST EMPTY_DICT "
+            "PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE"
+        ).split()
+    )
+
+    def find_class(self, module: str, name: str):
+        full = f"{module}.{name}"
+        return _FUNCTIONS[full] if full in _FUNCTIONS else _refuse(f"it contains a {full}")
+
+    def _dict(self):
+        items = self.pop_mark()  # changes what self.append is
+        self.append(_insert({}, items))
+
+    def _setitem(self):
+        value, key = self.stack.pop(), self.stack.pop()
+        _insert(self.stack[-1], [key, value])
+
+    def _setitems(self):
+        items = self.pop_mark()
+        _insert(self.stack[-1], items)
+
+    def _append(self):
+        item = self.stack.pop()
+        _extend(self.stack[-1], [item])
+
+    def _appends(self):
+        items = self.pop_mark()
+        _extend(self.stack[-1], items)
+
+    def _build(self):
+        state = self.stack.pop()
+        _set_state(self.stack[-1], state)
+
+    dispatch[pickle.DICT[0]] = _dict
+    dispatch[pickle.SETITEM[0]] = _setitem
+    dispatch[pickle.SETITEMS[0]] = _setitems
+    dispatch[pickle.APPEND[0]] = _append
+    dispatch[pickle.APPENDS[0]] = _appends
+    dispatch[pickle.BUILD[0]] = _build
