@@ -5,19 +5,22 @@ load unchanged. Keys that a method adds on top (D2Zero's, or your own) are defin
 module under ``PLUGINS``, and the module's ``add_config(cfg)`` adds them.
 """
 
-import ast
-import importlib
 import os
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
+from PADing.config_values import as_one_message, merge, opts_tree, parse_opts
+from PADing.data.registration import register_split_files
 from PADing.errors import UserError
+from PADing.plugins import import_plugins
 from PADing.yaml_files import read_config_tree
 
-__all__ = ["add_maskformer2_config", "load_config", "parse_opts"]
+__all__ = ["AS_THE_SPLIT_SAYS", "add_maskformer2_config", "load_config", "parse_opts", "read_config"]
+
+# Value of MODEL.SEM_SEG_HEAD.NUM_CLASSES: as many classes as the model needs for its data sets.
+AS_THE_SPLIT_SAYS = -1
 
 
 def add_maskformer2_config(cfg: CfgNode) -> None:
@@ -191,126 +194,63 @@ def _add_swin_keys(cfg: CfgNode) -> None:
 def load_config(path: str | os.PathLike, opts: Sequence = ()) -> CfgNode:
     """Read a YAML file (with its ``_BASE_`` files), apply overrides, and return the frozen config.
 
+    The data sets of ``DATASETS.SPLIT_FILES`` are registered, and ``MODEL.SEM_SEG_HEAD.NUM_CLASSES -1`` becomes the
+    number of classes that the model needs for its data sets.
+
     Args:
         path: the YAML file; empty for the defaults alone.
-        opts: overrides as a flat sequence ``[KEY, value, KEY, value, ...]``; strings are evaluated as YAML would.
+        opts: overrides as a flat sequence ``[KEY, value, KEY, value, ...]``; see ``PADing.config_values``.
 
     Raises:
-        UserError: a missing file, an unknown key (near matches are named), a value of the wrong type, a plug-in that
-            cannot be imported.
+        UserError: a missing file, unknown keys (near matches are named), values of the wrong type, a plug-in that
+            cannot be imported. All mistakes of one kind are named at once.
+    """
+    cfg, problems = read_config(path, opts)
+    if problems:
+        raise UserError(as_one_message(problems))
+    return cfg
+
+
+def read_config(path: str | os.PathLike, opts: Sequence = ()) -> tuple[CfgNode, list[str]]:
+    """As ``load_config``, but mistakes in keys and values are returned beside the config without them.
+
+    Raises:
+        UserError: what leaves no config at all: an unreadable file, a plug-in that cannot be imported.
     """
     path = os.fspath(path)
     opts = parse_opts(opts)
     cfg = get_cfg()
     add_deeplab_config(cfg)
     add_maskformer2_config(cfg)
-    tree = read_config_tree(path) if path else {}
-    _add_plugins(cfg, tree, opts)
-    # Not by merge_from_file: the genuine Detectron2 runs code that a YAML file contains.
-    _explain(cfg, f"config file {path}", lambda: _merge_tree(cfg, tree), tree)
-    _explain(cfg, "overrides on the command line", lambda: cfg.merge_from_list(list(opts)), _as_tree(opts))
-    cfg.freeze()
-    return cfg
-
-
-def parse_opts(opts: Sequence) -> list:
-    """Accept ``KEY value`` pairs and ``KEY=value`` items; return the flat ``[KEY, value, ...]`` list.
-
-    Raises:
-        UserError: a key without a value, or a flag in the place of a key.
-    """
-    flat: list = []
-    for item in opts:
-        if len(flat) % 2 == 0 and isinstance(item, str) and item.startswith("--"):
-            raise UserError(f"{item} stands among the config overrides. Flags come before the first KEY value pair.")
-        # A value may contain "=" itself; only an item in the place of a key is split.
-        if len(flat) % 2 == 0 and isinstance(item, str) and "=" in item:
-            flat.extend(item.split("=", 1))
-        else:
-            flat.append(item)
-    if len(flat) % 2:
-        raise UserError(f"Config overrides come as KEY value pairs, but the last key {flat[-1]!r} has no value.")
-    return flat
-
-
-def _merge_tree(cfg: CfgNode, tree: dict) -> None:
-    version = tree.get("VERSION", cfg.VERSION)
-    if version != cfg.VERSION:
-        raise ValueError(f"VERSION {version} is not supported; rename the keys to those of VERSION {cfg.VERSION}.")
-    cfg.merge_from_other_cfg(CfgNode(tree))
-
-
-def _add_plugins(cfg: CfgNode, tree: dict, opts: Sequence) -> None:
-    names = _literal(tree.get("PLUGINS", ()))
-    for key, value in zip(opts[0::2], opts[1::2], strict=True):
-        if key == "PLUGINS":
-            names = _literal(value)
-    names = (names,) if isinstance(names, str) else names
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise UserError(f'PLUGINS must be names of modules, such as ("my_method",), not {names!r}.')
-    for name in names:
-        if not all(part.isidentifier() for part in name.split(".")):
-            raise UserError(f"PLUGINS names {name!r}, which is not the name of a module, such as my_method.")
-        try:
-            plugin = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not name.startswith(error.name):
-                raise
-            raise UserError(
-                f"PLUGINS names {name!r}, which cannot be imported. Run from the repository root, or install it."
-            ) from error
+    tree, overrides = read_config_tree(path) if path else {}, opts_tree(opts)
+    plugins = overrides.get("PLUGINS", tree.get("PLUGINS", ()))
+    for plugin in import_plugins(plugins, os.path.abspath(os.path.dirname(path))):
         if hasattr(plugin, "add_config"):
             plugin.add_config(cfg)
-
-
-def _literal(value):
-    """``("a", "b")`` in a YAML file or on the command line is a string; read it as yacs will."""
+    problems = _version_problems(cfg, tree)
+    # Not by merge_from_file: the genuine Detectron2 runs code that a YAML file contains.
+    problems += merge(cfg, tree, f"config file {path}")
+    problems += merge(cfg, overrides, "command line")
     try:
-        return ast.literal_eval(value) if isinstance(value, str) else value
-    except (ValueError, SyntaxError):
-        return value
+        register_split_files(cfg.DATASETS.SPLIT_FILES)
+        if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == AS_THE_SPLIT_SAYS:
+            cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = _count_classes(cfg)
+    except UserError as error:
+        problems.append(str(error))
+    cfg.freeze()
+    return cfg, problems
 
 
-def _as_tree(opts: Sequence) -> dict:
-    tree: dict = {}
-    for key, value in zip(opts[0::2], opts[1::2], strict=True):
-        node = tree
-        *parents, last = key.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    return tree
+def _version_problems(cfg: CfgNode, tree: dict) -> list[str]:
+    version = tree.pop("VERSION", cfg.VERSION)
+    if version == cfg.VERSION:
+        return []
+    return [f"VERSION {version} is not supported; rename the keys to those of VERSION {cfg.VERSION}."]
 
 
-def _explain(cfg: CfgNode, where: str, merge, tree: dict) -> None:
-    """Run ``merge``; turn an unknown key or a wrong type into one message that names place, key and near matches."""
-    reference = cfg.clone()
-    try:
-        merge()
-    except (KeyError, ValueError, AssertionError) as error:
-        unknown = list(_unknown_keys(tree, reference))
-        if not unknown:
-            raise UserError(f"In {where}: {error}") from error
-        known = list(_leaf_keys(reference))
-        hints = []
-        for key in unknown:
-            near = get_close_matches(key, known, n=3, cutoff=0.6)
-            near = near or [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:3]
-            hints.append(f"  {key}" + (f"  (did you mean {', '.join(near)}?)" if near else ""))
-        raise UserError(f"Unknown config key in {where}:\n" + "\n".join(hints)) from error
+def _count_classes(cfg: CfgNode) -> int:
+    """How many classes the model needs; -1 when a name is wrong, which the check of names reports."""
+    # Only here, because it takes seconds that most commands have no use for.
+    import PADing.meta_arch
 
-
-def _unknown_keys(tree: dict, reference: CfgNode, prefix: str = ""):
-    for key, value in tree.items():
-        if key not in reference:
-            yield from (_leaf_keys(value, f"{prefix}{key}.") if isinstance(value, dict) else (prefix + key,))
-        elif isinstance(value, dict) and isinstance(reference[key], CfgNode):
-            yield from _unknown_keys(value, reference[key], f"{prefix}{key}.")
-
-
-def _leaf_keys(node: dict, prefix: str = ""):
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaf_keys(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key
+    return PADing.meta_arch.count_classes(cfg)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from PADing.meta_arch.answers import check_answers
+from PADing.meta_arch.class_count import training_classes
 from PADing.meta_arch.maps import Maps, Resized, Stored, as_maps, held
 from PADing.meta_arch.results import best_pairs, make_instances, panoptic_map, semantic_scores
 from PADing.modeling import HungarianMatcher, SetCriterion
@@ -124,6 +125,11 @@ class SegmenterBase(nn.Module):
             oversample_ratio=node.OVERSAMPLE_RATIO,
             importance_sample_ratio=node.IMPORTANCE_SAMPLE_RATIO,
         )
+
+    @classmethod
+    def count_classes(cls, cfg: CfgNode) -> int:
+        """What ``MODEL.SEM_SEG_HEAD.NUM_CLASSES -1`` stands for: the classes that the first training set annotates."""
+        return len(training_classes(cfg))
 
     @classmethod
     def check_test_sets(cls, cfg: CfgNode) -> None:

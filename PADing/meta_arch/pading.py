@@ -24,6 +24,7 @@ from PADing.generation import (
     generator_terms,
     pseudo_labels,
 )
+from PADing.meta_arch.class_count import check_split_count, split_classes
 from PADing.meta_arch.class_vectors import ClassVectors, load_vectors, unseen_classes
 from PADing.meta_arch.common import SegmenterBase
 from PADing.meta_arch.segmenter_cache import SegmenterCache
@@ -175,7 +176,12 @@ class PADing(SegmenterBase):
         return super().build_criterion(cfg, criterion_type)
 
     @classmethod
+    def count_classes(cls, cfg: CfgNode) -> int:
+        return len(split_classes(cfg))
+
+    @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        check_split_count(cfg)
         node = cfg.MODEL.MASK_FORMER
         if node.GENERATOR not in GENERATORS:
             raise UserError(

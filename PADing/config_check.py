@@ -1,0 +1,220 @@
+"""What is wrong with the values of a config: each key by the table of rules, then the keys that must fit together."""
+
+import math
+import sys
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from PADing.config_rules import RULES, Rule
+
+__all__ = ["value_problems"]
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Keys that must fit together: ``problem(cfg)`` is a sentence, or "" when they do."""
+
+    needed_for: str
+    keys: tuple[str, ...]
+    problem: Callable[[CfgNode], str]
+
+
+def value_problems(cfg: CfgNode, uses: Collection[str]) -> list[str]:
+    """What is wrong with the values of a config, a sentence each that names key, value and what to set instead.
+
+    Args:
+        uses: what the config is used for, any of "model", "train", "test"; other keys are not looked at.
+    """
+    found = {key: f"{key} is {value!r}. Set finite numbers." for key, value in _leaves(cfg) if not _finite(key, value)}
+    own = [rule for name in cfg.PLUGINS for rule in getattr(sys.modules.get(name), "CONFIG_RULES", ())]
+    for rule in (*RULES, *own):
+        if rule.key not in found and rule.needed_for & set(uses):
+            problem = _problem(rule, _get(cfg, rule.key))
+            if problem:
+                found[rule.key] = problem
+    problems = list(found.values())
+    for joint in JOINT:
+        if joint.needed_for in uses and not found.keys() & set(joint.keys):
+            problems += filter(None, [joint.problem(cfg)])
+    return problems
+
+
+def _problem(rule: Rule, value) -> str:
+    try:
+        if rule.allowed.holds(value):
+            return ""
+    except TypeError:
+        pass  # None or text where a number belongs
+    note = f" ({rule.note})" if rule.note else ""
+    return f"{rule.key} is {value!r}. Set {rule.allowed.words}{note}."
+
+
+def _get(node: CfgNode, key: str):
+    for part in key.split("."):
+        node = node[part]
+    return node
+
+
+def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _finite(key: str, value) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_finite(key, item) for item in value)
+    infinite_norm = key == "SOLVER.CLIP_GRADIENTS.NORM_TYPE" and value == math.inf
+    return not isinstance(value, float) or math.isfinite(value) or infinite_norm
+
+
+# ---- keys that must fit together
+
+
+def _multiple(key: str, of: str | int, when: Callable[[CfgNode], bool] = lambda cfg: True) -> Joint:
+    """The value of ``key`` is a multiple of a number or of another key's value."""
+
+    def problem(cfg: CfgNode) -> str:
+        value, divisor = _get(cfg, key), of if isinstance(of, int) else _get(cfg, of)
+        if not when(cfg) or value % divisor == 0:
+            return ""
+        name = "" if isinstance(of, int) else f", which is {of}"
+        return f"{key} is {value}. Set a multiple of {divisor}{name}."
+
+    return Joint("model", (key, *([] if isinstance(of, int) else [of])), problem)
+
+
+def _group_normed(cfg: CfgNode) -> bool:
+    head = cfg.MODEL.SEM_SEG_HEAD
+    return head.NORM == "GN" or head.PIXEL_DECODER_NAME == "MSDeformAttnPixelDecoder"
+
+
+def _encodes(cfg: CfgNode) -> bool:
+    return cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME != "BasePixelDecoder"
+
+
+def _shallow_resnet(cfg: CfgNode) -> str:
+    nets = cfg.MODEL.RESNETS
+    needed = {"RES2_OUT_CHANNELS": 64, "NUM_GROUPS": 1, "RES5_DILATION": 1}
+    wrong = [f"MODEL.RESNETS.{key} {value}" for key, value in needed.items() if nets[key] != value]
+    if cfg.MODEL.BACKBONE.NAME != "build_resnet_backbone" or nets.DEPTH >= 50 or not wrong:
+        return ""
+    return f"MODEL.RESNETS.DEPTH is {nets.DEPTH}, which also needs {', '.join(wrong)}. Set these, or a DEPTH from 50."
+
+
+def _swin(cfg: CfgNode) -> str:
+    swin = cfg.MODEL.SWIN
+    if cfg.MODEL.BACKBONE.NAME != "D2SwinTransformer":
+        return ""
+    if len(swin.DEPTHS) != len(swin.NUM_HEADS):
+        return f"MODEL.SWIN.NUM_HEADS is {swin.NUM_HEADS}. Set {len(swin.DEPTHS)} values, as many as MODEL.SWIN.DEPTHS."
+    widths = [swin.EMBED_DIM * 2**i for i in range(len(swin.DEPTHS))]
+    if any(width % heads for width, heads in zip(widths, swin.NUM_HEADS, strict=True)):
+        return f"MODEL.SWIN.NUM_HEADS is {swin.NUM_HEADS}. Set divisors of the stages' widths {widths}."
+    return ""
+
+
+def _feature_maps(cfg: CfgNode) -> str:
+    head = cfg.MODEL.SEM_SEG_HEAD
+    section = {"build_resnet_backbone": "RESNETS", "D2SwinTransformer": "SWIN"}.get(cfg.MODEL.BACKBONE.NAME)
+    made = cfg.MODEL[section].OUT_FEATURES if section else head.IN_FEATURES
+    absent = [name for name in head.IN_FEATURES if name not in made]
+    if absent:
+        return (
+            f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {', '.join(absent)}, which the backbone does not give. Add it to "
+            f"MODEL.{section}.OUT_FEATURES, now {list(made)}."
+        )
+    encoded = head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES
+    if head.PIXEL_DECODER_NAME == "MSDeformAttnPixelDecoder" and not set(encoded) <= set(head.IN_FEATURES):
+        return (
+            f"MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES is {encoded}. Set some of "
+            f"MODEL.SEM_SEG_HEAD.IN_FEATURES, {list(head.IN_FEATURES)}."
+        )
+    return ""
+
+
+def _decoder_input(cfg: CfgNode) -> str:
+    node, scales = cfg.MODEL.MASK_FORMER, "multi_scale_pixel_decoder"
+    several = node.TRANSFORMER_DECODER_NAME.startswith("MultiScaleMasked")
+    if several == (node.TRANSFORMER_IN_FEATURE == scales) or cfg.MODEL.SEM_SEG_HEAD.NAME != "MaskFormerHead":
+        return ""
+    if not several and node.TRANSFORMER_DECODER_NAME != "StandardTransformerDecoder":
+        return ""  # somebody's own, which may take either
+    wanted = repr(scales) if several else "'transformer_encoder' or a map of the backbone such as 'res5'"
+    return (
+        f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is {node.TRANSFORMER_IN_FEATURE!r}. Set {wanted} for "
+        f"{node.TRANSFORMER_DECODER_NAME}."
+    )
+
+
+def _one_result(cfg: CfgNode) -> str:
+    test = cfg.MODEL.MASK_FORMER.TEST
+    if test.SEMANTIC_ON or test.INSTANCE_ON or test.PANOPTIC_ON:
+        return ""
+    return "MODEL.MASK_FORMER.TEST has SEMANTIC_ON, INSTANCE_ON and PANOPTIC_ON all False. Set one of them True."
+
+
+def _scales(cfg: CfgNode) -> str:
+    low, high = cfg.INPUT.MIN_SCALE, cfg.INPUT.MAX_SCALE
+    return "" if low <= high else f"INPUT.MIN_SCALE is {low}. Set a number up to INPUT.MAX_SCALE, which is {high}."
+
+
+def _range_of_sizes(cfg: CfgNode) -> str:
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "choice" or len(cfg.INPUT.MIN_SIZE_TRAIN) == 2:
+        return ""
+    sizes = cfg.INPUT.MIN_SIZE_TRAIN
+    return f"INPUT.MIN_SIZE_TRAIN is {sizes}. Set (smallest, largest) for INPUT.MIN_SIZE_TRAIN_SAMPLING range."
+
+
+def _crop(cfg: CfgNode) -> str:
+    kind, size = cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE
+    if not cfg.INPUT.CROP.ENABLED:
+        return ""
+    if kind.startswith("relative"):
+        return "" if max(size) <= 1 else f"INPUT.CROP.SIZE is {size}. Set shares up to 1 for INPUT.CROP.TYPE {kind}."
+    whole = all(isinstance(side, int) for side in size)
+    return "" if whole else f"INPUT.CROP.SIZE is {size}. Set whole numbers of pixels for INPUT.CROP.TYPE {kind}."
+
+
+def _cosine(cfg: CfgNode) -> str:
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME != "WarmupCosineLR" or 0 < solver.BASE_LR and solver.BASE_LR_END <= solver.BASE_LR:
+        return ""
+    return (
+        f"SOLVER.BASE_LR_END is {solver.BASE_LR_END} and SOLVER.BASE_LR {solver.BASE_LR}. WarmupCosineLR falls from "
+        "BASE_LR to BASE_LR_END: set BASE_LR above 0, and BASE_LR_END up to it."
+    )
+
+
+def _nesterov(cfg: CfgNode) -> str:
+    solver = cfg.SOLVER
+    if solver.OPTIMIZER != "SGD" or not solver.NESTEROV or solver.MOMENTUM > 0:
+        return ""
+    return "SOLVER.NESTEROV is True, but SOLVER.MOMENTUM 0. Set MOMENTUM above 0, or NESTEROV False."
+
+
+_HEAD, _NODE = "MODEL.SEM_SEG_HEAD.", "MODEL.MASK_FORMER."
+_FEATURES = ("IN_FEATURES", "DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES")
+
+JOINT = [
+    _multiple(_NODE + "HIDDEN_DIM", _NODE + "NHEADS"),
+    _multiple(_NODE + "HIDDEN_DIM", 4),  # sines and cosines for rows and columns
+    _multiple(_HEAD + "CONVS_DIM", _NODE + "NHEADS", _encodes),
+    _multiple(_HEAD + "CONVS_DIM", 4, lambda cfg: _encodes(cfg) and not _group_normed(cfg)),
+    _multiple(_HEAD + "CONVS_DIM", 32, _group_normed),  # groups of GN
+    Joint("model", ("MODEL.RESNETS.DEPTH", "MODEL.RESNETS.RES5_DILATION"), _shallow_resnet),
+    Joint("model", ("MODEL.SWIN.DEPTHS", "MODEL.SWIN.NUM_HEADS", "MODEL.SWIN.EMBED_DIM"), _swin),
+    Joint("model", ("MODEL.RESNETS.OUT_FEATURES", *(_HEAD + key for key in _FEATURES)), _feature_maps),
+    Joint("model", (), _decoder_input),
+    Joint("test", (), _one_result),
+    Joint("train", ("INPUT.MIN_SCALE", "INPUT.MAX_SCALE"), _scales),
+    Joint("train", ("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TRAIN_SAMPLING"), _range_of_sizes),
+    Joint("train", ("INPUT.CROP.TYPE", "INPUT.CROP.SIZE"), _crop),
+    Joint("train", ("SOLVER.BASE_LR", "SOLVER.BASE_LR_END"), _cosine),
+    Joint("train", ("SOLVER.MOMENTUM",), _nesterov),
+]

@@ -1,0 +1,186 @@
+"""Which values of config keys make sense, as one table. ``PADing.config_check`` applies it before anything starts.
+
+A method adds rules for its own keys as ``CONFIG_RULES``, a list of ``Rule``, in the module that its YAML names under
+``PLUGINS``.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+__all__ = ["RULES", "Allowed", "Rule", "above", "at_least", "below_one", "from_to", "one_of", "rules"]
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Which values are allowed: in words, which follow "Set ...", and as a test."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one key may be.
+
+    Attributes:
+        needed_for: uses of a config that read the key: "model" (build it), "train", "test"; with any of them it is
+            checked. note: what helps to choose a value.
+    """
+
+    key: str
+    allowed: Allowed
+    needed_for: frozenset[str]
+    note: str = ""
+
+
+def rules(needed_for: str, section: str, allowed: Allowed, keys: str, note: str = "") -> list[Rule]:
+    """The same rule for several keys of a section; ``needed_for`` and ``keys`` are lists of words."""
+    return [Rule(f"{section}.{key}", allowed, frozenset(needed_for.split()), note) for key in keys.split()]
+
+
+def at_least(low: float) -> Allowed:
+    return Allowed(f"a number of at least {low}", lambda value: _is_number(value) and value >= low)
+
+
+def above(low: float) -> Allowed:
+    return Allowed(f"a number above {low}", lambda value: _is_number(value) and value > low)
+
+
+def from_to(low: float, high: float) -> Allowed:
+    return Allowed(f"a number from {low} to {high}", lambda value: _is_number(value) and low <= value <= high)
+
+
+def one_of(*values) -> Allowed:
+    shown = ", ".join("''" if value == "" else str(value) for value in values)
+    return Allowed(f"one of {shown}", lambda value: value in values)
+
+
+def _each(allowed: Allowed, sizes: Collection[int] = range(1, 1000)) -> Allowed:
+    number = f"{sizes[0]} or more values" if len(sizes) > 9 else f"{' or '.join(map(str, sizes))} values"
+    return Allowed(
+        f"a list of {number}, each {allowed.words}",
+        lambda value: isinstance(value, list | tuple) and len(value) in sizes and all(map(allowed.holds, value)),
+    )
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+below_one = Allowed("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1)
+_text = Allowed("a name", _is_text)
+_text_or_none = Allowed("the path of a file, or None", lambda value: value is None or _is_text(value))
+_number = Allowed("a number", _is_number)
+_number_or_none = Allowed("a number, or None", lambda value: value is None or _is_number(value))
+_names = _each(_text, range(1000))
+_norm = one_of("", "BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "nnSyncBN", "FrozenBN", "GN", "LN")
+_class_count = Allowed(
+    "the number of classes, or -1 for as many as the data sets' split says",
+    lambda value: value == -1 or value >= 1,
+)
+_norm_type = Allowed("a number above 0, or inf", lambda value: value > 0)
+_ascending = Allowed(
+    "whole numbers of at least 0 that ascend, such as (6000, 8000)",
+    lambda value: all(isinstance(step, int) and step >= 0 for step in value) and all(a < b for a, b in pairwise(value)),
+)
+# Detectron2's seed_all_rng refuses larger ones; each process adds its number.
+_seed = Allowed(
+    f"a whole number below 2**32 - 1024 ({2**32 - 1024}), or a negative one for another seed in each run",
+    lambda value: value < 2**32 - 1024,
+)
+_expected = Allowed(
+    "a list of [task, metric, value, tolerance], such as [['segm', 'AP', 38.5, 0.2]]",
+    lambda value: all(isinstance(row, list | tuple) and len(row) == 4 for row in value),
+)
+
+RULES: list[Rule] = [
+    *rules("model train test", "DATASETS", _names, "TRAIN TEST SPLIT_FILES"),
+    # ---- the network
+    *rules("model", "MODEL", _each(_number, [3]), "PIXEL_MEAN", "one for each channel, scale 0 to 255"),
+    *rules("model", "MODEL", _each(above(0), [3]), "PIXEL_STD", "one for each channel, scale 0 to 255"),
+    *rules("model", "MODEL.BACKBONE", from_to(-1, 5), "FREEZE_AT", "0: nothing is frozen; 5: everything"),
+    *rules("model", "MODEL.RESNETS", one_of(18, 34, 50, 101, 152), "DEPTH"),
+    *rules("model", "MODEL.RESNETS", at_least(1), "NUM_GROUPS WIDTH_PER_GROUP RES2_OUT_CHANNELS STEM_OUT_CHANNELS"),
+    *rules("model", "MODEL.RESNETS", one_of(1, 2), "RES5_DILATION"),
+    *rules("model", "MODEL.RESNETS", _norm, "NORM"),
+    *rules("model", "MODEL.RESNETS", _each(one_of("stem", "res2", "res3", "res4", "res5")), "OUT_FEATURES"),
+    *rules("model", "MODEL.SWIN", at_least(1), "PRETRAIN_IMG_SIZE PATCH_SIZE EMBED_DIM WINDOW_SIZE"),
+    *rules("model", "MODEL.SWIN", _each(at_least(1)), "DEPTHS NUM_HEADS"),
+    *rules("model", "MODEL.SWIN", above(0), "MLP_RATIO"),
+    *rules("model", "MODEL.SWIN", below_one, "DROP_RATE ATTN_DROP_RATE DROP_PATH_RATE"),
+    *rules("model", "MODEL.SWIN", _number_or_none, "QK_SCALE", "None: by the width of a head"),
+    *rules("model", "MODEL.SEM_SEG_HEAD", _class_count, "NUM_CLASSES"),
+    *rules("model", "MODEL.SEM_SEG_HEAD", from_to(-1, 255), "IGNORE_VALUE", "the label that no loss counts"),
+    *rules("model", "MODEL.SEM_SEG_HEAD", at_least(1), "CONVS_DIM MASK_DIM COMMON_STRIDE"),
+    *rules("model", "MODEL.SEM_SEG_HEAD", at_least(0), "TRANSFORMER_ENC_LAYERS LOSS_WEIGHT"),
+    *rules("model", "MODEL.SEM_SEG_HEAD", at_least(1), "TRANSFORMER_ENC_DIM_FEEDFORWARD"),
+    *rules("model", "MODEL.SEM_SEG_HEAD", at_least(1), "DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS"),
+    *rules("model", "MODEL.SEM_SEG_HEAD", at_least(1), "DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS"),
+    *rules("model", "MODEL.SEM_SEG_HEAD", _norm, "NORM"),
+    *rules("model", "MODEL.SEM_SEG_HEAD", _each(_text), "IN_FEATURES DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES"),
+    *rules("model", "MODEL.MASK_FORMER", at_least(1), "HIDDEN_DIM NHEADS NUM_OBJECT_QUERIES DIM_FEEDFORWARD"),
+    *rules("model", "MODEL.MASK_FORMER", at_least(0), "ENC_LAYERS NO_OBJECT_WEIGHT"),
+    *rules("model", "MODEL.MASK_FORMER", at_least(1), "DEC_LAYERS", "it counts the prediction on the initial queries"),
+    *rules("model", "MODEL.MASK_FORMER", below_one, "DROPOUT"),
+    *rules("model", "MODEL.MASK_FORMER", at_least(0), "CLASS_WEIGHT MASK_WEIGHT DICE_WEIGHT"),
+    *rules("model", "MODEL.MASK_FORMER", at_least(1), "TRAIN_NUM_POINTS OVERSAMPLE_RATIO"),
+    *rules("model", "MODEL.MASK_FORMER", from_to(0, 1), "IMPORTANCE_SAMPLE_RATIO"),
+    *rules("model test", "MODEL.MASK_FORMER.TEST", from_to(0, 1), "OBJECT_MASK_THRESHOLD OVERLAP_THRESHOLD"),
+    # ---- PADing
+    *rules("model", "MODEL.MASK_FORMER", one_of("primitive", "mlp", "linear"), "GENERATOR"),
+    *rules("model", "MODEL.MASK_FORMER", at_least(1), "TRANS_NUM_LAYER TRANS_MEMORY_NUM_QUERY NUM_CHOOSE CLS_SLICE"),
+    *rules("model", "MODEL.MASK_FORMER", at_least(1), "NUM_GENERATE"),
+    *rules("model", "MODEL.MASK_FORMER", below_one, "TRANS_DROP_RATE DROP_OUT_ED"),
+    *rules("model", "MODEL.MASK_FORMER", at_least(0), "CLASS_ECO GENERATOR_CLS_WEIGHT STRUCTURE_WEIGHT"),
+    *rules("model", "MODEL.MASK_FORMER", at_least(0), "WEIGHT_1 WEIGHT_2 WEIGHT_3"),
+    *rules("model", "MODEL.MASK_FORMER", _text_or_none, "VEC_PATH", "None: MODEL.CLASS_EMBEDDINGS is used"),
+    *rules("train", "MODEL.MASK_FORMER.SELF_TRAINING", from_to(0, 1), "SCORE MAX_OVERLAP"),
+    # ---- images
+    *rules("model train test", "INPUT", one_of("RGB", "BGR"), "FORMAT"),
+    *rules("train", "INPUT", at_least(1), "IMAGE_SIZE MAX_SIZE_TRAIN"),
+    *rules("train", "INPUT", above(0), "MIN_SCALE MAX_SCALE"),
+    *rules("train", "INPUT", _each(at_least(1)), "MIN_SIZE_TRAIN", "sides in pixels"),
+    *rules("train", "INPUT", one_of("choice", "range"), "MIN_SIZE_TRAIN_SAMPLING"),
+    *rules("train", "INPUT", one_of("none", "horizontal", "vertical"), "RANDOM_FLIP"),
+    *rules("train", "INPUT", one_of("polygon", "bitmask"), "MASK_FORMAT"),
+    *rules("train test", "INPUT", one_of("fatal", "skip"), "ON_CORRUPT"),
+    *rules("train", "INPUT.CROP", one_of("absolute", "absolute_range", "relative", "relative_range"), "TYPE"),
+    *rules("train", "INPUT.CROP", _each(above(0), [2]), "SIZE", "height and width"),
+    *rules("train", "INPUT.CROP", from_to(0, 1), "SINGLE_CATEGORY_MAX_AREA"),
+    *rules("test", "INPUT", at_least(0), "MIN_SIZE_TEST", "0: images keep their size"),
+    *rules("test", "INPUT", at_least(1), "MAX_SIZE_TEST"),
+    *rules("train test", "DATALOADER", at_least(0), "NUM_WORKERS", "0 loads images in the training process itself"),
+    *rules("train", "DATALOADER", at_least(0), "REPEAT_THRESHOLD"),
+    # ---- training
+    *rules("train", "SOLVER", at_least(1), "MAX_ITER", "the number of iterations"),
+    *rules("train", "SOLVER", at_least(1), "CHECKPOINT_PERIOD", "above MAX_ITER, only the end is saved"),
+    *rules("train", "SOLVER", at_least(1), "IMS_PER_BATCH", "images of all processes together"),
+    *rules("train", "SOLVER", at_least(0), "REFERENCE_WORLD_SIZE WARMUP_ITERS BASE_LR GENERATOR_LR BASE_LR_END"),
+    *rules("train", "SOLVER", at_least(0), "WEIGHT_DECAY WEIGHT_DECAY_NORM WEIGHT_DECAY_EMBED BACKBONE_MULTIPLIER"),
+    *rules("train", "SOLVER", at_least(0), "BIAS_LR_FACTOR POLY_LR_POWER"),
+    *rules("train", "SOLVER", _number_or_none, "WEIGHT_DECAY_BIAS", "None: as WEIGHT_DECAY"),
+    *rules("train", "SOLVER", below_one, "MOMENTUM"),
+    *rules("train", "SOLVER", above(0), "GAMMA"),
+    *rules("train", "SOLVER", at_least(1), "NUM_DECAYS"),
+    *rules("train", "SOLVER", _ascending, "STEPS", "those beyond MAX_ITER are left out"),
+    *rules("train", "SOLVER", from_to(0, 1), "WARMUP_FACTOR POLY_LR_CONSTANT_ENDING"),
+    *rules("train", "SOLVER", one_of("linear", "constant"), "WARMUP_METHOD"),
+    *rules("train", "SOLVER.CLIP_GRADIENTS", one_of("value", "norm", "full_model"), "CLIP_TYPE"),
+    *rules("train", "SOLVER.CLIP_GRADIENTS", above(0), "CLIP_VALUE"),
+    *rules("train", "SOLVER.CLIP_GRADIENTS", _norm_type, "NORM_TYPE"),
+    *rules("train", "SOLVER.AMP", one_of("float16", "bfloat16"), "PRECISION"),
+    # ---- evaluation
+    *rules("test", "TEST", at_least(1), "DETECTIONS_PER_IMAGE"),
+    *rules("test", "TEST", _expected, "EXPECTED_RESULTS"),
+    *rules("train test", "TEST.PRECISE_BN", at_least(1), "NUM_ITER"),
+    *rules("test", "TEST.AUG", one_of(False), "ENABLED", "there is no test-time augmentation here"),
+    Rule("SEED", _seed, frozenset({"train", "test"})),
+    Rule("FLOAT32_PRECISION", one_of("", "highest", "high", "medium"), frozenset({"train", "test"})),
+    Rule("OUTPUT_DIR", Allowed("the path of a folder", _is_text), frozenset({"train", "test"})),
+]

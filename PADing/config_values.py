@@ -1,0 +1,192 @@
+"""From what is written in a YAML file or on a command line to the values of a config, with every mistake named.
+
+Values are understood where their meaning is plain: ``1`` and ``1e3`` for a number of either kind, ``name`` and
+``a,b`` for a tuple, lists for tuples. What is not understood is shown with the form to write.
+"""
+
+import ast
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+
+from detectron2.config import CfgNode
+
+from PADing.errors import UserError
+
+__all__ = ["as_one_message", "literal", "merge", "opts_tree", "parse_opts"]
+
+_SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+class _Mismatch(Exception):
+    """A value that cannot become one of the wanted type."""
+
+
+def parse_opts(opts: Sequence) -> list:
+    """Accept ``KEY value`` pairs and ``KEY=value`` items; return the flat ``[KEY, value, ...]`` list.
+
+    Raises:
+        UserError: a key without a value, or a flag in the place of a key.
+    """
+    flat: list = []
+    for item in opts:
+        if len(flat) % 2 == 0 and isinstance(item, str) and item.startswith("--"):
+            raise UserError(f"{item} stands among the config overrides. Flags come before the first KEY value pair.")
+        # A value may contain "=" itself; only an item in the place of a key is split.
+        if len(flat) % 2 == 0 and isinstance(item, str) and "=" in item:
+            flat.extend(item.split("=", 1))
+        else:
+            flat.append(item)
+    if len(flat) % 2:
+        raise UserError(f"Config overrides come as KEY value pairs, but the last key {flat[-1]!r} has no value.")
+    return flat
+
+
+def opts_tree(opts: Sequence) -> dict:
+    """``[KEY, value, ...]`` as nested dicts; of a key that comes twice, the last value."""
+    tree: dict = {}
+    for key, value in zip(opts[0::2], opts[1::2], strict=True):
+        node = tree
+        *parents, last = str(key).split(".")
+        for parent in parents:
+            if not isinstance(node.setdefault(parent, {}), dict):
+                node[parent] = {}
+            node = node[parent]
+        node[last] = value
+    return tree
+
+
+def merge(cfg: CfgNode, tree: Mapping, where: str) -> list[str]:
+    """Set the values of ``tree`` in ``cfg``, in place; those that are wrong keep what was there.
+
+    Args:
+        tree: nested dicts; strings are read as Python literals where a number, list or None is wanted.
+        where: opens every message, such as "config file x.yaml".
+
+    Returns:
+        a sentence for each unknown key and each value that is not understood.
+    """
+    known = list(_leaf_keys(cfg))
+    return [f"{where}: {problem}" for problem in _merge(cfg, tree, "", cfg, known)]
+
+
+def as_one_message(problems: Sequence[str]) -> str:
+    """One sentence as it is, several as a list."""
+    if len(problems) == 1:
+        return problems[0]
+    return f"{len(problems)} mistakes:\n" + "\n".join(f"  - {problem}" for problem in problems)
+
+
+def literal(value):
+    """The value of a text such as ``("a", "b")`` or ``1e3``; any other text, and what is no text, as it is."""
+    try:
+        return ast.literal_eval(value.strip()) if isinstance(value, str) else value
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+
+
+def _merge(node: CfgNode, tree: Mapping, prefix: str, root: CfgNode, known: list[str]) -> Iterator[str]:
+    for key, value in tree.items():
+        full = prefix + key
+        if key not in node:
+            if node.is_new_allowed():
+                node[key] = CfgNode(value) if isinstance(value, dict) else literal(value)
+            elif root.key_is_renamed(full):
+                yield f"{full} has another name now: {root.__dict__[CfgNode.RENAMED_KEYS][full]}."
+            elif not root.key_is_deprecated(full):
+                yield from (_unknown(leaf, known) for leaf in _leaf_keys({key: value}, prefix))
+        elif isinstance(node[key], CfgNode) and isinstance(value, dict):
+            yield from _merge(node[key], value, f"{full}.", root, known)
+        elif isinstance(node[key], CfgNode):
+            yield f"{full} is a section and takes no value. Set one of its keys, such as {_first(node[key], full)}."
+        else:
+            try:
+                node[key] = _converted(value, node[key])
+            except _Mismatch:
+                yield f"{full} is {value!r}. {_form(full, node[key])}"
+
+
+def _converted(value, default):
+    """``value`` as the type of ``default``."""
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    found = literal(value)
+    if default is None:
+        return found
+    if isinstance(default, str):
+        return _as_text(value, found)
+    if isinstance(default, list | tuple):
+        return type(default)(_as_items(found, default))
+    if isinstance(default, bool):
+        switch = _SWITCH.get(found.strip().lower()) if isinstance(found, str) else found
+        if switch not in (True, False):  # also 1 and 0
+            raise _Mismatch
+        return bool(switch)
+    return _as_number(found, type(default))
+
+
+def _as_text(value, found) -> str:
+    if found is None:
+        return ""
+    if isinstance(found, str):
+        return found
+    if isinstance(value, list | tuple | dict):
+        raise _Mismatch
+    return str(value)  # a name that looks like a number
+
+
+def _as_number(found, kind: type):
+    if isinstance(found, str) and found.strip().lower().lstrip("+-") in ("inf", "nan"):
+        found = float(found)  # for the check of values, which names the key
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise _Mismatch
+    if kind is int and isinstance(found, float):
+        if not found.is_integer():
+            raise _Mismatch
+        return int(found)
+    return float(found) if kind is float else found
+
+
+def _as_items(found, default: Sequence) -> list:
+    if isinstance(found, str):
+        # a | a,b | (a,b) with the quotes lost in the shell
+        text = found.strip()
+        if text[:1] + text[-1:] in ("()", "[]"):
+            text = text[1:-1]
+        found = [item.strip().strip("'\"") for item in text.split(",") if item.strip()]
+    elif isinstance(found, int | float) and not isinstance(found, bool):
+        found = [found]
+    if not isinstance(found, list | tuple):
+        raise _Mismatch
+    if default and all(type(item) is int for item in default):
+        return [int(item) if isinstance(item, float) and item.is_integer() else item for item in found]
+    return list(found)
+
+
+def _form(key: str, default) -> str:
+    if isinstance(default, bool):
+        return "Write True or False."
+    if isinstance(default, list | tuple):
+        return f"""Write a list, such as {key} '{default or '("name_1", "name_2")'}'."""
+    if isinstance(default, str):
+        return "Write a text."
+    return f"Write a {'whole ' if isinstance(default, int) else ''}number, such as {default}."
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    by_upper = {name.upper(): name for name in known}
+    near = [by_upper[name] for name in get_close_matches(key.upper(), by_upper, n=3, cutoff=0.6)]
+    near = near or [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:3]
+    return f"{key} is not a config key" + (f" (did you mean {', '.join(near)}?)." if near else ".")
+
+
+def _first(node: CfgNode, prefix: str) -> str:
+    return next(_leaf_keys(node, f"{prefix}."), prefix)
+
+
+def _leaf_keys(node: Mapping, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _leaf_keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+

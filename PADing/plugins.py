@@ -1,0 +1,54 @@
+"""Modules that a config names under ``PLUGINS``: a method of one's own, which registers itself when it is imported."""
+
+import importlib
+import importlib.util
+import os
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import ModuleType
+
+from PADing.config_values import literal
+from PADing.errors import UserError
+
+__all__ = ["import_plugins"]
+
+REPOSITORY = str(Path(__file__).resolve().parents[1])
+
+
+def import_plugins(names, config_folder: str) -> list[ModuleType]:
+    """Import plug-ins: installed ones, or such in the repository's root, the config's folder or the current folder.
+
+    A folder in which one is found stays at the end of ``sys.path``, so that its parts can be imported later.
+
+    Args:
+        names: the value of ``PLUGINS``: a name, a list of names, or text for either.
+
+    Raises:
+        UserError: something else than names; a plug-in that does not exist, or that needs a package that is absent.
+    """
+    names = literal(names)
+    names = [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise UserError(f'PLUGINS must be names of modules, such as ("my_method",), not {names!r}.')
+    return [_import(name, [REPOSITORY, config_folder, os.getcwd()]) for name in names]
+
+
+def _import(name: str, folders: list[str]) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(f"PLUGINS names {name!r}, which is not the name of a module, such as my_method.")
+    top = name.split(".")[0]
+    if top not in sys.modules and importlib.util.find_spec(top) is None:
+        for folder in folders:
+            if PathFinder.find_spec(top, [folder]) is not None:
+                sys.path.append(folder)
+                break
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing and f"{name}.".startswith(f"{missing}."):
+            raise UserError(
+                f"PLUGINS names {name!r}, which is neither installed nor in {', '.join(dict.fromkeys(folders))}."
+            ) from error
+        raise UserError(f"PLUGINS names {name!r}, which needs {missing or 'a module'}: {error}.") from error
