@@ -1,17 +1,16 @@
 """Every shipped YAML has the published effective values; else a run is not the published protocol, unnoticed."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 from detectron2.config import get_cfg
 
 from PADing.config import load_config
+from tests.golden.util import GOLDEN, REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-GOLDEN = Path(os.environ.get("GOLDEN_DIR", REPOSITORY.parent / "shared" / "golden")) / "configs"
-FILES = sorted(GOLDEN.glob("[!_]*.json"))
+CONFIGS = GOLDEN / "configs"
+FILES = sorted(CONFIGS.glob("[!_]*.json"))
 # The two published code bases have different defaults for this key. Ours is None; every D2Zero YAML sets it.
 CLASHING_DEFAULT = "MODEL.MASK_FORMER.VEC_PATH"
 
@@ -28,14 +27,14 @@ def _flat(node, prefix=""):
 def _compare(cfg, golden: Path):
     ours, theirs = dict(_flat(cfg)), dict(_flat(json.loads(golden.read_text())))
     if golden.name.startswith(("D2Zero_", "_defaults_D2Zero")):
-        defaults = dict(_flat(json.loads((GOLDEN / "_defaults_D2Zero.json").read_text())))
+        defaults = dict(_flat(json.loads((CONFIGS / "_defaults_D2Zero.json").read_text())))
         if theirs[CLASHING_DEFAULT] == defaults[CLASHING_DEFAULT]:
             del theirs[CLASHING_DEFAULT]
     wrong = {k: (ours.get(k, "absent"), v) for k, v in theirs.items() if ours.get(k, "absent") != v}
     assert not wrong, f"(ours, published): {wrong}"
 
 
-@pytest.mark.skipif(not FILES, reason=f"no golden configs in {GOLDEN}")
+@pytest.mark.skipif(not FILES, reason=f"no golden configs in {CONFIGS}")
 def test_there_is_a_shipped_file_for_each_published_one():
     assert [f.name for f in FILES if not _path(f).is_file()] == []
 
@@ -51,7 +50,7 @@ def test_effective_values(golden):
     _compare(load_config(_path(golden), plugins), golden)
 
 
-@pytest.mark.parametrize("golden", sorted(GOLDEN.glob("_defaults_*.json")), ids=lambda f: f.stem)
+@pytest.mark.parametrize("golden", sorted(CONFIGS.glob("_defaults_*.json")), ids=lambda f: f.stem)
 def test_defaults(golden):
     cfg = load_config("", ["PLUGINS", '("d2zero",)'])
     _compare(cfg, golden)

@@ -68,7 +68,7 @@ def test_maps_and_gradients(built, case):
     assert torch.equal(encoded, levels[0])
     assert_close(layers["first"][:, :, :: _every(strides, "encoder_layer0")], arrays[key + "encoder_layer0"])
 
-    base = f"pixel_decoder/{case}/"
+    base = f"{info['salt']}pixel_decoder/{case}/"
     total = (mask_features * normal(base + "grad_mask_features", mask_features.shape)).sum()
     for i, level in enumerate(levels):
         total = total + (level * normal(f"{base}grad_ms{i}", level.shape)).sum()
