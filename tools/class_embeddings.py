@@ -3,8 +3,8 @@
 
 CLIP text vectors of a split's classes, as PADing and D2Zero use them (downloads the weights; --checkpoint is offline):
 
-    python tools/class_embeddings.py clip --split datasets/splits/coco_panoptic_119_14.yaml \\
-        --output embeddings/coco/coco_panoptic_133_clip_vitb16.npz
+    python tools/class_embeddings.py clip --split datasets/splits/coco_*.yaml \\
+        --output embeddings/coco/coco_clip_vitb16.npz
 
 Word vectors (word2vec, fastText, GloVe; text or binary), and a matrix that exists already:
 
@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> None:
 def _names(args: argparse.Namespace) -> list[str]:
     if args.names:
         return read_names(args.names)
-    split = load_split(args.split)
-    return [*split.seen, *split.unseen]
+    splits = [load_split(file) for file in args.split]
+    return list(dict.fromkeys(name for split in splits for name in (*split.seen, *split.unseen)))
 
 
 def _pair(item: str, names: list[str]) -> tuple[str, str]:
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common = argparse.ArgumentParser(add_help=False)
     which = common.add_mutually_exclusive_group(required=True)
-    which.add_argument("--split", help="split file: all its seen and unseen classes")
+    which.add_argument("--split", nargs="+", help="split files: all their seen and unseen classes")
     which.add_argument("--names", help="class names: a JSON list, or a text file with one name per line")
     common.add_argument("--output", required=True, help="the .npz to write")
     common.add_argument(

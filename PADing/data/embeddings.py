@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
 
+from PADing.data.splits import load_split, shipped_split_files
 from PADing.errors import UserError
 from PADing.files import replacing
 
 __all__ = [
     "CLIP_TEMPLATES",
+    "clip_command",
     "embedding_width",
     "load_class_embeddings",
     "resolve_embedding_path",
@@ -101,13 +103,13 @@ def resolve_embedding_path(cfg) -> str:
     else:
         raise UserError(
             f"No class embeddings are named for {list(cfg.DATASETS.TEST)}. Set MODEL.CLASS_EMBEDDINGS to a file made "
-            f"with: {_command(split_file, 'embeddings/mine.npz')}"
+            f"with: {clip_command(split_file, 'embeddings/mine.npz')}"
         )
-    expanded = os.path.expanduser(path)
-    for candidate in (expanded, os.path.join(_repository_root(), expanded)):
+    for candidate in _places(path):
         if os.path.isfile(candidate):
             return candidate
-    raise UserError(f"Class embeddings {path} ({key}) do not exist. Make them with: {_command(split_file, path)}")
+    command = clip_command(split_file, path)
+    raise UserError(f"Class embeddings {path} ({key}) do not exist. Make them with: {command}.{_others(path)}")
 
 
 def save_class_embeddings(
@@ -210,11 +212,30 @@ def _check(path: str, names: list[str], vectors: np.ndarray) -> None:
         raise UserError(f"Class embeddings {path}: the vectors of {', '.join(bad)} have NaN or infinite entries.")
 
 
-def _command(split_file: str, output: str) -> str:
-    split = split_file or "<your split file>"
-    if split_file.startswith(_repository_root() + os.sep):
-        split = os.path.relpath(split_file, _repository_root())
-    return f"python tools/class_embeddings.py clip --split {split} --output {output}"
+def clip_command(split_file: str, output: str) -> str:
+    """The command that makes ``output`` for a split, and for all other shipped splits that share the file."""
+    sharing = [file for file in shipped_split_files() if load_split(file).class_embeddings == output]
+    splits = sharing if split_file in sharing else [split_file or "<your split file>"]
+    splits = [
+        os.path.relpath(split, _repository_root()) if split.startswith(_repository_root() + os.sep) else split
+        for split in splits
+    ]
+    return f"python tools/class_embeddings.py clip --split {' '.join(splits)} --output {output}"
+
+
+def _others(path: str) -> str:
+    """A sentence on the embedding files that lie beside a missing one: another project's vectors, or other prompts."""
+    folder = next((str(f) for f in _places(os.path.dirname(path)) if os.path.isdir(f)), "")
+    others = sorted(name for name in os.listdir(folder) if name.endswith(".npz")) if folder else []
+    if not others:
+        return ""
+    return f" Beside it is {', '.join(others)}; such a file is used only when MODEL.CLASS_EMBEDDINGS names it."
+
+
+def _places(path: str) -> tuple[str, str]:
+    """Where a relative path of a config may be: below the working directory, or below the repository root."""
+    expanded = os.path.expanduser(path)
+    return expanded, os.path.join(_repository_root(), expanded)
 
 
 def _repository_root() -> str:

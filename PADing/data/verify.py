@@ -21,7 +21,7 @@ import numpy as np
 from panopticapi.utils import rgb2id
 from PIL import Image
 
-from PADing.data.embeddings import load_class_embeddings
+from PADing.data.embeddings import clip_command, load_class_embeddings
 from PADing.data.loaders import IMAGE_EXTENSIONS, load_data_set
 from PADing.data.splits import IGNORE_LABEL, DataSet, Split, dataset_root, load_split, shipped_split_files
 from PADing.errors import UserError
@@ -227,8 +227,8 @@ def _check_vectors(path: str, split: Split, data_set: DataSet) -> str:
     """What is wrong with a file of class vectors for the classes of a data set's split; "" if nothing is."""
     file = next((base / path for base in (Path.cwd(), REPOSITORY) if (base / path).is_file()), None)
     if file is None:
-        command = f"python tools/class_embeddings.py clip --split {os.path.relpath(split.file)} --output {path}"
-        return f"class vectors {path} are missing; made by: {data_set.made_by if _beside(path, data_set) else command}"
+        command = data_set.made_by if _beside(path, data_set) else clip_command(split.file, path)
+        return f"class vectors {path} are missing; made by: {command}"
     vocabulary = [category.name for category in split.vocabulary(data_set.kind, data_set.class_order)]
     unseen = set(split.unseen)
     columns = sorted(vocabulary, key=lambda name: name in unseen)  # of a .txt file: seen, then unseen

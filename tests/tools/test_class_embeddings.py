@@ -1,13 +1,21 @@
 """The tool writes files that models can read by name, and says what is wrong otherwise."""
 
 import importlib.util
+import re
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from detectron2.data import MetadataCatalog
 
-from PADing.data.embeddings import load_class_embeddings
+from PADing.config import load_config
+from PADing.data import embeddings
+from PADing.data.embeddings import load_class_embeddings, resolve_embedding_path
 from PADing.data.splits import load_split
+from PADing.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPLITS = REPOSITORY / "datasets" / "splits"
@@ -62,3 +70,64 @@ def test_mistakes(tool, tmp_path, caplog):
     assert "2 names" in caplog.text
     assert tool.main(["matrix", *common, "--text", "cow=ox"]) == 1
     assert "cow=ox" in caplog.text and not output.exists()
+
+
+CLIP_CONFIGS = ("panoptic-segmentation/PADing", "semantic-segmentation/PADing", "d2zero_48_17", "d2zero_65_15")
+
+
+def _config(name: str):
+    return load_config(REPOSITORY / "configs" / f"{name}.yaml")
+
+
+@pytest.mark.parametrize("page", ["README.md", "MODEL_ZOO.md", "datasets/README.md"])
+def test_the_documented_command_makes_what_every_clip_config_reads(tool, tmp_path, monkeypatch, page):
+    """One command, the published prompts: else stage 2 ends in an error, or uses other vectors unnoticed."""
+    pattern = r"python tools/class_embeddings\.py (clip .*datasets/splits/coco_.*)"
+    (command,) = set(re.findall(pattern, (REPOSITORY / page).read_text()))
+    said = {}
+
+    def encode(names, model, pretrained, checkpoint, templates, *_):
+        said.update(model=model, pretrained=pretrained, templates=templates)
+        return torch.nn.functional.normalize(torch.randn(len(names), 512))
+
+    monkeypatch.setattr(tool, "clip_vectors", encode)
+    monkeypatch.chdir(tmp_path)
+    arguments = []
+    for word in shlex.split(command):
+        found = sorted(str(path) for path in REPOSITORY.glob(word)) if "*" in word else [word]
+        arguments += found
+    assert tool.main(arguments) == 0
+    # The prompts of the published models, typed from their description: order, full stops and the capital A matter.
+    assert said["templates"] == (
+        "itap of a {}.",
+        "a bad photo of the {}.",
+        "a origami {}.",
+        "a photo of the large {}.",
+        "a {} in a video game.",
+        "art of the {}.",
+        "a photo of the small {}.",
+        "A photo of a {} in the scene",
+    )
+    assert (said["model"], said["pretrained"]) == ("ViT-B-16-quickgelu", "openai")
+    for name in CLIP_CONFIGS:
+        cfg = _config(name)
+        path = resolve_embedding_path(cfg)
+        assert path == "embeddings/coco/coco_clip_vitb16.npz", name
+        for data_set in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+            vocabulary = MetadataCatalog.get(data_set).vocabulary
+            assert load_class_embeddings(path, vocabulary).shape == (len(vocabulary), 512)
+
+
+@pytest.mark.parametrize("name", CLIP_CONFIGS)
+def test_vectors_of_other_prompts_are_used_only_by_name(tmp_path, monkeypatch, name):
+    """A run with them is not the published method, so it must be somebody's decision."""
+    shipped = "embeddings/coco/coco_stuff_171_clip_vitb16.npz"
+    (tmp_path / shipped).parent.mkdir(parents=True)
+    shutil.copy(REPOSITORY / shipped, tmp_path / shipped)
+    monkeypatch.setattr(embeddings, "_repository_root", lambda: str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="do not exist") as error:
+        resolve_embedding_path(_config(name))
+    assert "class_embeddings.py clip --split" in str(error.value) and "only when" in str(error.value)
+    assert all(f"{split}.yaml" in str(error.value) for split in ("coco_panoptic_119_14", "coco_stuff_156_15"))
+    assert resolve_embedding_path(load_config("", ["MODEL.CLASS_EMBEDDINGS", shipped])) == shipped
