@@ -101,7 +101,7 @@ def read_yaml(path: str | os.PathLike, what: str) -> Any:
             f"{what} {path} is refused: {error.problem}{error.problem_mark}. Such a tag can run code. Write the value "
             f"itself in its place. Only if you trust the file's author: set {UNSAFE_VARIABLE}=1."
         ) from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
+    except Exception as error:  # a tag on an unfit value, as in `!!int x`, raises KeyError, IndexError, ...
         raise UserError(f"{what} {path} is not valid YAML: {error}") from error
     if content is None:
         raise UserError(f"{what} {path} is empty. Is the download or copy complete?")

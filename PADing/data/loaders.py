@@ -1,4 +1,4 @@
-"""Annotation files -> lists of dicts in Detectron2's standard format. No picture is read here.
+"""Annotation files -> lists of dicts in Detectron2's standard format. No image is read here.
 
 Categories are matched by id, so the order of a JSON's ``categories`` list plays no part. A training set of seen classes
 never shows an unseen one, even when its file does: whole images are left out (instance, panoptic), as the zero-shot
@@ -12,6 +12,7 @@ from collections import defaultdict
 import pycocotools.mask as mask_util
 from detectron2.structures import BoxMode
 
+from PADing.data.coco_schema import check_instances, check_panoptic
 from PADing.data.splits import DataSet, Split
 from PADing.errors import UserError
 from PADing.files import read_json
@@ -27,15 +28,10 @@ def load_data_set(split: Split, data_set: DataSet, root: str | None = None) -> l
     """Load one data set of a split; the list is sorted by image id (semantic: by file name).
 
     Raises:
-        UserError: a missing file or folder, or an annotation that lacks a field or contradicts the split file.
+        UserError: a missing file or folder, or an annotation of another structure or that contradicts the split file.
     """
     load = {"instance": load_instances, "panoptic": load_panoptic, "semantic": load_semantic}[data_set.kind]
-    metadata = split.metadata(data_set, root)
-    try:
-        dicts = load(split, data_set, metadata)
-    except KeyError as error:
-        file = metadata.get("panoptic_json" if data_set.kind == "panoptic" else "json_file")
-        raise UserError(f"Data set {data_set.name}: an entry of {file} lacks the field {error}.") from error
+    dicts = load(split, data_set, split.metadata(data_set, root))
     if not dicts:
         raise UserError(f"Data set {data_set.name} has no image. Its paths are {data_set.paths()}.")
     return dicts
@@ -48,8 +44,9 @@ def load_instances(split: Split, data_set: DataSet, metadata: dict) -> list[dict
     ``segmentation``: polygons (those with fewer than three points or an odd length are dropped, and the annotation with
     its last one) or compressed RLE.
     """
-    content = _read_annotation(data_set, metadata, "json_file")
     where = f"Data set {data_set.name}, file {metadata['json_file']}"
+    content = _read_annotation(data_set, metadata["json_file"])
+    check_instances(content, where)
     _check_folder(data_set, metadata, "image_root")
     _check_categories(split, content, where)
     contiguous = metadata["thing_dataset_id_to_contiguous_id"]
@@ -57,11 +54,8 @@ def load_instances(split: Split, data_set: DataSet, metadata: dict) -> list[dict
     drop_unseen_images = data_set.role == "train" and data_set.subset == "seen"
 
     annotations = defaultdict(list)
-    met, dropped_images, out_of_lists = set(), set(), 0
+    dropped_images, out_of_lists = set(), 0
     for annotation in content["annotations"]:
-        if annotation["id"] in met:
-            raise UserError(f"{where}: annotation id {annotation['id']} occurs twice.")
-        met.add(annotation["id"])
         category_id = annotation["category_id"]
         if category_id in contiguous:
             annotations[annotation["image_id"]].append(annotation)
@@ -73,7 +67,8 @@ def load_instances(split: Split, data_set: DataSet, metadata: dict) -> list[dict
     unlisted = annotations.keys() - {image["id"] for image in content["images"]}
     if unlisted:
         raise UserError(
-            f"{where}: annotations belong to {len(unlisted)} images that `images` does not list, e.g. {min(unlisted)}."
+            f"{where}: annotations belong to {len(unlisted)} images that `images` does not list, e.g. "
+            f"{min(unlisted, key=str)}."
         )
     dicts, bad_polygons = [], 0
     for image in sorted(content["images"], key=lambda image: image["id"]):
@@ -81,7 +76,7 @@ def load_instances(split: Split, data_set: DataSet, metadata: dict) -> list[dict
             continue
         objects = []
         for annotation in annotations.get(image["id"], ()):
-            entry = _instance(annotation, contiguous, image, where)
+            entry = _instance(annotation, contiguous)
             if entry is None:
                 bad_polygons += 1
             else:
@@ -101,23 +96,17 @@ def load_instances(split: Split, data_set: DataSet, metadata: dict) -> list[dict
     return dicts
 
 
-def _instance(annotation: dict, contiguous: dict[int, int], image: dict, where: str) -> dict | None:
+def _instance(annotation: dict, contiguous: dict[int, int]) -> dict | None:
     entry = {
-        "iscrowd": annotation.get("iscrowd", 0),
+        "iscrowd": int(annotation.get("iscrowd", 0)),
         "bbox": annotation["bbox"],
         "bbox_mode": BoxMode.XYWH_ABS,
         "category_id": contiguous[annotation["category_id"]],
     }
     segmentation = annotation.get("segmentation")
-    if isinstance(segmentation, dict):
-        if isinstance(segmentation["counts"], list):
-            segmentation = mask_util.frPyObjects(segmentation, *segmentation["size"])
-        if tuple(segmentation["size"]) != (image["height"], image["width"]):
-            raise UserError(
-                f"{where}: the mask of annotation {annotation['id']} has size {segmentation['size']}, but image "
-                f"{image['id']} is {image['height']} x {image['width']}."
-            )
-    elif segmentation is not None:
+    if isinstance(segmentation, dict) and isinstance(segmentation["counts"], list):
+        segmentation = mask_util.frPyObjects(segmentation, *segmentation["size"])
+    elif isinstance(segmentation, list):
         segmentation = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
         if not segmentation:
             return None
@@ -131,8 +120,9 @@ def load_panoptic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]
 
     ``segments_info`` entries have contiguous ``category_id`` and ``isthing`` beside the file's own fields.
     """
-    content = _read_annotation(data_set, metadata, "panoptic_json")
     where = f"Data set {data_set.name}, file {metadata['panoptic_json']}"
+    content = _read_annotation(data_set, metadata["panoptic_json"])
+    check_panoptic(content, where)
     for key in ("image_root", "panoptic_root", "sem_seg_root"):
         _check_folder(data_set, metadata, key)
     _check_categories(split, content, where)
@@ -181,7 +171,7 @@ def load_panoptic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]
 
 
 def load_semantic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]:
-    """Pairs of picture and label PNG with the same path below their roots: dicts with ``file_name, sem_seg_file_name``.
+    """Pairs of image and label PNG with the same path below their roots: dicts with ``file_name, sem_seg_file_name``.
 
     Pixel values are contiguous ids, 255 is ignored. Files without a partner are left out, with a warning.
     """
@@ -197,19 +187,19 @@ def load_semantic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]
     both = sorted(images.keys() & labels.keys())
     if not both:
         raise UserError(
-            f"Data set {data_set.name}: no label in {label_root} has the name of a picture in {image_root} "
+            f"Data set {data_set.name}: no label in {label_root} has the name of an image in {image_root} "
             f"(e.g. {min(labels)}.png)."
         )
     if len(both) < len(labels):
         logger.warning(
-            "Data set %s: %d label files in %s have no picture in %s and are left out.",
+            "Data set %s: %d label files in %s have no image in %s and are left out.",
             data_set.name,
             len(labels) - len(both),
             label_root,
             image_root,
         )
     if len(both) < len(images):
-        logger.info("Data set %s: %d of %d pictures have a label file.", data_set.name, len(both), len(images))
+        logger.info("Data set %s: %d of %d images have a label file.", data_set.name, len(both), len(images))
     return [{"file_name": images[stem], "sem_seg_file_name": labels[stem]} for stem in both]
 
 
@@ -225,15 +215,10 @@ def _files_by_stem(root: str, extensions: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _read_annotation(data_set: DataSet, metadata: dict, key: str) -> dict:
-    path = metadata[key]
+def _read_annotation(data_set: DataSet, path: str) -> dict:
     if not os.path.isfile(path):
         raise UserError(_missing(data_set, path))
-    content = read_json(path, f"Data set {data_set.name}")
-    for part in ("annotations", "categories") + (("images",) if key == "json_file" else ()):
-        if part not in content:
-            raise UserError(f"Data set {data_set.name}: {path} has no `{part}`, so it is not in COCO's layout.")
-    return content
+    return read_json(path, f"Data set {data_set.name}")
 
 
 def _missing(data_set: DataSet, path: str) -> str:

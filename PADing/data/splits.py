@@ -30,6 +30,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
+from reprlib import repr as short
 
 from PADing.errors import UserError
 from PADing.yaml_files import read_yaml
@@ -221,6 +222,9 @@ def split_from_dict(content: Mapping, file: str) -> Split:
     for key in ("name", "categories", "unseen", "data_sets"):
         if key not in content:
             raise UserError(f"{where} lacks the key `{key}`.")
+    _check_text(content["name"], f"{where}: name")
+    if content.get("class_embeddings") is not None:
+        _check_text(content["class_embeddings"], f"{where}: class_embeddings")
     categories = _categories(content["categories"], file)
     known = [category.name for category in categories]
     unseen = _names(content["unseen"], known, f"{where}: unseen")
@@ -243,13 +247,13 @@ def split_from_dict(content: Mapping, file: str) -> Split:
     )
     _check_unique([d.name for d in data_sets], f"{where}: data set name")
     split = Split(
-        name=str(content["name"]),
+        name=content["name"],
         file=file,
         categories=categories,
         seen=seen,
         unseen=unseen,
         data_sets=data_sets,
-        class_embeddings=_beside(str(content.get("class_embeddings") or ""), file),
+        class_embeddings=_beside(content.get("class_embeddings") or "", file),
     )
     for data_set in data_sets:
         if not split.classes(data_set):
@@ -282,22 +286,22 @@ def _parse_categories(content, where: str) -> tuple[Category, ...]:
 
 def _category(entry, where: str) -> Category:
     if not isinstance(entry, Mapping):
-        raise UserError(f"{where} must be a mapping with id and name, but is {entry!r}.")
+        raise UserError(f"{where} must be a mapping with id and name, but is {short(entry)}.")
     # COCO's own tables carry a supercategory; it is accepted and not used.
     _check_keys(entry, {"id", "name", "isthing", "color", "supercategory"}, where)
     identity, name = entry.get("id"), entry.get("name")
-    if isinstance(identity, bool) or not isinstance(identity, int) or identity < 0:
-        raise UserError(f"{where} ({name!r}): id must be a whole number >= 0, but is {identity!r}.")
+    if isinstance(identity, bool) or not isinstance(identity, int) or not 0 <= identity < 2**63:
+        raise UserError(f"{where} ({short(name)}): id must be a whole number >= 0, but is {short(identity)}.")
     _check_text(name, f"{where} (id {identity}): name")
     isthing = entry.get("isthing", 1)
     if isthing not in (0, 1):
-        raise UserError(f"{where} ({name!r}): isthing must be 1 (thing) or 0 (stuff), but is {isthing!r}.")
+        raise UserError(f"{where} ({short(name)}): isthing must be 1 (thing) or 0 (stuff), but is {short(isthing)}.")
     color = entry.get("color")
     if color is None:
         color = _generated_color(identity)
     is_color = isinstance(color, (list, tuple)) and len(color) == 3
     if not is_color or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
-        raise UserError(f"{where} ({name!r}): color must be three whole numbers 0..255, but is {color!r}.")
+        raise UserError(f"{where} ({short(name)}): color must be three whole numbers 0..255, but is {short(color)}.")
     return Category(identity, name, bool(isthing), tuple(color))
 
 
@@ -310,17 +314,20 @@ def _generated_color(identity: int) -> list[int]:
 
 def _data_set(entry, default_order: str | None, where: str) -> DataSet:
     if not isinstance(entry, Mapping):
-        raise UserError(f"{where} must be a mapping with name, role, kind and paths, but is {entry!r}.")
+        raise UserError(f"{where} must be a mapping with name, role, kind and paths, but is {short(entry)}.")
     name = entry.get("name")
     _check_text(name, f"{where}: name")
     where = f"{where} ({name})"
     _check_keys(entry, {f.name for f in fields(DataSet)}, where)
     kind = _choice(entry, "kind", NEEDED_PATHS, where)
-    for key in ("image_root", "json", "panoptic_root", "panoptic_json", "sem_seg_root"):
-        if entry.get(key) is not None:
-            _check_text(entry[key], f"{where}: {key}")
-        elif key in NEEDED_PATHS[kind]:
+    if set(name) & {"/", "\\", "\0"} or name.startswith("."):
+        raise UserError(f"{where}: the name becomes that of a folder, so it must not begin with a dot or have a slash.")
+    for key in NEEDED_PATHS[kind]:
+        if entry.get(key) is None:
             raise UserError(f"{where}: a data set of kind {kind} needs the path `{key}`.")
+    for key, value in entry.items():
+        if value is not None and value != "":
+            _check_text(value, f"{where}: {key}")
     role = _choice(entry, "role", ROLES, where)
     values = {key: value for key, value in entry.items() if value is not None}
     values["subset"] = _choice(entry, "subset", SUBSETS, where, "seen" if role == "train" else "all")
@@ -337,7 +344,7 @@ def _data_set(entry, default_order: str | None, where: str) -> DataSet:
 def _choice(entry: Mapping, key: str, allowed: Iterable[str], where: str, default: str | None = None) -> str:
     value = entry.get(key) or default
     if value not in tuple(allowed):
-        raise UserError(f"{where}: `{key}` must be one of {', '.join(allowed)}, but is {value!r}.")
+        raise UserError(f"{where}: `{key}` must be one of {', '.join(allowed)}, but is {short(value)}.")
     return value
 
 
@@ -349,7 +356,7 @@ def _names(content, known: list[str], where: str) -> tuple[str, ...]:
         if name not in known:
             near = get_close_matches(name, known, n=3)
             hint = f" (did you mean {', '.join(near)}?)" if near else ""
-            raise UserError(f"{where} names {name!r}, which is not the name of a category{hint}.")
+            raise UserError(f"{where} names {short(name)}, which is not the name of a category{hint}.")
     _check_unique(content, where)
     return tuple(content)
 
@@ -357,7 +364,7 @@ def _names(content, known: list[str], where: str) -> tuple[str, ...]:
 def _check_text(value, where: str) -> None:
     if not isinstance(value, str) or not value.strip():
         hint = "put it into quotes if YAML takes it for something else"
-        raise UserError(f"{where} must be text, but is {value!r}; {hint}.")
+        raise UserError(f"{where} must be text, but is {short(value)}; {hint}.")
 
 
 def _check_keys(entry: Mapping, known: set[str], where: str) -> None:

@@ -12,18 +12,19 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, TrainerBase
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, print_csv_format
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
 import PADing.meta_arch  # noqa: F401  registers the meta-architectures
-from PADing.data.dataset_mappers import build_mapper
+from PADing.data.dataset_mappers import EvaluationLoader, build_mapper
 from PADing.engine.checkpointer import TrainingCheckpointer, unwrap
 from PADing.engine.recipes import TrainingRecipe, build_recipe
 from PADing.engine.rng import preserved_rng, rng_state, set_rng_state
 from PADing.engine.stream import POSITION, build_stream_loader
 from PADing.evaluation import build_evaluator
+from PADing.evaluation.left_out import evaluate_readable
 from PADing.evaluation.results import write_json
 
 logger = logging.getLogger(__name__)
@@ -155,6 +156,11 @@ class Trainer(DefaultTrainer):
         return build_stream_loader(cfg, build_mapper(cfg, is_train=True))
 
     @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+        """Every image once, without annotation; ``INPUT.ON_CORRUPT`` says what becomes of unreadable ones."""
+        return EvaluationLoader(cfg, dataset_name)
+
+    @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
         """What the data set's ``evaluator_type`` and the model's outputs call for."""
         return build_evaluator(cfg, dataset_name, output_folder)
@@ -177,11 +183,11 @@ class Trainer(DefaultTrainer):
             if tell is not None:
                 tell(MetadataCatalog.get(name))
             with preserved_rng():
-                evaluator = evaluator or cls.build_evaluator(cfg, name)
-                one = cfg.clone()
-                one.defrost()
-                one.DATASETS.TEST = (name,)
-                results[name] = super().test(one, model, [evaluator])
+                loader = cls.build_test_loader(cfg, name)
+                results[name] = evaluate_readable(model, loader, evaluator or cls.build_evaluator(cfg, name))
+            if comm.is_main_process():
+                logger.info("Evaluation results for %s in csv format:", name)
+                print_csv_format(results[name])
         if comm.is_main_process():
             write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), results)
         return next(iter(results.values())) if len(results) == 1 else results

@@ -7,7 +7,6 @@ thresholds 0.4 and 0.5, 0.55, ..., 0.95 gives both COCO's standard figures and t
 import contextlib
 import importlib.util
 import io
-import json
 import logging
 import math
 import os
@@ -20,8 +19,10 @@ import pycocotools.mask as mask_util
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from PADing.data.coco_schema import check_detections, check_instances
 from PADing.errors import UserError
 from PADing.evaluation.results import harmonic_mean, log_class_table, mean
+from PADing.files import read_json
 
 __all__ = [
     "CocoFigures",
@@ -97,8 +98,9 @@ def load_ground_truth(source: str | os.PathLike | dict) -> COCO:
         content = {**source, "annotations": [dict(a) for a in source.get("annotations", ())]}
         where = "the annotation"
     else:
-        where = f"annotation file {os.fspath(source)}"
-        content = _read_json(source, where)
+        where = f"Annotation file {os.fspath(source)}"
+        content = read_json(source, "Annotation file")
+        check_instances(content, where, complete=False)
     if not isinstance(content, dict) or not {"images", "categories", "annotations"} <= set(content):
         raise UserError(f"{where} is not in COCO's instance format: it needs images, categories and annotations.")
     content.setdefault("info", {})
@@ -283,10 +285,9 @@ def _split(names: dict[int, str], num_seen: int | None, unseen: Collection[str] 
 
 def _load_results(source) -> list[dict]:
     if isinstance(source, (str, os.PathLike)):
-        where = f"result file {os.fspath(source)}"
-        source = _read_json(source, where)
-        if not isinstance(source, list):
-            raise UserError(f"{where} must hold a list of detections in COCO's result format.")
+        where = f"Result file {os.fspath(source)}"
+        source = read_json(source, "Result file", list)
+        check_detections(source, where)
     return list(source)
 
 
@@ -355,16 +356,6 @@ def _backend_class(name: str):
 
         return COCOeval_faster
     raise UserError(f"COCO backend {name!r} is not available here; choose from {', '.join(available_backends())}.")
-
-
-def _read_json(path, where: str):
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except FileNotFoundError:
-        raise UserError(f"The {where} does not exist.") from None
-    except ValueError as error:
-        raise UserError(f"The {where} is not valid JSON: {error}") from error
 
 
 def _quiet():

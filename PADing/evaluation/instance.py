@@ -3,6 +3,7 @@
 import logging
 import os
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -79,7 +80,12 @@ class InsSegzeroEvaluator(DatasetEvaluator):
         self._truth = None
         self.reset()
 
+    def leave_out(self, records: Iterable[dict]) -> None:
+        """Forget the annotation of images that cannot be read, until the next ``reset``."""
+        self._left_out.update(record["image_id"] for record in records)
+
     def reset(self) -> None:
+        self._left_out = set()
         self._predictions = []
         self._has_masks = False
         self._per_class: dict[str, list[dict]] = {}
@@ -221,7 +227,12 @@ class InsSegzeroEvaluator(DatasetEvaluator):
                 self._truth = load_ground_truth(instances_from_panoptic(self._metadata))
             else:
                 raise UserError(f"Instance annotation {path!r} of data set {self.classes.data_set!r} does not exist.")
-        return self._truth
+        if not self._left_out:
+            return self._truth
+        content = dict(self._truth.dataset)
+        content["images"] = [image for image in content["images"] if image["id"] not in self._left_out]
+        content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in self._left_out]
+        return load_ground_truth(content)
 
 
 class InsSegzsiEvaluator(InsSegzeroEvaluator):
@@ -250,7 +261,8 @@ def instances_from_panoptic(metadata) -> dict:
         segments = [s for s in item["segments_info"] if s["category_id"] in things]
         if not segments:
             continue
-        segment_map = read_panoptic_png(metadata.panoptic_root, item["file_name"])
+        listed = (segment["id"] for segment in item["segments_info"])
+        segment_map = read_panoptic_png(metadata.panoptic_root, item["file_name"], listed)
         for segment in segments:
             rle = mask_util.encode(np.asfortranarray(segment_map == segment["id"], dtype=np.uint8))
             area = float(mask_util.area(rle))
@@ -269,4 +281,7 @@ def instances_from_panoptic(metadata) -> dict:
             )
     categories = [c for c in panoptic["categories"] if c["id"] in things]
     # Images without any annotation at all stay in: predictions on them are false positives.
-    return {"images": panoptic["images"], "categories": categories, "annotations": annotations}
+    images = panoptic.get("images") or [
+        {"id": item["image_id"], "file_name": item["file_name"]} for item in panoptic["annotations"]
+    ]
+    return {"images": images, "categories": categories, "annotations": annotations}

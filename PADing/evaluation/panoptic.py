@@ -1,9 +1,9 @@
 """Panoptic quality over all, thing, stuff, seen and unseen classes."""
 
-import json
 import logging
 import os
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -13,11 +13,13 @@ from detectron2.utils.file_io import PathManager
 from panopticapi.utils import id2rgb, rgb2id
 from PIL import Image
 
+from PADing.data.coco_schema import check_panoptic
+from PADing.data.images import check_segments, read_panoptic_rgb
 from PADing.errors import UserError
 from PADing.evaluation.classes import panoptic_classes
 from PADing.evaluation.panoptic_quality import VOID, ClassQuality, match_segments, quality_per_class
 from PADing.evaluation.results import harmonic_mean, log_class_table, log_table, mean, write_json
-from PADing.files import replacing
+from PADing.files import read_json, replacing
 
 __all__ = ["PanopticzeroEvaluator", "read_panoptic_json", "read_panoptic_png"]
 
@@ -33,17 +35,21 @@ def read_panoptic_json(metadata) -> dict:
             f"Panoptic annotation {path!r} of data set {metadata.name!r} does not exist. "
             "See datasets/README.md for how it is made."
         )
-    with PathManager.open(path, "r") as file:
-        return json.load(file)
+    content = read_json(PathManager.get_local_path(path), f"Panoptic annotation of data set {metadata.name!r}")
+    check_panoptic(content, f"Panoptic annotation {path}", complete=False)
+    return content
 
 
-def read_panoptic_png(folder: str, file_name: str) -> np.ndarray:
-    """Segment ids (H, W) int32 of a PNG in COCO's panoptic format; UserError when it is missing."""
+def read_panoptic_png(folder: str, file_name: str, segment_ids: Iterable[int] = ()) -> np.ndarray:
+    """Segment ids (H, W) int32 of a PNG in COCO's panoptic format.
+
+    Raises:
+        UserError: it is missing, damaged or of another format, or lacks pixels of one of ``segment_ids``.
+    """
     path = os.path.join(folder, file_name)
-    if not PathManager.isfile(path):
-        raise UserError(f"Panoptic label image {path} does not exist. Check `panoptic_root` of the data set.")
-    with PathManager.open(path, "rb") as file:
-        return rgb2id(np.asarray(Image.open(file).convert("RGB")))
+    rgb = read_panoptic_rgb(path)
+    check_segments(rgb, segment_ids, path)
+    return rgb2id(rgb)
 
 
 class PanopticzeroEvaluator(DatasetEvaluator):
@@ -87,7 +93,12 @@ class PanopticzeroEvaluator(DatasetEvaluator):
         self._contiguous = {dataset_id: c for c, dataset_id in self.classes.dataset_ids.items()}
         self.reset()
 
+    def leave_out(self, records: Iterable[dict]) -> None:
+        """Forget the annotation of images that cannot be read, until the next ``reset``."""
+        self._left_out.update(str(record["image_id"]) for record in records)
+
     def reset(self) -> None:
+        self._left_out = set()
         self._images = {}
         self._predictions = {}
 
@@ -130,7 +141,9 @@ class PanopticzeroEvaluator(DatasetEvaluator):
         listed = [s for s in truth["segments_info"] if s["category_id"] in self._contiguous]
         for segment in segments:
             self.classes.dataset_id(segment["category_id"])  # refuses a class that the data set does not have
-        true_map = read_panoptic_png(self._metadata.panoptic_root, truth["file_name"])
+        true_map = read_panoptic_png(
+            self._metadata.panoptic_root, truth["file_name"], (s["id"] for s in truth["segments_info"])
+        )
         try:
             return match_segments(
                 true_map,
@@ -190,7 +203,7 @@ class PanopticzeroEvaluator(DatasetEvaluator):
         return OrderedDict({"panoptic_seg": result})
 
     def _evaluated(self, images: dict) -> list[str]:
-        missing = {key for key in self._truth if key not in images}
+        missing = {key for key in self._truth if key not in images and key not in self._left_out}
         if missing and self._metadata.name in DatasetCatalog.list():
             # A training set may leave out images of its annotation: those that show unseen classes.
             missing &= {str(record["image_id"]) for record in DatasetCatalog.get(self._metadata.name)}

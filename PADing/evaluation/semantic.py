@@ -3,6 +3,7 @@
 import logging
 import os
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -10,9 +11,9 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from PIL import Image
 
+from PADing.data.images import read_labels
 from PADing.errors import UserError
 from PADing.evaluation.classes import stuff_classes
 from PADing.evaluation.panoptic import read_panoptic_png
@@ -110,6 +111,9 @@ class SemSegGzeroEvaluator(DatasetEvaluator):
         self._truth = None
         self.reset()
 
+    def leave_out(self, records: Iterable[dict]) -> None:
+        """Nothing to forget: only the labels of images that are processed are read."""
+
     def reset(self) -> None:
         size = self._num_classes + 1
         self._confusion = np.zeros((size, size), dtype=np.int64)
@@ -167,29 +171,25 @@ class SemSegGzeroEvaluator(DatasetEvaluator):
                 logger.info("%s lacks semantic label images; labels come from its panoptic annotation.", name)
         record = self._truth[file_name]
         if "sem_seg_file_name" in record:
-            path = record["sem_seg_file_name"]
-            if not PathManager.isfile(path):
-                raise UserError(f"Semantic label image {path} does not exist. Check `sem_seg_root` of the data set.")
-            with PathManager.open(path, "rb") as file:
-                labels = np.array(Image.open(file), dtype=np.int64)
+            labels = read_labels(record["sem_seg_file_name"]).astype(np.int64)
         elif "pan_seg_file_name" in record:
             labels = self._labels_from_segments(record)
         else:
             raise UserError(f"{file_name} of {self.classes.data_set!r} has neither semantic nor panoptic labels.")
         ignored = labels == self._ignore_label
         strange = ~ignored & ((labels < 0) | (labels >= self._num_classes))
-        if labels.ndim != 2 or strange.any():
+        if strange.any():
             raise UserError(
-                f"The label image of {file_name} must be (H, W) with values 0..{self._num_classes - 1} or "
-                f"{self._ignore_label} (ignore), but has shape {labels.shape} and the values "
-                f"{np.unique(labels[strange])[:5].tolist()}."
+                f"The label image of {file_name} must hold values 0..{self._num_classes - 1} or {self._ignore_label} "
+                f"(ignore), but has the values {np.unique(labels[strange])[:5].tolist()}. datasets/README.md says how "
+                "to convert labels (with --ignore 0 where 0 is background)."
             )
         labels[ignored] = self._num_classes
         return labels
 
     def _labels_from_segments(self, record: dict) -> np.ndarray:
         folder, name = os.path.split(record["pan_seg_file_name"])
-        segment_map = read_panoptic_png(folder, name)
+        segment_map = read_panoptic_png(folder, name, (s["id"] for s in record["segments_info"]))
         ids, inverse = np.unique(segment_map, return_inverse=True)
         label_of = {s["id"]: s["category_id"] for s in record["segments_info"]}
         table = np.array([label_of.get(i, self._ignore_label) for i in ids.tolist()], dtype=np.int64)

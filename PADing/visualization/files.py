@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from detectron2.data.detection_utils import read_image
 from PIL import Image
 
+from PADing.data.images import read_image
 from PADing.errors import UserError
 
 __all__ = ["find_pictures", "output_paths", "read_rgb", "write_overview", "write_rgb"]
@@ -68,17 +68,12 @@ def output_paths(pictures: Sequence[Path], output: Path) -> list[Path]:
 
 
 def read_rgb(path: str | os.PathLike) -> np.ndarray:
-    """A picture as (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
+    """An image as (H, W, 3) uint8 RGB, turned as its EXIF orientation says; see ``PADing.data.images.read_image``.
 
     Raises:
-        UserError: the file does not exist or is no picture; names it and the reason.
+        UserError: the file does not exist or cannot be read; names it and the reason.
     """
-    if not os.path.exists(path):
-        raise UserError(f"Picture {path} does not exist.")
-    try:
-        return np.ascontiguousarray(read_image(os.fspath(path), format="RGB"))
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"Picture {path} cannot be read: {' '.join(str(error).split()).rstrip('.')}.") from error
+    return np.ascontiguousarray(read_image(path))
 
 
 def write_rgb(path: str | os.PathLike, image: np.ndarray) -> None:

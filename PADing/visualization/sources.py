@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 from detectron2.structures import BitMasks, Instances, polygons_to_bitmask
-from PIL import Image
+from panopticapi.utils import rgb2id
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from PADing.data.images import read_labels, read_panoptic_rgb
 from PADing.visualization.panoptic import Segmentation
 
 __all__ = ["classes_in_record", "confident", "from_detections", "from_output", "from_record"]
@@ -60,8 +61,7 @@ def from_detections(
 def from_record(record: Mapping, ignore_label: int = 255) -> Segmentation:
     """The annotation of one data set record (a Detectron2 dataset dict), read from its files."""
     if "pan_seg_file_name" in record:
-        rgb = np.asarray(Image.open(record["pan_seg_file_name"]).convert("RGB"), dtype=np.int64)
-        ids = rgb @ (1, 256, 65536)
+        ids = rgb2id(read_panoptic_rgb(record["pan_seg_file_name"]))
         return Segmentation(ids, {s["id"]: s["category_id"] for s in record["segments_info"]})
     if "annotations" in record:
         size = (record["height"], record["width"])
@@ -70,7 +70,7 @@ def from_record(record: Mapping, ignore_label: int = 255) -> Segmentation:
         # Large objects first, so that small ones stay visible.
         masks.sort(key=lambda item: -item[0].sum())
         return _stack([m for m, _ in masks], [c for _, c in masks], size)
-    return _from_labels(np.asarray(Image.open(record["sem_seg_file_name"])), ignore_label)
+    return _from_labels(read_labels(record["sem_seg_file_name"]), ignore_label)
 
 
 def classes_in_record(record: Mapping, ignore_label: int = 255) -> set[int]:
@@ -78,7 +78,7 @@ def classes_in_record(record: Mapping, ignore_label: int = 255) -> set[int]:
     for key in ("segments_info", "annotations"):
         if key in record:
             return {part["category_id"] for part in record[key]}
-    return set(np.unique(np.asarray(Image.open(record["sem_seg_file_name"]))).tolist()) - {ignore_label}
+    return set(np.unique(read_labels(record["sem_seg_file_name"])).tolist()) - {ignore_label}
 
 
 def confident(instances: Instances, score_threshold: float | None = None) -> Instances:

@@ -116,12 +116,12 @@ def _rename_category(own):
         ("panoptic", _remove("panoptic/pic_5.png"), ["pic_5.png does not exist"]),
         ("semantic", _remove("labels"), ["labels does not exist"]),
         ("instance", _annotation(category_id=55), ["annotation 1", "category 55"]),
-        ("instance", _annotation(id=2), ["annotation id 2 occurs twice"]),
+        ("instance", _annotation(id=2), ["annotations[1] and annotations[0] have the same `id`, 2"]),
         ("instance", _rename_category, ["category 7", "'Kreis'", "'κύκλος'"]),
         (
             "instance",
             _annotation(segmentation={"size": [4, 4], "counts": [8, 8]}),
-            ["annotation 1", "[4, 4]", "40 x 60"],
+            ["annotations[0] (id 1)", "[4, 4]", "40 x 60"],
         ),
     ],
 )
@@ -180,7 +180,7 @@ def test_entries_that_lack_a_field_are_named_with_their_file(own):
     """A traceback with KeyError: 'height' tells a newcomer nothing."""
     del own.instances["images"][1]["height"]
     own.write()
-    with pytest.raises(UserError, match=r"own_val_instance: an entry of .*instances.json lacks the field 'height'"):
+    with pytest.raises(UserError, match=r"own_val_instance, .*instances.json: images\[1\] \(id 5\): .* 'height'"):
         _load(own, "own_val_instance")
 
 

@@ -4,9 +4,10 @@ from difflib import get_close_matches
 
 from detectron2.data import DatasetMapper
 
-from PADing.data.dataset_mappers.base import DECODER_ERRORS, CorruptFile, TrainingMapper
+from PADing.data.dataset_mappers.base import CorruptFile, TrainingMapper
 from PADing.data.dataset_mappers.coco_instance_lsj import COCOInstanceNewBaselineDatasetMapper
 from PADing.data.dataset_mappers.coco_panoptic_lsj import COCOPanopticNewBaselineDatasetMapper
+from PADing.data.dataset_mappers.evaluation import EvaluationLoader, EvaluationMapper
 from PADing.data.dataset_mappers.mask_former_instance import MaskFormerInstanceDatasetMapper
 from PADing.data.dataset_mappers.mask_former_panoptic import MaskFormerPanopticDatasetMapper
 from PADing.data.dataset_mappers.mask_former_semantic import MaskFormerSemanticDatasetMapper
@@ -16,6 +17,7 @@ __all__ = [
     "COCOInstanceNewBaselineDatasetMapper",
     "COCOPanopticNewBaselineDatasetMapper",
     "CorruptFile",
+    "EvaluationLoader",
     "EvaluationMapper",
     "MaskFormerInstanceDatasetMapper",
     "MaskFormerPanopticDatasetMapper",
@@ -33,25 +35,8 @@ MAPPERS = {
 }
 
 
-class EvaluationMapper:
-    """Detectron2's mapper for evaluation, whose errors name the file.
-
-    An unreadable picture is always fatal here: figures over the rest would look like figures over all.
-    """
-
-    def __init__(self, cfg):
-        self.mapper = DatasetMapper(cfg, is_train=False)
-
-    def __call__(self, dataset_dict: dict) -> dict:
-        try:
-            return self.mapper(dataset_dict)
-        except DECODER_ERRORS as error:
-            files = [dataset_dict[key] for key in ("file_name", "sem_seg_file_name") if key in dataset_dict]
-            raise CorruptFile(f"{' or '.join(files)} cannot be read: {' '.join(str(error).split())}.") from error
-
-
 def build_mapper(cfg, is_train: bool = True):
-    """The mapper of a config: ``INPUT.DATASET_MAPPER_NAME`` in training, Detectron2's own in evaluation.
+    """The mapper of a config: ``INPUT.DATASET_MAPPER_NAME`` in training, ``EvaluationMapper`` in evaluation.
 
     The name "default" gives Detectron2's own in training too.
 

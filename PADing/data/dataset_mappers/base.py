@@ -6,30 +6,33 @@ augmentations, from NumPy's global generator.
 """
 
 import logging
-import os
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import SizeMismatchError, check_image_size, read_image
+from detectron2.data.detection_utils import SizeMismatchError, check_image_size
 from detectron2.projects.point_rend import ColorAugSSDTransform
 from detectron2.structures import Instances
-from PIL import Image
 
+from PADing.data.images import CorruptFile, check_segments, read_image, read_labels, read_panoptic_rgb
 from PADing.errors import UserError
 
-__all__ = ["CorruptFile", "TrainingMapper", "flip_augmentation", "make_instances", "read_labels", "read_picture"]
+__all__ = [
+    "CorruptFile",
+    "TrainingMapper",
+    "augment",
+    "check_on_corrupt",
+    "flip_augmentation",
+    "make_instances",
+    "read_class_labels",
+    "read_record_image",
+    "read_segments",
+]
 
 logger = logging.getLogger(__name__)
 
 PAD_PIXEL = 128
-# What decoders raise on broken data; PIL's UnidentifiedImageError is an OSError, SyntaxError comes from PNG chunks.
-DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-
-
-class CorruptFile(UserError):
-    """A picture or an annotation that cannot be used; the message names the file and the reason."""
 
 
 class TrainingMapper:
@@ -37,8 +40,8 @@ class TrainingMapper:
 
     Args:
         is_train: must be true; evaluation uses Detectron2's mapper (see ``build_mapper``).
-        augmentations: applied in order to picture and labels.
-        image_format: channel order of the picture, "RGB" or "BGR".
+        augmentations: applied in order to image and labels.
+        image_format: channel order of the image, "RGB" or "BGR".
         on_corrupt: "fatal" raises ``CorruptFile``; "skip" logs it and returns None, so the loader takes another image.
     """
 
@@ -50,8 +53,7 @@ class TrainingMapper:
     ):
         if not is_train:
             raise ValueError(f"{type(self).__name__} is for training; see build_mapper(cfg, is_train=False).")
-        if on_corrupt not in ("fatal", "skip"):
-            raise UserError(f"INPUT.ON_CORRUPT must be fatal or skip, but is {on_corrupt!r}.")
+        check_on_corrupt(on_corrupt)
         self.augmentations = T.AugmentationList(list(augmentations))
         self.image_format = image_format
         self.on_corrupt = on_corrupt
@@ -77,34 +79,66 @@ class TrainingMapper:
         raise NotImplementedError
 
 
-def read_picture(dataset_dict: dict, image_format: str) -> np.ndarray:
-    """The picture of ``dataset_dict``, uint8 (H, W, 3); CorruptFile when it is unreadable or not of the stated size."""
+def check_on_corrupt(value: str) -> None:
+    """UserError for a value of ``INPUT.ON_CORRUPT`` that is neither "fatal" nor "skip"."""
+    if value not in ("fatal", "skip"):
+        raise UserError(f"INPUT.ON_CORRUPT must be fatal or skip, but is {value!r}.")
+
+
+def read_record_image(dataset_dict: dict, image_format: str) -> np.ndarray:
+    """The image of ``dataset_dict``, uint8 (H, W, 3); CorruptFile when it is unreadable or not of the stated size."""
     path = dataset_dict["file_name"]
+    image = read_image(path, image_format)
     try:
-        image = read_image(path, format=image_format)
         check_image_size(dataset_dict, image)
-    except (*DECODER_ERRORS, SizeMismatchError) as error:
-        raise CorruptFile(_reason("Picture", path, error)) from error
+    except SizeMismatchError as error:
+        have, stated = image.shape[:2], [dataset_dict.get(key, "?") for key in ("height", "width")]
+        raise CorruptFile(
+            f"Image {path} is {have[0]} x {have[1]} (height x width), but {stated[0]} x {stated[1]} in its annotation. "
+            "Is it the right file, and not turned by its EXIF orientation?"
+        ) from error
     return image
 
 
-def read_labels(path: str, size: tuple[int, int], mode: str | None = None) -> np.ndarray:
-    """A label PNG as stored, (H, W) or, with mode "RGB", (H, W, 3); CorruptFile when unreadable or not of ``size``."""
-    try:
-        labels = read_image(path, format=mode)
-    except DECODER_ERRORS as error:
-        raise CorruptFile(_reason("Label file", path, error)) from error
+def read_class_labels(path: str, size: tuple[int, int]) -> np.ndarray:
+    """A map of class labels as float64 (H, W); CorruptFile when unreadable or not of ``size``.
+
+    In this type ``ResizeTransform`` samples them as the published training did: PyTorch's nearest neighbour, half a
+    source pixel away from Pillow's, which it takes for uint8.
+    """
+    labels = read_labels(path)
+    _check_size("Label file", path, labels, size)
+    return labels.astype(np.float64)
+
+
+def read_segments(path: str, size: tuple[int, int], segments: Sequence[dict]) -> np.ndarray:
+    """A panoptic map as uint8 RGB (H, W, 3), with a pixel of every segment; else, or not of ``size``, CorruptFile."""
+    rgb = read_panoptic_rgb(path)
+    _check_size("Panoptic PNG", path, rgb, size)
+    check_segments(rgb, (segment["id"] for segment in segments), path)
+    return rgb
+
+
+def _check_size(what: str, path: str, labels: np.ndarray, size: tuple[int, int]) -> None:
     if labels.shape[:2] != size:
-        raise CorruptFile(f"Label file {path} is {labels.shape[:2]} (h, w), but its picture is {size}.")
-    if mode is None and labels.ndim != 2:
-        raise CorruptFile(f"Label file {path} has {labels.shape[2]} channels; class labels need a single one.")
-    return labels
+        have, want = labels.shape[:2], size
+        raise CorruptFile(
+            f"{what} {path} is {have[0]} x {have[1]} (height x width), but its image is {want[0]} x {want[1]}."
+        )
 
 
-def _reason(what: str, path: str, error: Exception) -> str:
-    if not os.path.exists(path):
-        return f"{what} {path} does not exist."
-    return f"{what} {path} cannot be used: {' '.join(str(error).split()).rstrip('.')}."
+def augment(augmentations: T.AugmentationList, augmented: T.AugInput, path: str) -> T.TransformList:
+    """Apply augmentations in place and return what they did; CorruptFile for an image too thin to be resized."""
+    height, width = augmented.image.shape[:2]
+    try:
+        return augmentations(augmented)
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:
+        if max(height, width) < 100 * min(height, width):
+            raise
+        raise CorruptFile(
+            f"Image {path} of {height} x {width} pixels (height x width) is too thin: a side would be 0 pixels long "
+            "after resizing."
+        ) from error
 
 
 def flip_augmentation(cfg) -> list:

@@ -5,12 +5,13 @@ from detectron2.data import transforms as T
 
 from PADing.data.dataset_mappers.base import (
     TrainingMapper,
+    augment,
     image_tensor,
     large_scale_jitter,
     make_instances,
-    read_picture,
+    read_record_image,
 )
-from PADing.data.dataset_mappers.polygons import annotation_masks
+from PADing.data.dataset_mappers.polygons import annotation_masks, check_masks
 
 __all__ = ["COCOInstanceNewBaselineDatasetMapper"]
 
@@ -37,12 +38,12 @@ class COCOInstanceNewBaselineDatasetMapper(TrainingMapper):
         }
 
     def map(self, dataset_dict: dict) -> dict:
-        augmented = T.AugInput(read_picture(dataset_dict, self.image_format))
-        transforms = self.augmentations(augmented)
-        size = augmented.image.shape[:2]
-        annotations = dataset_dict.pop("annotations")
+        augmented = T.AugInput(read_record_image(dataset_dict, self.image_format))
+        annotations, path = dataset_dict.pop("annotations"), dataset_dict["file_name"]
+        check_masks(annotations, augmented.image.shape[:2], path)
+        transforms = augment(self.augmentations, augmented, path)
         dataset_dict["image"] = image_tensor(augmented.image)
         dataset_dict["instances"] = make_instances(
-            *annotation_masks(annotations, transforms, size, dataset_dict["file_name"])
+            *annotation_masks(annotations, transforms, augmented.image.shape[:2])
         )
         return dataset_dict

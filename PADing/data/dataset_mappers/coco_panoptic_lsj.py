@@ -7,11 +7,12 @@ from panopticapi.utils import rgb2id
 
 from PADing.data.dataset_mappers.base import (
     TrainingMapper,
+    augment,
     image_tensor,
     large_scale_jitter,
     make_instances,
-    read_labels,
-    read_picture,
+    read_record_image,
+    read_segments,
 )
 
 __all__ = ["COCOPanopticNewBaselineDatasetMapper", "segment_masks"]
@@ -40,13 +41,14 @@ class COCOPanopticNewBaselineDatasetMapper(TrainingMapper):
         }
 
     def map(self, dataset_dict: dict) -> dict:
-        augmented = T.AugInput(read_picture(dataset_dict, self.image_format))
-        panoptic = read_labels(dataset_dict.pop("pan_seg_file_name"), augmented.image.shape[:2], "RGB")
-        transforms = self.augmentations(augmented)
-        # Transformed as an RGB picture: nearest neighbour keeps colors, hence ids.
+        augmented = T.AugInput(read_record_image(dataset_dict, self.image_format))
+        segments = dataset_dict.pop("segments_info")
+        panoptic = read_segments(dataset_dict.pop("pan_seg_file_name"), augmented.image.shape[:2], segments)
+        transforms = augment(self.augmentations, augmented, dataset_dict["file_name"])
+        # Transformed as an RGB image: nearest neighbour keeps colors, hence ids.
         ids = rgb2id(transforms.apply_segmentation(panoptic))
         dataset_dict["image"] = image_tensor(augmented.image)
-        dataset_dict["instances"] = make_instances(*segment_masks(ids, dataset_dict.pop("segments_info")))
+        dataset_dict["instances"] = make_instances(*segment_masks(ids, segments))
         dataset_dict.pop("sem_seg_file_name", None)
         return dataset_dict
 

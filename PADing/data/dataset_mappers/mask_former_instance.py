@@ -7,13 +7,14 @@ from detectron2.projects.point_rend import ColorAugSSDTransform
 from PADing.data.dataset_mappers.base import (
     PAD_PIXEL,
     TrainingMapper,
+    augment,
     flip_augmentation,
     image_tensor,
     make_instances,
     pad_to_multiple,
-    read_picture,
+    read_record_image,
 )
-from PADing.data.dataset_mappers.polygons import annotation_masks
+from PADing.data.dataset_mappers.polygons import annotation_masks, check_masks
 
 __all__ = ["MaskFormerInstanceDatasetMapper"]
 
@@ -49,11 +50,11 @@ class MaskFormerInstanceDatasetMapper(TrainingMapper):
         }
 
     def map(self, dataset_dict: dict) -> dict:
-        augmented = T.AugInput(read_picture(dataset_dict, self.image_format))
-        transforms = self.augmentations(augmented)
-        classes, masks = annotation_masks(
-            dataset_dict.pop("annotations"), transforms, augmented.image.shape[:2], dataset_dict["file_name"]
-        )
+        augmented = T.AugInput(read_record_image(dataset_dict, self.image_format))
+        annotations, path = dataset_dict.pop("annotations"), dataset_dict["file_name"]
+        check_masks(annotations, augmented.image.shape[:2], path)
+        transforms = augment(self.augmentations, augmented, path)
+        classes, masks = annotation_masks(annotations, transforms, augmented.image.shape[:2])
         image = pad_to_multiple(augmented.image, self.size_divisibility, PAD_PIXEL)
         # Masks as (H, W, n), so that the same padding applies.
         masks = pad_to_multiple(masks.transpose(1, 2, 0), self.size_divisibility, 0).transpose(2, 0, 1)

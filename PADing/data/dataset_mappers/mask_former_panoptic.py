@@ -10,12 +10,13 @@ from panopticapi.utils import rgb2id
 from PADing.data.dataset_mappers.base import (
     PAD_PIXEL,
     TrainingMapper,
+    augment,
     crop_resize_flip_augmentations,
     image_tensor,
     make_instances,
     pad_to_multiple,
-    read_labels,
-    read_picture,
+    read_record_image,
+    read_segments,
 )
 from PADing.data.dataset_mappers.coco_panoptic_lsj import segment_masks
 
@@ -50,14 +51,14 @@ class MaskFormerPanopticDatasetMapper(TrainingMapper):
         }
 
     def map(self, dataset_dict: dict) -> dict:
-        image = read_picture(dataset_dict, self.image_format)
-        panoptic = read_labels(dataset_dict.pop("pan_seg_file_name"), image.shape[:2], "RGB")
+        image = read_record_image(dataset_dict, self.image_format)
         segments = dataset_dict.pop("segments_info")
+        panoptic = read_segments(dataset_dict.pop("pan_seg_file_name"), image.shape[:2], segments)
         dataset_dict.pop("sem_seg_file_name", None)
-        # The crop may look at the classes, so they are painted before, as uint8 when they fit, which resizes faster.
+        # The crop may look at the classes, so they are painted before.
         labels = paint_classes(rgb2id(panoptic), segments, self.ignore_label)
         augmented = T.AugInput(image, sem_seg=labels)
-        transforms = self.augmentations(augmented)
+        transforms = augment(self.augmentations, augmented, dataset_dict["file_name"])
         image = pad_to_multiple(augmented.image, self.size_divisibility, PAD_PIXEL)
         labels = pad_to_multiple(augmented.sem_seg, self.size_divisibility, self.ignore_label)
         ids = pad_to_multiple(rgb2id(transforms.apply_segmentation(panoptic)), self.size_divisibility, 0)
@@ -71,9 +72,11 @@ class MaskFormerPanopticDatasetMapper(TrainingMapper):
 
 
 def paint_classes(ids: np.ndarray, segments: list[dict], ignore_label: int) -> np.ndarray:
-    """Class map (H, W) of a map of segment ids (H, W): contiguous ids, ``ignore_label`` where no segment lies."""
-    highest = max([ignore_label, *(segment["category_id"] for segment in segments)])
-    labels = np.full(ids.shape, ignore_label, dtype=np.uint8 if highest < 256 else np.int32)
+    """Class map (H, W) of a map of segment ids (H, W): contiguous ids, ``ignore_label`` where no segment lies.
+
+    It is float64, so that it is resized as the published training did (see ``read_class_labels``).
+    """
+    labels = np.full(ids.shape, ignore_label, dtype=np.float64)
     for segment in segments:
         labels[ids == segment["id"]] = segment["category_id"]
     return labels

@@ -10,12 +10,13 @@ from PADing.data.dataset_mappers.base import (
     PAD_PIXEL,
     CorruptFile,
     TrainingMapper,
+    augment,
     crop_resize_flip_augmentations,
     image_tensor,
     make_instances,
     pad_to_multiple,
-    read_labels,
-    read_picture,
+    read_class_labels,
+    read_record_image,
 )
 
 __all__ = ["MaskFormerSemanticDatasetMapper"]
@@ -68,11 +69,12 @@ class MaskFormerSemanticDatasetMapper(TrainingMapper):
         }
 
     def map(self, dataset_dict: dict) -> dict:
-        image = read_picture(dataset_dict, self.image_format)
+        image = read_record_image(dataset_dict, self.image_format)
         label_file = dataset_dict.pop("sem_seg_file_name")
-        labels = read_labels(label_file, image.shape[:2])
+        labels = read_class_labels(label_file, image.shape[:2])
+        self._check_labels(labels, label_file)
         augmented = T.AugInput(image, sem_seg=labels)
-        self.augmentations(augmented)
+        augment(self.augmentations, augmented, dataset_dict["file_name"])
         image = pad_to_multiple(augmented.image, self.size_divisibility, PAD_PIXEL)
         labels = pad_to_multiple(augmented.sem_seg, self.size_divisibility, self.ignore_label).astype(np.int64)
         if self.hidden_labels.size:
@@ -80,12 +82,19 @@ class MaskFormerSemanticDatasetMapper(TrainingMapper):
 
         classes = np.unique(labels)
         classes = classes[classes != self.ignore_label]
-        if self.num_labels is not None and classes.size and classes[-1] >= self.num_labels:
-            raise CorruptFile(
-                f"Label file {label_file} has the value {classes[-1]}, but there are {self.num_labels} classes: values "
-                f"must be contiguous ids or {self.ignore_label} (datasets/README.md says how to convert)."
-            )
         dataset_dict["image"] = image_tensor(image)
         dataset_dict["sem_seg"] = torch.from_numpy(labels)
         dataset_dict["instances"] = make_instances(classes.tolist(), labels == classes[:, None, None])
         return dataset_dict
+
+    def _check_labels(self, labels: np.ndarray, path: str) -> None:
+        if self.num_labels is None:
+            return
+        wrong = labels[((labels >= self.num_labels) | (labels < 0)) & (labels != self.ignore_label)]
+        if wrong.size:
+            values = ", ".join(str(int(value)) for value in np.unique(wrong)[:5])
+            raise CorruptFile(
+                f"Label file {path} has the values {values}, but there are {self.num_labels} classes: labels must be "
+                f"contiguous ids 0..{self.num_labels - 1}, or {self.ignore_label} where nothing is labelled. "
+                "datasets/prepare_coco_stuff_sem_seg.py converts (see datasets/README.md)."
+            )

@@ -1,0 +1,318 @@
+"""Does a JSON have the structure of COCO's? If not, its first bad entries are named, before anything is computed.
+
+Later code may then index, sort and rasterise without a check of its own: types are right, ids are unique, numbers are
+finite, and no polygon or size makes pycocotools fill the memory.
+"""
+
+import itertools
+import math
+import reprlib
+from collections.abc import Callable, Collection, Iterable
+
+import numpy as np
+
+from PADing.data.images import max_pixels
+from PADing.errors import UserError
+
+__all__ = ["check_detections", "check_instances", "check_panoptic", "mask_problem"]
+
+SHOWN = 3
+# Colors have three bytes; 0 is void.
+LARGEST_SEGMENT_ID = 256**3 - 1
+_LARGEST_NUMBER = 1e9
+
+
+def check_instances(content: dict, where: str, complete: bool = True) -> None:
+    """Check COCO instances: ``images``, ``annotations``, ``categories``.
+
+    Args:
+        content: what the file holds.
+        where: the file, for messages.
+        complete: training needs name and size of every image and the box of every annotation; evaluation does not.
+
+    Raises:
+        UserError: names the first bad entries.
+    """
+    _check_lists(content, where, ("images", "annotations", "categories"))
+    _check_categories(content, where)
+    images = content["images"]
+    needed = ("file_name", "height", "width") if complete else ()
+    _refuse(where, "images", images, lambda image: _image_problem(image, needed))
+    _check_unique(where, "images", images, "id")
+    sizes = {image["id"]: (image.get("height"), image.get("width")) for image in images}
+    annotations = content["annotations"]
+    _refuse(where, "annotations", annotations, lambda annotation: _instance_problem(annotation, sizes, complete))
+    _check_unique(where, "annotations", annotations, "id")
+
+
+def check_panoptic(content: dict, where: str, complete: bool = True) -> None:
+    """Check COCO panoptic annotation: ``annotations``, ``categories``, perhaps ``images``; see ``check_instances``."""
+    _check_lists(content, where, ("annotations", "categories"), optional=("images",))
+    _check_categories(content, where)
+    images = content.get("images", [])
+    needed = ("file_name",) if complete else ()
+    _refuse(where, "images", images, lambda image: _image_problem(image, needed))
+    _check_unique(where, "images", images, "id")
+    annotations = content["annotations"]
+    _refuse(where, "annotations", annotations, _panoptic_problem)
+    _check_unique(where, "annotations", annotations, "image_id")
+
+
+def check_detections(detections: list, where: str) -> None:
+    """Check detections in COCO's result format; UserError as above."""
+    _refuse(where, "detections", detections, _detection_problem)
+
+
+def mask_problem(segmentation, height: int, width: int) -> str | None:
+    """What is wrong with a ``segmentation`` (polygons, or RLE of either form) of an image; None if nothing is.
+
+    Polygons may reach beyond the image by its longer side; farther, rasterising takes minutes or ends the process.
+    """
+    if type(segmentation) is list:
+        side = max(height, width)
+        for polygon in segmentation:
+            if type(polygon) is not list and not isinstance(polygon, (tuple, np.ndarray)):
+                return f"`segmentation` must be a list of polygons [[x, y, ...], ...], but holds {_short(polygon)}"
+            if len(polygon) and not _within(polygon, -side, 2 * side):
+                return (
+                    f"a polygon has something else than numbers within or near its image of {height} x {width} pixels "
+                    f"(height x width): {_short(_strangest(polygon))}"
+                )
+        return None
+    if type(segmentation) is not dict:
+        wanted = "polygons [[x, y, ...], ...] or an RLE {size, counts}"
+        return f"`segmentation` must be {wanted}, but is {_short(segmentation)}"
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if not isinstance(size, (list, tuple)) or [(type(v), v) for v in size] != [(int, height), (int, width)]:
+        return f"the mask has size {_short(size)}, but its image is {height} x {width} (height x width)"
+    pixels = _run_lengths(counts)
+    if pixels is None:
+        return f"the mask's `counts` are neither a list of whole numbers nor a compressed RLE: {_short(counts)}"
+    if pixels != height * width:
+        return f"the mask's `counts` are for {pixels} pixels, but its size {height} x {width} has {height * width}"
+    return None
+
+
+def _run_lengths(counts) -> int | None:
+    """The sum of an RLE's counts; None for something else than counts."""
+    if isinstance(counts, list):
+        valid = all(type(count) is int and count >= 0 for count in counts)
+        return sum(counts) if valid else None
+    if isinstance(counts, str):
+        counts = counts.encode("utf-8", "replace")
+    if not isinstance(counts, bytes) or not counts:
+        return None
+    # pycocotools writes a number as groups of 5 bits, lowest first, each a character from "0" on; 32 marks that another
+    # group follows, and the highest bit of the last one is the sign. From the fourth on, numbers are differences to
+    # the last but one.
+    groups = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(groups & 32 == 0)
+    if groups.min() < 0 or groups.max() > 63 or not len(ends) or ends[-1] != len(groups) - 1:
+        return None
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    place = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
+    if place.max() > 6:
+        return None
+    numbers = np.add.reduceat((groups & 31) << (5 * place), starts)
+    numbers -= np.where(groups[ends] & 16, 1 << (5 * (place[ends] + 1)), 0)
+    lengths = [numbers[:1], np.cumsum(numbers[1::2]), np.cumsum(numbers[2::2])]
+    return None if any((part < 0).any() for part in lengths) else int(sum(part.sum() for part in lengths))
+
+
+def _check_lists(content: dict, where: str, needed: Iterable[str], optional: Iterable[str] = ()) -> None:
+    for key in (*needed, *optional):
+        if key not in content:
+            if key in needed:
+                raise UserError(f"{where} has no `{key}`, so it is not in COCO's layout.")
+        elif type(content[key]) is not list:
+            raise UserError(f"{where}: `{key}` must be a list of entries, but is {_short(content[key])}.")
+
+
+def _check_categories(content: dict, where: str) -> None:
+    _refuse(where, "categories", content["categories"], _category_problem)
+    _check_unique(where, "categories", content["categories"], "id")
+
+
+def _refuse(where: str, part: str, entries: list, problem: Callable[[object], str | None]) -> None:
+    """Raise for the first entries that have a problem."""
+    bad = ((i, text) for i, entry in enumerate(entries) if (text := problem(entry)) is not None)
+    first = list(itertools.islice(bad, SHOWN))
+    if first:
+        named = "; ".join(f"{part}[{i}]{_name(entries[i])}: {text}" for i, text in first)
+        raise UserError(f"{where}: {named}.")
+
+
+def _check_unique(where: str, part: str, entries: list[dict], key: str) -> None:
+    """Refuse equal ids, and numbers beside text, which have no order."""
+    if len({type(entry[key]) for entry in entries}) > 1:
+        raise UserError(f"{where}: some `{key}` of `{part}` are numbers, others text; use one kind.")
+    if len({entry[key] for entry in entries}) == len(entries):
+        return
+    met: dict = {}
+    for i, entry in enumerate(entries):
+        other = met.setdefault(entry[key], i)
+        if other != i:
+            raise UserError(f"{where}: {part}[{i}] and {part}[{other}] have the same `{key}`, {entry[key]!r}.")
+
+
+def _name(entry) -> str:
+    for key in ("id", "image_id"):
+        if type(entry) is dict and isinstance(entry.get(key), (int, str)):
+            return f" ({key} {_short(entry[key])})"
+    return ""
+
+
+def _category_problem(entry) -> str | None:
+    if type(entry) is not dict:
+        return f"must be an object with `id` and `name`, but is {_short(entry)}"
+    if not _is_id(entry.get("id")):
+        return _wrong(entry, "id", "a whole number >= 0")
+    if type(entry.get("name")) is not str or not entry["name"]:
+        return _wrong(entry, "name", "text")
+    return None
+
+
+def _image_problem(image, needed: Collection[str]) -> str | None:
+    if type(image) is not dict:
+        return f"must be an object with `id` and `file_name`, but is {_short(image)}"
+    if not _is_image_id(image.get("id")):
+        return _wrong(image, "id", "a whole number >= 0 or text")
+    for key in needed:
+        if key not in image:
+            return f"lacks the field {key!r}"
+    if "file_name" in image and not _is_file_name(image["file_name"]):
+        return _wrong(image, "file_name", "the name of a file")
+    size = [image[key] for key in ("height", "width") if key in image]
+    if not all(type(side) is int and side > 0 for side in size):
+        return f"`height` and `width` must be numbers of pixels >= 1, but are {_short(size)}"
+    if math.prod(size) > max_pixels():
+        return (
+            f"`height` x `width` = {_short(math.prod(size))} pixels are more than the limit of {max_pixels():,} "
+            "(environment variable PADING_MAX_IMAGE_PIXELS)"
+        )
+    return None
+
+
+def _instance_problem(annotation, sizes: dict, complete: bool) -> str | None:
+    if type(annotation) is not dict:
+        return f"must be an object with `id`, `image_id` and `category_id`, but is {_short(annotation)}"
+    get = annotation.get
+    if not _is_id(get("id")):
+        return _wrong(annotation, "id", "a whole number >= 0")
+    image_id = get("image_id")
+    if not _is_image_id(image_id):
+        return _wrong(annotation, "image_id", "the id of an image")
+    if not _is_id(get("category_id")):
+        return _wrong(annotation, "category_id", "the id of a category")
+    problem = _common_problem(annotation)
+    if problem is not None:
+        return problem
+    segmentation = get("segmentation")
+    if "bbox" not in annotation and (complete or segmentation is None):
+        return "lacks the field 'bbox'"
+    if segmentation is None or image_id not in sizes:
+        return None  # whoever uses an annotation refuses one of an image that is not listed
+    size = sizes[image_id]
+    if None in size:
+        return f"has a mask, but image {_short(image_id)} has no `height` and `width`"
+    return mask_problem(segmentation, *size)
+
+
+def _detection_problem(detection) -> str | None:
+    if type(detection) is not dict:
+        return f"must be an object with `image_id`, `category_id` and `score`, but is {_short(detection)}"
+    if not _is_image_id(detection.get("image_id")):
+        return _wrong(detection, "image_id", "the id of an image")
+    if not _is_id(detection.get("category_id")):
+        return _wrong(detection, "category_id", "the id of a category")
+    if "score" not in detection or not _within([detection["score"]], -_LARGEST_NUMBER, _LARGEST_NUMBER):
+        return _wrong(detection, "score", "a number")
+    problem = _common_problem(detection)
+    segmentation = detection.get("segmentation")
+    if problem is None and isinstance(segmentation, dict):
+        size = segmentation.get("size")
+        if type(size) is not list or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
+            return f"the mask's `size` must be [height, width], but is {_short(size)}"
+        problem = mask_problem(segmentation, *size)
+    return problem
+
+
+def _panoptic_problem(annotation) -> str | None:
+    if type(annotation) is not dict:
+        return f"must be an object with `image_id`, `file_name` and `segments_info`, but is {_short(annotation)}"
+    if not _is_image_id(annotation.get("image_id")):
+        return _wrong(annotation, "image_id", "the id of an image")
+    if not _is_file_name(annotation.get("file_name")):
+        return _wrong(annotation, "file_name", "the name of a PNG")
+    segments = annotation.get("segments_info")
+    if type(segments) is not list:
+        return _wrong(annotation, "segments_info", "a list of segments")
+    met = set()
+    for i, segment in enumerate(segments):
+        here = f"segments_info[{i}]"
+        if type(segment) is not dict:
+            return f"{here} must be an object with `id` and `category_id`, but is {_short(segment)}"
+        number = segment.get("id")
+        if type(number) is not int or not 0 < number <= LARGEST_SEGMENT_ID:
+            return f"{here}: " + _wrong(segment, "id", f"a whole number 1..{LARGEST_SEGMENT_ID}")
+        if number in met:
+            return f"{here} has the id {number} of another segment"
+        met.add(number)
+        if not _is_id(segment.get("category_id")):
+            return f"{here}: " + _wrong(segment, "category_id", "the id of a category")
+        problem = _common_problem(segment)
+        if problem is not None:
+            return f"{here}: {problem}"
+    return None
+
+
+def _common_problem(entry: dict) -> str | None:
+    """Of what objects and segments share: ``iscrowd``, ``area``, ``bbox``, all of which may be absent."""
+    if entry.get("iscrowd", 0) not in (0, 1):
+        return _wrong(entry, "iscrowd", "0 or 1")
+    if "area" in entry and not _within([entry["area"]], 0, _LARGEST_NUMBER**2):
+        return _wrong(entry, "area", "a number >= 0")
+    if "bbox" in entry:
+        box = entry["bbox"]
+        if type(box) is not list or len(box) != 4 or not _within(box, -_LARGEST_NUMBER, _LARGEST_NUMBER):
+            return _wrong(entry, "bbox", "four numbers [x, y, width, height]")
+    return None
+
+
+def _is_id(value) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_image_id(value) -> bool:
+    return _is_id(value) or type(value) is str and value != ""
+
+
+def _is_file_name(value) -> bool:
+    if type(value) is not str or not value or "\0" in value:
+        return False
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _within(values: list, low: float, high: float) -> bool:
+    """Whether all are numbers in low..high; written for speed, as it is called for every polygon of a file."""
+    try:
+        total = sum(values)  # not a number if one of them is not
+        return total == total and low <= min(values) and max(values) <= high
+    except (TypeError, OverflowError):
+        return False
+
+
+def _strangest(polygon: list):
+    """The first entry that is no number, else the one farthest from 0."""
+    other = [value for value in polygon if type(value) not in (int, float) or value != value]
+    return other[0] if other else max(polygon, key=abs)
+
+
+def _wrong(entry: dict, key: str, wanted: str) -> str:
+    if key not in entry:
+        return f"lacks the field {key!r}"
+    return f"`{key}` must be {wanted}, but is {_short(entry[key])}"
+
+
+def _short(value) -> str:
+    return reprlib.repr(value)

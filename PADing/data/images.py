@@ -1,0 +1,189 @@
+"""Images and label maps on disk: every kind of pixel is scaled right or refused, and one message says what is wrong.
+
+An image is read as 8-bit RGB (or BGR), turned as its EXIF orientation says, without its alpha channel; of an animation,
+the first frame. Label maps are read as stored: their values are numbers, not brightness.
+"""
+
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from detectron2.utils.file_io import PathManager
+from panopticapi.utils import rgb2id
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from PADing.errors import UserError
+
+__all__ = ["CorruptFile", "check_segments", "max_pixels", "read_image", "read_labels", "read_panoptic_rgb"]
+
+PIXEL_LIMIT = "PADING_MAX_IMAGE_PIXELS"
+DEFAULT_MAX_PIXELS = 178_956_970  # where Pillow refuses, too
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
+
+
+class CorruptFile(UserError):
+    """An image or an annotation that cannot be used; the message names the file and the reason."""
+
+
+def max_pixels() -> int:
+    """The most pixels that an image may have: ``$PADING_MAX_IMAGE_PIXELS``, by default 178,956,970."""
+    text = os.environ.get(PIXEL_LIMIT)
+    if text is None:
+        return DEFAULT_MAX_PIXELS
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise UserError(f"The environment variable {PIXEL_LIMIT} must be a number of pixels, but is {text!r}.")
+    return int(text)
+
+
+def read_image(path: str | os.PathLike, image_format: str = "RGB") -> np.ndarray:
+    """An image as uint8 (H, W, 3).
+
+    Values of 16 bits are scaled to 8. Pixels whose range nobody knows (32-bit integers, floats) and LAB colors are
+    refused.
+
+    Args:
+        path: a file, or a URL that Detectron2's ``PathManager`` knows.
+        image_format: the order of the channels, "RGB" or "BGR".
+
+    Raises:
+        CorruptFile: no such file, not an image, damaged, of another kind of pixel, or of too many pixels.
+    """
+    if image_format not in ("RGB", "BGR"):
+        raise UserError(f"INPUT.FORMAT must be RGB or BGR, but is {image_format!r}.")
+    rgb = _decode(path, "Image", lambda image: _eight_bit(_upright(image), image))
+    return rgb[:, :, ::-1] if image_format == "BGR" else rgb
+
+
+def read_labels(path: str | os.PathLike) -> np.ndarray:
+    """A map of class labels as stored, (H, W) of an integer type: grey values or palette indices.
+
+    Raises:
+        CorruptFile: as ``read_image``; a file with several channels; JPEG, which changes values.
+    """
+
+    def decode(image: Image.Image) -> np.ndarray:
+        _refuse_jpeg(image)
+        if len(image.getbands()) > 1:
+            raise _Unfit(f"it has {len(image.getbands())} channels; class labels need a single one")
+        if image.mode == "F":
+            raise _Unfit("its values are floating-point numbers; class labels are whole numbers")
+        return np.asarray(_upright(image.convert("L") if image.mode == "1" else image))
+
+    return _decode(path, "Label file", decode)
+
+
+def read_panoptic_rgb(path: str | os.PathLike) -> np.ndarray:
+    """A PNG in COCO's panoptic format as uint8 (H, W, 3); segment id = R + 256 G + 65536 B (``rgb2id``).
+
+    Raises:
+        CorruptFile: as ``read_image``; a file that is not a PNG with 8 bits per channel.
+    """
+
+    def decode(image: Image.Image) -> np.ndarray:
+        _refuse_jpeg(image)
+        raw_mode = str(image.tile[0][3]) if image.tile else ""
+        if image.format != "PNG" or image.mode not in ("RGB", "RGBA", "P", "L") or "16" in raw_mode:
+            depth = "16 bits per channel" if "16" in raw_mode else f"mode {image.mode}"
+            raise _Unfit(
+                f"it is a {image.format} file with {depth}, but panoptic annotation is an RGB PNG with 8 bits per "
+                "channel, whose colors are segment ids"
+            )
+        return np.asarray(_upright(image).convert("RGB"))
+
+    return _decode(path, "Panoptic PNG", decode)
+
+
+def check_segments(panoptic_rgb: np.ndarray, segment_ids: Iterable[int], path: str | os.PathLike) -> None:
+    """Every listed segment must have a pixel; colors that no segment has are void.
+
+    Raises:
+        CorruptFile: segments without a pixel, so that this PNG does not belong to its JSON.
+    """
+    missing = sorted(set(segment_ids) - painted_ids(panoptic_rgb))
+    if missing:
+        shown = ", ".join(map(str, missing[:5])) + (" ..." if len(missing) > 5 else "")
+        raise CorruptFile(
+            f"Panoptic PNG {path} has no pixel of {len(missing)} segments that its annotation lists (ids {shown}), so "
+            "the two do not belong together."
+        )
+
+
+def painted_ids(panoptic_rgb: np.ndarray) -> set[int]:
+    """The segment ids in a panoptic map (H, W, 3)."""
+    ids = rgb2id(panoptic_rgb).ravel()
+    # Only where neighbours differ: ten times faster than sorting all pixels.
+    return {int(ids[0]), *np.unique(ids[1:][ids[1:] != ids[:-1]]).tolist()}
+
+
+class _Unfit(Exception):
+    """Why a file that can be decoded is not what it should be; ends in a CorruptFile."""
+
+
+def _decode(path: str | os.PathLike, what: str, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    limit = max_pixels()
+    Image.MAX_IMAGE_PIXELS = limit / 2  # Pillow refuses beyond twice this
+    try:
+        file_name = PathManager.get_local_path(os.fspath(path))
+        if not os.path.exists(file_name):
+            raise CorruptFile(f"{what} {path} does not exist.")
+        if not os.path.isfile(file_name):
+            raise CorruptFile(f"{what} {path} is a folder or a device, not a file.")
+        if os.path.getsize(file_name) == 0:
+            raise _Unfit("it is empty")
+        with warnings.catch_warnings():
+            # Between Pillow's limit and ours nothing is wrong.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with open(file_name, "rb") as file, Image.open(file) as image:
+                return convert(image)
+    except UserError:
+        raise
+    except Image.DecompressionBombError as error:
+        pixels = re.search(r"\d+", str(error))
+        raise CorruptFile(
+            f"{what} {path} has too many pixels: {int(pixels[0]) if pixels else 'more':,}, but the limit is {limit:,}, "
+            f"which keeps a small file from filling the memory. If you trust it, set the environment variable "
+            f"{PIXEL_LIMIT} to a higher number."
+        ) from error
+    except UnidentifiedImageError as error:
+        reason = "it is not an image, or its first bytes are damaged"
+        raise CorruptFile(f"{what} {path} cannot be read: {reason}.") from error
+    except Exception as error:  # Pillow's decoders raise nearly everything on damaged data, also SyntaxError
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        damaged = "" if isinstance(error, _Unfit) else " The file is damaged or incomplete; fetch it again."
+        raise CorruptFile(f"{what} {path} cannot be read: {reason}.{damaged}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF data are no reason to refuse an image
+        return image
+
+
+def _eight_bit(image: Image.Image, stored: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an image; ``stored`` is the same before it was turned, with what its file says."""
+    # 16-bit grey PNG and PGM files have this mode in some versions of Pillow.
+    if image.mode in _SIXTEEN_BIT or image.mode == "I" and stored.format in ("PNG", "PPM"):
+        tags = getattr(stored, "tag_v2", {})
+        top = 2 ** tags.get(_TIFF_BITS, (16,))[0] - 1
+        values = np.asarray(image).astype(np.int64)
+        if tags.get(_TIFF_PHOTOMETRIC) == 0:
+            values = top - values  # 0 is white
+        grey = ((255 * values + top // 2) // top).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise _Unfit(
+            f"its pixels are 32-bit numbers (mode {image.mode}), whose range is not known; save it with 8 or 16 bits"
+        )
+    if image.mode == "LAB":
+        raise _Unfit("its colors are in LAB; save it as RGB")
+    return np.asarray(image.convert("RGB"))
+
+
+def _refuse_jpeg(image: Image.Image) -> None:
+    if image.format in ("JPEG", "MPO"):
+        raise _Unfit("it is a JPEG, whose compression changes values; labels must be PNGs")
