@@ -71,7 +71,7 @@ def test_new_files_without_statistics_are_incomplete():
 
 def test_statistics_survive_saving_and_loading():
     source = FrozenBatchNorm2d.convert_frozen_batchnorm(trained_batch_norm(3))
-    target = FrozenBatchNorm2d(3)
+    target = FrozenBatchNorm2d.convert_frozen_batchnorm(nn.BatchNorm2d(3))
     target.load_state_dict(source.state_dict())
     assert all(torch.equal(v, source.state_dict()[k]) for k, v in target.state_dict().items())
 
@@ -82,7 +82,24 @@ def test_batch_norms_inside_a_module_are_replaced():
     converted = FrozenBatchNorm2d.convert_frozen_batchnorm(model)
     assert converted is model and isinstance(model[1][0], FrozenBatchNorm2d) and isinstance(model[2], FrozenBatchNorm2d)
     assert torch.allclose(model.train()(torch.ones(1, 3, 2, 2)), expected, atol=1e-6)
-    assert not any("num_batches_tracked" in key for key in model.state_dict())
+
+
+@pytest.mark.parametrize("cls", [nn.BatchNorm2d, nn.SyncBatchNorm])
+def test_a_norm_that_was_frozen_keeps_its_count_of_batches(cls):
+    """As in the genuine package; a checkpoint written with the one would else lack a key of the other."""
+    norm = trained_batch_norm(3, cls)
+    norm.num_batches_tracked += 7
+    state = FrozenBatchNorm2d.convert_frozen_batchnorm(norm).state_dict()
+    assert list(state) == ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
+    assert state["num_batches_tracked"].item() == 7 and state["num_batches_tracked"].dtype == torch.int64
+
+
+def test_a_file_without_the_count_loads_whole():
+    """Checkpoints of the years in which the count was dropped, and backbones that never had it."""
+    target = FrozenBatchNorm2d.convert_frozen_batchnorm(trained_batch_norm(3))
+    state = FrozenBatchNorm2d(3).state_dict()
+    assert str(target.load_state_dict(state)) == "<All keys matched successfully>"
+    assert target.running_mean.tolist() == [0, 0, 0] and target.state_dict()["num_batches_tracked"].item() == 0
 
 
 @pytest.mark.parametrize(

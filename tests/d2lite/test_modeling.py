@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import (
@@ -196,6 +197,22 @@ def test_freezing_stops_at_the_named_stage(freeze_at):
 @pytest.mark.parametrize("freeze_at, count", [(0, 53), (1, 52), (2, 42)])
 def test_trainable_parameters_of_r50(freeze_at, count):
     assert len(trainable(build_backbone(resnet_cfg(50, freeze_at)))) == count
+
+
+@pytest.mark.parametrize(
+    "depth, norm, freeze_at, count", [(18, "BN", 1, 1), (50, "SyncBN", 2, 11), (50, "FrozenBN", 2, 0)]
+)
+def test_frozen_stages_keep_the_keys_of_their_norms(depth, norm, freeze_at, count, tmp_path, caplog):
+    """The genuine package has these keys; and a checkpoint from before they were kept loads without a warning."""
+    model = build_backbone(resnet_cfg(depth, freeze_at, NORM=norm))
+    kept = [name for name, m in model.named_modules() if isinstance(m, FrozenBatchNorm2d)]
+    keys = [f"{name}.num_batches_tracked" for name in kept if f"{name}.num_batches_tracked" in model.state_dict()]
+    assert len(keys) == count
+    older = {name: value for name, value in model.state_dict().items() if name not in keys}
+    torch.save({"model": older}, tmp_path / "older.pth")
+    with caplog.at_level("WARNING"):
+        result = DetectionCheckpointer(model).load(str(tmp_path / "older.pth"))
+    assert result == {} and not caplog.records
 
 
 # Registries ----------------------------------------------------------------------------------------------------------

@@ -39,14 +39,27 @@ def random_masks(n: int, h: int, w: int, seed: int) -> torch.Tensor:
 # BoxMode -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [list, tuple, np.array, torch.tensor])
+@pytest.mark.parametrize("make", [list, tuple, lambda box: np.array([box]), lambda box: torch.tensor([box])])
 def test_box_modes_convert_both_ways_and_keep_the_type(make):
     xywh, xyxy = make([10.0, 20.0, 30.0, 40.0]), make([10.0, 20.0, 40.0, 60.0])
     there = BoxMode.convert(xywh, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
     back = BoxMode.convert(there, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
     assert type(there) is type(xywh)
     assert np.array_equal(np.asarray(there), np.asarray(xyxy)) and np.array_equal(np.asarray(back), np.asarray(xywh))
-    assert np.array_equal(np.asarray(xywh), [10, 20, 30, 40]), "the caller's box was changed"
+    assert np.array_equal(np.ravel(xywh), [10, 20, 30, 40]), "the caller's box was changed"
+
+
+@pytest.mark.parametrize("make", [np.array, torch.tensor])
+def test_an_array_is_many_boxes(make):
+    """One box is a list or a tuple: code that passes one as an array would fail beside the genuine package."""
+    with pytest.raises(IndexError):
+        BoxMode.convert(make([10.0, 20.0, 30.0, 40.0]), BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
+
+
+def test_a_box_of_another_length_is_refused():
+    for box in ([1, 2, 3], (1, 2, 3, 4, 5, 6)):
+        with pytest.raises(AssertionError):
+            BoxMode.convert(box, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
 
 
 def test_box_modes_convert_many_boxes_at_once():

@@ -1,110 +1,120 @@
-"""Normalization layers by name."""
+"""Normalization layers, and how a config names them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
+
+# What a frozen layer holds, in the order of published checkpoints, and the value that it begins with.
+_FROZEN_STATE = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch normalization with fixed numbers: y = (x - mean) / sqrt(var + eps) * weight + bias.
+    """A batch norm that no longer learns: it maps each channel by four fixed numbers.
 
-    All four are buffers, so nothing is trained or updated, in training mode neither. A new layer is the identity.
+    ``y = (x - running_mean) / sqrt(running_var + eps) * weight + bias``. The numbers are buffers, so optimizers do not
+    see them, and they stay as they are in training mode too. At first the layer changes nothing.
+
+    A layer that was made from a batch norm also carries that one's ``num_batches_tracked``, which plays no part here.
     """
 
-    _version = 3  # part of the state-dict metadata of existing checkpoints
+    _version = 3
 
     def __init__(self, num_features: int, eps: float = 1e-5):
         super().__init__()
-        self.num_features = num_features
-        self.eps = eps
-        self.register_buffer("weight", torch.ones(num_features))
-        self.register_buffer("bias", torch.zeros(num_features))
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features) - eps)
+        self.num_features, self.eps = num_features, eps
+        for name, value in _FROZEN_STATE.items():
+            self.register_buffer(name, torch.full((num_features,), value))
+        self.running_var -= eps
+        self.register_buffer("num_batches_tracked", None)  # None is not saved
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape and dtype."""
-        if not x.requires_grad:
-            return F.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
-            )
-        # Written out, autograd keeps only one vector for the backward pass instead of the whole input.
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * scale
-        return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
+        if x.requires_grad:
+            # batch_norm would keep its whole input for the backward pass; a product with a constant needs none of it.
+            slope = self.weight * torch.rsqrt(self.running_var + self.eps)
+            offset = self.bias - self.running_mean * slope
+            slope, offset = (values.to(x.dtype)[:, None, None] for values in (slope, offset))
+            return x * slope + offset
+        statistics = self.running_mean, self.running_var
+        return functional.batch_norm(x, *statistics, self.weight, self.bias, eps=self.eps)
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
-        # Files from before version 2 have the statistics folded into weight and bias.
-        if (local_metadata.get("version") or 0) < 2 and prefix + "weight" in state_dict:
-            state_dict.setdefault(prefix + "running_mean", torch.zeros_like(self.running_mean))
-            state_dict.setdefault(prefix + "running_var", torch.ones_like(self.running_var))
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others):
+        """As PyTorch's, and quiet about two kinds of older files.
 
-    def extra_repr(self) -> str:
-        return f"num_features={self.num_features}, eps={self.eps}"
+        Version 1 had its statistics inside weight and bias. The count of batches is missing in files of layers that
+        were made frozen, or written before the count was kept.
+        """
+        stated_version = local_metadata.get("version") or 1
+        optional = {"num_batches_tracked": self.num_batches_tracked}
+        if stated_version == 1 and f"{prefix}weight" in state_dict:
+            optional |= {"running_mean": self.bias.new_zeros(()), "running_var": self.bias.new_ones(())}
+        for name, value in optional.items():
+            if value is not None:
+                state_dict.setdefault(prefix + name, value.expand_as(getattr(self, name)))
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)
 
     @classmethod
     def convert_frozen_batchnorm(cls, module: nn.Module) -> nn.Module:
-        """Replace every (synchronized) batch norm inside ``module`` by a frozen one with its numbers.
+        """Freeze the 2D and the synchronized batch norms of a network, in place.
 
-        Returns the module, changed in place, or its replacement when it is a batch norm itself.
+        Returns:
+            ``module``, or the frozen layer that stands for it if it is such a norm itself.
         """
-        if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
-            frozen = cls(module.num_features, module.eps).train(module.training)
-            for name, value in (*module.named_parameters(), *module.named_buffers()):
-                if name in frozen._buffers:
-                    setattr(frozen, name, value.detach().clone())
-            return frozen.to(module.running_mean.device) if module.running_mean is not None else frozen
-        for name, child in module.named_children():
-            converted = cls.convert_frozen_batchnorm(child)
-            if converted is not child:
-                setattr(module, name, converted)
-        return module
+        if not isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
+            for name, part in list(module.named_children()):
+                setattr(module, name, cls.convert_frozen_batchnorm(part))
+            return module
+        frozen = cls(module.num_features, eps=module.eps)
+        for name in frozen._buffers:
+            value = getattr(module, name)
+            if value is not None:  # a norm may do without weights, or without statistics
+                setattr(frozen, name, value.detach().clone())
+        return frozen.train(module.training)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}"
 
 
-class LayerNorm(nn.Module):
-    """Layer normalization over the channels of (N, C, H, W), at each position by itself."""
+class LayerNorm(nn.LayerNorm):
+    """PyTorch's layer norm for feature maps (N, C, H, W): each position is normalized over its channels."""
 
-    def __init__(self, normalized_shape: int, eps: float = 1e-6):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(normalized_shape))
-        self.bias = nn.Parameter(torch.zeros(normalized_shape))
-        self.normalized_shape = (normalized_shape,)
-        self.eps = eps
+    def __init__(self, channels: int, eps: float = 1e-6):
+        super().__init__(channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
-        return x.permute(0, 3, 1, 2)
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(num_groups=32, num_channels=channels)
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "BN": nn.BatchNorm2d,
+    "FrozenBN": FrozenBatchNorm2d,
+    "GN": _group_norm,
+    "LN": LayerNorm,
     "SyncBN": nn.SyncBatchNorm,
     "nnSyncBN": nn.SyncBatchNorm,
-    "FrozenBN": FrozenBatchNorm2d,
-    "GN": lambda channels: nn.GroupNorm(32, channels),
-    "LN": LayerNorm,
 }
 
 
 def get_norm(norm: str | Callable[[int], nn.Module] | None, out_channels: int) -> nn.Module | None:
-    """Make a normalization layer for ``out_channels`` channels.
+    """A new normalization layer for so many channels, or None for "" and None.
 
     Args:
-        norm: BN, SyncBN, nnSyncBN, FrozenBN, GN (32 groups), LN, or a function from the number of channels to a module;
-            "" or None for no layer.
+        norm: a name out of ``NORMS``, or a function that makes a layer for a number of channels.
 
     Raises:
-        KeyError: for an unknown name.
+        KeyError: there is no layer of that name.
     """
-    if norm is None or norm == "":
-        return None
-    if isinstance(norm, str):
-        if norm not in NORMS:
-            raise KeyError(f"there is no normalization {norm!r}; choose from {', '.join(NORMS)} or the empty string")
-        norm = NORMS[norm]
-    return norm(out_channels)
+    if isinstance(norm, str) and norm:
+        try:
+            norm = NORMS[norm]
+        except KeyError:
+            raise KeyError(f"No normalization is called {norm!r}. Known: {', '.join(NORMS)}, or '' for none.") from None
+    return norm(out_channels) if norm else None

@@ -1,4 +1,4 @@
-"""The base class of convolutional blocks."""
+"""What all convolutional blocks have in common."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from .batch_norm import FrozenBatchNorm2d
 
 
 class CNNBlockBase(nn.Module):
-    """A block from ``in_channels`` to ``out_channels`` feature maps that shrinks height and width by ``stride``."""
+    """A part of a network that knows its shape and can be frozen.
+
+    Args:
+        in_channels, out_channels: of the feature maps it takes and returns.
+        stride: by what height and width become smaller.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
-        self.in_channels = in_channels
-        self.out_channels = out_channels
         self.stride = stride
+        self.in_channels, self.out_channels = in_channels, out_channels
 
     def freeze(self) -> CNNBlockBase:
-        """Stop training for good: no parameter gets a gradient, and batch norms become FrozenBatchNorm2d."""
-        for parameter in self.parameters():
-            parameter.requires_grad = False
-        FrozenBatchNorm2d.convert_frozen_batchnorm(self)
+        """Take all parameters out of training and freeze the batch norms; returns the block."""
+        FrozenBatchNorm2d.convert_frozen_batchnorm(self.requires_grad_(False))
         return self

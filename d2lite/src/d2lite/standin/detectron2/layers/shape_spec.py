@@ -1,4 +1,4 @@
-"""What a builder must know about a feature map."""
+"""The shape of a feature map, as far as builders know it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 @dataclass
 class ShapeSpec:
-    """Channels, height and width of a feature map, and its stride in pixels of the image; None: not known."""
+    """``None`` stands for what is not known.
+
+    Attributes:
+        channels, height, width: of the map.
+        stride: pixels of the image that one pixel of the map stands for, in each direction.
+    """
 
     channels: int | None = None
     height: int | None = None

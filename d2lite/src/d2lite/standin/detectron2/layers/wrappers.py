@@ -1,4 +1,4 @@
-"""Small additions to PyTorch's own functions and layers."""
+"""PyTorch's convolution and functions with the extras that Detectron2's users expect."""
 
 from __future__ import annotations
 
@@ -8,37 +8,40 @@ import torch
 from torch import Tensor, nn
 
 
-def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """``torch.cat`` that does not copy a single tensor."""
-    assert isinstance(tensors, (list, tuple)), "cat takes a list of tensors"
-    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim)
-
-
-def shapes_to_tensor(x: Sequence[int], device: torch.device | str | None = None) -> Tensor:
-    """A list of sizes as an int64 tensor."""
-    return torch.as_tensor([int(size) for size in x], dtype=torch.int64, device=device)
-
-
 class Conv2d(nn.Conv2d):
-    """``torch.nn.Conv2d`` followed by an optional normalization and activation.
+    """A convolution that can bring its norm and its activation along, in this order.
 
     Args:
-        norm: a module, applied to the output; its entries appear as ``norm.*`` in the state dict.
-        activation: a callable, applied last.
+        norm: a module; its state has the prefix ``norm.``.
+        activation: a function of tensors.
+        others: of ``torch.nn.Conv2d``.
     """
 
     def __init__(
-        self, *args, norm: nn.Module | None = None, activation: Callable[[Tensor], Tensor] | None = None, **kwargs
+        self,
+        *others,
+        norm: nn.Module | None = None,
+        activation: Callable[[Tensor], Tensor] | None = None,
+        **named_others,
     ):
-        super().__init__(*args, **kwargs)
-        self.norm = norm
-        self.activation = activation
+        super().__init__(*others, **named_others)
+        self.norm, self.activation = norm, activation
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, H', W')."""
-        x = super().forward(x)
-        if self.norm is not None:
-            x = self.norm(x)
-        if self.activation is not None:
-            x = self.activation(x)
-        return x
+        y = super().forward(x)
+        for after in (self.norm, self.activation):
+            y = y if after is None else after(y)
+        return y
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Concatenate a list of tensors; a list of one gives that very tensor, without a copy."""
+    assert isinstance(tensors, (list, tuple)), f"cat needs a list of tensors, got a {type(tensors).__name__}."
+    only, *more = tensors
+    return torch.cat(tensors, dim) if more else only
+
+
+def shapes_to_tensor(x: Sequence[int], device: torch.device | str | None = None) -> Tensor:
+    """Lengths as an int64 tensor of one dimension."""
+    return torch.tensor(list(map(int, x)), dtype=torch.int64, device=device)

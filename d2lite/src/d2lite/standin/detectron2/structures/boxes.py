@@ -1,4 +1,4 @@
-"""Axis-aligned boxes in pixels."""
+"""Axis-aligned boxes, given by their top left and bottom right corner in pixels."""
 
 from __future__ import annotations
 
@@ -9,142 +9,149 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Which numbers of a box change, and how, between a far corner and a size: corner = size + near corner.
+_CORNER_MINUS_SIZE = {"XYWH_ABS to XYXY_ABS": 1, "XYXY_ABS to XYWH_ABS": -1}
+
 
 @unique
 class BoxMode(IntEnum):
-    """What the numbers of a box mean. The stand-in converts between the two absolute axis-aligned modes."""
+    """The meaning of a box's numbers. These values stand in saved data sets, so they are fixed.
 
-    XYXY_ABS = 0
-    """(x0, y0, x1, y1) in pixels."""
-    XYWH_ABS = 1
-    """(x0, y0, width, height) in pixels."""
-    XYXY_REL = 2
-    """(x0, y0, x1, y1) as fractions of the image size."""
-    XYWH_REL = 3
-    """(x0, y0, width, height) as fractions of the image size."""
-    XYWHA_ABS = 4
-    """(center x, center y, width, height, angle in degrees), counterclockwise."""
+    ``XYXY``: two corners. ``XYWH``: a corner and the size. ``XYWHA``: center, size, and a turn in degrees. ``ABS``: in
+    pixels. ``REL``: as a share of the image.
+    """
+
+    XYXY_ABS, XYWH_ABS, XYXY_REL, XYWH_REL, XYWHA_ABS = range(5)
 
     @staticmethod
     def convert(box, from_mode: BoxMode, to_mode: BoxMode):
-        """Express boxes in another mode.
+        """Boxes in another mode; only ``XYXY_ABS`` and ``XYWH_ABS`` are converted into each other.
 
         Args:
-            box: one box as a list or tuple of 4 numbers, or an array or tensor of shape (4,) or (N, 4).
-            from_mode, to_mode: ``XYXY_ABS`` or ``XYWH_ABS``.
+            box: one box as a list or tuple, or many as the rows of an array or tensor (N, 4).
 
         Returns:
-            A new object of the type, dtype and shape of ``box``; ``box`` itself when the modes are equal.
+            A new object of the same type, with the numbers of a list rounded to float32 unless they are integers; or
+            ``box`` itself when the modes are equal.
 
         Raises:
-            NotImplementedError: for relative and rotated modes.
-            ValueError: for boxes that do not have 4 numbers.
+            NotImplementedError: for any other pair of modes.
+            AssertionError: for a list or tuple that has not 4 or 5 numbers.
+            IndexError: for an array or tensor of one dimension.
         """
-        from_mode, to_mode = BoxMode(from_mode), BoxMode(to_mode)
         if from_mode == to_mode:
             return box
-        sign = {
-            (BoxMode.XYWH_ABS, BoxMode.XYXY_ABS): 1,
-            (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS): -1,
-        }.get((from_mode, to_mode))
-        if sign is None:
-            raise NotImplementedError(f"boxes cannot be converted from {from_mode.name} to {to_mode.name}")
-        length = len(box) if isinstance(box, (list, tuple)) else box.shape[-1]
-        if length != 4:
-            raise ValueError(f"a box in mode {from_mode.name} has 4 numbers, got {length}")
+        step = f"{BoxMode(from_mode).name} to {BoxMode(to_mode).name}"
+        if step not in _CORNER_MINUS_SIZE:
+            raise NotImplementedError(f"No conversion of boxes from {step}.")
         if isinstance(box, (list, tuple)):
-            x, y, right, bottom = box
-            return type(box)([x, y, right + sign * x, bottom + sign * y])
-        converted = box.clone() if isinstance(box, Tensor) else np.array(box)
-        converted[..., 2:] += sign * converted[..., :2]
-        return converted
+            assert len(box) in (4, 5), f"One box is a list of 4 or 5 numbers, this one has {len(box)}: {box}"
+            rows = BoxMode.convert(torch.tensor(box)[None], from_mode, to_mode)
+            return type(box)(rows[0].tolist())
+        moved = box.clone() if isinstance(box, Tensor) else np.array(box)
+        moved[:, 2:4] += _CORNER_MINUS_SIZE[step] * moved[:, :2]
+        return moved
 
 
 class Boxes:
-    """N boxes (x0, y0, x1, y1) in pixels, as the float32 tensor ``tensor`` of shape (N, 4)."""
+    """The boxes of one image: ``tensor`` is float32 (N, 4) and holds x0, y0, x1, y1 in pixels.
+
+    Args:
+        tensor: N rows of 4 numbers, on any device; anything empty stands for N = 0.
+    """
 
     def __init__(self, tensor: Tensor | np.ndarray | Sequence):
-        device = tensor.device if isinstance(tensor, Tensor) else torch.device("cpu")
-        tensor = torch.as_tensor(tensor, dtype=torch.float32, device=device)
-        if tensor.numel() == 0:
-            tensor = tensor.reshape(-1, 4)
-        assert tensor.dim() == 2 and tensor.shape[-1] == 4, f"boxes have shape (N, 4), got {tuple(tensor.shape)}"
-        self.tensor = tensor
+        rows = torch.as_tensor(tensor).to(torch.float32)
+        if not rows.numel():
+            rows = rows.new_empty(0, 4)
+        assert rows.ndim == 2 and rows.shape[1] == 4, f"Boxes need 4 numbers a row, got the shape {tuple(rows.shape)}."
+        self.tensor = rows
 
-    def clone(self) -> Boxes:
-        return Boxes(self.tensor.clone())
-
-    def to(self, device: torch.device | str) -> Boxes:
-        return Boxes(self.tensor.to(device=device))
+    # Sizes and places -------------------------------------------------------------------------------------------------
 
     @property
-    def device(self) -> torch.device:
-        return self.tensor.device
+    def _near(self) -> Tensor:
+        """(N, 2) top left corners."""
+        return self.tensor[:, :2]
+
+    @property
+    def _far(self) -> Tensor:
+        """(N, 2) bottom right corners."""
+        return self.tensor[:, 2:]
 
     def area(self) -> Tensor:
-        """Width times height, float32 (N,), in square pixels."""
-        sides = self.tensor[:, 2:] - self.tensor[:, :2]
-        return sides[:, 0] * sides[:, 1]
-
-    def clip(self, box_size: tuple[int, int]) -> None:
-        """Move, in place, everything that lies outside an image of ``(height, width)`` to its border."""
-        assert torch.isfinite(self.tensor).all(), "boxes to be clipped contain infinite or NaN coordinates"
-        height, width = box_size
-        corner = self.tensor.new_tensor([width, height, width, height])
-        self.tensor = torch.minimum(self.tensor.clamp(min=0), corner)
-
-    def nonempty(self, threshold: float = 0.0) -> Tensor:
-        """bool (N,): both sides are longer than ``threshold`` pixels."""
-        return ((self.tensor[:, 2:] - self.tensor[:, :2]) > threshold).all(dim=1)
-
-    def inside_box(self, box_size: tuple[int, int], boundary_threshold: int = 0) -> Tensor:
-        """bool (N,): the box reaches at most ``boundary_threshold`` pixels out of an image of ``(height, width)``."""
-        height, width = box_size
-        low = self.tensor[:, :2] >= -boundary_threshold
-        high = self.tensor[:, 2:] < self.tensor.new_tensor([width, height]) + boundary_threshold
-        return low.all(dim=1) & high.all(dim=1)
+        """float32 (N,), in pixels; negative where just one side is turned around."""
+        return (self._far - self._near).prod(dim=1)
 
     def get_centers(self) -> Tensor:
-        """float32 (N, 2): (x, y) of the centers."""
-        return (self.tensor[:, :2] + self.tensor[:, 2:]) / 2
+        """float32 (N, 2), x and y."""
+        return self.tensor.view(-1, 2, 2).mean(dim=1)
+
+    def nonempty(self, threshold: float = 0.0) -> Tensor:
+        """bool (N,): where width and height exceed the threshold."""
+        return (self._far - self._near).amin(dim=1) > threshold
+
+    def inside_box(self, box_size: tuple[int, int], boundary_threshold: int = 0) -> Tensor:
+        """bool (N,): which boxes stay within ``boundary_threshold`` pixels around an image of (height, width)."""
+        end = self.tensor.new_tensor(box_size[::-1]) + boundary_threshold
+        return torch.cat([self._near >= -boundary_threshold, self._far < end], dim=1).all(dim=1)
+
+    # Changes in place -------------------------------------------------------------------------------------------------
+
+    def clip(self, box_size: tuple[int, int]) -> None:
+        """Cut off what lies outside an image of (height, width). AssertionError for NaN and infinite coordinates."""
+        assert self.tensor.isfinite().all(), "Boxes with NaN or infinite coordinates cannot be clipped to an image."
+        end = self.tensor.new_tensor(box_size[::-1]).repeat(2)
+        self.tensor = self.tensor.clamp(min=torch.zeros_like(end), max=end)
 
     def scale(self, scale_x: float, scale_y: float) -> None:
-        """Multiply, in place, the x and y coordinates."""
-        self.tensor[:, 0::2] *= scale_x
-        self.tensor[:, 1::2] *= scale_y
+        """Stretch the coordinates away from the image's top left corner."""
+        self.tensor *= self.tensor.new_tensor([scale_x, scale_y]).repeat(2)
+
+    # As a container ---------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The rows, each of shape (4,)."""
+        return iter(self.tensor)
+
+    def __getitem__(self, item: int | slice | Tensor) -> Boxes:
+        """Boxes at an index, a slice, or where an index or bool tensor says; a single one is still (1, 4)."""
+        rows = self.tensor[item]
+        if isinstance(item, int):
+            rows = rows[None]
+        assert rows.ndim == 2, f"Boxes cannot be indexed by {item}: it takes boxes apart."
+        return Boxes(rows)
 
     @classmethod
     def cat(cls, boxes_list: Sequence[Boxes]) -> Boxes:
-        """All boxes in one object, on the device of the first."""
-        assert isinstance(boxes_list, (list, tuple)), "Boxes.cat takes a list of Boxes"
-        if not boxes_list:
-            return cls(torch.empty(0))
-        assert all(isinstance(boxes, Boxes) for boxes in boxes_list), "Boxes.cat takes a list of Boxes"
-        return cls(torch.cat([boxes.tensor for boxes in boxes_list], dim=0))
+        """The boxes of all members of a list, in its order."""
+        assert isinstance(boxes_list, (list, tuple)), f"Boxes.cat needs a list, got a {type(boxes_list).__name__}."
+        return cls(torch.cat([member.tensor for member in boxes_list])) if boxes_list else cls([])
 
-    def __getitem__(self, item: int | slice | Tensor) -> Boxes:
-        """The chosen boxes; an integer gives one box, still of shape (1, 4)."""
-        if isinstance(item, int):
-            return Boxes(self.tensor[item].view(1, 4))
-        chosen = self.tensor[item]
-        assert chosen.dim() == 2, f"the index {item} does not choose whole boxes"
-        return Boxes(chosen)
+    def clone(self) -> Boxes:
+        """A copy that shares no memory."""
+        return Boxes(self.tensor.clone())
 
-    def __len__(self) -> int:
-        return self.tensor.shape[0]
+    @property
+    def device(self) -> torch.device:
+        """Where the tensor is."""
+        return self.tensor.device
 
-    def __iter__(self) -> Iterator[Tensor]:
-        """One tensor of shape (4,) after the other."""
-        yield from self.tensor
+    def to(self, device: torch.device | str) -> Boxes:
+        """The boxes on another device."""
+        return Boxes(self.tensor.to(device))
 
     def __repr__(self) -> str:
-        return f"Boxes({self.tensor})"
+        return f"Boxes({self.tensor!r})"
 
 
 def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
-    """Intersection over union of all pairs, float32 (N, M); 0 where two boxes do not overlap."""
-    a, b = boxes1.tensor[:, None], boxes2.tensor[None]
-    sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
-    intersection = sides[..., 0] * sides[..., 1]
-    union = boxes1.area()[:, None] + boxes2.area()[None] - intersection
-    return torch.where(intersection > 0, intersection / union, torch.zeros_like(intersection))
+    """IoU of each box of the first (N) with each of the second (M): float32 (N, M), 0 for boxes that are apart."""
+    near = torch.maximum(boxes1._near[:, None], boxes2._near)
+    far = torch.minimum(boxes1._far[:, None], boxes2._far)
+    shared = (far - near).relu().prod(dim=2)
+    # Boxes without an area share nothing; the quotient of zeros must not be seen.
+    return torch.where(shared > 0, shared / (boxes1.area()[:, None] + boxes2.area() - shared), 0.0)
