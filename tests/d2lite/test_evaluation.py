@@ -71,6 +71,19 @@ def test_inference_visits_every_batch_in_eval_mode_and_restores_the_mode():
     assert model.training and torch.is_grad_enabled()
 
 
+def test_callbacks_are_called_around_the_loop_and_each_batch():
+    """By the names that the genuine package has; under others a method's hooks would silently never run."""
+    calls = []
+    names = ["on_start", "on_end", "before_inference", "after_inference", "start", "end"]
+    callbacks = {name: lambda name=name: calls.append(name) for name in names}
+    inference_on_dataset(lambda batch: calls.append(batch), [1, 2], None, callbacks)
+    one, two = (["before_inference", batch, "after_inference"] for batch in (1, 2))
+    assert calls == ["on_start", *one, *two, "on_end"]
+    calls.clear()
+    inference_on_dataset(lambda batch: batch, [1], None, {"on_end": lambda: calls.append("end")})
+    assert calls == ["end"]
+
+
 def test_no_evaluator_and_no_result_give_an_empty_dict():
     assert inference_on_dataset(_Doubler(), [[1]], None) == {}
     assert inference_on_dataset(_Doubler(), [[1]], _Recorder(None)) == {}
@@ -197,6 +210,18 @@ def test_coco_refuses_an_unknown_class(coco):
     evaluator.process([{"image_id": 5}], [{"instances": instances}])
     with pytest.raises(AssertionError, match="class=2"):
         evaluator.evaluate()
+
+
+def test_coco_file_is_written_for_a_data_set_without_one(coco, tmp_path, register):
+    image = {"file_name": "a.jpg", "image_id": 5, "height": 8, "width": 8}
+    cat = {"bbox": [0, 0, 4, 4], "bbox_mode": 0, "category_id": 1, "iscrowd": 0}
+    name = register([{**image, "annotations": [cat]}], thing_classes=["dog", "cat"])
+    with pytest.raises(ValueError, match="output_dir"):
+        COCOEvaluator(name)
+    evaluator = COCOEvaluator(name, tasks=("bbox",), output_dir=str(tmp_path / "out"))
+    evaluator.process([{"image_id": 5}], [{"instances": coco[1]}])
+    assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)
+    assert (tmp_path / "out" / f"{name}_coco_format.json").is_file()
 
 
 def test_semantic_figures(tmp_path, register):

@@ -1,166 +1,175 @@
-"""The evaluator interface, and inference over a data loader with a progress log."""
+"""What an evaluator is, and the loop that shows it a model's answers."""
 
-import datetime
+from __future__ import annotations
+
 import logging
 import time
-from collections import OrderedDict, abc
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from itertools import count
 
 import torch
-from detectron2.utils.comm import get_world_size, is_main_process
+from detectron2.utils import comm
 from detectron2.utils.logger import log_every_n_seconds
 from torch import nn
 
 __all__ = ["DatasetEvaluator", "DatasetEvaluators", "inference_context", "inference_on_dataset"]
 
-WARMUP_ITERATIONS = 5
-LOG_PERIOD_SECONDS = 5
+UNTIMED_BATCHES = 5  # the first ones are slow: memory is allocated, kernels are chosen
+SECONDS_BETWEEN_REPORTS = 5
+PARTS = ("Dataloading", "Inference", "Eval")  # of the time that a batch takes
 
 
 class DatasetEvaluator:
-    """Base class: takes pairs of inputs and outputs of a model, and finally computes figures."""
+    """Collects a model's answers to a data set, batch by batch, and turns them into figures."""
 
     def reset(self):
-        """Forget everything; called before each new evaluation."""
+        """Begin a new round."""
 
     def process(self, inputs, outputs):
-        """Take one batch: the model's input list, and its output list of the same length."""
+        """Collect one batch: two lists of the same length, with a dict for each image."""
 
     def evaluate(self):
-        """Compute the figures: ``{task: {metric: number}}``, or None on processes that have none."""
+        """The figures, usually ``{task: {metric: number}}``. Processes that have none return None."""
 
 
 class DatasetEvaluators(DatasetEvaluator):
-    """Several evaluators that see the same batches; their results are merged."""
+    """Shows every batch to several evaluators and joins their figures, which must be of different tasks."""
 
-    def __init__(self, evaluators):
-        super().__init__()
-        self._evaluators = evaluators
+    def __init__(self, evaluators: Iterable[DatasetEvaluator]):
+        self._evaluators = list(evaluators)
 
     def reset(self):
-        for evaluator in self._evaluators:
-            evaluator.reset()
+        for member in self._evaluators:
+            member.reset()
 
     def process(self, inputs, outputs):
-        for evaluator in self._evaluators:
-            evaluator.process(inputs, outputs)
+        for member in self._evaluators:
+            member.process(inputs, outputs)
 
     def evaluate(self):
-        results = OrderedDict()
-        for evaluator in self._evaluators:
-            result = evaluator.evaluate()
-            if is_main_process() and result is not None:
-                for key, value in result.items():
-                    assert key not in results, f"Different evaluators produce results with the same key {key}"
-                    results[key] = value
-        return results
+        # Gathering needs all processes, so every member is asked everywhere, also where its figures are dropped.
+        answers = [member.evaluate() for member in self._evaluators]
+        joined = {}
+        for answer in answers if comm.is_main_process() else ():
+            for task, figures in (answer or {}).items():
+                assert task not in joined, f"More than one evaluator has figures under the same key {task}."
+                joined[task] = figures
+        return joined
 
 
-def inference_on_dataset(model, data_loader, evaluator, callbacks=None):
-    """Run ``model`` in eval mode, without gradients, over ``data_loader``; return what the evaluator makes of it.
+def inference_on_dataset(
+    model: Callable,
+    data_loader: Iterable,
+    evaluator: DatasetEvaluator | list[DatasetEvaluator] | None,
+    callbacks: dict[str, Callable[[], object]] | None = None,
+):
+    """Let a model answer every batch of a loader, without gradients, and evaluate its answers.
 
     Args:
-        model: a callable, usually an ``nn.Module``, whose mode is restored afterwards.
-        data_loader: an iterable with a length; its items are the model's inputs.
-        evaluator: a :class:`DatasetEvaluator`, a list of them, or None to only measure speed.
-        callbacks: functions without arguments under the keys "start", "before_inference", "after_inference", "end".
+        model: is called with a batch. An ``nn.Module`` is in eval mode meanwhile and returns to its mode afterwards.
+        data_loader: must have a length.
+        evaluator: gets each batch and its answers. A list stands for :class:`DatasetEvaluators`; with None, the loop
+            merely takes the time.
+        callbacks: what else to call, by time: ``on_start`` and ``on_end`` of the loop, ``before_inference`` and
+            ``after_inference`` of each batch. All may be left out.
 
     Returns:
-        The evaluator's result, an empty dict instead of None.
+        what ``evaluator.evaluate()`` returns, or an empty dict in place of None.
     """
-    devices = get_world_size()
-    logger = logging.getLogger(__name__)
-    logger.info(f"Start inference on {len(data_loader)} batches")
-    total = len(data_loader)  # a loader without a length cannot be evaluated
-    if evaluator is None:
-        evaluator = DatasetEvaluators([])
-    elif isinstance(evaluator, abc.MutableSequence):
-        evaluator = DatasetEvaluators(evaluator)
+    if evaluator is None or isinstance(evaluator, list):
+        evaluator = DatasetEvaluators(evaluator or [])
+    callbacks = callbacks or {}
+
+    def call(name: str) -> None:
+        if name in callbacks:
+            callbacks[name]()
+
+    stopwatch = _Stopwatch(data_loader)
+    logging.getLogger(__name__).info(f"Start inference on {stopwatch.batches} batches")
     evaluator.reset()
-    call = {"start": None, "before_inference": None, "after_inference": None, "end": None} | (callbacks or {})
-
-    def run(name):
-        if call[name] is not None:
-            call[name]()
-
-    warmup = min(WARMUP_ITERATIONS, total - 1)
-    clock = _Clock()
-    with ExitStack() as stack:
-        if isinstance(model, nn.Module):
-            stack.enter_context(inference_context(model))
-        stack.enter_context(torch.no_grad())
-        clock.mark("data")
-        run("start")
-        for index, inputs in enumerate(data_loader):
-            clock.add("data")
-            if index == warmup:
-                clock.restart()
-            run("before_inference")
-            clock.mark("compute")
-            outputs = model(inputs)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            clock.add("compute")
-            run("after_inference")
-            clock.mark("eval")
-            evaluator.process(inputs, outputs)
-            clock.add("eval")
-
-            done = index + 1 - warmup * int(index >= warmup)
-            per_iteration = clock.elapsed() / done
-            if index >= warmup * 2 or clock.spent["compute"] / done > 5:
-                eta = datetime.timedelta(seconds=int(per_iteration * (total - index - 1)))
-                log_every_n_seconds(
-                    logging.INFO,
-                    f"Inference done {index + 1}/{total}. "
-                    f"Dataloading: {clock.spent['data'] / done:.4f} s/iter. "
-                    f"Inference: {clock.spent['compute'] / done:.4f} s/iter. "
-                    f"Eval: {clock.spent['eval'] / done:.4f} s/iter. "
-                    f"Total: {per_iteration:.4f} s/iter. "
-                    f"ETA={eta}",
-                    n=LOG_PERIOD_SECONDS,
-                )
-            clock.mark("data")
-        run("end")
-
-    # Warm-up is not measured.
-    measured = max(total - warmup, 1)
-    for title, seconds in (("time", clock.elapsed()), ("pure compute time", clock.spent["compute"])):
-        text = str(datetime.timedelta(seconds=int(seconds)))
-        per_device = f"{seconds / measured:.6f} s / iter per device, on {devices} devices"
-        logger.info(f"Total inference {title}: {text} ({per_device})")
-
-    results = evaluator.evaluate()
-    return {} if results is None else results
+    with inference_context(model) if isinstance(model, nn.Module) else nullcontext(), torch.no_grad():
+        call("on_start")
+        for batch in stopwatch:
+            call("before_inference")
+            with stopwatch.timing("Inference"):
+                answers = model(batch)
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+            call("after_inference")
+            with stopwatch.timing("Eval"):
+                evaluator.process(batch, answers)
+        call("on_end")
+    stopwatch.summarize()
+    figures = evaluator.evaluate()
+    return figures if figures is not None else {}
 
 
 @contextmanager
-def inference_context(model: nn.Module):
-    """Eval mode for the duration of a ``with`` block."""
-    was_training = model.training
+def inference_context(model: nn.Module) -> Iterator[None]:
+    """``with inference_context(model):`` puts the model into eval mode and later back into the mode it was in."""
+    mode = model.training
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        model.train(mode)
 
 
-class _Clock:
-    """Seconds spent on each part of an iteration."""
+class _Stopwatch:
+    """Iterates over a loader, measures on what its time goes, and logs this every few seconds.
 
-    def __init__(self):
-        self.restart()
-        self._marks = {}
+    Attributes:
+        batches: length of the loader.
+    """
 
-    def restart(self):
-        self.spent = {"data": 0.0, "compute": 0.0, "eval": 0.0}
-        self._start = time.perf_counter()
+    def __init__(self, data_loader: Iterable):
+        assert isinstance(data_loader, Sized), "Inference needs a data loader with a length."
+        self.loader, self.batches = data_loader, len(data_loader)
+        self.untimed = max(0, min(UNTIMED_BATCHES, self.batches - 1))
+        self._start_over()
 
-    def mark(self, part):
-        self._marks[part] = time.perf_counter()
+    def _start_over(self) -> None:
+        self.begin, self.timed, self.seconds = time.perf_counter(), 0, dict.fromkeys(PARTS, 0.0)
 
-    def add(self, part):
-        self.spent[part] += time.perf_counter() - self._marks[part]
+    @contextmanager
+    def timing(self, part: str) -> Iterator[None]:
+        """The time of a ``with`` block belongs to this part."""
+        begin = time.perf_counter()
+        yield
+        self.seconds[part] += time.perf_counter() - begin
 
-    def elapsed(self):
-        return time.perf_counter() - self._start
+    def __iter__(self) -> Iterator:
+        batches = iter(self.loader)
+        for number in count(1):
+            with self.timing("Dataloading"):
+                batch = next(batches, self)
+            if batch is self:  # which no loader returns, so this one is at its end
+                return
+            if number == self.untimed + 1:
+                self._start_over()
+            self.timed += 1
+            yield batch
+            # A report needs some batches to average over, or batches so slow that one says enough.
+            if self.timed > self.untimed or self.seconds["Inference"] > 5 * self.timed:
+                self._report(number)
+
+    def _report(self, number: int) -> None:
+        total = self._per_batch()
+        parts = " ".join(f"{part}: {spent / self.timed:.4f} s/iter." for part, spent in self.seconds.items())
+        eta = timedelta(seconds=int(total * (self.batches - number)))
+        text = f"Inference done {number}/{self.batches}. {parts} Total: {total:.4f} s/iter. ETA={eta}"
+        log_every_n_seconds(logging.INFO, text, n=SECONDS_BETWEEN_REPORTS)
+
+    def _per_batch(self) -> float:
+        return (time.perf_counter() - self.begin) / max(self.timed, 1)
+
+    def summarize(self) -> None:
+        """Log the time of the whole loop, and that of the model alone."""
+        per_batch = {"time": self._per_batch(), "pure compute time": self.seconds["Inference"] / max(self.timed, 1)}
+        for what, seconds in per_batch.items():
+            logging.getLogger(__name__).info(
+                f"Total inference {what}: {timedelta(seconds=int(seconds * self.timed))} "
+                f"({seconds:.6f} s / iter per device, on {comm.get_world_size()} devices)"
+            )

@@ -1,13 +1,14 @@
-"""Panoptic quality, computed by panopticapi on PNG files."""
+"""Panoptic quality, by panopticapi."""
 
-import contextlib
+from __future__ import annotations
+
 import io
-import itertools
 import json
 import logging
 import os
 import tempfile
-from collections import OrderedDict
+from contextlib import redirect_stdout
+from pathlib import Path, PurePath
 
 import numpy as np
 from detectron2.data import MetadataCatalog
@@ -20,91 +21,115 @@ from .evaluator import DatasetEvaluator
 
 __all__ = ["COCOPanopticEvaluator"]
 
+METRICS = ("PQ", "SQ", "RQ")
+GROUPS = {"All": "", "Things": "_th", "Stuff": "_st"}  # panopticapi's names, and what they add to a metric's
+
 
 class COCOPanopticEvaluator(DatasetEvaluator):
-    """PQ, SQ and RQ in percent, over all classes, things (``_th``) and stuff (``_st``): ``{"panoptic_seg": {...}}``.
+    """Writes predictions in COCO's panoptic format and has panopticapi compare them with the annotation.
+
+    The figures are percentages under the key ``panoptic_seg``: ``PQ SQ RQ``, and with ``_th`` and ``_st`` those of
+    things and of stuff.
 
     Args:
-        dataset_name: a data set with ``panoptic_json``, ``panoptic_root`` and the two id maps in its metadata.
-        output_dir: folder for ``predictions.json``.
+        dataset_name: its metadata have ``panoptic_json``, ``panoptic_root``, and the maps from the data set's category
+            ids to contiguous ids for things and for stuff.
+        output_dir: gets ``predictions.json``.
     """
 
-    def __init__(self, dataset_name, output_dir=None):
+    def __init__(self, dataset_name: str, output_dir: str | None = None):
         self._metadata = MetadataCatalog.get(dataset_name)
-        self._thing_id = {c: d for d, c in self._metadata.thing_dataset_id_to_contiguous_id.items()}
-        self._stuff_id = {c: d for d, c in self._metadata.stuff_dataset_id_to_contiguous_id.items()}
-        self._output_dir = output_dir
-        if output_dir is not None:
-            PathManager.mkdirs(output_dir)
+        self._folder = output_dir
+        maps = (
+            self._metadata.stuff_dataset_id_to_contiguous_id,
+            self._metadata.thing_dataset_id_to_contiguous_id,
+        )
+        # original[isthing][contiguous id] is the category id
+        self._original = [{index: category for category, index in ids.items()} for ids in maps]
         self.reset()
 
     def reset(self):
-        self._predictions = []
+        self._annotations: list[dict] = []
+        self._pngs: dict[str, bytes] = {}
 
     def process(self, inputs, outputs):
-        """Keep the predictions of a batch as PNG.
+        """Encode predictions of images.
 
         Args:
-            inputs: dataset dicts with ``file_name`` and ``image_id``.
-            outputs: dicts with ``panoptic_seg``: map (H, W) and list of segments, or None for the list: then the map
-                holds category * label_divisor + instance, and -1 for void.
+            inputs: dicts with ``image_id`` and ``file_name``, after which the PNG is named.
+            outputs: dicts with ``panoptic_seg``: a map (H, W), and a dict ``id category_id isthing`` for each of its
+                segments. None in place of these: the map holds category times ``label_divisor`` plus a number, and -1
+                where there is no segment.
         """
         from panopticapi.utils import id2rgb
 
-        for record, output in zip(inputs, outputs, strict=True):
-            segment_map, segments = output["panoptic_seg"]
-            segment_map = segment_map.cpu().numpy()
+        for image, answer in zip(inputs, outputs, strict=True):
+            ids, segments = answer["panoptic_seg"]
+            ids = ids.cpu().numpy()
             if segments is None:
-                segments = [self._decode(label) for label in np.unique(segment_map).tolist() if label != -1]
-                segment_map = segment_map + 1  # 0 is void
-            name = os.path.splitext(os.path.basename(record["file_name"]))[0] + ".png"
-            with io.BytesIO() as buffer:
-                Image.fromarray(id2rgb(segment_map)).save(buffer, format="PNG")
-                png = buffer.getvalue()
-            entry = {"image_id": record["image_id"], "file_name": name, "png_string": png}
-            entry["segments_info"] = [self._to_dataset_id(dict(segment)) for segment in segments]
-            self._predictions.append(entry)
+                ids, segments = ids + 1, self._segments_of(ids)
+            png = PurePath(image["file_name"]).stem + ".png"
+            with io.BytesIO() as stream:
+                Image.fromarray(id2rgb(ids)).save(stream, "PNG")
+                self._pngs[png] = stream.getvalue()
+            listed = [self._with_category(segment) for segment in segments]
+            self._annotations.append({"image_id": image["image_id"], "file_name": png, "segments_info": listed})
 
-    def _decode(self, label):
-        category = label // self._metadata.label_divisor
-        isthing = category in self._metadata.thing_dataset_id_to_contiguous_id.values()
-        return {"id": label + 1, "category_id": category, "isthing": isthing}
+    def _segments_of(self, encoded: np.ndarray) -> list[dict]:
+        """The segments of a map that encodes their categories; ids become greater by one, because 0 means void."""
+        segments = []
+        for number in np.unique(encoded[encoded != -1]).tolist():
+            category = number // self._metadata.label_divisor
+            segments.append({"id": number + 1, "category_id": category, "isthing": category in self._original[True]})
+        return segments
 
-    def _to_dataset_id(self, segment):
-        # "isthing" belongs to the prediction, not to COCO's format
-        to_dataset = self._thing_id if segment.pop("isthing") else self._stuff_id
-        segment["category_id"] = to_dataset[segment["category_id"]]
-        return segment
+    def _with_category(self, segment: dict) -> dict:
+        """A segment as COCO's format has it. One without ``isthing`` has the data set's category id already."""
+        if "isthing" not in segment:
+            return segment
+        original = self._original[bool(segment["isthing"])]
+        kept = {key: value for key, value in segment.items() if key != "isthing"}
+        return kept | {"category_id": original[segment["category_id"]]}
 
     def evaluate(self):
-        """Return the figures on the main process, None elsewhere."""
-        from panopticapi.evaluation import pq_compute
-
+        """The figures, on the main process; None on the others."""
         comm.synchronize()
-        predictions = list(itertools.chain(*comm.gather(self._predictions)))
+        gathered = comm.gather((self._annotations, self._pngs))
         if not comm.is_main_process():
             return None
-        gt_json = PathManager.get_local_path(self._metadata.panoptic_json)
-        gt_folder = PathManager.get_local_path(self._metadata.panoptic_root)
-        with tempfile.TemporaryDirectory(prefix="panoptic_eval") as folder:
-            for entry in predictions:
-                with open(os.path.join(folder, entry["file_name"]), "wb") as file:
-                    file.write(entry.pop("png_string"))
-            with open(gt_json) as file:
-                json_data = json.load(file)
-            json_data["annotations"] = predictions
-            pred_json = os.path.join(self._output_dir or folder, "predictions.json")
-            with PathManager.open(pred_json, "w") as file:
-                file.write(json.dumps(json_data))
-            with contextlib.redirect_stdout(io.StringIO()):
-                quality = pq_compute(gt_json, PathManager.get_local_path(pred_json), gt_folder, folder)
+        with tempfile.TemporaryDirectory(prefix="panoptic") as folder:
+            for _, pngs in gathered:
+                for name, content in pngs.items():
+                    Path(folder, name).write_bytes(content)
+            quality = self._compare([entry for annotations, _ in gathered for entry in annotations], folder)
 
-        figures, rows = {}, []
-        for group, suffix in (("All", ""), ("Things", "_th"), ("Stuff", "_st")):
-            values = [100 * quality[group][metric] for metric in ("pq", "sq", "rq")]
-            figures.update((metric + suffix, value) for metric, value in zip(("PQ", "SQ", "RQ"), values, strict=True))
-            rows.append([group, *values, quality[group]["n"]])
-        headers = ["", "PQ", "SQ", "RQ", "#categories"]
-        table = tabulate(rows, headers=headers, tablefmt="pipe", floatfmt=".3f", stralign="center", numalign="center")
-        logging.getLogger(__name__).info("Panoptic Evaluation Results:\n" + table)
-        return OrderedDict({"panoptic_seg": figures})
+        rows = {group: [100 * quality[group][metric.lower()] for metric in METRICS] for group in GROUPS}
+        table = tabulate(
+            [[group, *values, quality[group]["n"]] for group, values in rows.items()],
+            headers=["", *METRICS, "classes"],
+            tablefmt="pipe",
+            floatfmt=".3f",
+        )
+        logging.getLogger(__name__).info("Panoptic quality, in percent:\n%s", table)
+        figures = {
+            metric + GROUPS[group]: value
+            for group, values in rows.items()
+            for metric, value in zip(METRICS, values, strict=True)
+        }
+        return {"panoptic_seg": figures}
+
+    def _compare(self, annotations: list[dict], png_folder: str) -> dict:
+        """panopticapi's answer for predictions whose PNGs lie in a folder."""
+        from panopticapi.evaluation import pq_compute
+
+        truth = PathManager.get_local_path(self._metadata.panoptic_json)
+        truth_pngs = PathManager.get_local_path(self._metadata.panoptic_root)
+        with open(truth) as file:
+            content = json.load(file) | {"annotations": annotations}
+        folder = self._folder or png_folder
+        PathManager.mkdirs(folder)
+        path = os.path.join(folder, "predictions.json")
+        with PathManager.open(path, "w") as file:
+            json.dump(content, file)
+        with redirect_stdout(io.StringIO()):  # it prints its progress
+            return pq_compute(truth, PathManager.get_local_path(path), truth_pngs, png_folder)

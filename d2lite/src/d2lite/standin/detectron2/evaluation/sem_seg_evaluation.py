@@ -1,138 +1,135 @@
-"""Intersection over union of semantic label maps."""
+"""Intersection over union, and accuracy, of semantic segmentation."""
 
-import itertools
+from __future__ import annotations
+
 import json
 import logging
 import os
-from collections import OrderedDict
+from collections.abc import Callable, Iterator
 
 import numpy as np
-import pycocotools.mask as mask_util
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils.comm import all_gather, is_main_process, synchronize
+from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from .evaluator import DatasetEvaluator
 
 __all__ = ["SemSegEvaluator", "load_image_into_numpy_array"]
 
 
-def load_image_into_numpy_array(filename, dtype=None):
-    """The pixels of an image file."""
-    with PathManager.open(filename, "rb") as file:
-        return np.array(Image.open(file), dtype=dtype)
+def load_image_into_numpy_array(filename: str, dtype: np.dtype | type | None = None) -> np.ndarray:
+    """An image file as an array of this type."""
+    with PathManager.open(filename, "rb") as stream, Image.open(stream) as image:
+        return np.array(image, dtype)
 
 
 class SemSegEvaluator(DatasetEvaluator):
-    """mIoU, frequency-weighted IoU and accuracies, in percent: ``{"sem_seg": {...}}``.
+    """Counts pixels by their true and their predicted class.
 
-    mIoU is the mean over the classes that occur in the ground truth. Boundary IoU is left out.
+    The figures are percentages under the key ``sem_seg``: ``mIoU`` and ``mACC``, means over the classes that the truth
+    shows; ``fwIoU``, weighted by their pixels; ``pACC``, the share of right pixels; and ``IoU-{class}``,
+    ``ACC-{class}``, which are NaN where the truth never shows the class. Boundary IoU is not among them.
 
     Args:
-        dataset_name: a data set with ``stuff_classes`` and ``ignore_label`` in its metadata and
-            ``sem_seg_file_name`` in its dicts.
-        distributed: gather from all processes.
-        output_dir: folder for ``sem_seg_predictions.json`` and ``sem_seg_evaluation.pth``.
-        sem_seg_loading_fn: reads a label image, called with its file name and the dtype.
-        num_classes, ignore_label: deprecated; they come from metadata.
+        dataset_name: its dicts have ``sem_seg_file_name``, its metadata ``stuff_classes`` and ``ignore_label``.
+        distributed: count the images of all processes.
+        output_dir: gets ``sem_seg_predictions.json`` and ``sem_seg_evaluation.pth``.
+        sem_seg_loading_fn: reads a label image, from its path and with ``dtype``.
+        num_classes, ignore_label: of older programs; the metadata say both.
     """
 
     def __init__(
         self,
-        dataset_name,
-        distributed=True,
-        output_dir=None,
+        dataset_name: str,
+        distributed: bool = True,
+        output_dir: str | None = None,
         *,
-        sem_seg_loading_fn=load_image_into_numpy_array,
-        num_classes=None,
-        ignore_label=None,
+        sem_seg_loading_fn: Callable[..., np.ndarray] = load_image_into_numpy_array,
+        num_classes: int | None = None,
+        ignore_label: int | None = None,
     ):
-        self._logger = logging.getLogger(__name__)
-        self._dataset_name = dataset_name
-        self._distributed = distributed
-        self._output_dir = output_dir
-        self._load = sem_seg_loading_fn
-        self._truth_file = {r["file_name"]: r["sem_seg_file_name"] for r in DatasetCatalog.get(dataset_name)}
-        meta = MetadataCatalog.get(dataset_name)
-        contiguous = meta.get("stuff_dataset_id_to_contiguous_id")
-        self._to_dataset_id = {c: d for d, c in contiguous.items()} if contiguous is not None else None
-        self._class_names = meta.stuff_classes
-        self._num_classes = len(meta.stuff_classes)
-        if num_classes is not None:
-            assert self._num_classes == num_classes, f"{self._num_classes} != {num_classes}"
-        self._ignore_label = ignore_label if ignore_label is not None else meta.ignore_label
+        metadata = MetadataCatalog.get(dataset_name)
+        self._names = list(metadata.stuff_classes)
+        assert num_classes in (None, len(self._names)), f"{dataset_name} has {len(self._names)} classes."
+        self._void = metadata.ignore_label if ignore_label is None else ignore_label
+        self._read_labels = sem_seg_loading_fn
+        self._labels_of = {image["file_name"]: image["sem_seg_file_name"] for image in DatasetCatalog.get(dataset_name)}
+        original = metadata.get("stuff_dataset_id_to_contiguous_id")
+        self._category_of = None if original is None else {index: category for category, index in original.items()}
+        self._everywhere, self._folder = distributed, output_dir
         self.reset()
 
     def reset(self):
-        # [predicted, true]; the last row and column stand for the ignore label
-        self._conf_matrix = np.zeros((self._num_classes + 1, self._num_classes + 1), dtype=np.int64)
-        self._predictions = []
+        # Rows: pixels that are right, that truly show a class, and that are predicted to show it.
+        self._pixels = np.zeros((3, len(self._names)), dtype=np.int64)
+        self._regions: list[dict] = []
 
     def process(self, inputs, outputs):
-        """Count a batch.
+        """Count the pixels of images.
 
         Args:
-            inputs: dataset dicts with ``file_name``.
-            outputs: dicts with ``sem_seg``, scores (C, H, W).
+            inputs: dicts with the ``file_name`` of the data set.
+            outputs: dicts with ``sem_seg``, the scores (C, H, W).
         """
-        for record, output in zip(inputs, outputs, strict=True):
-            prediction = output["sem_seg"].argmax(dim=0).to("cpu").numpy().astype(np.int64)
-            truth = self._load(self._truth_file[record["file_name"]], dtype=np.int64)
-            truth[truth == self._ignore_label] = self._num_classes
-            self._conf_matrix += np.bincount(
-                (self._num_classes + 1) * prediction.reshape(-1) + truth.reshape(-1),
-                minlength=self._conf_matrix.size,
-            ).reshape(self._conf_matrix.shape)
-            self._predictions.extend(self.encode_json_sem_seg(prediction, record["file_name"]))
+        for image, answer in zip(inputs, outputs, strict=True):
+            predicted = answer["sem_seg"].argmax(0).cpu().numpy()
+            true = self._read_labels(self._labels_of[image["file_name"]], dtype=np.int64)
+            self._regions += self.encode_json_sem_seg(predicted, image["file_name"])
+            counted = (true != self._void) & (predicted < len(self._names))
+            true, predicted = true[counted], predicted[counted]
+            for row, labels in enumerate((true[true == predicted], true, predicted)):
+                self._pixels[row] += np.bincount(labels, minlength=len(self._names))
+
+    def encode_json_sem_seg(self, sem_seg: np.ndarray, input_file_name: str) -> list[dict]:
+        """COCO's entry for each class of a label map (H, W), with the category id of the data set."""
+        return list(self._encode(sem_seg, input_file_name))
+
+    def _encode(self, sem_seg: np.ndarray, file_name: str) -> Iterator[dict]:
+        for index in map(int, np.unique(sem_seg)):
+            assert self._category_of is None or index in self._category_of, f"No category has the class index {index}."
+            region = coco_mask.encode(np.asfortranarray(sem_seg == index).view(np.uint8))
+            yield {
+                "file_name": file_name,
+                "category_id": index if self._category_of is None else self._category_of[index],
+                "segmentation": region | {"counts": region["counts"].decode()},
+            }
 
     def evaluate(self):
-        """Return the figures on the main process, None elsewhere."""
-        matrix, predictions = self._conf_matrix, self._predictions
-        if self._distributed:
-            synchronize()
-            matrices = all_gather(matrix)
-            predictions = list(itertools.chain(*all_gather(predictions)))
-            if not is_main_process():
+        """The figures, on the main process; None on the others."""
+        pixels, regions = self._pixels, self._regions
+        if self._everywhere:
+            comm.synchronize()
+            gathered = comm.gather((pixels, regions))
+            if not comm.is_main_process():
                 return None
-            matrix = sum(matrices)
-        if self._output_dir:
-            PathManager.mkdirs(self._output_dir)
-            with PathManager.open(os.path.join(self._output_dir, "sem_seg_predictions.json"), "w") as file:
-                file.write(json.dumps(predictions))
-
-        tp = matrix.diagonal()[:-1].astype(float)
-        gt = matrix[:-1, :-1].sum(axis=0).astype(float)
-        predicted = matrix[:-1, :-1].sum(axis=1).astype(float)
-        known = gt > 0
-        acc = np.full(self._num_classes, np.nan)
-        iou = np.full(self._num_classes, np.nan)
-        acc[known] = tp[known] / gt[known]
-        iou[known] = tp[known] / (gt + predicted - tp)[known]
-        figures = {}
-        figures["mIoU"] = 100 * np.sum(iou[known]) / np.sum(known)
-        figures["fwIoU"] = 100 * np.sum(iou[known] * gt[known]) / np.sum(gt)
-        figures.update((f"IoU-{name}", 100 * value) for name, value in zip(self._class_names, iou, strict=True))
-        figures["mACC"] = 100 * np.sum(acc[known]) / np.sum(known)
-        figures["pACC"] = 100 * np.sum(tp) / np.sum(gt)
-        figures.update((f"ACC-{name}", 100 * value) for name, value in zip(self._class_names, acc, strict=True))
-        if self._output_dir:
-            with PathManager.open(os.path.join(self._output_dir, "sem_seg_evaluation.pth"), "wb") as file:
+            pixels = sum(part for part, _ in gathered)
+            regions = [region for _, part in gathered for region in part]
+        figures = self._figures(*pixels.astype(np.float64))
+        if self._folder:
+            PathManager.mkdirs(self._folder)
+            with PathManager.open(os.path.join(self._folder, "sem_seg_predictions.json"), "w") as file:
+                json.dump(regions, file)
+            with PathManager.open(os.path.join(self._folder, "sem_seg_evaluation.pth"), "wb") as file:
                 torch.save(figures, file)
-        results = OrderedDict({"sem_seg": figures})
-        self._logger.info(results)
-        return results
+        logging.getLogger(__name__).info("Semantic segmentation, in percent: %s", figures)
+        return {"sem_seg": figures}
 
-    def encode_json_sem_seg(self, sem_seg, input_file_name):
-        """One entry per predicted class in COCO's stuff format; category ids are those of the annotation."""
-        entries = []
-        for label in np.unique(sem_seg).tolist():
-            category = label
-            if self._to_dataset_id is not None:
-                assert label in self._to_dataset_id, f"Label {label} is not in the metadata of {self._dataset_name}"
-                category = self._to_dataset_id[label]
-            rle = mask_util.encode(np.asfortranarray(sem_seg == label, dtype=np.uint8))
-            rle["counts"] = rle["counts"].decode("utf-8")
-            entries.append({"file_name": input_file_name, "category_id": category, "segmentation": rle})
-        return entries
+    def _figures(self, right: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+        with np.errstate(invalid="ignore", divide="ignore"):  # classes that the truth does not show become NaN
+            accuracy = np.where(true > 0, 100 * right / true, np.nan)
+            iou = np.where(true > 0, 100 * right / (true + predicted - right), np.nan)
+            share = true / true.sum()
+            overall = 100 * right.sum() / true.sum()
+        figures = {"mIoU": _mean(iou), "fwIoU": float(np.nansum(iou * share))}
+        figures |= {f"IoU-{name}": value for name, value in zip(self._names, iou.tolist(), strict=True)}
+        figures |= {"mACC": _mean(accuracy), "pACC": float(overall)}
+        figures |= {f"ACC-{name}": value for name, value in zip(self._names, accuracy.tolist(), strict=True)}
+        return figures
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")

@@ -1,61 +1,62 @@
-"""Printing, checking and flattening results."""
+"""What is done with figures: paste them, compare them with expected ones, flatten them."""
+
+from __future__ import annotations
 
 import logging
 import math
-import pprint
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 __all__ = ["flatten_results_dict", "print_csv_format", "verify_results"]
 
+_logger = logging.getLogger(__name__)
 
-def print_csv_format(results):
-    """Log the main metrics of every task in lines that can be pasted into a spreadsheet.
 
-    Metrics with a "-" in their name, those of single classes, are left out.
+def print_csv_format(results: Mapping) -> None:
+    """Log the figures of each task as comma separated lines that begin with "copypaste: ".
+
+    A "-" in a metric's name marks the figure of a single class, which is left out.
     """
-    assert isinstance(results, Mapping) or not len(results), results
-    logger = logging.getLogger(__name__)
-    for task, result in results.items():
-        if isinstance(result, Mapping):
-            metrics = {name: value for name, value in result.items() if "-" not in name}
-            logger.info(f"copypaste: Task: {task}")
-            logger.info("copypaste: " + ",".join(metrics))
-            logger.info("copypaste: " + ",".join(f"{value:.4f}" for value in metrics.values()))
-        else:
-            logger.info(f"copypaste: {task}={result}")
+    assert isinstance(results, Mapping) or not results, f"Figures come in a dict of tasks, not as {results}."
+    for task, figures in dict(results).items():
+        if not isinstance(figures, Mapping):
+            _logger.info(f"copypaste: {task}={figures}")
+            continue
+        overall = {metric: f"{figure:.4f}" for metric, figure in figures.items() if "-" not in metric}
+        for line in (f"Task: {task}", ",".join(overall), ",".join(overall.values())):
+            _logger.info(f"copypaste: {line}")
 
 
-def verify_results(cfg, results):
-    """Compare with ``cfg.TEST.EXPECTED_RESULTS``, rows of (task, metric, expected value, tolerance).
+def verify_results(cfg, results: Mapping) -> bool:
+    """Compare figures with ``TEST.EXPECTED_RESULTS`` and end the process with status 1 if one is off.
+
+    Args:
+        cfg: each row of its list is task, metric, expected figure, and how far off it may be.
+        results: ``{task: {metric: figure}}``. KeyError if it lacks a task.
 
     Returns:
-        True when all agree or nothing is expected. Otherwise the process exits with status 1.
+        True, also when nothing is expected.
     """
-    expected_results = cfg.TEST.EXPECTED_RESULTS
-    if not len(expected_results):
-        return True
-    logger = logging.getLogger(__name__)
-    ok = True
-    for task, metric, expected, tolerance in expected_results:
-        actual = results[task].get(metric, None)
-        if actual is None or not math.isfinite(actual) or abs(actual - expected) > tolerance:
-            ok = False
-    if not ok:
-        logger.error("Result verification failed!")
-        logger.error("Expected Results: " + str(expected_results))
-        logger.error("Actual Results: " + pprint.pformat(results))
+    rows = [(*row, results[row[0]].get(row[1], math.nan)) for row in cfg.TEST.EXPECTED_RESULTS]
+    # "not <=" and not ">", so that a missing figure and NaN are wrong.
+    wrong = [row for row in rows if not abs(row[4] - row[2]) <= row[3]]
+    for task, metric, expected, tolerance, figure in wrong:
+        _logger.error(f"Verification: {task}/{metric} is {figure}, expected {expected} +/- {tolerance}.")
+    if wrong:
         sys.exit(1)
-    logger.info("Results verification passed.")
-    return ok
+    if rows:
+        _logger.info(f"Verification: all {len(rows)} expected figures are met.")
+    return True
 
 
-def flatten_results_dict(results):
-    """``{"a": {"b": 1}, "c": 2}`` becomes ``{"a/b": 1, "c": 2}``, at any depth."""
-    flat = {}
-    for key, value in results.items():
-        if isinstance(value, Mapping):
-            flat.update({f"{key}/{inner}": item for inner, item in flatten_results_dict(value).items()})
+def flatten_results_dict(results: Mapping) -> dict:
+    """One level instead of nested dicts, with the keys of the way joined by "/": ``{"segm": {"AP": 1}}`` -> segm/AP."""
+    return dict(_leaves(results))
+
+
+def _leaves(tree: Mapping, way: str = "") -> Iterator[tuple[str, object]]:
+    for key, branch in tree.items():
+        if isinstance(branch, Mapping):
+            yield from _leaves(branch, f"{way}{key}/")
         else:
-            flat[key] = value
-    return flat
+            yield way + key, branch
