@@ -1,27 +1,22 @@
-"""From the size of the network's input back to the size of the image."""
+"""What happens to a network's answer before it fits the image."""
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from d2lite.omitted import omitted_names
 
 
 def sem_seg_postprocess(result: Tensor, img_size: tuple[int, int], output_height: int, output_width: int) -> Tensor:
-    """Cut the padding off score maps and resize them bilinearly.
+    """Bring scores (C, H, W) to the size of an image: (C, ``output_height``, ``output_width``), bilinearly.
 
     Args:
-        result: (C, H, W), float.
-        img_size: (height, width) of the part that is not padding.
-        output_height, output_width: wanted size, in pixels.
-
-    Returns:
-        (C, output_height, output_width).
+        result: of a network that saw the image in the top left corner of its input.
+        img_size: (height, width) of that corner; what lies outside is left out.
     """
-    height, width = img_size
-    cropped = result[None, :, :height, :width]
-    return F.interpolate(cropped, size=(output_height, output_width), mode="bilinear", align_corners=False)[0]
+    seen = result[:, : img_size[0], : img_size[1]]
+    return interpolate(seen.unsqueeze(0), (output_height, output_width), mode="bilinear").squeeze(0)
 
 
 __getattr__ = omitted_names(__name__, ["detector_postprocess"])

@@ -1,76 +1,66 @@
-"""Several views of one image."""
+"""Views of an image, for models that answer to several and take the mean."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 
 import numpy as np
 import torch
 from detectron2.config import configurable
-from detectron2.data.transforms import (
-    NoOpTransform,
-    RandomFlip,
-    ResizeShortestEdge,
-    ResizeTransform,
-    apply_augmentations,
-)
+from detectron2.data import transforms as T
 
 from d2lite.omitted import omitted_names
 
 
 class DatasetMapperTTA:
-    """Make resized and flipped copies of the input of a model.
+    """Makes differently resized views of a model's input, and a mirrored one of each.
 
     Args:
-        min_sizes: lengths of the shorter side, in pixels; one copy for each.
-        max_size: the longer side does not exceed it.
-        flip: make also a horizontally flipped copy of each.
+        min_sizes: the shorter side of each view, in pixels.
+        max_size: limit of the longer side.
+        flip: whether to mirror.
     """
 
     @configurable
     def __init__(self, min_sizes: Sequence[int], max_size: int, flip: bool):
-        self.min_sizes = min_sizes
-        self.max_size = max_size
-        self.flip = flip
+        self.min_sizes, self.max_size, self.flip = min_sizes, max_size, flip
 
     @classmethod
     def from_config(cls, cfg) -> dict:
-        return {
-            "min_sizes": cfg.TEST.AUG.MIN_SIZES,
-            "max_size": cfg.TEST.AUG.MAX_SIZE,
-            "flip": cfg.TEST.AUG.FLIP,
-        }
+        """The arguments out of ``TEST.AUG``."""
+        return {name: cfg.TEST.AUG[name.upper()] for name in ("min_sizes", "max_size", "flip")}
 
     def __call__(self, dataset_dict: dict) -> list[dict]:
-        """Make the copies of one image.
+        """The views of one image, by size, each followed by its mirror image.
 
         Args:
-            dataset_dict: ``image`` (C, H, W); ``height`` and ``width`` of the original when it was resized.
+            dataset_dict: a model's input: ``image`` (C, H, W), and ``height`` and ``width`` of the image in its file.
 
         Returns:
-            One dict per copy, with ``image`` (C, h, w) of the same dtype, and ``transforms`` from the original size to
-            that copy; everything else is copied. The order is: first size, first size flipped, second size, ...
+            copies with another ``image`` and with ``transforms``, the way from the file's size to the view.
         """
-        image = dataset_dict["image"].permute(1, 2, 0).numpy()
-        others = {key: value for key, value in dataset_dict.items() if key != "image"}
-        size = image.shape[:2]
-        original = dataset_dict.get("height", size[0]), dataset_dict.get("width", size[1])
-        resized = NoOpTransform() if size == original else ResizeTransform(*original, *size)
+        pixels = dataset_dict["image"].numpy().transpose(1, 2, 0)
+        height, width = pixels.shape[:2]
+        in_file = dataset_dict.get("height", height), dataset_dict.get("width", width)
+        so_far = T.TransformList([])
+        if in_file != (height, width):
+            so_far += T.ResizeTransform(*in_file, height, width)
+        rest = {key: value for key, value in dataset_dict.items() if key != "image"}
+        views = []
+        for steps in self._ways():
+            seen = T.AugInput(pixels.copy())
+            way = T.AugmentationList(steps)(seen)
+            image = torch.from_numpy(np.moveaxis(seen.image, -1, 0).copy())
+            views.append(deepcopy(rest) | {"image": image, "transforms": so_far + way})
+        return views
 
-        copies = []
-        for min_size in self.min_sizes:
-            resize = ResizeShortestEdge(min_size, self.max_size)
-            for augmentations in [[resize], [resize, RandomFlip(prob=1.0)]] if self.flip else [[resize]]:
-                view, transforms = apply_augmentations(augmentations, np.copy(image))
-                copies.append(
-                    {
-                        **copy.deepcopy(others),
-                        "image": torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1))),
-                        "transforms": resized + transforms,
-                    }
-                )
-        return copies
+    def _ways(self) -> Iterator[list[T.Augmentation]]:
+        for shorter_side in self.min_sizes:
+            resize = T.ResizeShortestEdge(shorter_side, self.max_size)
+            yield [resize]
+            if self.flip:
+                yield [resize, T.RandomFlip(1.0)]
 
 
 __getattr__ = omitted_names(__name__, ["GeneralizedRCNNWithTTA"])

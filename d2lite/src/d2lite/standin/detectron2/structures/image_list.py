@@ -1,59 +1,62 @@
-"""Images of different sizes in one tensor."""
+"""A batch of images whose sizes differ."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 class ImageList:
-    """A padded batch that remembers the size of each image.
+    """Images of different sizes in the top left corners of equal frames.
 
     Attributes:
-        tensor: (N, ..., H, W); every image lies at the top left.
-        image_sizes: the (height, width) of each image without its padding.
+        tensor: (N, ..., H, W), the frames.
+        image_sizes: for each image its own (height, width), as plain numbers.
     """
 
     def __init__(self, tensor: Tensor, image_sizes: Sequence[tuple[int, int]]):
         self.tensor = tensor
-        self.image_sizes = [(int(height), int(width)) for height, width in image_sizes]
+        self.image_sizes = [tuple(map(int, size)) for size in image_sizes]
+
+    @staticmethod
+    def from_tensors(tensors: Sequence[Tensor], size_divisibility: int = 0, pad_value: float = 0.0) -> ImageList:
+        """Put images into frames as large as the largest height and the largest width.
+
+        Args:
+            tensors: a list of images (..., h, w) that differ in h and w only.
+            size_divisibility: the frames' height and width are rounded up to multiples of this; 0 and 1: they are not.
+            pad_value: fills what an image leaves of its frame.
+
+        Raises:
+            AssertionError: there is no image, or they do not fit together.
+        """
+        assert isinstance(tensors, (list, tuple)) and tensors, "ImageList.from_tensors needs a list of images."
+        leading = {tuple(image.shape[:-2]) for image in tensors}
+        assert len(leading) == 1, f"Images of one batch have different channels: {sorted(leading)}."
+        sizes = [tuple(map(int, image.shape[-2:])) for image in tensors]
+        multiple = max(size_divisibility, 1)
+        height, width = (math.ceil(max(lengths) / multiple) * multiple for lengths in zip(*sizes, strict=True))
+        margins = [(0, width - w, 0, height - h) for h, w in sizes]
+        frames = [pad(image, margin, value=pad_value) for image, margin in zip(tensors, margins, strict=True)]
+        return ImageList(torch.stack(frames), sizes)
 
     def __len__(self) -> int:
         return len(self.image_sizes)
 
     def __getitem__(self, index: int) -> Tensor:
-        """One image, (..., h, w), without its padding."""
+        """The image (..., h, w) at an index."""
         height, width = self.image_sizes[index]
-        return self.tensor[index, ..., :height, :width]
-
-    def to(self, *args, **kwargs) -> ImageList:
-        return ImageList(self.tensor.to(*args, **kwargs), self.image_sizes)
+        return self.tensor[index].narrow(-2, 0, height).narrow(-1, 0, width)
 
     @property
     def device(self) -> torch.device:
+        """Of the frames."""
         return self.tensor.device
 
-    @staticmethod
-    def from_tensors(tensors: Sequence[Tensor], size_divisibility: int = 0, pad_value: float = 0.0) -> ImageList:
-        """Pad images at the right and the bottom to their common maximum, and stack them.
-
-        Args:
-            tensors: at least one tensor (..., h, w); all but the last two dimensions are equal.
-            size_divisibility: when more than 1, height and width are rounded up to a multiple of it.
-            pad_value: what the padding is filled with.
-        """
-        assert len(tensors) > 0, "ImageList.from_tensors needs at least one image"
-        assert isinstance(tensors, (list, tuple)), "ImageList.from_tensors takes a list of tensors"
-        leading = tensors[0].shape[:-2]
-        assert all(t.shape[:-2] == leading for t in tensors), (
-            f"images to be stacked may differ in height and width only, got {[tuple(t.shape) for t in tensors]}"
-        )
-        sizes = [(t.shape[-2], t.shape[-1]) for t in tensors]
-        height, width = (max(side) for side in zip(*sizes, strict=True))
-        if size_divisibility > 1:
-            height, width = (-(-side // size_divisibility) * size_divisibility for side in (height, width))
-        padded = [F.pad(t, (0, width - t.shape[-1], 0, height - t.shape[-2]), value=pad_value) for t in tensors]
-        return ImageList(torch.stack(padded), sizes)
+    def to(self, *args, **kwargs) -> ImageList:
+        """The batch with another device or dtype, by the arguments of ``Tensor.to``."""
+        return ImageList(self.tensor.to(*args, **kwargs), self.image_sizes)

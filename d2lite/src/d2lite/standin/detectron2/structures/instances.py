@@ -1,9 +1,9 @@
-"""Fields that describe the same N objects of an image."""
+"""Everything that is known about the objects in one image, kept together."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,124 +11,121 @@ from torch import Tensor
 
 
 class Instances:
-    """A table of N objects of one image: named columns ("fields") of equal length.
+    """N objects and their properties, as a table: a column, called field, for each property, and a row for each object.
 
-    A field is anything with a length that can be indexed: Tensor, Boxes, BitMasks, list. Fields are read and written as
-    attributes; names that begin with an underscore are ordinary attributes.
+    ``instances.scores`` reads a field and ``instances.scores = ...`` writes one. A field is a Tensor, a list, or any
+    other object with a length and an index (``Boxes``, ``BitMasks``, ``PolygonMasks``). What begins with an underscore
+    is no field but an attribute as of any object.
 
     Args:
-        image_size: (height, width) of the image, in pixels.
-        fields: the first columns.
+        image_size: height and width of the image in pixels.
+        fields: to begin with.
     """
 
     def __init__(self, image_size: tuple[int, int], **fields: Any):
         self._image_size = image_size
         self._fields: dict[str, Any] = {}
-        for name, value in fields.items():
-            self.set(name, value)
+        for name in fields:
+            self.set(name, fields[name])
 
     @property
     def image_size(self) -> tuple[int, int]:
+        """(height, width)."""
         return self._image_size
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_"):
-            super().__setattr__(name, value)
-        else:
-            self.set(name, value)
+    # Fields -----------------------------------------------------------------------------------------------------------
 
-    def __getattr__(self, name: str) -> Any:
-        # Only called when there is no such attribute. "_fields" itself is missing while an object is unpickled.
-        if name == "_fields" or name not in self._fields:
-            raise AttributeError(f"Instances have no field {name!r}")
-        return self._fields[name]
-
-    def set(self, name: str, value: Any) -> None:
-        """Add or replace a field. AssertionError when its length is not that of the others."""
-        if self._fields:
-            assert len(value) == len(self), f"field {name!r} has length {len(value)}, the others have {len(self)}"
-        self._fields[name] = value
+    def get_fields(self) -> dict[str, Any]:
+        """The dict of fields itself, not a copy."""
+        return self._fields
 
     def has(self, name: str) -> bool:
+        """Whether there is such a field."""
         return name in self._fields
 
     def get(self, name: str) -> Any:
-        """The field; KeyError when there is none of that name."""
+        """A field; KeyError if it does not exist."""
         return self._fields[name]
 
+    def set(self, name: str, value: Any) -> None:
+        """Add a field, or replace it. AssertionError if it has not one entry for each object."""
+        rows = len(value)
+        assert not self._fields or rows == len(self), f"{name!r} has {rows} entries for {len(self)} objects."
+        self._fields[name] = value
+
     def remove(self, name: str) -> None:
-        del self._fields[name]
+        """Delete a field; KeyError if it does not exist."""
+        self._fields.pop(name)
 
-    def get_fields(self) -> dict[str, Any]:
-        """The fields by name; changes of this dict change the object."""
-        return self._fields
+    def __setattr__(self, name: str, value: Any) -> None:
+        store = super().__setattr__ if name[:1] == "_" else self.set
+        store(name, value)
 
-    def to(self, *args: Any, **kwargs: Any) -> Instances:
-        """A copy whose fields are moved by their own ``to``; fields without one are kept."""
-        moved = {k: v.to(*args, **kwargs) if hasattr(v, "to") else v for k, v in self._fields.items()}
-        return Instances(self._image_size, **moved)
+    def __getattr__(self, name: str) -> Any:
+        # Asked for what is no attribute. While a copy is being made there are no fields yet.
+        fields = self.__dict__.get("_fields", {})
+        if name in fields:
+            return fields[name]
+        raise AttributeError(f"These Instances have no field {name!r}, but: {', '.join(fields) or 'none at all'}.")
 
-    def __getitem__(self, item: int | slice | Tensor) -> Instances:
-        """The chosen objects, also for a single one still a table."""
-        if type(item) is int:
-            if not -len(self) <= item < len(self):
-                raise IndexError(f"index {item} is out of range for {len(self)} instances")
-            item = slice(item, item + 1 or None)
-        chosen = Instances(self._image_size)
-        for name, value in self._fields.items():
-            if isinstance(value, (list, tuple)) and not isinstance(item, slice):
-                value = _choose_from_list(value, item)
-            else:
-                value = value[item]
-            chosen.set(name, value)
-        return chosen
+    # Rows -------------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        for value in self._fields.values():
-            return len(value)
-        raise NotImplementedError("Instances without fields have no length")
+        if not self._fields:
+            raise NotImplementedError("The number of objects is not known before the first field is set.")
+        return len(next(iter(self._fields.values())))
+
+    def __getitem__(self, item: int | slice | Tensor) -> Instances:
+        """The objects at an index, in a slice, or chosen by an index or bool tensor: always a table again.
+
+        Each field is asked for the same; so a list, which takes no tensor, must be removed before.
+        """
+        if isinstance(item, int):
+            row = range(len(self))[item]  # IndexError beyond the end
+            item = slice(row, row + 1)
+        return self._with({name: column[item] for name, column in self._fields.items()})
 
     def __iter__(self):
-        raise NotImplementedError("Instances cannot be iterated over; index them instead")
+        raise NotImplementedError("Instances have no order to go through: use indices.")
 
     @staticmethod
     def cat(instance_lists: Sequence[Instances]) -> Instances:
-        """The objects of several tables with the same fields and image size, one after the other."""
-        assert len(instance_lists) > 0, "Instances.cat needs at least one object"
-        assert all(isinstance(i, Instances) for i in instance_lists), "Instances.cat takes a list of Instances"
+        """The objects of several tables, which have the same fields and an image of the same size, in one."""
+        assert instance_lists, "Instances.cat needs at least one member."
         first = instance_lists[0]
+        for member in instance_lists:
+            assert isinstance(member, Instances), f"Instances.cat got a {type(member).__name__}."
+            assert member.image_size == first.image_size, f"Images of {first.image_size} and {member.image_size}."
+            assert set(member._fields) == set(first._fields), f"Fields {list(first._fields)}, {list(member._fields)}."
         if len(instance_lists) == 1:
             return first
-        for other in instance_lists[1:]:
-            assert other.image_size == first.image_size, f"image sizes differ: {first.image_size}, {other.image_size}"
-            assert other._fields.keys() == first._fields.keys(), (
-                f"fields differ: {sorted(first._fields)}, {sorted(other._fields)}"
-            )
-        merged = Instances(first.image_size)
-        for name, sample in first._fields.items():
-            values = [i.get(name) for i in instance_lists]
-            if isinstance(sample, Tensor):
-                value = torch.cat(values, dim=0)
-            elif isinstance(sample, list):
-                value = list(itertools.chain.from_iterable(values))
-            elif hasattr(type(sample), "cat"):
-                value = type(sample).cat(values)
-            else:
-                raise ValueError(f"field {name!r} of type {type(sample).__name__} cannot be concatenated")
-            merged.set(name, value)
-        return merged
+        columns = {name: [member._fields[name] for member in instance_lists] for name in first._fields}
+        return first._with({name: _join(name, column) for name, column in columns.items()})
+
+    def to(self, *args: Any, **kwargs: Any) -> Instances:
+        """A table on another device, or of another dtype: arguments go to the ``to`` of each field that has one."""
+        moved = {}
+        for name, column in self._fields.items():
+            moved[name] = column.to(*args, **kwargs) if hasattr(column, "to") else column
+        return self._with(moved)
+
+    def _with(self, fields: dict[str, Any]) -> Instances:
+        return Instances(self._image_size, **fields)
 
     def __repr__(self) -> str:
-        count = len(self) if self._fields else 0
-        fields = ", ".join(f"{name}: {value}" for name, value in self._fields.items())
-        height, width = self._image_size
-        return f"Instances(num_instances={count}, image_height={height}, image_width={width}, fields=[{fields}])"
+        rows = len(self) if self._fields else 0
+        lines = [f"Instances of {rows} objects in an image of {self._image_size[0]} x {self._image_size[1]}"]
+        lines += [f"{name} = {column}" for name, column in self._fields.items()]
+        return "\n  ".join(lines)
 
 
-def _choose_from_list(values: Sequence, index) -> list:
-    """Index a plain list like a tensor: by a bool mask or by positions."""
-    index = torch.as_tensor(index)
-    if index.dtype == torch.bool:
-        assert len(index) == len(values), f"a mask of length {len(index)} cannot index a field of length {len(values)}"
-        index = index.nonzero()
-    return [values[i] for i in index.flatten().tolist()]
+def _join(name: str, parts: list[Any]) -> Any:
+    """The entries of one field of several tables."""
+    kind = type(parts[0])
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts)
+    if isinstance(parts[0], list):
+        return list(chain(*parts))
+    if hasattr(kind, "cat"):
+        return kind.cat(parts)
+    raise ValueError(f"The field {name!r} is a {kind.__name__}, which Instances cannot join.")

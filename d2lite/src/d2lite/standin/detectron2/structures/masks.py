@@ -1,192 +1,181 @@
-"""Masks of objects, as bitmaps or as polygons."""
+"""Regions of an image: as pixels, or as the polygons around them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import pycocotools.mask as mask_util
 import torch
+from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from .boxes import Boxes
 
 
-def polygons_to_bitmask(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Draw the union of polygons, by COCO's rules.
+class BitMasks:
+    """N regions as pixels: ``tensor`` is bool (N, H, W).
 
     Args:
-        polygons: each a flat array x0 y0 x1 y1 ..., in pixels.
-
-    Returns:
-        bool (height, width); all False for an empty list.
+        tensor: whatever is not zero belongs to the region.
     """
-    if len(polygons) == 0:
-        return np.zeros((height, width), dtype=bool)
-    rles = mask_util.frPyObjects([np.asarray(p, dtype=np.float64).ravel().tolist() for p in polygons], height, width)
-    return mask_util.decode(mask_util.merge(rles)).astype(bool)
-
-
-class BitMasks:
-    """N masks of one image as the bool tensor ``tensor`` of shape (N, H, W)."""
 
     def __init__(self, tensor: Tensor | np.ndarray):
-        tensor = torch.as_tensor(tensor).to(torch.bool)
-        assert tensor.dim() == 3, f"masks have shape (N, H, W), got {tuple(tensor.shape)}"
-        self.tensor = tensor
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self.tensor.shape[1], self.tensor.shape[2]
-
-    @property
-    def device(self) -> torch.device:
-        return self.tensor.device
-
-    def to(self, *args, **kwargs) -> BitMasks:
-        return BitMasks(self.tensor.to(*args, **kwargs))
-
-    def nonempty(self) -> Tensor:
-        """bool (N,): the mask has at least one pixel."""
-        return self.tensor.flatten(1).any(dim=1)
+        pixels = torch.as_tensor(tensor)
+        assert pixels.ndim == 3, f"Bitmaps have the shape (N, H, W), these {tuple(pixels.shape)}."
+        self.tensor = pixels.to(torch.bool)
 
     @staticmethod
     def from_polygon_masks(polygon_masks: PolygonMasks | list[list[np.ndarray]], height: int, width: int) -> BitMasks:
-        """Draw the polygons of each object into a bitmap of the given size."""
-        polygons = polygon_masks.polygons if isinstance(polygon_masks, PolygonMasks) else polygon_masks
-        if len(polygons) == 0:
-            return BitMasks(torch.empty(0, height, width, dtype=torch.bool))
-        return BitMasks(torch.from_numpy(np.stack([polygons_to_bitmask(p, height, width) for p in polygons])))
+        """Fill the polygons of each object in an image of this size."""
+        pixels = np.zeros((len(polygon_masks), height, width), dtype=bool)
+        for region, outlines in zip(pixels, polygon_masks, strict=True):
+            region[:] = polygons_to_bitmask(outlines, height, width)
+        return BitMasks(pixels)
 
-    def get_bounding_boxes(self) -> Boxes:
-        """The tightest boxes (x0, y0, x1, y1), of which x1 and y1 are one past the last pixel; on the CPU.
-
-        The box of an empty mask is all zeros.
-        """
-        columns, rows = self.tensor.any(dim=1).cpu(), self.tensor.any(dim=2).cpu()
-        x, y = _first_and_end(columns), _first_and_end(rows)
-        return Boxes(torch.stack([x[0], y[0], x[1], y[1]], dim=1))
-
-    @staticmethod
-    def cat(bitmasks_list: Sequence[BitMasks]) -> BitMasks:
-        """All masks in one object; they must be of one size."""
-        assert isinstance(bitmasks_list, (list, tuple)) and len(bitmasks_list) > 0, "BitMasks.cat takes a list"
-        assert all(isinstance(masks, BitMasks) for masks in bitmasks_list), "BitMasks.cat takes a list of BitMasks"
-        return BitMasks(torch.cat([masks.tensor for masks in bitmasks_list], dim=0))
-
-    def __getitem__(self, item: int | slice | Tensor) -> BitMasks:
-        """The chosen masks; an integer gives one mask, still of shape (1, H, W)."""
-        if isinstance(item, int):
-            return BitMasks(self.tensor[item][None])
-        chosen = self.tensor[item]
-        assert chosen.dim() == 3, f"the index {item} does not choose whole masks"
-        return BitMasks(chosen)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """One bool tensor (H, W) after the other."""
-        yield from self.tensor
-
-    def __len__(self) -> int:
-        return self.tensor.shape[0]
-
-    def __repr__(self) -> str:
-        return f"BitMasks(num_instances={len(self)}, image_size={self.image_size})"
-
-
-def _first_and_end(occupied: Tensor) -> tuple[Tensor, Tensor]:
-    """First True and one past the last True of each row of a bool (N, L); 0 and 0 for a row without any."""
-    position = torch.arange(occupied.shape[1])
-    end = torch.where(occupied, position + 1, 0).amax(dim=1)
-    first = torch.where(occupied, position, occupied.shape[1]).amin(dim=1)
-    return torch.minimum(first, end).float(), end.float()
-
-
-class PolygonMasks:
-    """N masks, each a list of polygons; each polygon a flat float64 array x0 y0 x1 y1 ... in pixels.
-
-    Raises:
-        ValueError: when the nesting is wrong, or a polygon has fewer than 3 points or an odd number of numbers.
-    """
-
-    def __init__(self, polygons: list[list[Tensor | np.ndarray | Sequence[float]]]):
-        if not isinstance(polygons, list):
-            raise ValueError(f"PolygonMasks take a list with one list of polygons per object, got {type(polygons)}")
-        self.polygons: list[list[np.ndarray]] = [_check_polygons(p, i) for i, p in enumerate(polygons)]
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return tuple(self.tensor.shape[1:])
 
     @property
     def device(self) -> torch.device:
+        """Where the tensor is."""
+        return self.tensor.device
+
+    def to(self, *args, **kwargs) -> BitMasks:
+        """On another device, by the arguments of ``Tensor.to``."""
+        return BitMasks(self.tensor.to(*args, **kwargs))
+
+    def nonempty(self) -> Tensor:
+        """bool (N,): which regions have a pixel."""
+        return self.tensor.any(dim=2).any(dim=1)
+
+    def get_bounding_boxes(self) -> Boxes:
+        """The smallest boxes that hold the regions' pixels, on the CPU; zeros for a region without any.
+
+        Pixel i reaches from i to i + 1, so the far sides are one behind the last pixel.
+        """
+        sides = [_reach(self.tensor.any(dim=across).cpu()) for across in (1, 2)]
+        return Boxes(torch.stack(sides, dim=2).flatten(1))
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The bitmaps, each (H, W)."""
+        return iter(self.tensor)
+
+    def __getitem__(self, item: int | slice | Tensor) -> BitMasks:
+        """Regions at an index, a slice, or where an index or bool tensor says; a single one is still (1, H, W)."""
+        pixels = self.tensor[item]
+        return BitMasks(pixels[None] if isinstance(item, int) else pixels)
+
+    @staticmethod
+    def cat(bitmasks_list: Sequence[BitMasks]) -> BitMasks:
+        """The regions of all members of a list, which are of images of one size."""
+        assert isinstance(bitmasks_list, (list, tuple)) and bitmasks_list, "BitMasks.cat needs a list, not empty."
+        return BitMasks(torch.cat([member.tensor for member in bitmasks_list]))
+
+    def __repr__(self) -> str:
+        return "BitMasks({} of {} x {})".format(*self.tensor.shape)
+
+
+def _reach(occupied: Tensor) -> Tensor:
+    """For each row of a bool (N, L): the first True, and one behind the last one; twice 0 without any. (N, 2)."""
+    length = occupied.shape[1]
+    # Counted from either end: how far it is to the place where a True is farthest from the other end.
+    from_left = occupied * torch.arange(1, length + 1)
+    from_right = occupied * torch.arange(length, 0, -1)
+    first = torch.where(occupied.any(dim=1), length - from_right.amax(dim=1), 0)
+    return torch.stack([first, from_left.amax(dim=1)], dim=1)
+
+
+class PolygonMasks:
+    """N regions, each by a list of polygons around its parts.
+
+    Attributes:
+        polygons: a polygon is a flat float64 array x0 y0 x1 y1 ... in pixels.
+
+    Raises:
+        ValueError: something else than a list of lists, or a polygon that is not flat, has an odd length or less than
+            three corners.
+    """
+
+    def __init__(self, polygons: list[list[Tensor | np.ndarray | Sequence[float]]]):
+        if not isinstance(polygons, list) or not all(isinstance(outlines, list) for outlines in polygons):
+            raise ValueError("PolygonMasks need a list, with a list of polygons for each object.")
+        self.polygons = [[_outline(polygon) for polygon in outlines] for outlines in polygons]
+
+    @property
+    def device(self) -> torch.device:
+        """Polygons are always on the CPU."""
         return torch.device("cpu")
 
     def to(self, *args, **kwargs) -> PolygonMasks:
-        """The object itself: polygons stay in the main memory."""
+        """Does nothing."""
         return self
 
-    def get_bounding_boxes(self) -> Boxes:
-        """The tightest boxes around the points, all zeros for an object without polygons."""
-        boxes = torch.zeros(len(self), 4)
-        for i, polygons in enumerate(self.polygons):
-            if polygons:
-                points = np.concatenate(polygons).reshape(-1, 2)
-                boxes[i] = torch.from_numpy(np.concatenate([points.min(axis=0), points.max(axis=0)]))
-        return Boxes(boxes)
+    def nonempty(self) -> Tensor:
+        """bool (N,): which regions have a polygon."""
+        return torch.tensor(list(map(bool, self.polygons)), dtype=torch.bool)
 
     def area(self) -> Tensor:
-        """float32 (N,): the sum of the areas inside the polygons of each object (overlaps count twice)."""
-        return torch.tensor([sum(map(_polygon_area, polygons)) for polygons in self.polygons], dtype=torch.float32)
+        """float32 (N,), in pixels; where polygons of one object overlap, each counts."""
+        return torch.tensor([sum(map(_area, outlines)) for outlines in self.polygons], dtype=torch.float32)
 
-    def nonempty(self) -> Tensor:
-        """bool (N,): the object has at least one polygon."""
-        return torch.tensor([len(polygons) > 0 for polygons in self.polygons], dtype=torch.bool)
-
-    @classmethod
-    def cat(cls, polymasks_list: Sequence[PolygonMasks]) -> PolygonMasks:
-        """All objects in one."""
-        assert isinstance(polymasks_list, (list, tuple)) and len(polymasks_list) > 0, "PolygonMasks.cat takes a list"
-        assert all(isinstance(m, PolygonMasks) for m in polymasks_list), "PolygonMasks.cat takes a list of PolygonMasks"
-        return cls([polygons for masks in polymasks_list for polygons in masks.polygons])
-
-    def __getitem__(self, item: int | slice | list[int] | Tensor | np.ndarray) -> PolygonMasks:
-        if isinstance(item, int):
-            chosen = [self.polygons[item]]
-        elif isinstance(item, slice):
-            chosen = self.polygons[item]
-        else:
-            index = torch.as_tensor(item)
-            assert index.dim() == 1, f"polygon masks are indexed by one dimension, got {tuple(index.shape)}"
-            if index.dtype == torch.bool:
-                assert len(index) == len(self), f"a mask of length {len(index)} cannot index {len(self)} objects"
-                index = index.nonzero()[:, 0]
-            chosen = [self.polygons[i] for i in index.tolist()]
-        return PolygonMasks(chosen)
-
-    def __iter__(self) -> Iterator[list[np.ndarray]]:
-        """The list of polygons of one object after the other."""
-        return iter(self.polygons)
+    def get_bounding_boxes(self) -> Boxes:
+        """The smallest boxes that hold the regions' corners; zeros for a region without polygons."""
+        boxes = np.zeros((len(self), 4))
+        for box, outlines in zip(boxes, self.polygons, strict=True):
+            if outlines:
+                corners = np.concatenate(outlines).reshape(-1, 2)
+                box[:2], box[2:] = corners.min(axis=0), corners.max(axis=0)
+        return Boxes(boxes)
 
     def __len__(self) -> int:
         return len(self.polygons)
 
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        """The polygons of each object."""
+        yield from self.polygons
+
+    def __getitem__(self, item: int | slice | list[int] | Tensor | np.ndarray) -> PolygonMasks:
+        """Regions by whatever can index an array of one dimension."""
+        numbers = np.arange(len(self))[item.cpu().numpy() if isinstance(item, Tensor) else item]
+        assert numbers.ndim < 2, f"Regions cannot be indexed by something of {numbers.ndim} dimensions."
+        return PolygonMasks([self.polygons[number] for number in np.atleast_1d(numbers)])
+
+    @classmethod
+    def cat(cls, polymasks_list: Sequence[PolygonMasks]) -> PolygonMasks:
+        """The regions of all members of a list."""
+        assert isinstance(polymasks_list, (list, tuple)) and polymasks_list, "PolygonMasks.cat needs a list, not empty."
+        return cls(sum((member.polygons for member in polymasks_list), []))
+
     def __repr__(self) -> str:
-        return f"PolygonMasks(num_instances={len(self)})"
+        return f"PolygonMasks({len(self)} regions)"
 
 
-def _check_polygons(polygons, object_index: int) -> list[np.ndarray]:
-    if not isinstance(polygons, list):
-        raise ValueError(f"object {object_index} of PolygonMasks must be a list of polygons, got {type(polygons)}")
-    checked = []
-    for polygon in polygons:
-        polygon = polygon.cpu().numpy() if isinstance(polygon, Tensor) else np.asarray(polygon)
-        if polygon.ndim != 1 or len(polygon) % 2 != 0 or len(polygon) < 6:
-            raise ValueError(
-                f"a polygon of object {object_index} has shape {polygon.shape}; "
-                "it must be a flat array x0 y0 x1 y1 ... of at least 3 points"
-            )
-        checked.append(polygon.astype(np.float64))
-    return checked
+def _outline(polygon: Tensor | np.ndarray | Sequence[float]) -> np.ndarray:
+    numbers = np.asarray(polygon.cpu() if isinstance(polygon, Tensor) else polygon)
+    if numbers.ndim != 1 or numbers.size < 6 or numbers.size % 2:
+        raise ValueError(f"A polygon is a flat x0 y0 x1 y1 ... of 3 or more corners, not of shape {numbers.shape}.")
+    return numbers.astype(np.float64)
 
 
-def _polygon_area(polygon: np.ndarray) -> float:
-    """The shoelace formula."""
-    x, y = polygon[0::2], polygon[1::2]
-    return 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
+def _area(outline: np.ndarray) -> float:
+    """Half the sum over the corners of x times the difference of the neighbours' y."""
+    x, y = outline.reshape(-1, 2).T
+    return abs(float(x @ (np.roll(y, -1) - np.roll(y, 1)))) / 2
+
+
+def polygons_to_bitmask(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
+    """The pixels inside any of some polygons, as COCO's tools fill them: bool (height, width).
+
+    Args:
+        polygons: flat x0 y0 x1 y1 ... in pixels; there may be none.
+    """
+    flat = [np.ravel(polygon).astype(np.float64).tolist() for polygon in polygons]
+    if not flat:
+        return np.zeros((height, width), dtype=bool)
+    region = coco_mask.merge(coco_mask.frPyObjects(flat, height, width))
+    return coco_mask.decode(region) > 0

@@ -1,19 +1,21 @@
-"""``PathManager``: one way to open local paths, URLs and ``detectron2://`` names."""
+"""``PathManager`` opens files on this machine, on web servers, and of Detectron2's model zoo."""
 
-import os
+from __future__ import annotations
 
-from iopath.common.file_io import HTTPURLHandler, OneDrivePathHandler, PathHandler
-from iopath.common.file_io import PathManager as PathManagerBase
+from pathlib import Path
+from urllib.parse import urlparse
 
-__all__ = ["PathManager", "PathHandler"]
+from iopath.common import file_io as iopath
 
-PathManager = PathManagerBase()
+__all__ = ["PathHandler", "PathManager"]
+
+PathHandler = iopath.PathHandler
 
 
-class Detectron2Handler(PathHandler):
-    """Resolves ``detectron2://NAME`` to Detectron2's public model storage, downloaded once into iopath's cache.
+class Detectron2Handler(iopath.HTTPURLHandler):
+    """Files named ``detectron2://...``: they are downloaded once, to where iopath caches what it downloads.
 
-    The cache folder is ``$FVCORE_CACHE``, by default ``~/.torch/iopath_cache``. To work offline, put the file there.
+    That is ``$FVCORE_CACHE``, or else ``~/.torch/iopath_cache``. A file that was put there is found without a network.
     """
 
     PREFIX = "detectron2://"
@@ -22,23 +24,17 @@ class Detectron2Handler(PathHandler):
     def _get_supported_prefixes(self) -> list[str]:
         return [self.PREFIX]
 
-    def _get_local_path(self, path: str, **kwargs) -> str:
-        url = self.S3_DETECTRON2_PREFIX + path[len(self.PREFIX) :]
+    def _get_local_path(self, path: str, force: bool = False, cache_dir: str | None = None, **others) -> str:
+        url = path.replace(self.PREFIX, self.S3_DETECTRON2_PREFIX, 1)
         try:
-            return PathManager.get_local_path(url, **kwargs)
+            return super()._get_local_path(url, force=force, cache_dir=cache_dir, **others)
         except OSError as error:
-            # iopath's cache mirrors the URL's path below its root.
-            root = os.path.expanduser(os.getenv("FVCORE_CACHE", "~/.torch/iopath_cache"))
-            cached = os.path.join(root, "detectron2", path[len(self.PREFIX) :])
+            place = Path(iopath.get_cache_dir(cache_dir), urlparse(url).path.lstrip("/"))
             raise FileNotFoundError(
-                f"{path} could not be downloaded from {url} ({error}). "
-                f"Without a network, fetch that URL elsewhere and put the file at {cached}."
+                f"{path} cannot be downloaded: {error}. Fetch {url} elsewhere, and copy it to {place}."
             ) from error
 
-    def _open(self, path: str, mode: str = "r", **kwargs):
-        return PathManager.open(self._get_local_path(path), mode, **kwargs)
 
-
-PathManager.register_handler(HTTPURLHandler())
-PathManager.register_handler(OneDrivePathHandler())
-PathManager.register_handler(Detectron2Handler())
+PathManager = iopath.PathManager()
+for _handler in (iopath.HTTPURLHandler, iopath.OneDrivePathHandler, Detectron2Handler):
+    PathManager.register_handler(_handler())

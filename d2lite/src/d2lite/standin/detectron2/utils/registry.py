@@ -1,4 +1,4 @@
-"""Name to object tables."""
+"""fvcore's registries: tables from names to functions and classes."""
 
 from fvcore.common.registry import Registry
 

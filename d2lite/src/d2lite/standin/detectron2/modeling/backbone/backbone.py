@@ -1,37 +1,35 @@
-"""The base class of backbones."""
+"""What every backbone offers."""
 
 from __future__ import annotations
 
-from abc import ABCMeta, abstractmethod
+from abc import ABC, abstractmethod
 
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
 
-class Backbone(nn.Module, metaclass=ABCMeta):
-    """A network from images to named feature maps.
+class Backbone(nn.Module, ABC):
+    """A network that makes feature maps of images.
 
-    Subclasses set ``_out_features`` (list of names), ``_out_feature_channels`` and ``_out_feature_strides`` (dicts by
-    name), or override ``output_shape``.
+    A subclass says which in ``_out_features``, a list of names, and has their channels and strides in two dicts,
+    ``_out_feature_channels`` and ``_out_feature_strides``. Or it has an ``output_shape`` of its own.
     """
 
     @abstractmethod
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, C, H, W) images to feature maps by name."""
+        """Feature maps, by name, of images (N, C, H, W)."""
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of the feature maps that ``forward`` returns."""
+        channels, strides = self._out_feature_channels, self._out_feature_strides
+        return {name: ShapeSpec(channels[name], stride=strides[name]) for name in self._out_features}
 
     @property
     def size_divisibility(self) -> int:
-        """Height and width of the input must be multiples of it; 0: any size will do."""
+        """By what the height and width of images must be divisible; 0 when any size will do."""
         return 0
 
     @property
     def padding_constraints(self) -> dict[str, int]:
-        """Further demands on the size of the input; none."""
+        """What else images must fulfil: nothing."""
         return {}
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of each feature map, by name."""
-        return {
-            name: ShapeSpec(channels=self._out_feature_channels[name], stride=self._out_feature_strides[name])
-            for name in self._out_features
-        }

@@ -1,4 +1,4 @@
-"""Backbones by name."""
+"""From a config to a backbone."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from detectron2.utils.registry import Registry
 from .backbone import Backbone
 
 BACKBONE_REGISTRY = Registry("BACKBONE")
-BACKBONE_REGISTRY.__doc__ = "Callables ``(cfg, input_shape: ShapeSpec) -> Backbone``."
+BACKBONE_REGISTRY.__doc__ = "Classes and functions that make a backbone from a config and the ShapeSpec of its images."
 
 
 def build_backbone(cfg, input_shape: ShapeSpec | None = None) -> Backbone:
-    """Build ``cfg.MODEL.BACKBONE.NAME`` for input of the given shape, by default one channel per ``PIXEL_MEAN``."""
-    if input_shape is None:
-        input_shape = ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN))
-    backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME)(cfg, input_shape)
-    assert isinstance(backbone, Backbone), f"{cfg.MODEL.BACKBONE.NAME} returned a {type(backbone)}, not a Backbone"
-    return backbone
+    """Make the backbone called ``MODEL.BACKBONE.NAME``.
+
+    Args:
+        input_shape: of the images; without it, they have a channel for each number of ``MODEL.PIXEL_MEAN``.
+
+    Raises:
+        KeyError: no backbone has that name.
+        AssertionError: what has that name makes something else.
+    """
+    name = cfg.MODEL.BACKBONE.NAME
+    images = input_shape or ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN))
+    made = BACKBONE_REGISTRY.get(name)(cfg, images)
+    assert isinstance(made, Backbone), f"{name} is no backbone: it made a {type(made).__name__}."
+    return made

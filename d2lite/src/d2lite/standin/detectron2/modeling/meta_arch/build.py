@@ -1,19 +1,23 @@
-"""Whole models by name."""
+"""From a config to a model."""
 
 from __future__ import annotations
 
-import torch
 from detectron2.utils.registry import Registry
 from torch import nn
 
 META_ARCH_REGISTRY = Registry("META_ARCH")
-META_ARCH_REGISTRY.__doc__ = """
-Callables ``(cfg) -> nn.Module``. The module is called with a list of dicts, one per image; it returns a dict of losses
-in training and one dict of results per image otherwise.
+META_ARCH_REGISTRY.__doc__ = """Classes and functions that make a model from a config.
+
+A model is an ``nn.Module`` that takes a list with a dict for each image. In training it returns a dict of losses, and
+else a list with a dict of results for each image.
 """
 
 
 def build_model(cfg) -> nn.Module:
-    """Build ``cfg.MODEL.META_ARCHITECTURE`` on ``cfg.MODEL.DEVICE``; ``cfg.MODEL.WEIGHTS`` is not loaded."""
-    model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
-    return model.to(torch.device(cfg.MODEL.DEVICE))
+    """Make the model called ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``, with random weights.
+
+    Raises:
+        KeyError: no model has that name.
+    """
+    make = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    return make(cfg).to(cfg.MODEL.DEVICE)

@@ -1,4 +1,4 @@
-"""Segmentation heads, and pixel decoders, by name."""
+"""From a config to a segmentation head or a pixel decoder."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from detectron2.utils.registry import Registry
 from torch import nn
 
 SEM_SEG_HEADS_REGISTRY = Registry("SEM_SEG_HEADS")
-SEM_SEG_HEADS_REGISTRY.__doc__ = "Callables ``(cfg, input_shape: dict[str, ShapeSpec]) -> nn.Module``."
+SEM_SEG_HEADS_REGISTRY.__doc__ = "Classes and functions that make a head from a config and a dict of ShapeSpecs."
 
 
 def build_sem_seg_head(cfg, input_shape: dict[str, ShapeSpec]) -> nn.Module:
-    """Build ``cfg.MODEL.SEM_SEG_HEAD.NAME`` on top of feature maps of the given shapes."""
-    return SEM_SEG_HEADS_REGISTRY.get(cfg.MODEL.SEM_SEG_HEAD.NAME)(cfg, input_shape)
+    """Make the head called ``MODEL.SEM_SEG_HEAD.NAME`` for a backbone's feature maps.
+
+    Raises:
+        KeyError: no head has that name.
+    """
+    make = SEM_SEG_HEADS_REGISTRY.get(cfg.MODEL.SEM_SEG_HEAD.NAME)
+    return make(cfg, input_shape)

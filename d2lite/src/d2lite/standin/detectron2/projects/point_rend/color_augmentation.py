@@ -1,4 +1,4 @@
-"""The colour augmentation of the Single Shot MultiBox Detector."""
+"""Random changes of an image's colours, as in "SSD: Single Shot MultiBox Detector"."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import cv2
 import numpy as np
 from fvcore.transforms.transform import Transform
 
+HUES = 180  # OpenCV counts the hue of a uint8 image in steps of two degrees
+
 
 class ColorAugSSDTransform(Transform):
-    """Change brightness, contrast, saturation and hue, each with probability 1/2.
+    """Changes brightness, contrast, saturation and hue of uint8 images; a coin decides on each.
 
-    The draws come from Python's ``random`` and are made anew by each ``apply_image``. Coordinates and segmentations
-    stay as they are.
+    Every image gets new draws, which come from Python's ``random``. Coordinates and label maps stay as they are.
 
     Args:
-        img_format: "RGB" or "BGR", the order of the channels of the images.
-        brightness_delta: what is added to all values, at most, in either direction.
-        contrast_low, contrast_high: range of the factor of all values.
-        saturation_low, saturation_high: range of the factor of the saturation.
-        hue_delta: largest turn of the hue, in OpenCV's steps of 2 degrees.
+        img_format: "RGB" or "BGR": the order of the image's channels.
+        brightness_delta: at most so much is added to or taken from every value.
+        contrast_low, contrast_high: every value is multiplied by a factor between these,
+        saturation_low, saturation_high: and the saturation by one between these.
+        hue_delta: the hue is turned by at most so many steps of two degrees.
     """
 
     def __init__(
@@ -34,64 +35,51 @@ class ColorAugSSDTransform(Transform):
         hue_delta: int = 18,
     ):
         super().__init__()
-        assert img_format in ("RGB", "BGR"), f"img_format must be RGB or BGR, got {img_format!r}"
-        self.img_format = img_format
-        self.brightness_delta = brightness_delta
+        assert img_format in ("RGB", "BGR"), f"Images in RGB or BGR, not {img_format!r}."
+        self.to_hsv = getattr(cv2, f"COLOR_{img_format}2HSV")
+        self.from_hsv = getattr(cv2, f"COLOR_HSV2{img_format}")
+        self.brightness = -brightness_delta, brightness_delta
         self.contrast = contrast_low, contrast_high
         self.saturation = saturation_low, saturation_high
-        self.hue_delta = hue_delta
-
-    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        return coords
-
-    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        return segmentation
+        self.hue = -hue_delta, hue_delta
 
     def apply_image(self, img: np.ndarray, interp=None) -> np.ndarray:
-        """uint8 (H, W, 3) to the same; ``interp`` has no meaning here."""
-        img = self._brightness(img)
-        # Contrast commutes with neither saturation nor hue in 8 bits, so it comes first or last by a coin.
-        steps = [self._saturation, self._hue]
-        steps.insert(0 if _coin() else 2, self._contrast)
-        for step in steps:
-            img = step(img)
+        """A new uint8 (H, W, 3); ``interp`` is not used."""
+        if _coin():
+            img = _stored(img.astype(np.float32) + random.uniform(*self.brightness))
+        # In 8 bits it matters whether the contrast is changed before the colours or after them.
+        contrast_first = _coin()
+        for step in (0, 1):
+            img = self._change_contrast(img) if contrast_first == (step == 0) else self._change_colors(img)
         return np.ascontiguousarray(img)
 
-    def _brightness(self, img: np.ndarray) -> np.ndarray:
-        if not _coin():
-            return img
-        return _to_uint8(img.astype(np.float32) + random.uniform(-self.brightness_delta, self.brightness_delta))
+    def _change_contrast(self, img: np.ndarray) -> np.ndarray:
+        return _stored(img.astype(np.float32) * random.uniform(*self.contrast)) if _coin() else img
 
-    def _contrast(self, img: np.ndarray) -> np.ndarray:
-        if not _coin():
-            return img
-        return _to_uint8(img.astype(np.float32) * random.uniform(*self.contrast))
+    def _change_colors(self, img: np.ndarray) -> np.ndarray:
+        if _coin():
+            hue, saturation, value = cv2.split(cv2.cvtColor(img, self.to_hsv))
+            saturation = _stored(saturation.astype(np.float32) * random.uniform(*self.saturation))
+            img = cv2.cvtColor(cv2.merge([hue, saturation, value]), self.from_hsv)
+        if _coin():
+            hue, saturation, value = cv2.split(cv2.cvtColor(img, self.to_hsv))
+            hue = (hue.astype(np.int32) + random.randint(*self.hue)) % HUES
+            img = cv2.cvtColor(cv2.merge([hue.astype(np.uint8), saturation, value]), self.from_hsv)
+        return img
 
-    def _saturation(self, img: np.ndarray) -> np.ndarray:
-        if not _coin():
-            return img
-        hsv = self._to_hsv(img)
-        hsv[..., 1] = _to_uint8(hsv[..., 1].astype(np.float32) * random.uniform(*self.saturation))
-        return self._from_hsv(hsv)
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """What is given."""
+        return segmentation
 
-    def _hue(self, img: np.ndarray) -> np.ndarray:
-        if not _coin():
-            return img
-        hsv = self._to_hsv(img)
-        # OpenCV's 8-bit hue has 180 steps and closes to a circle.
-        hsv[..., 0] = (hsv[..., 0].astype(np.int32) + random.randint(-self.hue_delta, self.hue_delta)) % 180
-        return self._from_hsv(hsv)
-
-    def _to_hsv(self, img: np.ndarray) -> np.ndarray:
-        return cv2.cvtColor(img, cv2.COLOR_RGB2HSV if self.img_format == "RGB" else cv2.COLOR_BGR2HSV)
-
-    def _from_hsv(self, hsv: np.ndarray) -> np.ndarray:
-        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB if self.img_format == "RGB" else cv2.COLOR_HSV2BGR)
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """What is given."""
+        return coords
 
 
 def _coin() -> bool:
-    return random.randrange(2) == 1
+    return bool(random.randrange(2))
 
 
-def _to_uint8(values: np.ndarray) -> np.ndarray:
-    return values.clip(0, 255).astype(np.uint8)
+def _stored(values: np.ndarray) -> np.ndarray:
+    """As bytes, cut off at 0 and 255."""
+    return np.clip(values, 0, 255).astype(np.uint8)

@@ -1,32 +1,30 @@
-"""Values of feature maps at points, and points where they are uncertain."""
+"""Feature maps at single points, and which points are worth a look."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
 from d2lite.omitted import omitted_names
 
 
 def point_sample(input: Tensor, point_coords: Tensor, **kwargs) -> Tensor:
-    """Interpolate feature maps bilinearly at points.
+    """The values of maps (N, C, H, W) at points.
 
     Args:
-        input: (N, C, H, W).
-        point_coords: (N, P, 2), or (N, P1, P2, 2) for a grid; (x, y) from (0, 0), the top left corner of the map, to
-            (1, 1), its bottom right corner.
-        kwargs: options of ``torch.nn.functional.grid_sample``, as ``align_corners=False``.
+        point_coords: (N, ..., 2), as x and y. The map's top left corner is (0, 0), its bottom right corner (1, 1).
+        kwargs: of ``grid_sample``; usually ``align_corners=False``. Without ``mode`` and ``padding_mode``, values are
+            interpolated bilinearly, and are 0 beyond the map.
 
     Returns:
-        (N, C, P), or (N, C, P1, P2) for a grid. Points outside read zeros unless ``padding_mode`` says otherwise.
+        (N, C, ...).
     """
-    is_list = point_coords.dim() == 3
-    grid = 2.0 * (point_coords.unsqueeze(2) if is_list else point_coords) - 1.0
-    output = F.grid_sample(input, grid, **kwargs)
-    return output.squeeze(3) if is_list else output
+    # grid_sample wants points in a grid, here of one column, and the map's corners at -1 and 1.
+    column = point_coords.flatten(1, -2).unsqueeze(2) * 2 - 1
+    return grid_sample(input, column, **kwargs).reshape(*input.shape[:2], *point_coords.shape[1:-1])
 
 
 def get_uncertain_point_coords_with_randomness(
@@ -36,36 +34,36 @@ def get_uncertain_point_coords_with_randomness(
     oversample_ratio: float,
     importance_sample_ratio: float,
 ) -> Tensor:
-    """Draw points, preferring those where a prediction is uncertain (PointRend, Sec. 3.1, "Training").
+    """Random points of which many lie where a prediction is uncertain (PointRend, Sec. 3.1, "Training").
 
-    ``int(num_points * oversample_ratio)`` uniform points are drawn; the ``int(importance_sample_ratio * num_points)``
-    most uncertain of them are kept, and the rest is filled up with fresh uniform points. The two draws are
-    ``torch.rand`` calls in this order.
+    Two calls of ``torch.rand``: the first for ``num_points * oversample_ratio`` candidates, the second for the points
+    that are taken as they come.
 
     Args:
-        coarse_logits: (N, C, H, W).
-        uncertainty_func: from the logits at the points, (N, C, P), to (N, 1, P); more is more uncertain.
-        num_points: number of points to return.
-        oversample_ratio: at least 1.
-        importance_sample_ratio: from 0 to 1.
+        coarse_logits: the prediction, (N, C, H, W).
+        uncertainty_func: logits at points (N, C, P) to (N, 1, P), the larger the less certain.
+        num_points: how many to return.
+        oversample_ratio: 1 or more.
+        importance_sample_ratio: the share of the points, from 0 to 1, that are the least certain of the candidates.
+            Both products are rounded down.
 
     Returns:
-        (N, num_points, 2) in the unit square, as (x, y): first the uncertain points, most uncertain first.
+        (N, ``num_points``, 2) as :func:`point_sample` takes them; the least certain come first.
     """
-    assert oversample_ratio >= 1, f"oversample_ratio must be at least 1, got {oversample_ratio}"
-    assert 0 <= importance_sample_ratio <= 1, f"importance_sample_ratio is {importance_sample_ratio}, not in [0, 1]"
-    batch, device = coarse_logits.shape[0], coarse_logits.device
-    candidates = torch.rand(batch, int(num_points * oversample_ratio), 2, device=device)
-    # The uncertainty is that of the interpolated logits: interpolating the uncertainty itself would call a point
-    # between a confident yes and a confident no certain.
-    uncertainty = uncertainty_func(point_sample(coarse_logits, candidates, align_corners=False))
-    num_uncertain = int(importance_sample_ratio * num_points)
-    chosen = uncertainty[:, 0].topk(num_uncertain, dim=1).indices
-    points = candidates.gather(1, chosen.unsqueeze(2).expand(-1, -1, 2))
-    num_random = num_points - num_uncertain
-    if num_random > 0:
-        points = torch.cat([points, torch.rand(batch, num_random, 2, device=device)], dim=1)
-    return points
+    assert oversample_ratio >= 1, f"An oversample_ratio of {oversample_ratio} is less than 1."
+    assert 0 <= importance_sample_ratio <= 1, f"importance_sample_ratio is a share, not {importance_sample_ratio}."
+
+    def uniform(count: int) -> Tensor:
+        return torch.rand(len(coarse_logits), count, 2, device=coarse_logits.device)
+
+    candidates = uniform(int(num_points * oversample_ratio))
+    # First the logits at the points, then how certain they are. The other way round, a point halfway between a sure
+    # yes and a sure no would seem sure.
+    uncertainty = uncertainty_func(point_sample(coarse_logits, candidates, align_corners=False)).squeeze(1)
+    best = torch.topk(uncertainty, int(num_points * importance_sample_ratio)).indices
+    chosen = torch.take_along_dim(candidates, best.unsqueeze(-1), dim=1)
+    missing = num_points - chosen.shape[1]
+    return torch.cat([chosen, uniform(missing)], dim=1) if missing else chosen
 
 
 __getattr__ = omitted_names(
