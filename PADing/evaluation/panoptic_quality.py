@@ -7,7 +7,8 @@ predicted and true segments as FP and FN::
 
 (Kirillov et al., Panoptic Segmentation, CVPR 2019.) Ground-truth pixels without a label (void) and crowd regions are
 neither reward nor punishment: void pixels leave the union, and a predicted segment that lies by more than half on void
-or on crowd of its class is no false positive.
+or on the crowd region of its class is no false positive. If an image has several crowd regions of one class, only the
+last one counts there: so does panopticapi, which computed the published figures.
 """
 
 from collections.abc import Iterable, Mapping
@@ -59,7 +60,7 @@ def match_segments(
     Args:
         true_map: (H, W) integer segment ids. Ids that ``true_class`` lacks count as void.
         true_class: class id by segment id.
-        crowd: segment ids, out of ``true_class``, that are crowd regions.
+        crowd: segment ids, out of ``true_class``, that are crowd regions, in the annotation's order.
         predicted_map: (H, W) integer segment ids. Ids that ``predicted_class`` lacks count as unlabelled.
         predicted_class: class id by segment id; ids without a pixel are ignored.
 
@@ -68,7 +69,8 @@ def match_segments(
     """
     if true_map.shape != predicted_map.shape:
         raise ValueError(f"the predicted map has size {predicted_map.shape}, the annotation {true_map.shape}")
-    crowd = set(crowd)
+    crowd = list(crowd)
+    last_crowd = {true_class[segment]: segment for segment in crowd}
     true_ids, true_index = _listed_only(true_map, true_class)
     predicted_ids, predicted_index = _listed_only(predicted_map, predicted_class)
     # overlap[i, j]: pixels of true segment i and predicted segment j; row and column 0 stand for void and unlabelled.
@@ -97,8 +99,9 @@ def match_segments(
         if j in used or predicted_area[j] == 0:
             continue
         label = predicted_class[predicted_ids[j]]
-        same_crowd = [i for i in range(1, shape[0]) if true_ids[i] in crowd and true_class[true_ids[i]] == label]
-        excused = overlap[0, j] + overlap[same_crowd, j].sum()
+        excused = overlap[0, j]
+        if label in last_crowd:
+            excused += overlap[true_ids.index(last_crowd[label]), j]
         if excused / predicted_area[j] <= 0.5:
             false_positive.append(label)
     return ImageMatches(

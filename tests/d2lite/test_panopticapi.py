@@ -56,6 +56,20 @@ print(json.dumps([result[g] for g in ("All", "Things", "Stuff")] + [result["per_
     assert every["n"] == 2 and every["pq"] == pytest.approx((cat["pq"] + sky["pq"]) / 2)
 
 
+def test_of_several_crowds_of_a_category_the_last_one_excuses(run_standin):
+    """A dog lies on the first of two crowds of dogs, another one on the second."""
+    out = run_standin(
+        QUALITY
+        + """
+gt = write("gt", [[[1, 1, 2, 2, 2]]], [[(1, 8, 1), (2, 8, 1)]], True)
+for ids, dog in (([5, 5, 0, 0, 0], 5), ([0, 0, 6, 6, 6], 6)):
+    dog_quality = pq_compute(gt, write("pred", [[ids]], [[(dog, 8, 0)]], False))
+    print(dog_quality["All"]["n"])
+"""
+    )
+    assert out.split() == ["1", "0"]  # counted as a false alarm, and not counted
+
+
 def test_contradictions_between_png_and_json_are_refused(run_standin):
     out = run_standin(
         QUALITY

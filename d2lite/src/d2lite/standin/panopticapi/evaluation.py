@@ -1,184 +1,189 @@
-"""Panoptic quality of PNG label maps and their JSON, in COCO's panoptic format."""
+"""Panoptic quality of predictions in COCO's panoptic format: one JSON, and for each image a PNG of segment ids."""
 
 import json
 import logging
-import os
-import time
 from collections import defaultdict
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 from panopticapi.utils import rgb2id
 from PIL import Image
 
-__all__ = ["OFFSET", "VOID", "PQStat", "PQStatCat", "pq_compute", "pq_compute_single_image"]
+__all__ = ["OFFSET", "VOID", "PQStat", "PQStatCat", "pq_compute"]
+
+VOID = 0  # the id of pixels without a label
+OFFSET = 256**3  # more than any id that a PNG can hold
 
 logger = logging.getLogger(__name__)
 
-OFFSET = 256 * 256 * 256
-VOID = 0
 
-
+@dataclass
 class PQStatCat:
-    """Counts of one category: summed IoU of matched segments, true positives, false positives, false negatives."""
+    """What was counted for one category: the IoU of all matches, matches, false alarms, misses."""
 
-    def __init__(self):
-        self.iou = 0.0
-        self.tp = 0
-        self.fp = 0
-        self.fn = 0
+    iou: float = 0.0
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
 
     def __iadd__(self, other: "PQStatCat") -> "PQStatCat":
-        self.iou += other.iou
-        self.tp += other.tp
-        self.fp += other.fp
-        self.fn += other.fn
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
         return self
+
+    def _quality(self) -> dict[str, float]:
+        denominator = self.tp + (self.fp + self.fn) / 2
+        return {
+            "pq": self.iou / denominator if denominator else 0.0,
+            "sq": self.iou / self.tp if self.tp else 0.0,
+            "rq": self.tp / denominator if denominator else 0.0,
+        }
 
 
 class PQStat:
-    """Counts of all categories, which can be added up over images."""
+    """What was counted for each category, ``stat[category_id]``; the counts of images can be added."""
 
     def __init__(self):
-        self.pq_per_cat = defaultdict(PQStatCat)
+        self.pq_per_cat: dict[int, PQStatCat] = defaultdict(PQStatCat)
 
-    def __getitem__(self, category_id) -> PQStatCat:
+    def __getitem__(self, category_id: int) -> PQStatCat:
         return self.pq_per_cat[category_id]
 
     def __iadd__(self, other: "PQStat") -> "PQStat":
-        for category_id, counts in other.pq_per_cat.items():
-            self.pq_per_cat[category_id] += counts
+        for category_id in other.pq_per_cat:
+            self.pq_per_cat[category_id] += other[category_id]
         return self
 
-    def pq_average(self, categories: dict, isthing: bool | None) -> tuple[dict, dict]:
-        """Average over the categories that occur.
+    def pq_average(self, categories: dict[int, dict], isthing: bool | None) -> tuple[dict, dict]:
+        """The mean quality, over those categories of which anything was counted.
 
         Args:
-            categories: category dicts by id.
-            isthing: True: things only; False: stuff only; None: both.
+            categories: entries of the JSON, by id.
+            isthing: True for things alone, False for stuff alone, None for all.
 
         Returns:
-            ``{pq, sq, rq, n}`` as fractions, with n the number of categories that occur (all 0 when there is none), and
-            ``{category id: {pq, sq, rq}}`` with zeros for those that do not.
+            ``{"pq", "sq", "rq", "n"}``, of which n is the number of categories in the mean, and all is 0 if that is 0;
+            and ``{"pq", "sq", "rq"}`` by category id, 0 where nothing was counted.
         """
-        sums, n, per_class = np.zeros(3), 0, {}
-        for category_id, category in categories.items():
-            if isthing is not None and isthing != (category["isthing"] == 1):
-                continue
-            counts = self.pq_per_cat[category_id]
-            weight = counts.tp + 0.5 * counts.fp + 0.5 * counts.fn
-            if weight == 0:
-                per_class[category_id] = {"pq": 0.0, "sq": 0.0, "rq": 0.0}
-                continue
-            values = counts.iou / weight, counts.iou / counts.tp if counts.tp else 0.0, counts.tp / weight
-            per_class[category_id] = dict(zip(("pq", "sq", "rq"), values, strict=True))
-            sums += values
-            n += 1
-        pq, sq, rq = (sums / max(n, 1)).tolist()
-        return {"pq": pq, "sq": sq, "rq": rq, "n": n}, per_class
+        chosen = [key for key, entry in categories.items() if isthing is None or (entry["isthing"] == 1) == isthing]
+        per_class = {key: self[key]._quality() for key in chosen}
+        counted = [per_class[key] for key in chosen if self[key] != PQStatCat()]
+        number = len(counted)
+        mean = {metric: sum(quality[metric] for quality in counted) / max(number, 1) for metric in ("pq", "sq", "rq")}
+        return {**mean, "n": number}, per_class
 
 
-def pq_compute_single_image(gt_ann: dict, gt_map: np.ndarray, pred_ann: dict, pred_map: np.ndarray, categories: dict):
-    """Counts of one image. Annotations are entries of the JSON, maps are (H, W) ids.
+def pq_compute(gt_json_file: str, pred_json_file: str, gt_folder: str | None = None, pred_folder: str | None = None):
+    """Compare predictions with an annotation.
+
+    Args:
+        gt_json_file, pred_json_file: of the annotation and of the predictions.
+        gt_folder, pred_folder: where their PNGs are; else beside the JSON, in a folder of its name without ".json".
+
+    Returns:
+        a dict with ``All``, ``Things`` and ``Stuff``, see :meth:`PQStat.pq_average`, and ``per_class``.
 
     Raises:
-        KeyError: predicted ids that are only in the map or only in the JSON, or with an unknown category.
+        KeyError: the PNG and the JSON of a prediction have different ids, or there is no such category.
+        Exception: an image has no prediction, or a folder does not exist.
     """
+    truth, predictions = (json.loads(Path(path).read_text("utf-8")) for path in (gt_json_file, pred_json_file))
+    categories = {entry["id"]: entry for entry in truth["categories"]}
+    prediction_of = {entry["image_id"]: entry for entry in predictions["annotations"]}
+    true_folder = _png_folder(gt_json_file, gt_folder)
+    predicted_folder = _png_folder(pred_json_file, pred_folder)
     stat = PQStat()
-    image = gt_ann["image_id"]
-    gt_segments = {s["id"]: s for s in gt_ann["segments_info"]}
-    pred_segments = {s["id"]: s for s in pred_ann["segments_info"]}
-    pred_area = dict(zip(*(a.tolist() for a in np.unique(pred_map, return_counts=True)), strict=True))
-    gt_area = dict(zip(*(a.tolist() for a in np.unique(gt_map, return_counts=True)), strict=True))
+    for annotation in truth["annotations"]:
+        prediction = prediction_of.get(annotation["image_id"])
+        if prediction is None:
+            raise Exception(f"{pred_json_file} has no prediction for the image with id: {annotation['image_id']}")
+        true_map = _segment_ids(true_folder / annotation["file_name"])
+        predicted_map = _segment_ids(predicted_folder / prediction["file_name"])
+        _check(prediction, predicted_map, categories)
+        stat += _count(annotation["segments_info"], true_map, prediction["segments_info"], predicted_map)
+    logger.info("Panoptic quality: %d images of %s are counted.", len(truth["annotations"]), gt_json_file)
 
-    only_map = set(pred_area) - {VOID} - set(pred_segments)
-    if only_map:
-        raise KeyError(f"Prediction for image {image}: the ids {sorted(only_map)} are in the PNG, not in the JSON.")
-    only_json = set(pred_segments) - set(pred_area)
-    if only_json:
-        raise KeyError(f"Prediction for image {image}: the ids {sorted(only_json)} are in the JSON, not in the PNG.")
-    for segment in pred_segments.values():
-        if segment["category_id"] not in categories:
-            raise KeyError(f"Prediction for image {image}: category {segment['category_id']} is unknown.")
+    means = {group: stat.pq_average(categories, kind) for group, kind in _GROUPS.items()}
+    return {group: mean for group, (mean, _) in means.items()} | {"per_class": means["All"][1]}
 
-    pair = gt_map.astype(np.uint64) * OFFSET + pred_map.astype(np.uint64)
-    pairs, counts = np.unique(pair, return_counts=True)
-    overlap = {(p // OFFSET, p % OFFSET): n for p, n in zip(pairs.tolist(), counts.tolist(), strict=True)}
 
-    gt_matched, pred_matched = set(), set()
-    for (gt_id, pred_id), intersection in overlap.items():
-        if gt_id not in gt_segments or pred_id not in pred_segments:
+_GROUPS = {"All": None, "Things": True, "Stuff": False}
+
+
+def _png_folder(json_file: str, folder: str | None) -> Path:
+    path = Path(folder or str(json_file).removesuffix(".json"))
+    if not path.is_dir():
+        raise Exception(f"There is no folder {path} with the PNGs of {json_file}.")
+    return path
+
+
+def _segment_ids(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return rgb2id(np.array(image))
+
+
+def _check(prediction: dict, ids: np.ndarray, categories: dict[int, dict]) -> None:
+    where = f"The prediction for image {prediction['image_id']}"
+    drawn, listed = set(np.unique(ids).tolist()) - {VOID}, {entry["id"] for entry in prediction["segments_info"]}
+    if drawn - listed:
+        raise KeyError(f"{where} has the ids {sorted(drawn - listed)} in its PNG, which its JSON does not list.")
+    if listed - drawn:
+        raise KeyError(f"{where} lists the ids {sorted(listed - drawn)} in its JSON, which its PNG does not show.")
+    unknown = {entry["category_id"] for entry in prediction["segments_info"]} - set(categories)
+    if unknown:
+        raise KeyError(f"{where} has the categories {sorted(unknown)}, which the annotation does not know.")
+
+
+def _count(truth: list[dict], true_map: np.ndarray, predicted: list[dict], predicted_map: np.ndarray) -> PQStat:
+    """The counts of one image, from the listed segments and maps of ids (H, W)."""
+    shared = _Overlap(true_map, predicted_map)
+    # As in COCO's own tool, of several crowds of a category the last one counts, and the others excuse nothing.
+    crowd = {entry["category_id"]: entry["id"] for entry in truth if entry["iscrowd"] == 1}
+    stat, unmatched = PQStat(), {entry["id"]: entry["category_id"] for entry in predicted}
+    for entry in truth:
+        if entry["iscrowd"] == 1:
             continue
-        truth, prediction = gt_segments[gt_id], pred_segments[pred_id]
-        if truth.get("iscrowd") == 1 or truth["category_id"] != prediction["category_id"]:
-            continue
-        union = truth.get("area", gt_area[gt_id]) + pred_area[pred_id] - intersection - overlap.get((VOID, pred_id), 0)
-        iou = intersection / union
-        if iou > 0.5:
-            stat[truth["category_id"]].tp += 1
-            stat[truth["category_id"]].iou += iou
-            gt_matched.add(gt_id)
-            pred_matched.add(pred_id)
-
-    crowds = defaultdict(list)
-    for gt_id, truth in gt_segments.items():
-        if truth.get("iscrowd") == 1:
-            crowds[truth["category_id"]].append(gt_id)
-        elif gt_id not in gt_matched:
-            stat[truth["category_id"]].fn += 1
-
-    for pred_id, prediction in pred_segments.items():
-        if pred_id in pred_matched:
-            continue
-        excused = overlap.get((VOID, pred_id), 0)
-        excused += sum(overlap.get((crowd, pred_id), 0) for crowd in crowds[prediction["category_id"]])
-        if excused / pred_area[pred_id] <= 0.5:
-            stat[prediction["category_id"]].fp += 1
+        counts = stat[entry["category_id"]]
+        match, iou = None, 0.0
+        for candidate, pixels in shared.partners(entry["id"]):
+            if unmatched.get(candidate) == entry["category_id"]:
+                union = entry["area"] + shared.area(candidate) - pixels - shared.pixels(VOID, candidate)
+                if pixels / union > 0.5:
+                    match, iou = candidate, pixels / union
+        if match is None:
+            counts.fn += 1
+        else:
+            counts += PQStatCat(iou, tp=1)
+            unmatched.pop(match)
+    for number, category in unmatched.items():
+        excused = shared.pixels(VOID, number)
+        if category in crowd:
+            excused += shared.pixels(crowd[category], number)
+        stat[category].fp += excused <= shared.area(number) / 2
     return stat
 
 
-def pq_compute(gt_json_file, pred_json_file, gt_folder=None, pred_folder=None) -> dict:
-    """Panoptic quality of predictions in COCO's format.
+class _Overlap:
+    """How many pixels the segments of two maps have in common."""
 
-    Args:
-        gt_json_file, pred_json_file: annotation and prediction JSON.
-        gt_folder, pred_folder: folders of their PNGs; by default the JSON's path without ``.json``.
+    def __init__(self, true_map: np.ndarray, predicted_map: np.ndarray):
+        pairs = true_map.astype(np.int64) * OFFSET + predicted_map
+        self._pixels: dict[int, dict[int, int]] = defaultdict(dict)
+        self._area: dict[int, int] = defaultdict(int)
+        for pair, pixels in np.stack(np.unique(pairs, return_counts=True), axis=1).tolist():
+            true, predicted = divmod(pair, OFFSET)
+            self._pixels[true][predicted] = pixels
+            self._area[predicted] += pixels
 
-    Returns:
-        ``All``, ``Things``, ``Stuff`` (each ``pq, sq, rq, n``) and ``per_class`` (``pq, sq, rq`` by category id).
+    def partners(self, true: int):
+        """The predicted segments that a true one shares pixels with, and their number."""
+        return self._pixels[true].items()
 
-    Raises:
-        Exception: an image of the annotation has no prediction.
-    """
-    start = time.time()
-    with open(gt_json_file) as file:
-        gt_json = json.load(file)
-    with open(pred_json_file) as file:
-        pred_json = json.load(file)
-    gt_folder = gt_folder or gt_json_file.replace(".json", "")
-    pred_folder = pred_folder or pred_json_file.replace(".json", "")
-    for folder in (gt_folder, pred_folder):
-        if not os.path.isdir(folder):
-            raise Exception(f"Folder {folder} with PNG label maps doesn't exist")
-    categories = {category["id"]: category for category in gt_json["categories"]}
-    predictions = {annotation["image_id"]: annotation for annotation in pred_json["annotations"]}
+    def pixels(self, true: int, predicted: int) -> int:
+        """How many they share."""
+        return self._pixels[true].get(predicted, 0)
 
-    stat = PQStat()
-    for gt_ann in gt_json["annotations"]:
-        if gt_ann["image_id"] not in predictions:
-            raise Exception(f"no prediction for the image with id: {gt_ann['image_id']}")
-        pred_ann = predictions[gt_ann["image_id"]]
-        gt_map = _read_png(os.path.join(gt_folder, gt_ann["file_name"]))
-        pred_map = _read_png(os.path.join(pred_folder, pred_ann["file_name"]))
-        stat += pq_compute_single_image(gt_ann, gt_map, pred_ann, pred_map, categories)
-
-    results = {}
-    for name, isthing in (("All", None), ("Things", True), ("Stuff", False)):
-        results[name], per_class = stat.pq_average(categories, isthing=isthing)
-        if name == "All":
-            results["per_class"] = per_class
-    logger.info("Panoptic quality of %d images in %.1f s", len(gt_json["annotations"]), time.time() - start)
-    return results
-
-
-def _read_png(path: str) -> np.ndarray:
-    return rgb2id(np.array(Image.open(path), dtype=np.uint32))
+    def area(self, predicted: int) -> int:
+        """How many a predicted segment has."""
+        return self._area[predicted]

@@ -1,71 +1,69 @@
-"""Segment ids and the colours that store them in PNG files: id = R + 256 G + 65536 B."""
+"""Ids of segments as colours of a PNG: red counts once, green 256 times, blue 65536 times."""
 
 import json
+import random
 
 import numpy as np
 
 __all__ = ["IdGenerator", "id2rgb", "rgb2id", "save_json"]
 
+_WORTH = np.array([1, 256, 256**2])
+
 
 def rgb2id(color):
-    """Ids (H, W) int32 of a (H, W, 3) image, or the int id of a sequence of three numbers."""
+    """The ids, int32 (H, W), of an image (H, W, 3); or the id, an int, of one colour."""
     if isinstance(color, np.ndarray) and color.ndim == 3:
-        color = color.astype(np.int32)
-        return color[..., 0] + 256 * color[..., 1] + 256 * 256 * color[..., 2]
-    red, green, blue = (int(channel) for channel in color)
-    return red + 256 * green + 256 * 256 * blue
+        return color[..., :3].astype(np.int32) @ _WORTH.astype(np.int32)
+    return sum(int(channel) * int(worth) for channel, worth in zip(color, _WORTH, strict=False))
 
 
 def id2rgb(id_map):
-    """The inverse of :func:`rgb2id`: (H, W, 3) uint8 for an array, a list of three ints for a number."""
-    if isinstance(id_map, np.ndarray):
-        channels = [(id_map // 256**power) % 256 for power in range(3)]
-        return np.stack(channels, axis=-1).astype(np.uint8)
-    return [int(id_map) // 256**power % 256 for power in range(3)]
+    """The colours, uint8 (H, W, 3), of ids (H, W); or the colour, a list of three ints, of one id."""
+    channels = np.asarray(id_map)[..., None] // _WORTH % 256
+    return channels.astype(np.uint8) if isinstance(id_map, np.ndarray) else channels.tolist()
 
 
 class IdGenerator:
-    """Distinct colours, thus distinct ids, for the segments of one image.
+    """Gives every segment of an image a colour, and thereby an id, that no other segment of the image has.
 
-    Stuff always gets the colour of its category. So does the first thing of a category; others get a colour near it.
+    Stuff has one segment of each category, in the category's colour. The first thing of a category has its colour too,
+    and further ones similar colours. The same calls give the same colours.
 
     Args:
-        categories: category dicts (``color``, ``isthing``) by category id.
+        categories: entries of a panoptic JSON, with ``color`` and ``isthing``, by id.
     """
 
-    MAX_STEP = 30
-
-    def __init__(self, categories: dict):
+    def __init__(self, categories: dict[int, dict]):
         self.categories = categories
-        self.taken_colors = {(0, 0, 0)}
-        self.taken_colors.update(tuple(c["color"]) for c in categories.values() if not c["isthing"])
-        self._random = np.random.RandomState(0)
+        stuff = [entry["color"] for entry in categories.values() if not entry["isthing"]]
+        self.taken_colors = {(0, 0, 0), *map(tuple, stuff)}  # black is void
+        self._draw = random.Random(0)
 
-    def get_color(self, cat_id):
-        """A new colour (R, G, B) for a segment of category ``cat_id``."""
+    def get_color(self, cat_id: int):
+        """The colour [R, G, B] for the next segment of a category."""
         category = self.categories[cat_id]
-        base = tuple(category["color"])
+        color = tuple(category["color"])
         if not category["isthing"]:
             return category["color"]
-        color, step = base, self.MAX_STEP
+        reach = 20.0
         while color in self.taken_colors:
-            offset = self._random.randint(-step, step + 1, size=3)
-            color = tuple(int(c) for c in np.clip(np.asarray(base) + offset, 0, 255))
-            step = min(step + 1, 255)  # so that a crowded neighbourhood cannot hold it up forever
+            near = (self._draw.gauss(channel, reach) for channel in category["color"])
+            color = tuple(min(max(round(channel), 0), 255) for channel in near)
+            reach *= 1.02  # when much of what is near is taken, look farther away
         self.taken_colors.add(color)
         return color
 
-    def get_id(self, cat_id) -> int:
-        """A new segment id for category ``cat_id``."""
-        return rgb2id(self.get_color(cat_id))
+    def get_id(self, cat_id: int) -> int:
+        """The id for the next segment of a category."""
+        return self.get_id_and_color(cat_id)[0]
 
-    def get_id_and_color(self, cat_id):
-        """A new segment id and its colour for category ``cat_id``."""
+    def get_id_and_color(self, cat_id: int):
+        """Both for the next segment of a category."""
         color = self.get_color(cat_id)
         return rgb2id(color), color
 
 
-def save_json(d, file) -> None:
-    """Write ``d`` as JSON to the path ``file``."""
+def save_json(d, file: str) -> None:
+    """Write something as JSON into a file."""
     with open(file, "w") as stream:
-        json.dump(d, stream)
+        stream.write(json.dumps(d))
