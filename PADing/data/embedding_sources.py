@@ -5,7 +5,6 @@ by the functions that need them.
 """
 
 import gzip
-import json
 import logging
 import os
 import struct
@@ -18,12 +17,16 @@ import torch.nn.functional as F
 
 from PADing.data.embeddings import CLIP_TEMPLATES
 from PADing.errors import UserError
+from PADing.files import read_json
 
 __all__ = ["clip_vectors", "encode_prompts", "load_text_encoder", "matrix_vectors", "read_names", "word_vectors"]
 
 logger = logging.getLogger(__name__)
 
 FASTTEXT_MAGIC = 793712314
+MOST_DIMENSIONS = 100_000
+# Set to 1, it lets gensim read its own format, a pickle, which runs code of the file's author.
+UNSAFE_VARIABLE = "PADING_UNSAFE_PICKLE"
 
 
 def clip_vectors(
@@ -217,6 +220,18 @@ def _variants(word: str) -> list[str]:
 
 
 def _lookup(path: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+    try:
+        yield from _lookup_by_format(path, wanted)
+    except UserError:
+        raise
+    except Exception as error:  # gzip, struct, gensim: a damaged file raises nearly everything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"Word vectors {path} cannot be read ({reason}). Are they of a known format, and whole?"
+        ) from error
+
+
+def _lookup_by_format(path: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
     if path.endswith((".kv", ".model")):
         yield from _from_gensim(path, wanted)
         return
@@ -268,6 +283,8 @@ def _from_word2vec_binary(path: str, wanted: set[str]) -> Iterator[tuple[str, np
         if len(header) != 2:
             raise UserError(f"Word vectors {path} do not begin with the header of word2vec's binary format.")
         count, dim = int(header[0]), int(header[1])
+        if count < 1 or not 0 < dim <= MOST_DIMENSIONS:
+            raise UserError(f"Word vectors {path} say that they are {count} words of {dim} dimensions.")
         buffer, position = b"", 0
         for _ in range(count):
             space = buffer.find(b" ", position)
@@ -287,6 +304,12 @@ def _from_word2vec_binary(path: str, wanted: set[str]) -> Iterator[tuple[str, np
 
 
 def _from_gensim(path: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+    if os.environ.get(UNSAFE_VARIABLE) != "1":
+        raise UserError(
+            f"Word vectors {path} are a gensim pickle, and loading one runs code that it holds. Save them in "
+            "word2vec's format (KeyedVectors.save_word2vec_format). Only if you trust the file's author: set "
+            f"{UNSAFE_VARIABLE}=1."
+        )
     vectors = _gensim().models.KeyedVectors.load(path, mmap="r")
     vectors = getattr(vectors, "wv", vectors)
     for word in wanted:
@@ -324,10 +347,22 @@ def matrix_vectors(names: Sequence[str], path: str | os.PathLike, file_names: Se
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise UserError(f"Matrix {path} does not exist.")
-    if path.endswith(".npy"):
-        matrix = np.load(path, allow_pickle=False)
-    else:
-        matrix = np.loadtxt(path, dtype=np.float32, delimiter=",", ndmin=2).T[1:]
+    try:
+        if path.endswith(".npy"):
+            # Mapped, so that a damaged header cannot ask for more memory than the file has bytes.
+            matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+        elif os.path.getsize(path) == 0:
+            raise ValueError("it is empty")
+        else:
+            matrix = np.loadtxt(path, dtype=np.float32, delimiter=",", ndmin=2).T[1:]
+        if getattr(matrix, "dtype", np.dtype(object)).kind not in "fiu":
+            raise ValueError("it does not hold real numbers")
+    except Exception as error:  # NumPy's readers raise nearly everything on damaged files
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"Matrix {path} cannot be read ({reason}): a .npy with one row per class is expected, or comma-separated "
+            "text with one row per dimension and column 0 the background."
+        ) from error
     if matrix.ndim != 2 or len(matrix) != len(file_names):
         raise UserError(f"Matrix {path} has vectors of shape {matrix.shape}, but {len(file_names)} names are given.")
     row = {name: i for i, name in enumerate(file_names)}
@@ -339,14 +374,14 @@ def matrix_vectors(names: Sequence[str], path: str | os.PathLike, file_names: Se
 
 def read_names(path: str | os.PathLike) -> list[str]:
     """Class names from a ``.json`` list or a text file with one name per line; UserError when there are none."""
-    if not os.path.isfile(path):
-        raise UserError(f"Name file {path} does not exist.")
-    with open(path, encoding="utf-8") as file:
-        text = file.read()
     if os.fspath(path).endswith(".json"):
-        names = json.loads(text)
+        names = read_json(path, "Name file", list)
     else:
-        names = [line.strip() for line in text.splitlines() if line.strip()]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        try:
+            with open(path, encoding="utf-8") as file:
+                names = [line.strip() for line in file if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"Name file {path} cannot be read: {error}.") from error
+    if not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"Name file {path} must hold a list of names: a JSON list, or one name per line.")
     return names

@@ -8,6 +8,7 @@ row per dimension, column 0 the background, then one column per class; it holds 
 
 import logging
 import os
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+# Far beyond any vocabulary: 130,000 classes with vectors of 1024 numbers.
+MAX_UNPACKED_BYTES = 2**29
 
 # The prompts of the published PADing and D2Zero models, in their order, spelling included.
 CLIP_TEMPLATES = (
@@ -150,15 +154,20 @@ def _read_npz(path: str) -> tuple[list[str], np.ndarray]:
     if not os.path.isfile(path):
         raise UserError(f"Class embeddings {path} do not exist. tools/class_embeddings.py makes such files.")
     try:
-        with np.load(path, allow_pickle=False) as content:
-            names, vectors = [str(name) for name in content["names"]], content["vectors"]
-            templates = [str(t) for t in content["templates"]] if "templates" in content else []
-            source = str(content["source"]) if "source" in content else "unknown"
-    except (KeyError, ValueError, OSError, EOFError) as error:
+        content = _npz_arrays(path)
+        names, vectors = _texts(content["names"]), content["vectors"]
+        templates = _texts(content["templates"]) if "templates" in content else []
+        source = _texts(content["source"])[0] if "source" in content else "unknown"
+        if vectors.dtype.kind not in "fiu":
+            raise ValueError(f"`vectors` hold {vectors.dtype}, not real numbers")
+    except Exception as error:  # a damaged archive raises nearly everything: zipfile, zlib and NumPy all read it
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"Class embeddings {path} cannot be read ({error}): an .npz with the arrays `names` and `vectors` is "
+            f"Class embeddings {path} cannot be read ({reason}): an .npz with the arrays `names` and `vectors` is "
             "expected. tools/class_embeddings.py makes such files."
         ) from error
+    with np.errstate(over="ignore"):
+        vectors = vectors.astype(np.float32)  # before the check: what is too large for it becomes infinite
     _check(path, names, vectors)
     if templates and tuple(templates) != CLIP_TEMPLATES:
         logger.warning(
@@ -172,6 +181,22 @@ def _read_npz(path: str) -> tuple[list[str], np.ndarray]:
     else:
         logger.info("Class embeddings %s: %d classes x %d, source: %s", path, *vectors.shape, source)
     return names, vectors
+
+
+def _npz_arrays(path: str) -> dict[str, np.ndarray]:
+    """All arrays of an ``.npz``; ValueError when they would fill the memory, or hold Python objects."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > MAX_UNPACKED_BYTES:
+        raise ValueError(f"unpacked it has {unpacked / 2**20:.0f} MiB, more than {MAX_UNPACKED_BYTES // 2**20}")
+    with np.load(path, allow_pickle=False) as content:
+        return {key: content[key] for key in content.files}
+
+
+def _texts(array: np.ndarray) -> list[str]:
+    if array.dtype.kind != "U" and array.size or array.ndim > 1:
+        raise ValueError(f"an array of {array.ndim} dimensions and type {array.dtype} stands where texts are expected")
+    return array.reshape(-1).tolist()
 
 
 def _read_txt(path: str, names: list[str]) -> tuple[list[str], np.ndarray]:
@@ -190,11 +215,10 @@ def _read_table(path: str) -> np.ndarray:
     if not os.path.isfile(path):
         raise UserError(f"Class embeddings {path} do not exist. tools/class_embeddings.py makes embedding files.")
     try:
-        with open(path, encoding="utf-8") as file:
-            if not file.read(1):
-                raise ValueError("the file is empty")
+        if os.path.getsize(path) == 0:
+            raise ValueError("the file is empty")
         return np.loadtxt(path, dtype=np.float32, delimiter=",", ndmin=2)
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, OSError) as error:
         raise UserError(
             f"Class embeddings {path} cannot be read ({error}): comma-separated numbers are expected, one row per "
             "dimension, one column per class, column 0 the background; or an .npz made by tools/class_embeddings.py."
@@ -210,6 +234,8 @@ def _check(path: str, names: list[str], vectors: np.ndarray) -> None:
     bad = [name for name, ok in zip(names, np.isfinite(vectors).all(axis=1), strict=True) if not ok]
     if bad:
         raise UserError(f"Class embeddings {path}: the vectors of {', '.join(bad)} have NaN or infinite entries.")
+    if not vectors.shape[1]:
+        raise UserError(f"Class embeddings {path}: the vectors have no entries.")
 
 
 def clip_command(split_file: str, output: str) -> str:

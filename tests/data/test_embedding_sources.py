@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from PADing.data.embedding_sources import clip_vectors, encode_prompts, load_text_encoder, matrix_vectors, word_vectors
+from PADing.data.embedding_sources import (
+    clip_vectors,
+    encode_prompts,
+    load_text_encoder,
+    matrix_vectors,
+    read_names,
+    word_vectors,
+)
 from PADing.data.embeddings import CLIP_TEMPLATES
 from PADing.errors import UserError
 
@@ -31,7 +38,7 @@ def _text(header: bool) -> str:
 
 
 @pytest.fixture(params=["glove.txt", "fasttext.vec", "word2vec.txt.gz", "word2vec.bin", "vectors.kv"])
-def word_file(request, tmp_path):
+def word_file(request, tmp_path, monkeypatch):
     """The same words in every format; binary ones are written by gensim."""
     path = tmp_path / request.param
     if path.suffix in (".bin", ".kv"):
@@ -40,6 +47,7 @@ def word_file(request, tmp_path):
         vectors.add_vectors(list(WORDS), np.array(list(WORDS.values()), dtype=np.float32))
         if path.suffix == ".kv":
             vectors.save(str(path))
+            monkeypatch.setenv("PADING_UNSAFE_PICKLE", "1")
         else:
             vectors.save_word2vec_format(str(path), binary=True)
     else:
@@ -77,6 +85,37 @@ def test_truncated_binary_file(tmp_path):
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(UserError, match="end early"):
         word_vectors(["tv", "nothing"], path)
+
+
+def test_pickled_word_vectors_are_not_loaded(tmp_path):
+    """gensim's own format is a pickle: reading a stranger's file would run the stranger's code."""
+    (tmp_path / "ran").mkdir()
+    path = tmp_path / "words.kv"
+    path.write_bytes(b"cos\nrmdir\n(S'" + str(tmp_path / "ran").encode() + b"'\ntR.")
+    with pytest.raises(UserError, match="words.kv are a gensim pickle.*save_word2vec_format"):
+        word_vectors(["tv"], path)
+    assert (tmp_path / "ran").exists()
+
+
+OTHER_KINDS = [b"", b"\x80\x04K\x01.", b"3 -5\na b", b"99 x\n", b"\xff\xfe {", b"\x93NUMPY\x01\x00"]
+
+
+@pytest.mark.parametrize("content", OTHER_KINDS)
+@pytest.mark.parametrize("name", ["w.bin", "w.txt", "w.txt.gz", "m.npy", "m.txt"])
+def test_files_of_another_kind_are_named(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        word_vectors(["tv"], path) if name.startswith("w") else matrix_vectors(["a"], path, ["a"])
+
+
+@pytest.mark.parametrize(
+    "name, content", [("n.json", b'{"a": 1}'), ("n.json", b"[1]"), ("n.json", b"["), ("n.txt", b""), ("n.txt", b"\xff")]
+)
+def test_files_without_names_are_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        read_names(tmp_path / name)
 
 
 def test_matrix(tmp_path):

@@ -60,6 +60,39 @@ def test_broken_files_are_named(tmp_path, content, suffix):
         load_class_embeddings(path, NAMES)
 
 
+def _npz(**arrays):
+    return lambda path: np.savez(path, **{"names": np.array(NAMES), "vectors": VECTORS, **arrays})
+
+
+def _zip_bomb(path):
+    """48 KB that unpack to 48 MB, and, by what the archive says of itself, to 1 GB."""
+    np.savez_compressed(path, names=np.array(NAMES), vectors=np.zeros((3, 2**22), dtype=np.float32))
+    data = path.read_bytes()
+    size = (48 * 2**20 + 128).to_bytes(4, "little")
+    assert size in data
+    path.write_bytes(data.replace(size, (2**30).to_bytes(4, "little")))
+
+
+@pytest.mark.parametrize(
+    "make, reason",
+    [
+        (_npz(vectors=np.where(VECTORS == 5, 1e300, VECTORS.astype(np.float64))), "κύκλος have NaN or infinite"),
+        (_npz(vectors=VECTORS.astype(complex)), "complex"),
+        (_npz(vectors=np.array([[None] * 4] * 3)), "pickle"),
+        (_npz(names=np.array([1, 2, 3])), "texts are expected"),
+        (_npz(names=np.array([NAMES])), "2 dimensions"),
+        (_npz(vectors=VECTORS[:, :0]), "no entries"),
+        (_zip_bomb, "MiB, more than 512"),
+    ],
+)
+def test_unfit_arrays_are_named(tmp_path, make, reason):
+    """1e300 becomes infinite as float32, after a check of the file's own type; objects in an .npz are a pickle."""
+    path = tmp_path / "v.npz"
+    make(path)
+    with pytest.raises(UserError, match=f"v.npz.*{reason}"):
+        load_class_embeddings(path, NAMES)
+
+
 def test_bad_vectors_are_not_written(tmp_path):
     """NaN in a class vector would show as NaN losses hours later."""
     bad = VECTORS.copy()
