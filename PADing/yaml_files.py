@@ -159,7 +159,7 @@ class _ConfigReader:
         bases = tree.pop("_BASE_", [])
         result: dict[str, Any] = {}
         for base in bases if isinstance(bases, list | tuple) else [bases]:
-            if not isinstance(base, str):
+            if not isinstance(base, str) or "\0" in base:
                 raise UserError(f"{what} {path}: _BASE_ must be a path or a list of paths, not {base!r}.")
             base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
             result = _overlaid(result, self.read(base, (*descendants, path)), f"{what} {path}", "")

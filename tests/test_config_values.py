@@ -56,7 +56,7 @@ def test_values_are_understood_on_the_command_line_and_in_files(tmp_path, key, w
         ("SOLVER.BASE_LR", "(1.0,)", "a number"),
         ("MODEL.MASK_FORMER.NOISE", "2", "True or False"),
         ("MODEL.MASK_FORMER.NOISE", "maybe", "True or False"),
-        ("DATASETS.TRAIN", "None", "a list, such as DATASETS.TRAIN '(\"name_1\", \"name_2\")'"),
+        ("DATASETS.TRAIN", "None", 'a list, such as DATASETS.TRAIN \'("name_1", "name_2")\''),
         ("SOLVER.STEPS", "{1: 2}", "a list, such as SOLVER.STEPS '(30000,)'"),
         ("MODEL.WEIGHTS", "['a.pth']", None),
         ("MODEL.MASK_FORMER", "3", "such as MODEL.MASK_FORMER.DEEP_SUPERVISION"),

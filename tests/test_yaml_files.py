@@ -30,7 +30,7 @@ def _running(target) -> list[str]:
         f"SEED: !!python/object/apply:os.system ['touch {target}']\n",
         f"SEED: !!python/object/apply:builtins.exec [{command!r}]\n",
         f"SEED: !!python/object/new:os.system ['touch {target}']\n",
-        f"SEED: !!python/object/apply:eval ['__import__(\"os\").system(\"touch {target}\")']\n",
+        f'SEED: !!python/object/apply:eval [\'__import__("os").system("touch {target}")\']\n',
         "SEED: !!python/object/apply:eval ['[x.__class__ for x in range(3)]', {}]\n",
         f"? !!python/object/apply:os.system ['touch {target}']\n: 1\n",
         "SEED: !!python/name:os.system\n",

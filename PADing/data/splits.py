@@ -322,12 +322,12 @@ def _data_set(entry, default_order: str | None, where: str) -> DataSet:
     kind = _choice(entry, "kind", NEEDED_PATHS, where)
     if set(name) & {"/", "\\", "\0"} or name.startswith("."):
         raise UserError(f"{where}: the name becomes that of a folder, so it must not begin with a dot or have a slash.")
-    for key in NEEDED_PATHS[kind]:
-        if entry.get(key) is None:
-            raise UserError(f"{where}: a data set of kind {kind} needs the path `{key}`.")
     for key, value in entry.items():
         if value is not None and value != "":
             _check_text(value, f"{where}: {key}")
+    for key in NEEDED_PATHS[kind]:
+        if not entry.get(key):
+            raise UserError(f"{where}: a data set of kind {kind} needs the path `{key}`.")
     role = _choice(entry, "role", ROLES, where)
     values = {key: value for key, value in entry.items() if value is not None}
     values["subset"] = _choice(entry, "subset", SUBSETS, where, "seen" if role == "train" else "all")

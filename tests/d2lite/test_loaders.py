@@ -292,7 +292,11 @@ def test_training_loader_from_a_config(registered, cfg):
 
 def test_arguments_beside_the_config_win(registered, cfg):
     loader = build_detection_train_loader(
-        cfg, mapper=identity, dataset=dicts(6), sampler=TrainingSampler(6, seed=8), total_batch_size=3,
+        cfg,
+        mapper=identity,
+        dataset=dicts(6),
+        sampler=TrainingSampler(6, seed=8),
+        total_batch_size=3,
         aspect_ratio_grouping=False,
     )
     assert ids(take(loader, 4)) == chunks(order(6, 8, 2), 3)

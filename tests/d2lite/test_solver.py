@@ -150,9 +150,7 @@ def step_with_gradients(optimizer, *parameters):
     return [parameter.detach().tolist() for parameter in parameters]
 
 
-@pytest.mark.parametrize(
-    ("kind", "value", "moved"), [("value", 3.5, [-3.0, -3.5]), ("norm", 1.0, [-0.6, -0.8])]
-)
+@pytest.mark.parametrize(("kind", "value", "moved"), [("value", 3.5, [-3.0, -3.5]), ("norm", 1.0, [-0.6, -0.8])])
 @pytest.mark.parametrize("as_class", [False, True])
 def test_each_parameter_is_clipped_by_itself(kind, value, moved, as_class):
     cfg = make_cfg("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", kind)

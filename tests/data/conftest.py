@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+if str(REPOSITORY) not in sys.path:
+    sys.path.insert(0, str(REPOSITORY))  # for tests.mutations, however pytest was started
 HEIGHT, WIDTH = 40, 60
 
 # Ids with gaps, in no order; names beyond ASCII; "leer" has no annotation; "四角" and "Gras" are unseen.
