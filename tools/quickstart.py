@@ -6,25 +6,33 @@
     python tools/quickstart.py --smoke    # the same steps in a minute or two, far too short to learn anything
 
 Each step is an ordinary command, printed as it runs, so that you can repeat it by hand. A finished step is not run
-again, and an interrupted training goes on where its last checkpoint was: just run the same line once more.
+again, and an interrupted training goes on where its last checkpoint was: just run the same line once more. Everything,
+the drawn data too, lies in the folder ``--out``.
 """
 
 import argparse
-import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from PADing.command_line import STATUS_USER_ERROR, count, run_command
+from PADing.engine.output_folder import training_folder, training_in
 from PADing.engine.progress import read_progress
+from PADing.errors import UserError
+from PADing.files import read_json, write_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+RECORD = "settings.json"  # marks a folder as one of this tool
 
 # Columns of the table, by task, under the evaluators' names.
 COLUMNS = {
@@ -45,8 +53,9 @@ class Step:
     always: bool = False  # run it even when ``done`` exists, because it checks by itself what is left to do
 
 
-def plan_steps(out: Path, data: Path, seed: int, smoke: bool) -> list[Step]:
-    """The commands of the main job, in order."""
+def plan_steps(out: Path, seed: int, smoke: bool) -> list[Step]:
+    """The commands of the main job, in order; their data are in ``data_root(out)``."""
+    data = data_root(out) / "mini"
     pretrain, pading, weights = out / "pretrain", out / "pading", out / "pretrained_weight_panoptic.pth"
     stage_1 = ["--config-file", "configs/mini/panoptic-pretrain.yaml", "--num-gpus", "0"]
     stage_2 = ["--config-file", "configs/mini/panoptic-PADing.yaml", "--num-gpus", "0"]
@@ -97,24 +106,29 @@ def plan_steps(out: Path, data: Path, seed: int, smoke: bool) -> list[Step]:
     ]
 
 
-def run_steps(plan: list[Step], log: Path, report_every: float = 10.0) -> None:
-    """Run what is left to do; all output goes to ``log``, the screen gets progress and the time left.
+def data_root(out: Path) -> Path:
+    """$DETECTRON2_DATASETS of a run: its own folder, so that no run draws over the data of another."""
+    return out / "data"
+
+
+def run_steps(plan: list[Step], out: Path, report_every: float = 10.0) -> None:
+    """Run what is left to do; all output goes to ``out/log.txt``, the screen gets progress and the time left.
 
     Raises:
-        SystemExit: when a command fails; the end of its output is shown.
+        UserError, SystemExit: when a command fails, the end of its output is shown; or a signal stopped it.
     """
+    log, variable = out / "log.txt", {"DETECTRON2_DATASETS": str(data_root(out))}
     for index, step in enumerate(plan):
         print(f"[{index + 1}/{len(plan)}] {step.title}")
         if step.done.exists() and not step.always:
             print("      done before")
             continue
-        print("      $ " + shlex.join(["python", *step.command[1:]]), flush=True)
+        setting = shlex.join(f"{name}={value}" for name, value in variable.items())
+        print(f"      $ {setting} {shlex.join(['python', *step.command[1:]])}", flush=True)
         started = reported = time.monotonic()
         tail: deque[str] = deque(maxlen=25)
         later = sum(s.share for s in plan[index + 1 :] if s.always or not s.done.exists()) / step.share
-        with open(log, "a") as sink:
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-            child = subprocess.Popen(step.command, cwd=REPOSITORY, **pipes)
+        with open(log, "a", encoding="utf-8") as sink, running(step.command, variable) as (child, signals):
             for line in child.stdout:
                 sink.write(line)
                 tail.append(line)
@@ -128,10 +142,44 @@ def run_steps(plan: list[Step], log: Path, report_every: float = 10.0) -> None:
                     everything = left + (now - started + left) * later
                     left_for = f"{timedelta(seconds=left)} left, {everything / 60:.0f} min for all"
                     print(f"      {text}  {left_for}", flush=True)
-        if child.wait() != 0 or not step.done.exists():
+            status = child.wait()
+        if signals:
+            print("Stopped. Run the same line once more to go on.", file=sys.stderr)
+            raise SystemExit(128 + signals[0])
+        if status != 0 or not step.done.exists():
             print("".join(tail), file=sys.stderr)
-            raise SystemExit(f"This step failed (exit status {child.returncode}). The whole output is in {log}.")
+            message = f"This step failed (exit status {status}). The whole output is in {log}."
+            raise UserError(message) if status == STATUS_USER_ERROR else SystemExit(message)
         print(f"      {time.monotonic() - started:.0f} s", flush=True)
+
+
+@contextmanager
+def running(command: list[str], variables: dict[str, str]) -> Iterator[tuple[subprocess.Popen, list[int]]]:
+    """Start a command with one stream of output; yields it and the signals that came while it ran.
+
+    Ctrl-C, SIGTERM and a closed terminal are passed on, because a training saves what it has before it ends. It runs
+    in a session of its own, so that they reach it once.
+    """
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "errors": "replace"}
+    child = subprocess.Popen(
+        command, cwd=REPOSITORY, env=os.environ | variables, start_new_session=True, encoding="utf-8", **pipes
+    )
+    came: list[int] = []
+
+    def forward(number: int, _frame) -> None:
+        came.append(number)
+        child.send_signal(number)
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, forward) for number in numbers}
+    try:
+        yield child, came
+    except BaseException:
+        child.terminate()  # nobody would read its output any more
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def table(models: dict[str, dict]) -> str:
@@ -149,33 +197,53 @@ def table(models: dict[str, dict]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("output/quickstart"), help="folder of results (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the data and of both trainings (%(default)s)")
-    parser.add_argument("--fresh", action="store_true", help="throw away earlier results and start over")
-    parser.add_argument("--smoke", action="store_true", help="a minute or two instead of a quarter of an hour")
-    args = parser.parse_args()
+def open_folder(out: Path, settings: dict, fresh: bool) -> dict:
+    """Make ``out`` ready, or find the unfinished run in it; returns its record.
 
+    Raises:
+        UserError: ``out`` holds something else, or a run with other settings, or a run that is going on.
+    """
+    record = out / RECORD
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; name a folder.")
+    ours = record.is_file() or not out.exists() or not any(out.iterdir())
+    if not ours:
+        raise UserError(f"--out {out} holds other files and no run of this tool; name another folder.")
+    if fresh and out.exists():
+        running = training_in(out)
+        if running:
+            raise UserError(f"A run is going on in {out} ({running}); stop it before --fresh removes the folder.")
+        shutil.rmtree(out)
+    if not record.is_file():
+        write_json(record, {"settings": settings, "seconds": 0.0})
+    state = read_json(record, "Record of the quickstart")
+    if state.get("settings") != settings:
+        raise UserError(
+            f"{out} holds a run with {state.get('settings')}. Add --fresh to throw it away, or name another --out."
+        )
+    return state
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run all steps, or those that are left, and print the table.
+
+    Raises:
+        UserError: see ``open_folder`` and ``run_steps``.
+    """
     started = time.time()
     out = args.out.absolute()
-    data = Path(os.environ.get("DETECTRON2_DATASETS", REPOSITORY / "datasets")).absolute() / "mini"
-    os.environ["DETECTRON2_DATASETS"] = str(data.parent)
-    settings = {"seed": args.seed, "smoke": args.smoke}
-    if args.fresh:
-        shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    record = out / "settings.json"
-    state = json.loads(record.read_text()) if record.exists() else {"settings": settings, "seconds": 0.0}
-    if state["settings"] != settings:
-        raise SystemExit(f"{out} holds a run with {state['settings']}. Add --fresh to replace it, or change --out.")
+    state = open_folder(out, {"seed": args.seed, "smoke": args.smoke}, args.fresh)
+    with training_folder(out, resume=True, overwrite=False):
+        try:
+            run_steps(plan_steps(out, args.seed, args.smoke), out)
+        finally:
+            state["seconds"] = state.get("seconds", 0.0) + time.time() - started
+            write_json(out / RECORD, state)
+        report(out, args.seed, state["seconds"])
 
-    try:
-        run_steps(plan_steps(out, data, args.seed, args.smoke), out / "log.txt")
-    finally:
-        state["seconds"] += time.time() - started
-        _write(record, state)
 
+def report(out: Path, seed: int, seconds: float) -> None:
+    """Loss curves, ``results.json`` and the table of a finished run."""
     from PADing.visualization import plot_curves
 
     stage_1, stage_2 = ["loss_ce", "loss_mask", "loss_dice"], ["gan_loss_total_loss", "id_loss_total_loss"]
@@ -186,21 +254,32 @@ def main() -> None:
     plot_curves(curves, out / "losses.png")
     # A configuration with one test set gives one entry.
     baseline, pading = (
-        next(iter(json.loads((out / stage / "results.json").read_text()).values())) for stage in ("pretrain", "pading")
+        next(iter(read_json(out / stage / "results.json", "Results").values())) for stage in ("pretrain", "pading")
     )
-    results = {"seed": args.seed, "seconds": round(state["seconds"], 1), "baseline": baseline, "pading": pading}
-    _write(out / "results.json", results)
-    print(f"\nMini data set, seed {args.seed}, {state['seconds'] / 60:.1f} min in all\n")
+    results = {"seed": seed, "seconds": round(seconds, 1), "baseline": baseline, "pading": pading}
+    write_json(out / "results.json", results)
+    print(f"\nMini data set, seed {seed}, {seconds / 60:.1f} min in all\n")
     print(table({"Mask2Former, seen classes only": baseline, "PADing": pading}))
     print("\nse/seen, un/unseen: means over seen and unseen classes; hm/hIoU: their harmonic mean.")
     print(f"Pictures: {out / 'pictures' / 'overview.png'}   loss curves: {out / 'losses.png'}   {out / 'results.json'}")
 
 
-def _write(path: Path, content: dict) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1))
-    partial.replace(path)
+def _seed(text: str) -> int:
+    number = count(text)
+    if number >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be below 2**32, but is {text}")
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    folder = Path("output/quickstart")
+    parser.add_argument("--out", type=Path, default=folder, help="folder of data and results (%(default)s)")
+    parser.add_argument("--seed", type=_seed, default=1, help="of the data and of both trainings (%(default)s)")
+    parser.add_argument("--fresh", action="store_true", help="throw away the run in --out and start over")
+    parser.add_argument("--smoke", action="store_true", help="a minute or two instead of a quarter of an hour")
+    return parser
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main, _parser().parse_args()))

@@ -21,9 +21,11 @@ FIGURES = {
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quickstart")
+    (folder / "users" / "mini").mkdir(parents=True)
+    (folder / "users" / "mini" / "mini.json").write_text("the user's own 2,000 images")
 
     def run(*arguments):
-        environment = {**os.environ, "DETECTRON2_DATASETS": str(folder / "data"), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "DETECTRON2_DATASETS": str(folder / "users"), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "tools/quickstart.py", "--smoke", "--out", str(folder / "out"), *arguments]
         return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900)
 
@@ -44,6 +46,12 @@ def test_the_main_job_runs_from_nothing_to_the_table(quickstart):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
     table = result.stdout[result.stdout.index("Mini data set") :]
     assert "Mask2Former, seen classes only" in table and "PQ_un" in table
+    # The data lie in the run's folder; those of the user are as they were.
+    users = out.parent / "users"
+    assert [p.name for p in users.rglob("*")] == ["mini", "mini.json"]
+    assert (users / "mini" / "mini.json").read_text() == "the user's own 2,000 images"
+    assert json.loads((out / "data" / "mini" / "mini.json").read_text())["settings"]["train"] == 24
+    assert f"$ DETECTRON2_DATASETS={out / 'data'} python train_net_pretrain.py" in result.stdout
 
 
 def test_a_second_run_repeats_nothing_and_another_seed_is_refused(quickstart):
@@ -55,4 +63,4 @@ def test_a_second_run_repeats_nothing_and_another_seed_is_refused(quickstart):
     assert again.returncode == 0 and again.stdout.count("done before") == 4
     assert (out / "pading" / "model_final.pth").stat().st_mtime_ns == weights
     other = run("--seed", "2")
-    assert other.returncode != 0 and "--fresh" in other.stderr
+    assert other.returncode == 2 and "--fresh" in other.stderr
