@@ -14,12 +14,13 @@ help:
 	@echo "make setup        install only; make lint: ruff; make test-slow: the long tests"
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; name one with: make PYTHON=python3.11 ..."; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed. Install Python 3.10 - 3.13, or name one: make PYTHON=/path/to/python ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { echo "$(PYTHON) is `$(PYTHON) --version 2>&1`, but the pinned packages need Python 3.10 - 3.13. Name one: make PYTHON=python3.11 ..."; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make a virtual environment. On Debian: apt-get install python3-venv python3-dev"; exit 1; }
 
-$(STAMP): requirements.txt pyproject.toml d2lite/pyproject.toml | $(BIN)/python
+$(STAMP): requirements.txt pyproject.toml d2lite/pyproject.toml d2lite/setup.py | $(BIN)/python
 	$(BIN)/python -m pip install -q -r requirements.txt
-	$(BIN)/python -m pip install -q --no-build-isolation -e ./d2lite -e .
+	@$(BIN)/python -m PADing || true
 	@$(BIN)/python -m d2lite
 	@$(BIN)/python -m PADing.modeling.pixel_decoder.ops --build
 	@touch $@
