@@ -20,7 +20,7 @@ $(BIN)/python:
 
 $(STAMP): requirements.txt pyproject.toml d2lite/pyproject.toml d2lite/setup.py | $(BIN)/python
 	$(BIN)/python -m pip install -q -r requirements.txt
-	@$(BIN)/python -m PADing || true
+	@$(BIN)/python -m PADing.installation || true
 	@$(BIN)/python -m d2lite
 	@$(BIN)/python -m PADing.modeling.pixel_decoder.ops --build
 	@touch $@

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PADing.data.embeddings import CLIP_TEMPLATES
 from PADing.errors import UserError
 from PADing.files import read_json
+from PADing.installation import torchvision_problem
 
 __all__ = ["clip_vectors", "encode_prompts", "load_text_encoder", "matrix_vectors", "read_names", "word_vectors"]
 
@@ -100,8 +101,9 @@ def load_text_encoder(
         import open_clip
     except (ImportError, RuntimeError) as error:
         # A torchvision made for another torch raises RuntimeError when open_clip imports it.
+        reason = torchvision_problem() or error
         raise UserError(
-            f"CLIP text encoders need open_clip (pip install open_clip_torch), which cannot be imported: {error}"
+            f"CLIP text encoders need open_clip (pip install open_clip_torch), which cannot be imported: {reason}"
         ) from error
     if precision not in ("fp32", "fp16"):
         raise UserError(f"precision must be fp32 or fp16, but is {precision!r}.")

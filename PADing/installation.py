@@ -1,4 +1,4 @@
-"""``python -m PADing``: what is installed, and whether it fits together."""
+"""``python -m PADing.installation``: which Python, PyTorch and GPUs are here, and whether torchvision fits."""
 
 import importlib.metadata
 import platform
@@ -35,10 +35,12 @@ def torchvision_problem() -> str:
     wanted = re.search(r"torch\s*\(?==\s*([\d.]+)", " ".join(importlib.metadata.requires("torchvision") or []))
     made_for = f" (made for torch {wanted[1]})" if wanted else ""
     minor = int(torch.__version__.split(".")[1]) + 15  # torch 2.4 belongs to torchvision 0.19, and so on
+    variant = torch.__version__.partition("+")[2] or "the default"
     return (
         f"torchvision {version}{made_for} does not work with torch {torch.__version__}: {reason}. Training and "
-        "evaluation don't need it, but timm and tools/class_embeddings.py do. Install the one made for this torch, "
-        f'from where torch came: pip install "torchvision==0.{minor}.*"'
+        "evaluation don't need it; timm and the clip command of tools/class_embeddings.py do. Install torchvision "
+        f"0.{minor} in the same build as torch ({variant}), from the same index: pip install --force-reinstall "
+        f'--no-deps "torchvision==0.{minor}.*" --index-url INDEX (INDEX: see "Get started" on pytorch.org)'
     )
 
 

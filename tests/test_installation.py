@@ -1,0 +1,64 @@
+"""A newcomer's two install steps, and what set-up says when packages do not fit together."""
+
+import importlib.metadata
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from PADing.installation import torchvision_problem
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def torchvision(tmp_path, monkeypatch):
+    """``torchvision(code)``: an installed torchvision 0.19.0, made for torch 2.4.0, whose import runs ``code``."""
+
+    def install(code: str) -> None:
+        (tmp_path / "torchvision").mkdir()
+        (tmp_path / "torchvision" / "__init__.py").write_text(code)
+        info = tmp_path / "torchvision-0.19.0.dist-info"
+        info.mkdir()
+        needs = "Requires-Dist: numpy\nRequires-Dist: torch ==2.4.0\n"
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torchvision\nVersion: 0.19.0\n{needs}")
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.syspath_prepend(tmp_path)
+
+    yield install
+    sys.modules.pop("torchvision", None)
+
+
+def test_a_torchvision_for_another_torch_is_named_with_its_cure(torchvision, monkeypatch):
+    """What torchvision itself says, "operator torchvision::nms does not exist", helps nobody."""
+    torchvision("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.setattr(torch, "__version__", "2.13.0+cpu")
+    text = torchvision_problem()
+    assert "torchvision 0.19.0 (made for torch 2.4.0) does not work with torch 2.13.0+cpu" in text
+    assert '"torchvision==0.28.*"' in text and "(cpu)" in text  # 2.4 <-> 0.19, ..., 2.13 <-> 0.28
+
+
+def test_a_torchvision_that_works_is_no_problem(torchvision):
+    torchvision("")
+    assert torchvision_problem() == ""
+
+
+def test_no_torchvision_is_no_problem(monkeypatch):
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert torchvision_problem() == ""
+
+
+def test_the_published_install_steps_bring_this_project():
+    """``pip install -r requirements.txt`` and ``sh make.sh``: without these two lines tools cannot import PADing."""
+    lines = [line.split("#")[0].strip() for line in (REPOSITORY / "requirements.txt").read_text().splitlines()]
+    assert lines.index("-e ./d2lite") < lines.index("-e .")
+    assert (REPOSITORY / "PADing" / "modeling" / "pixel_decoder" / "ops" / "make.sh").is_file()
+    packages = re.search(r"include = \[(.*)\]", (REPOSITORY / "pyproject.toml").read_text())[1]
+    tops = {path.parent.name for path in REPOSITORY.glob("*/__init__.py")} - {"tests"}
+    assert tops <= {name.strip(' "*') for name in packages.split(",")}
