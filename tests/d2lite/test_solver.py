@@ -7,13 +7,8 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 from detectron2.projects.deeplab import build_lr_scheduler as build_deeplab_lr_scheduler
-from detectron2.solver import (
-    LRMultiplier,
-    build_lr_scheduler,
-    build_optimizer,
-    get_default_optimizer_params,
-    maybe_add_gradient_clipping,
-)
+from detectron2.solver import LRMultiplier, build_lr_scheduler, build_optimizer, get_default_optimizer_params
+from detectron2.solver.build import maybe_add_gradient_clipping
 from fvcore.common.param_scheduler import CosineParamScheduler
 from torch import nn
 

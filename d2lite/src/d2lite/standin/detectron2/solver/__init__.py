@@ -1,27 +1,17 @@
-"""Optimizers and learning rate schedules."""
+"""Optimizers and learning rate schedules. Gradient clipping is in ``detectron2.solver.build``."""
 
 from d2lite.omitted import omitted_names
 
-from .build import (
-    GradientClipType,
-    build_lr_scheduler,
-    build_optimizer,
-    get_default_optimizer_params,
-    maybe_add_gradient_clipping,
-    reduce_param_groups,
-)
+from .build import build_lr_scheduler, build_optimizer, get_default_optimizer_params
 from .lr_scheduler import LRMultiplier, LRScheduler, WarmupParamScheduler
 
 __all__ = [
-    "GradientClipType",
-    "build_lr_scheduler",
-    "build_optimizer",
-    "get_default_optimizer_params",
-    "maybe_add_gradient_clipping",
-    "reduce_param_groups",
     "LRMultiplier",
     "LRScheduler",
     "WarmupParamScheduler",
+    "build_lr_scheduler",
+    "build_optimizer",
+    "get_default_optimizer_params",
 ]
 
 # The deprecated schedules as classes; the config names of the same spelling work.

@@ -1,219 +1,182 @@
-"""From a config to an optimizer and its learning rate schedule."""
+"""The optimizer and the learning rate schedule that a config's ``SOLVER`` asks for."""
 
-import copy
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from enum import Enum
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
-import torch
 from detectron2.config import CfgNode
 from fvcore.common.param_scheduler import (
     CosineParamScheduler,
     MultiStepParamScheduler,
+    ParamScheduler,
     StepWithFixedGammaParamScheduler,
 )
+from torch import nn
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from .lr_scheduler import LRMultiplier, LRScheduler, WarmupParamScheduler
+from .lr_scheduler import LRMultiplier, WarmupParamScheduler
 
-__all__ = [
-    "GradientClipType",
-    "build_lr_scheduler",
-    "build_optimizer",
-    "get_default_optimizer_params",
-    "maybe_add_gradient_clipping",
-    "reduce_param_groups",
-]
+__all__ = ["build_lr_scheduler", "build_optimizer", "get_default_optimizer_params", "maybe_add_gradient_clipping"]
 
-NORM_MODULE_TYPES = (
-    torch.nn.BatchNorm1d,
-    torch.nn.BatchNorm2d,
-    torch.nn.BatchNorm3d,
-    torch.nn.SyncBatchNorm,
-    torch.nn.GroupNorm,
-    torch.nn.InstanceNorm1d,
-    torch.nn.InstanceNorm2d,
-    torch.nn.InstanceNorm3d,
-    torch.nn.LayerNorm,
-    torch.nn.LocalResponseNorm,
+NORM_LAYERS = (
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
 )
 
 
-class GradientClipType(Enum):
-    """Values of ``SOLVER.CLIP_GRADIENTS.CLIP_TYPE``; both clip each parameter by itself."""
-
-    VALUE = "value"
-    NORM = "norm"
+# Gradient clipping ----------------------------------------------------------------------------------------------------
 
 
-def _gradient_clipper(cfg: CfgNode) -> Callable[[torch.Tensor], Any]:
-    kind = GradientClipType(cfg.CLIP_TYPE)
-    limit, norm_type = cfg.CLIP_VALUE, cfg.NORM_TYPE
-    if kind is GradientClipType.NORM:
-        return lambda parameter: torch.nn.utils.clip_grad_norm_(parameter, limit, norm_type)
-    return lambda parameter: torch.nn.utils.clip_grad_value_(parameter, limit)
-
-
-def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: torch.optim.Optimizer | type[torch.optim.Optimizer]):
-    """Let the optimizer clip gradients before each step, as ``SOLVER.CLIP_GRADIENTS`` says.
+def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: Optimizer | type[Optimizer]) -> Optimizer | type[Optimizer]:
+    """Make an optimizer clip each parameter's gradient, by itself, at the beginning of every ``step``.
 
     Args:
-        cfg: the whole config.
-        optimizer: an optimizer, whose class is replaced in place, or an optimizer class, of which a subclass is made.
+        cfg: ``SOLVER.CLIP_GRADIENTS`` says whether, how ("value" or "norm") and at which limit.
+        optimizer: an optimizer, which is changed in place, or a class of optimizers, which is not.
 
     Returns:
-        What was given when clipping is off, else the same instance or the subclass.
+        the given object; for a class, with clipping on, a subclass of it.
 
     Raises:
-        ValueError: a clip type other than "value" and "norm".
+        ValueError: another ``CLIP_TYPE``. One norm over all parameters ("full_model") is the trainer's business.
     """
-    if not cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
+    settings = cfg.SOLVER.CLIP_GRADIENTS
+    if not settings.ENABLED:
         return optimizer
-    clip = _gradient_clipper(cfg.SOLVER.CLIP_GRADIENTS.clone())
-    base = optimizer if isinstance(optimizer, type) else type(optimizer)
-    assert issubclass(base, torch.optim.Optimizer), base
+    limiters = {
+        "norm": partial(nn.utils.clip_grad_norm_, max_norm=settings.CLIP_VALUE, norm_type=settings.NORM_TYPE),
+        "value": partial(nn.utils.clip_grad_value_, clip_value=settings.CLIP_VALUE),
+    }
+    if settings.CLIP_TYPE not in limiters:
+        raise ValueError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {settings.CLIP_TYPE!r}; each parameter is clipped by 'value' or 'norm'."
+        )
+    limit = limiters[settings.CLIP_TYPE]
 
-    def step(self, closure=None):
-        for group in self.param_groups:
+    def clip_all(stepping: Optimizer, args: tuple, kwargs: dict) -> None:
+        for group in stepping.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    clip(parameter)
-        return super(clipping, self).step(closure)
+                limit(parameter)  # does nothing without a gradient
 
-    clipping = type(base.__name__ + "WithGradientClip", (base,), {"step": step})
-    if isinstance(optimizer, type):
-        return clipping
-    optimizer.__class__ = clipping
-    return optimizer
+    if isinstance(optimizer, Optimizer):
+        optimizer.register_step_pre_hook(clip_all)
+        return optimizer
+
+    def __init__(self, *args, **kwargs):
+        optimizer.__init__(self, *args, **kwargs)
+        self.register_step_pre_hook(clip_all)
+
+    return type(f"{optimizer.__name__}WithGradientClip", (optimizer,), {"__init__": __init__})
 
 
-def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """SGD with the momentum, weight decay and overrides for biases and normalisation layers of ``cfg.SOLVER``."""
-    solver = cfg.SOLVER
-    params = get_default_optimizer_params(
-        model,
-        base_lr=solver.BASE_LR,
-        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-        bias_lr_factor=solver.BIAS_LR_FACTOR,
-        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
-    )
-    optimizer = torch.optim.SGD(
-        params,
-        lr=solver.BASE_LR,
-        momentum=solver.MOMENTUM,
-        nesterov=solver.NESTEROV,
-        weight_decay=solver.WEIGHT_DECAY,
-        foreach=True,
-    )
-    return maybe_add_gradient_clipping(cfg, optimizer)
+# Optimizer ------------------------------------------------------------------------------------------------------------
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
+    """SGD over :func:`get_default_optimizer_params`, with clipping where ``SOLVER.CLIP_GRADIENTS`` turns it on."""
+    s = cfg.SOLVER
+    special = {"weight_decay_norm": s.WEIGHT_DECAY_NORM, "weight_decay_bias": s.WEIGHT_DECAY_BIAS}
+    groups = get_default_optimizer_params(model, s.BASE_LR, bias_lr_factor=s.BIAS_LR_FACTOR, **special)
+    sgd = SGD(groups, s.BASE_LR, momentum=s.MOMENTUM, weight_decay=s.WEIGHT_DECAY, nesterov=s.NESTEROV, foreach=True)
+    return maybe_add_gradient_clipping(cfg, sgd)
 
 
 def get_default_optimizer_params(
-    model: torch.nn.Module,
-    base_lr: float | None = None,
-    weight_decay: float | None = None,
-    weight_decay_norm: float | None = None,
-    bias_lr_factor: float | None = 1.0,
-    weight_decay_bias: float | None = None,
+    model: nn.Module,
+    base_lr: float | None = None, weight_decay: float | None = None, weight_decay_norm: float | None = None,
+    bias_lr_factor: float | None = 1.0, weight_decay_bias: float | None = None,
     lr_factor_func: Callable[[str], float] | None = None,
     overrides: dict[str, dict[str, float]] | None = None,
-) -> list[dict[str, Any]]:
-    """Parameter groups for an optimizer; parameters with equal settings share a group.
+) -> list[dict]:  # fmt: skip
+    """The trainable parameters of a model as groups for an optimizer, one group for each combination of settings.
+
+    Groups, and parameters in them, are in the model's order. A parameter that several modules share counts for the
+    first. What is not given is left to the optimizer.
 
     Args:
-        model: frozen parameters are left out, shared ones come once.
-        base_lr, weight_decay: written into the groups when given; otherwise the optimizer's own apply.
-        weight_decay_norm: weight decay of normalisation layers.
-        bias_lr_factor, weight_decay_bias: learning rate factor and weight decay of parameters called "bias".
-        lr_factor_func: parameter name -> factor on the learning rate.
-        overrides: parameter name without its module -> settings, e.g. ``{"embedding": {"lr": 0.01}}``.
+        model: only parameters that require gradients are taken.
+        base_lr: learning rate.
+        weight_decay: of all but the parameters that follow.
+        weight_decay_norm: weight decay in normalisation layers.
+        bias_lr_factor: on the learning rate of parameters called "bias".
+        weight_decay_bias: weight decay of those.
+        lr_factor_func: full name of a parameter -> factor on its learning rate.
+        overrides: last part of a parameter's name -> settings that win over all others.
 
     Raises:
-        ValueError: a learning rate factor without ``base_lr``, or two settings for biases.
+        ValueError: a factor on a learning rate that is not given; biases both here and in ``overrides``.
     """
-    defaults = {}
-    if base_lr is not None:
-        defaults["lr"] = base_lr
-    if weight_decay is not None:
-        defaults["weight_decay"] = weight_decay
-
-    bias = {}
-    if bias_lr_factor is not None and bias_lr_factor != 1.0:
-        if base_lr is None:
-            raise ValueError("bias_lr_factor requires base_lr")
-        bias["lr"] = base_lr * bias_lr_factor
-    if weight_decay_bias is not None:
-        bias["weight_decay"] = weight_decay_bias
+    own_bias_rate = bias_lr_factor not in (None, 1.0)
+    if base_lr is None and (own_bias_rate or lr_factor_func):
+        raise ValueError("bias_lr_factor and lr_factor_func are factors on base_lr, which is not given.")
+    for_biases = _given(lr=base_lr * bias_lr_factor if own_bias_rate else None, weight_decay=weight_decay_bias)
     overrides = dict(overrides or {})
-    if bias:
-        if "bias" in overrides:
-            raise ValueError("overrides has an entry 'bias' beside bias_lr_factor or weight_decay_bias")
-        overrides["bias"] = bias
-    if lr_factor_func is not None and base_lr is None:
-        raise ValueError("lr_factor_func requires base_lr")
+    if for_biases and overrides.setdefault("bias", for_biases) is not for_biases:
+        raise ValueError("overrides['bias'] contradicts bias_lr_factor and weight_decay_bias; give one or the other.")
 
-    params: list[dict[str, Any]] = []
-    seen: set[torch.nn.Parameter] = set()
-    for module_name, module in model.named_modules():
-        for name, value in module.named_parameters(recurse=False):
-            if not value.requires_grad or value in seen:
-                continue
-            seen.add(value)
-            settings = copy.copy(defaults)
-            if isinstance(module, NORM_MODULE_TYPES) and weight_decay_norm is not None:
-                settings["weight_decay"] = weight_decay_norm
-            if lr_factor_func is not None:
-                settings["lr"] *= lr_factor_func(f"{module_name}.{name}")
-            settings.update(overrides.get(name, {}))
-            params.append({"params": [value], **settings})
-    return reduce_param_groups(params)
+    groups: dict[tuple, list[nn.Parameter]] = {}
+    for path, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        owner, _, name = path.rpartition(".")
+        settings = _given(lr=base_lr, weight_decay=weight_decay)
+        if isinstance(model.get_submodule(owner), NORM_LAYERS):
+            settings |= _given(weight_decay=weight_decay_norm)
+        if lr_factor_func:
+            settings["lr"] *= lr_factor_func(path)
+        settings |= overrides.get(name, {})
+        groups.setdefault(tuple(settings.items()), []).append(parameter)
+    return [dict(settings, params=parameters) for settings, parameters in groups.items()]
 
 
-def reduce_param_groups(params: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Merge the groups that have equal settings, keeping the order of first appearance."""
-    groups: dict[tuple, list] = defaultdict(list)
-    for group in params:
-        settings = {name: value for name, value in group.items() if name != "params"}
-        parameters = group["params"]
-        groups[tuple(settings.items())].extend(
-            [parameters] if isinstance(parameters, torch.nn.Parameter) else parameters
-        )
-    return [{**dict(settings), "params": parameters} for settings, parameters in groups.items()]
+def _given(**settings: float | None) -> dict[str, float]:
+    return {name: value for name, value in settings.items() if value is not None}
 
 
-def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
-    """The schedule called ``SOLVER.LR_SCHEDULER_NAME``, with the warmup of ``cfg.SOLVER``.
+# Schedule -------------------------------------------------------------------------------------------------------------
+
+
+def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
+    """The schedule called ``SOLVER.LR_SCHEDULER_NAME``, over ``MAX_ITER`` iterations, after a warmup.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: an unknown name, or values that the schedule cannot have.
     """
-    solver = cfg.SOLVER
-    name = solver.LR_SCHEDULER_NAME
-    if name == "WarmupMultiStepLR":
-        steps = [step for step in solver.STEPS if step <= solver.MAX_ITER]
-        if len(steps) != len(solver.STEPS):
-            logging.getLogger(__name__).warning(
-                "SOLVER.STEPS contains values larger than SOLVER.MAX_ITER. These values will be ignored."
-            )
-        schedule = MultiStepParamScheduler(
-            values=[solver.GAMMA**k for k in range(len(steps) + 1)], milestones=steps, num_updates=solver.MAX_ITER
+    s = cfg.SOLVER
+    if s.LR_SCHEDULER_NAME not in SCHEDULES:
+        raise ValueError(f"SOLVER.LR_SCHEDULER_NAME is {s.LR_SCHEDULER_NAME!r}; known are {', '.join(SCHEDULES)}.")
+    decay = SCHEDULES[s.LR_SCHEDULER_NAME](s)
+    warmup = min(1.0, s.WARMUP_ITERS / s.MAX_ITER)
+    factor = WarmupParamScheduler(decay, s.WARMUP_FACTOR, warmup, s.WARMUP_METHOD, s.RESCALE_INTERVAL)
+    return LRMultiplier(optimizer, factor, s.MAX_ITER)
+
+
+def _steps(s: CfgNode) -> ParamScheduler:
+    reached = [step for step in s.STEPS if step <= s.MAX_ITER]
+    if len(reached) < len(s.STEPS):
+        logging.getLogger(__name__).warning(
+            "SOLVER.STEPS %s: steps after SOLVER.MAX_ITER (%d) are never reached.", s.STEPS, s.MAX_ITER
         )
-    elif name == "WarmupCosineLR":
-        end_value = solver.BASE_LR_END / solver.BASE_LR
-        assert 0.0 <= end_value <= 1.0, "SOLVER.BASE_LR_END must lie between 0 and SOLVER.BASE_LR"
-        schedule = CosineParamScheduler(1, end_value)
-    elif name == "WarmupStepWithFixedGammaLR":
-        schedule = StepWithFixedGammaParamScheduler(
-            base_value=1.0, gamma=solver.GAMMA, num_decays=solver.NUM_DECAYS, num_updates=solver.MAX_ITER
-        )
-    else:
-        raise ValueError(f"Unknown LR scheduler: {name}")
-    multiplier = WarmupParamScheduler(
-        schedule,
-        solver.WARMUP_FACTOR,
-        min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0),
-        solver.WARMUP_METHOD,
-        solver.RESCALE_INTERVAL,
-    )
-    return LRMultiplier(optimizer, multiplier=multiplier, max_iter=solver.MAX_ITER)
+    factors = [s.GAMMA**number for number in range(len(reached) + 1)]
+    return MultiStepParamScheduler(factors, num_updates=s.MAX_ITER, milestones=reached)
+
+
+def _cosine(s: CfgNode) -> ParamScheduler:
+    if not 0 <= s.BASE_LR_END <= s.BASE_LR:
+        raise ValueError(f"SOLVER.BASE_LR_END is {s.BASE_LR_END}, but must be from 0 to SOLVER.BASE_LR ({s.BASE_LR}).")
+    return CosineParamScheduler(1.0, s.BASE_LR_END / s.BASE_LR)
+
+
+def _even_steps(s: CfgNode) -> ParamScheduler:
+    return StepWithFixedGammaParamScheduler(1.0, s.NUM_DECAYS, s.GAMMA, s.MAX_ITER)
+
+
+SCHEDULES: dict[str, Callable[[CfgNode], ParamScheduler]] = {
+    "WarmupMultiStepLR": _steps,
+    "WarmupCosineLR": _cosine,
+    "WarmupStepWithFixedGammaLR": _even_steps,
+}

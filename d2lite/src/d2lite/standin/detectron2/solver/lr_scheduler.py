@@ -1,29 +1,40 @@
-"""Learning rate schedules: warmup around any of fvcore's schedules, and a torch scheduler that applies them."""
+"""Learning rates that are a fixed multiple of the initial ones at each iteration."""
 
-import torch
-from fvcore.common.param_scheduler import (
-    CompositeParamScheduler,
-    ConstantParamScheduler,
-    LinearParamScheduler,
-    ParamScheduler,
-)
+from fvcore.common.param_scheduler import ConstantParamScheduler, LinearParamScheduler, ParamScheduler
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["LRMultiplier", "LRScheduler", "WarmupParamScheduler"]
+__all__ = ["LRMultiplier", "LRScheduler", "WarmupParamScheduler", "warmup_ramp"]
 
 
-class WarmupParamScheduler(CompositeParamScheduler):
-    """A warmup stage in front of another schedule.
+def warmup_ramp(method: str, first: float, last: float) -> ParamScheduler:
+    """What a warmup does between its start (position 0) and its end (position 1).
 
     Args:
-        scheduler: the schedule after warmup, a function of the position in [0, 1].
-        warmup_factor: the warmup starts at ``warmup_factor * scheduler(0)``.
-        warmup_length: share of the training that is warmup, in [0, 1].
-        warmup_method: "linear" ends at the value that the schedule has when it takes over; "constant" stays.
-        rescale_interval: run the whole schedule in the time after warmup, instead of entering it at its own position.
+        method: "linear" goes from ``first`` to ``last``, "constant" stays at ``first``.
 
     Raises:
-        ValueError: unknown ``warmup_method``.
+        ValueError: another method.
+    """
+    if method == "constant":
+        return ConstantParamScheduler(first)
+    if method == "linear":
+        return LinearParamScheduler(first, last)
+    raise ValueError(f"The warmup method must be 'linear' or 'constant', but is {method!r} (SOLVER.WARMUP_METHOD).")
+
+
+class WarmupParamScheduler(ParamScheduler):
+    """Any schedule of fvcore, with a warmup in place of its beginning.
+
+    Positions are shares of the whole training, from 0 to 1.
+
+    Args:
+        scheduler: takes over at position ``warmup_length``.
+        warmup_factor: the first value is this times the first value of ``scheduler``.
+        warmup_length: position at which the warmup ends.
+        warmup_method: see :func:`warmup_ramp`; a linear warmup ends at the value with which ``scheduler`` takes over.
+        rescale_interval: False: ``scheduler`` takes over in its middle, as if it had run from the start.
+            True: it is run from its own start to its end in the remaining time.
     """
 
     def __init__(
@@ -34,63 +45,53 @@ class WarmupParamScheduler(CompositeParamScheduler):
         warmup_method: str = "linear",
         rescale_interval: bool = False,
     ):
-        start = warmup_factor * scheduler(0.0)
-        if warmup_method == "linear":
-            warmup = LinearParamScheduler(start, scheduler(0.0 if rescale_interval else warmup_length))
-        elif warmup_method == "constant":
-            warmup = ConstantParamScheduler(start)
-        else:
-            raise ValueError(f"Unknown warmup method: {warmup_method!r}. Use 'linear' or 'constant'.")
-        super().__init__(
-            [warmup, scheduler],
-            lengths=[warmup_length, 1 - warmup_length],
-            interval_scaling=["rescaled", "rescaled" if rescale_interval else "fixed"],
-        )
+        self._main, self._end, self._rescale = scheduler, warmup_length, rescale_interval
+        self._ramp = warmup_ramp(warmup_method, warmup_factor * scheduler(0.0), self._after_warmup(warmup_length))
+
+    def __call__(self, where: float) -> float:
+        return self._ramp(where / self._end) if where < self._end else self._after_warmup(where)
+
+    def _after_warmup(self, where: float) -> float:
+        if self._rescale:
+            # A warmup that fills the training leaves the schedule no time beyond its start.
+            where = (where - self._end) / (1 - self._end) if self._end < 1 else 0.0
+        return self._main(where)
 
 
-class LRMultiplier(LRScheduler):
-    """Multiplies each group's initial learning rate by a schedule of the position in the training.
+class FactorScheduler(LRScheduler):
+    """Base of the schedules here: every group's rate is its initial one times ``factor(iteration)``."""
 
-    Args:
-        optimizer: its groups' rates are the initial ones.
-        multiplier: the schedule, a function of the position in [0, 1].
-        max_iter: number of iterations; the position is ``iteration / max_iter``.
-        last_iter: index of the last finished iteration; -1 to start.
-
-    Raises:
-        ValueError: ``multiplier`` is not one of fvcore's schedules.
-    """
-
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, multiplier: ParamScheduler, max_iter: int, last_iter: int = -1
-    ):
-        if not isinstance(multiplier, ParamScheduler):
-            raise ValueError(f"LRMultiplier needs an fvcore ParamScheduler as multiplier, got {multiplier!r}.")
-        self._multiplier = multiplier
-        self._max_iter = max_iter
-        super().__init__(optimizer, last_epoch=last_iter)
-
-    def state_dict(self) -> dict:
-        """Initial rates and position only: a resumed run may continue under a changed schedule."""
-        return {"base_lrs": self.base_lrs, "last_epoch": self.last_epoch}
+    def factor(self, iteration: int) -> float:
+        raise NotImplementedError
 
     def get_lr(self) -> list[float]:
-        """Learning rate of each parameter group at ``last_epoch``."""
-        factor = self._multiplier(self.last_epoch / self._max_iter)
-        return [base_lr * factor for base_lr in self.base_lrs]
+        """The rates for iteration ``last_epoch``, which torch counts from 0."""
+        now = self.factor(self.last_epoch)
+        return [initial * now for initial in self.base_lrs]
 
 
-def _get_warmup_factor_at_iter(method: str, iter: int, warmup_iters: int, warmup_factor: float) -> float:
-    """Factor on the learning rate at iteration ``iter``: from ``warmup_factor`` to 1 over ``warmup_iters``.
+class LRMultiplier(FactorScheduler):
+    """Applies a schedule of fvcore to an optimizer.
+
+    Args:
+        optimizer: has the initial rates.
+        multiplier: position in the training, from 0 to 1, -> factor on the rates.
+        max_iter: iterations of the training.
+        last_iter: last iteration that has been trained, -1 for none.
 
     Raises:
-        ValueError: unknown ``method``.
+        ValueError: ``multiplier`` is a plain function or another kind of scheduler.
     """
-    if iter >= warmup_iters:
-        return 1.0
-    if method == "constant":
-        return warmup_factor
-    if method == "linear":
-        progress = iter / warmup_iters
-        return warmup_factor * (1 - progress) + progress
-    raise ValueError(f"Unknown warmup method: {method!r}. Use 'linear' or 'constant'.")
+
+    def __init__(self, optimizer: Optimizer, multiplier: ParamScheduler, max_iter: int, last_iter: int = -1):
+        if not isinstance(multiplier, ParamScheduler):
+            raise ValueError(f"LRMultiplier needs an fvcore ParamScheduler as multiplier, got {multiplier!r}.")
+        self._position_to_factor, self._length = multiplier, max_iter
+        super().__init__(optimizer, last_iter)
+
+    def factor(self, iteration: int) -> float:
+        return self._position_to_factor(iteration / self._length)
+
+    def state_dict(self) -> dict:
+        """Where the schedule is, and the initial rates; not the schedule, so a resumed run may change it."""
+        return {key: getattr(self, key) for key in ("base_lrs", "last_epoch")}

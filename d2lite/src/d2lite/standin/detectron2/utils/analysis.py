@@ -1,25 +1,21 @@
-"""Counting parameters, floating point operations and activations, by fvcore."""
+"""What a model costs: multiply-adds, activations and parameters, counted by fvcore.
 
-from __future__ import annotations
+fvcore traces a model, and tracing knows tensors only. So what goes in and out of a model is taken apart here: lists,
+tuples and dicts to any depth, and the fields of ``Instances``.
+"""
 
-import typing
 from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
 
-from detectron2.structures import Instances
-from fvcore.nn import (
-    ActivationCountAnalysis,
-    activation_count,
-    flop_count_table,
-    parameter_count,
-    parameter_count_table,
-)
-from fvcore.nn import FlopCountAnalysis as _FlopCountAnalysis
-from torch import Tensor, nn
+import fvcore.nn
+import torch
+from detectron2.structures import Boxes, Instances
+from fvcore.nn import flop_count_table, parameter_count, parameter_count_table
 
 from d2lite.omitted import omitted_names
 
 __all__ = [
-    "ActivationCountAnalysis",
     "FlopCountAnalysis",
     "activation_count_operators",
     "flop_count_table",
@@ -27,74 +23,74 @@ __all__ = [
     "parameter_count_table",
 ]
 
-
-class FlopCountAnalysis(_FlopCountAnalysis):
-    """fvcore's count of multiply-adds, for models that take a list of dicts as Detectron2's do.
-
-    Args:
-        model: in evaluation mode for the cost of inference.
-        inputs: the one argument of the model, e.g. ``[{"image": tensor (3, H, W)}]``, or a tuple of arguments. Tensors
-            in nested lists, tuples and dicts are found; anything else in there is passed on as it is.
-    """
-
-    def __init__(self, model: nn.Module, inputs: typing.Any):
-        inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-        super().__init__(_TensorsOnly(model, inputs), tuple(_tensors(inputs)))
-
-
-def activation_count_operators(model: nn.Module, inputs: list, **kwargs) -> defaultdict[str, float]:
-    """Millions of elements in the outputs of each kind of operator that computes, e.g. ``{"conv": 1.5}``.
-
-    Args:
-        model: brought into evaluation mode.
-        inputs: a batch of one, of which only ``image`` is used.
-        kwargs: further arguments of fvcore's ``activation_count``.
-    """
-    assert len(inputs) == 1, "Please use batch size=1"
-    inputs = ([{"image": inputs[0]["image"]}],)
-    counts, _ = activation_count(_TensorsOnly(model.eval(), inputs), tuple(_tensors(inputs)), **kwargs)
-    return counts
-
-
-class _TensorsOnly(nn.Module):
-    """A model as a function from tensors to tensors, as tracing wants it."""
-
-    def __init__(self, model: nn.Module, inputs: tuple):
-        super().__init__()
-        self.model = model
-        self.inputs = inputs
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.model(*_replace(self.inputs, iter(tensors)))
-        return tuple(_tensors(outputs))
-
-
-def _tensors(x: typing.Any) -> list[Tensor]:
-    """All tensors in nested lists, tuples and dicts, and the fields of Instances."""
-    if isinstance(x, Tensor):
-        return [x]
-    if isinstance(x, Instances):
-        return [t for value in x.get_fields().values() for t in _tensors(getattr(value, "tensor", value))]
-    if isinstance(x, dict):
-        return [t for value in x.values() for t in _tensors(value)]
-    if isinstance(x, (list, tuple)):
-        return [t for value in x for t in _tensors(value)]
-    return []
-
-
-def _replace(x: typing.Any, tensors: typing.Iterator[Tensor]) -> typing.Any:
-    """The same with the tensors replaced in order."""
-    if isinstance(x, Tensor):
-        return next(tensors)
-    if isinstance(x, Instances):
-        for _ in _tensors(x):  # ground truth stays as it is
-            next(tensors)
-        return x
-    if isinstance(x, dict):
-        return {key: _replace(value, tensors) for key, value in x.items()}
-    if isinstance(x, (list, tuple)):
-        return type(x)(_replace(value, tensors) for value in x)
-    return x
-
-
 __getattr__ = omitted_names(__name__, ["find_unused_parameters", "flop_count_operators"])
+
+
+class FlopCountAnalysis(fvcore.nn.FlopCountAnalysis):
+    """fvcore's analysis of a model that takes a batch as Detectron2's do.
+
+    Args:
+        model: in evaluation mode, for the cost of inference.
+        inputs: the batch, or a tuple of arguments; what is not a tensor in there is handed to the model as it is.
+
+    Raises:
+        ValueError: when counting, if the model's outputs hold anything but tensors (numbers, names, None).
+    """
+
+    def __init__(self, model: torch.nn.Module, inputs: Any):
+        super().__init__(*_traceable(model, inputs if isinstance(inputs, tuple) else (inputs,)))
+
+
+def activation_count_operators(model: torch.nn.Module, inputs: list[dict], **kwargs) -> defaultdict[str, float]:
+    """Millions of numbers that come out of each kind of operator, such as ``{"conv": 1.5}``.
+
+    Args:
+        model: is put into evaluation mode.
+        inputs: one image: ``[{"image": 3 x H x W}]``; other entries are not used.
+        kwargs: see ``fvcore.nn.activation_count``.
+    """
+    (sample,) = inputs
+    model.eval()
+    return fvcore.nn.activation_count(*_traceable(model, ([{"image": sample["image"]}],)), **kwargs)[0]
+
+
+def _traceable(model: torch.nn.Module, arguments: tuple) -> tuple[torch.nn.Module, tuple]:
+    """The model as a module that takes and returns tensors, and the tensors to give to it."""
+    found: list[torch.Tensor] = []
+    _map_leaves(arguments, lambda leaf: found.append(leaf) if isinstance(leaf, torch.Tensor) else None)
+    return _Adapter(model, arguments), tuple(found)
+
+
+class _Adapter(torch.nn.Module):
+    def __init__(self, model: torch.nn.Module, arguments: tuple):
+        super().__init__()
+        self.model, self.arguments = model, arguments
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given = iter(tensors)
+        filled = _map_leaves(self.arguments, lambda leaf: next(given) if isinstance(leaf, torch.Tensor) else leaf)
+        outputs: list[torch.Tensor] = []
+        _map_leaves(self.model(*filled), lambda leaf: outputs.append(_as_tensor(leaf)))
+        return tuple(outputs)
+
+
+def _as_tensor(leaf: Any) -> torch.Tensor:
+    if isinstance(leaf, Boxes):
+        leaf = leaf.tensor
+    if not isinstance(leaf, torch.Tensor):
+        raise ValueError(
+            f"The model cannot be traced: its outputs hold {leaf!r}, and only tensors can be counted with. "
+            "Wrap the model in one that returns tensors."
+        )
+    return leaf
+
+
+def _map_leaves(tree: Any, function: Callable[[Any], Any]) -> Any:
+    """The same structure with ``function`` of each leaf. ``Instances`` come back as dicts of their fields."""
+    if isinstance(tree, Instances):
+        tree = tree.get_fields()
+    if isinstance(tree, dict):
+        return {key: _map_leaves(branch, function) for key, branch in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)([_map_leaves(branch, function) for branch in tree])
+    return function(tree)

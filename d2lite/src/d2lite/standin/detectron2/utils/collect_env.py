@@ -1,43 +1,54 @@
-"""A text table of what the program runs on, for log files and bug reports."""
+"""A table of what a program runs on, for log files and reports of defects."""
 
-import importlib
 import os
 import platform
 import sys
+from collections.abc import Callable
+from importlib import metadata
 
 import detectron2
-import numpy as np
 import torch
 from tabulate import tabulate
 
 __all__ = ["collect_env_info"]
 
+LIBRARIES = ("numpy", "torchvision", "fvcore", "iopath", "pycocotools", "pillow", "opencv-python-headless", "opencv-python")
+VARIABLES = ("DETECTRON2_DATASETS", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+
 
 def collect_env_info() -> str:
-    """Versions and places of Python, the libraries in use and the devices, as a two-column table."""
-    rows = [
-        ("sys.platform", sys.platform),
-        ("Python", sys.version.replace("\n", "")),
-        ("numpy", np.__version__),
-        ("detectron2", f"{detectron2.__version__} @{os.path.dirname(detectron2.__file__)} (stand-in d2lite)"),
-        ("PyTorch", f"{torch.__version__} @{os.path.dirname(torch.__file__)}"),
-        ("PyTorch debug build", torch.version.debug),
-        ("GPU available", torch.cuda.is_available()),
-        ("CPU", f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"),
-    ]
-    if torch.cuda.is_available():
-        rows += [(f"GPU {i}", torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())]
-        rows += [("CUDA", torch.version.cuda), ("cuDNN", torch.backends.cudnn.version())]
-    for name in ("fvcore", "iopath", "PIL", "cv2"):
-        rows.append((name, _version(name)))
-    if os.environ.get("DETECTRON2_DATASETS"):
-        rows.append(("DETECTRON2_DATASETS", os.environ["DETECTRON2_DATASETS"]))
-    return tabulate(rows) + "\n" + torch.__config__.show()
+    """Versions of the system, the libraries and the devices. What cannot be found out is said to be unknown."""
+    facts: dict[str, Callable[[], object]] = {
+        "Platform": platform.platform,
+        "Python": lambda: f"{platform.python_version()} ({sys.executable})",
+        "Detectron2": lambda: f"{detectron2.__version__}, the stand-in d2lite, {os.path.dirname(detectron2.__file__)}",
+        "PyTorch": lambda: f"{torch.__version__}, {os.path.dirname(torch.__file__)}",
+        "CPU": lambda: f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads in use",
+        "GPUs": _gpus,
+    }
+    facts |= {name: lambda name=name: _version(name) for name in LIBRARIES}
+    facts |= {name: lambda name=name: os.environ[name] for name in VARIABLES if name in os.environ}
+    # As text: tabulate would print the version 2.10 as the number 2.1.
+    return tabulate([(name, _answer(fact)) for name, fact in facts.items()], disable_numparse=True)
 
 
-def _version(name: str) -> str:
+def _answer(fact: Callable[[], object]) -> str:
     try:
-        module = importlib.import_module(name)
-    except ImportError:
+        return str(fact())
+    except Exception as error:  # a report must never be what ends a training
+        return f"unknown ({type(error).__name__}: {error})"
+
+
+def _version(library: str) -> str:
+    # Not by import: some take seconds, and a broken one must not matter here.
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
         return "not installed"
-    return str(getattr(module, "__version__", "installed, version unknown"))
+
+
+def _gpus() -> str:
+    if not torch.cuda.is_available():
+        return "none that PyTorch can use"
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return f"{', '.join(names)}; CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"

@@ -1,157 +1,151 @@
-"""Communication between the processes of one job. Everything also works, as a no-op, with a single process."""
+"""Who else works on this job, and how to exchange things with them. A process on its own is a job of one.
+
+Arguments called ``group`` are groups of ``torch.distributed``; by default all processes of the job are meant. Objects
+travel through host memory, pickled.
+"""
 
 import functools
+from datetime import timedelta
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 _LOCAL_PROCESS_GROUP = None
-"""The group of the processes on this machine. Set by :func:`create_local_process_group`, which ``launch`` calls."""
-
-_MISSING_LOCAL_PROCESS_GROUP = (
-    "Local process group is not created! Start the processes with detectron2.engine.launch(), "
-    "or call comm.create_local_process_group() in each of them."
-)
+"""The processes of this machine. Code that starts processes without ``launch`` may set it directly."""
 
 
-def _is_distributed() -> bool:
+def _in_a_job() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
 def get_world_size() -> int:
-    """Number of processes of the job."""
-    return dist.get_world_size() if _is_distributed() else 1
+    """How many processes the job has."""
+    return dist.get_world_size() if _in_a_job() else 1
 
 
 def get_rank() -> int:
-    """Index of this process in the job."""
-    return dist.get_rank() if _is_distributed() else 0
+    """This process's number in the job, from 0."""
+    return dist.get_rank() if _in_a_job() else 0
 
 
-@functools.lru_cache
+def is_main_process() -> bool:
+    """Whether this is process 0, which writes files and messages for all."""
+    return not get_rank()
+
+
+# Processes of one machine ---------------------------------------------------------------------------------------------
+
+
 def create_local_process_group(num_workers_per_machine: int) -> None:
-    """Create one group per machine; every process of the job must call it, with the same number of local processes."""
+    """Tell this module which processes share a machine. All processes of the job have to call it; once is enough.
+
+    Args:
+        num_workers_per_machine: equal on all machines; ranks count through one machine after the other.
+    """
     global _LOCAL_PROCESS_GROUP
-    assert _LOCAL_PROCESS_GROUP is None
-    assert get_world_size() % num_workers_per_machine == 0
-    machine = get_rank() // num_workers_per_machine
-    for i in range(get_world_size() // num_workers_per_machine):
-        group = dist.new_group(list(range(i * num_workers_per_machine, (i + 1) * num_workers_per_machine)))
-        if i == machine:
-            _LOCAL_PROCESS_GROUP = group
+    if _LOCAL_PROCESS_GROUP is None:
+        _LOCAL_PROCESS_GROUP, _ = dist.new_subgroups(num_workers_per_machine, timeout=_timeout())
 
 
 def get_local_process_group():
-    """The torch process group of this machine's processes."""
-    assert _LOCAL_PROCESS_GROUP is not None, _MISSING_LOCAL_PROCESS_GROUP
+    """The group of this machine's processes.
+
+    Raises:
+        AssertionError: nobody has created it.
+    """
+    assert _LOCAL_PROCESS_GROUP is not None, (
+        "It is not known which processes share this machine: start them by detectron2.engine.launch, "
+        "or call comm.create_local_process_group in each."
+    )
     return _LOCAL_PROCESS_GROUP
 
 
 def get_local_rank() -> int:
-    """Index of this process on its machine."""
-    if not _is_distributed():
-        return 0
-    assert _LOCAL_PROCESS_GROUP is not None, _MISSING_LOCAL_PROCESS_GROUP
-    return dist.get_rank(group=_LOCAL_PROCESS_GROUP)
+    """This process's number on its machine, from 0."""
+    return dist.get_rank(get_local_process_group()) if _in_a_job() else 0
 
 
 def get_local_size() -> int:
-    """Number of processes on this machine."""
-    if not _is_distributed():
-        return 1
-    assert _LOCAL_PROCESS_GROUP is not None, _MISSING_LOCAL_PROCESS_GROUP
-    return dist.get_world_size(group=_LOCAL_PROCESS_GROUP)
+    """How many processes of the job run on this machine."""
+    return dist.get_world_size(get_local_process_group()) if _in_a_job() else 1
 
 
-def is_main_process() -> bool:
-    """Whether this is the process of rank 0."""
-    return get_rank() == 0
+# Exchange -------------------------------------------------------------------------------------------------------------
 
 
 def synchronize() -> None:
-    """Wait until every process is here."""
-    if get_world_size() == 1:
-        return
-    if dist.get_backend() == dist.Backend.NCCL:
-        # Names the device, which keeps NCCL from guessing it (and from warning about that).
-        dist.barrier(device_ids=[torch.cuda.current_device()])
-    else:
-        dist.barrier()
-
-
-def _get_global_gloo_group():
-    # Pickled objects live in host memory; NCCL moves device memory only.
-    return _new_gloo_group() if dist.get_backend() == "nccl" else dist.group.WORLD
-
-
-@functools.lru_cache
-def _new_gloo_group():
-    return dist.new_group(backend="gloo")
+    """Return when all processes have called this."""
+    if get_world_size() > 1:
+        # NCCL would guess the device otherwise, and say so in a warning.
+        gpu = {"device_ids": [torch.cuda.current_device()]} if dist.get_backend() == "nccl" else {}
+        dist.barrier(**gpu)
 
 
 def all_gather(data, group=None) -> list:
-    """Collect any picklable object from every process.
-
-    Args:
-        data: this process's object.
-        group: a process group; by default all processes, over gloo.
-
-    Returns:
-        The objects by rank, on every process.
-    """
-    if get_world_size() == 1:
-        return [data]
-    group = _get_global_gloo_group() if group is None else group
-    world_size = dist.get_world_size(group)
-    if world_size == 1:
-        return [data]
-    output = [None] * world_size
-    dist.all_gather_object(output, data, group=group)
-    return output
+    """Everybody's ``data``, by rank, for everybody."""
+    group, size = _members(group)
+    everywhere = [data] * size
+    if size > 1:
+        dist.all_gather_object(everywhere, data, group)
+    return everywhere
 
 
 def gather(data, dst: int = 0, group=None) -> list:
-    """Collect any picklable object from every process at rank ``dst``; the list is empty everywhere else."""
-    if get_world_size() == 1:
+    """Everybody's ``data``, by rank, for the process of rank ``dst``; the others get an empty list."""
+    group, size = _members(group)
+    if size == 1:
         return [data]
-    group = _get_global_gloo_group() if group is None else group
-    world_size = dist.get_world_size(group)
-    if world_size == 1:
-        return [data]
-    if dist.get_rank(group) == dst:
-        output = [None] * world_size
-        dist.gather_object(data, output, dst=dst, group=group)
-        return output
-    dist.gather_object(data, None, dst=dst, group=group)
-    return []
+    collected = [None] * size if dist.get_rank(group) == dst else []
+    dist.gather_object(data, collected or None, dst, group)
+    return collected
 
 
 def shared_random_seed() -> int:
-    """A random number below 2**31 that all processes agree on: the one that rank 0 draws from numpy's generator.
+    """A number below 2**31 that is random and equal in all processes.
 
-    Every process must call it, and every process draws, so that their generators stay in step.
+    Each process draws one from NumPy's generator, so generators that agreed still do; process 0's counts.
     """
     return all_gather(np.random.randint(2**31))[0]
 
 
-def reduce_dict(input_dict: dict, average: bool = True) -> dict:
-    """Sum or average scalar tensors over all processes.
+def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
+    """Means (or, without ``average``, sums) over all processes, to be used by process 0 only.
 
     Args:
-        input_dict: name to scalar tensor, with the same names in every process.
-        average: divide by the number of processes.
-
-    Returns:
-        A dict with the same names. Only the values on rank 0 are meaningful.
+        input_dict: tensors of one number each, under the same names in every process.
     """
-    world_size = get_world_size()
-    if world_size < 2:
+    size = get_world_size()
+    if size == 1:
         return input_dict
-    with torch.no_grad():
-        names = sorted(input_dict)
-        values = torch.stack([input_dict[name] for name in names], dim=0)
-        dist.reduce(values, dst=0)
-        if average and dist.get_rank() == 0:
-            values /= world_size
-        return dict(zip(names, values, strict=True))
+    names = sorted(input_dict)  # the processes may have filled theirs in another order
+    totals = torch.stack([input_dict[name].detach() for name in names])
+    dist.reduce(totals, 0)
+    return dict(zip(names, totals / size if average else totals, strict=True))
+
+
+def _members(group) -> tuple:
+    """A group in which objects can be exchanged, and its size. Groups of one need no communication."""
+    if get_world_size() == 1:
+        return None, 1
+    group = group or _everybody()
+    return group, dist.get_world_size(group)
+
+
+def _everybody():
+    # NCCL moves what is on GPUs only.
+    return _gloo_group() if dist.get_backend() == "nccl" else dist.group.WORLD
+
+
+@functools.cache
+def _gloo_group():
+    return dist.new_group(backend="gloo", timeout=_timeout())
+
+
+def _timeout() -> timedelta | None:
+    """How long the job's own group waits. Without this, other groups would wait for torch's default time."""
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    try:
+        return dist.group.WORLD._get_backend(device).options._timeout
+    except (AttributeError, RuntimeError):  # torch has no public name for it
+        return None

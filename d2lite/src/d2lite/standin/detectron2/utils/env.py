@@ -1,28 +1,29 @@
-"""Random seeds, and the small helpers that depend on the environment."""
+"""One seed for every random number generator."""
 
 import logging
 import os
 import random
-import time
+import secrets
 
 import numpy as np
 import torch
 
-__all__ = ["seed_all_rng", "TORCH_VERSION"]
-
-TORCH_VERSION: tuple[int, ...] = tuple(int(x) for x in torch.__version__.split(".")[:2])
+__all__ = ["seed_all_rng"]
 
 
 def seed_all_rng(seed: int | None = None) -> None:
-    """Seed Python, numpy and torch (CPU and CUDA).
+    """Seed the generators of NumPy, PyTorch (on all devices) and Python, and the string hashes of child processes.
 
     Args:
-        seed: None picks one from the process id, the clock and the system's source of randomness, and logs it.
+        seed: from 0 to 2**32 - 1; by default one that the system draws, which is logged.
+
+    Raises:
+        ValueError: a seed outside that range; no generator is changed.
     """
     if seed is None:
-        seed = os.getpid() + time.time_ns() % 10**9 + int.from_bytes(os.urandom(2), "big")
-        logging.getLogger(__name__).info("Using a generated random seed %d", seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)  # all CUDA devices as well
-    random.seed(seed)
-    os.environ["PYTHONHASHSEED"] = str(seed)  # for processes started from here
+        seed = secrets.randbelow(2**31)
+        logging.getLogger(__name__).info("No seed is set: using %d, drawn at random.", seed)
+    np.random.seed(seed)  # first, because NumPy is the one that refuses
+    for generator in (random.seed, torch.manual_seed):
+        generator(seed)
+    os.environ["PYTHONHASHSEED"] = str(seed)

@@ -1,13 +1,16 @@
-"""Scalars and images of a running training, and where they are written."""
+"""Numbers and images of a running training: where they are collected, and who writes them where."""
 
-import datetime
+import bisect
+import contextlib
+import functools
+import itertools
 import json
 import logging
 import os
-import time
-from collections import defaultdict
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -15,335 +18,306 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.history_buffer import HistoryBuffer
 
 __all__ = [
-    "get_event_storage",
-    "has_event_storage",
+    "CommonMetricPrinter",
     "EventStorage",
     "EventWriter",
     "JSONWriter",
     "TensorboardXWriter",
-    "CommonMetricPrinter",
+    "get_event_storage",
+    "has_event_storage",
 ]
 
-_CURRENT_STORAGE_STACK: list["EventStorage"] = []
+logger = logging.getLogger(__name__)
 
 
-def get_event_storage() -> "EventStorage":
-    """The storage of the innermost ``with EventStorage(...)``; AssertionError outside of any."""
-    assert _CURRENT_STORAGE_STACK, (
-        "get_event_storage() has to be called inside a 'with EventStorage(...)' context, as a trainer provides it."
-    )
-    return _CURRENT_STORAGE_STACK[-1]
+# Collecting -----------------------------------------------------------------------------------------------------------
 
 
-def has_event_storage() -> bool:
-    """Whether :func:`get_event_storage` would find one."""
-    return bool(_CURRENT_STORAGE_STACK)
+@dataclass
+class _Series:
+    """All values of one scalar."""
+
+    smooth: bool
+    history: HistoryBuffer = field(default_factory=HistoryBuffer)
+
+    def latest(self) -> tuple[float, int]:
+        return self.history.values()[-1]
+
+    def recent(self, window: int) -> int:
+        """How many values there are of the last ``window`` iterations, counted back from the latest value's."""
+        values = self.history.values()
+        return len(values) - bisect.bisect_right(values, self.latest()[1] - window, key=itemgetter(1))
+
+    def smoothed(self, window: int) -> float:
+        return float(self.history.median(self.recent(window)))
 
 
 class EventStorage:
-    """Collects scalars by name and iteration. Use as a context manager; contexts nest.
+    """The scalars (by name and iteration) and images of one training.
+
+    Inside of ``with EventStorage() as storage:``, models and hooks find it by :func:`get_event_storage`.
 
     Args:
-        start_iter: iteration of the first values.
+        start_iter: first iteration.
+
+    Attributes:
+        iter: the iteration that values are filed under; set by the trainer.
     """
 
     def __init__(self, start_iter: int = 0):
-        self._history: dict[str, HistoryBuffer] = defaultdict(HistoryBuffer)
-        self._smoothing_hints: dict[str, bool] = {}
-        self._latest_scalars: dict[str, tuple[float, int]] = {}
-        self._iter = start_iter
-        self._current_prefix = ""
-        self._vis_data: list = []
-        self._histograms: list = []
+        self.iter = start_iter
+        self._series: dict[str, _Series] = {}
+        self._scope = ""
+        self._images: list[tuple] = []
 
-    @property
-    def iter(self) -> int:
-        """The current iteration; the trainer sets it."""
-        return self._iter
+    def __enter__(self) -> "EventStorage":
+        _open_storages.append(self)
+        return self
 
-    @iter.setter
-    def iter(self, value: int) -> None:
-        self._iter = int(value)
+    def __exit__(self, *exception) -> None:
+        assert _open_storages.pop() is self, "Event storages must be left in the opposite order of entering."
 
-    @property
-    def iteration(self) -> int:
-        """Another name of :attr:`iter`."""
-        return self._iter
-
-    def step(self) -> None:
-        """Go to the next iteration. Trainers set :attr:`iter` instead."""
-        self._iter += 1
-
-    def put_scalar(
-        self, name: str, value: float | torch.Tensor, smoothing_hint: bool = True, cur_iter: int | None = None
-    ) -> None:
-        """Add one value.
+    def put_scalar(self, name: str, value, smoothing_hint: bool = True, cur_iter: int | None = None) -> None:
+        """Append a value to a scalar.
 
         Args:
-            name: gets the current name scope as prefix.
-            value: anything that ``float`` accepts.
-            smoothing_hint: whether writers should show this scalar smoothed. Must not change for a name.
-            cur_iter: iteration to file it under, by default the current one.
+            value: a number, or a tensor or array of one.
+            smoothing_hint: whether people want to see a median over some iterations rather than the last value.
+            cur_iter: by default the current iteration.
 
         Raises:
-            AssertionError: the hint differs from that of the first value.
+            AssertionError: the hint is not what it was when the name was used first.
         """
-        name = self._current_prefix + name
-        cur_iter = self._iter if cur_iter is None else cur_iter
-        value = float(value)
-        self._history[name].update(value, cur_iter)
-        self._latest_scalars[name] = (value, cur_iter)
-        known = self._smoothing_hints.setdefault(name, smoothing_hint)
-        assert known == smoothing_hint, f"Scalar {name} was put with a different smoothing_hint!"
+        name = self._scope + name
+        series = self._series.setdefault(name, _Series(smoothing_hint))
+        assert series.smooth == smoothing_hint, f"{name!r} has been put with smoothing_hint={series.smooth} before."
+        series.history.update(float(value), self.iter if cur_iter is None else cur_iter)
 
-    def put_scalars(self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **kwargs) -> None:
-        """Add several values: ``put_scalars(loss=loss, accuracy=accuracy)``."""
-        for name, value in kwargs.items():
-            self.put_scalar(name, value, smoothing_hint=smoothing_hint, cur_iter=cur_iter)
+    def put_scalars(self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **values) -> None:
+        """Append a value to each of several scalars."""
+        for name in values:
+            self.put_scalar(name, values[name], smoothing_hint, cur_iter)
 
     def put_image(self, img_name: str, img_tensor: torch.Tensor | np.ndarray) -> None:
-        """Keep an image, (3, H, W), float in [0, 1] or uint8, RGB, until a writer has written it."""
-        self._vis_data.append((img_name, img_tensor, self._iter))
+        """Hold an RGB image, 3 x H x W, uint8 or float from 0 to 1, until the next time that images are written."""
+        self._images.append((img_name, img_tensor, self.iter))
 
-    def put_histogram(self, hist_name: str, hist_tensor: torch.Tensor, bins: int = 1000) -> None:
-        """Keep a histogram of a tensor's values until a writer has written it."""
-        low, high = hist_tensor.min().item(), hist_tensor.max().item()
-        counts = torch.histc(hist_tensor.float(), bins=bins)
-        edges = torch.linspace(start=low, end=high, steps=bins + 1, dtype=torch.float32)
-        self._histograms.append(
-            {
-                "tag": hist_name,
-                "min": low,
-                "max": high,
-                "num": len(hist_tensor),
-                "sum": float(hist_tensor.sum()),
-                "sum_squares": float(torch.sum(hist_tensor**2)),
-                "bucket_limits": edges[1:].tolist(),
-                "bucket_counts": counts.tolist(),
-                "global_step": self._iter,
-            }
-        )
+    def take_images(self) -> list[tuple]:
+        """(name, image, iteration) of all images since the last call."""
+        images, self._images = self._images, []
+        return images
 
-    def history(self, name: str) -> HistoryBuffer:
-        """All values of one scalar; KeyError when there are none."""
-        if name not in self._history:
-            raise KeyError(f"No history metric available for {name}!")
-        return self._history[name]
-
-    def histories(self) -> dict[str, HistoryBuffer]:
-        """All values of all scalars."""
-        return self._history
-
-    def latest(self) -> dict[str, tuple[float, int]]:
-        """The last value of each scalar, and the iteration it is from."""
-        return self._latest_scalars
-
-    def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
-        """Like :meth:`latest`, but with the median of the last ``window_size`` values where the hint asks for it.
-
-        The window never reaches back before the last ``window_size`` iterations.
-        """
-        return {
-            name: (
-                self._history[name].median(self.count_samples(name, window_size))
-                if self._smoothing_hints[name]
-                else value,
-                iteration,
-            )
-            for name, (value, iteration) in self._latest_scalars.items()
-        }
-
-    def count_samples(self, name: str, window_size: int = 20) -> int:
-        """How many values of a scalar are from the last ``window_size`` iterations up to its latest one."""
-        values = self._history[name].values()
-        newest = self._latest_scalars[name][1]
-        count = 0
-        for _, iteration in reversed(values):
-            if iteration <= newest - window_size:
-                break
-            count += 1
-        return count
-
-    def smoothing_hints(self) -> dict[str, bool]:
-        """Scalar name -> whether to show it smoothed."""
-        return self._smoothing_hints
-
-    @contextmanager
-    def name_scope(self, name: str):
-        """Within it, names of new scalars get the prefix ``name/``."""
-        previous = self._current_prefix
-        self._current_prefix = name.rstrip("/") + "/"
+    @contextlib.contextmanager
+    def name_scope(self, name: str) -> Iterator[None]:
+        """Inside of it, ``name`` and a slash come before the names of scalars; the innermost scope counts."""
+        outer, self._scope = self._scope, name.rstrip("/") + "/"
         try:
             yield
         finally:
-            self._current_prefix = previous
+            self._scope = outer
 
-    def clear_images(self) -> None:
-        """Forget the images; writers call it after writing them."""
-        self._vis_data = []
+    def history(self, name: str) -> HistoryBuffer:
+        """A scalar's values.
 
-    def clear_histograms(self) -> None:
-        """Forget the histograms; writers call it after writing them."""
-        self._histograms = []
+        Raises:
+            KeyError: nothing has been put under this name.
+        """
+        return self._series[name].history
 
-    def __enter__(self) -> "EventStorage":
-        _CURRENT_STORAGE_STACK.append(self)
-        return self
+    def histories(self) -> dict[str, HistoryBuffer]:
+        """Name -> values."""
+        return {name: series.history for name, series in self._series.items()}
 
-    def __exit__(self, exc_type, exc_val, exc_tb) -> None:
-        assert _CURRENT_STORAGE_STACK[-1] is self
-        _CURRENT_STORAGE_STACK.pop()
+    def latest(self) -> dict[str, tuple[float, int]]:
+        """Name -> (last value, its iteration)."""
+        return {name: series.latest() for name, series in self._series.items()}
+
+    def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
+        """Name -> (value to show, iteration).
+
+        That is the last value, or the median over the last ``window_size`` iterations, as the scalar's hint asks.
+        """
+        shown = self.latest()
+        for name, series in self._series.items():
+            if series.smooth:
+                shown[name] = (series.smoothed(window_size), shown[name][1])
+        return shown
+
+    def count_samples(self, name: str, window_size: int = 20) -> int:
+        """How many values a scalar has got in its last ``window_size`` iterations."""
+        return self._series[name].recent(window_size)
+
+
+_open_storages: list[EventStorage] = []
+
+
+def get_event_storage() -> EventStorage:
+    """The storage of the training that is running.
+
+    Raises:
+        AssertionError: none is.
+    """
+    assert has_event_storage(), "No training is running: this needs to be inside of `with EventStorage():`."
+    return _open_storages[-1]
+
+
+def has_event_storage() -> bool:
+    """Whether a training is running."""
+    return bool(_open_storages)
+
+
+# Writing --------------------------------------------------------------------------------------------------------------
 
 
 class EventWriter:
-    """Base of what reads the current :class:`EventStorage` now and then and puts it somewhere."""
+    """Base of the classes that read the storage from time to time and write what they find."""
 
     def write(self) -> None:
-        """Read the storage and write what is new."""
+        """Write what is new in the current storage."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Release files."""
+        """No more will be written."""
 
 
-class JSONWriter(EventWriter):
-    """Appends to a file one line per iteration that has new values: a JSON object with sorted keys and "iteration".
+class _ScalarFileWriter(EventWriter):
+    """Base of the writers that keep scalars in files. What the system refuses is reported once, and is not fatal.
 
     Args:
-        json_file: path; an existing file is continued.
-        window_size: median over at most so many values, for scalars that want smoothing.
+        window_size: iterations of the median, for scalars that are to be shown smoothed.
+    """
+
+    def __init__(self, window_size: int):
+        self._window = window_size
+        self._written_until = -1
+        self._reported = False
+
+    def _new_scalars(self) -> dict[int, dict[str, float]]:
+        """Iteration -> name -> value, of all that has come since the last call; in order of iterations."""
+        fresh: dict[int, dict[str, float]] = {}
+        for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint(self._window).items():
+            if iteration > self._written_until:
+                fresh.setdefault(iteration, {})[name] = value
+        self._written_until = max(fresh, default=self._written_until)
+        return dict(sorted(fresh.items()))
+
+    @contextlib.contextmanager
+    def _not_fatal(self, where: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._reported:
+                logger.warning("Figures of the training cannot be written to %s (%s); training goes on.", where, error)
+            self._reported = True
+
+
+class JSONWriter(_ScalarFileWriter):
+    """Appends JSON objects, one a line and iteration, with the scalars and "iteration" as keys.
+
+    Args:
+        json_file: is continued if it exists, on a line of its own if a killed run has left half a line.
+        window_size: see the base class.
     """
 
     def __init__(self, json_file: str, window_size: int = 20):
-        self._file = PathManager.open(json_file, "a")
-        self._window_size = window_size
-        self._last_write = -1
+        super().__init__(window_size)
+        self._path = json_file
+        self._append("")
 
     def write(self) -> None:
-        storage = get_event_storage()
-        lines: dict[int, dict] = defaultdict(dict)
-        for name, (value, iteration) in storage.latest_with_smoothing_hint(self._window_size).items():
-            if iteration > self._last_write:
-                lines[iteration][name] = float(value)
-        if lines:
-            self._last_write = max(lines)
-        for iteration, scalars in lines.items():
-            scalars["iteration"] = iteration
-            self._file.write(json.dumps(scalars, sort_keys=True) + "\n")
-        self._file.flush()
-        try:
-            os.fsync(self._file.fileno())
-        except (AttributeError, OSError):  # not a file of the operating system
-            pass
+        rows = ({**scalars, "iteration": iteration} for iteration, scalars in self._new_scalars().items())
+        self._append("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
 
-    def close(self) -> None:
-        self._file.close()
+    def _append(self, text: str) -> None:
+        with self._not_fatal(self._path), PathManager.open(self._path, "a+b") as file:
+            if text and file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":
+                    text = "\n" + text
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
 
 
-class TensorboardXWriter(EventWriter):
-    """Writes scalars, images and histograms as TensorBoard event files.
+class TensorboardXWriter(_ScalarFileWriter):
+    """Writes scalars and images for TensorBoard; nothing is created before there is something to write.
 
     Args:
-        log_dir: folder of the event files; made, with the first file, at the first write.
-        window_size: as in :class:`JSONWriter`.
+        log_dir: folder of the event files.
+        window_size: see the base class.
         kwargs: further arguments of ``torch.utils.tensorboard.SummaryWriter``.
     """
 
     def __init__(self, log_dir: str, window_size: int = 20, **kwargs):
-        self._window_size = window_size
-        self._writer_args = {"log_dir": log_dir, **kwargs}
-        self._last_write = -1
+        super().__init__(window_size)
+        self._folder, self._options = log_dir, kwargs
 
-    @cached_property
+    @functools.cached_property
     def _writer(self):
         from torch.utils.tensorboard import SummaryWriter
 
-        return SummaryWriter(**self._writer_args)
+        return SummaryWriter(self._folder, **self._options)
 
     def write(self) -> None:
-        storage = get_event_storage()
-        newest = self._last_write
-        for name, (value, iteration) in storage.latest_with_smoothing_hint(self._window_size).items():
-            if iteration > self._last_write:
-                self._writer.add_scalar(name, value, iteration)
-                newest = max(newest, iteration)
-        self._last_write = newest
-        for name, image, iteration in storage._vis_data:
-            self._writer.add_image(name, image, iteration)
-        storage.clear_images()
-        for histogram in storage._histograms:
-            self._writer.add_histogram_raw(**histogram)
-        storage.clear_histograms()
+        scalars, images = self._new_scalars(), get_event_storage().take_images()
+        with self._not_fatal(self._folder):
+            for iteration, values in scalars.items():
+                for name, value in values.items():
+                    self._writer.add_scalar(name, value, iteration)
+            for image in images:
+                self._writer.add_image(*image)
 
     def close(self) -> None:
-        if "_writer" in self.__dict__:  # nothing to close when nothing was written
-            self._writer.close()
+        if "_writer" in vars(self):
+            with self._not_fatal(self._folder):
+                self._writer.close()
 
 
 class CommonMetricPrinter(EventWriter):
-    """Logs one line for humans: time left, iteration, losses, times, learning rate, memory.
+    """Logs a line for people: time left, iteration, losses, seconds an iteration, learning rate, GPU memory.
+
+    Also puts the scalar ``eta_seconds``, so it comes before the writers of files.
 
     Args:
-        max_iter: last iteration plus one, for the time left; None leaves that out.
-        window_size: as in :class:`JSONWriter`.
+        max_iter: iterations of the whole training. Without it, the time left is not shown.
+        window_size: losses are medians over so many iterations.
     """
 
     def __init__(self, max_iter: int | None = None, window_size: int = 20):
-        self.logger = logging.getLogger("detectron2.utils.events")
-        self._max_iter = max_iter
-        self._window_size = window_size
-        self._last_write: tuple[int, float] | None = None  # iteration and time, when there is no timer
-
-    def _get_eta(self, storage: EventStorage) -> str | None:
-        if self._max_iter is None:
-            return ""
-        remaining = self._max_iter - storage.iter - 1
-        try:
-            seconds = storage.history("time").median(1000) * remaining
-            storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
-            return str(datetime.timedelta(seconds=int(seconds)))
-        except KeyError:
-            pass
-        # No trainer measures the time: estimate it from the last two calls.
-        eta = None
-        if self._last_write is not None:
-            per_iter = (time.perf_counter() - self._last_write[1]) / max(storage.iter - self._last_write[0], 1)
-            eta = str(datetime.timedelta(seconds=int(per_iter * remaining)))
-        self._last_write = (storage.iter, time.perf_counter())
-        return eta
+        self.logger = logger
+        self._max_iter, self._window = max_iter, window_size
 
     def write(self) -> None:
         storage = get_event_storage()
-        iteration = storage.iter
-        if iteration == self._max_iter:
-            # Called once more after the last iteration; the last line is written already.
+        if storage.iter == self._max_iter:
+            return  # the training is over, and its last line has been logged
+        parts = [f"iter: {storage.iter}", *self._losses(storage), *self._times(storage), self._rate(storage)]
+        if torch.cuda.is_available():
+            parts.append(f"max_mem: {torch.cuda.max_memory_allocated() // 2**20}M")
+        self.logger.info(" %s", "  ".join(itertools.chain(self._time_left(storage), parts)))
+
+    def _time_left(self, storage: EventStorage) -> Iterator[str]:
+        times = storage.histories().get("time")
+        if times is None or self._max_iter is None:
             return
+        seconds = float(times.median(1000)) * (self._max_iter - 1 - storage.iter)
+        storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
+        yield f"eta: {timedelta(seconds=int(seconds))}"
 
-        def describe(label: str, name: str, value) -> str:
-            try:
-                return f"{label}: {value(storage.history(name)):.4g}  "
-            except KeyError:  # the first iterations have no times
-                return ""
+    def _losses(self, storage: EventStorage) -> Iterator[str]:
+        for name, history in storage.histories().items():
+            if "loss" in name:
+                yield f"{name}: {history.median(storage.count_samples(name, self._window)):.4g}"
 
-        def window(name: str) -> int:
-            return storage.count_samples(name, self._window_size)
+    def _times(self, storage: EventStorage) -> Iterator[str]:
+        for name in ("time", "data_time"):
+            history = storage.histories().get(name)
+            if history is not None:
+                # Data come unevenly, when workers have been slow; a mean over the whole training would hide that.
+                recent = storage.count_samples(name, self._window)
+                mean = history.global_avg() if name == "time" else history.avg(recent)
+                yield f"{name}: {mean:.4f}  last_{name}: {history.latest():.4f}"
 
-        eta = self._get_eta(storage)
-        losses = "  ".join(
-            f"{name}: {history.median(window(name)):.4g}"
-            for name, history in storage.histories().items()
-            if "loss" in name
-        )
-        times = (
-            describe("time", "time", lambda h: h.global_avg())
-            + describe("last_time", "time", lambda h: h.latest())
-            + describe("data_time", "data_time", lambda h: h.avg(window("data_time")))
-            + describe("last_data_time", "data_time", lambda h: h.latest())
-        )
-        lr = f"{storage.history('lr').latest():.5g}" if "lr" in storage.histories() else "N/A"
-        memory = f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M" if torch.cuda.is_available() else ""
-        self.logger.info(
-            " {eta}iter: {iter}  {losses}  {times} lr: {lr}  {memory}".format(
-                eta=f"eta: {eta}  " if eta else "", iter=iteration, losses=losses, times=times, lr=lr, memory=memory
-            )
-        )
+    def _rate(self, storage: EventStorage) -> str:
+        rate = storage.latest().get("lr")
+        return " lr: " + (f"{rate[0]:.5g}" if rate else "N/A")

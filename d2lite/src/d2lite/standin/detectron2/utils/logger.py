@@ -1,168 +1,175 @@
-"""Loggers with Detectron2's format, and logging at a limited rate."""
+"""Set-up of loggers, messages that do not repeat themselves too often, and a small table."""
 
-import functools
 import logging
 import os
 import sys
 import time
 from collections import Counter
 
-from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 from termcolor import colored
 
-__all__ = ["setup_logger", "create_small_table", "log_first_n", "log_every_n", "log_every_n_seconds"]
-
-DATE_FORMAT = "%m/%d %H:%M:%S"
+__all__ = ["create_small_table", "log_every_n", "log_every_n_seconds", "log_first_n", "setup_logger"]
 
 
-class _ColorfulFormatter(logging.Formatter):
-    """Abbreviates the root of logger names and colours warnings and errors."""
-
-    def __init__(self, *args, root_name: str, abbrev_name: str, **kwargs):
-        self._root = root_name + "."
-        self._abbrev = abbrev_name + "." if abbrev_name else ""
-        super().__init__(*args, **kwargs)
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.name = record.name.replace(self._root, self._abbrev)
-        text = super().formatMessage(record)
-        if record.levelno == logging.WARNING:
-            return f"{colored('WARNING', 'red', attrs=['blink'])} {text}"
-        if record.levelno in (logging.ERROR, logging.CRITICAL):
-            return f"{colored('ERROR', 'red', attrs=['blink', 'underline'])} {text}"
-        return text
+# Where log messages go ------------------------------------------------------------------------------------------------
 
 
-@functools.lru_cache  # so that a second call with the same arguments adds no second set of handlers
 def setup_logger(
-    output: str | None = None,
-    distributed_rank: int = 0,
-    *,
-    color: bool = True,
-    name: str = "detectron2",
-    abbrev_name: str | None = None,
-    enable_propagation: bool = False,
-    configure_stdout: bool = True,
-) -> logging.Logger:
-    """Configure the logger ``name``: all levels, to standard output on rank 0 and to a file on every rank.
+    output: str | None = None, distributed_rank: int = 0,
+    *, color: bool = True, name: str = "detectron2", abbrev_name: str | None = None,
+) -> logging.Logger:  # fmt: skip
+    """Send what is logged under ``name`` to the terminal (from rank 0) and to a file (from every rank).
+
+    Calling it again replaces the terminal's format, and adds a file if it is another one. A log that cannot be written
+    never ends the program: there is one line about it on stderr.
 
     Args:
-        output: a folder, which gets ``log.txt``, or a file name ending in ``.txt`` or ``.log``. Ranks other than 0
-            append ``.rank{n}`` to it. None: no file.
-        distributed_rank: rank of this process.
-        color: colour the output on the terminal.
-        name: name of the logger.
-        abbrev_name: what to print for the root part of names; by default "d2" for "detectron2", else ``name``.
-        enable_propagation: also hand records to parent loggers.
-        configure_stdout: log to standard output (on rank 0).
+        output: folder of ``log.txt``, or the file itself if the name ends in .txt or .log; ``.rank1`` and so on is
+            appended on other ranks than 0. Default: no file.
+        distributed_rank: this process's rank.
+        color: whether the terminal shows colours.
+        abbrev_name: stands for ``name`` on the terminal; by default "d2" for "detectron2".
+
+    Returns:
+        the logger, which takes messages of all levels and hands none to its parents.
     """
     logger = logging.getLogger(name)
+    logger.propagate = False
     logger.setLevel(logging.DEBUG)
-    logger.propagate = enable_propagation
-    if abbrev_name is None:
-        abbrev_name = "d2" if name == "detectron2" else name
-
-    plain = logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", datefmt=DATE_FORMAT)
-    if configure_stdout and distributed_rank == 0:
-        handler = logging.StreamHandler(stream=sys.stdout)
-        handler.setLevel(logging.DEBUG)
-        if color:
-            prefix = colored("[%(asctime)s %(name)s]: ", "green")
-            formatter = _ColorfulFormatter(
-                prefix + "%(message)s", datefmt=DATE_FORMAT, root_name=name, abbrev_name=str(abbrev_name)
-            )
-        else:
-            formatter = plain
-        handler.setFormatter(formatter)
-        logger.addHandler(handler)
-
+    if not distributed_rank:
+        short = abbrev_name if abbrev_name is not None else {"detectron2": "d2"}.get(name, name)
+        _attach(logger, _Terminal(), _Shown(name, short) if color else _Kept())
     if output is not None:
-        filename = output if output.endswith((".txt", ".log")) else os.path.join(output, "log.txt")
-        if distributed_rank > 0:
-            filename = f"{filename}.rank{distributed_rank}"
-        if os.path.dirname(filename):
-            PathManager.mkdirs(os.path.dirname(filename))
-        handler = logging.StreamHandler(_open_log_file(filename))
-        handler.setLevel(logging.DEBUG)
-        handler.setFormatter(plain)
-        logger.addHandler(handler)
+        path = output if os.path.splitext(output)[1] in (".txt", ".log") else os.path.join(output, "log.txt")
+        path += f".rank{distributed_rank}" if distributed_rank else ""
+        try:
+            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+            _attach(logger, _File(path), _Kept())
+        except OSError as error:
+            logger.warning("The log file %s cannot be opened (%s); the terminal has all messages.", path, error)
     return logger
 
 
-@functools.lru_cache  # several loggers share one stream per file
-def _open_log_file(filename: str):
-    # StreamHandler flushes after each record, so nothing is lost when the program is killed.
-    return PathManager.open(filename, "a")
+class _NeverFatal:
+    """Of a handler: says once, in one line, that messages are lost; logging's own way is a traceback for each."""
+
+    silenced = False
+    target = "standard output"
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self.silenced and sys.stderr is not None:
+            self.silenced = True
+            reason = f"{type(sys.exc_info()[1]).__name__}: {sys.exc_info()[1]}"
+            try:
+                print(f"warning: log messages to {self.target} are being lost ({reason})", file=sys.stderr)
+            except OSError:
+                pass  # there is nobody left to tell
 
 
-def create_small_table(small_dict: dict) -> str:
-    """A dict of a few numbers as a one-row table with pipes, three decimals, centred."""
-    keys, values = tuple(zip(*small_dict.items(), strict=True))
-    return tabulate(
-        [values], headers=keys, tablefmt="pipe", floatfmt=".3f", stralign="center", numalign="center"
-    )
+class _Terminal(_NeverFatal, logging.StreamHandler):
+    def __init__(self):
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self):
+        # Asked each time, because notebooks and tests replace it.
+        return sys.stdout
 
 
-def _caller(depth: int) -> tuple[str, tuple]:
-    """Name of the calling module, and a key of the calling place: file, line and function.
-
-    Frames of this module are not counted.
-    """
-    frame = sys._getframe(depth)
-    while frame:
-        code = frame.f_code
-        if os.path.join("utils", "logger.") not in code.co_filename:
-            name = frame.f_globals["__name__"]
-            return "detectron2" if name == "__main__" else name, (code.co_filename, frame.f_lineno, code.co_name)
-        frame = frame.f_back
-    raise RuntimeError("Logging was called from outside any module.")
+class _File(_NeverFatal, logging.FileHandler):
+    def __init__(self, path: str):
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self.target = self.baseFilename
 
 
-_LOG_COUNTER = Counter()
-_LOG_TIMER: dict = {}
+class _Kept(logging.Formatter):
+    """Lines for files: everything, in words."""
+
+    def __init__(self):
+        super().__init__("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%m/%d %H:%M:%S")
+
+
+class _Shown(logging.Formatter):
+    """Lines for people: short names; a level only where there is something to worry about."""
+
+    alarms = {logging.WARNING: "WARNING", logging.ERROR: "ERROR", logging.CRITICAL: "ERROR"}
+
+    def __init__(self, name: str, short: str):
+        super().__init__(f"{colored('[%(asctime)s %(short)s]: ', 'green')}%(message)s", "%m/%d %H:%M:%S")
+        self.name, self.short = name, short
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        below = record.name.startswith(self.name + ".")
+        record.short = (self.short + record.name[len(self.name) :]).lstrip(".") if below else record.name
+        alarm = self.alarms.get(record.levelno)
+        line = super().formatMessage(record)
+        return f"{colored(alarm, 'red', attrs=['bold'])} {line}" if alarm else line
+
+
+def _attach(logger: logging.Logger, handler: _Terminal | _File, formatter: logging.Formatter) -> None:
+    for present in list(logger.handlers):
+        if type(present) is type(handler) and present.target == handler.target:
+            logger.removeHandler(present)
+            present.close()
+    handler.setFormatter(formatter)
+    logger.addHandler(handler)
+
+
+# Messages at a limited rate -------------------------------------------------------------------------------------------
+
+_times_called: Counter = Counter()
+_last_logged: dict[tuple, float] = {}
 
 
 def log_first_n(lvl: int, msg: str, n: int = 1, *, name: str | None = None, key: str | tuple = "caller") -> None:
-    """Log only the first ``n`` times.
+    """Log ``msg`` at level ``lvl`` for the first ``n`` calls only.
 
     Args:
-        lvl: logging level.
-        msg: the message.
-        n: how many times.
-        name: name of the logger; by default the caller's module.
-        key: what is counted: ``"caller"``, ``"message"``, or both as a tuple.
+        name: of the logger; by default the calling module's.
+        key: what counts as the same call: "caller" (the line of code), "message" (the text), or both in a tuple.
     """
-    keys = (key,) if isinstance(key, str) else key
-    assert keys, "key must name at least one of 'caller' and 'message'"
-    module, place = _caller(1)
-    count_key: tuple = ()
-    if "caller" in keys:
-        count_key += place
-    if "message" in keys:
-        count_key += (msg,)
-    _LOG_COUNTER[count_key] += 1
-    if _LOG_COUNTER[count_key] <= n:
+    module, line = _calling_line()
+    kinds = {key} if isinstance(key, str) else set(key)
+    if not kinds or kinds - {"caller", "message"}:
+        raise ValueError(f"key is {key!r}, but must be 'caller', 'message', or a tuple of both.")
+    call = (line if "caller" in kinds else None, msg if "message" in kinds else None)
+    _times_called[call] += 1
+    if _times_called[call] <= n:
         logging.getLogger(name or module).log(lvl, msg)
 
 
 def log_every_n(lvl: int, msg: str, n: int = 1, *, name: str | None = None) -> None:
-    """Log the first of every ``n`` calls from the same place."""
-    module, place = _caller(1)
-    _LOG_COUNTER[place] += 1
-    if n == 1 or _LOG_COUNTER[place] % n == 1:
+    """Log ``msg`` at level ``lvl`` for the first, the n + 1st, ... call from the same line of code."""
+    module, line = _calling_line()
+    if _times_called[line] % n == 0:
         logging.getLogger(name or module).log(lvl, msg)
+    _times_called[line] += 1
 
 
-def log_every_n_seconds(lvl: int, msg: str, n: float = 1, *, name: str | None = None) -> None:
-    """Log unless less than ``n`` seconds have passed since the last message from the same place."""
-    module, place = _caller(1)
-    now = time.time()
-    last = _LOG_TIMER.get(place)
-    if last is None or now - last >= n:
+def log_every_n_seconds(lvl: int, msg: str, n: int = 1, *, name: str | None = None) -> None:
+    """Log ``msg`` at level ``lvl`` if the same line of code has not logged for ``n`` seconds."""
+    module, line = _calling_line()
+    if time.monotonic() - _last_logged.get(line, -float("inf")) >= n:
         logging.getLogger(name or module).log(lvl, msg)
-        _LOG_TIMER[place] = now
+        _last_logged[line] = time.monotonic()
+
+
+def _calling_line() -> tuple[str, tuple[str, int]]:
+    """Module, and file and line, from where a function of this file has been called."""
+    frame = sys._getframe(2)
+    module = frame.f_globals.get("__name__", "__main__")
+    return "detectron2" if module == "__main__" else module, (frame.f_code.co_filename, frame.f_lineno)
+
+
+# Others ---------------------------------------------------------------------------------------------------------------
+
+
+def create_small_table(small_dict: dict[str, float]) -> str:
+    """Names and numbers (with three decimals) as a table of one row."""
+    row = {name: [number] for name, number in small_dict.items()}
+    return tabulate(row, "keys", "pipe", floatfmt=".3f", numalign="center", stralign="center")
 
 
 def _log_api_usage(identifier: str) -> None:
-    """Does nothing. It exists because code written for Detectron2 calls it."""
+    """Nothing is counted or sent; other people's code calls this."""

@@ -1,43 +1,48 @@
-"""Surviving a lack of GPU memory."""
+"""What to do when a GPU's memory is full."""
 
+import functools
 import logging
 from collections.abc import Callable
-from contextlib import contextmanager
-from functools import wraps
 
 import torch
 
 __all__ = ["retry_if_cuda_oom"]
 
 
-@contextmanager
-def _ignore_cuda_oom():
-    try:
-        yield
-    except RuntimeError as error:
-        if "CUDA out of memory. " not in str(error):
-            raise
-
-
 def retry_if_cuda_oom(func: Callable) -> Callable:
-    """Wrap ``func`` so that running out of CUDA memory is answered by two more attempts.
+    """A version of ``func`` that tries harder when CUDA has no memory left.
 
-    First the cache is emptied and the call repeated; then the call is repeated with its CUDA tensors (those that are
-    themselves arguments, not those inside lists or objects) moved to the CPU. So ``func`` must be free of side effects
-    and work on either device, and its result may be on the CPU.
+    PyTorch's unused memory is given back before the second attempt. For the third, tensors on GPUs are copied to the
+    CPU, if they are arguments themselves; what lies inside of lists, dicts or objects stays. ``func`` is run anew each
+    time, so it must not change anything, and must work on either device. The result stays on the device that it was
+    made on.
     """
 
-    def to_cpu(value):
-        return value.to(device="cpu") if isinstance(value, torch.Tensor) and value.is_cuda else value
+    @functools.wraps(func)
+    def persistent(*args, **kwargs):
+        remedies = [_on_cpu, _with_empty_cache]
+        while True:
+            try:
+                return func(*args, **kwargs)
+            except RuntimeError as error:
+                if not remedies or "CUDA out of memory. " not in str(error):
+                    raise
+            # Out of the handler: the exception's traceback would keep the failed attempt's tensors alive.
+            args, kwargs = remedies.pop()(func, args, kwargs)
 
-    @wraps(func)
-    def wrapped(*args, **kwargs):
-        with _ignore_cuda_oom():
-            return func(*args, **kwargs)
-        torch.cuda.empty_cache()
-        with _ignore_cuda_oom():
-            return func(*args, **kwargs)
-        logging.getLogger(__name__).info("Attempting to copy inputs of %s to CPU due to CUDA OOM", func)
-        return func(*[to_cpu(x) for x in args], **{name: to_cpu(x) for name, x in kwargs.items()})
+    return persistent
 
-    return wrapped
+
+def _with_empty_cache(func: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    torch.cuda.empty_cache()
+    return args, kwargs
+
+
+def _on_cpu(func: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    name = getattr(func, "__qualname__", repr(func))
+    logging.getLogger(__name__).warning("GPU memory is full: %s is computed on the CPU, which is slower.", name)
+
+    def moved(value):
+        return value.cpu() if isinstance(value, torch.Tensor) else value
+
+    return tuple(map(moved, args)), {name: moved(value) for name, value in kwargs.items()}

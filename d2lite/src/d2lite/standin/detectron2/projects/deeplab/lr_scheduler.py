@@ -1,51 +1,41 @@
-"""Polynomial decay with warmup."""
+"""DeepLab's learning rate: a power of the remaining share of the training, after a warmup."""
 
-import torch
-from detectron2.solver.lr_scheduler import LRScheduler, _get_warmup_factor_at_iter
+from detectron2.solver.lr_scheduler import FactorScheduler, warmup_ramp
+from fvcore.common.param_scheduler import PolynomialDecayParamScheduler
+from torch.optim import Optimizer
 
 __all__ = ["WarmupPolyLR"]
 
 
-class WarmupPolyLR(LRScheduler):
-    """``lr = base_lr * warmup(it) * (1 - it / max_iters) ** power``.
+class WarmupPolyLR(FactorScheduler):
+    """Initial rate times ``(1 - iteration / max_iters) ** power``, times a ramp up to 1 during the warmup.
+
+    Its attributes are entries of checkpoints.
 
     Args:
-        optimizer: its parameter groups' learning rates are the base rates.
-        max_iters: length of the schedule, in iterations.
-        warmup_factor, warmup_iters, warmup_method: as in the solver's schedules.
-        last_epoch: index of the last finished iteration; -1 to start.
-        power: exponent of the decay.
-        constant_ending: after warmup, the rate does not fall below ``base_lr * constant_ending``. 0 turns that off.
+        optimizer: has the initial rates.
+        max_iters: iterations of the training; the rate is 0 then.
+        warmup_factor: the ramp's first value.
+        warmup_iters: iterations of the ramp.
+        warmup_method: "linear" or "constant".
+        last_epoch: last iteration that has been trained, -1 for none.
+        power: 1 decays linearly.
+        constant_ending: once the ramp has reached 1, the rate is at least this times the initial one.
     """
 
     def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        max_iters: int,
-        warmup_factor: float = 0.001,
-        warmup_iters: int = 1000,
-        warmup_method: str = "linear",
-        last_epoch: int = -1,
-        power: float = 0.9,
-        constant_ending: float = 0.0,
-    ):
-        self.max_iters = max_iters
-        self.warmup_factor = warmup_factor
-        self.warmup_iters = warmup_iters
-        self.warmup_method = warmup_method
-        self.power = power
-        self.constant_ending = constant_ending
+        self, optimizer: Optimizer, max_iters: int,
+        warmup_factor: float = 0.001, warmup_iters: int = 1000, warmup_method: str = "linear", last_epoch: int = -1,
+        power: float = 0.9, constant_ending: float = 0.0,
+    ):  # fmt: skip
+        self.power, self.max_iters, self.constant_ending = power, max_iters, constant_ending
+        self.warmup_method, self.warmup_iters, self.warmup_factor = warmup_method, warmup_iters, warmup_factor
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
-        """Learning rate of each parameter group at ``last_epoch``."""
-        warmup = _get_warmup_factor_at_iter(
-            self.warmup_method, self.last_epoch, self.warmup_iters, self.warmup_factor
-        )
-        decay = (1.0 - self.last_epoch / self.max_iters) ** self.power
-        if self.constant_ending > 0 and warmup == 1.0:
-            decay = max(decay, self.constant_ending)
-        return [base_lr * warmup * decay for base_lr in self.base_lrs]
-
-    def _compute_values(self) -> list[float]:
-        return self.get_lr()
+    def factor(self, iteration: int) -> float:
+        ramp = 1.0
+        if iteration < self.warmup_iters:
+            ramp = warmup_ramp(self.warmup_method, self.warmup_factor, 1.0)(iteration / self.warmup_iters)
+        done = min(iteration / self.max_iters, 1.0)
+        decay = PolynomialDecayParamScheduler(1.0, self.power)(done)
+        return ramp * max(decay, self.constant_ending if ramp == 1.0 else 0.0)
