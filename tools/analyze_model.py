@@ -13,13 +13,16 @@ import argparse
 import logging
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from detectron2.structures import Instances
 from detectron2.utils.analysis import FlopCountAnalysis, activation_count_operators, parameter_count_table
 from fvcore.nn import flop_count_table
 from fvcore.nn.jit_handles import get_shape
@@ -43,6 +46,27 @@ def inputs_of(cfg: CfgNode, number: int, size: Sequence[int] | None = None) -> l
         raise UserError("DATASETS.TEST is empty, so there are no pictures to count with. Add --input-size H W.")
     loader = Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0])
     return [[{"image": sample["image"]}] for batch in islice(loader, number) for sample in batch][:number]
+
+
+@contextmanager
+def tensor_outputs(model: nn.Module) -> Iterator[None]:
+    """Inside of it, ``model`` returns its tensors only: results hold names and numbers, which cannot be traced."""
+    hook = model.register_forward_hook(lambda module, inputs, outputs: list(_tensors(outputs)))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _tensors(outputs: Any) -> Iterator[torch.Tensor]:
+    if isinstance(outputs, torch.Tensor):
+        yield outputs
+    elif isinstance(outputs, (list, tuple)):
+        for part in outputs:
+            yield from _tensors(part)
+    elif isinstance(outputs, (dict, Instances)):
+        fields = outputs if isinstance(outputs, dict) else outputs.get_fields()
+        yield from _tensors(list(fields.values()))
 
 
 def count_flops(model: nn.Module, inputs: Sequence[Batch]) -> str:
@@ -100,7 +124,7 @@ def main(args: argparse.Namespace) -> None:
     inputs = inputs_of(cfg, args.num_inputs, args.input_size) if counted.keys() & set(args.tasks) else []
     for task in args.tasks:
         if task in counted:
-            with torch.no_grad():
+            with torch.no_grad(), tensor_outputs(model):
                 print(counted[task](model, inputs))
         else:
             print(parameter_count_table(model, max_depth=5) if task == "parameter" else model)

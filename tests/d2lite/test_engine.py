@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from detectron2.engine import (
     EvalHook,
     HookBase,
     LRScheduler,
+    PeriodicWriter,
     PreciseBN,
     SimpleTrainer,
     TrainerBase,
@@ -29,7 +31,8 @@ from detectron2.engine import (
 )
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.utils.events import EventStorage, get_event_storage
+from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
+from detectron2.utils.logger import setup_logger
 from torch import nn
 
 
@@ -227,6 +230,14 @@ def test_hooks_come_in_the_known_order(tmp_path):
     assert trainer._trainer.optimizer == "another"
 
 
+def test_training_does_not_need_a_working_tensorboard(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    setup_logger()
+    Trainer(make_cfg(tmp_path, "SOLVER.MAX_ITER", 10)).train()
+    assert (tmp_path / "model_final.pth").is_file() and len(metrics(tmp_path)) == 2
+    assert "TensorBoard cannot be used" in capsys.readouterr().out
+
+
 def test_testing_several_sets_and_without_an_evaluator(tmp_path, caplog):
     model = TinyRegression(None)
     two = Trainer.test(make_cfg(tmp_path, "DATASETS.TEST", ("a", "b")), model)
@@ -252,6 +263,10 @@ def test_configs_scale_with_the_number_of_processes():
     assert (solver.WARMUP_ITERS, solver.CHECKPOINT_PERIOD, solver.REFERENCE_WORLD_SIZE) == (2000, 10000, 4)
     assert scaled.is_frozen() and cfg.SOLVER.MAX_ITER == 100
     assert DefaultTrainer.auto_scale_workers(cfg, 8) is cfg
+    cfg.defrost()
+    cfg.SOLVER.IMS_PER_BATCH = 12
+    with pytest.raises(AssertionError):
+        DefaultTrainer.auto_scale_workers(cfg, 4)
 
 
 # --- loop and hooks ---------------------------------------------------------------------------------------------------
@@ -311,6 +326,42 @@ def test_after_train_runs_also_after_a_failure():
     with pytest.raises(RuntimeError):
         trainer.train(0, 4)
     assert calls[-1] == "A after_train 1" and evaluations == []
+
+
+def test_a_failure_is_logged_with_its_place_and_an_interruption_is_not(caplog):
+    class Interrupted(Loop):
+        def run_step(self):
+            raise KeyboardInterrupt
+
+    with caplog.at_level(logging.ERROR, "detectron2"):
+        with pytest.raises(RuntimeError):
+            Loop(fail_at=1).train(0, 4)
+        with pytest.raises(KeyboardInterrupt):
+            Interrupted().train(0, 4)
+    (record,) = caplog.records
+    assert "iteration 1" in record.getMessage() and isinstance(record.exc_info[1], RuntimeError)
+
+
+def test_writers_are_closed_even_if_one_fails():
+    """TensorBoard's writer loses its last values if it is not closed."""
+    closed = []
+
+    class Writer(EventWriter):
+        def __init__(self, fails):
+            self.fails = fails
+
+        def write(self):
+            if self.fails and get_event_storage().iter == 2:
+                raise ValueError("cannot be written")
+
+        def close(self):
+            closed.append(self.fails)
+
+    trainer = Loop()
+    trainer.register_hooks([PeriodicWriter([Writer(True), Writer(False)])])
+    with pytest.raises(ValueError, match="cannot be written"):
+        trainer.train(0, 2)
+    assert sorted(closed) == [False, True]
 
 
 def test_state_of_hooks_is_saved_once_per_class_and_given_back():
@@ -420,6 +471,20 @@ def test_command_line_options():
     args = default_argument_parser().parse_args("--config-file a.yaml --resume SOLVER.MAX_ITER 5 --num-gpus 2".split())
     # Everything after the first key belongs to the overrides.
     assert args.config_file == "a.yaml" and args.opts == ["SOLVER.MAX_ITER", "5", "--num-gpus", "2"]
+
+
+def test_help_page():
+    help_page = default_argument_parser().format_help()
+    for option in ("--config-file", "--resume", "--eval-only", "--num-gpus", "--machine-rank", "--dist-url", "opts"):
+        assert option in help_page
+    assert "%" not in help_page
+    assert default_argument_parser(epilog="100 % our own").format_help().endswith("100 % our own\n")
+
+
+@pytest.mark.parametrize(("machines", "url"), [(1, None), (2, "auto"), (2, None)])
+def test_processes_that_cannot_find_each_other_are_not_started(machines, url):
+    with pytest.raises(ValueError, match="tcp://"):
+        launch(print, 2, num_machines=machines, dist_url=url)
 
 
 @pytest.mark.parametrize("num_gpus", [0, 1])

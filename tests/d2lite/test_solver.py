@@ -71,6 +71,23 @@ def test_polynomial_decay_with_warmup_and_floor():
     assert rates(cfg, 10)[-1] == pytest.approx(0.6)
 
 
+@pytest.mark.parametrize("ending", [0.0, 0.3])
+def test_polynomial_decay_beyond_the_end_stays_at_its_end(ending):
+    """A power of a negative number is complex, and would be noticed in the weights only."""
+    cfg = make_cfg("SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR", "SOLVER.MAX_ITER", 3, "SOLVER.WARMUP_ITERS", 0)
+    cfg.merge_from_list(["SOLVER.POLY_LR_CONSTANT_ENDING", ending])
+    assert rates(cfg, 6)[3:] == pytest.approx([2.0 * ending] * 3)
+
+
+def test_a_rescaled_schedule_runs_as_a_whole_after_the_warmup():
+    cfg = make_cfg("SOLVER.MAX_ITER", 8, "SOLVER.STEPS", (4,), "SOLVER.WARMUP_ITERS", 4, "SOLVER.WARMUP_FACTOR", 0.5)
+    cfg.merge_from_list(["SOLVER.RESCALE_INTERVAL", True])
+    # The step in the middle of the schedule comes in the middle of the four iterations that are left.
+    assert rates(cfg, 8) == pytest.approx([1.0, 1.25, 1.5, 1.75, 2.0, 2.0, 0.2, 0.2], rel=1e-12)
+    cfg.SOLVER.WARMUP_ITERS = 100
+    assert rates(cfg, 9)[-1] == pytest.approx(2.0)  # no time is left for any schedule
+
+
 def test_unknown_schedule():
     with pytest.raises(ValueError, match="NoSuchLR"):
         rates(make_cfg("SOLVER.LR_SCHEDULER_NAME", "NoSuchLR"), 1)
@@ -159,6 +176,22 @@ def test_each_parameter_is_clipped_by_itself(kind, value, moved, as_class):
     assert isinstance(optimizer, torch.optim.SGD)
     for after in step_with_gradients(optimizer, *parameters):
         assert after == pytest.approx(moved, rel=1e-5)
+
+
+def test_a_resumed_optimizer_still_clips():
+    """Loading a checkpoint replaces all of an optimizer but its class."""
+    cfg = make_cfg("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1.0)
+    parameter = nn.Parameter(torch.zeros(2))
+    optimizer = maybe_add_gradient_clipping(cfg, torch.optim.SGD([parameter], lr=1.0))
+    optimizer.load_state_dict(torch.optim.SGD([parameter], lr=0.5).state_dict())
+    assert step_with_gradients(optimizer, parameter) == [[-0.5, -0.5]]
+
+
+def test_clipping_is_found_where_the_genuine_package_has_it():
+    """An import that works here only is an ImportError for those who have Detectron2."""
+    import detectron2.solver
+
+    assert not hasattr(detectron2.solver, "maybe_add_gradient_clipping")
 
 
 def test_without_clipping_nothing_changes_and_full_model_is_refused():

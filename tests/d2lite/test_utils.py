@@ -2,13 +2,16 @@
 
 import json
 import logging
+import os
 import random
 import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import (
     CommonMetricPrinter,
@@ -58,6 +61,42 @@ def test_other_ranks_write_to_files_of_their_own_and_not_to_the_terminal(tmp_pat
     setup_logger(str(tmp_path / "run.log"), distributed_rank=2, name=name).info("from rank 2")
     assert "from rank 2" in (tmp_path / "run.log.rank2").read_text()
     assert capsys.readouterr().out == ""
+
+
+def test_a_log_file_that_cannot_be_made_is_no_reason_to_stop(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    logger = setup_logger(str(tmp_path / "file" / "run"), name=f"no_file_{tmp_path.name}")
+    logger.info("goes on")
+    out = capsys.readouterr().out
+    assert "goes on" in out and str(tmp_path / "file" / "run" / "log.txt") in out
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device that is always full")
+def test_a_full_disk_costs_log_lines_and_one_line_about_them(tmp_path, capsys):
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    logger = setup_logger(str(tmp_path), name=f"full_{tmp_path.name}")
+    logger.info("first")
+    logger.info("second")
+    captured = capsys.readouterr()
+    assert "first" in captured.out and "second" in captured.out
+    assert captured.err.count("\n") == 1 and "No space left" in captured.err and "log.txt" in captured.err
+    logger.handlers.clear()
+
+
+def test_log_files_take_every_character(tmp_path):
+    """Class names are in all languages, and half a surrogate pair comes from damaged annotation files."""
+    name = f"characters_{tmp_path.name}"
+    setup_logger(str(tmp_path), distributed_rank=1, name=name).info("Käse 犬 \udce4")
+    assert "Käse 犬 \\udce4" in (tmp_path / "log.txt.rank1").read_text(encoding="utf-8")
+
+
+def test_a_new_format_replaces_the_old_one(tmp_path, capsys):
+    name = f"twice_{tmp_path.name}"
+    for short in ("a", "b"):
+        setup_logger(name=name, abbrev_name=short, color=True)
+    logging.getLogger(f"{name}.part").warning("once")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "WARNING" in line and " b.part]" in line and line.endswith("once")
 
 
 def test_rate_limited_logging(caplog):
@@ -135,6 +174,31 @@ def test_metrics_json_has_one_sorted_object_per_iteration(tmp_path):
     assert json.loads(lines[-1])["a"] == 5.0 and json.loads(lines[-1])["iteration"] == 3
 
 
+def test_half_a_line_of_a_killed_run_costs_that_line_only(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text('{"a": 1.0, "iteration": 0}\n{"a": 2.0, "iter')
+    with EventStorage(5) as storage:
+        writer = JSONWriter(str(path))
+        storage.put_scalar("a", 3.0)
+        writer.write()
+        writer.close()
+    lines = path.read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in (lines[0], lines[2])] == [0, 5] and len(lines) == 3
+
+
+def test_figures_that_cannot_be_written_do_not_end_a_training(tmp_path, caplog):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with caplog.at_level(logging.WARNING, "detectron2"), EventStorage() as storage:
+        writer = JSONWriter(str(folder / "metrics.json"))
+        shutil.rmtree(folder)
+        for storage.iter in range(3):
+            storage.put_scalar("a", 1.0)
+            writer.write()
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert str(folder / "metrics.json") in message and "No such file" in message
+
+
 def test_the_printed_line_tells_progress_losses_and_rate(caplog):
     with caplog.at_level(logging.INFO, "detectron2"), EventStorage() as storage:
         printer = CommonMetricPrinter(max_iter=100)
@@ -145,8 +209,8 @@ def test_the_printed_line_tells_progress_losses_and_rate(caplog):
         printer.write()
     (line,) = [r.getMessage() for r in caplog.records if r.name == "detectron2.utils.events"]
     assert re.match(
-        r" eta: 0:00:40  iter: 19  total_loss: 2\s+time: 0.5  last_time: 0.5  data_time: 0.25  last_data_time: 0.25"
-        r"\s+lr: 0.0001",
+        r" eta: 0:00:40  iter: 19  total_loss: 2\s+time: 0\.5000\s+last_time: 0\.5000\s+"
+        r"data_time: 0\.2500\s+last_data_time: 0\.2500\s+lr: 0\.0001",
         line,
     )
     assert storage.latest()["eta_seconds"] == (40.0, 19)
@@ -186,6 +250,7 @@ def test_a_single_process_needs_no_group():
 
 TWO_PROCESSES = """
 import json, sys
+from datetime import timedelta
 import numpy as np, torch
 from detectron2.engine import launch
 from detectron2.utils import comm
@@ -198,6 +263,7 @@ def main(folder):
         "main": comm.is_main_process(),
         "all_gather": comm.all_gather({"rank": rank}), "gather": comm.gather("x" * rank, dst=0),
         "seed": comm.shared_random_seed(),
+        "waits": comm.get_local_process_group()._get_backend(torch.device("cpu")).options._timeout.total_seconds(),
         "reduced": float(comm.reduce_dict({"a": torch.tensor(float(rank + 1))})["a"]),
     }
     comm.synchronize()
@@ -205,7 +271,7 @@ def main(folder):
         json.dump(result, file)
 
 if __name__ == "__main__":
-    launch(main, num_gpus_per_machine=2, dist_url="auto", args=(sys.argv[1],))
+    launch(main, num_gpus_per_machine=2, dist_url="auto", args=(sys.argv[1],), timeout=timedelta(hours=5))
 """
 
 
@@ -221,6 +287,32 @@ def test_two_processes_talk_over_gloo(run_script, tmp_path):
     np.random.seed(0)
     assert first["seed"] == second["seed"] == np.random.randint(2**31)
     assert first["reduced"] == 1.5
+    # All groups wait as long as the job was told to: one that gives up earlier ends the whole job.
+    assert first["waits"] == second["waits"] == 5 * 3600
+
+
+@pytest.mark.parametrize("seed", [2**32, -1])
+def test_a_seed_that_numpy_cannot_take_is_refused(seed):
+    """The genuine package refuses it; half seeded, a run could not be repeated."""
+    seed_all_rng(5)
+    expected = random.random(), float(np.random.rand()), float(torch.rand(()))
+    seed_all_rng(5)
+    with pytest.raises(ValueError, match="2\\*\\*32"):
+        seed_all_rng(seed)
+    assert (random.random(), float(np.random.rand()), float(torch.rand(()))) == expected
+    seed_all_rng(2**32 - 1)
+
+
+def test_what_cannot_be_found_out_about_the_machine_is_called_unknown(monkeypatch):
+    """The table is written at the start of every training; it must never be the end of one."""
+
+    def broken(*args):
+        raise RuntimeError("no such driver")
+
+    monkeypatch.setattr(torch.cuda, "is_available", broken)
+    monkeypatch.setattr("importlib.metadata.version", broken)
+    report = collect_env_info()
+    assert report.count("no such driver") >= 4 and torch.__version__ in report
 
 
 def test_seeding_covers_all_generators():

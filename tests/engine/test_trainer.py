@@ -17,7 +17,7 @@ CLIP = ["SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE"
 
 def run(cfg, resume=False, stop_before=None):
     """One process of training, from its seed to its end or its sudden end."""
-    seed_all_rng(cfg.SEED)
+    seed_all_rng(cfg.SEED if cfg.SEED >= 0 else None)
     trainer = TinyTrainer(cfg)
     trainer.stop_before = stop_before
     trainer.resume_or_load(resume=resume)

@@ -2,14 +2,8 @@
 
 from d2lite.omitted import omitted_names
 
-from .defaults import (
-    DefaultPredictor,
-    DefaultTrainer,
-    create_ddp_model,
-    default_argument_parser,
-    default_setup,
-    default_writers,
-)
+from .command_line import default_argument_parser, default_setup
+from .defaults import DefaultTrainer, create_ddp_model, default_writers
 from .hooks import (
     BestCheckpointer,
     CallbackHook,
@@ -21,6 +15,7 @@ from .hooks import (
     PreciseBN,
 )
 from .launch import DEFAULT_TIMEOUT, launch
+from .predictor import DefaultPredictor
 from .train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 
 __all__ = [

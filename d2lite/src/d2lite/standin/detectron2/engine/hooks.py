@@ -1,24 +1,23 @@
-"""Hooks: timing, writing metrics, checkpoints, learning rate, evaluation, precise batch norm statistics."""
+"""The hooks that trainings usually need."""
 
-import datetime
-import itertools
+import contextlib
+import functools
 import logging
 import math
-import operator
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 
-import detectron2.utils.comm as comm
 import torch
-from detectron2.solver import LRMultiplier
-from detectron2.solver import LRScheduler as _LRScheduler
+from detectron2.solver.lr_scheduler import LRMultiplier
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter
-from fvcore.common.checkpoint import Checkpointer
-from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
+from fvcore.common import checkpoint
 from fvcore.common.param_scheduler import ParamScheduler
-from fvcore.common.timer import Timer
 from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
 from .train_loop import HookBase
 
@@ -33,122 +32,130 @@ __all__ = [
     "PreciseBN",
 ]
 
+logger = logging.getLogger(__name__)
+
 
 class CallbackHook(HookBase):
-    """A hook made of functions, each called with the trainer."""
+    """Functions as a hook; each is called with the trainer.
 
-    def __init__(
-        self,
-        *,
-        before_train: Callable | None = None,
-        after_train: Callable | None = None,
-        before_step: Callable | None = None,
-        after_step: Callable | None = None,
-    ):
-        self._before_train = before_train
-        self._after_train = after_train
-        self._before_step = before_step
-        self._after_step = after_step
+    Args:
+        functions: by the names ``before_train``, ``after_train``, ``before_step`` and ``after_step``.
+    """
 
-    def before_train(self) -> None:
-        if self._before_train:
-            self._before_train(self.trainer)
+    def __init__(self, **functions: Callable | None):
+        unknown = functions.keys() - {"before_train", "after_train", "before_step", "after_step"}
+        if unknown:
+            raise TypeError(f"CallbackHook has no moment called {', '.join(sorted(unknown))}.")
+        self._functions = functions
+
+    def _call(self, moment: str) -> None:
+        function = self._functions.get(moment)
+        if function is not None:
+            function(self.trainer)
+
+    before_train = functools.partialmethod(_call, "before_train")
+    before_step = functools.partialmethod(_call, "before_step")
+    after_step = functools.partialmethod(_call, "after_step")
 
     def after_train(self) -> None:
-        if self._after_train:
-            self._after_train(self.trainer)
-        # The functions may refer to the trainer, which would keep it alive.
-        del self._before_train, self._after_train, self._before_step, self._after_step
+        self._call("after_train")
+        self._functions = {}  # they may hold the trainer
 
-    def before_step(self) -> None:
-        if self._before_step:
-            self._before_step(self.trainer)
 
-    def after_step(self) -> None:
-        if self._after_step:
-            self._after_step(self.trainer)
+class _Periodic(HookBase):
+    """Base of hooks that act every so many iterations.
+
+    Args:
+        period: in iterations; 0 is never.
+    """
+
+    def __init__(self, period: int):
+        self._period = period
+
+    def _due(self) -> bool:
+        return self._period > 0 and (self.trainer.iter + 1) % self._period == 0
+
+    def _in_last_iteration(self) -> bool:
+        return self.trainer.iter + 1 >= self.trainer.max_iter
+
+    def _complete(self) -> bool:
+        """In ``after_train``: whether all iterations have been run; an exception or interruption leaves some over."""
+        return self.trainer.iter >= self.trainer.max_iter
 
 
 class IterationTimer(HookBase):
-    """Puts the seconds of each iteration into the storage as ``time``, and logs a summary at the end.
+    """Measures iterations: the scalar ``time`` in seconds, and a summary in the log after training.
 
-    Must be the first hook, so that the time of the others is not counted as the iteration's.
+    The first hook, so that the others' work after a step is not part of it.
 
     Args:
-        warmup_iter: so many iterations at the start are not counted.
+        warmup_iter: the first iterations are slow (memory is allocated, algorithms are chosen), so this number of them,
+            less one, is not measured.
     """
 
     def __init__(self, warmup_iter: int = 3):
-        self._warmup_iter = warmup_iter
-        self._step_timer = Timer()
-        self._start_time = time.perf_counter()
-        self._total_timer = Timer()
+        self._skip = max(warmup_iter - 1, 0)
+        self._forget()
 
     def before_train(self) -> None:
-        self._start_time = time.perf_counter()
-        self._total_timer.reset()
-        self._total_timer.pause()
+        self._forget()
 
-    def after_train(self) -> None:
-        logger = logging.getLogger(__name__)
-        total = time.perf_counter() - self._start_time
-        without_hooks = self._total_timer.seconds()
-        iterations = self.trainer.storage.iter + 1 - self.trainer.start_iter - self._warmup_iter
-        if iterations > 0 and without_hooks > 0:
-            logger.info(
-                "Overall training speed: %d iterations in %s (%.4f s / it)",
-                iterations,
-                datetime.timedelta(seconds=int(without_hooks)),
-                without_hooks / iterations,
-            )
-        logger.info(
-            "Total training time: %s (%s on hooks)",
-            datetime.timedelta(seconds=int(total)),
-            datetime.timedelta(seconds=int(total - without_hooks)),
-        )
+    def _forget(self) -> None:
+        self._measured, self._in_steps, self._since = 0, 0.0, time.perf_counter()
 
     def before_step(self) -> None:
-        self._step_timer.reset()
-        self._total_timer.resume()
+        self._step_began = time.perf_counter()
 
     def after_step(self) -> None:
-        done = self.trainer.storage.iter - self.trainer.start_iter + 1
-        if done >= self._warmup_iter:
-            self.trainer.storage.put_scalars(time=self._step_timer.seconds())
-        else:
-            self._start_time = time.perf_counter()
-            self._total_timer.reset()
-        self._total_timer.pause()
+        seconds = time.perf_counter() - self._step_began
+        if self.trainer.iter - self.trainer.start_iter < self._skip:
+            self._forget()
+            return
+        self._measured += 1
+        self._in_steps += seconds
+        self.trainer.storage.put_scalar("time", seconds)
+
+    def after_train(self) -> None:
+        wall = time.perf_counter() - self._since
+        steps, others, total = (timedelta(seconds=int(s)) for s in (self._in_steps, wall - self._in_steps, wall))
+        if self._measured:
+            mean = self._in_steps / self._measured
+            logger.info("Overall training speed: %d iterations in %s (%.4f s / it)", self._measured, steps, mean)
+        logger.info("Total training time: %s (%s on hooks)", total, others)
 
 
-class PeriodicWriter(HookBase):
-    """Calls event writers every ``period`` iterations, after the last one, and at the end.
+class PeriodicWriter(_Periodic):
+    """Lets writers write: every ``period`` iterations, after the last iteration, and after training.
+
+    Usually the last hook, so that what others put into the storage is written.
 
     Args:
-        writers: :class:`EventWriter` objects; closed at the end.
+        writers: see ``detectron2.utils.events``; they are closed after training.
         period: in iterations.
     """
 
-    def __init__(self, writers: list[EventWriter], period: int = 20):
-        self._writers = writers
-        for writer in writers:
-            assert isinstance(writer, EventWriter), writer
-        self._period = period
+    def __init__(self, writers: Iterable[EventWriter], period: int = 20):
+        super().__init__(period)
+        self._writers = list(writers)
+        assert all(isinstance(writer, EventWriter) for writer in self._writers), self._writers
+
+    def _write(self) -> None:
+        for writer in self._writers:
+            writer.write()
 
     def after_step(self) -> None:
-        if (self.trainer.iter + 1) % self._period == 0 or self.trainer.iter == self.trainer.max_iter - 1:
-            for writer in self._writers:
-                writer.write()
+        if self._due() or self._in_last_iteration():
+            self._write()
 
     def after_train(self) -> None:
-        for writer in self._writers:
-            # Other hooks' after_train, such as an evaluation, may have added values.
-            writer.write()
-            writer.close()
+        with contextlib.ExitStack() as at_the_end:
+            for writer in self._writers:
+                at_the_end.callback(writer.close)
+            self._write()  # what an evaluation after training has found
 
 
-class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):
-    """Saves ``model_{iter:07d}`` every ``period`` iterations and ``model_final`` at the end. Arguments: see fvcore."""
+class PeriodicCheckpointer(checkpoint.PeriodicCheckpointer, HookBase):
+    """fvcore's class, which has the arguments, as a hook: ``model_0004999`` and so on, and ``model_final``."""
 
     def before_train(self) -> None:
         self.max_iter = self.trainer.max_iter
@@ -157,211 +164,176 @@ class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):
         self.step(self.trainer.iter)
 
 
-class BestCheckpointer(HookBase):
-    """Saves a checkpoint whenever a metric has its best value so far. Must come after the :class:`EvalHook`.
+class BestCheckpointer(_Periodic):
+    """Saves the model whenever a metric is better than ever before in this run; behind the :class:`EvalHook`.
 
     Args:
-        eval_period: how often the metric is new, in iterations.
-        checkpointer: saves.
-        val_metric: name of the metric in the event storage, such as ``"bbox/AP50"``.
-        mode: "max" or "min".
-        file_prefix: name of the file.
+        eval_period: that of the EvalHook.
+        checkpointer: has ``save(name, iteration=...)``.
+        val_metric: the metric's name in the event storage, such as "bbox/AP".
+        mode: "max" or "min": which is better.
+        file_prefix: the checkpoint's name.
     """
 
     def __init__(
-        self,
-        eval_period: int,
-        checkpointer: Checkpointer,
-        val_metric: str,
-        mode: str = "max",
-        file_prefix: str = "model_best",
-    ):
-        assert mode in ("max", "min"), f'Mode "{mode}" is unknown. It should be one of "max" and "min".'
-        self._period = eval_period
-        self._checkpointer = checkpointer
-        self._val_metric = val_metric
-        self._better = operator.gt if mode == "max" else operator.lt
-        self._file_prefix = file_prefix
+        self, eval_period: int, checkpointer: checkpoint.Checkpointer, val_metric: str,
+        mode: str = "max", file_prefix: str = "model_best",
+    ):  # fmt: skip
+        assert mode in ("max", "min"), f"mode is {mode!r}, but must be 'max' or 'min'."
+        super().__init__(eval_period)
+        self._checkpointer, self._metric, self._name = checkpointer, val_metric, file_prefix
+        self._sign = 1 if mode == "max" else -1
         self.best_metric: float | None = None
         self.best_iter: int | None = None
 
-    def _check(self) -> None:
-        logger = logging.getLogger(__name__)
-        latest, iteration = self.trainer.storage.latest().get(self._val_metric, (None, None))
-        if latest is None:
-            logger.warning(
-                "Given val metric %s does not seem to be computed/stored. Will not be checkpointing based on it.",
-                self._val_metric,
-            )
-            return
-        if not math.isfinite(latest):
-            return
-        if self.best_metric is None or self._better(latest, self.best_metric):
-            logger.info(
-                "Saved best model as latest eval score for %s is %.5f, better than last best score %s.",
-                self._val_metric,
-                latest,
-                "(none)" if self.best_metric is None else f"{self.best_metric:.5f} @ iteration {self.best_iter}",
-            )
-            self.best_metric, self.best_iter = latest, iteration
-            self._checkpointer.save(self._file_prefix, iteration=iteration)
-        else:
-            logger.info(
-                "Not saving as latest eval score for %s is %.5f, not better than best score %.5f @ iteration %d.",
-                self._val_metric,
-                latest,
-                self.best_metric,
-                self.best_iter,
-            )
-
     def after_step(self) -> None:
-        next_iter = self.trainer.iter + 1
-        if self._period > 0 and next_iter % self._period == 0 and next_iter != self.trainer.max_iter:
-            self._check()
+        if self._due() and not self._in_last_iteration():
+            self._look()
 
     def after_train(self) -> None:
-        if self.trainer.iter >= self.trainer.max_iter:
-            self._check()
+        if self._complete():
+            self._look()
+
+    def _look(self) -> None:
+        found = self.trainer.storage.latest().get(self._metric)
+        if found is None:
+            logger.warning("No evaluation has put %r, so the best model is not known.", self._metric)
+            return
+        value, iteration = found
+        if not math.isfinite(value):
+            return
+        best = "none before" if self.best_iter is None else f"best before: {self.best_metric:.5f} ({self.best_iter})"
+        better = self.best_iter is None or self._sign * (value - self.best_metric) > 0
+        logger.info(
+            "%s is %.5f (%s): %s", self._metric, value, best, f"saved as {self._name}" if better else "not saved"
+        )
+        if better:
+            self._checkpointer.save(self._name, iteration=iteration)
+            self.best_metric, self.best_iter = value, iteration
 
 
 class LRScheduler(HookBase):
-    """Steps the learning rate schedule after each iteration, and puts the rate into the storage as ``lr``.
+    """Puts the scalar ``lr`` and moves the schedule on, after each iteration.
 
     Args:
-        optimizer: by default the trainer's.
-        scheduler: a torch scheduler, or a schedule of fvcore; by default the trainer's.
+        optimizer: default: the trainer's.
+        scheduler: of torch, or a schedule of fvcore, which is wrapped; default: the trainer's.
     """
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer | None = None, scheduler: _LRScheduler | ParamScheduler | None = None
-    ):
-        self._optimizer = optimizer
-        self._scheduler = scheduler
-
-    def before_train(self) -> None:
-        self._optimizer = self._optimizer or self.trainer.optimizer
-        if isinstance(self.scheduler, ParamScheduler):
-            self._scheduler = LRMultiplier(
-                self._optimizer, self.scheduler, self.trainer.max_iter, last_iter=self.trainer.iter - 1
-            )
-        self._best_param_group_id = LRScheduler.get_best_param_group_id(self._optimizer)
-
-    @staticmethod
-    def get_best_param_group_id(optimizer: torch.optim.Optimizer) -> int:
-        """The group whose rate stands for all: the largest; if all have one parameter, one with the commonest rate."""
-        sizes = [len(group["params"]) for group in optimizer.param_groups]
-        if max(sizes) > 1:
-            return sizes.index(max(sizes))
-        rates = [group["lr"] for group in optimizer.param_groups]
-        return rates.index(Counter(rates).most_common(1)[0][0])
-
-    def after_step(self) -> None:
-        lr = self._optimizer.param_groups[self._best_param_group_id]["lr"]
-        self.trainer.storage.put_scalar("lr", lr, smoothing_hint=False)
-        self.scheduler.step()
+    def __init__(self, optimizer: Optimizer | None = None, scheduler: TorchScheduler | ParamScheduler | None = None):
+        self._optimizer, self._scheduler = optimizer, scheduler
 
     @property
-    def scheduler(self) -> _LRScheduler | ParamScheduler:
-        return self._scheduler or self.trainer.scheduler
+    def scheduler(self) -> TorchScheduler | ParamScheduler:
+        return self.trainer.scheduler if self._scheduler is None else self._scheduler
 
-    def state_dict(self) -> dict:
-        return self.scheduler.state_dict() if isinstance(self.scheduler, _LRScheduler) else {}
+    def before_train(self) -> None:
+        trainer = self.trainer
+        if self._optimizer is None:
+            self._optimizer = trainer.optimizer
+        if isinstance(self.scheduler, ParamScheduler):
+            self._scheduler = LRMultiplier(self._optimizer, self.scheduler, trainer.max_iter, trainer.iter - 1)
+        self._shown = self.get_best_param_group_id(self._optimizer)
 
-    def load_state_dict(self, state_dict: dict) -> None:
-        if isinstance(self.scheduler, _LRScheduler):
-            logging.getLogger(__name__).info("Loading scheduler from state_dict ...")
-            self.scheduler.load_state_dict(state_dict)
+    @staticmethod
+    def get_best_param_group_id(optimizer: Optimizer) -> int:
+        """Index of the group whose rate is shown for all.
 
-
-class EvalHook(HookBase):
-    """Runs an evaluation every so often and after the last iteration, but never after a failed training.
-
-    Args:
-        eval_period: in iterations; 0 means only after the last one.
-        eval_function: takes nothing and returns a nested dict of numbers, whose entries are put into the storage under
-            names like ``task/metric``.
-        eval_after_train: also run after the last iteration.
-    """
-
-    def __init__(self, eval_period: int, eval_function: Callable[[], dict], eval_after_train: bool = True):
-        self._period = eval_period
-        self._func = eval_function
-        self._eval_after_train = eval_after_train
-
-    def _do_eval(self) -> None:
-        from detectron2.evaluation.testing import flatten_results_dict  # hooks alone need no evaluators
-
-        results = self._func()
-        if results:
-            assert isinstance(results, dict), f"Eval function must return a dict. Got {results} instead."
-            flat = {}
-            for name, value in flatten_results_dict(results).items():
-                try:
-                    flat[name] = float(value)
-                except (TypeError, ValueError) as error:
-                    raise ValueError(
-                        "[EvalHook] eval_function should return a nested dict of float. "
-                        f"Got '{name}: {value}' instead."
-                    ) from error
-            self.trainer.storage.put_scalars(**flat, smoothing_hint=False)
-        # Processes may take different times, and some libraries give up waiting.
-        comm.synchronize()
+        The largest group's; if each group holds a single parameter, the first with the rate that most groups have.
+        """
+        weights = [len(group["params"]) for group in optimizer.param_groups]
+        if max(weights) == 1:
+            rates = [float(group["lr"]) for group in optimizer.param_groups]
+            frequency = Counter(rates)
+            weights = [frequency[rate] for rate in rates]
+        return weights.index(max(weights))
 
     def after_step(self) -> None:
-        next_iter = self.trainer.iter + 1
-        # The evaluation at the end belongs to after_train.
-        if self._period > 0 and next_iter % self._period == 0 and next_iter != self.trainer.max_iter:
-            self._do_eval()
+        rate = self._optimizer.param_groups[self._shown]["lr"]
+        self.trainer.storage.put_scalar("lr", rate, smoothing_hint=False)
+        self.scheduler.step()
 
-    def after_train(self) -> None:
-        # After an exception the trainer has not counted to the end.
-        if self._eval_after_train and self.trainer.iter >= self.trainer.max_iter:
-            self._do_eval()
-        # The function usually refers to the trainer, which would keep it alive.
-        del self._func
+    # fvcore's schedules have no state.
+
+    def state_dict(self) -> dict:
+        return {} if isinstance(self.scheduler, ParamScheduler) else self.scheduler.state_dict()
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        if not isinstance(self.scheduler, ParamScheduler):
+            self.scheduler.load_state_dict(state_dict)
+            logger.info("The learning rate schedule continues from the checkpoint.")
 
 
-class PreciseBN(HookBase):
-    """Recomputes batch norm statistics every so often, and after the last iteration.
+class EvalHook(_Periodic):
+    """Evaluates every so many iterations, and after training if that is complete.
 
     Args:
-        period: in iterations; 0 means only after the last one.
-        model: only batch norm layers in training mode are updated; without any, the hook does nothing.
-        data_loader: batches for the model.
-        num_iter: how many of them.
+        eval_period: in iterations; 0: after training only.
+        eval_function: called without arguments. Returns numbers in dicts to any depth, which are put into the storage
+            under names like "bbox/AP"; or nothing.
+        eval_after_train: False: not after training.
+
+    Raises:
+        ValueError: when evaluating: a result is not a number.
+    """
+
+    def __init__(self, eval_period: int, eval_function: Callable[[], dict | None], eval_after_train: bool = True):
+        super().__init__(eval_period)
+        self._evaluate, self._at_the_end = eval_function, eval_after_train
+
+    def after_step(self) -> None:
+        if self._due() and not self._in_last_iteration():
+            self._run()
+
+    def after_train(self) -> None:
+        if self._complete() and self._at_the_end:
+            self._run()
+        self._evaluate = None  # it may hold the trainer
+
+    def _run(self) -> None:
+        from detectron2.evaluation.testing import flatten_results_dict  # the evaluators need much more than hooks do
+
+        results = self._evaluate() or {}
+        assert isinstance(results, dict), f"The evaluation must return a dict, but returned {results!r}."
+        numbers = {}
+        for name, result in flatten_results_dict(results).items():
+            try:
+                numbers[name] = float(result)
+            except (TypeError, ValueError) as error:
+                message = f"The evaluation must return a nested dict of floats, but {name} is {result!r}."
+                raise ValueError(message) from error
+        self.trainer.storage.put_scalars(smoothing_hint=False, **numbers)
+        comm.synchronize()  # or the fast processes would wait inside of the next step, and some backends give up
+
+
+class PreciseBN(_Periodic):
+    """Replaces batch norm's running means by those over a number of batches, at some iterations and at the last.
+
+    Args:
+        period: in iterations; 0: at the last only.
+        model: has nothing to replace if it has no batch norm in training mode.
+        data_loader: of batches for the model, without an end.
+        num_iter: number of batches.
     """
 
     def __init__(self, period: int, model: torch.nn.Module, data_loader: Iterable, num_iter: int):
-        self._logger = logging.getLogger(__name__)
-        self._disabled = not get_bn_modules(model)
-        if self._disabled:
-            self._logger.info("PreciseBN is disabled because model does not contain BN layers in training mode.")
-        self._period = period
-        self._model = model
-        self._data_loader = data_loader
-        self._num_iter = num_iter
-        self._data_iter = None
+        super().__init__(period)
+        self._model, self._loader, self._number = model, data_loader, num_iter
+        self._batches = None
+        self._needed = bool(get_bn_modules(model))
+        if not self._needed:
+            logger.info("No batch norm of the model is in training mode, so its statistics need not be recomputed.")
 
     def after_step(self) -> None:
-        next_iter = self.trainer.iter + 1
-        if next_iter == self.trainer.max_iter or (self._period > 0 and next_iter % self._period == 0):
+        if self._due() or self._in_last_iteration():
             self.update_stats()
 
     def update_stats(self) -> None:
-        """Recompute the statistics now."""
-        if self._disabled:
+        """Do it now."""
+        if not self._needed:
             return
-        if self._data_iter is None:
-            self._data_iter = iter(self._data_loader)
-
-        def batches():
-            for count in itertools.count(1):
-                if count % 100 == 0:
-                    self._logger.info("Running precise-BN ... %d/%d iterations.", count, self._num_iter)
-                yield next(self._data_iter)
-
-        with EventStorage():  # what the model reports now is not training
-            self._logger.info(
-                "Running precise-BN for %d iterations. It can produce different statistics every time.", self._num_iter
-            )
-            update_bn_stats(self._model, batches(), self._num_iter)
+        if self._batches is None:
+            self._batches = iter(self._loader)
+        logger.info("Recomputing the statistics of batch norm from %d batches ...", self._number)
+        with EventStorage():  # losses in these batches are not the training's
+            update_bn_stats(self._model, self._batches, self._number)

@@ -1,107 +1,81 @@
-"""Starting one process per device."""
+"""Starting the processes of a job on one machine."""
 
-import logging
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.utils import comm
+from torch import distributed
 
 __all__ = ["DEFAULT_TIMEOUT", "launch"]
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 
 
-def _find_free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.bind(("", 0))  # the system picks one; there is a small chance that another program takes it meanwhile
-        return sock.getsockname()[1]
-
-
 def launch(
-    main_func: Callable,
-    num_gpus_per_machine: int,
-    num_machines: int = 1,
-    machine_rank: int = 0,
-    dist_url: str | None = None,
-    args: tuple = (),
-    timeout: timedelta = DEFAULT_TIMEOUT,
-) -> None:
-    """Call ``main_func(*args)`` in every process of a job; must be called once on each machine.
+    main_func: Callable, num_gpus_per_machine: int, num_machines: int = 1, machine_rank: int = 0,
+    dist_url: str | None = None, args: tuple = (), timeout: timedelta = DEFAULT_TIMEOUT,
+) -> None:  # fmt: skip
+    """Run ``main_func(*args)`` in each process of a job. On several machines, all have to call this.
 
-    One process (or none asked for): a plain call in this process. More: one new process per GPU, connected by NCCL; on
-    a machine without GPUs, as many processes as asked for, connected by gloo.
+    A job of one process runs in the calling one. Otherwise there is a new process for each GPU, and NCCL connects them;
+    on machines without any GPU, gloo connects processes on the CPU.
 
     Args:
-        main_func: must be importable by name from the new processes.
-        num_gpus_per_machine: processes on each machine.
-        num_machines: number of machines.
-        machine_rank: index of this machine.
-        dist_url: where the processes meet, such as ``tcp://127.0.0.1:8686``; "auto" finds a free port on one machine.
-        args: arguments of ``main_func``.
-        timeout: how long processes wait for each other.
+        main_func: a function that a new process can import.
+        num_gpus_per_machine: processes on this machine, and on each other; 0 is one process, on the CPU.
+        num_machines: machines of the job.
+        machine_rank: this machine's number, from 0.
+        dist_url: where the processes find each other, tcp://HOST:PORT of machine 0; "auto" on a single machine.
+        args: of ``main_func``.
+        timeout: a process that has waited this long for another one, in any exchange, gives up with an error.
 
     Raises:
-        ValueError: "auto" with several machines, or no ``dist_url`` with several processes.
+        ValueError: ``dist_url`` does not fit, or there are fewer GPUs than processes.
     """
-    world_size = num_machines * num_gpus_per_machine
-    if world_size <= 1:
+    if num_machines * num_gpus_per_machine < 2:
         main_func(*args)
         return
-    if dist_url is None:
-        raise ValueError("launch() with several processes needs dist_url, for example 'auto' on a single machine.")
-    if dist_url == "auto":
-        if num_machines != 1:
-            raise ValueError("dist_url='auto' works on a single machine only; give tcp://HOST:PORT of machine 0.")
-        dist_url = f"tcp://127.0.0.1:{_find_free_port()}"
-    if num_machines > 1 and dist_url.startswith("file://"):
-        logging.getLogger(__name__).warning(
-            "file:// is not a reliable init_method with several machines. Prefer tcp://"
-        )
-    mp.start_processes(
-        _distributed_worker,
-        nprocs=num_gpus_per_machine,
-        args=(main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, args, timeout),
-        daemon=False,
-        start_method="spawn",
-    )
+    if dist_url == "auto" and num_machines == 1:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            dist_url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    if dist_url in (None, "", "auto"):
+        raise ValueError(f"dist_url is {dist_url!r}, but must be tcp://HOST:PORT; on one machine, 'auto' will do.")
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < num_gpus_per_machine:
+        raise ValueError(f"This machine has {gpus} GPUs, too few for {num_gpus_per_machine} processes.")
+    job = _Job(main_func, args, num_gpus_per_machine, num_machines, machine_rank, dist_url, timeout)
+    torch.multiprocessing.spawn(job, nprocs=num_gpus_per_machine)
 
 
-def _distributed_worker(
-    local_rank: int,
-    main_func: Callable,
-    world_size: int,
-    num_gpus_per_machine: int,
-    machine_rank: int,
-    dist_url: str,
-    args: tuple,
-    timeout: timedelta,
-) -> None:
-    has_gpu = torch.cuda.is_available()
-    if has_gpu and num_gpus_per_machine > torch.cuda.device_count():
-        raise ValueError(
-            f"{num_gpus_per_machine} processes were asked for, but this machine has {torch.cuda.device_count()} GPUs."
+@dataclass(frozen=True)
+class _Job:
+    """What every process has to know; calling it is the process's work."""
+
+    function: Callable
+    args: tuple
+    processes: int
+    machines: int
+    machine: int
+    url: str
+    timeout: timedelta
+
+    def __call__(self, local_rank: int) -> None:
+        on_gpus = torch.cuda.is_available()
+        if on_gpus:
+            torch.cuda.set_device(local_rank)
+        distributed.init_process_group(
+            "nccl" if on_gpus else "gloo",
+            self.url,
+            self.timeout,
+            rank=self.machine * self.processes + local_rank,
+            world_size=self.machines * self.processes,
         )
-    try:
-        dist.init_process_group(
-            backend="nccl" if has_gpu else "gloo",
-            init_method=dist_url,
-            world_size=world_size,
-            rank=machine_rank * num_gpus_per_machine + local_rank,
-            timeout=timeout,
-        )
-    except Exception:
-        logging.getLogger(__name__).error("The processes could not meet at %s", dist_url)
-        raise
-    comm.create_local_process_group(num_gpus_per_machine)
-    if has_gpu:
-        torch.cuda.set_device(local_rank)
-    comm.synchronize()  # a late start of one process must not look like a failure in the first collective call
-    main_func(*args)
-    # Leave together: a process that ends while others still talk to it, or with the communication's threads running,
-    # may be aborted by the C++ runtime after all its work is done.
-    comm.synchronize()
-    dist.destroy_process_group()
+        comm.create_local_process_group(self.processes)
+        comm.synchronize()  # here a late process is waited for; in the training's first exchange it would be a puzzle
+        self.function(*self.args)
+        # Nobody leaves while others may still be talking to them: the runtime would abort a process that has succeeded.
+        comm.synchronize()
+        distributed.destroy_process_group()

@@ -1,336 +1,267 @@
-"""The training loop, and the two kinds of one training step: plain, and with automatic mixed precision."""
+"""The loop over iterations with its hooks, and what an iteration is for one model with one optimizer."""
 
+import contextlib
 import logging
+import math
+import statistics
 import time
 import weakref
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
-import detectron2.utils.comm as comm
-import numpy as np
 import torch
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-__all__ = ["HookBase", "TrainerBase", "SimpleTrainer", "AMPTrainer"]
+__all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
+
+logger = logging.getLogger(__name__)
 
 
 class HookBase:
-    """What a trainer calls at fixed moments. Override any of the methods.
+    """Base of what takes part in a training without being part of the model: logs, checkpoints, evaluation, ...
 
-    ``self.trainer`` is a weak proxy of the trainer, set by ``register_hooks``. The order of calls is ::
+    A trainer calls the hooks that are registered with it in the order of their registration: ``before_train`` once,
+    then for each iteration ``before_step``, ``after_backward`` (from trainers that have a backward pass of their own)
+    and ``after_step``, and ``after_train`` once, however the training has ended.
 
-        before_train()
-        for each iteration:
-            before_step()
-            the step itself, with after_backward() between the backward pass and the optimizer's step
-            after_step()
-        after_train()
+    A hook whose ``state_dict`` is not empty also has a ``load_state_dict``.
+
+    Attributes:
+        trainer: the trainer, by a weak reference.
     """
 
     trainer: "TrainerBase" = None
 
-    def before_train(self) -> None:
-        """Before the first iteration."""
+    def before_train(self):
+        """``trainer.iter`` is the first iteration."""
 
-    def after_train(self) -> None:
-        """After the last iteration, or after an exception."""
+    def before_step(self):
+        """``trainer.iter`` is the iteration that begins."""
 
-    def before_step(self) -> None:
-        """Before each iteration."""
+    def after_backward(self):
+        """Gradients are there, parameters have not changed yet."""
 
-    def after_backward(self) -> None:
-        """After the backward pass of each iteration."""
+    def after_step(self):
+        """``trainer.iter`` is the iteration that ends."""
 
-    def after_step(self) -> None:
-        """After each iteration."""
+    def after_train(self):
+        """``trainer.iter`` is ``trainer.max_iter``, or the iteration that has failed."""
 
     def state_dict(self) -> dict:
-        """What to save in checkpoints. Hooks with a state also define ``load_state_dict``."""
+        """What a checkpoint needs to know."""
         return {}
 
 
 class TrainerBase:
-    """A loop over iterations with hooks; ``run_step`` is what an iteration does.
+    """Runs ``run_step``, which subclasses define, for a range of iterations, with hooks around it.
 
     Attributes:
-        iter: current iteration; ``max_iter`` after the last one.
-        start_iter, max_iter: first iteration, and one past the last.
-        storage: the :class:`EventStorage`, during training.
+        iter: the iteration that is being run, or ``max_iter`` after all have been.
+        start_iter: the first iteration.
+        max_iter: the number of iterations of the whole training.
+        storage: scalars and images of the training; from ``train`` on.
     """
 
-    def __init__(self) -> None:
+    iter: int = 0
+    start_iter: int = 0
+    max_iter: int
+    storage: EventStorage
+
+    def __init__(self):
         self._hooks: list[HookBase] = []
-        self.iter: int = 0
-        self.start_iter: int = 0
-        self.max_iter: int
-        self.storage: EventStorage
 
     def register_hooks(self, hooks: Iterable[HookBase | None]) -> None:
-        """Append hooks, which are called in this order; None is skipped."""
-        for hook in hooks:
-            if hook is None:
-                continue
-            assert isinstance(hook, HookBase), hook
-            # A plain reference would make a cycle, and the trainer's memory would be freed late or never.
+        """Add hooks behind those that are there. None stands for a hook that is not wanted."""
+        wanted = [hook for hook in hooks if hook is not None]
+        strangers = [type(hook).__name__ for hook in wanted if not isinstance(hook, HookBase)]
+        assert not strangers, f"Hooks must be derived from HookBase, but these are not: {', '.join(strangers)}."
+        self._hooks += wanted
+        for hook in wanted:
+            # By a strong reference, trainer and hooks would keep each other (and the model's memory) alive.
             hook.trainer = weakref.proxy(self)
-            self._hooks.append(hook)
 
     def train(self, start_iter: int, max_iter: int) -> None:
-        """Run the iterations ``start_iter`` .. ``max_iter - 1``. ``after_train`` is called also after an exception."""
-        logger = logging.getLogger(__name__)
+        """Run the iterations from ``start_iter`` up to, but not including, ``max_iter``."""
         logger.info("Starting training from iteration %d", start_iter)
-        self.iter = self.start_iter = start_iter
-        self.max_iter = max_iter
-        with EventStorage(start_iter) as self.storage:
-            try:
-                self.before_train()
-                while self.iter < max_iter:
-                    self.before_step()
-                    self.run_step()
-                    self.after_step()
-                    self.iter += 1
-            except Exception:
-                logger.exception("Exception during training:")
-                raise
-            finally:
-                self.after_train()
-
-    def before_train(self) -> None:
-        for hook in self._hooks:
-            hook.before_train()
-
-    def after_train(self) -> None:
-        self.storage.iter = self.iter
-        for hook in self._hooks:
-            hook.after_train()
-
-    def before_step(self) -> None:
-        self.storage.iter = self.iter
-        for hook in self._hooks:
-            hook.before_step()
-
-    def after_backward(self) -> None:
-        for hook in self._hooks:
-            hook.after_backward()
-
-    def after_step(self) -> None:
-        for hook in self._hooks:
-            hook.after_step()
+        self.iter, self.start_iter, self.max_iter = start_iter, start_iter, max_iter
+        with contextlib.ExitStack() as at_the_end:  # is worked off from below
+            self.storage = at_the_end.enter_context(EventStorage(start_iter))
+            at_the_end.callback(self._finish)
+            at_the_end.push(self._log_failure)
+            self.before_train()
+            while self.iter < max_iter:
+                self.storage.iter = self.iter
+                self.before_step()
+                self.run_step()
+                self.after_step()
+                self.iter += 1
 
     def run_step(self) -> None:
-        """One iteration, without hooks."""
-        raise NotImplementedError
+        """What is done in an iteration, apart from hooks."""
+        raise NotImplementedError(f"{type(self).__name__} does not define run_step().")
+
+    def _finish(self) -> None:
+        self.storage.iter = self.iter
+        self.after_train()
+
+    def _log_failure(self, kind, error, traceback) -> None:
+        # An interruption from outside is no failure.
+        if isinstance(error, Exception):
+            logger.error("Training has failed in iteration %d:", self.iter, exc_info=error)
+
+    # Subclasses may do more at these moments.
+
+    def before_train(self) -> None:
+        self._call_hooks("before_train")
+
+    def before_step(self) -> None:
+        self._call_hooks("before_step")
+
+    def after_backward(self) -> None:
+        self._call_hooks("after_backward")
+
+    def after_step(self) -> None:
+        self._call_hooks("after_step")
+
+    def after_train(self) -> None:
+        self._call_hooks("after_train")
+
+    def _call_hooks(self, moment: str) -> None:
+        for hook in self._hooks:
+            getattr(hook, moment)()
 
     def state_dict(self) -> dict:
-        """``iteration``, and under ``hooks`` the state of each hook that has one, by class name."""
-        state = {"iteration": self.iter}
-        hooks = {}
-        for hook in self._hooks:
-            hook_state = hook.state_dict()
-            if hook_state:
-                hooks.setdefault(type(hook).__qualname__, hook_state)
-        if hooks:
-            state["hooks"] = hooks
-        return state
+        """The iteration, and the hooks' states by the names of their classes; the first hook of a class counts."""
+        hooks = {type(hook).__qualname__: state for hook in reversed(self._hooks) if (state := hook.state_dict())}
+        return {"iteration": self.iter} | ({"hooks": hooks} if hooks else {})
 
     def load_state_dict(self, state_dict: Mapping) -> None:
+        """Take over the iteration and the states of the hooks that are there."""
         self.iter = state_dict["iteration"]
-        for name, hook_state in state_dict.get("hooks", {}).items():
-            for hook in self._hooks:
-                if type(hook).__qualname__ == name:
-                    hook.load_state_dict(hook_state)
-                    break
+        present = {type(hook).__qualname__: hook for hook in reversed(self._hooks)}
+        for name, state in state_dict.get("hooks", {}).items():
+            if name in present:
+                present[name].load_state_dict(state)
             else:
-                logging.getLogger(__name__).warning("Cannot find the hook '%s', its state_dict is ignored.", name)
+                logger.warning("The checkpoint has a state for the hook %s, which this training does not use.", name)
 
 
 class SimpleTrainer(TrainerBase):
-    """One model, one data source, one optimizer; an iteration is forward, backward, step.
+    """One model, one source of batches, one optimizer.
 
     Args:
-        model: called with a batch in training mode; returns a dict of scalar losses, or one scalar.
-        data_loader: iterable of batches, without end.
-        optimizer: a torch optimizer.
-        gather_metric_period: collect metrics from all processes every so many iterations.
-        zero_grad_before_forward: clear gradients before the forward pass instead of before the backward pass.
-        async_write_metrics: collect and write metrics in a thread.
+        model: batch -> dict of losses, or a single loss; is put into training mode.
+        data_loader: an iterable without an end; its iterator is made when the first batch is needed.
+        optimizer: of the model's parameters.
     """
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        data_loader: Iterable,
-        optimizer: torch.optim.Optimizer,
-        gather_metric_period: int = 1,
-        zero_grad_before_forward: bool = False,
-        async_write_metrics: bool = False,
-    ):
+    def __init__(self, model: torch.nn.Module, data_loader: Iterable, optimizer: torch.optim.Optimizer):
         super().__init__()
-        model.train()  # after loading weights, and whatever the caller did before
-        self.model = model
-        self.data_loader = data_loader
-        self._data_loader_iter_obj = None
-        self.optimizer = optimizer
-        self.gather_metric_period = gather_metric_period
-        self.zero_grad_before_forward = zero_grad_before_forward
-        self.async_write_metrics = async_write_metrics
-        # One thread keeps the iterations in order.
-        self.concurrent_executor = ThreadPoolExecutor(max_workers=1)
+        self.model, self.data_loader, self.optimizer = model, data_loader, optimizer
+        self._batches = None
+        model.train()
 
     def run_step(self) -> None:
-        assert self.model.training, "[SimpleTrainer] model was changed to eval mode!"
-        start = time.perf_counter()
-        data = next(self._data_loader_iter)
-        data_time = time.perf_counter() - start
+        """Minimise the sum of the losses on the next batch by one step of the optimizer.
 
-        if self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
-        losses, loss_dict = self._sum_losses(self.model(data))
-        if not self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
-        losses.backward()
+        Raises:
+            FloatingPointError: (in the main process) the sum is infinite or NaN; the model has not changed.
+        """
+        assert self.model.training, f"{type(self).__name__}: something has put the model into evaluation mode."
+        asked = time.perf_counter()
+        if self._batches is None:
+            self._batches = iter(self.data_loader)
+        batch = next(self._batches)
+        waited = time.perf_counter() - asked
+
+        with self._forward_context():
+            losses = self.model(batch)
+            if isinstance(losses, torch.Tensor):
+                losses = {"total_loss": losses}
+            total = sum(losses.values())
+        self.optimizer.zero_grad()
+        self._backward(total)
         self.after_backward()
-        self._report(loss_dict, data_time)
+        self.write_metrics(losses, waited, self.iter)
+        self._update()
+
+    def _forward_context(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext()
+
+    def _backward(self, total: torch.Tensor) -> None:
+        total.backward()
+
+    def _update(self) -> None:
         self.optimizer.step()
 
     @staticmethod
-    def _sum_losses(output: torch.Tensor | dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        if isinstance(output, torch.Tensor):
-            return output, {"total_loss": output}
-        return sum(output.values()), output
+    def write_metrics(loss_dict: Mapping[str, torch.Tensor], data_time: float, cur_iter: int, prefix: str = "") -> None:
+        """Let the main process put ``data_time``, each loss and their sum, ``total_loss``, into the event storage.
 
-    @property
-    def _data_loader_iter(self):
-        # Made at the first use, so that a trainer can be built without starting workers.
-        if self._data_loader_iter_obj is None:
-            self._data_loader_iter_obj = iter(self.data_loader)
-        return self._data_loader_iter_obj
-
-    def reset_data_loader(self, data_loader_builder) -> None:
-        """Replace the data source by ``data_loader_builder()``; the old one is dropped first."""
-        del self.data_loader
-        self.data_loader = data_loader_builder()
-        self._data_loader_iter_obj = None
-
-    def _report(self, loss_dict: Mapping[str, torch.Tensor], data_time: float) -> None:
-        if self.async_write_metrics:
-            self.concurrent_executor.submit(self._write_metrics, loss_dict, data_time, iter=self.iter)
-        else:
-            self._write_metrics(loss_dict, data_time)
-
-    def _write_metrics(
-        self, loss_dict: Mapping[str, torch.Tensor], data_time: float, prefix: str = "", iter: int | None = None
-    ) -> None:
-        iter = self.iter if iter is None else iter
-        if (iter + 1) % self.gather_metric_period != 0:
-            return
-        try:
-            SimpleTrainer.write_metrics(loss_dict, data_time, iter, prefix)
-        except Exception:
-            logging.getLogger(__name__).exception("Exception in writing metrics: ")
-            raise
-
-    @staticmethod
-    def write_metrics(
-        loss_dict: Mapping[str, torch.Tensor], data_time: float, cur_iter: int, prefix: str = ""
-    ) -> None:
-        """Put the losses, their sum and the data time into the event storage of the main process.
+        All processes of the job have to call this. A single loss is only written as the sum.
 
         Args:
-            loss_dict: scalar losses of this process; the mean over processes is written.
-            data_time: seconds spent waiting for data; the maximum over processes is written.
-            cur_iter: the iteration.
-            prefix: of the name ``total_loss``.
+            loss_dict: one number each, on any device; means over the processes are written.
+            data_time: seconds; that of the slowest process is written.
+            prefix: comes before ``total_loss``.
 
         Raises:
-            FloatingPointError: the sum is not finite.
+            FloatingPointError: the sum is infinite or NaN.
         """
-        metrics = {name: value.detach().cpu().item() for name, value in loss_dict.items()}
-        metrics["data_time"] = data_time
-        gathered = comm.gather(metrics)
-        if not comm.is_main_process():
+        everybodys = comm.gather((data_time, {name: loss.item() for name, loss in loss_dict.items()}))
+        if not everybodys:
             return
-        storage = get_event_storage()
-        storage.put_scalar("data_time", np.max([m.pop("data_time") for m in gathered]), cur_iter=cur_iter)
-        means = {name: float(np.mean([m[name] for m in gathered])) for name in gathered[0]}
+        waits, losses = zip(*everybodys, strict=True)
+        means = {name: statistics.fmean(of_one[name] for of_one in losses) for name in loss_dict}
         total = sum(means.values())
-        if not np.isfinite(total):
-            raise FloatingPointError(f"Loss became infinite or NaN at iteration={cur_iter}!\nloss_dict = {means}")
-        storage.put_scalar(f"{prefix}total_loss", total, cur_iter=cur_iter)
-        if len(means) > 1:
-            storage.put_scalars(cur_iter=cur_iter, **means)
-
-    def after_train(self) -> None:
-        super().after_train()
-        self.concurrent_executor.shutdown(wait=True)
+        if not math.isfinite(total):
+            terms = ", ".join(f"{name} = {mean:.5g}" for name, mean in means.items())
+            raise FloatingPointError(f"The sum of the losses is {total} at iteration={cur_iter}!\n{terms}")
+        scalars = {"data_time": max(waits), f"{prefix}total_loss": total} | (means if len(means) > 1 else {})
+        get_event_storage().put_scalars(cur_iter=cur_iter, **scalars)
 
     def state_dict(self) -> dict:
-        return {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
+        return super().state_dict() | {"optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state_dict: Mapping) -> None:
-        super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
+        super().load_state_dict(state_dict)
 
 
 class AMPTrainer(SimpleTrainer):
-    """:class:`SimpleTrainer` under autocast, with a gradient scaler. Requires CUDA.
+    """The same with automatic mixed precision, on GPUs.
 
     Args:
-        grad_scaler: by default a new ``GradScaler``.
-        precision: dtype of autocast.
-        log_grad_scaler: put the scale into the event storage as ``[metric]grad_scaler``.
+        grad_scaler: scales losses so that gradients in half precision do not vanish; by default a new one.
+        precision: of the forward pass.
     """
 
     def __init__(
-        self,
-        model: torch.nn.Module,
-        data_loader: Iterable,
-        optimizer: torch.optim.Optimizer,
-        gather_metric_period: int = 1,
-        zero_grad_before_forward: bool = False,
-        grad_scaler: "torch.amp.GradScaler | None" = None,
-        precision: torch.dtype = torch.float16,
-        log_grad_scaler: bool = False,
-        async_write_metrics: bool = False,
-    ):
-        unsupported = "AMPTrainer does not support single-process multi-device training!"
-        if isinstance(model, DistributedDataParallel):
-            assert not (model.device_ids and len(model.device_ids) > 1), unsupported
-        assert not isinstance(model, DataParallel), unsupported
-        super().__init__(
-            model, data_loader, optimizer, gather_metric_period, zero_grad_before_forward, async_write_metrics
-        )
-        self.grad_scaler = torch.amp.GradScaler("cuda") if grad_scaler is None else grad_scaler
+        self, model: torch.nn.Module, data_loader: Iterable, optimizer: torch.optim.Optimizer,
+        *, grad_scaler: torch.amp.GradScaler | None = None, precision: torch.dtype = torch.float16,
+    ):  # fmt: skip
+        assert not isinstance(model, torch.nn.DataParallel), "One process can drive one GPU; use one for each."
+        super().__init__(model, data_loader, optimizer)
         self.precision = precision
-        self.log_grad_scaler = log_grad_scaler
+        self.grad_scaler = grad_scaler or torch.amp.GradScaler("cuda")
 
     def run_step(self) -> None:
-        assert self.model.training, "[AMPTrainer] model was changed to eval mode!"
-        assert torch.cuda.is_available(), (
-            "[AMPTrainer] CUDA is required for AMP training! Set SOLVER.AMP.ENABLED False to train on the CPU."
-        )
-        start = time.perf_counter()
-        data = next(self._data_loader_iter)
-        data_time = time.perf_counter() - start
+        assert torch.cuda.is_available(), "CUDA is required for AMP training. On CPUs, set SOLVER.AMP.ENABLED False."
+        super().run_step()
 
-        if self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
-        with torch.autocast("cuda", dtype=self.precision):
-            losses, loss_dict = self._sum_losses(self.model(data))
-        if not self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
-        self.grad_scaler.scale(losses).backward()
-        if self.log_grad_scaler:
-            get_event_storage().put_scalar("[metric]grad_scaler", self.grad_scaler.get_scale())
-        self.after_backward()
-        self._report(loss_dict, data_time)
+    def _forward_context(self) -> contextlib.AbstractContextManager:
+        return torch.autocast("cuda", self.precision)
+
+    def _backward(self, total: torch.Tensor) -> None:
+        self.grad_scaler.scale(total).backward()
+
+    def _update(self) -> None:
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
     def state_dict(self) -> dict:
-        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
+        return super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
 
     def load_state_dict(self, state_dict: Mapping) -> None:
-        super().load_state_dict(state_dict)
         self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        super().load_state_dict(state_dict)

@@ -53,7 +53,7 @@ def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: Optimizer | type[Optimi
     }
     if settings.CLIP_TYPE not in limiters:
         raise ValueError(
-            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {settings.CLIP_TYPE!r}; each parameter is clipped by 'value' or 'norm'."
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {settings.CLIP_TYPE!r}; parameters are clipped by 'value' or 'norm'."
         )
     limit = limiters[settings.CLIP_TYPE]
 

@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 __all__ = ["collect_env_info"]
 
-LIBRARIES = ("numpy", "torchvision", "fvcore", "iopath", "pycocotools", "pillow", "opencv-python-headless", "opencv-python")
+LIBRARIES = ("numpy", "torchvision", "fvcore", "iopath", "pycocotools", "pillow", "opencv-python-headless")
 VARIABLES = ("DETECTRON2_DATASETS", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
 

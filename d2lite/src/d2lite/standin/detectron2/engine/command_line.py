@@ -1,0 +1,103 @@
+"""The usual command line of a training script, and what a process does before anything else."""
+
+import argparse
+import contextlib
+import logging
+import os
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+
+__all__ = ["default_argument_parser", "default_setup"]
+
+EXAMPLES = """\
+Eight GPUs of this machine:
+    %(prog)s --config-file FILE --num-gpus 8
+With other values than the file's:
+    %(prog)s --config-file FILE SOLVER.BASE_LR 0.001 MODEL.WEIGHTS FILE.pth
+The second of two machines (on the first: --machine-rank 0):
+    %(prog)s --config-file FILE --num-gpus 8 --num-machines 2 --machine-rank 1 --dist-url tcp://FIRST-MACHINE:PORT
+"""
+
+
+def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
+    """The options that people know from Detectron2's training scripts.
+
+    Args:
+        epilog: end of the help page; by default a few commands.
+    """
+    # Jobs of different users must not meet on one port.
+    port = 49152 + hash(getattr(os, "getuid", lambda: 1)()) % 16384
+    parser = argparse.ArgumentParser(
+        epilog=EXAMPLES if epilog is None else epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_argument_group("what to do")
+    what.add_argument("--config-file", metavar="FILE", default="", help="YAML file with the settings")
+    what.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR, if any")
+    what.add_argument("--eval-only", action="store_true", help="do not train, evaluate the weights")
+    where = parser.add_argument_group("where to do it")
+    where.add_argument("--num-gpus", metavar="N", type=int, default=1, help="processes a machine (%(default)s)")
+    where.add_argument("--num-machines", metavar="N", type=int, default=1, help="machines of the job (%(default)s)")
+    where.add_argument("--machine-rank", metavar="I", type=int, default=0, help="this machine's number, from 0")
+    where.add_argument(
+        "--dist-url", metavar="URL", default=f"tcp://127.0.0.1:{port}", help="meeting point of processes (%(default)s)"
+    )
+    parser.add_argument("opts", nargs=argparse.REMAINDER, default=None, help="settings to change: KEY VALUE ...")
+    return parser
+
+
+def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Prepare a process of a job: folder, logs, seed, and PyTorch's settings. ``OUTPUT_DIR`` may be empty: no files.
+
+    Args:
+        cfg: the complete config; the main process keeps it as ``OUTPUT_DIR/config.yaml``.
+        args: the command line, for the log; ``config_file`` and ``eval_only`` are used if they are there.
+
+    Raises:
+        ValueError: ``SEED`` plus the process's rank is above 2**32 - 1.
+    """
+    rank, folder = comm.get_rank(), cfg.OUTPUT_DIR or None
+    if folder:
+        os.makedirs(folder, exist_ok=True)
+    for name in ("detectron2", "fvcore"):
+        setup_logger(folder, rank, name=name)
+    _log_circumstances(cfg, args)
+    if folder and comm.is_main_process():
+        _keep_config(cfg, os.path.join(folder, "config.yaml"))
+
+    # The rank is added because augmentations should differ between processes.
+    seed_all_rng(cfg.SEED + rank if cfg.SEED >= 0 else None)
+    if not getattr(args, "eval_only", False):
+        # Evaluation has images of many sizes, and looking for the best algorithm for each takes longer than it saves.
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    if cfg.FLOAT32_PRECISION:
+        torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
+
+
+def _log_circumstances(cfg: CfgNode, args: argparse.Namespace) -> None:
+    logger = logging.getLogger("detectron2")
+    logger.info("Rank of current process: %d. World size: %d", comm.get_rank(), comm.get_world_size())
+    logger.info("Environment info:\n%s", collect_env_info())
+    logger.info("Command line arguments: %s", args)
+    path = getattr(args, "config_file", None)
+    if path:
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+            logger.info("Config file %s:\n%s", path, file.read())
+    if comm.is_main_process():
+        logger.info("Running with full config:\n%s", cfg.dump())
+
+
+def _keep_config(cfg: CfgNode, path: str) -> None:
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(cfg.dump())
+        os.replace(temporary, path)  # at once, for whoever reads the file just now
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+    logging.getLogger("detectron2").info("Full config saved to %s", path)
