@@ -1,7 +1,7 @@
-"""An RGB picture to draw on: translucent fills, opaque outlines, labels on a dark plate.
+"""A drawing over an image: translucent regions, opaque outlines, and labels on dark plates.
 
-Coordinates are pixels of the original image, whatever the scale of the picture. Colours are (r, g, b) from 0 to 1, one
-of the names below, or "#rrggbb".
+Places are in pixels of the image, however large the drawing is. Colors are red, green and blue from 0 to 1, or names:
+matplotlib's letters, those that Pillow knows, and "#rrggbb".
 """
 
 from __future__ import annotations
@@ -10,82 +10,74 @@ import colorsys
 import math
 import os
 import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 Color = tuple[float, float, float]
 
-NAMED_COLORS: dict[str, Color] = {
-    "b": (0, 0, 1),
-    "blue": (0, 0, 1),
-    "c": (0, 0.75, 0.75),
-    "cyan": (0, 1, 1),
-    "g": (0, 0.5, 0),
-    "green": (0, 0.5, 0),
-    "k": (0, 0, 0),
-    "black": (0, 0, 0),
-    "m": (0.75, 0, 0.75),
-    "magenta": (1, 0, 1),
-    "r": (1, 0, 0),
-    "red": (1, 0, 0),
-    "w": (1, 1, 1),
-    "white": (1, 1, 1),
-    "y": (0.75, 0.75, 0),
-    "yellow": (1, 1, 0),
+LETTERS = {
+    "b": "#0000ff",
+    "c": "#00bfbf",
+    "g": "#008000",
+    "k": "#000000",
+    "m": "#bf00bf",
+    "r": "#ff0000",
+    "w": "#ffffff",
+    "y": "#bfbf00",
 }
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2  # multiples of it, without their whole part, keep away from each other
 
 
-def to_color(color: str | tuple | list | np.ndarray) -> Color:
-    """Read a colour; ValueError when it is none."""
+def to_color(color: str | Sequence[float]) -> Color:
+    """Red, green and blue of a color in any form; ValueError if it has none of them."""
     if isinstance(color, str):
-        if color in NAMED_COLORS:
-            return NAMED_COLORS[color]
-        digits = color.removeprefix("#")
-        if color.startswith("#") and len(digits) == 6:
-            return tuple(int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4))
-        raise ValueError(f"unknown colour {color!r}: give (r, g, b) from 0 to 1, '#rrggbb', or {sorted(NAMED_COLORS)}")
-    values = tuple(float(v) for v in color)[:3]
-    if len(values) != 3 or not all(0 <= v <= 1 for v in values):
-        raise ValueError(f"a colour is (r, g, b) from 0 to 1, got {color}")
+        try:
+            return tuple(value / 255 for value in ImageColor.getrgb(LETTERS.get(color, color))[:3])
+        except ValueError:
+            raise ValueError(f"There is no colour {color!r}. Write it as '#rrggbb'.") from None
+    values = tuple(map(float, color))[:3]
+    if len(values) < 3 or min(values) < 0 or max(values) > 1:
+        raise ValueError(f"A colour is red, green and blue from 0 to 1, not {color}.")
     return values
 
 
 def distinct_color(index: int) -> Color:
-    """The index-th of a series of colours in which neighbours differ clearly."""
-    # Steps of the golden ratio never fall close to an earlier hue; three rings of saturation and value tell the rest.
-    hue = (0.02 + index * 0.61803398875) % 1
+    """One of a series of colors: eight hues strong, the next eight pale, the next eight dark, and over again."""
     saturation, value = ((0.85, 0.95), (0.6, 1.0), (0.95, 0.7))[index // 8 % 3]
-    return colorsys.hsv_to_rgb(hue, saturation, value)
+    return colorsys.hsv_to_rgb((0.02 + index * GOLDEN_RATIO) % 1, saturation, value)
 
 
 def shift_color(color: Color, index: int) -> Color:
-    """A colour near ``color``, another one for each index; it tells neighbours of one class apart."""
+    """The same hue, somewhat lighter or darker: differently for each index."""
     hue, lightness, saturation = colorsys.rgb_to_hls(*color)
-    step = (index * 0.61803398875) % 1 - 0.5
-    return colorsys.hls_to_rgb(hue, min(max(lightness + 0.3 * step, 0.15), 0.85), saturation)
+    lightness += 0.3 * ((index * GOLDEN_RATIO) % 1 - 0.5)
+    return colorsys.hls_to_rgb(hue, min(max(lightness, 0.15), 0.85), saturation)
 
 
-def lighten(color: Color) -> Color:
-    """The colour mixed with white until it can be read on a dark ground."""
-    red, green, blue = color
-    luminance = 0.299 * red + 0.587 * green + 0.114 * blue
-    share = min(max((0.75 - luminance) / (1 - luminance + 1e-6), 0.0), 1.0)
-    return tuple(c + (1 - c) * share for c in color)
+def legible_on_dark(color: Color) -> Color:
+    """The color, with as much white in it as it takes to be read."""
+    luminance = float(np.dot(color, (0.299, 0.587, 0.114)))
+    white = max(0.0, 0.75 - luminance) / (1 - luminance) if luminance < 1 else 0.0
+    return tuple(value * (1 - white) + white for value in color)
 
 
 def _bytes(color: Color) -> tuple[int, int, int]:
-    return tuple(round(255 * c) for c in to_color(color))
+    return tuple(round(255 * value) for value in color)
 
 
 class VisImage:
-    """A picture of ``scale`` times the size of the image it was made from.
+    """What is drawn over an image.
 
     Args:
-        img: (H, W, 3) or (H, W), values 0..255.
-        scale: size of the picture relative to the image.
+        img: (H, W, 3) in RGB, from 0 to 255.
+        scale: how much larger than the image the drawing is.
+
+    Attributes:
+        img: the image, uint8; it stays as it is. height, width: its size.
     """
 
     def __init__(self, img: np.ndarray, scale: float = 1.0):
@@ -93,153 +85,121 @@ class VisImage:
         self.reset_image(img)
 
     def reset_image(self, img: np.ndarray) -> None:
-        """Begin again with another image."""
-        img = np.asarray(img)
-        if img.ndim == 2:
-            img = np.repeat(img[:, :, None], 3, axis=2)
-        if img.ndim != 3 or img.shape[2] != 3:
-            raise ValueError(f"a picture needs an image of shape (H, W, 3), got {img.shape}")
-        self.img = img.clip(0, 255).astype(np.uint8)
-        self.height, self.width = self.img.shape[:2]
-        size = max(1, round(self.width * self.scale)), max(1, round(self.height * self.scale))
-        shrinks = size[0] < self.width
-        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        unscaled = size == (self.width, self.height)
-        self._pixels = self.img.copy() if unscaled else cv2.resize(self.img, size, interpolation=interpolation)
+        """Throw away what is drawn, and begin with another image."""
+        pixels = np.asarray(img)
+        if pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise ValueError(f"An image to draw on has the shape (H, W, 3), not {pixels.shape}.")
+        self.img = np.clip(pixels, 0, 255).astype(np.uint8)
+        self.height, self.width = pixels.shape[:2]
         self._plates: list[tuple[int, int, int, int]] = []
+        self._drawing = self.img.copy()
+        if self.scale != 1:
+            size = [max(1, round(length * self.scale)) for length in (self.width, self.height)]
+            method = cv2.INTER_LINEAR if self.scale > 1 else cv2.INTER_AREA
+            self._drawing = cv2.resize(self.img, size, interpolation=method)
 
     def get_image(self) -> np.ndarray:
-        """uint8 RGB (scale * H, scale * W, 3), a copy."""
-        return self._pixels.copy()
+        """The drawing: uint8, RGB, (scale * H, scale * W, 3). A copy."""
+        return self._drawing.copy()
 
     def save(self, filepath: str | os.PathLike) -> None:
-        """Write the picture; the ending of the name says the format."""
-        path = Path(filepath)
-        partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-        try:
-            Image.fromarray(self._pixels).save(partial, quality=95)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-    # Sizes that look alike in small and large pictures ----------------------------------------------------------------
+        """Write the drawing into a file of the format that its name ends in."""
+        Image.fromarray(self._drawing).save(Path(filepath), quality=95)
 
     @property
     def line_width(self) -> int:
-        """In pixels of the picture."""
-        return max(1, round(math.sqrt(self._pixels.shape[0] * self._pixels.shape[1]) / 350))
+        """Of outlines, in pixels of the drawing: thicker in large ones."""
+        return max(1, round(math.sqrt(self._drawing[..., 0].size) / 350))
 
     @property
     def font_size(self) -> int:
-        """In pixels of the picture."""
-        return max(10, round(math.sqrt(self._pixels.shape[0] * self._pixels.shape[1]) / 45))
+        """Of labels, in pixels of the drawing."""
+        return max(10, round(math.sqrt(self._drawing[..., 0].size) / 45))
 
-    # Drawing ----------------------------------------------------------------------------------------------------------
+    def fill_mask(self, mask: np.ndarray, color: Color, edge_color: Color, alpha: float) -> None:
+        """Color the pixels of a bool (H, W) mask, with this opacity, and draw its outline and those of its holes."""
+        if not mask.any():
+            return
+        region = mask.astype(np.uint8)
+        if mask.shape != self._drawing.shape[:2]:
+            # Cut a smooth version of the mask at one half, which leaves no stairs.
+            size = self._drawing.shape[1::-1]
+            region = (cv2.resize(mask.astype(np.float32), size) >= 0.5).astype(np.uint8)
+        x, y, width, height = cv2.boundingRect(region)
+        window = slice(y, y + height), slice(x, x + width)
+        inside = region[window] > 0
+        mixed = alpha * np.array(_bytes(color)) + (1 - alpha) * self._drawing[window][inside]
+        self._drawing[window][inside] = np.rint(mixed)
+        outlines, _ = cv2.findContours(region, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(self._drawing, outlines, -1, _bytes(edge_color), self.line_width, cv2.LINE_AA)
 
-    def _points(self, points: np.ndarray) -> np.ndarray:
-        """Image coordinates, in which pixel i reaches from i to i + 1, to OpenCV's, with 4 fractional bits."""
-        return np.round((np.asarray(points, dtype=np.float64).reshape(-1, 2) * self.scale - 0.5) * 16).astype(np.int32)
+    def box(self, box: Sequence[float], color: Color, alpha: float, dashed: bool = False) -> None:
+        """Draw the sides of x0, y0, x1, y1."""
+        x0, y0, x1, y1 = map(float, box)
+        corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+        lines = [line for pair in zip(corners, np.roll(corners, -1, axis=0), strict=True) for line in [np.stack(pair)]]
+        if dashed:
+            lines = [dash for line in lines for dash in self._dashes(line)]
+        # OpenCV puts whole numbers on the middle of pixels, and takes 1/16 as its unit.
+        lines = [np.rint((line * self.scale - 0.5) * 16).astype(np.int32) for line in lines]
+        over = self._drawing.copy()
+        cv2.polylines(over, lines, False, _bytes(color), self.line_width, cv2.LINE_AA, shift=4)
+        self._drawing = over if alpha >= 1 else cv2.addWeighted(over, alpha, self._drawing, 1 - alpha, 0)
 
-    def _blend(self, mask: np.ndarray, color: Color, alpha: float) -> None:
-        """Paint where ``mask`` (uint8, size of the picture) is nonzero."""
-        x, y, w, h = cv2.boundingRect(mask)
-        if w and h:
-            inside, part = mask[y : y + h, x : x + w] > 0, self._pixels[y : y + h, x : x + w]
-            mixed = part[inside] * (1 - alpha) + np.array(_bytes(color)) * alpha
-            part[inside] = np.round(mixed).astype(np.uint8)
-
-    def fill_mask(self, mask: np.ndarray, color: Color, edge_color: Color | None, alpha: float) -> None:
-        """Fill a bool (H, W) mask translucently and draw its outline, holes included, if it has an edge colour."""
-        height, width = self._pixels.shape[:2]
-        if mask.shape == (height, width):
-            mask = np.ascontiguousarray(mask, dtype=np.uint8)
-        else:
-            # Between the pixels the outline runs where the mask is half there, which leaves no stairs.
-            mask = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-            mask = (mask >= 0.5).astype(np.uint8)
-        self._blend(mask, color, alpha)
-        if edge_color is not None:
-            contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(self._pixels, contours, -1, _bytes(edge_color), self.line_width, cv2.LINE_AA)
-
-    def fill_polygon(self, points: np.ndarray, color: Color, edge_color: Color | None, alpha: float) -> None:
-        """Fill the polygon with the corners (N, 2) translucently and draw its outline if it has an edge colour."""
-        points = self._points(points)
-        mask = np.zeros(self._pixels.shape[:2], dtype=np.uint8)
-        cv2.fillPoly(mask, [points], 1, shift=4)
-        self._blend(mask, color, alpha)
-        if edge_color is not None:
-            self.line(points, edge_color, closed=True)
-
-    def line(self, points: np.ndarray, color: Color, closed: bool = False, width: int | None = None) -> None:
-        """Draw straight lines through points that ``_points`` has made."""
-        width = self.line_width if width is None else width
-        cv2.polylines(self._pixels, [points], closed, _bytes(color), width, cv2.LINE_AA, shift=4)
-
-    def box(self, box: np.ndarray, color: Color, alpha: float, dashed: bool = False) -> None:
-        """Draw the sides of (x0, y0, x1, y1)."""
-        x0, y0, x1, y1 = (float(v) for v in box)
-        corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]])
-        before = self._pixels.copy() if alpha < 1 else None
-        for a, b in zip(corners[:-1], corners[1:], strict=True):
-            dashes = max(1, round(np.abs(b - a).sum() * self.scale / (8 * self.line_width))) if dashed else 1
-            for start, end in _dashes(dashes):
-                self.line(self._points(np.stack([a + (b - a) * start, a + (b - a) * end])), color)
-        if before is not None:
-            self._pixels = cv2.addWeighted(self._pixels, alpha, before, 1 - alpha, 0)
-
-    def circle(self, center: tuple[float, float], radius: float, color: Color) -> None:
-        x, y = self._points(np.array(center))[0].tolist()
-        cv2.circle(self._pixels, (x, y), round(radius * self.scale * 16), _bytes(color), -1, cv2.LINE_AA, shift=4)
+    def _dashes(self, line: np.ndarray) -> Iterator[np.ndarray]:
+        """Pieces of a line (2, 2), as long as the spaces between them."""
+        start, way = line[0], line[1] - line[0]
+        pieces = 2 * max(1, round(np.abs(way).sum() * self.scale / (8 * self.line_width))) - 1
+        for piece in range(0, pieces, 2):
+            yield np.stack([start + way * piece / pieces, start + way * (piece + 1) / pieces])
 
     def text(
         self,
         text: str,
-        position: tuple[float, float],
+        position: Sequence[float],
         color: Color,
         font_size: float | None = None,
         horizontal_alignment: str = "center",
         rotation: float = 0,
         avoid_overlap: bool = False,
     ) -> None:
-        """Write on a dark translucent plate.
+        """Write on a dark plate, which is moved into the drawing where it would reach beyond.
 
         Args:
-            position: where the top of the plate is, (x, y); its middle, left or right end, by the alignment.
-            font_size: height of the letters in pixels of the picture.
-            rotation: degrees, counterclockwise.
-            avoid_overlap: move up or down so as not to hide earlier text.
+            position: (x, y) of the plate's upper side: of its "left" end, "center" or "right" end.
+            font_size: in pixels of the drawing.
+            rotation: in degrees, counterclockwise.
+            avoid_overlap: keep off earlier plates, if there is room above or below them.
         """
-        plate = _text_plate(text, lighten(to_color(color)), font_size or self.font_size)
+        plate = _plate(text, legible_on_dark(color), font_size or self.font_size)
         if rotation:
-            plate = plate.rotate(rotation, expand=True, resample=Image.Resampling.BICUBIC)
-        w, h = plate.size
-        x = position[0] * self.scale - {"left": 0, "center": w / 2, "right": w}[horizontal_alignment]
-        # Better a little beside its place than cut off.
-        x = round(min(max(x, 0), max(0, self._pixels.shape[1] - w)))
-        lowest = max(0, self._pixels.shape[0] - h)
-        y = round(min(max(position[1] * self.scale, 0), lowest))
+            plate = plate.rotate(rotation, resample=Image.Resampling.BICUBIC, expand=True)
+        (width, height), (rows, columns) = plate.size, self._drawing.shape[:2]
+        x, y = (coordinate * self.scale for coordinate in position)
+        x = int(
+            np.clip(
+                x - width * {"left": 0, "center": 0.5, "right": 1}[horizontal_alignment], 0, max(columns - width, 0)
+            )
+        )
+        y = int(np.clip(y, 0, max(rows - height, 0)))
         if avoid_overlap:
-            tries = [y] + [y + sign * step * (h // 2 + 1) for step in range(1, 9) for sign in (1, -1)]
-            free = (t for t in tries if 0 <= t <= lowest and not self._is_taken(x, t, w, h))
-            y = next(free, y)
-        self._plates.append((x, y, w, h))
-        part = self._pixels[y : y + h, x : x + w]
-        plate = np.asarray(plate, dtype=np.float32)[: part.shape[0], : part.shape[1]]
-        opacity = plate[..., 3:] / 255
-        part[:] = np.round(part * (1 - opacity) + plate[..., :3] * opacity).astype(np.uint8)
+            # Half a plate at a time, up and down in turn.
+            steps = [0] + [sign * step for step in range(1, 9) for sign in (1, -1)]
+            places = [y + step * (height // 2 + 1) for step in steps]
+            free = [place for place in places if 0 <= place <= rows - height and self._is_free(x, place, width, height)]
+            y = free[0] if free else y
+        self._plates.append((x, y, width, height))
+        window = self._drawing[y : y + height, x : x + width]
+        pixels = np.asarray(plate, dtype=np.float32)[: window.shape[0], : window.shape[1]]
+        opacity = pixels[..., 3:] / 255
+        window[:] = np.rint(pixels[..., :3] * opacity + window * (1 - opacity))
 
-    def _is_taken(self, x: int, y: int, w: int, h: int) -> bool:
-        return any(x < px + pw and px < x + w and y < py + ph and py < y + h for px, py, pw, ph in self._plates)
-
-
-def _dashes(count: int) -> list[tuple[float, float]]:
-    """Beginning and end of each of ``count`` dashes on a way from 0 to 1; one dash is the whole way."""
-    return [(2 * i / (2 * count - 1), (2 * i + 1) / (2 * count - 1)) for i in range(count)]
+    def _is_free(self, x: int, y: int, width: int, height: int) -> bool:
+        return all(x + width <= a or a + c <= x or y + height <= b or b + d <= y for a, b, c, d in self._plates)
 
 
-# Asked for only when a text has letters that Pillow's own font, which is English, does not have.
-SYSTEM_FONTS = (
+# Fonts of the usual systems with more letters than Pillow's own, which is tried first.
+FONTS = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
     "NotoSansCJK-Regular.ttc",
@@ -249,37 +209,35 @@ SYSTEM_FONTS = (
 )
 
 
-def _legible(text: str, font_size: float) -> tuple[str, ImageFont.FreeTypeFont]:
-    """The text and a font that has its letters; if there is none on this machine, with what is missing replaced."""
-    own = ImageFont.load_default(size=font_size)
-    if _has_letters(own, text):
-        return text, own
-    for name in SYSTEM_FONTS:
-        try:
-            font = ImageFont.truetype(name, font_size)
-        except OSError:
-            continue
-        if _has_letters(font, text):
-            return text, font
-    # "é" is "e" and an accent, which can be left out; a letter of another alphabet cannot be written.
-    letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return "".join(c if c.isascii() else "?" for c in letters), own
-
-
-def _has_letters(font: ImageFont.FreeTypeFont, text: str) -> bool:
-    missing = bytes(font.getmask("\uffff"))
-    return all(c.isascii() or bytes(font.getmask(c)) != missing for c in text)
-
-
-def _text_plate(text: str, color: Color, font_size: float) -> Image.Image:
-    """The text in front of translucent black, as an RGBA image."""
-    text, font = _legible(text, font_size)
+def _plate(text: str, color: Color, size: float) -> Image.Image:
+    """A text on translucent black, RGBA. All plates of one font size are equally high."""
+    text, font = _writable(text, size)
     left, top, right, bottom = font.getbbox(text, anchor="ls")
-    ascent, descent = font.getmetrics()
-    pad = max(1, round(font_size / 6))
-    # All plates of one size are of one height, so that lines of labels look even.
-    size = math.ceil(right - left) + 2 * pad, max(ascent + descent, math.ceil(bottom - top)) + pad
-    plate = Image.new("RGBA", size, (0, 0, 0, 190))
-    origin = pad - left, pad // 2 + ascent
-    ImageDraw.Draw(plate).text(origin, text, fill=(*_bytes(color), 255), font=font, anchor="ls")
+    above, below = font.getmetrics()
+    margin = max(1, round(size / 6))
+    width, height = math.ceil(right - left) + 2 * margin, max(above + below, math.ceil(bottom - top)) + margin
+    plate = Image.new("RGBA", (width, height), (0, 0, 0, 190))
+    place = margin - left, above + margin // 2
+    ImageDraw.Draw(plate).text(place, text, _bytes(color), font, anchor="ls")
     return plate
+
+
+def _writable(text: str, size: float) -> tuple[str, ImageFont.FreeTypeFont]:
+    """A text and a font that has its letters. If no font has, letters lose their accents or become "?"."""
+    own = ImageFont.load_default(size)
+    if _has_all(own, text):
+        return text, own
+    for name in FONTS:
+        try:
+            font = ImageFont.truetype(name, size)
+        except OSError:
+            continue  # not on this machine
+        if _has_all(font, text):
+            return text, font
+    decomposed = unicodedata.normalize("NFKD", text)
+    return "".join(c if c.isascii() else "?" for c in decomposed if not unicodedata.combining(c)), own
+
+
+def _has_all(font: ImageFont.FreeTypeFont, text: str) -> bool:
+    unknown = bytes(font.getmask("\uffff"))
+    return all(bytes(font.getmask(letter)) != unknown for letter in text if not letter.isascii())
