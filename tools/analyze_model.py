@@ -16,13 +16,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.analysis import FlopCountAnalysis, activation_count_operators, parameter_count_table
 from fvcore.nn import flop_count_table
 from fvcore.nn.jit_handles import get_shape
@@ -48,35 +47,15 @@ def inputs_of(cfg: CfgNode, number: int, size: Sequence[int] | None = None) -> l
     return [[{"image": sample["image"]}] for batch in islice(loader, number) for sample in batch][:number]
 
 
-@contextmanager
-def tensor_outputs(model: nn.Module) -> Iterator[None]:
-    """Inside of it, ``model`` returns its tensors only: results hold names and numbers, which cannot be traced."""
-    hook = model.register_forward_hook(lambda module, inputs, outputs: list(_tensors(outputs)))
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def _tensors(outputs: Any) -> Iterator[torch.Tensor]:
-    if isinstance(outputs, torch.Tensor):
-        yield outputs
-    elif isinstance(outputs, (list, tuple)):
-        for part in outputs:
-            yield from _tensors(part)
-    elif isinstance(outputs, (dict, Instances)):
-        fields = outputs if isinstance(outputs, dict) else outputs.get_fields()
-        yield from _tensors(list(fields.values()))
-
-
 def count_flops(model: nn.Module, inputs: Sequence[Batch]) -> str:
     """Multiply-adds: a table by module for the last input, the mean by operator, and the total's mean and deviation."""
     by_operator, totals = Counter(), []
-    for batch in tqdm(inputs, desc="counting operations", mininterval=1):
-        flops = FlopCountAnalysis(model, batch).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        flops.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
-        totals.append(flops.total())
-        by_operator += flops.by_operator()
+    with tensor_outputs(model):
+        for batch in tqdm(inputs, desc="counting operations", mininterval=1):
+            flops = FlopCountAnalysis(model, batch).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+            flops.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
+            totals.append(flops.total())
+            by_operator += flops.by_operator()
     return "\n".join([
         f"Operations on a picture of {_size(inputs[-1])}, by module:\n{flop_count_table(flops)}",
         f"Not counted there: {', '.join(sorted(name.removeprefix('aten::') for name in flops.unsupported_ops()))}",
@@ -88,14 +67,40 @@ def count_flops(model: nn.Module, inputs: Sequence[Batch]) -> str:
 def count_activations(model: nn.Module, inputs: Sequence[Batch]) -> str:
     """Elements in the outputs of convolutions and matrix products: the mean by operator, and the total."""
     by_operator, totals = Counter(), []
-    for batch in tqdm(inputs, desc="counting activations", mininterval=1):
-        counts = activation_count_operators(model, batch)
-        totals.append(sum(counts.values()))
-        by_operator += Counter(counts)
+    with tensor_outputs(model):
+        for batch in tqdm(inputs, desc="counting activations", mininterval=1):
+            counts = activation_count_operators(model, batch)
+            totals.append(sum(counts.values()))
+            by_operator += Counter(counts)
     return "\n".join([
         f"Mean by operator, in million activations: {_means(by_operator, len(inputs), 1)}",
         f"Total, in million activations: {np.mean(totals):.3f} +/- {np.std(totals):.3f} ({_over(inputs)})",
     ])  # fmt: skip
+
+
+@contextmanager
+def tensor_outputs(model: nn.Module) -> Iterator[None]:
+    """In a ``with`` block, the model returns a tuple of the tensors in its results, and nothing else.
+
+    Counting traces the model, and Detectron2 refuses to trace what returns numbers, as panoptic results do.
+    """
+    handle = model.register_forward_hook(lambda module, inputs, results: tuple(_tensors(results)))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _tensors(results) -> Iterator[torch.Tensor]:
+    if isinstance(results, Boxes):
+        results = results.tensor
+    if isinstance(results, Instances):
+        results = results.get_fields()
+    if isinstance(results, torch.Tensor):
+        yield results
+    elif isinstance(results, (dict, list, tuple)):
+        for part in results.values() if isinstance(results, dict) else results:
+            yield from _tensors(part)
 
 
 def _attention_flops(inputs: list, outputs: list) -> int:
@@ -124,7 +129,7 @@ def main(args: argparse.Namespace) -> None:
     inputs = inputs_of(cfg, args.num_inputs, args.input_size) if counted.keys() & set(args.tasks) else []
     for task in args.tasks:
         if task in counted:
-            with torch.no_grad(), tensor_outputs(model):
+            with torch.no_grad():
                 print(counted[task](model, inputs))
         else:
             print(parameter_count_table(model, max_depth=5) if task == "parameter" else model)

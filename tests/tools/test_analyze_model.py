@@ -1,8 +1,11 @@
 """tools/analyze_model.py; wrong here means that papers would report a wrong cost."""
 
+from functools import partial
+
 import pytest
 import torch
 from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
 from torch import nn
 from torch.nn import functional as F
 
@@ -51,6 +54,34 @@ def test_mean_over_pictures(analyze):
     assert f"{200 * per_pixel / 1e9:.3f} +/- {100 * per_pixel / 1e9:.3f} (2 pictures)" in text
     text = analyze.count_activations(Conv().eval(), inputs)
     assert f"conv {200 * 8 / 1e6:.4g}" in text and "(2 pictures)" in text
+
+
+class AllResults(Tiny):
+    """Returns what panoptic models do: tensors, and among them numbers, booleans and Instances."""
+
+    def forward(self, batched_inputs):
+        features = self.conv(batched_inputs[0]["image"].float()[None])[0]
+        found = Instances((10, 12), scores=features[0, 0, :2], pred_boxes=Boxes(features[0, :2, :4]))
+        segments = [{"id": 1, "category_id": 3, "isthing": True}]
+        return [{"sem_seg": features, "panoptic_seg": (features[0], segments), "instances": found}]
+
+
+@pytest.mark.parametrize("count", ["count_flops", "count_activations"])
+def test_models_are_counted_by_their_tensors(analyze, monkeypatch, count):
+    """Detectron2 cannot trace a model that returns numbers. The model itself is as before, afterwards."""
+    model, seen = AllResults().eval(), []
+
+    def counted(genuine, traced, batch):
+        seen.append(traced(batch))
+        return genuine(traced, batch)
+
+    for name in ("FlopCountAnalysis", "activation_count_operators"):
+        monkeypatch.setattr(analyze, name, partial(counted, getattr(analyze, name)))
+    inputs = analyze.inputs_of(None, 1, size=(10, 12))
+    text = getattr(analyze, count)(model, inputs)
+    assert f"conv {10 * 12 * 8 * (27e-9 if count == 'count_flops' else 1e-6):.4g}" in text
+    assert [[type(part) for part in result] for result in seen] == [[torch.Tensor] * 4]
+    assert isinstance(model(inputs[0])[0]["instances"], Instances)
 
 
 @pytest.mark.parametrize("architecture", ["MaskFormer", "PADing", "D2Zero"])
