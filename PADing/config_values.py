@@ -189,4 +189,3 @@ def _leaf_keys(node: Mapping, prefix: str = "") -> Iterator[str]:
             yield from _leaf_keys(value, f"{prefix}{key}.")
         else:
             yield prefix + key
-

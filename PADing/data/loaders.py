@@ -118,7 +118,8 @@ def _instance(annotation: dict, contiguous: dict[int, int]) -> dict | None:
 def load_panoptic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]:
     """COCO panoptic: dicts with ``file_name, image_id, pan_seg_file_name, segments_info`` (and ``sem_seg_file_name``).
 
-    ``segments_info`` entries have contiguous ``category_id`` and ``isthing`` beside the file's own fields.
+    ``segments_info`` entries have contiguous ``category_id`` and ``isthing`` beside the file's own fields. Segments of
+    classes that the split does not use are left out; their ids are kept as ``other_segment_ids``.
     """
     where = f"Data set {data_set.name}, file {metadata['panoptic_json']}"
     content = _read_annotation(data_set, metadata["panoptic_json"])
@@ -135,7 +136,7 @@ def load_panoptic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]
     dicts, dropped_images, out_of_lists = [], set(), 0
     for annotation in sorted(content["annotations"], key=lambda annotation: annotation["image_id"]):
         image_id = annotation["image_id"]
-        segments = []
+        segments, others = [], []
         for segment in annotation["segments_info"]:
             category_id = segment["category_id"]
             if drop_unseen_images and category_id in unseen_ids:
@@ -143,7 +144,8 @@ def load_panoptic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]
             elif category_id in contiguous:
                 segments.append({**segment, "category_id": contiguous[category_id], "isthing": category_id in things})
             else:
-                out_of_lists += 1
+                others.append(segment["id"])
+        out_of_lists += len(others)
         if image_id in dropped_images:
             continue
         if image_id in images:
@@ -156,6 +158,8 @@ def load_panoptic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]
             "pan_seg_file_name": os.path.join(metadata["panoptic_root"], annotation["file_name"]),
             "segments_info": segments,
         }
+        if others:
+            entry["other_segment_ids"] = others
         for key in ("height", "width"):
             if key in images.get(image_id, ()):
                 entry[key] = images[image_id][key]

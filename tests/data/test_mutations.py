@@ -7,12 +7,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from PADing.config import load_config
+from PADing.data.check import check_data_set
 from PADing.data.dataset_mappers import build_mapper
 from PADing.data.embeddings import embedding_width, load_class_embeddings
 from PADing.data.images import read_image
 from PADing.data.loaders import load_data_set
 from PADing.data.registration import register_split
 from PADing.data.splits import load_split
+from PADing.errors import UserError
 from PADing.evaluation import InsSegzeroEvaluator, PanopticzeroEvaluator, SemSegGzeroEvaluator
 from tests.mutations import mutants, survives
 
@@ -39,16 +41,16 @@ def _forget():
         MetadataCatalog.remove(name)
 
 
-def _train(own, kind):
+def _train(own, kind, role="val"):
     """What training does with a data set: load it, map every image."""
     split = load_split(own.split_file)
-    data_set = split.data_set(f"own_val_{kind}")
+    data_set = split.data_set(f"own_{role}_{kind}")
     records = load_data_set(split, data_set)
     mapper = build_mapper(
         load_config(
             "",
             [
-                *("DATASETS.TRAIN", f'("own_val_{kind}",)', "INPUT.DATASET_MAPPER_NAME", KEYS[kind]),
+                *("DATASETS.TRAIN", f'("own_{role}_{kind}",)', "INPUT.DATASET_MAPPER_NAME", KEYS[kind]),
                 *("INPUT.IMAGE_SIZE", 32, "INPUT.MIN_SIZE_TRAIN", "(24,)", "INPUT.FORMAT", "RGB"),
             ],
         )
@@ -85,6 +87,31 @@ def registered(own):
 def test_annotation(registered, kind, use, scale):
     name = {"instance": "instances.json", "panoptic": "panoptic.json"}[kind]
     _check_all(registered.folder / name, "json", 60 * scale, lambda: use(registered, kind), seed=scale)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(
+    "kind, file, form",
+    [
+        ("instance", "instances.json", "json"),
+        ("panoptic", "panoptic.json", "json"),
+        ("panoptic", "panoptic/pic_900.png", "png"),
+        ("semantic", "labels/pic_900.png", "png"),
+        ("semantic", "images/pic_900.png", "png"),
+    ],
+)
+def test_what_verify_passes_training_accepts(registered, kind, file, form, scale):
+    """Whoever has checked the data expects that training starts."""
+
+    def use():
+        split = load_split(registered.split_file)
+        report = check_data_set(split, split.data_set(f"own_train_{kind}"), deep=True)
+        if report.ok:
+            _train(registered, kind, "train")
+        else:
+            raise UserError("; ".join(report.problems))
+
+    _check_all(registered.folder / file, form, 25 * scale, use, seed=100 + scale)
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -258,7 +258,7 @@ def test_verify_looks_into_files(prepared, tmp_path):
     Image.fromarray(np.full((4, 4), 171, dtype=np.uint8)).save(Path(metadata["sem_seg_root"]) / "a.png")
     (Path(metadata["image_root"]) / "a.jpg").write_bytes(b"half")
     problems = " ".join(verify.check_data_set(split, data_set, str(tmp_path)).problems)
-    assert "values [171]" in problems and "a.jpg cannot be read" in problems
+    assert "values 171" in problems and "a.jpg cannot be read" in problems
 
 
 def _verify(*args):
@@ -283,8 +283,8 @@ def test_verify_names_wrong_ids_in_label_files(prepared, tmp_path, monkeypatch):
     Image.fromarray(values).save(labels)
     _, text = _verify("--deep", "--config", str(REPOSITORY / "configs/semantic-segmentation/pretrain.yaml"))
     assert f"{panoptic}: the segment ids [460551] are in the PNG only" in text
-    assert f"{labels} has the values [200]" in text
-    assert "MISSING  coco_2017_val_panoptic_with_sem_seg" in text and "ok       coco_zsi_48_17_val:" in text
+    assert f"{labels} has the values 200" in text
+    assert "WRONG    coco_2017_val_panoptic_with_sem_seg" in text and "ok       coco_zsi_48_17_val:" in text
 
 
 def test_verify_knows_who_needs_class_vectors(prepared, tmp_path, monkeypatch):

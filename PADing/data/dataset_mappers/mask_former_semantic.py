@@ -72,7 +72,7 @@ class MaskFormerSemanticDatasetMapper(TrainingMapper):
         image = read_record_image(dataset_dict, self.image_format)
         label_file = dataset_dict.pop("sem_seg_file_name")
         labels = read_class_labels(label_file, image.shape[:2])
-        self._check_labels(labels, label_file)
+        self.check_labels(labels, label_file)
         augmented = T.AugInput(image, sem_seg=labels)
         augment(self.augmentations, augmented, dataset_dict["file_name"])
         image = pad_to_multiple(augmented.image, self.size_divisibility, PAD_PIXEL)
@@ -87,7 +87,8 @@ class MaskFormerSemanticDatasetMapper(TrainingMapper):
         dataset_dict["instances"] = make_instances(classes.tolist(), labels == classes[:, None, None])
         return dataset_dict
 
-    def _check_labels(self, labels: np.ndarray, path: str) -> None:
+    def check_labels(self, labels: np.ndarray, path: str) -> None:
+        """CorruptFile when labels (H, W), read from ``path``, hold something else than classes and "ignore"."""
         if self.num_labels is None:
             return
         wrong = labels[((labels >= self.num_labels) | (labels < 0)) & (labels != self.ignore_label)]
@@ -96,5 +97,6 @@ class MaskFormerSemanticDatasetMapper(TrainingMapper):
             raise CorruptFile(
                 f"Label file {path} has the values {values}, but there are {self.num_labels} classes: labels must be "
                 f"contiguous ids 0..{self.num_labels - 1}, or {self.ignore_label} where nothing is labelled. "
-                "datasets/prepare_coco_stuff_sem_seg.py converts (see datasets/README.md)."
+                "datasets/prepare_coco_stuff_sem_seg.py converts them (with --ignore 0 where 0 is background; see "
+                "datasets/README.md)."
             )

@@ -1,0 +1,201 @@
+"""Are the files of one data set there and right? Looked at with the loaders and mappers of training itself."""
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing import Pool
+
+from tqdm import tqdm
+
+from PADing.data.dataset_mappers import (
+    COCOInstanceNewBaselineDatasetMapper,
+    COCOPanopticNewBaselineDatasetMapper,
+    MaskFormerSemanticDatasetMapper,
+)
+from PADing.data.dataset_mappers.base import read_class_labels
+from PADing.data.images import CorruptFile, painted_ids, read_image, read_labels, read_panoptic_rgb
+from PADing.data.loaders import IMAGE_EXTENSIONS, load_data_set
+from PADing.data.splits import IGNORE_LABEL, DataSet, Split
+from PADing.errors import UserError
+
+__all__ = ["DataSetReport", "check_data_set"]
+
+SHOWN = 5
+
+
+@dataclass
+class DataSetReport:
+    """The state of one data set: what is missing, what is wrong (nothing of either: usable), and facts to print."""
+
+    name: str
+    missing: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        return self.missing + self.wrong
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    @property
+    def state(self) -> str:
+        return "WRONG" if self.wrong else "MISSING" if self.missing else "ok"
+
+
+def check_data_set(
+    split: Split, data_set: DataSet, root: str | None = None, deep: bool = False, images: int = 0, workers: int = 1
+) -> DataSetReport:
+    """Look at the files of one data set; problems name the path, what is wrong and what to do.
+
+    Args:
+        deep: also load it as training would, and read every image with its annotation. Otherwise folders, file names
+            and the first image are looked at.
+        images: with ``deep``, read only so many, evenly spread; 0: all.
+        workers: processes that read images.
+    """
+    report = DataSetReport(data_set.name)
+    metadata = split.metadata(data_set, root)
+    for key in ("json_file", "panoptic_json", "image_root", "panoptic_root", "sem_seg_root"):
+        path = metadata.get(key)
+        if path is None:
+            continue
+        if not os.path.exists(path):
+            report.missing.append(f"{path} is missing")
+        elif os.path.isdir(path) != key.endswith("_root"):
+            report.wrong.append(f"{path} is {'a folder' if os.path.isdir(path) else 'a file'}; the split file is wrong")
+        elif key.endswith("_root"):
+            first = _first_file(path, IMAGE_EXTENSIONS if key == "image_root" else (".png",))
+            if first is None:
+                report.missing.append(f"{path} holds no {'image' if key == 'image_root' else 'PNG'}")
+            else:
+                _add_problem(report.wrong, _readers(split, data_set)[key], first)
+        elif os.path.getsize(path) == 0:
+            report.wrong.append(f"{path} is empty")
+    if report.missing and data_set.made_by:
+        report.missing.append(f"annotation made by: {data_set.made_by}; downloads: datasets/README.md")
+    if report.ok and deep:
+        _check_deep(split, data_set, root, report, images, workers)
+    return report
+
+
+def _first_file(folder: str, extensions: tuple[str, ...]) -> str | None:
+    for path, _, names in os.walk(folder, followlinks=True):
+        for name in sorted(names):
+            if name.lower().endswith(extensions) and not name.startswith("."):
+                return os.path.join(path, name)
+    return None
+
+
+def _readers(split: Split, data_set: DataSet) -> dict[str, Callable[[str], object]]:
+    """How the first file of each folder is read."""
+    semantic = _semantic_mapper(split, data_set)
+    return {
+        "image_root": read_image,
+        "panoptic_root": read_panoptic_rgb,
+        "sem_seg_root": lambda path: semantic.check_labels(read_labels(path), path),
+    }
+
+
+def _add_problem(problems: list[str], function: Callable, *args) -> None:
+    try:
+        function(*args)
+    except UserError as error:
+        problems.append(str(error).rstrip("."))
+
+
+@functools.lru_cache(maxsize=4)
+def _semantic_mapper(split: Split, data_set: DataSet) -> MaskFormerSemanticDatasetMapper:
+    # Training ignores the pixels of unseen classes, so its label maps may show them.
+    classes = split.vocabulary(data_set.kind, data_set.class_order) if data_set.role == "train" else None
+    return MaskFormerSemanticDatasetMapper(
+        True, augmentations=[], ignore_label=IGNORE_LABEL, num_labels=len(classes or split.classes(data_set))
+    )
+
+
+def _check_deep(
+    split: Split, data_set: DataSet, root: str | None, report: DataSetReport, images: int, workers: int
+) -> None:
+    try:
+        records = load_data_set(split, data_set, root)
+    except UserError as error:
+        report.wrong.append(str(error).rstrip("."))
+        return
+    report.facts.append(f"{len(records)} images")
+    _count_annotations(split, data_set, records, report)
+    for key in ("file_name", "pan_seg_file_name", "sem_seg_file_name"):
+        absent = [record[key] for record in records if key in record and not os.path.isfile(record[key])]
+        if absent:
+            report.missing.append(f"{len(absent)} of {len(records)} files are missing, e.g. {absent[0]}")
+    if report.missing:
+        return
+    step = len(records) / min(images or len(records), len(records))
+    chosen = [records[int(i * step)] for i in range(int(len(records) / step + 0.5))]
+    problems = _read_all(functools.partial(_record_problems, split, data_set), chosen, workers, data_set.name)
+    report.wrong += problems[:SHOWN]
+    if len(problems) > SHOWN:
+        report.wrong.append(f"{len(problems) - SHOWN} further problems of this kind")
+    amount = "all" if len(chosen) == len(records) else f"{len(chosen)} of {len(records)}"
+    report.facts.append(f"{amount} images read with their annotation")
+
+
+def _count_annotations(split: Split, data_set: DataSet, records: list[dict], report: DataSetReport) -> None:
+    part = {"instance": "annotations", "panoptic": "segments_info"}.get(data_set.kind)
+    if not part:
+        return
+    objects = [entry for record in records for entry in record[part]]
+    present = {entry["category_id"] for entry in objects if not entry.get("iscrowd", 0)}
+    report.facts.append(f"{len(objects)} annotations")
+    empty = [category.name for i, category in enumerate(split.classes(data_set)) if i not in present]
+    if empty:
+        shown = ", ".join(empty[:8]) + (" ..." if len(empty) > 8 else "")
+        report.facts.append(f"no annotation of {len(empty)} classes: {shown}")
+
+
+def _read_all(function: Callable[[dict], list[str]], records: list[dict], workers: int, name: str) -> list[str]:
+    bar = functools.partial(tqdm, total=len(records), desc=name, unit="image", leave=False, mininterval=1)
+    if workers <= 1 or len(records) < 100:
+        return [problem for record in bar(records) for problem in function(record)]
+    with Pool(workers) as pool:
+        results = bar(pool.imap(function, records, chunksize=16))
+        return [problem for problems in results for problem in problems]
+
+
+def _record_problems(split: Split, data_set: DataSet, record: dict) -> list[str]:
+    """What training or evaluation would refuse in one record."""
+    mapper = _mapper(split, data_set)
+    problems: list[str] = []
+    if data_set.kind == "instance" and data_set.role == "val":
+        # Boxes can be evaluated without masks, but not trained on.
+        record = {**record, "annotations": [a for a in record["annotations"] if a.get("segmentation") is not None]}
+    _add_problem(problems, mapper, record)
+    if not problems and data_set.kind == "panoptic":
+        if "sem_seg_file_name" in record:
+            _add_problem(problems, _check_labels_beside, split, data_set, record)
+        if data_set.role == "val" or data_set.subset == "all":
+            # A training set of seen classes may have lost the unseen segments of its JSON, but not of its PNGs.
+            _add_problem(problems, _refuse_unlisted, record)
+    return problems
+
+
+@functools.lru_cache(maxsize=4)
+def _mapper(split: Split, data_set: DataSet):
+    if data_set.kind == "semantic":
+        return _semantic_mapper(split, data_set)
+    mappers = {"instance": COCOInstanceNewBaselineDatasetMapper, "panoptic": COCOPanopticNewBaselineDatasetMapper}
+    return mappers[data_set.kind](True, augmentations=[])
+
+
+def _check_labels_beside(split: Split, data_set: DataSet, record: dict) -> None:
+    labels = read_class_labels(record["sem_seg_file_name"], read_panoptic_rgb(record["pan_seg_file_name"]).shape[:2])
+    _semantic_mapper(split, data_set).check_labels(labels, record["sem_seg_file_name"])
+
+
+def _refuse_unlisted(record: dict) -> None:
+    listed = {segment["id"] for segment in record["segments_info"]} | set(record.get("other_segment_ids", ()))
+    unlisted = sorted(painted_ids(read_panoptic_rgb(record["pan_seg_file_name"])) - listed - {0})
+    if unlisted:
+        raise CorruptFile(f"{record['pan_seg_file_name']}: the segment ids {unlisted[:5]} are in the PNG only.")

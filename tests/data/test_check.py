@@ -1,0 +1,98 @@
+"""``verify``: missing, wrong and right are told apart, by the same code that training runs."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from PADing.data import verify
+from PADing.data.check import check_data_set
+from PADing.data.splits import load_split
+
+
+def _report(own, name, **options):
+    split = load_split(own.split_file)
+    return check_data_set(split, split.data_set(name), deep=True, **options)
+
+
+def test_good_data_pass(own):
+    for kind in ("instance", "panoptic", "semantic"):
+        for role in ("train", "val"):
+            report = _report(own, f"own_{role}_{kind}")
+            assert report.state == "ok" and report.ok, report.problems
+            assert any("all images read" in fact for fact in report.facts)
+    assert any("2 of 5 images read" in fact for fact in _report(own, "own_val_semantic", images=2).facts)
+
+
+def test_box_without_mask_can_be_evaluated_but_not_trained_on(own):
+    del own.instances["annotations"][0]["segmentation"]
+    own.write()
+    report = _report(own, "own_train_instance")
+    assert report.state == "WRONG" and "no mask" in report.problems[0] and "pic_900" in report.problems[0]
+    assert _report(own, "own_val_instance").ok
+
+
+def _twice(own):
+    own.instances["images"].append(dict(own.instances["images"][0]))
+
+
+def _text(own):
+    own.instances["annotations"][0]["segmentation"] = "M 10 10 L 20 20"
+
+
+def _far(own):
+    own.instances["annotations"][0]["segmentation"][0][3] = 2**31
+
+
+def _bomb(own):
+    own.instances["images"][0].update(height=2**20, width=2**20)
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (_twice, r"images\[5\] and images\[0\] have the same `id`"),
+        (_text, "annotations.0. .id 1.: `segmentation` must be polygons"),
+        (_far, "annotations.0. .id 1.: a polygon .* 2147483648"),
+        (_bomb, "images.0. .id 900.: `height` x `width` = 1099511627776 pixels"),
+    ],
+)
+def test_wrong_annotation_is_wrong_not_missing(own, change, reason):
+    change(own)
+    own.write()
+    report = _report(own, "own_train_instance")
+    assert report.state == "WRONG"
+    assert re.search(reason, report.problems[0])
+
+
+def test_one_bad_image_among_many_is_found(own):
+    """Reading the first one only, or a hundred of 118,000, would let it stop the training hours later."""
+    path = own.folder / "images" / "pic_77.png"
+    path.write_bytes(path.read_bytes()[:200])
+    report = _report(own, "own_val_panoptic")
+    assert report.state == "WRONG" and str(path) in report.problems[0]
+    path.unlink()
+    report = _report(own, "own_val_panoptic")
+    assert report.state == "MISSING" and "1 of 5 files are missing" in report.problems[0]
+
+
+def test_labels_with_background_name_the_cure(own):
+    """The most common own format: 0 is background, classes count from 1."""
+    path = own.folder / "labels" / "pic_5.png"
+    Image.fromarray(np.full((40, 60), 5, dtype=np.uint8)).save(path)
+    (problem,) = _report(own, "own_train_semantic").problems
+    assert "has the values 5" in problem and "--ignore 0" in problem
+
+
+def test_status_and_words_of_the_command(own, tmp_path, capsys):
+    out = io.StringIO()
+    assert verify.main(["--split-file", str(own.split_file), "--deep"], out) == 0
+    _far(own)
+    own.write()
+    assert verify.main(["--split-file", str(own.split_file), "--deep"], out) == 1
+    assert "WRONG    own_train_instance" in out.getvalue() and "ok       own_val_semantic" in out.getvalue()
+    (tmp_path / "no.yaml").write_text("[")
+    assert verify.main(["--split-file", str(tmp_path / "no.yaml")], out) == 2
+    assert "no.yaml is not valid YAML" in capsys.readouterr().err
