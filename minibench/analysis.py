@@ -111,7 +111,8 @@ def _samples(cfg: CfgNode, validation: Validation, images: int) -> Iterator[dict
         image, truth = read_rgb(record["file_name"]), from_record(record)
         image = image[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else image
         transform = resize.get_transform(image)
-        image, ids = transform.apply_image(image), transform.apply_segmentation(truth.ids.astype(np.int32))
+        # Whole numbers in floating point: nothing else but uint8 can be resized to the nearest pixel.
+        image, ids = transform.apply_image(image), transform.apply_segmentation(truth.ids.astype(np.float64))
         shown = [segment for segment in truth.classes if (ids == segment).any()]
         if not shown:
             continue

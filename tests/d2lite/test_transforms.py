@@ -117,13 +117,6 @@ def test_resize_scale(draws):
     assert (transform.new_h, transform.new_w) == (12, 4)  # 12.5 and 4.17, halves to even
 
 
-@standin_only
-def test_resize_scale_keeps_a_pixel_of_thin_images(draws):
-    draws(uniform=[0.1])
-    image = np.zeros((2, 600, 3), np.uint8)
-    assert T.ResizeScale(0.1, 2.0, 64, 64).get_transform(image).apply_image(image).shape == (1, 6, 3)
-
-
 def test_resize_to_a_shape():
     assert T.Resize((3, 5)).get_transform(ramp(6, 6)).apply_image(ramp(6, 6)).shape == (3, 5)
     assert T.Resize(4).get_transform(ramp(6, 6)).apply_image(ramp(6, 6)).shape == (4, 4)
@@ -148,24 +141,27 @@ def test_floats_are_interpolated_between_pixel_centres():
     assert np.allclose(T.ResizeTransform(1, 2, 1, 4).apply_image(stacked)[0, :, 1], [0, 0.5, 1.5, 2])
 
 
-@standin_only
-def test_floats_have_no_other_method():
-    with pytest.raises(ValueError, match="uint8"):
-        T.ResizeTransform(1, 2, 1, 4, Image.LANCZOS).apply_image(np.zeros((1, 2), np.float32))
-
-
-def only_here(dtype):
-    return pytest.param(dtype, marks=standin_only)
-
-
-@pytest.mark.parametrize(
-    "dtype", [np.uint8, np.float32, np.float64, only_here(np.int32), only_here(np.int64), only_here(bool)]
-)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
 def test_labels_are_never_mixed(dtype):
     labels = np.array([[1, 200], [0, 7]]).astype(dtype)
     result = T.ResizeTransform(2, 2, 4, 6, Image.BILINEAR).apply_segmentation(labels)
     assert result.dtype == dtype
     assert np.array_equal(result, labels.repeat(2, axis=0).repeat(3, axis=1))
+
+
+def test_labels_of_other_types_are_sampled_half_a_pixel_away():
+    """Published trainings resize label maps as float64. Four pixels become two: Pillow takes the second and the fourth
+    one (centres 1 and 3), PyTorch the first and the third (floor of 0 and 2)."""
+    row = np.array([[10, 20, 30, 40]])
+    resize = T.ResizeTransform(1, 4, 1, 2)
+    assert resize.apply_segmentation(row.astype(np.float64)).tolist() == [[10, 30]]
+    assert resize.apply_segmentation(row.astype(np.uint8)).tolist() == [[20, 40]]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, bool])
+def test_types_that_cannot_be_resized_are_refused(dtype):
+    with pytest.raises(RuntimeError):  # NotImplementedError is one
+        T.ResizeTransform(2, 2, 4, 6).apply_segmentation(np.ones((2, 2), dtype))
 
 
 def test_resize_coordinates_and_inverse():
@@ -174,7 +170,7 @@ def test_resize_coordinates_and_inverse():
     assert transform.apply_box(np.array([[2.0, 1.0, 4.0, 5.0]])).tolist() == [[1, 3, 2, 15]]
     back = transform.inverse()
     assert np.allclose(back.apply_coords(transform.apply_coords(np.array([[3.0, 7.0]]))), [[3, 7]])
-    with pytest.raises(AssertionError, match="10, 20"):
+    with pytest.raises(AssertionError):
         transform.apply_image(ramp(5, 5))
 
 

@@ -1,6 +1,11 @@
-"""The augmentations. Each states what it draws from numpy's global generator, because equal draws make equal images."""
+"""The augmentations. Each says what it draws from numpy's global generator, because equal draws give equal images.
+
+Sizes and places are pairs (height, width) or (row, column). ``interp`` is one of Pillow's resampling methods.
+"""
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 from fvcore.transforms.transform import (
@@ -12,7 +17,7 @@ from fvcore.transforms.transform import (
     TransformList,
     VFlipTransform,
 )
-from PIL import Image
+from PIL.Image import Resampling
 
 from .augmentation import Augmentation
 from .transform import ResizeTransform
@@ -27,52 +32,54 @@ __all__ = [
     "ResizeShortestEdge",
 ]
 
-_BILINEAR = Image.Resampling.BILINEAR
+# Arguments become attributes, by which an augmentation also describes itself.
+_parameters = dataclass(repr=False, eq=False)
 
 
+def _nearest_whole(length: float) -> int:
+    """Halves up, as in the sizes of published trainings."""
+    return int(length + 0.5)
+
+
+@_parameters
 class RandomFlip(Augmentation):
-    """Flip with a probability, in one direction. Draws one uniform number."""
+    """Mirror left and right, or top and bottom, with probability ``prob``. Draws one uniform number."""
 
-    def __init__(self, prob: float = 0.5, *, horizontal: bool = True, vertical: bool = False):
-        """
-        Args:
-            prob: probability of a flip.
-            horizontal: mirror left and right.
-            vertical: mirror top and bottom, instead.
-        """
-        if horizontal and vertical:
-            raise ValueError("Cannot do both horizontal and vertical flips. Use two RandomFlip instead.")
-        if not horizontal and not vertical:
-            raise ValueError("At least one of horizontal or vertical must be True!")
-        self._init(locals())
+    prob: float = 0.5
+    horizontal: bool = field(default=True, kw_only=True)
+    vertical: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self):
+        if self.horizontal == self.vertical:
+            chosen = "both directions are" if self.vertical else "none is"
+            raise ValueError(f"a RandomFlip has one direction, but {chosen} chosen; two of them can follow each other")
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        h, w = image.shape[:2]
-        if self._rand_range() >= self.prob:
+        if not self._rand_range() < self.prob:
             return NoOpTransform()
-        return HFlipTransform(w) if self.horizontal else VFlipTransform(h)
+        height, width = image.shape[:2]
+        return VFlipTransform(height) if self.vertical else HFlipTransform(width)
 
 
+@_parameters
 class Resize(Augmentation):
-    """Resize to a fixed size. Draws nothing."""
+    """Resize to ``shape``, or to a square of that side. Draws nothing."""
 
-    def __init__(self, shape: int | tuple[int, int], interp: int = _BILINEAR):
-        """
-        Args:
-            shape: (height, width), or one number for both.
-            interp: PIL's resampling method.
-        """
-        shape = (shape, shape) if isinstance(shape, int) else tuple(shape)
-        self._init(locals())
+    shape: int | tuple[int, int]
+    interp: int = Resampling.BILINEAR
+
+    def __post_init__(self):
+        self.shape = (self.shape,) * 2 if isinstance(self.shape, int) else tuple(self.shape)
 
     def get_transform(self, image: np.ndarray) -> Transform:
         return ResizeTransform(*image.shape[:2], *self.shape, self.interp)
 
 
 class ResizeShortestEdge(Augmentation):
-    """Resize so that the shorter side gets a given length, unless the longer one would exceed its limit.
+    """Give the shorter side a random length, or a smaller one where the longer side would exceed ``max_size``.
 
-    Draws one number: ``choice`` among the lengths, or ``randint`` between two.
+    Draws one number. With ``sample_style`` "choice": ``choice`` among ``short_edge_length``; with "range": ``randint``
+    from its first to its second number. A single number stands for itself, and 0 for the image as it is.
     """
 
     def __init__(
@@ -80,188 +87,160 @@ class ResizeShortestEdge(Augmentation):
         short_edge_length: int | tuple[int, ...],
         max_size: int = sys.maxsize,
         sample_style: str = "range",
-        interp: int = _BILINEAR,
+        interp: int = Resampling.BILINEAR,
     ):
-        """
-        Args:
-            short_edge_length: with "range", (smallest, largest); with "choice", the candidates. One number means
-                itself. The length 0 means: leave the image as it is.
-            max_size: limit of the longer side.
-            sample_style: "range" or "choice".
-            interp: PIL's resampling method.
-        """
-        assert sample_style in ("range", "choice"), f"sample_style is 'range' or 'choice', not {sample_style!r}."
-        is_range = sample_style == "range"
-        if isinstance(short_edge_length, int):
-            short_edge_length = (short_edge_length, short_edge_length)
-        assert not is_range or len(short_edge_length) == 2, (
-            f"With sample_style 'range', short_edge_length has two numbers, not {short_edge_length}."
-        )
-        self._init(locals())
+        lengths = (short_edge_length,) * 2 if isinstance(short_edge_length, int) else short_edge_length
+        assert sample_style in ("range", "choice"), f"unknown sample_style {sample_style!r}"
+        assert sample_style == "choice" or len(lengths) == 2, f"{lengths} is no range: it takes two numbers"
+        self.short_edge_length, self.max_size = lengths, max_size
+        self.sample_style, self.interp = sample_style, interp
+        self.is_range = sample_style == "range"
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        h, w = image.shape[:2]
-        if self.is_range:
-            size = np.random.randint(self.short_edge_length[0], self.short_edge_length[1] + 1)
-        else:
-            size = np.random.choice(self.short_edge_length)
-        if size == 0:
+        lengths = self.short_edge_length
+        drawn = np.random.randint(lengths[0], lengths[1] + 1) if self.is_range else np.random.choice(lengths)
+        if not drawn:
             return NoOpTransform()
-        return ResizeTransform(h, w, *self.get_output_shape(h, w, size, self.max_size), self.interp)
+        size = image.shape[:2]
+        return ResizeTransform(*size, *self.get_output_shape(*size, drawn, self.max_size), self.interp)
 
     @staticmethod
     def get_output_shape(oldh: int, oldw: int, short_edge_length: int, max_size: int) -> tuple[int, int]:
-        """(height, width) after resizing an image of (oldh, oldw); halves are rounded up."""
-        size = short_edge_length * 1.0
-        scale = size / min(oldh, oldw)
-        # The shorter side is taken as asked for and not as a product, which might be off by a rounding error.
-        newh, neww = (size, scale * oldw) if oldh < oldw else (scale * oldh, size)
-        if max(newh, neww) > max_size:
-            scale = max_size * 1.0 / max(newh, neww)
-            newh, neww = newh * scale, neww * scale
-        return int(newh + 0.5), int(neww + 0.5)
+        """The size that an image of (oldh, oldw) gets, when its shorter side becomes ``short_edge_length``."""
+        short, long = sorted((oldh, oldw))
+        sides = (float(short_edge_length), short_edge_length / short * long)
+        if max(sides) > max_size:
+            shrink = max_size / max(sides)
+            sides = tuple(side * shrink for side in sides)
+        new_short, new_long = map(_nearest_whole, sides)
+        return (new_short, new_long) if oldh < oldw else (new_long, new_short)
 
 
+@_parameters
 class ResizeScale(Augmentation):
-    """Resize to fit into a target size that is scaled by a random factor; the aspect ratio stays.
+    """Fit the image into a target size times a random factor, with its proportions kept. Draws one uniform number.
 
-    Draws one uniform number. With :class:`FixedSizeCrop` behind it, this is large scale jitter.
+    Followed by ``FixedSizeCrop``, this is large-scale jitter.
     """
 
-    def __init__(
-        self, min_scale: float, max_scale: float, target_height: int, target_width: int, interp: int = _BILINEAR
-    ):
-        """
-        Args:
-            min_scale, max_scale: range of the factor.
-            target_height, target_width: size that the image just fits into at factor 1.
-            interp: PIL's resampling method.
-        """
-        self._init(locals())
+    min_scale: float
+    max_scale: float
+    target_height: int
+    target_width: int
+    interp: int = Resampling.BILINEAR
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        return self._get_resize(image, np.random.uniform(self.min_scale, self.max_scale))
-
-    def _get_resize(self, image: np.ndarray, scale: float) -> Transform:
-        size = image.shape[:2]
-        target = np.multiply((self.target_height, self.target_width), scale)
-        fit = np.minimum(target[0] / size[0], target[1] / size[1])
-        # One pixel at least: a thin image at a small factor would otherwise vanish.
-        new_h, new_w = np.maximum(np.round(np.multiply(size, fit)).astype(int), 1).tolist()
-        return ResizeTransform(*size, new_h, new_w, self.interp)
+        factor = np.random.uniform(self.min_scale, self.max_scale)
+        height, width = image.shape[:2]
+        fit = min(self.target_height * factor / height, self.target_width * factor / width)
+        return ResizeTransform(height, width, round(height * fit), round(width * fit), self.interp)
 
 
+@_parameters
 class FixedSizeCrop(Augmentation):
-    """Crop to a size where the image is larger, at a random place, and pad right and bottom where it is smaller.
+    """Cut what exceeds ``crop_size``, at one random relative offset for both axes; pad what is missing at the far ends.
 
-    Always draws one uniform number, the relative offset on both axes.
+    Draws one uniform number, also where nothing is to be cut. ``pad`` False leaves small images small.
     """
 
-    def __init__(
-        self, crop_size: tuple[int, int], pad: bool = True, pad_value: float = 128.0, seg_pad_value: int = 255
-    ):
-        """
-        Args:
-            crop_size: (height, width) of the result.
-            pad: False leaves smaller images as they are.
-            pad_value: fills the image.
-            seg_pad_value: fills the segmentation.
-        """
-        self._init(locals())
+    crop_size: tuple[int, int]
+    pad: bool = True
+    pad_value: float = 128.0
+    seg_pad_value: int = 255
 
     def get_transform(self, image: np.ndarray) -> TransformList:
-        transforms = [self._get_crop(image)]
+        offset = np.random.uniform(0.0, 1.0)
+        (height, width), (crop_h, crop_w) = image.shape[:2], self.crop_size
+        top, left = (round(max(excess, 0) * offset) for excess in (height - crop_h, width - crop_w))
+        steps: list[Transform] = [CropTransform(left, top, crop_w, crop_h, width, height)]
         if self.pad:
-            transforms.append(self._get_pad(image))
-        return TransformList(transforms)
-
-    def _get_crop(self, image: np.ndarray) -> Transform:
-        h, w = image.shape[:2]
-        room = np.maximum(np.subtract((h, w), self.crop_size), 0)
-        y0, x0 = np.round(np.multiply(room, np.random.uniform(0.0, 1.0))).astype(int).tolist()
-        return CropTransform(x0, y0, self.crop_size[1], self.crop_size[0], w, h)
-
-    def _get_pad(self, image: np.ndarray) -> Transform:
-        h, w = np.minimum(image.shape[:2], self.crop_size).tolist()
-        return PadTransform(
-            0, 0, self.crop_size[1] - w, self.crop_size[0] - h, w, h, self.pad_value, self.seg_pad_value
-        )
+            rest_h, rest_w = min(height, crop_h), min(width, crop_w)
+            below, right = crop_h - rest_h, crop_w - rest_w
+            steps.append(PadTransform(0, 0, right, below, rest_w, rest_h, self.pad_value, self.seg_pad_value))
+        return TransformList(steps)
 
 
+def _drawn_fractions(size: tuple[int, int], smallest: tuple[float, float]) -> tuple[int, int]:
+    lower = np.float32(smallest)
+    return _fractions(size, lower + np.random.rand(2) * (1 - lower))
+
+
+def _fractions(size: tuple[int, int], fractions: tuple[float, float]) -> tuple[int, int]:
+    return tuple(_nearest_whole(side * fraction) for side, fraction in zip(size, fractions, strict=True))
+
+
+def _drawn_pixels(size: tuple[int, int], bounds: tuple[int, int]) -> tuple[int, int]:
+    return tuple(np.random.randint(min(side, bounds[0]), min(side, bounds[1]) + 1) for side in size)
+
+
+def _pixels(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
+    return tuple(map(min, wanted, size))
+
+
+# crop_type -> the crop's size, from the image's size and crop_size.
+_CROP_SIZES: dict[str, Callable] = {
+    "relative": _fractions,
+    "relative_range": _drawn_fractions,
+    "absolute": _pixels,
+    "absolute_range": _drawn_pixels,
+}
+
+
+@_parameters
 class RandomCrop(Augmentation):
-    """Crop at a random place. Draws what the type of size needs, then ``randint`` for the row and for the column."""
+    """Cut out a rectangle at a random place. Draws its size, if that is random; then ``randint`` for row and column.
 
-    def __init__(self, crop_type: str, crop_size: tuple[float, float]):
-        """
-        Args:
-            crop_type: what ``crop_size`` means, in the order height, width:
-                "relative": a fraction of the image's size;
-                "relative_range": a fraction drawn uniformly from [crop_size, 1], by ``np.random.rand(2)``;
-                "absolute": pixels, or the image's size where that is smaller;
-                "absolute_range": (smallest, largest) number of pixels, drawn by ``randint`` for each side.
-            crop_size: two numbers.
-        """
-        types = ("relative_range", "relative", "absolute", "absolute_range")
-        assert crop_type in types, f"crop_type is one of {', '.join(types)}, not {crop_type!r}."
-        assert crop_type != "absolute_range" or crop_size[0] <= crop_size[1], f"{crop_size} is not an ascending range."
-        self.crop_type, self.crop_size = crop_type, crop_size
-
-    def get_transform(self, image: np.ndarray) -> Transform:
-        h, w = image.shape[:2]
-        crop_h, crop_w = self.get_crop_size((h, w))
-        assert h >= crop_h and w >= crop_w, f"The crop {(crop_h, crop_w)} is larger than the image {(h, w)}."
-        y0 = np.random.randint(h - crop_h + 1)
-        x0 = np.random.randint(w - crop_w + 1)
-        return CropTransform(x0, y0, crop_w, crop_h)
-
-    def get_crop_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of the crop, in pixels, for an image of (height, width)."""
-        h, w = image_size
-        first, second = self.crop_size
-        if self.crop_type == "relative":
-            return int(h * first + 0.5), int(w * second + 0.5)
-        if self.crop_type == "relative_range":
-            smallest = np.asarray(self.crop_size, dtype=np.float32)
-            fraction_h, fraction_w = smallest + np.random.rand(2) * (1 - smallest)
-            return int(h * fraction_h + 0.5), int(w * fraction_w + 0.5)
-        if self.crop_type == "absolute":
-            return min(first, h), min(second, w)
-        crop_h = np.random.randint(min(h, first), min(h, second) + 1)
-        crop_w = np.random.randint(min(w, first), min(w, second) + 1)
-        return crop_h, crop_w
-
-
-class RandomCrop_CategoryAreaConstraint(Augmentation):
-    """:class:`RandomCrop`, tried again until no single class of the segmentation fills the crop.
-
-    At most ten tries; the last one is taken as it is.
+    ``crop_type`` says what ``crop_size`` is: fractions of the image ("relative"); the smallest fractions of a random
+    size, two numbers by ``rand`` ("relative_range"); pixels, at most those of the image ("absolute"); the bounds in
+    pixels of each random side, by one ``randint`` each ("absolute_range").
     """
 
-    def __init__(
-        self,
-        crop_type: str,
-        crop_size: tuple[float, float],
-        single_category_max_area: float = 1.0,
-        ignored_category: int | None = None,
-    ):
-        """
-        Args:
-            crop_type, crop_size: as for :class:`RandomCrop`.
-            single_category_max_area: largest share of the labelled area for one class; 1 or more means no constraint.
-            ignored_category: label that does not count as a class.
-        """
-        self.crop_aug = RandomCrop(crop_type, crop_size)
-        self._init(locals())
+    crop_type: str
+    crop_size: tuple[float, float]
+
+    def __post_init__(self):
+        assert self.crop_type in _CROP_SIZES, f"unknown crop_type {self.crop_type!r}; known: {', '.join(_CROP_SIZES)}"
+        ordered = self.crop_type != "absolute_range" or self.crop_size[0] <= self.crop_size[1]
+        assert ordered, f"the bounds {self.crop_size} of a crop are not in order"
+
+    def get_crop_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """The size of a crop of an image of this size; may draw."""
+        return _CROP_SIZES[self.crop_type](image_size, self.crop_size)
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        size = image.shape[:2]
+        crop = self.get_crop_size(size)
+        assert crop[0] <= size[0] and crop[1] <= size[1], f"a crop of {crop} does not fit into an image of {size}"
+        row, column = (np.random.randint(whole - part + 1) for whole, part in zip(size, crop, strict=True))
+        return CropTransform(column, row, crop[1], crop[0])
+
+
+@_parameters
+class RandomCrop_CategoryAreaConstraint(Augmentation):
+    """``RandomCrop``, drawn up to ten times until no class covers too much of the labels inside.
+
+    ``single_category_max_area`` is the largest share of the labelled pixels for one class, where 1 permits all;
+    pixels with the label ``ignored_category`` do not count.
+    """
+
+    crop_type: str
+    crop_size: tuple[float, float]
+    single_category_max_area: float = 1.0
+    ignored_category: int | None = None
+
+    def __post_init__(self):
+        self.crop_aug = RandomCrop(self.crop_type, self.crop_size)
 
     def get_transform(self, image: np.ndarray, sem_seg: np.ndarray | None) -> Transform:
-        if self.single_category_max_area >= 1.0:
+        if self.single_category_max_area >= 1:
             return self.crop_aug.get_transform(image)
-        assert sem_seg is not None, "RandomCrop_CategoryAreaConstraint needs the input's sem_seg."
-        for _ in range(10):
+        for _attempt in range(10):
             crop = self.crop_aug.get_transform(sem_seg)
-            labels, counts = np.unique(crop.apply_segmentation(sem_seg), return_counts=True)
-            if self.ignored_category is not None:
-                counts = counts[labels != self.ignored_category]
-            if len(counts) > 1 and counts.max() < counts.sum() * self.single_category_max_area:
+            if self._is_mixed(crop.apply_segmentation(sem_seg)):
                 break
         return crop
+
+    def _is_mixed(self, labels: np.ndarray) -> bool:
+        counted = labels.ravel() if self.ignored_category is None else labels[labels != self.ignored_category]
+        areas = np.unique(counted, return_counts=True)[1]
+        return len(areas) > 1 and areas.max() < counted.size * self.single_category_max_area

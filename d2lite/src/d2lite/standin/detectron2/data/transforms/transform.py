@@ -1,82 +1,73 @@
-"""Deterministic operations that fvcore does not have."""
+"""Resizing: the one deterministic operation that fvcore lacks."""
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from fvcore.transforms.transform import Transform
-from PIL import Image
+from PIL.Image import Resampling
+from PIL.Image import fromarray as pillow_image
+from torch.nn.functional import interpolate
 
 __all__ = ["ResizeTransform"]
 
-_NEAREST = Image.Resampling.NEAREST
-_TORCH_MODES = {
-    Image.Resampling.NEAREST: "nearest",
-    Image.Resampling.BILINEAR: "bilinear",
-    Image.Resampling.BICUBIC: "bicubic",
-}
+# What PyTorch calls the methods that it shares with Pillow, and whether they mix neighbours.
+_IN_TORCH = {Resampling.NEAREST: ("nearest", False), Resampling.BILINEAR: ("bilinear", True)}
+_IN_TORCH[Resampling.BICUBIC] = ("bicubic", True)
 
 
 class ResizeTransform(Transform):
-    """Resize from (h, w) to (new_h, new_w) pixels."""
+    """From ``h`` x ``w`` to ``new_h`` x ``new_w`` pixels.
+
+    Bytes are resized by Pillow, whose bilinear and bicubic methods average over the whole source area when an image
+    shrinks. Every other type is resized by PyTorch, which samples at points half a pixel from Pillow's and knows
+    floating point only: labels must be uint8, float32 or float64.
+
+    Args:
+        interp: a ``PIL.Image.Resampling`` for images; by default bilinear. Labels always take the nearest pixel.
+    """
 
     def __init__(self, h: int, w: int, new_h: int, new_w: int, interp: int | None = None):
-        """
-        Args:
-            h, w: size that the images have.
-            new_h, new_w: size that they get.
-            interp: one of PIL's resampling methods, for images; None is bilinear. Segmentations use the nearest pixel.
-        """
         super().__init__()
-        self.h, self.w, self.new_h, self.new_w = h, w, new_h, new_w
-        self.interp = Image.Resampling.BILINEAR if interp is None else interp
+        self.h, self.w = h, w
+        self.new_h, self.new_w = new_h, new_w
+        self.interp = Resampling.BILINEAR if interp is None else interp
 
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
-        """Resize an image.
-
-        uint8 goes through PIL, which averages over the source area when it shrinks; other dtypes go through
-        ``torch.nn.functional.interpolate``, which does not.
+        """Resize an array whose first two dimensions are (h, w); one or two more may follow.
 
         Args:
-            img: (h, w), (h, w, c) or (h, w, c, n).
-            interp: replaces the method given at construction.
+            interp: in place of the method of this transform.
 
-        Returns:
-            An array of the same dtype, (new_h, new_w) and the same further dimensions.
+        Raises:
+            AssertionError: an array of another size.
+            KeyError: PyTorch lacks the method.
+            RuntimeError: PyTorch does not resize the type, for example int32.
         """
-        assert img.shape[:2] == (self.h, self.w), f"An image of size {(self.h, self.w)} was expected, not {img.shape}."
-        assert img.ndim <= 4, f"An image has at most 4 dimensions, not {img.ndim}."
-        interp = self.interp if interp is None else interp
-        if img.dtype == np.uint8:
-            return self._resize_uint8(img, interp)
+        assert img.shape[:2] == (self.h, self.w)
+        method = self.interp if interp is None else interp
+        resize = self._with_pillow if img.dtype == np.uint8 else self._with_torch
+        return resize(img, method)
 
-        mode = _TORCH_MODES.get(interp)
-        if mode is None:
-            raise ValueError(f"Only uint8 images can be resized with PIL's method {interp}, not {img.dtype} ones.")
-        # Torch interpolates floating point only; doubles carry labels of every integer type in use exactly.
-        as_float = mode == "nearest" and not np.issubdtype(img.dtype, np.floating)
-        array = np.ascontiguousarray(img, dtype=np.float64 if as_float else None)  # torch refuses negative strides
-        batch = torch.from_numpy(array).reshape(self.h, self.w, -1).permute(2, 0, 1)[None]
-        batch = F.interpolate(
-            batch, (self.new_h, self.new_w), mode=mode, align_corners=None if mode == "nearest" else False
-        )
-        resized = batch[0].permute(1, 2, 0).reshape(self.new_h, self.new_w, *img.shape[2:]).numpy()
-        return resized.astype(img.dtype, copy=False)
+    def _with_pillow(self, pixels: np.ndarray, method: int) -> np.ndarray:
+        flat = pixels.shape[2:] == (1,)
+        resized = pillow_image(pixels.squeeze(2) if flat else pixels).resize((self.new_w, self.new_h), method)
+        return np.expand_dims(resized, 2) if flat else np.asarray(resized)
 
-    def _resize_uint8(self, img: np.ndarray, interp: int) -> np.ndarray:
-        single_channel = img.ndim == 3 and img.shape[2] == 1  # PIL wants (h, w) for these
-        image = Image.fromarray(img[:, :, 0] if single_channel else img)
-        resized = np.asarray(image.resize((self.new_w, self.new_h), interp))
-        return resized[:, :, None] if single_channel else resized
-
-    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        """Scale (n, 2) coordinates (x, y), in place."""
-        coords[:, 0] = coords[:, 0] * (self.new_w * 1.0 / self.w)
-        coords[:, 1] = coords[:, 1] * (self.new_h * 1.0 / self.h)
-        return coords
+    def _with_torch(self, values: np.ndarray, method: int) -> np.ndarray:
+        mode, mixes = _IN_TORCH[method]
+        # All further dimensions as channels; contiguous, because torch takes no negative strides.
+        channels = torch.from_numpy(np.ascontiguousarray(values).reshape(self.h, self.w, -1))
+        settings = {"align_corners": False} if mixes else {}
+        resized = interpolate(channels.movedim(2, 0)[None], (self.new_h, self.new_w), mode=mode, **settings)
+        return resized[0].movedim(0, 2).reshape(self.new_h, self.new_w, *values.shape[2:]).numpy()
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        """Resize labels, each taken from the nearest pixel."""
-        return self.apply_image(segmentation, interp=_NEAREST)
+        return self.apply_image(segmentation, Resampling.NEAREST)
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """Scale (n, 2) points, x and y, in place and in their own type."""
+        for axis, ratio in enumerate((self.new_w / self.w, self.new_h / self.h)):
+            coords[:, axis] = coords[:, axis] * ratio
+        return coords
 
     def inverse(self) -> "ResizeTransform":
         return ResizeTransform(self.new_h, self.new_w, self.h, self.w, self.interp)
