@@ -60,6 +60,13 @@ def test_metadata_are_set_once(name):
     assert meta.as_dict() == {"name": name, "thing_classes": ["c"], "ignore_label": 255}
 
 
+def test_metadata_without_a_name_cannot_be_given_one_later():
+    meta = Metadata()
+    assert meta.name == "N/A" and meta.get("name") == "N/A"
+    with pytest.raises(AssertionError):
+        meta.name = "mine"
+
+
 def test_absent_metadata(name):
     meta = MetadataCatalog.get(name)
     assert not hasattr(meta, "thing_classes") and meta.get("thing_classes", 3) == 3

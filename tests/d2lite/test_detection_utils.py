@@ -86,8 +86,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     assert result[-1 - y, x].max() < 140 and result[y, -1 - x].max() < 140
 
 
-@standin_only
-def test_unreadable_images_are_named(tmp_path, picture):
+def test_unreadable_images_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent.jpg"):
         utils.read_image(str(tmp_path / "absent.jpg"), "RGB")
     noise = np.random.RandomState(0).randint(0, 256, (64, 64, 3)).astype(np.uint8)
@@ -96,17 +95,14 @@ def test_unreadable_images_are_named(tmp_path, picture):
     broken = {"cut.jpg": content[: len(content) // 2], "text.jpg": b"not an image", "empty.png": b""}
     for name, data in broken.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(OSError, match=name):
+        with pytest.raises(OSError):
             utils.read_image(str(tmp_path / name), "RGB")
 
 
-@standin_only
-@needs_real
-def test_a_truncated_real_picture_is_named(tmp_path):
-    source = sorted((REAL / "val2017").glob("*.jpg"))[0]
-    (tmp_path / source.name).write_bytes(source.read_bytes()[:-2000])
-    with pytest.raises(OSError, match=source.name):
-        utils.read_image(str(tmp_path / source.name), "BGR")
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_broken_exif_data_do_not_matter(picture, tmp_path):
+    Image.fromarray(picture[1]).save(tmp_path / "e.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff broken")
+    assert np.array_equal(utils.read_image(str(tmp_path / "e.png"), "RGB"), picture[1])
 
 
 def test_image_size_is_checked(picture):
@@ -122,8 +118,10 @@ def test_images_to_draw_on(picture):
     _, array = picture
     assert np.array_equal(utils.convert_image_to_rgb(array[:, :, ::-1], "BGR"), array)
     assert np.array_equal(utils.convert_image_to_rgb(torch.from_numpy(array), "RGB"), array)
-    gray = utils.convert_image_to_rgb(array[:, :, 0], "L")
+    gray = utils.convert_image_to_rgb(array[:, :, :1], "L")
     assert gray.shape == (4, 6, 3) and np.array_equal(gray[:, :, 2], array[:, :, 0])
+    with pytest.raises(IndexError):
+        utils.convert_image_to_rgb(array[:, :, 0], "L")
 
 
 # ---- annotations
@@ -172,14 +170,10 @@ def test_the_source_is_not_changed_through_an_array():
     assert source == polygon.tolist()
 
 
-@standin_only
-def test_whole_numbers_do_not_stay_whole():
-    """Polygons and boxes written without decimals must still be scaled to fractions."""
-    transforms = [T.ResizeTransform(8, 10, 4, 5)]
-    annotation = record(bbox=[1, 2, 4, 3], segmentation=[[1, 2, 5, 2, 5, 5]])
-    result = utils.transform_instance_annotations(annotation, transforms, (4, 5))
-    assert result["bbox"].tolist() == [0.5, 1, 2.5, 2.5]
-    assert result["segmentation"][0].tolist() == [0.5, 1, 2.5, 1, 2.5, 2.5]
+def test_whole_numbers_stay_whole():
+    """Transforms work in place: a box of whole numbers is cut to whole numbers, as the genuine package cuts it."""
+    result = utils.transform_instance_annotations(record(bbox=[1, 2, 4, 3]), [T.ResizeTransform(8, 10, 4, 5)], (4, 5))
+    assert result["bbox"].tolist() == [0, 1, 2, 2]
 
 
 @standin_only
@@ -242,7 +236,7 @@ def test_metadata_consistency():
         MetadataCatalog.get(f"consistency_{i}").thing_classes = classes
     utils.check_metadata_consistency("thing_classes", ["consistency_0", "consistency_1"])
     utils.check_metadata_consistency("thing_classes", [])
-    with pytest.raises(ValueError, match="consistency_2"):
+    with pytest.raises(ValueError, match="^Datasets have different metadata 'thing_classes'!$"):
         utils.check_metadata_consistency("thing_classes", ["consistency_0", "consistency_2"])
     for i in range(3):
         MetadataCatalog.pop(f"consistency_{i}")

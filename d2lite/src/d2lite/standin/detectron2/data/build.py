@@ -1,28 +1,22 @@
-"""Data loaders for training and testing."""
+"""From data set names to loaders."""
 
-import itertools
 import logging
-import operator
+from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import chain
 
-import numpy as np
 import torch
-import torch.utils.data as torchdata
 from detectron2.config import configurable
-from detectron2.utils import comm
+from detectron2.utils.comm import get_world_size
 from detectron2.utils.env import seed_all_rng
 from tabulate import tabulate
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Sampler
 
 from .catalog import DatasetCatalog, MetadataCatalog
 from .common import AspectRatioGroupedDataset, DatasetFromList, MapDataset, ToIterableDataset
 from .dataset_mapper import DatasetMapper
 from .detection_utils import check_metadata_consistency
-from .samplers import (
-    InferenceSampler,
-    RandomSubsetTrainingSampler,
-    RepeatFactorTrainingSampler,
-    TrainingSampler,
-)
+from .samplers import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
 
 __all__ = [
     "build_batch_data_loader",
@@ -35,33 +29,29 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
+# ---- Data sets ----
+
+
+def _objects(image: dict) -> list[dict]:
+    """Annotations of an image that stand for single objects, and not for a crowd."""
+    return [annotation for annotation in image["annotations"] if not annotation.get("iscrowd", 0)]
+
+
 def filter_images_with_only_crowd_annotations(dataset_dicts: list[dict]) -> list[dict]:
-    """The images that have at least one annotation which is no crowd."""
-    kept = [d for d in dataset_dicts if any(a.get("iscrowd", 0) == 0 for a in d["annotations"])]
-    logger.info(
-        "Removed %d images with no usable annotations. %d images left.", len(dataset_dicts) - len(kept), len(kept)
-    )
-    return kept
+    """Images with at least one annotated object."""
+    useful = list(filter(_objects, dataset_dicts))
+    logger.info("%d of %d images have annotated objects; the others are left out.", len(useful), len(dataset_dicts))
+    return useful
 
 
 def print_instances_class_histogram(dataset_dicts: list[dict], class_names: Sequence[str]) -> None:
-    """Log how many instances (without crowds) each class has.
-
-    Raises:
-        AssertionError: a ``category_id`` outside of 0..n-1.
-    """
-    number = len(class_names)
-    ids = [a["category_id"] for d in dataset_dicts for a in d["annotations"] if not a.get("iscrowd", 0)]
-    ids = np.asarray(ids, dtype=np.int64)
-    if len(ids):
-        assert ids.min() >= 0, f"Got an invalid category_id={ids.min()}"
-        assert ids.max() < number, f"Got an invalid category_id={ids.max()} for a dataset of {number} classes"
-    counts = np.bincount(ids, minlength=number).tolist()
-    cells = [*zip(class_names, counts, strict=True), ("", ""), ("total", len(ids))]
-    columns = 3
-    rows = [list(itertools.chain(*cells[i : i + columns])) for i in range(0, len(cells), columns)]
-    table = tabulate(rows, headers=["category", "#instances"] * columns, tablefmt="pipe", numalign="left")
-    logger.info("Distribution of instances among all %d categories:\n%s", number, table)
+    """Log the number of objects of each class; AssertionError for a ``category_id`` that is no index of the names."""
+    counts = Counter(annotation["category_id"] for image in dataset_dicts for annotation in _objects(image))
+    stray = sorted(set(counts).difference(range(len(class_names))))
+    assert not stray, f"category_id={stray[0]} is annotated, but the data set has {len(class_names)} classes"
+    rows = [(name, counts[index]) for index, name in enumerate(class_names)]
+    table = tabulate([*rows, ("all classes", counts.total())], headers=("class", "objects"), tablefmt="simple")
+    logger.info("Annotated objects:\n%s", table)
 
 
 def get_detection_dataset_dicts(
@@ -70,260 +60,208 @@ def get_detection_dataset_dicts(
     min_keypoints: int = 0,
     proposal_files: Sequence[str] | None = None,
     check_consistency: bool = True,
-) -> list[dict] | torchdata.Dataset:
-    """Load registered data sets and concatenate them.
+) -> list[dict] | Dataset:
+    """The images of one or several registered data sets, one after the other.
 
     Args:
-        names: one or several.
-        filter_empty: leave out images without annotations or with crowds only, if the first dict has ``annotations``.
-        min_keypoints, proposal_files: must stay at their defaults, as d2lite has neither.
-        check_consistency: check that the data sets have the same classes.
+        filter_empty: without images that have no annotated object. Only if the first image has ``annotations`` at all.
+        min_keypoints, proposal_files: d2lite has neither; leave them.
+        check_consistency: the data sets must have the same ``thing_classes``.
 
     Raises:
-        KeyError: a name that is not registered.
-        AssertionError: nothing (left) to load.
-        ValueError: the data sets have different classes.
+        KeyError: an unknown name.
+        AssertionError: no name, or no image.
+        ValueError: the classes differ.
     """
-    if min_keypoints > 0 or proposal_files is not None:
-        raise NotImplementedError(
-            "d2lite, the stand-in for Detectron2, has neither keypoints nor precomputed proposals; install the genuine "
-            "Detectron2 to use them."
-        )
-    names = [names] if isinstance(names, str) else list(names)
-    assert names, "No dataset is named: are DATASETS.TRAIN and DATASETS.TEST set?"
-    loaded = [DatasetCatalog.get(name) for name in names]
+    if min_keypoints or proposal_files is not None:
+        raise NotImplementedError("d2lite has no keypoints and no precomputed proposals; the genuine Detectron2 has.")
+    names = [names] if isinstance(names, str) else names
+    assert names, "no data set is named; set DATASETS.TRAIN and DATASETS.TEST"
+    parts = [DatasetCatalog.get(name) for name in names]
+    if isinstance(parts[0], Dataset):
+        return parts[0] if len(parts) == 1 else ConcatDataset(parts)
 
-    if isinstance(loaded[0], torchdata.Dataset):
-        return torchdata.ConcatDataset(loaded) if len(loaded) > 1 else loaded[0]
-    for name, dicts in zip(names, loaded, strict=True):
-        assert len(dicts), f"Dataset '{name}' is empty!"
-    dataset_dicts = list(itertools.chain.from_iterable(loaded))
+    empty = [name for name, images in zip(names, parts, strict=True) if not images]
+    assert not empty, f"data sets without any image: {', '.join(empty)}"
+    images = list(chain(*parts))
+    if "annotations" in images[0]:
+        if filter_empty:
+            images = filter_images_with_only_crowd_annotations(images)
+        classes = MetadataCatalog.get(names[0]).get("thing_classes")
+        if check_consistency and classes is not None:
+            check_metadata_consistency("thing_classes", names)
+            print_instances_class_histogram(images, classes)
+    assert images, f"no image of {', '.join(names)} can be used"
+    return images
 
-    has_instances = "annotations" in dataset_dicts[0]
-    if filter_empty and has_instances:
-        dataset_dicts = filter_images_with_only_crowd_annotations(dataset_dicts)
-    if check_consistency and has_instances and hasattr(MetadataCatalog.get(names[0]), "thing_classes"):
-        check_metadata_consistency("thing_classes", names)
-        print_instances_class_histogram(dataset_dicts, MetadataCatalog.get(names[0]).thing_classes)
-    assert dataset_dicts, f"No valid data found in {', '.join(names)}."
-    return dataset_dicts
+
+# ---- Loaders ----
 
 
 def trivial_batch_collator(batch: list) -> list:
-    """A batch stays a list of dicts, because images differ in size."""
+    """Leave a batch a list, because its images differ in size."""
     return batch
 
 
+def _only_element(batch: list):
+    return batch[0]
+
+
 def worker_init_reset_seed(worker_id: int) -> None:
-    """Seed all generators of a loader's worker, each worker differently."""
+    """Give each worker random numbers of its own, also in Python's and numpy's generators."""
     seed_all_rng(torch.initial_seed() % 2**31 + worker_id)
 
 
 def build_batch_data_loader(
-    dataset: torchdata.Dataset,
-    sampler: torchdata.Sampler | None,
-    total_batch_size: int,
+    dataset: Dataset,
+    sampler: Sampler | None,
+    total_batch_size: int | None,
     *,
-    aspect_ratio_grouping: bool = False,
-    num_workers: int = 0,
-    collate_fn: Callable[[list], object] | None = None,
-    drop_last: bool = True,
     single_gpu_batch_size: int | None = None,
+    drop_last: bool = True,
     seed: int | None = None,
+    aspect_ratio_grouping: bool = False,
+    collate_fn: Callable[[list], object] | None = None,
+    num_workers: int = 0,
     **kwargs,
 ):
-    """Batches of mapped elements.
+    """Batches of a data set in a sampler's order.
 
     Args:
-        dataset: indexed, or iterable.
-        sampler: gives indices; must be None for an iterable data set.
-        total_batch_size: of all processes together.
-        aspect_ratio_grouping: only batch images with each other that are wider than high, or that are not. The
-            elements must then be dicts with ``width`` and ``height``.
-        num_workers: worker processes of each process.
-        collate_fn: list of elements -> batch; by default the list itself.
-        drop_last: drop an incomplete last batch.
-        single_gpu_batch_size: per process; then ``total_batch_size`` must be None.
-        seed: of the workers; None derives it from torch's global generator.
-        **kwargs: for torch's ``DataLoader`` (``prefetch_factor``, ``persistent_workers``, ``pin_memory``, ...).
+        sampler: None if, and only if, the data set is iterable.
+        total_batch_size: elements in the batches of all processes together; None with ``single_gpu_batch_size``.
+        single_gpu_batch_size: elements in the batch of one process.
+        drop_last: no batch that is not full.
+        seed: of the workers' random numbers; by default drawn from torch's global generator.
+        aspect_ratio_grouping: see ``AspectRatioGroupedDataset``.
+        collate_fn: makes a batch of a list; by default the list is the batch.
+        num_workers: processes that load, for each process that trains.
+        **kwargs: go to torch's ``DataLoader``.
 
     Returns:
-        An iterable over batches; endless if the sampler is.
+        An iterable, endless if the sampler is.
     """
-    if single_gpu_batch_size:
-        assert not total_batch_size, "Give total_batch_size or single_gpu_batch_size, not both."
-        batch_size = single_gpu_batch_size
-    else:
-        world_size = comm.get_world_size()
-        assert total_batch_size > 0 and total_batch_size % world_size == 0, (
-            f"Total batch size ({total_batch_size}) must be divisible by the number of processes ({world_size})."
+    assert bool(total_batch_size) != bool(single_gpu_batch_size), "one of the two batch sizes must be given"
+    if single_gpu_batch_size is None:
+        single_gpu_batch_size, rest = divmod(total_batch_size, get_world_size())
+        assert single_gpu_batch_size > 0 and rest == 0, (
+            f"a batch of {total_batch_size} cannot be shared evenly by {get_world_size()} processes"
         )
-        batch_size = total_batch_size // world_size
-
-    if isinstance(dataset, torchdata.IterableDataset):
-        assert sampler is None, "sampler must be None if dataset is IterableDataset"
-    else:
-        dataset = ToIterableDataset(dataset, sampler, shard_chunk_size=batch_size)
+    stream = dataset
+    if not isinstance(dataset, IterableDataset):
+        stream = ToIterableDataset(dataset, sampler, shard_chunk_size=single_gpu_batch_size)
+    if num_workers == 0:  # torch refuses them then
+        kwargs = {key: kwargs[key] for key in kwargs.keys() - {"prefetch_factor", "persistent_workers"}}
     if seed is not None:
         kwargs["generator"] = torch.Generator().manual_seed(seed)
-    if num_workers == 0:  # torch refuses options that have no meaning then
-        kwargs = {k: v for k, v in kwargs.items() if k not in ("prefetch_factor", "persistent_workers")}
-    kwargs.update(num_workers=num_workers, worker_init_fn=worker_init_reset_seed)
+    kwargs |= {"num_workers": num_workers, "worker_init_fn": worker_init_reset_seed}
 
-    if not aspect_ratio_grouping:
-        return torchdata.DataLoader(
-            dataset,
-            batch_size=batch_size,
-            drop_last=drop_last,
-            collate_fn=collate_fn or trivial_batch_collator,
-            **kwargs,
-        )
-    assert drop_last, "Aspect ratio grouping always drops incomplete batches."
-    elements = torchdata.DataLoader(dataset, collate_fn=operator.itemgetter(0), **kwargs)  # "batches" of one
-    batches = AspectRatioGroupedDataset(elements, batch_size)
-    return batches if collate_fn is None else MapDataset(batches, collate_fn)
+    if aspect_ratio_grouping:
+        assert drop_last, "with aspect_ratio_grouping, batches that are not full are dropped"
+        singles = DataLoader(stream, collate_fn=_only_element, **kwargs)
+        batches = AspectRatioGroupedDataset(singles, single_gpu_batch_size)
+        return MapDataset(batches, collate_fn) if collate_fn else batches
+    collate_fn = collate_fn or trivial_batch_collator
+    return DataLoader(stream, batch_size=single_gpu_batch_size, drop_last=drop_last, collate_fn=collate_fn, **kwargs)
 
 
-def _train_loader_from_config(cfg, mapper=None, *, dataset=None, sampler=None) -> dict:
+def _mapped(dataset, mapper, sampler, make_sampler) -> tuple[Dataset, Sampler | None]:
+    """A data set that gives model inputs, and its sampler: by default a new one, none for an iterable data set."""
+    if isinstance(dataset, list):
+        dataset = DatasetFromList(dataset, copy=False)
+    if isinstance(dataset, IterableDataset):
+        assert sampler is None, "an iterable data set has an order of its own, so it takes no sampler"
+    elif sampler is None:
+        sampler = make_sampler(len(dataset))
+    return (MapDataset(dataset, mapper) if mapper else dataset), sampler
+
+
+def _from_train_config(cfg, mapper=None, *, sampler=None, dataset=None) -> dict:
     if dataset is None:
         dataset = get_detection_dataset_dicts(
             cfg.DATASETS.TRAIN,
-            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-            min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
-            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+            cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
+            cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
         )
-    if sampler is None and not isinstance(dataset, torchdata.IterableDataset):
-        sampler = _training_sampler(cfg, dataset)
+    if sampler is None and not isinstance(dataset, IterableDataset):
+        sampler = _train_sampler(cfg, dataset)
     return {
-        "dataset": dataset,
-        "sampler": sampler,
-        "mapper": DatasetMapper(cfg, True) if mapper is None else mapper,
         "total_batch_size": cfg.SOLVER.IMS_PER_BATCH,
-        "aspect_ratio_grouping": cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         "num_workers": cfg.DATALOADER.NUM_WORKERS,
+        "aspect_ratio_grouping": cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        "mapper": mapper or DatasetMapper(cfg, True),
+        "sampler": sampler,
+        "dataset": dataset,
     }
 
 
-def _training_sampler(cfg, dataset: Sequence) -> torchdata.Sampler:
-    name = cfg.DATALOADER.SAMPLER_TRAIN
-    logger.info("Using training sampler %s", name)
-    if name == "TrainingSampler":
-        return TrainingSampler(len(dataset), seed=cfg.SEED)
-    if name == "RepeatFactorTrainingSampler":
-        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            dataset, cfg.DATALOADER.REPEAT_THRESHOLD, sqrt=cfg.DATALOADER.get("REPEAT_SQRT", True)
-        )
-        return RepeatFactorTrainingSampler(factors, seed=cfg.SEED)
-    if name == "RandomSubsetTrainingSampler":
-        ratio = cfg.DATALOADER.get("RANDOM_SUBSET_RATIO")
-        if ratio is None:
-            raise ValueError("RandomSubsetTrainingSampler needs the config key DATALOADER.RANDOM_SUBSET_RATIO.")
-        return RandomSubsetTrainingSampler(len(dataset), ratio)
-    raise ValueError(
-        f"Unknown training sampler: DATALOADER.SAMPLER_TRAIN is {name!r}, and TrainingSampler, "
-        "RepeatFactorTrainingSampler and RandomSubsetTrainingSampler exist."
-    )
+def _train_sampler(cfg, dataset: Sequence[dict]) -> Sampler:
+    loading = cfg.DATALOADER
+    match loading.SAMPLER_TRAIN:
+        case "TrainingSampler":
+            return TrainingSampler(len(dataset), seed=cfg.SEED)
+        case "RepeatFactorTrainingSampler":
+            factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+                dataset, loading.REPEAT_THRESHOLD, loading.REPEAT_SQRT
+            )
+            return RepeatFactorTrainingSampler(factors, seed=cfg.SEED)
+    raise ValueError(f"DATALOADER.SAMPLER_TRAIN {loading.SAMPLER_TRAIN!r} is unknown or left out of d2lite")
 
 
-@configurable(from_config=_train_loader_from_config)
+@configurable(from_config=_from_train_config)
 def build_detection_train_loader(
-    dataset: list | torchdata.Dataset,
+    dataset: list | Dataset,
     *,
-    mapper: Callable[[dict], dict] | None,
-    sampler: torchdata.Sampler | None = None,
     total_batch_size: int,
-    aspect_ratio_grouping: bool = True,
+    mapper: Callable[[dict], dict] | None,
+    sampler: Sampler | None = None,
     num_workers: int = 0,
+    aspect_ratio_grouping: bool = True,
     collate_fn: Callable[[list], object] | None = None,
     **kwargs,
 ):
-    """The training loader, from a config (``build_detection_train_loader(cfg, mapper=...)``) or by these arguments.
-
-    With a config, the data set comes from ``DATASETS.TRAIN``, the sampler from ``DATALOADER.SAMPLER_TRAIN`` and
-    ``SEED``, and the mapper is :class:`DatasetMapper`; each can be given instead.
+    """Endless batches for training, from these arguments or from a config, as ``(cfg, mapper=...)``.
 
     Args:
-        dataset: list of dicts, or a torch data set.
-        mapper: dict -> model input, called in the workers; None leaves the dicts as they are.
-        sampler: an endless one; by default :class:`TrainingSampler`. None for an iterable data set.
-        total_batch_size, aspect_ratio_grouping, num_workers, collate_fn, **kwargs: see :func:`build_batch_data_loader`.
-
-    Returns:
-        An endless iterable over batches; a batch is a list of mapped dicts, of the length total batch size / number of
-        processes.
+        dataset: dicts, or a torch data set. A config names it in ``DATASETS.TRAIN``.
+        total_batch_size: of all processes. A config has it in ``SOLVER.IMS_PER_BATCH``.
+        mapper: makes a model input of a dict, in the workers; None: they are inputs already. By default, with a config,
+            a ``DatasetMapper``.
+        sampler: an endless one, by default ``TrainingSampler``.
+        num_workers, aspect_ratio_grouping, collate_fn, **kwargs: as for ``build_batch_data_loader``.
     """
-    if isinstance(dataset, list):
-        dataset = DatasetFromList(dataset, copy=False)
-    if mapper is not None:
-        dataset = MapDataset(dataset, mapper)
-    if isinstance(dataset, torchdata.IterableDataset):
-        assert sampler is None, "sampler must be None if dataset is IterableDataset"
-    else:
-        sampler = TrainingSampler(len(dataset)) if sampler is None else sampler
-        assert isinstance(sampler, torchdata.Sampler), f"Expect a Sampler but got {type(sampler)}"
-    return build_batch_data_loader(
-        dataset,
-        sampler,
-        total_batch_size,
-        aspect_ratio_grouping=aspect_ratio_grouping,
-        num_workers=num_workers,
-        collate_fn=collate_fn,
-        **kwargs,
-    )
+    dataset, sampler = _mapped(dataset, mapper, sampler, TrainingSampler)
+    kwargs |= {"collate_fn": collate_fn, "num_workers": num_workers, "aspect_ratio_grouping": aspect_ratio_grouping}
+    return build_batch_data_loader(dataset, sampler, total_batch_size, **kwargs)
 
 
-def _test_loader_from_config(cfg, dataset_name, mapper=None) -> dict:
-    dataset = get_detection_dataset_dicts(
-        dataset_name,
-        filter_empty=False,
-        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TEST if cfg.MODEL.LOAD_PROPOSALS else None,
-    )
-    iterable = isinstance(dataset, torchdata.IterableDataset)
-    return {
-        "dataset": dataset,
-        "mapper": DatasetMapper(cfg, False) if mapper is None else mapper,
-        "num_workers": cfg.DATALOADER.NUM_WORKERS,
-        "sampler": None if iterable else InferenceSampler(len(dataset)),
-    }
+def _from_test_config(cfg, dataset_name: str | Sequence[str], mapper=None) -> dict:
+    proposals = cfg.DATASETS.PROPOSAL_FILES_TEST if cfg.MODEL.LOAD_PROPOSALS else None
+    dataset = get_detection_dataset_dicts(dataset_name, filter_empty=False, proposal_files=proposals)
+    mapper = mapper or DatasetMapper(cfg, False)
+    return {"dataset": dataset, "mapper": mapper, "num_workers": cfg.DATALOADER.NUM_WORKERS}
 
 
-@configurable(from_config=_test_loader_from_config)
+@configurable(from_config=_from_test_config)
 def build_detection_test_loader(
-    dataset: list | torchdata.Dataset,
+    dataset: list | Dataset,
     *,
     mapper: Callable[[dict], dict] | None,
-    sampler: torchdata.Sampler | None = None,
     batch_size: int = 1,
-    num_workers: int = 0,
+    sampler: Sampler | None = None,
     collate_fn: Callable[[list], object] | None = None,
-) -> torchdata.DataLoader:
-    """The test loader, from a config, ``build_detection_test_loader(cfg, dataset_name, mapper=...)``, or by these
-    arguments.
+    num_workers: int = 0,
+) -> DataLoader:
+    """Every element once, from these arguments or from a config, as ``(cfg, dataset_name, mapper=...)``.
 
     Args:
-        dataset: list of dicts, or a torch data set. All of it is used: nothing is filtered.
-        mapper: dict -> model input; None leaves the dicts as they are.
-        sampler: by default :class:`InferenceSampler`, each process its share. None if the data set is iterable.
-        batch_size: per process.
-        num_workers: worker processes.
-        collate_fn: list of elements -> batch; by default the list itself.
-
-    Returns:
-        A loader with a length, over each element once.
+        dataset: dicts, or a torch data set; nothing is left out.
+        mapper: as for training.
+        batch_size: of this process.
+        sampler: by default ``InferenceSampler``, which gives each process its part.
+        collate_fn, num_workers: as for ``build_batch_data_loader``.
     """
-    if isinstance(dataset, list):
-        dataset = DatasetFromList(dataset, copy=False)
-    if mapper is not None:
-        dataset = MapDataset(dataset, mapper)
-    if isinstance(dataset, torchdata.IterableDataset):
-        assert sampler is None, "sampler must be None if dataset is IterableDataset"
-    elif sampler is None:
-        sampler = InferenceSampler(len(dataset))
-    return torchdata.DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        drop_last=False,
-        num_workers=num_workers,
-        collate_fn=collate_fn or trivial_batch_collator,
-    )
+    dataset, sampler = _mapped(dataset, mapper, sampler, InferenceSampler)
+    collate_fn = collate_fn or trivial_batch_collator
+    return DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate_fn)

@@ -1,121 +1,86 @@
-"""The two global catalogs: how to load a data set, and what is known about it."""
+"""The two lists that the whole process shares: how data sets are loaded, and what is known about them."""
 
 from collections import UserDict
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-__all__ = ["DatasetCatalog", "MetadataCatalog", "Metadata"]
+__all__ = ["DatasetCatalog", "Metadata", "MetadataCatalog"]
 
 
-class _DatasetCatalog(UserDict):
-    """Data set name -> a function without arguments that returns the data set, usually a list of dicts.
-
-    Nothing is loaded before :meth:`get`, so data sets whose files are absent may be registered.
-    """
-
-    def register(self, name: str, func: Callable[[], list[dict]]) -> None:
-        """Add a data set.
-
-        Args:
-            name: for example ``"coco_2017_train"``.
-            func: called by each :meth:`get`; it should return the same in the same order each time.
-
-        Raises:
-            AssertionError: ``func`` is not callable, or the name is taken.
-        """
-        assert callable(func), f"DatasetCatalog needs a function that returns the data set {name!r}, not {func!r}."
-        assert name not in self, f"Dataset '{name}' is already registered! Remove it first, or choose another name."
-        self[name] = func
-
-    def get(self, name: str) -> list[dict]:
-        """Load a data set: call its function.
-
-        Raises:
-            KeyError: no data set of that name; the message lists the known ones.
-        """
-        try:
-            func = self[name]
-        except KeyError as error:
-            raise KeyError(
-                f"Dataset '{name}' is not registered! Available datasets are: {', '.join(self) or '(none)'}"
-            ) from error
-        return func()
-
+class _Catalog(UserDict):
     def list(self) -> list[str]:
-        """Names of all data sets, in the order of registration."""
-        return [*self]
+        """All names, the earliest first."""
+        return list(self.data)
 
     def remove(self, name: str) -> None:
-        """Forget a data set (its metadata stays). KeyError when there is none of that name."""
-        del self[name]
+        """Take a name out; KeyError for one that is not in."""
+        del self.data[name]
 
-    def __str__(self) -> str:
-        return f"DatasetCatalog(registered datasets: {', '.join(self)})"
+    def __repr__(self) -> str:
+        return f"{type(self).__name__.lstrip('_')} of {', '.join(self.data) or 'nothing'}"
 
-    __repr__ = __str__
+
+class _DatasetCatalog(_Catalog):
+    """Name -> function that loads the data set, so that names may stand here whose files do not exist."""
+
+    def register(self, name: str, func: Callable[[], list[dict]]) -> None:
+        """Enter a data set.
+
+        Args:
+            name: not in use so far.
+            func: called without arguments for each ``get``; gives the same dicts in the same order each time.
+        """
+        assert callable(func), f"{name} needs a function that loads it, not a {type(func).__name__}"
+        assert name not in self.data, f"the name {name!r} is taken by another data set"
+        self.data[name] = func
+
+    def get(self, name: str) -> list[dict]:
+        """Load a data set; KeyError with the known names for one that was never entered."""
+        if name not in self.data:
+            raise KeyError(f"there is no data set {name!r}; there are: {', '.join(self.data) or 'none'}")
+        return self.data[name]()
 
 
 class Metadata(SimpleNamespace):
-    """What is known about one data set: class names, colours, paths, the map of ids. Attributes, set once.
+    """What is known about one data set, such as class names, colours and paths, as attributes.
 
-    Setting an attribute again to an equal value does nothing; to replace a value, ``delattr`` it first. Values are
-    compared by ``==``, so arrays and tensors do not fit.
+    An attribute keeps its first value: setting it to an equal one does nothing, to another one is an error. ``del``
+    frees it. Values are compared by ``==``, so arrays and tensors do not belong here.
     """
 
     name: str = "N/A"
 
-    def __getattr__(self, key: str) -> Any:
-        raise AttributeError(
-            f"Attribute '{key}' does not exist in the metadata of dataset '{self.name}'. "
-            f"Available keys are {list(self.__dict__)}."
-        )
-
     def __setattr__(self, key: str, value: Any) -> None:
-        known = self.__dict__
-        assert key not in known or known[key] == value, (
-            f"Attribute '{key}' in the metadata of '{self.name}' cannot be set to a different value!\n"
-            f"{known[key]} != {value}"
-        )
-        super().__setattr__(key, value)
+        if not hasattr(self, key):
+            return super().__setattr__(key, value)
+        present = getattr(self, key)
+        assert present == value, f"{key!r} of data set {self.name} is {present!r} and cannot become {value!r}"
 
-    def as_dict(self) -> dict[str, Any]:
-        """A shallow copy, as a dict."""
-        return dict(self.__dict__)
+    def __getattr__(self, key: str) -> Any:
+        raise AttributeError(f"{key!r} is not known about data set {self.name}, only {', '.join(vars(self))}")
 
-    def set(self, **fields: Any) -> "Metadata":
-        """Set several attributes; returns itself."""
-        for key, value in fields.items():
-            setattr(self, key, value)
+    def set(self, **attributes: Any) -> "Metadata":
+        """Set attributes; returns this object."""
+        for key in attributes:
+            setattr(self, key, attributes[key])
         return self
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The attribute, or ``default`` when it was never set."""
-        return self.__dict__.get(key, default)
+        return getattr(self, key, default)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A new dict of the attributes that were set."""
+        return {**vars(self)}
 
 
-class _MetadataCatalog(UserDict):
-    """Data set name -> :class:`Metadata`, made empty when it is first asked for."""
+class _MetadataCatalog(_Catalog):
+    """Name -> ``Metadata``; a name need not be a data set's."""
 
     def get(self, name: str) -> Metadata:
-        """The metadata of a data set: one object per name, whether or not the data set is registered."""
-        assert name, "A data set must have a name."
-        if name not in self:
-            self[name] = Metadata(name=name)
-        return self[name]
-
-    def list(self) -> list[str]:
-        """Names of all data sets that have metadata."""
-        return [*self]
-
-    def remove(self, name: str) -> None:
-        """Forget the metadata of a data set. KeyError when there is none."""
-        del self[name]
-
-    def __str__(self) -> str:
-        return f"MetadataCatalog(registered metadata: {', '.join(self)})"
-
-    __repr__ = __str__
+        """The one ``Metadata`` of this name, made when first asked for."""
+        assert name, "metadata need the name of a data set"
+        return self.data.setdefault(name, Metadata(name=name))
 
 
 DatasetCatalog = _DatasetCatalog()

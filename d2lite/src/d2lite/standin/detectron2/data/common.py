@@ -1,168 +1,153 @@
-"""Data set wrappers: a list in one buffer, mapping, sharding among workers, grouping by aspect ratio."""
+"""Data sets made of other data sets: packed into one buffer, mapped, dealt to workers, grouped by shape."""
 
+import copy
 import logging
 import pickle
 import random
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
+from typing import Any
 
-import numpy as np
-import torch.utils.data as torchdata
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
-__all__ = ["MapDataset", "DatasetFromList", "AspectRatioGroupedDataset", "ToIterableDataset"]
+__all__ = ["AspectRatioGroupedDataset", "DatasetFromList", "MapDataset", "ToIterableDataset"]
 
 logger = logging.getLogger(__name__)
 
 
-class DatasetFromList(torchdata.Dataset):
-    """A list as a data set."""
+class DatasetFromList(Dataset):
+    """The elements of a list.
+
+    Args:
+        lst: the list.
+        copy: hand out copies, which may be changed. A packed element is always a copy.
+        serialize: pack all elements into one block of bytes. Forked workers share it; they would slowly copy single
+            Python objects, because looking at an object changes its reference count.
+    """
 
     def __init__(self, lst: list, copy: bool = True, serialize: bool = True):
-        """
-        Args:
-            lst: the elements.
-            copy: return a deep copy of an element each time, so that it may be changed. Only matters when ``serialize``
-                is off, because a serialised element is made anew anyway.
-            serialize: keep all elements pickled in one buffer. Forked workers then share its memory: Python objects
-                would be copied into each worker bit by bit, as reading them changes their reference counts.
-        """
-        self._copy = copy
-        self._serialize = serialize
-        if not serialize:
-            self._elements = lst
-            return
-        logger.info("Serializing %d elements to byte tensors and concatenating them all ...", len(lst))
-        pickled = [np.frombuffer(pickle.dumps(x, protocol=pickle.HIGHEST_PROTOCOL), dtype=np.uint8) for x in lst]
-        self._ends = np.cumsum([len(x) for x in pickled], dtype=np.int64)
-        self._buffer = np.concatenate(pickled) if pickled else np.empty(0, dtype=np.uint8)
-        logger.info("Serialized dataset takes %.2f MiB", self._buffer.nbytes / 1024**2)
+        self._elements, self._copies = lst, copy
+        self._packed: bytes | None = None
+        if serialize:
+            parts = [pickle.dumps(element, pickle.HIGHEST_PROTOCOL) for element in lst]
+            self._bounds = list(accumulate(map(len, parts), initial=0))
+            self._elements, self._packed = range(len(lst)), b"".join(parts)
+            logger.info("Packed %d elements into %.1f MiB.", len(lst), len(self._packed) / 2**20)
 
     def __len__(self) -> int:
-        return len(self._ends) if self._serialize else len(self._elements)
+        return len(self._elements)
 
-    def __getitem__(self, idx: int):
-        if not self._serialize:
-            element = self._elements[idx]
-            return pickle.loads(pickle.dumps(element)) if self._copy else element
-        idx = range(len(self))[idx]  # checks it, and counts negative ones from the end
-        start = self._ends[idx - 1] if idx else 0
-        return pickle.loads(memoryview(self._buffer[start : self._ends[idx]]))
+    def __getitem__(self, idx: int) -> Any:
+        element = self._elements[idx]
+        if self._packed is not None:  # the range's "element": a position, checked and counted from the front
+            return pickle.loads(memoryview(self._packed)[self._bounds[element] : self._bounds[element + 1]])
+        return copy.deepcopy(element) if self._copies else element
 
 
-class MapDataset(torchdata.Dataset):
-    """Applies a function to the elements of a data set. A result of None means: take another element instead."""
+class MapDataset(Dataset):
+    """A data set seen through a function, which may answer None: "take another one".
+
+    Of an iterable data set, such elements are left out. Of an indexed one, another element stands in, drawn by a
+    generator of this data set's own among those that have not failed. (The result is iterable when ``dataset`` is.)
+
+    Args:
+        dataset: what to map.
+        map_func: element -> new element, or None.
+    """
 
     def __new__(cls, dataset, map_func):
-        if isinstance(dataset, IterableDataset):
-            return _MapIterableDataset(dataset, map_func)
-        return super().__new__(cls)
+        # Not a MapDataset itself, so Python does not run __init__ below on it.
+        return _MappedStream(dataset, map_func) if isinstance(dataset, IterableDataset) else super().__new__(cls)
 
-    def __getnewargs__(self):
-        return self._dataset, self._map_func
+    def __init__(self, dataset: Dataset, map_func: Callable):
+        self._dataset, self._map_func = dataset, map_func
+        self._substitutes = random.Random(42)
+        self._failed: set[int] = set()
 
-    def __init__(self, dataset: torchdata.Dataset, map_func: Callable):
-        """
-        Args:
-            dataset: with ``len`` and indices, or iterable; the result is of the same kind.
-            map_func: element -> element or None. In an iterable data set, elements that give None are left out; in an
-                indexed one, another index is drawn among those that are not known to give None.
-        """
-        self._dataset = dataset
-        self._map_func = map_func
-        self._rng = random.Random(42)
-        self._fallback_candidates = set(range(len(dataset)))
+    def __getnewargs__(self) -> tuple:
+        return self._dataset, self._map_func  # for pickle, which calls __new__
 
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, idx: int):
-        current, failures = int(idx), 0
-        while True:
-            data = self._map_func(self._dataset[current])
-            if data is not None:
-                self._fallback_candidates.add(current)
-                return data
-            failures += 1
-            self._fallback_candidates.discard(current)
-            if not self._fallback_candidates:
-                raise RuntimeError(f"The mapper {self._map_func} returned None for all {len(self)} elements.")
-            if failures >= 3:
-                logger.warning("The mapper returned None %d times in a row, starting at index %d.", failures, idx)
-            current = self._rng.sample(sorted(self._fallback_candidates), k=1)[0]
+    def __getitem__(self, idx: int) -> Any:
+        index, tries = int(idx), 1
+        while (mapped := self._map_func(self._dataset[index])) is None:
+            self._failed.add(index)
+            if tries >= 3:
+                logger.warning("%d elements in a row, the first at %d, cannot be used.", tries, idx)
+            index, tries = self._substitute(), tries + 1
+        self._failed.discard(index)
+        return mapped
+
+    def _substitute(self) -> int:
+        usable = [i for i in range(len(self)) if i not in self._failed]
+        if not usable:
+            raise ValueError(f"{self._map_func} gave None for all {len(self)} elements.")
+        return self._substitutes.sample(usable, 1)[0]
 
 
-class _MapIterableDataset(IterableDataset):
+class _MappedStream(IterableDataset):
     def __init__(self, dataset: Iterable, map_func: Callable):
-        self._dataset = dataset
-        self._map_func = map_func
+        self._dataset, self._map_func = dataset, map_func
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __iter__(self) -> Iterator:
-        for element in self._dataset:
-            data = self._map_func(element)
-            if data is not None:
-                yield data
+        return (mapped for mapped in map(self._map_func, self._dataset) if mapped is not None)
 
 
 class ToIterableDataset(IterableDataset):
-    """An indexed data set in the order of a sampler, whose indices are dealt to the loader's workers in chunks.
+    """The elements of an indexed data set in a sampler's order, shared among the workers of a loader.
 
-    With chunks of the batch size each worker makes whole batches, and the batches come out in the sampler's order: the
-    same batches for any number of workers.
+    Each worker runs through the sampler by itself and keeps what it is dealt. With deals as long as a batch, batches
+    come out in the sampler's order, so they are the same for any number of workers.
+
+    Args:
+        dataset: takes indices.
+        sampler: gives them, the same ones to every worker.
+        shard_sampler: False when the sampler looks after the workers itself.
+        shard_chunk_size: how many successive indices are dealt at a time.
     """
 
     def __init__(
-        self,
-        dataset: torchdata.Dataset,
-        sampler: Iterable[int],
-        shard_sampler: bool = True,
-        shard_chunk_size: int = 1,
+        self, dataset: Dataset, sampler: Sampler, shard_sampler: bool = True, shard_chunk_size: int = 1
     ):
-        """
-        Args:
-            dataset: with indices.
-            sampler: gives the indices, the same ones in every worker.
-            shard_sampler: deal them to the workers; False when the sampler does so by itself.
-            shard_chunk_size: how many successive indices a worker gets at a time.
-        """
-        assert not isinstance(dataset, IterableDataset), "The data set is iterable already."
-        assert isinstance(sampler, Iterable), f"A sampler must be iterable, and {sampler!r} is not."
-        self.dataset = dataset
-        self.sampler = sampler
-        self.shard_sampler = shard_sampler
-        self.shard_chunk_size = shard_chunk_size
+        assert not isinstance(dataset, IterableDataset), "an iterable data set has no indices"
+        assert isinstance(sampler, Sampler), f"a {type(sampler).__name__} is not a torch Sampler"
+        self.dataset, self.sampler = dataset, sampler
+        self.shard_sampler, self.shard_chunk_size = shard_sampler, shard_chunk_size
 
     def __iter__(self) -> Iterator:
-        worker = torchdata.get_worker_info() if self.shard_sampler else None
-        number, count = (worker.id, worker.num_workers) if worker else (0, 1)
-        for position, idx in enumerate(self.sampler):
-            if position // self.shard_chunk_size % count == number:
-                yield self.dataset[idx]
+        worker = get_worker_info()
+        if worker is None or not self.shard_sampler:
+            mine = iter(self.sampler)
+        else:
+            deals = enumerate(self.sampler)
+            mine = (i for n, i in deals if n // self.shard_chunk_size % worker.num_workers == worker.id)
+        return map(self.dataset.__getitem__, mine)
 
 
 class AspectRatioGroupedDataset(IterableDataset):
-    """Batches of images that are all wider than high, or all not, so that padding them wastes little.
+    """Batches of either wide images or of all others, because padding a mixed batch wastes more.
 
-    A batch is yielded as soon as one of the two groups is full. Groups that never get full are dropped.
+    Images wait until their batch is full; those that wait at the end are not used.
+
+    Args:
+        dataset: gives dicts with ``width`` and ``height``.
+        batch_size: images in a batch.
     """
 
     def __init__(self, dataset: Iterable[dict], batch_size: int):
-        """
-        Args:
-            dataset: iterable over dicts with ``width`` and ``height``.
-            batch_size: number of dicts per batch.
-        """
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self._buckets: tuple[list, list] = ([], [])
+        self.dataset, self.batch_size = dataset, batch_size
+        self._waiting: dict[bool, list[dict]] = {}
 
     def __iter__(self) -> Iterator[list[dict]]:
-        for element in self.dataset:
-            bucket = self._buckets[0 if element["width"] > element["height"] else 1]
-            bucket.append(element)
-            if len(bucket) == self.batch_size:
-                batch = list(bucket)
-                bucket.clear()  # before the yield, after which nobody may come back
-                yield batch
+        for image in self.dataset:
+            wide = image["width"] > image["height"]
+            together = [*self._waiting.pop(wide, ()), image]
+            if len(together) == self.batch_size:
+                yield together
+            else:
+                self._waiting[wide] = together

@@ -1,19 +1,9 @@
-"""Which element comes when, and on which process."""
+"""Orders of elements, for any number of processes."""
 
 from d2lite.omitted import omitted_names
 
-from .distributed_sampler import (
-    InferenceSampler,
-    RandomSubsetTrainingSampler,
-    RepeatFactorTrainingSampler,
-    TrainingSampler,
-)
+from .distributed_sampler import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
 
-__all__ = [
-    "InferenceSampler",
-    "RandomSubsetTrainingSampler",
-    "RepeatFactorTrainingSampler",
-    "TrainingSampler",
-]
+__all__ = ["InferenceSampler", "RepeatFactorTrainingSampler", "TrainingSampler"]
 
-__getattr__ = omitted_names(__name__, ["GroupedBatchSampler"])
+__getattr__ = omitted_names(__name__, ["GroupedBatchSampler", "RandomSubsetTrainingSampler"])

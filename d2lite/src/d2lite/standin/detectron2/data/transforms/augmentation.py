@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 from fvcore.transforms.transform import Transform, TransformList
 
-__all__ = ["AugInput", "Augmentation", "AugmentationList", "TransformGen", "apply_augmentations", "apply_transform_gens"]
+__all__ = [
+    "AugInput",
+    "Augmentation",
+    "AugmentationList",
+    "TransformGen",
+    "apply_augmentations",
+    "apply_transform_gens",
+]
 
 # The fields of an input, and the method of a transform that is meant for each.
 _TREATMENT = {"image": "apply_image", "boxes": "apply_box", "sem_seg": "apply_segmentation"}
