@@ -12,7 +12,7 @@ from PADing.visualization import PictureDrawer, VideoDrawer, display_metadata, u
 from PADing.visualization.overlay import display_scale
 
 # Stuff is listed first here, so that a thing's contiguous id is not its place among the things.
-PANOPTIC = Metadata().set(
+PANOPTIC = Metadata(
     name="scene",
     stuff_classes=["sky", "cat", "dog"],
     stuff_colors=[[0, 0, 255], [255, 0, 0], [0, 255, 0]],
@@ -56,10 +56,10 @@ def test_names_are_found_by_contiguous_id_and_unseen_ones_marked():
     assert unseen_ids(PANOPTIC) == {2}
     shown = display_metadata(PANOPTIC)
     assert shown.thing_classes == shown.stuff_classes == ["sky", "cat", "dog (unseen)"]
-    instance = Metadata().set(name="pets", thing_classes=["dog", "cat"], evaluation_set=["dog", "owl"])
+    instance = Metadata(name="pets", thing_classes=["dog", "cat"], evaluation_set=["dog", "owl"])
     assert display_metadata(instance).thing_classes == ["dog (unseen)", "cat"]
     with pytest.raises(UserError, match="no class names"):
-        display_metadata(Metadata().set(name="empty"))
+        display_metadata(Metadata(name="empty"))
 
 
 @pytest.mark.parametrize("result", ["panoptic_seg", "instances", "sem_seg"])
