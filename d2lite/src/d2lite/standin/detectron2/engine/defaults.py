@@ -103,18 +103,20 @@ class DefaultTrainer(TrainerBase):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()  # the script has not done it, and nobody would see anything
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
-        bare = self.build_model(cfg)
-        optimizer = self.build_optimizer(cfg, bare)
-        loader = self.build_train_loader(cfg)
-        kind = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = kind(create_ddp_model(bare, broadcast_buffers=False), loader, optimizer)
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self._trainer = self._build_inner_trainer(cfg)
+        self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
         # The checkpointer belongs to the trainer; the other way round is a weak reference.
         self.checkpointer = DetectionCheckpointer(self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
 
     auto_scale_workers = staticmethod(scale_to_processes)
+
+    def _build_inner_trainer(self, cfg: CfgNode) -> SimpleTrainer:
+        bare = self.build_model(cfg)
+        optimizer, loader = self.build_optimizer(cfg, bare), self.build_train_loader(cfg)
+        kind = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        return kind(create_ddp_model(bare, broadcast_buffers=False), loader, optimizer)
 
     # Training
 
@@ -127,6 +129,10 @@ class DefaultTrainer(TrainerBase):
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if goes_on:
             self.start_iter = 1 + self.iter  # checkpoints are written at the end of an iteration
+
+    def run_step(self) -> None:
+        self._trainer.iter = self.iter
+        self._trainer.run_step()
 
     def train(self):
         """Run the iterations that are left.
@@ -142,16 +148,12 @@ class DefaultTrainer(TrainerBase):
         verify_results(self.cfg, results)
         return results
 
-    def run_step(self) -> None:
-        self._trainer.iter = self.iter
-        self._trainer.run_step()
-
-    def state_dict(self) -> dict:
-        return super().state_dict() | {"_trainer": self._trainer.state_dict()}
-
     def load_state_dict(self, state_dict: dict) -> None:
         self._trainer.load_state_dict(state_dict["_trainer"])
         super().load_state_dict(state_dict)
+
+    def state_dict(self) -> dict:
+        return super().state_dict() | {"_trainer": self._trainer.state_dict()}
 
     # Parts
 

@@ -2,11 +2,12 @@
 
 import contextlib
 import functools
+import itertools
 import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 
 import torch
@@ -221,19 +222,17 @@ class LRScheduler(HookBase):
     """
 
     def __init__(self, optimizer: Optimizer | None = None, scheduler: TorchScheduler | ParamScheduler | None = None):
-        self._optimizer, self._scheduler = optimizer, scheduler
+        self._given = {"optimizer": optimizer, "scheduler": scheduler}
+
+    def _part(self, name: str):
+        return getattr(self.trainer, name) if self._given[name] is None else self._given[name]
 
     @property
     def scheduler(self) -> TorchScheduler | ParamScheduler:
-        return self.trainer.scheduler if self._scheduler is None else self._scheduler
+        return self._part("scheduler")
 
-    def before_train(self) -> None:
-        trainer = self.trainer
-        if self._optimizer is None:
-            self._optimizer = trainer.optimizer
-        if isinstance(self.scheduler, ParamScheduler):
-            self._scheduler = LRMultiplier(self._optimizer, self.scheduler, trainer.max_iter, trainer.iter - 1)
-        self._shown = self.get_best_param_group_id(self._optimizer)
+    def _has_state(self) -> bool:
+        return isinstance(self.scheduler, TorchScheduler)
 
     @staticmethod
     def get_best_param_group_id(optimizer: Optimizer) -> int:
@@ -248,18 +247,23 @@ class LRScheduler(HookBase):
             weights = [frequency[rate] for rate in rates]
         return weights.index(max(weights))
 
+    def before_train(self) -> None:
+        # Rates change during training, so which group is shown is decided before.
+        self._shown = self.get_best_param_group_id(self._part("optimizer"))
+        if not self._has_state():
+            done, length = self.trainer.iter, self.trainer.max_iter
+            self._given["scheduler"] = LRMultiplier(self._part("optimizer"), self.scheduler, length, done - 1)
+
     def after_step(self) -> None:
-        rate = self._optimizer.param_groups[self._shown]["lr"]
+        rate = self._part("optimizer").param_groups[self._shown]["lr"]
         self.trainer.storage.put_scalar("lr", rate, smoothing_hint=False)
         self.scheduler.step()
 
-    # fvcore's schedules have no state.
-
     def state_dict(self) -> dict:
-        return {} if isinstance(self.scheduler, ParamScheduler) else self.scheduler.state_dict()
+        return self.scheduler.state_dict() if self._has_state() else {}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        if not isinstance(self.scheduler, ParamScheduler):
+        if self._has_state():
             self.scheduler.load_state_dict(state_dict)
             logger.info("The learning rate schedule continues from the checkpoint.")
 
@@ -291,19 +295,23 @@ class EvalHook(_Periodic):
         self._evaluate = None  # it may hold the trainer
 
     def _run(self) -> None:
-        from detectron2.evaluation.testing import flatten_results_dict  # the evaluators need much more than hooks do
-
-        results = self._evaluate() or {}
-        assert isinstance(results, dict), f"The evaluation must return a dict, but returned {results!r}."
-        numbers = {}
-        for name, result in flatten_results_dict(results).items():
-            try:
-                numbers[name] = float(result)
-            except (TypeError, ValueError) as error:
-                message = f"The evaluation must return a nested dict of floats, but {name} is {result!r}."
-                raise ValueError(message) from error
-        self.trainer.storage.put_scalars(smoothing_hint=False, **numbers)
+        self.trainer.storage.put_scalars(smoothing_hint=False, **_flat(self._evaluate() or {}))
         comm.synchronize()  # or the fast processes would wait inside of the next step, and some backends give up
+
+
+def _flat(results: dict, path: str = "") -> dict[str, float]:
+    """``{"bbox": {"AP": 1}}`` as ``{"bbox/AP": 1.0}``."""
+    flat = {}
+    for key, result in results.items():
+        if isinstance(result, Mapping):
+            flat |= _flat(result, f"{path}{key}/")
+            continue
+        try:
+            flat[f"{path}{key}"] = float(result)
+        except (TypeError, ValueError) as error:
+            message = f"The evaluation must return a nested dict of floats, but {path}{key} is {result!r}."
+            raise ValueError(message) from error
+    return flat
 
 
 class PreciseBN(_Periodic):
@@ -318,8 +326,8 @@ class PreciseBN(_Periodic):
 
     def __init__(self, period: int, model: torch.nn.Module, data_loader: Iterable, num_iter: int):
         super().__init__(period)
-        self._model, self._loader, self._number = model, data_loader, num_iter
-        self._batches = None
+        self._model, self._number = model, num_iter
+        self._batches = itertools.chain.from_iterable([data_loader])  # does not start the loader before it is needed
         self._needed = bool(get_bn_modules(model))
         if not self._needed:
             logger.info("No batch norm of the model is in training mode, so its statistics need not be recomputed.")
@@ -330,10 +338,7 @@ class PreciseBN(_Periodic):
 
     def update_stats(self) -> None:
         """Do it now."""
-        if not self._needed:
-            return
-        if self._batches is None:
-            self._batches = iter(self._loader)
-        logger.info("Recomputing the statistics of batch norm from %d batches ...", self._number)
-        with EventStorage():  # losses in these batches are not the training's
-            update_bn_stats(self._model, self._batches, self._number)
+        if self._needed:
+            logger.info("Recomputing the statistics of batch norm from %d batches ...", self._number)
+            with EventStorage():  # losses in these batches are not the training's
+                update_bn_stats(self._model, self._batches, self._number)

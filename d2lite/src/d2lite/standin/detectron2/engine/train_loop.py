@@ -245,6 +245,13 @@ class AMPTrainer(SimpleTrainer):
         self.precision = precision
         self.grad_scaler = grad_scaler or torch.amp.GradScaler("cuda")
 
+    def load_state_dict(self, state_dict: Mapping) -> None:
+        self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        super().load_state_dict(state_dict)
+
+    def state_dict(self) -> dict:
+        return super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
+
     def run_step(self) -> None:
         assert torch.cuda.is_available(), "CUDA is required for AMP training. On CPUs, set SOLVER.AMP.ENABLED False."
         super().run_step()
@@ -258,10 +265,3 @@ class AMPTrainer(SimpleTrainer):
     def _update(self) -> None:
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
-
-    def state_dict(self) -> dict:
-        return super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
-
-    def load_state_dict(self, state_dict: Mapping) -> None:
-        self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
-        super().load_state_dict(state_dict)

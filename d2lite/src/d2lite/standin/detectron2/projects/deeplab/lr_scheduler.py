@@ -25,8 +25,7 @@ class WarmupPolyLR(FactorScheduler):
 
     def __init__(
         self, optimizer: Optimizer, max_iters: int,
-        warmup_factor: float = 0.001, warmup_iters: int = 1000, warmup_method: str = "linear", last_epoch: int = -1,
-        power: float = 0.9, constant_ending: float = 0.0,
+        warmup_factor=0.001, warmup_iters=1000, warmup_method="linear", last_epoch=-1, power=0.9, constant_ending=0.0,
     ):  # fmt: skip
         self.power, self.max_iters, self.constant_ending = power, max_iters, constant_ending
         self.warmup_method, self.warmup_iters, self.warmup_factor = warmup_method, warmup_iters, warmup_factor
