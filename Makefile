@@ -15,7 +15,7 @@ help:
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed. Install Python 3.10 - 3.13, or name one: make PYTHON=/path/to/python ..."; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { echo "$(PYTHON) is `$(PYTHON) --version 2>&1`, but the pinned packages need Python 3.10 - 3.13. Name one: make PYTHON=python3.11 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { echo "$(PYTHON) is `$(PYTHON) --version 2>&1 | head -n 1`, but the pinned packages need Python 3.10 - 3.13. Name one: make PYTHON=python3.11 ..."; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make a virtual environment. On Debian: apt-get install python3-venv python3-dev"; exit 1; }
 
 $(STAMP): requirements.txt pyproject.toml d2lite/pyproject.toml d2lite/setup.py | $(BIN)/python

@@ -89,6 +89,7 @@ def _help(*words: str) -> str:
 
 
 @every_page
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 def test_commands_and_flags_exist(page, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     for _, *words in _commands(page):

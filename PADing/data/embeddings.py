@@ -16,15 +16,16 @@ import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
 
-from PADing.data.splits import load_split, shipped_split_files
+from PADing.data.splits import dataset_root, load_split, shipped_split_files
 from PADing.errors import UserError
 from PADing.files import replacing
 
 __all__ = [
     "CLIP_TEMPLATES",
-    "clip_command",
     "embedding_width",
+    "find_embeddings",
     "load_class_embeddings",
+    "making_command",
     "resolve_embedding_path",
     "save_class_embeddings",
 ]
@@ -87,8 +88,7 @@ def resolve_embedding_path(cfg) -> str:
     """The embedding file of a config, as an existing path.
 
     ``MODEL.MASK_FORMER.VEC_PATH`` when it is set, else ``MODEL.CLASS_EMBEDDINGS``, else what the split file of the
-    first test (or training) data set names. Relative paths are tried from the working directory, then from the
-    repository root.
+    first test (or training) data set names. Relative paths: see ``find_embeddings``.
 
     Raises:
         UserError: none is named, or the file does not exist; the message has the command that makes it.
@@ -107,12 +107,12 @@ def resolve_embedding_path(cfg) -> str:
     else:
         raise UserError(
             f"No class embeddings are named for {list(cfg.DATASETS.TEST)}. Set MODEL.CLASS_EMBEDDINGS to a file made "
-            f"with: {clip_command(split_file, 'embeddings/mine.npz')}"
+            f"with: {making_command(split_file, 'embeddings/mine.npz')}"
         )
-    for candidate in _places(path):
-        if os.path.isfile(candidate):
-            return candidate
-    command = clip_command(split_file, path)
+    found = find_embeddings(path)
+    if found is not None:
+        return found
+    command = making_command(split_file, path)
     raise UserError(f"Class embeddings {path} ({key}) do not exist. Make them with: {command}.{_others(path)}")
 
 
@@ -238,15 +238,32 @@ def _check(path: str, names: list[str], vectors: np.ndarray) -> None:
         raise UserError(f"Class embeddings {path}: the vectors have no entries.")
 
 
-def clip_command(split_file: str, output: str) -> str:
-    """The command that makes ``output`` for a split, and for all other shipped splits that share the file."""
+def making_command(split_file: str, output: str) -> str:
+    """The command that makes the embeddings ``output`` of a split's classes.
+
+    That of the data when the file lies among them. Else CLIP's, for all shipped splits that share the file.
+    """
+    split = load_split(split_file) if split_file else None
+    for data_set in split.data_sets if split else ():
+        folder = Path("datasets", *Path(data_set.image_root).parts[:1])
+        if data_set.made_by and Path(output).parent == folder:
+            return data_set.made_by
     sharing = [file for file in shipped_split_files() if load_split(file).class_embeddings == output]
     splits = sharing if split_file in sharing else [split_file or "<your split file>"]
     splits = [
-        os.path.relpath(split, _repository_root()) if split.startswith(_repository_root() + os.sep) else split
-        for split in splits
+        os.path.relpath(file, _repository_root()) if file.startswith(_repository_root() + os.sep) else file
+        for file in splits
     ]
     return f"python tools/class_embeddings.py clip --split {' '.join(splits)} --output {output}"
+
+
+def find_embeddings(path: str) -> str | None:
+    """A file that a config names, as an existing path; None if there is none.
+
+    A relative path counts from the data root if it begins with ``datasets/``, else, or if nothing is there, from the
+    working directory, then from the repository root.
+    """
+    return next((place for place in _places(path) if os.path.isfile(place)), None)
 
 
 def _others(path: str) -> str:
@@ -258,10 +275,13 @@ def _others(path: str) -> str:
     return f" Beside it is {', '.join(others)}; such a file is used only when MODEL.CLASS_EMBEDDINGS names it."
 
 
-def _places(path: str) -> tuple[str, str]:
-    """Where a relative path of a config may be: below the working directory, or below the repository root."""
+def _places(path: str) -> list[str]:
     expanded = os.path.expanduser(path)
-    return expanded, os.path.join(_repository_root(), expanded)
+    places = [expanded, os.path.join(_repository_root(), expanded)]
+    first, _, rest = expanded.partition("/")
+    if first == "datasets" and rest:
+        places.insert(0, os.path.join(dataset_root(), rest))
+    return places
 
 
 def _repository_root() -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from PADing.command_line import count, positive, run_command
 from PADing.data.check import DataSetReport, check_data_set
-from PADing.data.embeddings import clip_command, load_class_embeddings
+from PADing.data.embeddings import find_embeddings, load_class_embeddings, making_command
 from PADing.data.splits import DataSet, Split, dataset_root, load_split, shipped_split_files
 from PADing.errors import UserError
 from PADing.yaml_files import read_config_tree
@@ -76,10 +76,9 @@ def check_config(
 
 def _check_vectors(path: str, split: Split, data_set: DataSet) -> str:
     """What is wrong with a file of class vectors for the classes of a data set's split; "" if nothing is."""
-    file = next((base / path for base in (Path.cwd(), REPOSITORY) if (base / path).is_file()), None)
+    file = find_embeddings(path)
     if file is None:
-        command = data_set.made_by if _beside(path, data_set) else clip_command(split.file, path)
-        return f"class vectors {path} are missing; made by: {command}"
+        return f"class vectors {path} are missing; made by: {making_command(split.file, path)}"
     vocabulary = [category.name for category in split.vocabulary(data_set.kind, data_set.class_order)]
     unseen = set(split.unseen)
     columns = sorted(vocabulary, key=lambda name: name in unseen)  # of a .txt file: seen, then unseen
@@ -88,11 +87,6 @@ def _check_vectors(path: str, split: Split, data_set: DataSet) -> str:
     except UserError as error:
         return str(error)
     return ""
-
-
-def _beside(path: str, data_set: DataSet) -> bool:
-    """Whether class vectors lie in the folder of a data set, so that what makes one makes the other."""
-    return bool(data_set.made_by) and Path(path).parent == Path("datasets", Path(data_set.image_root).parts[0])
 
 
 def _split_files(path: str) -> tuple:

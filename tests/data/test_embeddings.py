@@ -140,3 +140,28 @@ def test_which_file_a_config_means(own, tmp_path, monkeypatch):
     shipped = "embeddings/coco/word_w2v_withbg_65_15.txt"
     found = resolve_embedding_path(_cfg("MODEL.CLASS_EMBEDDINGS", "other.npz", "MODEL.MASK_FORMER.VEC_PATH", shipped))
     assert found.endswith(shipped) and embedding_width(found) == 300
+
+
+MINI = ["DATASETS.TRAIN", '("mini_train_instance",)', "DATASETS.TEST", '("mini_val_instance",)']
+
+
+def test_the_data_root_is_where_configs_say_datasets(tmp_path, monkeypatch):
+    """Vectors drawn with the data are found where the data are, and never those of other data elsewhere."""
+    named = ["MODEL.CLASS_EMBEDDINGS", "datasets/mini/class_vectors.npz"]
+    for root in ("here/datasets", "elsewhere"):
+        save_class_embeddings(tmp_path / root / "mini" / "class_vectors.npz", NAMES, VECTORS, root)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    assert resolve_embedding_path(load_config("", MINI + named)) == "datasets/mini/class_vectors.npz"
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "elsewhere"))
+    found = resolve_embedding_path(load_config("", MINI + named))
+    assert found == str(tmp_path / "elsewhere" / "mini" / "class_vectors.npz")
+
+
+def test_missing_vectors_of_drawn_data_are_drawn_not_encoded(tmp_path, monkeypatch):
+    """The mini data set's classes have no CLIP vectors of the right width."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    named = ["MODEL.CLASS_EMBEDDINGS", "datasets/mini/absent.npz"]
+    with pytest.raises(UserError, match=r"absent.npz .*python datasets/make_mini_coco.py") as error:
+        resolve_embedding_path(load_config("", MINI + named))
+    assert "class_embeddings.py clip" not in str(error.value)
