@@ -220,6 +220,30 @@ def test_mixed_precision_needs_cuda(tmp_path):
         trainer.train()
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_mixed_precision_scales_losses_and_keeps_the_scale_in_checkpoints(monkeypatch):
+    """Not unscaled, steps would be 1,024 times too long; without the state, resumed runs begin with overflows."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # autocast to CUDA does nothing on CPU tensors
+
+    def trained(make):
+        model = TinyRegression(None)
+        nn.init.constant_(model.layer.weight, 1.0), nn.init.zeros_(model.layer.bias)
+        trainer = make(model, itertools.repeat(DATA), torch.optim.SGD(model.parameters(), lr=0.1))
+        trainer.train(0, 3)
+        return trainer
+
+    def mixed(*args):
+        return AMPTrainer(*args, grad_scaler=torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2))
+
+    trainer = trained(mixed)
+    for mine, plain in zip(trainer.model.parameters(), trained(SimpleTrainer).model.parameters(), strict=True):
+        assert torch.allclose(mine, plain, rtol=1e-6)
+    assert trainer.state_dict()["grad_scaler"]["scale"] == 2048.0  # two iterations without overflow
+    again = mixed(trainer.model, [], trainer.optimizer)
+    again.load_state_dict(trainer.state_dict())
+    assert again.grad_scaler.get_scale() == 2048.0 and again.iter == 3
+
+
 def test_hooks_come_in_the_known_order(tmp_path):
     trainer = Trainer(make_cfg(tmp_path))
     order = [type(hook).__name__ for hook in trainer._hooks]

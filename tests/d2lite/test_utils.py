@@ -1,11 +1,13 @@
 """Logging, events, processes and small helpers: if these fail, log files and figures are not those of Detectron2."""
 
+import io
 import json
 import logging
 import os
 import random
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -88,6 +90,13 @@ def test_log_files_take_every_character(tmp_path):
     name = f"characters_{tmp_path.name}"
     setup_logger(str(tmp_path), distributed_rank=1, name=name).info("Käse 犬 \udce4")
     assert "Käse 犬 \\udce4" in (tmp_path / "log.txt.rank1").read_text(encoding="utf-8")
+
+
+def test_terminals_that_know_few_characters_still_show_the_message(tmp_path, monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    setup_logger(name=f"ascii_{tmp_path.name}").info("犬 is not a class")
+    assert b"\\u72ac is not a class" in terminal.buffer.getvalue()
 
 
 def test_a_new_format_replaces_the_old_one(tmp_path, capsys):

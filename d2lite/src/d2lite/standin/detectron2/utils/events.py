@@ -302,7 +302,7 @@ class CommonMetricPrinter(EventWriter):
             return
         seconds = float(times.median(1000)) * (self._max_iter - 1 - storage.iter)
         storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
-        yield f"eta: {timedelta(seconds=int(seconds))}"
+        yield f"eta: {timedelta(seconds=int(min(seconds, timedelta.max.total_seconds() / 2)))}"
 
     def _losses(self, storage: EventStorage) -> Iterator[str]:
         for name, history in storage.histories().items():

@@ -1,5 +1,6 @@
 """Set-up of loggers, messages that do not repeat themselves too often, and a small table."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -52,19 +53,19 @@ def setup_logger(
 
 
 class _NeverFatal:
-    """Of a handler: says once, in one line, that messages are lost; logging's own way is a traceback for each."""
+    """Of a handler: one line, once, when what it writes to is full or gone; logging would show a traceback each time."""
 
     silenced = False
     target = "standard output"
 
     def handleError(self, record: logging.LogRecord) -> None:
-        if not self.silenced and sys.stderr is not None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)  # a defect of the message
+        elif not self.silenced:
             self.silenced = True
-            reason = f"{type(sys.exc_info()[1]).__name__}: {sys.exc_info()[1]}"
-            try:
-                print(f"warning: log messages to {self.target} are being lost ({reason})", file=sys.stderr)
-            except OSError:
-                pass  # there is nobody left to tell
+            with contextlib.suppress(OSError, AttributeError):  # where there is no stderr, there is nobody to tell
+                sys.stderr.write(f"warning: log messages to {self.target} are being lost ({error})\n")
 
 
 class _Terminal(_NeverFatal, logging.StreamHandler):
@@ -75,6 +76,11 @@ class _Terminal(_NeverFatal, logging.StreamHandler):
     def stream(self):
         # Asked each time, because notebooks and tests replace it.
         return sys.stdout
+
+    def format(self, record: logging.LogRecord) -> str:
+        # A terminal need not know all characters that class names have.
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        return super().format(record).encode(encoding, "backslashreplace").decode(encoding)
 
 
 class _File(_NeverFatal, logging.FileHandler):
