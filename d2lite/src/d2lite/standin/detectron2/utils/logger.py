@@ -53,7 +53,7 @@ def setup_logger(
 
 
 class _NeverFatal:
-    """Of a handler: one line, once, when what it writes to is full or gone; logging would show a traceback each time."""
+    """Of a handler: one line, once, when what it writes to is full or gone; logging shows a traceback each time."""
 
     silenced = False
     target = "standard output"
