@@ -191,19 +191,34 @@ def test_real_instances(name, split, images, annotations, crowds):
 # ---- semantic
 
 
-def test_semantic_pairs_are_the_intersection(tmp_path, caplog):
-    images, labels = tmp_path / "images", tmp_path / "labels"
-    for folder, names in ((images, ("c.jpg", "a.jpg", "b.jpg", "a.txt")), (labels, ("b.png", "a.png", "d.png"))):
-        folder.mkdir()
-        for file in names:
-            (folder / file).touch()
-    expected = [
-        {"file_name": str(images / f"{x}.jpg"), "sem_seg_file_name": str(labels / f"{x}.png")} for x in ("a", "b")
-    ]
-    assert load_sem_seg(str(labels), str(images)) == expected
-    assert load_sem_seg(str(labels), str(images), gt_ext="png", image_ext="jpg") == expected
+@pytest.fixture
+def folders(tmp_path):
+    """Make a folder of images and one of labels with empty files; returns a function for the pairs found in them."""
+
+    def pairs(image_names, label_names, **extensions):
+        images, labels = tmp_path / "images", tmp_path / "labels"
+        for folder, names in ((images, image_names), (labels, label_names)):
+            folder.mkdir(exist_ok=True)
+            for file in names:
+                (folder / file).touch()
+        found = load_sem_seg(str(labels), str(images), **extensions)
+        assert all(Path(d["file_name"]).parent == images for d in found)
+        assert all(Path(d["sem_seg_file_name"]).parent == labels for d in found)
+        return [(Path(d["file_name"]).name, Path(d["sem_seg_file_name"]).name) for d in found]
+
+    return pairs
+
+
+def test_semantic_pairs_are_the_intersection(folders, caplog):
+    names = [("c.jpg", "a.jpg", "b.jpg", "a.txt"), ("b.png", "a.png", "d.png", "e.png")]
+    assert folders(*names) == [("a.jpg", "a.png"), ("b.jpg", "b.png")]
+    assert "3" in caplog.text and "4" in caplog.text
     with pytest.raises(AssertionError, match="labels"):
-        load_sem_seg(str(labels), str(images), gt_ext="tif")
+        folders(*names, gt_ext="tif")
+
+
+def test_semantic_pairs_of_folders_of_one_length_go_by_order(folders):
+    assert folders(["b.jpg", "a.jpg"], ["y.png", "x.png"]) == [("a.jpg", "x.png"), ("b.jpg", "y.png")]
 
 
 # ---- panoptic
@@ -303,14 +318,16 @@ def test_conversion_gives_back_the_file(tmp_path, name):
                 assert b["area"] == pytest.approx(a["area"], rel=0.15)
 
 
-def test_conversion_is_cached_when_allowed(tmp_path, name):
+def test_conversion_is_cached_when_allowed(tmp_path, name, caplog):
     images = [{"file_name": "a.jpg", "image_id": 7, "height": 6, "width": 7, "annotations": []}]
     DatasetCatalog.register(name, lambda: images)
     MetadataCatalog.get(name).set(thing_classes=["dog"])
     out = tmp_path / "c.json"
     convert_to_coco_json(name, str(out))
     images[0]["annotations"].append({"bbox": np.array([1, 1, 5, 4]), "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0})
+    caplog.clear()
     convert_to_coco_json(name, str(out))
+    assert [r.levelname for r in caplog.records] == ["WARNING"] and str(out) in caplog.text
     assert json.loads(out.read_text())["annotations"] == []
     convert_to_coco_json(name, str(out), allow_cached=False)
     (converted,) = json.loads(out.read_text())["annotations"]

@@ -13,7 +13,33 @@ from math import prod
 import numpy as np
 import torch
 
-__all__ = ["load_arrays"]
+__all__ = ["load_arrays", "load_checkpoint"]
+
+
+def load_checkpoint(file, filename: str) -> dict:
+    """Read a ``.pkl`` file of Detectron2's or Caffe2's model collections.
+
+    Args:
+        file, filename: as for ``load_arrays``.
+
+    Returns:
+        The content, with the weights under ``model``. Caffe2's are marked by ``__author__``, ``matching_heuristics``.
+
+    Raises:
+        ValueError: as ``load_arrays``; or the file holds no named weights.
+    """
+    content = load_arrays(file, filename)
+    if not isinstance(content, dict):
+        content = {"blobs": None}
+    described = {"model", "__author__"} <= content.keys()
+    weights = content["model"] if described else content.get("blobs", content)
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
+        raise ValueError(f"{filename} does not hold named weights.")
+    if described:
+        return content
+    # Caffe2 also kept the state of its optimizer.
+    weights = {name: value for name, value in weights.items() if not name.endswith("_momentum")}
+    return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
 
 
 def load_arrays(file, filename: str):

@@ -1,8 +1,6 @@
-"""Registers COCO's own data sets below ``$DETECTRON2_DATASETS`` (default: ``datasets``). Importing it reads no data."""
+"""Registers COCO's own data sets. Importing this reads no data."""
 
 import os
-
-from detectron2.data.catalog import MetadataCatalog
 
 from .builtin_meta import _get_builtin_metadata
 from .coco import register_coco_instances
@@ -12,36 +10,27 @@ __all__ = ["register_all_coco"]
 
 
 def register_all_coco(root: str) -> None:
-    """Register ``coco_{2014,2017}_{train,val}`` and ``coco_2017_{train,val}_panoptic`` with its variants.
-
-    Args:
-        root: the folder that contains ``coco/``.
-    """
+    """Instances of 2014 and 2017, panoptic of 2017 in its three forms, from the folder ``root``/coco."""
     coco = os.path.join(root, "coco")
-    for year in (2014, 2017):
-        for split in ("train", "val"):
-            register_coco_instances(
-                f"coco_{year}_{split}",
-                _get_builtin_metadata("coco"),
-                os.path.join(coco, "annotations", f"instances_{split}{year}.json"),
-                os.path.join(coco, f"{split}{year}"),
-            )
-    for split in ("train", "val"):
-        name = f"coco_2017_{split}"
-        instances = MetadataCatalog.get(name)
-        files = {
-            "image_root": instances.image_root,
-            "panoptic_root": os.path.join(coco, f"panoptic_{split}2017"),
-            "panoptic_json": os.path.join(coco, "annotations", f"panoptic_{split}2017.json"),
-            "instances_json": instances.json_file,
+    annotations = os.path.join(coco, "annotations")
+    for part in ("train2014", "val2014", "train2017", "val2017"):
+        split, year = part[:-4], part[-4:]
+        name = f"coco_{year}_{split}"
+        images = os.path.join(coco, part)
+        instances = os.path.join(annotations, f"instances_{part}.json")
+        register_coco_instances(name, _get_builtin_metadata("coco"), instances, images)
+        if year == "2014":
+            continue
+        panoptic = {
+            "image_root": images,
+            "panoptic_root": os.path.join(coco, f"panoptic_{part}"),
+            "panoptic_json": os.path.join(annotations, f"panoptic_{part}.json"),
+            "instances_json": instances,
         }
-        register_coco_panoptic(f"{name}_panoptic", _get_builtin_metadata("coco_panoptic_standard"), **files)
-        register_coco_panoptic_separated(
-            f"{name}_panoptic",
-            _get_builtin_metadata("coco_panoptic_separated"),
-            sem_seg_root=os.path.join(coco, f"panoptic_stuff_{split}2017"),
-            **files,
-        )
+        name += "_panoptic"
+        register_coco_panoptic(name, _get_builtin_metadata("coco_panoptic_standard"), **panoptic)
+        panoptic["sem_seg_root"] = os.path.join(coco, f"panoptic_stuff_{part}")
+        register_coco_panoptic_separated(name, _get_builtin_metadata("coco_panoptic_separated"), **panoptic)
 
 
-register_all_coco(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
+register_all_coco(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))

@@ -1,72 +1,40 @@
-"""Categories of COCO panoptic segmentation, and the metadata that follows from them."""
+"""COCO's categories, and what follows from them about its data sets. NOTICE.txt has their source and licence."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 __all__ = ["COCO_CATEGORIES"]
 
-COCO_CATEGORIES: list[dict] = json.loads(
-    Path(__file__).with_name("coco_categories.json").read_text(encoding="utf-8")
-)
-"""``id``, ``name``, ``isthing`` (1 or 0) and RGB ``color`` per category: things, then stuff, each by ascending id."""
+# Things, then stuff, each by ascending id: dicts with id, name, isthing (1 or 0) and color (RGB).
+COCO_CATEGORIES: list[dict] = json.loads(Path(__file__).with_name("coco_categories.json").read_text(encoding="utf-8"))
+_THINGS = [category for category in COCO_CATEGORIES if category["isthing"]]
+_STUFF = [category for category in COCO_CATEGORIES if not category["isthing"]]
+# In the "separated" form all things together are one class of the semantic labels: number 0, with this id and colour.
+_ALL_THINGS = {"id": 0, "name": "things", "color": [82, 18, 128]}
 
 
-def _things() -> list[dict]:
-    return [c for c in COCO_CATEGORIES if c["isthing"]]
-
-
-def _stuff() -> list[dict]:
-    return [c for c in COCO_CATEGORIES if not c["isthing"]]
-
-
-def _contiguous(categories: list[dict], first: int = 0) -> dict[int, int]:
-    return {c["id"]: first + i for i, c in enumerate(categories)}
-
-
-def _instances_meta() -> dict[str, Any]:
-    things = _things()
+def _classes(kind: str, categories: list[dict]) -> dict:
     return {
-        "thing_dataset_id_to_contiguous_id": _contiguous(things),
-        "thing_classes": [c["name"] for c in things],
-        "thing_colors": [c["color"] for c in things],
+        f"{kind}_classes": [category["name"] for category in categories],
+        f"{kind}_colors": [category["color"] for category in categories],
     }
 
 
-def _panoptic_standard_meta() -> dict[str, Any]:
-    """One list of classes for things and stuff, so a contiguous id means the same class in either list."""
-    names = [c["name"] for c in COCO_CATEGORIES]
-    colors = [c["color"] for c in COCO_CATEGORIES]
-    things, stuff = _things(), _stuff()
-    return {
-        "thing_classes": names,
-        "thing_colors": colors,
-        "stuff_classes": list(names),
-        "stuff_colors": list(colors),
-        "thing_dataset_id_to_contiguous_id": _contiguous(things),
-        "stuff_dataset_id_to_contiguous_id": _contiguous(stuff, first=len(things)),
-    }
+def _numbers(kind: str, categories: list[dict], first: int = 0) -> dict:
+    return {f"{kind}_dataset_id_to_contiguous_id": {c["id"]: n for n, c in enumerate(categories, first)}}
 
 
-def _panoptic_separated_meta() -> dict[str, Any]:
-    """The classes of Panoptic FPN: its semantic branch sees all things as one stuff class, number 0."""
-    stuff = _stuff()
-    return {
-        "stuff_dataset_id_to_contiguous_id": {0: 0, **_contiguous(stuff, first=1)},
-        "stuff_classes": ["things"] + [c["name"] for c in stuff],
-        "stuff_colors": [[82, 18, 128]] + [c["color"] for c in stuff],
-        **_instances_meta(),
-    }
-
-
-_BUILTIN = {
-    "coco": _instances_meta,
-    "coco_panoptic_standard": _panoptic_standard_meta,
-    "coco_panoptic_separated": _panoptic_separated_meta,
-}
-
-
-def _get_builtin_metadata(dataset_name: str) -> dict[str, Any]:
-    if dataset_name not in _BUILTIN:
-        raise KeyError(f"No built-in metadata for dataset {dataset_name}; there is {', '.join(_BUILTIN)}.")
-    return _BUILTIN[dataset_name]()
+def _get_builtin_metadata(dataset_name: str) -> dict:
+    """New metadata of a family of data sets: "coco", "coco_panoptic_standard" or "coco_panoptic_separated"."""
+    instances = {**_classes("thing", _THINGS), **_numbers("thing", _THINGS)}
+    match dataset_name:
+        case "coco":
+            return instances
+        case "coco_panoptic_standard":
+            # One list of all classes under both names, so that a number means the same class in either.
+            classes = {**_classes("thing", COCO_CATEGORIES), **_classes("stuff", COCO_CATEGORIES)}
+            return {**classes, **_numbers("thing", _THINGS), **_numbers("stuff", _STUFF, len(_THINGS))}
+        case "coco_panoptic_separated":
+            stuff = [_ALL_THINGS, *_STUFF]
+            return {**instances, **_classes("stuff", stuff), **_numbers("stuff", stuff)}
+    raise KeyError(f"no built-in metadata are called {dataset_name!r}")

@@ -1,22 +1,25 @@
-"""Data sets in COCO's instance format, and folders of semantic PNGs."""
+"""Data sets in COCO's instance format, and folders of semantic label images."""
 
-import contextlib
-import io
+import functools
 import json
 import logging
 import os
+from collections import defaultdict
+from itertools import count
 
 import numpy as np
-import pycocotools.mask as mask_util
 from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode, PolygonMasks
 from detectron2.utils.file_io import PathManager
-from fvcore.common.timer import Timer
 from iopath.common.file_io import file_lock
+from pycocotools import mask as coco_mask
 
-__all__ = ["load_coco_json", "load_sem_seg", "convert_to_coco_json", "register_coco_instances"]
+__all__ = ["convert_to_coco_json", "load_coco_json", "load_sem_seg", "register_coco_instances"]
 
 logger = logging.getLogger(__name__)
+
+
+# ---- Reading ----
 
 
 def load_coco_json(
@@ -25,257 +28,216 @@ def load_coco_json(
     dataset_name: str | None = None,
     extra_annotation_keys: list[str] | None = None,
 ) -> list[dict]:
-    """Read a json file in COCO's instance format. No picture is read.
+    """The images of an annotation file, without opening one.
 
     Args:
-        json_file: path of the file.
-        image_root: folder that the file's ``file_name`` fields are relative to.
-        dataset_name: when given, the categories become contiguous ids 0..n-1 by ascending id, and ``thing_classes`` and
-            ``thing_dataset_id_to_contiguous_id`` of this data set's metadata are set. Otherwise ids stay as they are.
-        extra_annotation_keys: further annotation fields to keep.
+        json_file: path or URL.
+        image_root: folder of the images.
+        dataset_name: with it, category ids become 0..n-1 in ascending order, and the metadata of this name get
+            ``thing_classes`` and ``thing_dataset_id_to_contiguous_id``.
+        extra_annotation_keys: fields of annotations to keep beside the usual ones.
 
     Returns:
-        Per image, by ascending image id: ``file_name``, ``height``, ``width``, ``image_id`` and ``annotations``. Each
-        annotation has ``iscrowd``, ``bbox`` (x, y, w, h in pixels), ``bbox_mode``, ``category_id``, ``segmentation``
-        (list of polygons with at least three points each, or a compressed RLE) and, when the file has them,
-        ``keypoints``.
+        By ascending id, each image's ``file_name height width image_id annotations``. Annotations have ``iscrowd``,
+        ``bbox`` (x, y, w, h), ``bbox_mode``, ``category_id`` and, where the file has them, ``segmentation`` (polygons
+        of three points and more, or a compressed RLE) and ``keypoints`` (at pixel centres).
 
     Raises:
-        AssertionError: annotation ids occur twice, or an annotation is marked ``ignore``.
+        AssertionError: annotations share an id, or one asks to be ignored.
+        KeyError: an annotation of a category that is not listed.
         ValueError: an empty box.
-        KeyError: an annotation of a category that the file does not list.
     """
-    from pycocotools.coco import COCO
+    with PathManager.open(json_file) as file:
+        content = json.load(file)
+    if dataset_name is None:
+        number = {}
+    else:
+        number = _number_categories(content["categories"], dataset_name)
+    annotations = content.get("annotations", [])
+    # COCO's own "minival" files are known for it.
+    repeated = len(annotations) - len({annotation["id"] for annotation in annotations})
+    assert not repeated or "minival" in json_file, f"ids of annotations in {json_file} are not unique ({repeated})"
 
-    timer = Timer()
-    local_file = PathManager.get_local_path(json_file)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        coco = COCO(local_file)
-    if timer.seconds() > 1:
-        logger.info("Loading %s takes %.2f seconds.", json_file, timer.seconds())
-
-    id_map = None
-    if dataset_name is not None:
-        categories = coco.loadCats(sorted(coco.getCatIds()))
-        id_map = {c["id"]: i for i, c in enumerate(categories)}
-        if list(id_map) != list(range(1, len(id_map) + 1)) and "coco" not in dataset_name:
-            logger.warning("Category ids of %s are not 1..%d; they are mapped to 0..n-1.", json_file, len(id_map))
-        MetadataCatalog.get(dataset_name).set(
-            thing_classes=[c["name"] for c in categories], thing_dataset_id_to_contiguous_id=id_map
-        )
-
-    if "minival" not in json_file:  # the two minival files are known to repeat ids
-        ids = [annotation["id"] for annotations in coco.imgToAnns.values() for annotation in annotations]
-        assert len(set(ids)) == len(ids), f"Annotation ids in '{json_file}' are not unique!"
-
-    keep = ["iscrowd", "bbox", "keypoints", "category_id", *(extra_annotation_keys or [])]
-    dicts, skipped = [], 0
-    for image_id in sorted(coco.imgs):
-        image = coco.imgs[image_id]
-        records = []
-        for annotation in coco.imgToAnns[image_id]:
-            record = _load_annotation(annotation, keep, json_file)
-            if record is None:
-                skipped += 1
-                continue
-            if id_map is not None:
-                category = record["category_id"]
-                if category not in id_map:
-                    raise KeyError(
-                        f"Annotation {annotation['id']} of image {image_id} has category_id={category}, "
-                        f"which is not among the categories of '{json_file}'."
-                    )
-                record["category_id"] = id_map[category]
-            records.append(record)
-        dicts.append(
-            {
-                "file_name": os.path.join(image_root, image["file_name"]),
-                "height": image["height"],
-                "width": image["width"],
-                "image_id": image_id,
-                "annotations": records,
-            }
-        )
-    logger.info("Loaded %d images in COCO format from %s", len(dicts), json_file)
-    if skipped:
-        logger.warning(
-            "%s: %d instances are left out, because none of their polygons has three points (at least 6 numbers, "
-            "an even count).",
-            json_file,
-            skipped,
-        )
-    return dicts
+    of_image: dict[int, list[dict]] = defaultdict(list)
+    without_shape = 0
+    for annotation in annotations:
+        record = _read_annotation(annotation, extra_annotation_keys or (), json_file)
+        if record is None:
+            without_shape += 1
+            continue
+        if dataset_name is not None:
+            category = record["category_id"]
+            if category not in number:
+                raise KeyError(f"{json_file} has annotations with category_id={category}, but no such category")
+            record["category_id"] = number[category]
+        of_image[annotation["image_id"]].append(record)
+    if without_shape:
+        logger.warning("%s: %d objects without a valid polygon are left out.", json_file, without_shape)
+    images = {image["id"]: image for image in content["images"]}
+    logger.info("%s: %d images with %d objects.", json_file, len(images), sum(map(len, of_image.values())))
+    return [
+        {
+            "image_id": image_id,
+            "file_name": os.path.join(image_root, images[image_id]["file_name"]),
+            **{side: images[image_id][side] for side in ("height", "width")},
+            "annotations": of_image[image_id],
+        }
+        for image_id in sorted(images)
+    ]
 
 
-def _load_annotation(annotation: dict, keep: list[str], json_file: str) -> dict | None:
-    """The kept fields of one annotation of a COCO file; None when its segmentation has no valid polygon."""
-    where = f"Annotation {annotation.get('id')} of image {annotation['image_id']} in '{json_file}'"
-    assert annotation.get("ignore", 0) == 0, f"{where} has a field 'ignore', which COCO's format does not have."
+def _number_categories(categories: list[dict], dataset_name: str) -> dict[int, int]:
+    """Category id -> index in the order of ids, also written to the metadata."""
+    names = {category["id"]: category["name"] for category in categories}
+    number = {category: index for index, category in enumerate(sorted(names))}
+    MetadataCatalog.get(dataset_name).set(
+        thing_classes=[names[category] for category in number], thing_dataset_id_to_contiguous_id=number
+    )
+    return number
 
-    record = {key: annotation[key] for key in keep if key in annotation}
-    if "bbox" in record and len(record["bbox"]) == 0:
-        raise ValueError(f"{where} has an empty 'bbox'! A box has four numbers: x, y, width, height.")
+
+def _read_annotation(annotation: dict, extra_keys, json_file: str) -> dict | None:
+    """An annotation as code expects it; None if it has polygons, but no valid one."""
+    assert not annotation.get("ignore"), f'{json_file}: COCO has no "ignore", as annotation {annotation["id"]} has'
+    record = {key: annotation[key] for key in ("iscrowd", "bbox", "category_id", *extra_keys) if key in annotation}
     record["bbox_mode"] = BoxMode.XYWH_ABS
-
-    segmentation = annotation.get("segmentation")
-    if isinstance(segmentation, dict):
-        if isinstance(segmentation["counts"], list):
-            segmentation = mask_util.frPyObjects(segmentation, *segmentation["size"])
-        record["segmentation"] = segmentation
-    elif segmentation:
-        polygons = [p for p in segmentation if len(p) % 2 == 0 and len(p) >= 6]
-        if not polygons:
-            return None
-        record["segmentation"] = polygons
-
-    if record.get("keypoints"):
-        # COCO's keypoints are pixel indices, all other coordinates are continuous: a pixel's centre is at + 0.5.
-        # The third number of each point is its visibility.
-        record["keypoints"] = [v if i % 3 == 2 else v + 0.5 for i, v in enumerate(record["keypoints"])]
+    if record.get("bbox") == []:
+        raise ValueError(f"{json_file}: the bbox of annotation {annotation['id']} is empty")
+    match annotation.get("segmentation"):
+        case {"counts": list(), "size": size} as runs:
+            record["segmentation"] = coco_mask.frPyObjects(runs, *size)
+        case {"counts": _} as rle:
+            record["segmentation"] = rle
+        case [_, *_] as polygons:
+            record["segmentation"] = [p for p in polygons if len(p) >= 6 and len(p) % 2 == 0]
+            if not record["segmentation"]:
+                return None
+    if annotation.get("keypoints"):
+        record["keypoints"] = _shift_keypoints(annotation["keypoints"], 0.5)
     return record
 
 
-def load_sem_seg(gt_root: str, image_root: str, gt_ext: str = "png", image_ext: str = "jpg") -> list[dict]:
-    """Pair images and semantic label files by their names without extension. No file is opened.
+def _shift_keypoints(keypoints: list, shift: float) -> list:
+    """COCO's keypoints (x, y, visibility) count pixels, while all other coordinates measure from the image's corner."""
+    return [value + shift * (position % 3 < 2) for position, value in enumerate(keypoints)]
 
-    Args:
-        gt_root: folder of the label files.
-        image_root: folder of the images.
-        gt_ext: extension of the label files.
-        image_ext: extension of the images.
+
+def load_sem_seg(gt_root: str, image_root: str, gt_ext: str = "png", image_ext: str = "jpg") -> list[dict]:
+    """Images and their label images, from two folders, without opening one.
+
+    Where both folders have equally many files, they are paired in the order of their names, whatever these are. Else
+    files of equal names, extensions apart, are paired, and the others left out.
 
     Returns:
-        Per pair, by ascending name: ``file_name`` and ``sem_seg_file_name``. Files without a partner are left out.
+        ``file_name`` and ``sem_seg_file_name`` of each pair.
 
     Raises:
-        AssertionError: there is no label file, or not one image for them.
+        AssertionError: no label image.
     """
-
-    def by_stem(root: str, extension: str) -> dict[str, str]:
-        names = [name for name in PathManager.ls(root) if name.endswith(extension)]
-        return {os.path.splitext(name)[0]: os.path.join(root, name) for name in names}
-
-    images, labels = by_stem(image_root, image_ext), by_stem(gt_root, gt_ext)
-    assert labels, f"No annotations (*.{gt_ext}) found in {gt_root}."
-    both = sorted(images.keys() & labels.keys())
-    assert both, f"No image (*.{image_ext}) in {image_root} has the name of an annotation (*.{gt_ext}) in {gt_root}."
-    if len(both) != len(images) or len(both) != len(labels):
+    images, labels = (
+        {os.path.splitext(name)[0]: os.path.join(root, name) for name in PathManager.ls(root) if name.endswith(ext)}
+        for root, ext in ((image_root, image_ext), (gt_root, gt_ext))
+    )
+    assert labels, f"{gt_root} has no *.{gt_ext} files"
+    if len(images) == len(labels):
+        pairs = list(zip(sorted(images), sorted(labels), strict=True))
+    else:
+        pairs = [(stem, stem) for stem in sorted(images.keys() & labels.keys())]
         logger.warning(
-            "%s has %d images and %s has %d annotations; the %d with the same name are used.",
-            image_root,
-            len(images),
-            gt_root,
-            len(labels),
-            len(both),
-        )
-    logger.info("Loaded %d images with semantic segmentation from %s", len(both), image_root)
-    return [{"file_name": images[stem], "sem_seg_file_name": labels[stem]} for stem in both]
+            "%s has %d images, %s has %d label images; %d of them are pairs.",
+            image_root, len(images), gt_root, len(labels), len(pairs),
+        )  # fmt: skip
+    return [{"file_name": images[image], "sem_seg_file_name": labels[label]} for image, label in pairs]
 
 
 def register_coco_instances(name: str, metadata: dict, json_file: str, image_root: str) -> None:
-    """Register a data set in COCO's instance format; a name that is registered already keeps its loader.
+    """Register the data set of an annotation file; a name that is taken keeps its loader.
 
     Args:
-        name: for example ``"coco_2014_train"``.
-        metadata: fields for its metadata; may be empty.
-        json_file: the annotation file.
-        image_root: folder of the images.
-
-    Raises:
-        AssertionError: an argument of another type, or metadata that differ from those of the same name.
+        metadata: what else is known about it.
     """
-    assert isinstance(name, str), name
-    assert isinstance(json_file, str | os.PathLike), json_file
-    assert isinstance(image_root, str | os.PathLike), image_root
+    paths = {"json_file": json_file, "image_root": image_root}
+    assert isinstance(name, str), f"the name of a data set is text, not {name!r}"
+    assert all(isinstance(path, str | os.PathLike) for path in paths.values()), f"not paths: {paths}"
     if name not in DatasetCatalog:
-        DatasetCatalog.register(name, lambda: load_coco_json(json_file, image_root, name))
-    MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="coco", **metadata)
+        DatasetCatalog.register(name, functools.partial(load_coco_json, json_file, image_root, name))
+    MetadataCatalog.get(name).set(evaluator_type="coco", **paths, **metadata)
+
+
+# ---- Writing ----
 
 
 def convert_to_coco_json(dataset_name: str, output_file: str, allow_cached: bool = True) -> None:
-    """Write a registered data set as a json file in COCO's instance format, for evaluation.
+    """Write a registered data set, whose images have ``annotations``, as an annotation file for evaluation.
 
     Args:
-        dataset_name: a data set whose dicts have ``annotations``.
-        output_file: path of the file.
-        allow_cached: do nothing when the file exists already.
+        allow_cached: leave a file alone that exists, with a warning.
     """
-    folder = os.path.dirname(output_file)
+    folder, name = os.path.split(output_file)
     if folder:
         PathManager.mkdirs(folder)
-    with file_lock(output_file):  # several processes may ask for the same file
-        if PathManager.exists(output_file) and allow_cached:
-            logger.warning("Using the existing %s. Remove it if the data set has changed.", output_file)
+    with file_lock(output_file):  # all processes come here
+        if allow_cached and PathManager.exists(output_file):
+            logger.warning("%s is reused. Delete it if data set %s has changed since.", output_file, dataset_name)
             return
-        logger.info("Converting dataset '%s' to COCO's format: %s", dataset_name, output_file)
         content = convert_to_coco_dict(dataset_name)
-        temporary = output_file + ".tmp"
-        with PathManager.open(temporary, "w") as f:
-            json.dump(content, f)
+        temporary = os.path.join(folder, f".{name}.{os.getpid()}")
+        with PathManager.open(temporary, "w") as file:
+            json.dump(content, file)
         os.replace(temporary, output_file)
+        logger.info("Data set %s is written in COCO's format: %s", dataset_name, output_file)
 
 
 def convert_to_coco_dict(dataset_name: str) -> dict:
-    """A registered data set as the content of a COCO json file: ``info images categories annotations licenses``.
+    """What an annotation file of a registered data set holds: ``info images categories annotations licenses``.
 
-    Boxes become (x, y, w, h); contiguous category ids become the original ones where the metadata has their map. Areas
-    are those of the segmentation, or of the box where there is none.
+    Categories have the ids of the data set where the metadata know them. Ids of annotations begin with 1, because
+    COCO's evaluation takes 0 for "none".
     """
-    dataset_dicts = DatasetCatalog.get(dataset_name)  # first, because loading may fill in the metadata
+    images = DatasetCatalog.get(dataset_name)  # may enter the classes into the metadata
     metadata = MetadataCatalog.get(dataset_name)
-    to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
-    if to_contiguous is None:
-        original = {i: i for i in range(len(metadata.thing_classes))}
-    else:
-        original = {contiguous: category for category, contiguous in to_contiguous.items()}
-
-    images, annotations = [], []
-    for index, image in enumerate(dataset_dicts):
-        image_id = image.get("image_id", index)
-        images.append(
-            {
-                "id": image_id,
-                "width": int(image["width"]),
-                "height": int(image["height"]),
-                "file_name": str(image["file_name"]),
-            }
-        )
-        for record in image.get("annotations", []):
-            annotation = _to_coco_annotation(record)
-            annotation["id"] = len(annotations) + 1  # COCO's ids start with 1: its evaluation reads 0 as "no match"
-            annotation["image_id"] = image_id
-            annotation["category_id"] = int(original[record["category_id"]])
-            annotations.append(annotation)
-    return {
-        "info": {"description": f"{dataset_name}, converted to COCO's format"},
-        "images": images,
-        "categories": [{"id": original[i], "name": name} for i, name in enumerate(metadata.thing_classes)],
-        "annotations": annotations,
+    numbers = metadata.get("thing_dataset_id_to_contiguous_id") or {i: i for i in range(len(metadata.thing_classes))}
+    category = {number: own for own, number in numbers.items()}
+    result = {
+        "info": {"description": f"{dataset_name} in COCO's format"},
         "licenses": None,
+        "categories": [{"id": category[i], "name": name} for i, name in enumerate(metadata.thing_classes)],
+        "images": [],
+        "annotations": [],
     }
+    ids = count(1)
+    for position, image in enumerate(images):
+        image_id = image.get("image_id", position)
+        size = {side: int(image[side]) for side in ("height", "width")}
+        result["images"].append({"id": image_id, "file_name": str(image["file_name"]), **size})
+        for record in image.get("annotations", ()):
+            identity = {"id": next(ids), "image_id": image_id, "category_id": int(category[record["category_id"]])}
+            result["annotations"].append(identity | _write_annotation(record))
+    return result
 
 
-def _to_coco_annotation(record: dict) -> dict:
-    bbox = np.asarray(record["bbox"], dtype=np.float64).tolist()
-    bbox = BoxMode.convert(bbox, record["bbox_mode"], BoxMode.XYWH_ABS)
-    annotation = {"bbox": [round(float(x), 3) for x in bbox], "iscrowd": int(record.get("iscrowd", 0))}
-
-    segmentation = record.get("segmentation")
-    if not segmentation:
-        annotation["area"] = float(bbox[2] * bbox[3])
-    elif isinstance(segmentation, dict):
-        annotation["area"] = float(mask_util.area(segmentation))
-        counts = segmentation["counts"]
-        annotation["segmentation"] = {
-            "size": [int(x) for x in segmentation["size"]],
-            "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
-        }
-    else:
-        annotation["area"] = float(PolygonMasks([segmentation]).area()[0])
-        annotation["segmentation"] = [np.asarray(p, dtype=np.float64).tolist() for p in segmentation]
-
+def _write_annotation(record: dict) -> dict:
+    corner_and_size = BoxMode.convert([float(x) for x in record["bbox"]], record["bbox_mode"], BoxMode.XYWH_ABS)
+    segmentation, area = _write_segmentation(record.get("segmentation"))
+    annotation = {
+        "bbox": [round(value, 3) for value in corner_and_size],
+        "area": corner_and_size[2] * corner_and_size[3] if area is None else area,
+        "iscrowd": int(record.get("iscrowd", 0)),
+        **({} if segmentation is None else {"segmentation": segmentation}),
+    }
     if "keypoints" in record:
-        keypoints = [v if i % 3 == 2 else v - 0.5 for i, v in enumerate(record["keypoints"])]
-        annotation["keypoints"] = keypoints
-        annotation["num_keypoints"] = sum(1 for v in keypoints[2::3] if v > 0)
+        annotation["keypoints"] = _shift_keypoints(record["keypoints"], -0.5)
+        annotation["num_keypoints"] = sum(visibility > 0 for visibility in record["keypoints"][2::3])
     return annotation
+
+
+def _write_segmentation(segmentation: list | dict | None) -> tuple[list | dict | None, float | None]:
+    """As JSON can hold it, and its area in pixels."""
+    if not segmentation:
+        return None, None
+    if isinstance(segmentation, dict):
+        counts = segmentation["counts"]
+        text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+        return {"counts": text, "size": list(map(int, segmentation["size"]))}, float(coco_mask.area(segmentation))
+    polygons = [np.asarray(polygon, dtype=np.float64).tolist() for polygon in segmentation]
+    return polygons, float(PolygonMasks([polygons]).area()[0])

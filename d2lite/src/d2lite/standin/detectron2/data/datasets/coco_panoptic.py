@@ -1,9 +1,8 @@
-"""Data sets in COCO's panoptic format: a json file and one PNG of segment ids per image."""
+"""Data sets in COCO's panoptic format: one PNG of segment ids for each image, and a JSON file about the segments."""
 
 import functools
 import json
 import os
-from typing import Any
 
 from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
@@ -13,142 +12,94 @@ from .coco import load_coco_json, load_sem_seg
 __all__ = ["load_coco_panoptic_json", "register_coco_panoptic", "register_coco_panoptic_separated"]
 
 
-def load_coco_panoptic_json(json_file: str, image_dir: str, gt_dir: str, meta: dict[str, Any]) -> list[dict]:
-    """Read a panoptic json file. No picture is read.
+def load_coco_panoptic_json(json_file: str, image_dir: str, gt_dir: str, meta: dict) -> list[dict]:
+    """The images of a panoptic annotation file, in its order, without opening one.
 
     Args:
-        json_file: path of the file.
-        image_dir: folder of the images; an image has the name of its PNG, with ``.jpg``.
-        gt_dir: folder of the PNGs, whose segment ids are R + 256 G + 65536 B.
-        meta: must have ``thing_dataset_id_to_contiguous_id`` and ``stuff_dataset_id_to_contiguous_id``.
+        image_dir: folder of the images, which are called like their PNGs, but ``.jpg``.
+        gt_dir: folder of the PNGs.
+        meta: ``thing_dataset_id_to_contiguous_id`` and ``stuff_dataset_id_to_contiguous_id``.
 
     Returns:
-        Per annotated image, in the file's order: ``file_name``, ``image_id``, ``pan_seg_file_name`` and
-        ``segments_info``, whose entries have a contiguous ``category_id`` and a boolean ``isthing``.
+        ``file_name image_id pan_seg_file_name segments_info`` of each image; segments have contiguous category ids, and
+        ``isthing``.
 
     Raises:
-        AssertionError: the file has no image, or the first image or PNG is missing.
-        KeyError: a segment of a category that ``meta`` does not have.
+        AssertionError: no image in the file, or the first image or its PNG is not there.
+        KeyError: a segment of an unknown category.
     """
-    things = meta["thing_dataset_id_to_contiguous_id"]
-    stuff = meta["stuff_dataset_id_to_contiguous_id"]
-
-    def contiguous(segment: dict, image_id: int) -> dict:
-        category = segment["category_id"]
-        isthing = category in things
-        if not isthing and category not in stuff:
-            raise KeyError(f"{json_file}: a segment of image {image_id} has category {category}, not in the metadata.")
-        return {**segment, "category_id": (things if isthing else stuff)[category], "isthing": isthing}
-
-    with PathManager.open(json_file) as f:
-        annotations = json.load(f)["annotations"]
-    dicts = []
-    for annotation in annotations:
-        png = annotation["file_name"]
-        image_id = int(annotation["image_id"])
-        dicts.append(
-            {
-                "file_name": os.path.join(image_dir, os.path.splitext(png)[0] + ".jpg"),
-                "image_id": image_id,
-                "pan_seg_file_name": os.path.join(gt_dir, png),
-                "segments_info": [contiguous(s, image_id) for s in annotation["segments_info"]],
-            }
-        )
-    assert dicts, f"No images found in {json_file}!"
-    for key in ("file_name", "pan_seg_file_name"):
-        # The first stands for all: a wrong folder shows at once, and a missing single file when it is read.
-        assert PathManager.isfile(dicts[0][key]), f"{dicts[0][key]} does not exist, but {json_file} lists it."
-    return dicts
+    kinds = {
+        category: {"category_id": number, "isthing": isthing}
+        for key, isthing in (("stuff", False), ("thing", True))
+        for category, number in meta[f"{key}_dataset_id_to_contiguous_id"].items()
+    }
+    with PathManager.open(json_file) as file:
+        listed = json.load(file)["annotations"]
+    assert listed, f"{json_file} lists no image"
+    images = [
+        {
+            "image_id": int(entry["image_id"]),
+            "file_name": os.path.join(image_dir, f"{os.path.splitext(entry['file_name'])[0]}.jpg"),
+            "pan_seg_file_name": os.path.join(gt_dir, entry["file_name"]),
+            "segments_info": [segment | kinds[segment["category_id"]] for segment in entry["segments_info"]],
+        }
+        for entry in listed
+    ]
+    for key in ("file_name", "pan_seg_file_name"):  # of the first image: enough to notice a wrong folder
+        assert PathManager.isfile(images[0][key]), f"{images[0][key]}, the first one of {json_file}, does not exist"
+    return images
 
 
 def register_coco_panoptic(
     name: str,
-    metadata: dict[str, Any],
+    metadata: dict,
     image_root: str,
     panoptic_root: str,
     panoptic_json: str,
     instances_json: str | None = None,
 ) -> None:
-    """Register a data set whose dicts are those of :func:`load_coco_panoptic_json`.
+    """Register a panoptic data set; ``instances_json``, if given, serves to evaluate boxes and masks.
 
     Args:
-        name: for example ``"coco_2017_train_panoptic"``.
-        metadata: fields for its metadata, with the two maps of ids.
-        image_root: folder of the images.
-        panoptic_root: folder of the PNGs.
-        panoptic_json: the annotation file.
-        instances_json: instances of the same images, for the evaluation of boxes and masks; may be absent.
+        metadata: what else is known about it, with the two maps that ``load_coco_panoptic_json`` needs.
+        image_root, panoptic_root, panoptic_json: folders of the images and PNGs, and the annotation file.
     """
-    loader = functools.partial(load_coco_panoptic_json, panoptic_json, image_root, panoptic_root, metadata)
-    DatasetCatalog.register(name, loader)
-    MetadataCatalog.get(name).set(
-        panoptic_root=panoptic_root,
-        image_root=image_root,
-        panoptic_json=panoptic_json,
-        json_file=instances_json,
-        evaluator_type="coco_panoptic_seg",
-        ignore_label=255,
-        label_divisor=1000,
-        **metadata,
+    DatasetCatalog.register(
+        name, functools.partial(load_coco_panoptic_json, panoptic_json, image_root, panoptic_root, metadata)
     )
+    paths = {"panoptic_json": panoptic_json, "panoptic_root": panoptic_root, "json_file": instances_json}
+    MetadataCatalog.get(name).set(label_divisor=1000, **_shared("coco_panoptic_seg", image_root, paths, metadata))
 
 
 def register_coco_panoptic_separated(
     name: str,
-    metadata: dict[str, Any],
+    metadata: dict,
     image_root: str,
     panoptic_root: str,
     panoptic_json: str,
     sem_seg_root: str,
     instances_json: str,
 ) -> None:
-    """Register ``{name}_separated`` (instances, and a semantic PNG per image) and ``{name}_stuffonly`` (only the PNG).
+    """Register the two parts of a panoptic data set, for models that learn things and stuff separately.
 
-    Args:
-        name: for example ``"coco_2017_train_panoptic"``.
-        metadata: fields for both data sets' metadata.
-        image_root: folder of the images.
-        panoptic_root: folder of the panoptic PNGs, for evaluation.
-        panoptic_json: panoptic annotation file, for evaluation.
-        sem_seg_root: folder of the semantic PNGs.
-        instances_json: instance annotations.
+    ``{name}_separated`` has instances and a semantic label image for each image, ``{name}_stuffonly`` the label image
+    alone. Arguments are those of ``register_coco_panoptic``, and ``sem_seg_root``, the folder of the label images.
     """
-    separated, stuffonly = f"{name}_separated", f"{name}_stuffonly"
-    load_stuff = functools.partial(load_sem_seg, sem_seg_root, image_root)
+    both, stuff = f"{name}_separated", f"{name}_stuffonly"
+    labels = functools.partial(load_sem_seg, sem_seg_root, image_root)
+    DatasetCatalog.register(stuff, labels)
+    DatasetCatalog.register(both, lambda: merge_to_panoptic(load_coco_json(instances_json, image_root, both), labels()))
+    paths = {"sem_seg_root": sem_seg_root}
+    MetadataCatalog.get(stuff).set(**_shared("sem_seg", image_root, paths, metadata))
+    paths |= {"panoptic_json": panoptic_json, "panoptic_root": panoptic_root, "json_file": instances_json}
+    MetadataCatalog.get(both).set(**_shared("coco_panoptic_seg", image_root, paths, metadata))
 
-    DatasetCatalog.register(
-        separated, lambda: merge_to_panoptic(load_coco_json(instances_json, image_root, separated), load_stuff())
-    )
-    MetadataCatalog.get(separated).set(
-        panoptic_root=panoptic_root,
-        image_root=image_root,
-        panoptic_json=panoptic_json,
-        sem_seg_root=sem_seg_root,
-        json_file=instances_json,
-        evaluator_type="coco_panoptic_seg",
-        ignore_label=255,
-        **metadata,
-    )
 
-    DatasetCatalog.register(stuffonly, load_stuff)
-    MetadataCatalog.get(stuffonly).set(
-        sem_seg_root=sem_seg_root, image_root=image_root, evaluator_type="sem_seg", ignore_label=255, **metadata
-    )
+def _shared(evaluator_type: str, image_root: str, paths: dict, metadata: dict) -> dict:
+    return {"evaluator_type": evaluator_type, "ignore_label": 255, "image_root": image_root, **paths, **metadata}
 
 
 def merge_to_panoptic(detection_dicts: list[dict], sem_seg_dicts: list[dict]) -> list[dict]:
-    """The detection dicts, each with the ``sem_seg_file_name`` of the dict for the same image file.
-
-    Raises:
-        AssertionError: there is no semantic dict.
-        KeyError: an image has instances but no semantic label.
-    """
-    assert sem_seg_dicts, "There is no semantic label to merge."
-    labels = {d["file_name"]: d["sem_seg_file_name"] for d in sem_seg_dicts}
-    merged = []
-    for detection in detection_dicts:
-        file_name = detection["file_name"]
-        if file_name not in labels:
-            raise KeyError(f"Image {file_name} has instance annotations but no semantic label file.")
-        merged.append({**detection, "sem_seg_file_name": labels[file_name]})
-    return merged
+    """Add to each image with instances its ``sem_seg_file_name``; KeyError if there is none."""
+    label_file = {labels["file_name"]: labels["sem_seg_file_name"] for labels in sem_seg_dicts}
+    return [image | {"sem_seg_file_name": label_file[image["file_name"]]} for image in detection_dicts]
