@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from PADing.errors import UserError
+
 SCRIPT = Path(__file__).resolve().parents[2] / "datasets" / "make_mini_coco.py"
 _spec = importlib.util.spec_from_file_location("make_mini_coco", SCRIPT)
 mini = importlib.util.module_from_spec(_spec)
@@ -140,6 +142,39 @@ def test_existing_folders_are_kept_reused_or_refused(root, tmp_path):
     assert (root / "mini.json").stat().st_mtime_ns == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    with pytest.raises(FileExistsError, match="not a mini data set"):
-        mini.make_mini_coco(tmp_path / "mine")
+    for force in (False, True):
+        with pytest.raises(UserError, match="not a mini data set"):
+            mini.make_mini_coco(tmp_path / "mine", force=force)
     assert (tmp_path / "mine" / "thesis.txt").exists()
+    (tmp_path / "mine" / "mini.json").write_text("the user's own notes")
+    with pytest.raises(UserError, match="mini.json is not valid JSON"):
+        mini.make_mini_coco(tmp_path / "mine", force=True)
+
+
+def test_other_arguments_do_not_replace_the_data(tmp_path, capsys):
+    """A run with other numbers once drew over the 2,000 images that another command was reading."""
+    out = tmp_path / "data"
+    command = ["--out", str(out), "--train", "2", "--val", "1", "--size", "32"]
+    assert mini.main(command) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert mini.main([*command, "--seed", "4"]) == 2
+    assert "seed 0 instead of 4" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert mini.main([*command, "--seed", "4", "--force"]) == 0
+    assert (
+        _json(out, "instances_train.json") and (out / "train" / "000000000001.jpg").read_bytes() not in before.values()
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [("--train", "-3"), ("--val", "0"), ("--size", "8"), ("--seed", "-1"), ("--noise", "nan"), ("--dim", "3")],
+)
+def test_numbers_out_of_range_are_refused(tmp_path, capsys, option, value):
+    """``--train -3`` drew an empty data set without a word."""
+    try:
+        status = mini.main(["--out", str(tmp_path / "data"), "--train", "1", "--val", "1", option, value])
+    except SystemExit as error:  # argparse
+        status = error.code
+    assert status == 2 and option in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -1,0 +1,199 @@
+"""The classes, class vectors and images of the mini data set; ``datasets/make_mini_coco.py`` writes them to files.
+
+Everything is drawn from one seed, image by image, so image k is the same whatever the number of images.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from PADing.errors import UserError
+
+__all__ = ["UNSEEN", "VERSION", "Category", "categories", "class_vectors", "draw_image", "polygons"]
+
+VERSION = 1
+
+SHAPES = ("disc", "bar", "triangle", "star")
+SURFACES = ("plain", "striped", "dotted", "checkered")
+PATTERNS = ("waves", "sand", "bricks")
+COLOURS = ("brown", "teal")
+
+# Compositional: every part of an unseen class occurs in at least two seen classes.
+# Hard: stars are seen with one surface only, so "star" must be told apart from "plain" without any other example.
+# Tuning: like compositional with other unseen classes, for choosing settings without a look at those of the reports.
+UNSEEN = {
+    "compositional": ("striped disc", "dotted bar", "checkered triangle", "plain star", "teal waves", "brown sand"),
+    "hard": ("striped star", "dotted star", "checkered star", "plain disc", "teal waves", "brown sand"),
+    "tuning": ("checkered disc", "plain bar", "striped triangle", "dotted star", "brown waves", "teal sand"),
+}
+
+# Two colours per surface and ground (RGB), jittered per object.
+SURFACE_RGB = {
+    "plain": ((205, 50, 45), (205, 50, 45)),
+    "striped": ((50, 80, 205), (225, 228, 235)),
+    "dotted": ((232, 190, 40), (60, 45, 30)),
+    "checkered": ((40, 150, 70), (20, 30, 25)),
+}
+GROUND_RGB = {"brown": ((150, 115, 85), (118, 86, 60)), "teal": ((95, 150, 155), (66, 112, 122))}
+
+MAX_ROTATION = np.pi / 5
+
+
+@dataclass(frozen=True)
+class Category:
+    """One class; ``id`` is the data set's id (with gaps, as COCO's have)."""
+
+    id: int
+    name: str
+    isthing: bool
+    parts: tuple[str, str]
+
+
+def categories() -> list[Category]:
+    """All classes, things first, ids ascending."""
+    things = [(f"{surface} {shape}", (surface, shape)) for shape in SHAPES for surface in SURFACES]
+    stuff = [(f"{colour} {pattern}", (colour, pattern)) for pattern in PATTERNS for colour in COLOURS]
+    first_stuff_id = 10 * (1 + len(things) // 10) + 1
+    return [Category(i + 1, name, True, parts) for i, (name, parts) in enumerate(things)] + [
+        Category(first_stuff_id + i, name, False, parts) for i, (name, parts) in enumerate(stuff)
+    ]
+
+
+def class_vectors(dim: int, noise: float, seed: int) -> np.ndarray:
+    """(C, dim) float32 unit vectors: the sum of two part vectors and a thing/stuff vector, noise, and a rotation.
+
+    Args:
+        dim: width, at least the number of parts + 2.
+        noise: length of the class-specific part relative to that of the parts.
+    """
+    rng = np.random.default_rng([seed, 1])
+    parts = (*SHAPES, *SURFACES, *PATTERNS, *COLOURS, "thing", "stuff")
+    if dim < len(parts):
+        raise UserError(f"--dim {dim} is too small: {len(parts)} parts need at least {len(parts)} dimensions.")
+    code = np.zeros((len(categories()), dim))
+    for row, category in zip(code, categories(), strict=True):
+        for part in (*category.parts, "thing" if category.isthing else "stuff"):
+            row[parts.index(part)] = 1.0
+    direction = rng.standard_normal(code.shape)
+    code += noise * np.sqrt(3.0) * direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    rotation, _ = np.linalg.qr(rng.standard_normal((dim, dim)))
+    code = code @ rotation
+    return (code / np.linalg.norm(code, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Signed measure of the unit shape at (u, v): positive inside, zero on the outline, falling about 1 per unit."""
+    if shape == "disc":
+        return 0.95 - np.hypot(u, v)
+    if shape == "bar":
+        return np.minimum(1.05 - abs(u), 0.42 - abs(v))
+    if shape == "triangle":
+        edges = [u * np.cos(a) + v * np.sin(a) for a in (np.pi / 2, np.pi * 7 / 6, np.pi * 11 / 6)]
+        return 0.55 - np.maximum.reduce(edges)
+    if shape == "star":
+        # Five arms: fold the angle into one half arm, then test against the straight edge from tip to notch.
+        radius, angle = np.hypot(u, v), np.arctan2(v, u)
+        half = abs((angle + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)
+        tip, notch = np.array([1.05, 0.0]), 0.45 * np.array([np.cos(np.pi / 5), np.sin(np.pi / 5)])
+        normal = np.array([notch[1] - tip[1], tip[0] - notch[0]])
+        normal /= np.linalg.norm(normal)
+        return tip @ normal - radius * (np.cos(half) * normal[0] + np.sin(half) * normal[1])
+    raise ValueError(shape)
+
+
+def _surface(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Share of the second colour at object coordinates (u, v), in 0..1."""
+    if kind == "plain":
+        return np.zeros_like(u)
+    if kind == "striped":
+        return (np.floor(u * 3.2) % 2).astype(float)
+    if kind == "dotted":
+        return (np.hypot((u * 2.4) % 1 - 0.5, (v * 2.4) % 1 - 0.5) < 0.30).astype(float)
+    return ((np.floor(u * 2.8) + np.floor(v * 2.8)) % 2).astype(float)
+
+
+def _ground(pattern: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Share of the second ground colour at pixels (x, y), in 0..1."""
+    phase = rng.uniform(0, 2 * np.pi, 2)
+    if pattern == "waves":
+        return 0.5 + 0.5 * np.sin(y * 0.75 + 2.0 * np.sin(x * 0.15 + phase[0]) + phase[1])
+    if pattern == "sand":
+        return (rng.random(x.shape) < 0.35).astype(float)
+    row = np.floor(y / 8 + phase[0])
+    along = x / 16 + 0.5 * (row % 2) + phase[1]
+    return ((y / 8 + phase[0]) % 1 < 0.22) | (along % 1 < 0.13)
+
+
+def _mix(colours, share: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    first, second = (np.clip(np.array(c) + rng.uniform(-18, 18, 3), 0, 255) for c in colours)
+    return first + (second - first) * np.asarray(share, dtype=float)[..., None]
+
+
+def draw_image(rng: np.random.Generator, size: int, things: list[Category], stuff: list[Category]):
+    """One image.
+
+    Returns:
+        image (size, size, 3) uint8 RGB, and a list of (Category, (size, size) bool mask); masks do not overlap and
+        cover the whole image. Thing masks have no holes, so polygons describe them.
+    """
+    y, x = np.mgrid[0:size, 0:size].astype(float)
+    grounds = [stuff[i] for i in rng.choice(len(stuff), size=min(len(stuff), rng.integers(1, 3)), replace=False)]
+    owner = np.zeros((size, size), dtype=int)
+    if len(grounds) == 2:
+        angle = rng.uniform(0, 2 * np.pi)
+        across = (x - size / 2) * np.cos(angle) + (y - size / 2) * np.sin(angle)
+        along = (y - size / 2) * np.cos(angle) - (x - size / 2) * np.sin(angle)
+        bend = 0.06 * size * np.sin(along * 2 * np.pi / size + rng.uniform(0, 2 * np.pi))
+        owner = (across + bend > rng.uniform(-0.2, 0.2) * size).astype(int)
+    image = np.zeros((size, size, 3))
+    for i, category in enumerate(grounds):
+        colour, pattern = category.parts
+        region = owner == i
+        image[region] = _mix(GROUND_RGB[colour], _ground(pattern, x, y, rng), rng)[region]
+
+    objects: list[tuple[Category, np.ndarray]] = []
+    for _ in range(rng.integers(2, 5)):
+        category = things[rng.integers(len(things))]
+        surface, shape = category.parts
+        for _attempt in range(8):
+            radius = size * rng.uniform(0.13, 0.25)
+            cx, cy = rng.uniform(0.5 * radius, size - 0.5 * radius, 2)
+            angle = rng.uniform(-MAX_ROTATION, MAX_ROTATION)
+            u = ((x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)) / radius
+            v = ((y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)) / radius
+            measure = _inside(shape, u, v) * radius
+            mask = measure > 0
+            if _fits(mask, objects):
+                objects = [(c, m & ~mask) for c, m in objects] + [(category, mask)]
+                paint = _mix(SURFACE_RGB[surface], _surface(surface, u, v), rng) * rng.uniform(0.85, 1.1)
+                alpha = np.clip(measure + 0.5, 0, 1)[..., None]
+                image = image * (1 - alpha) + np.clip(paint, 0, 255) * alpha
+                break
+    image += rng.normal(0, 5, image.shape)
+    covered = np.logical_or.reduce([m for _, m in objects]) if objects else np.zeros((size, size), dtype=bool)
+    segments = [(c, (owner == i) & ~covered) for i, c in enumerate(grounds)] + objects
+    return np.clip(image + 0.5, 0, 255).astype(np.uint8), [(c, m) for c, m in segments if m.any()]
+
+
+def _fits(mask: np.ndarray, objects) -> bool:
+    """Whether a new object in front leaves each earlier one at least two thirds visible and without a hole."""
+    if mask.sum() < 40:
+        return False
+    for _, other in objects:
+        rest = other & ~mask
+        if rest.sum() < max(40, 0.67 * other.sum()) or _has_hole(rest):
+            return False
+    return True
+
+
+def _has_hole(mask: np.ndarray) -> bool:
+    _, hierarchy = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    return bool((hierarchy[0, :, 3] >= 0).any())
+
+
+def polygons(mask: np.ndarray) -> list[list[float]]:
+    """COCO polygons whose rasterisation is ``mask``: outlines are traced four times finer than the pixels."""
+    fine = np.kron(mask.astype(np.uint8), np.ones((4, 4), dtype=np.uint8))
+    contours, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [[float(p) for p in ((c[:, 0] + 0.5) / 4).ravel()] for c in contours if len(c) >= 3]
