@@ -17,11 +17,11 @@ import logging
 import os
 import sys
 
-import numpy as np
-from panopticapi.utils import rgb2id
-from PIL import Image
 from tqdm import tqdm
 
+from PADing.command_line import run_command
+from PADing.data.coco_schema import check_panoptic
+from PADing.data.images import painted_ids, read_panoptic_rgb
 from PADing.data.splits import Split, dataset_root, load_split
 from PADing.errors import UserError
 from PADing.files import read_json, write_json
@@ -77,7 +77,9 @@ def prepare(annotation_dir: str, save_dir: str, split: Split, parts=PARTS, force
         outputs = {kind: os.path.join(save_dir, f"panoptic_{part}_{kind}.json") for kind in ("seen", "unseen", "all")}
         if force or not all(os.path.exists(path) for path in outputs.values()):
             source = os.path.join(annotation_dir, f"panoptic_{part}.json")
-            for kind, content in split_panoptic(read_json(source, "Panoptic annotation"), split).items():
+            complete = read_json(source, "Panoptic annotation")
+            check_panoptic(complete, f"Panoptic annotation {source}", complete=False)
+            for kind, content in split_panoptic(complete, split).items():
                 write_json(outputs[kind], content)
         counts.update(_check(outputs, split))
         folder = os.path.dirname(os.path.abspath(annotation_dir))
@@ -87,12 +89,14 @@ def prepare(annotation_dir: str, save_dir: str, split: Split, parts=PARTS, force
 
 def _check(outputs: dict[str, str], split: Split) -> dict[str, int]:
     contents = {kind: read_json(path, "Written annotation") for kind, path in outputs.items()}
+    for kind, content in contents.items():
+        check_panoptic(content, f"Written annotation {outputs[kind]}", complete=False)
     images = {kind: {a["image_id"] for a in content["annotations"]} for kind, content in contents.items()}
     if images["seen"] & images["unseen"] or images["seen"] | images["unseen"] != images["all"]:
         raise UserError(
             f"{outputs['seen']} and {outputs['unseen']} do not add up to {outputs['all']}; make them with --force."
         )
-    unseen = {c["id"] for c in contents["all"]["categories"] if c["split"] == "unseen"}
+    unseen = {c["id"] for c in contents["all"]["categories"] if c.get("split") == "unseen"}
     if {c["name"] for c in contents["all"]["categories"] if c["id"] in unseen} != set(split.unseen):
         raise UserError(f"{outputs['all']} was made for other unseen classes; make it again with --force.")
     shown = {s["category_id"] for a in contents["seen"]["annotations"] for s in a["segments_info"]} & unseen
@@ -109,13 +113,12 @@ def _check_first_png(annotation: str, folder: str) -> None:
     if not os.path.isdir(folder):
         logger.warning("%s does not exist yet; unpack the panoptic PNGs there.", folder)
         return
-    first = read_json(annotation, "Written annotation")["annotations"][0]
+    annotations = read_json(annotation, "Written annotation")["annotations"]
+    if not annotations:
+        raise UserError(f"{annotation} has no annotation; is its source complete?")
+    first = annotations[0]
     path = os.path.join(folder, first["file_name"])
-    try:
-        with Image.open(path) as image:
-            painted = set(np.unique(rgb2id(np.asarray(image.convert("RGB")))).tolist()) - {0}
-    except OSError as error:
-        raise UserError(f"Panoptic map {path} cannot be read: {error}") from error
+    painted = painted_ids(read_panoptic_rgb(path)) - {0}
     if painted != {segment["id"] for segment in first["segments_info"]}:
         raise UserError(f"{path} has other segment ids than its annotation in {annotation}; fetch both again.")
 
@@ -130,12 +133,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="write again what exists")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        prepare(args.annotation_dir, args.save_dir, load_split(args.split_file), args.parts, args.force)
-    except UserError as error:
-        logger.error("%s", error)
-        return 1
-    return 0
+    return run_command(
+        lambda: prepare(args.annotation_dir, args.save_dir, load_split(args.split_file), args.parts, args.force)
+    )
 
 
 if __name__ == "__main__":

@@ -17,12 +17,16 @@ import argparse
 import logging
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 from panopticapi.utils import rgb2id
 from PIL import Image
 
+from PADing.command_line import positive, run_command
+from PADing.data.coco_schema import check_panoptic
 from PADing.data.files import map_files
+from PADing.data.images import read_labels, read_panoptic_rgb
 from PADing.data.splits import IGNORE_LABEL, Split, dataset_root, load_split
 from PADing.errors import UserError
 from PADing.files import read_json, replacing
@@ -35,11 +39,7 @@ SPLIT_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "splits", 
 def paint_file(job: tuple[str, list[tuple[int, int]], str]) -> None:
     """(panoptic PNG, [(segment id, label)], output PNG): write the label map."""
     source, segments, output = job
-    try:
-        with Image.open(source) as image:
-            ids = rgb2id(np.asarray(image.convert("RGB")))
-    except OSError as error:
-        raise UserError(f"Panoptic map {source} cannot be read: {error}") from error
+    ids = rgb2id(read_panoptic_rgb(source))
     labels = np.full(ids.shape, IGNORE_LABEL, dtype=np.uint8)
     for segment_id, label in segments:
         labels[ids == segment_id] = label
@@ -57,6 +57,7 @@ def prepare(panoptic_json: str, panoptic_root: str, output: str, split: Split, w
     if len(labels) > IGNORE_LABEL:
         raise UserError(f"{split.file} has {len(labels)} classes; label PNGs hold at most {IGNORE_LABEL}.")
     content = read_json(panoptic_json, "Panoptic annotation")
+    check_panoptic(content, f"Panoptic annotation {panoptic_json}", complete=False)
     known = {category.id for category in split.categories}
     jobs = []
     for annotation in content["annotations"]:
@@ -65,6 +66,10 @@ def prepare(panoptic_json: str, panoptic_root: str, output: str, split: Split, w
             raise UserError(
                 f"{panoptic_json}: image {annotation['image_id']} has categories {sorted(unknown)}, which {split.file} "
                 "does not list."
+            )
+        if os.path.isabs(annotation["file_name"]) or ".." in Path(annotation["file_name"]).parts:
+            raise UserError(
+                f"{panoptic_json}: the file name {annotation['file_name']!r} leads out of its folder."
             )
         # Classes that the split lists but uses neither as seen nor as unseen stay ignored.
         used = [s for s in annotation["segments_info"] if s["category_id"] in labels]
@@ -83,8 +88,7 @@ def _check(jobs: list[tuple]) -> None:
     if missing:
         raise UserError(f"{len(missing)} label files are missing, e.g. {missing[0]}; run the script again.")
     if jobs:
-        with Image.open(jobs[0][-1]) as image:
-            values = set(np.unique(np.asarray(image)).tolist()) - {IGNORE_LABEL}
+        values = set(np.unique(read_labels(jobs[0][-1])).tolist()) - {IGNORE_LABEL}
         extra = values - {label for _, label in jobs[0][1]}
         if extra:
             raise UserError(f"{jobs[0][-1]} has the labels {sorted(extra)} of no segment; delete its folder.")
@@ -100,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--panoptic-root", help="own data: folder of the panoptic PNGs")
     parser.add_argument("--output", help="own data: folder to write to")
     half = max((os.cpu_count() or 1) // 2, 1)
-    parser.add_argument("--workers", type=int, default=half, help="default: half the cores")
+    parser.add_argument("--workers", type=positive, default=half, help="default: half the cores")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     own = (args.json, args.panoptic_root, args.output)
@@ -114,14 +118,13 @@ def main(argv: list[str] | None = None) -> int:
         )
         for part in args.parts
     ]
-    try:
+
+    def run() -> None:
         split = load_split(args.split_file)
         for job in [own] if all(own) else coco_jobs:
             prepare(*job, split, args.workers)
-    except UserError as error:
-        logger.error("%s", error)
-        return 1
-    return 0
+
+    return run_command(run)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from PADing.command_line import positive, run_command
 from PADing.data.files import map_files
+from PADing.data.images import read_labels
 from PADing.data.splits import IGNORE_LABEL, DataSet, Split, dataset_root, load_split
 from PADing.errors import UserError
 from PADing.files import replacing
@@ -35,6 +37,7 @@ logger = logging.getLogger("prepare_coco_stuff")
 
 SPLIT_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "splits", "coco_stuff_156_15.yaml")
 UNKNOWN = -1
+LARGEST_LABEL = 2**16 - 1
 
 
 def label_table(split: Split, data_set: DataSet, ignore: int = IGNORE_LABEL) -> np.ndarray:
@@ -45,6 +48,10 @@ def label_table(split: Split, data_set: DataSet, ignore: int = IGNORE_LABEL) -> 
     ids = [category.id for category in split.categories]
     if ignore in ids:
         raise UserError(f"{split.file} has a category with id {ignore}, the value of ignored pixels; see --ignore.")
+    if not 0 <= ignore <= LARGEST_LABEL or max(ids) > LARGEST_LABEL:
+        raise UserError(
+            f"{split.file}: label PNGs hold values 0..{LARGEST_LABEL}; --ignore {ignore}, ids up to {max(ids)}."
+        )
     table = np.full(max([*ids, ignore]) + 1, UNKNOWN, dtype=np.int16)
     table[[*ids, ignore]] = IGNORE_LABEL
     hidden = {"seen": split.unseen, "unseen": split.seen, "all": ()}[data_set.subset]
@@ -57,19 +64,14 @@ def label_table(split: Split, data_set: DataSet, ignore: int = IGNORE_LABEL) -> 
 def convert_file(job: tuple[str, np.ndarray, str]) -> None:
     """(raw label PNG, table, output PNG): write the label map."""
     source, table, output = job
-    try:
-        with Image.open(source) as image:
-            raw = np.asarray(image)
-    except OSError as error:
-        raise UserError(f"Label file {source} cannot be read: {error}") from error
-    if raw.ndim != 2:
-        raise UserError(f"Label file {source} has {raw.shape[2]} channels; class labels need a single one.")
+    raw = read_labels(source)
     values = np.unique(raw)
     unknown = values[(values >= len(table)) | (table[np.minimum(values, len(table) - 1)] == UNKNOWN)]
     if unknown.size:
         raise UserError(
             f"Label file {source} has the values {unknown.tolist()}, which are not the id of any category in the split "
             "file. Are these label maps of another release or already converted?"
+            + (" If 0 is background, add --ignore 0." if 0 in unknown else "")
         )
     with replacing(output) as temporary:
         Image.fromarray(table[raw].astype(np.uint8)).save(temporary)
@@ -102,9 +104,7 @@ def _check(split: Split, data_set: DataSet, first: tuple, outputs: list[str]) ->
     if missing:
         raise UserError(f"{len(missing)} label files are missing, e.g. {missing[0]}; run the script again.")
     source, table, output = first
-    with Image.open(source) as raw, Image.open(output) as written:
-        same = np.array_equal(table[np.asarray(raw)], np.asarray(written))
-    if not same:
+    if not np.array_equal(table[read_labels(source)], read_labels(output)):
         raise UserError(f"{output} was made for another split than {split.file} ({data_set.name}); delete its folder.")
 
 
@@ -116,20 +116,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data-set", nargs="+", help="data sets of the split file (default: all semantic ones)")
     parser.add_argument("--ignore", type=int, default=IGNORE_LABEL, help="raw value of ignored pixels (default: 255)")
     half = max((os.cpu_count() or 1) // 2, 1)
-    parser.add_argument("--workers", type=int, default=half, help="default: half the cores")
+    parser.add_argument("--workers", type=positive, default=half, help="default: half the cores")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
+
+    def run() -> None:
         split = load_split(args.split_file)
         names = args.data_set or [d.name for d in split.data_sets if d.kind == "semantic"]
         for data_set in [split.data_set(name) for name in names]:
             raw = os.path.join(root, "coco", "coco_stuff", "annotations", f"{data_set.role}2017")
             output = split.metadata(data_set, root)["sem_seg_root"]
             prepare(split, data_set, args.source or raw, output, args.workers, args.ignore)
-    except UserError as error:
-        logger.error("%s", error)
-        return 1
-    return 0
+
+    return run_command(run)
 
 
 if __name__ == "__main__":

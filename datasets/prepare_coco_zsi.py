@@ -14,8 +14,13 @@ data set in ``datasets/splits/coco_zsi_*.yaml``. The rules:
 
 Classes in neither list (15 of the 80 in the 48/17 split) are as if they were not annotated: an image may show them.
 Crowd regions of kept classes are kept. ``categories`` lists the classes of the file in the split's order (seen, then
-unseen). Everything else, ids included, is COCO's. The ZSI project's own files lie on a private drive and may differ in
-detail.
+unseen). Everything else, ids included, is COCO's.
+
+For figures to compare with published ones, take the original files instead: the ZSI project's annotation, which
+D2Zero's data page links, lies in the public folder
+https://drive.google.com/drive/folders/1TLbmDoRiKcMGq1zyVahXtGVTdkvI9Dus. Put the files into ``annotations/ZSIS/`` under
+the names above; existing files are kept and checked. This script is a substitute, made from the rules; the originals
+may differ in detail. It prints the counts of every file, so that the two can be compared.
 
 For your own data, name a split file with instance data sets and the complete annotations:
 
@@ -29,6 +34,8 @@ import sys
 
 from tqdm import tqdm
 
+from PADing.command_line import run_command
+from PADing.data.coco_schema import check_instances
 from PADing.data.loaders import load_data_set
 from PADing.data.splits import DataSet, Split, dataset_root, load_split
 from PADing.errors import UserError
@@ -85,6 +92,7 @@ def prepare(split: Split, train_json: str, val_json: str, root: str, force: bool
         if force or not os.path.exists(output):
             if source not in contents:
                 contents = {source: read_json(source, "COCO annotation")}
+                check_instances(contents[source], f"COCO annotation {source}", complete=False)
             write_json(output, select(contents[source], split, data_set))
         counts[data_set.name] = _check(split, data_set, root, output)
     return counts
@@ -93,14 +101,15 @@ def prepare(split: Split, train_json: str, val_json: str, root: str, force: bool
 def _check(split: Split, data_set: DataSet, root: str, output: str) -> dict[str, int]:
     """Read a written file back, as training would, and count."""
     content = read_json(output, "Written annotation")
+    check_instances(content, f"Written annotation {output}", complete=False)
     names = [category["name"] for category in content["categories"]]
-    if names != [category.name for category in split.classes(data_set)]:
+    if sorted(names) != sorted(category.name for category in split.classes(data_set)):
         raise UserError(f"{output} was made for another split; make it again with --force.")
     present = {a["category_id"] for a in content["annotations"] if not a.get("iscrowd", 0)}
     counts = {
         "images": len(content["images"]),
         "annotations": len(content["annotations"]),
-        "crowds": sum(a.get("iscrowd", 0) for a in content["annotations"]),
+        "crowds": sum(bool(a.get("iscrowd", 0)) for a in content["annotations"]),
         "classes": len(present),
     }
     empty = [category["name"] for category in content["categories"] if category["id"] not in present]
@@ -136,13 +145,21 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     files = [os.path.join(SPLIT_FOLDER, f"coco_zsi_{name}.yaml") for name in args.split]
-    try:
+
+    def run() -> None:
         for file in [args.split_file] if args.split_file else files:
-            prepare(load_split(file), args.train_json, args.val_json, root, args.force)
-    except UserError as error:
-        logger.error("%s", error)
-        return 1
-    return 0
+            _print_counts(prepare(load_split(file), args.train_json, args.val_json, root, args.force))
+
+    return run_command(run)
+
+
+def _print_counts(counts: dict[str, dict[str, int]]) -> None:
+    """One row a data set, to compare with the original files."""
+    columns = ("images", "annotations", "crowds", "classes")
+    width = max(len(name) for name in counts)
+    print(f"{'':{width}}  " + "  ".join(f"{column:>11}" for column in columns))
+    for name, row in counts.items():
+        print(f"{name:{width}}  " + "  ".join(f"{row[column]:11,}" for column in columns))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ logger = logging.getLogger(__name__)
 # Far beyond any vocabulary: 130,000 classes with vectors of 1024 numbers.
 MAX_UNPACKED_BYTES = 2**29
 
-# The prompts of the published PADing and D2Zero models, in their order, spelling included.
+# The prompts of the published PADing and D2Zero models, in their order, spelling included. Source: the first seven are
+# those that OpenAI's CLIP (MIT licence) recommends for ImageNet; the set of eight came with ZegFormer's code.
 CLIP_TEMPLATES = (
     "itap of a {}.",
     "a bad photo of the {}.",

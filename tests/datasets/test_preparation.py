@@ -206,18 +206,58 @@ def test_interrupted_work_goes_on(prepared, tmp_path):
     assert sorted((tmp_path / "out").iterdir()) == files and files[0].stat().st_mtime_ns == before
 
 
-def test_mistakes_are_named(prepared, tmp_path, capsys, caplog, monkeypatch):
+def test_mistakes_are_named(prepared, tmp_path, capsys, monkeypatch):
     """No half-written result and no traceback, but what is missing."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     for script in (zsp, zsi, semantic, stuff):
-        caplog.clear()
-        assert script.main([]) == 1
-        assert str(tmp_path) in caplog.text
+        assert script.main([]) == 2
+        assert str(tmp_path) in capsys.readouterr().err
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     split = _split("coco_stuff_156_15")
     Image.fromarray(np.full((4, 4), 11, dtype=np.uint8)).save(tmp_path / "odd.png")  # 11: a COCO id that was never used
     with pytest.raises(UserError, match=r"odd.png has the values \[11\]"):
         stuff.prepare(split, split.data_sets[0], str(tmp_path), str(tmp_path / "out"))
+
+
+def test_background_in_raw_labels_names_the_cure(prepared, tmp_path):
+    split = _split("coco_zsi_48_17")
+    Image.fromarray(np.array([[0, 1], [2, 3]], dtype=np.uint8)).save(tmp_path / "raw.png")
+    own = split.data_sets[0]
+    with pytest.raises(UserError, match="raw.png has the values .0., .*--ignore 0"):
+        stuff.prepare(split, own, str(tmp_path), str(tmp_path / "out"))
+    assert stuff.prepare(split, own, str(tmp_path), str(tmp_path / "out"), ignore=0) == 1
+    written = np.asarray(Image.open(tmp_path / "out" / "raw.png"))
+    names = [category.name for category in split.classes(own)]
+    wanted = [255, *(names.index(name) if name in names else 255 for name in ("person", "bicycle", "car"))]
+    assert written.ravel().tolist() == wanted
+
+
+def test_labels_are_not_written_outside_of_the_output(tmp_path):
+    """The name of a PNG comes from the JSON, which may be a stranger's."""
+    content = {
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": [{"image_id": 1, "file_name": "../../escaped.png", "segments_info": []}],
+    }
+    (tmp_path / "panoptic.json").write_text(json.dumps(content))
+    Image.new("RGB", (4, 4)).save(tmp_path / "escaped.png")
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    with pytest.raises(UserError, match="leads out of its folder"):
+        paths = (tmp_path / name for name in ("panoptic.json", "a/b", "c"))
+        semantic.prepare(*map(str, paths), _split("coco_panoptic_119_14"))
+
+
+def test_counts_are_printed_for_comparison_with_the_original_files(prepared, capsys, monkeypatch):
+    """Figures on the substitute are comparable only if the counts agree with the ZSI project's files."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(prepared))
+    assert zsi.main(["--split", "48_17"]) == 0
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:]}
+    split = _split("coco_zsi_48_17")
+    for name, row in rows.items():
+        path = split.metadata(split.data_set(name), str(prepared))["json_file"]
+        content = json.loads(Path(path).read_text())
+        assert row[:2] == [str(len(content["images"])), str(len(content["annotations"]))]
+    assert list(rows) == ["coco_zsi_48_17_train", "coco_zsi_48_17_val", "coco_zsi_48_17_val_unseen_only"]
+    assert "drive.google.com/drive/folders/1TLbmDoRiKcMGq1zyVahXtGVTdkvI9Dus" in zsi.__doc__
 
 
 def test_output_of_another_split_is_noticed(prepared):
