@@ -146,3 +146,12 @@ def test_exports(compiled_cpu):
     program = torch.export.export(module, (*inputs, SHAPES))
     assert any("ms_deform_attn" in str(node.target) for node in program.graph.nodes)
     torch.testing.assert_close(program.module()(*inputs, SHAPES), module(*inputs, SHAPES))
+
+
+@pytest.mark.parametrize("shapes", [[(3, 4), (0, 5)], torch.tensor([(3, 4), (0, 5)])], ids=["ints", "tensor"])
+def test_an_empty_map_leaves_gradients_finite(backend, shapes):
+    """Offsets are divided by the map's size, which is 0 here; nothing is read, so nothing may become NaN."""
+    module = MSDeformAttn(16, n_levels=2, n_heads=2, n_points=2)
+    x = torch.randn(1, 12, 16)
+    module(x, torch.full((1, 12, 2, 2), 0.5), x, shapes).square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
