@@ -57,7 +57,9 @@ def ms_deform_attn(
     levels, table = _levels(spatial_shapes, level_start_index, ints=backend == "pytorch")
     if backend == "pytorch":
         return ms_deform_attn_pytorch(value, *split_levels(levels), sampling_locations, attention_weights)
-    compute = torch.ops.pading.ms_deform_attn if backend == "operator" else EagerMSDeformAttn.apply
+    # Inside torch.func and forward mode, which the operator alone does not survive; elsewhere it is faster.
+    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    compute = EagerMSDeformAttn.apply if transformed and backend != "operator" else torch.ops.pading.ms_deform_attn
     return compute(value, sampling_locations, attention_weights, levels, table)
 
 

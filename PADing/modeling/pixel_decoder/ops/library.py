@@ -94,8 +94,8 @@ for _name, _compute, _fake, _setup, _derivative in (
     torch.library.register_autograd(f"pading::{_name}", _derivative, setup_context=_setup, lib=_library)
 
 
-# The same operators for eager code. ``torch.func`` cannot see through the formulas registered above: it fails on
-# ``grad``, and takes a forward-mode derivative for zero without a word.
+# The same operators for ``torch.func``, which cannot see through the formulas registered above: it fails on ``grad``,
+# and takes a forward-mode derivative for zero without a word.
 class _EagerFunction(torch.autograd.Function):
     generate_vmap_rule = True
 
@@ -114,7 +114,7 @@ class _EagerBackward(_EagerFunction):
 
 
 class EagerMSDeformAttn(_EagerFunction):
-    """``torch.ops.pading.ms_deform_attn`` for eager code, where ``torch.func.grad``, ``vjp`` and ``vmap`` work too."""
+    """``torch.ops.pading.ms_deform_attn`` under ``torch.func.grad``, ``vjp`` and ``vmap``; forward mode is refused."""
 
     setup_context = staticmethod(_remember)
 
