@@ -7,10 +7,11 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 import torch
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.solver.lr_scheduler import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter
@@ -19,6 +20,8 @@ from fvcore.common.param_scheduler import ParamScheduler
 from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
+
+from d2lite.omitted import omitted_names
 
 from .train_loop import HookBase
 
@@ -32,6 +35,8 @@ __all__ = [
     "PeriodicWriter",
     "PreciseBN",
 ]
+
+__getattr__ = omitted_names(__name__, ["AutogradProfiler", "TorchMemoryStats", "TorchProfiler"])
 
 logger = logging.getLogger(__name__)
 
@@ -295,23 +300,17 @@ class EvalHook(_Periodic):
         self._evaluate = None  # it may hold the trainer
 
     def _run(self) -> None:
-        self.trainer.storage.put_scalars(smoothing_hint=False, **_flat(self._evaluate() or {}))
+        results = flatten_results_dict(self._evaluate() or {})
+        scalars = {name: _number(name, result) for name, result in results.items()}
+        self.trainer.storage.put_scalars(smoothing_hint=False, **scalars)
         comm.synchronize()  # or the fast processes would wait inside of the next step, and some backends give up
 
 
-def _flat(results: dict, path: str = "") -> dict[str, float]:
-    """``{"bbox": {"AP": 1}}`` as ``{"bbox/AP": 1.0}``."""
-    flat = {}
-    for key, result in results.items():
-        if isinstance(result, Mapping):
-            flat |= _flat(result, f"{path}{key}/")
-            continue
-        try:
-            flat[f"{path}{key}"] = float(result)
-        except (TypeError, ValueError) as error:
-            message = f"The evaluation must return a nested dict of floats, but {path}{key} is {result!r}."
-            raise ValueError(message) from error
-    return flat
+def _number(name: str, result) -> float:
+    try:
+        return float(result)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The evaluation must return a nested dict of floats, but {name} is {result!r}.") from error
 
 
 class PreciseBN(_Periodic):

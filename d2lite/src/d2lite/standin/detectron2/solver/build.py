@@ -15,9 +15,13 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from d2lite.omitted import omitted_names
+
 from .lr_scheduler import LRMultiplier, WarmupParamScheduler
 
 __all__ = ["build_lr_scheduler", "build_optimizer", "get_default_optimizer_params", "maybe_add_gradient_clipping"]
+
+__getattr__ = omitted_names(__name__, ["GradientClipType", "reduce_param_groups"])
 
 NORM_LAYERS = (
     nn.GroupNorm,

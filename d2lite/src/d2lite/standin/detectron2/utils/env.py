@@ -8,7 +8,11 @@ import secrets
 import numpy as np
 import torch
 
+from d2lite.omitted import omitted_names
+
 __all__ = ["seed_all_rng"]
+
+__getattr__ = omitted_names(__name__, ["TORCH_VERSION", "fixup_module_metadata", "setup_environment"])
 
 
 def seed_all_rng(seed: int | None = None) -> None:
