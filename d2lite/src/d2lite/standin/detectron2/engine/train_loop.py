@@ -84,7 +84,7 @@ class TrainerBase:
         """Run the iterations from ``start_iter`` up to, but not including, ``max_iter``."""
         logger.info("Starting training from iteration %d", start_iter)
         self.iter, self.start_iter, self.max_iter = start_iter, start_iter, max_iter
-        with contextlib.ExitStack() as at_the_end:  # is worked off from below
+        with contextlib.ExitStack() as at_the_end:  # its entries run in reverse order
             self.storage = at_the_end.enter_context(EventStorage(start_iter))
             at_the_end.callback(self._finish)
             at_the_end.push(self._log_failure)
