@@ -21,7 +21,7 @@ from PADing.data.registration import register_split_files
 from PADing.engine.main import run_command
 from PADing.errors import UserError
 from PADing.visualization import class_names, from_detections, from_record, panel, read_rgb, unseen_ids, write_rgb
-from PADing.visualization.overlay import display_scale
+from PADing.visualization.panoptic import display_scale
 
 
 def read_detections(path: Path) -> dict[int, list[dict]]:

@@ -20,7 +20,7 @@ from PADing.config import load_config
 from PADing.engine.main import prepare, run_command
 from PADing.visualization import class_names, from_output, from_record, panel, read_rgb, unseen_ids, write_rgb
 from PADing.visualization.files import write_overview
-from PADing.visualization.overlay import display_scale
+from PADing.visualization.panoptic import display_scale
 from PADing.visualization.sources import classes_in_record
 
 OVERVIEW_ROWS = 6

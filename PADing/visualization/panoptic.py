@@ -1,14 +1,26 @@
-"""Input, ground truth and prediction side by side, with unseen classes marked."""
+"""Segmentations painted over images, with unseen classes marked; input, ground truth and prediction side by side."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+from scipy.ndimage import find_objects
 
-__all__ = ["Segmentation", "paint", "panel"]
+from PADing.visualization.labels import Label, draw_labels
 
-UNSEEN_RGB = (255, 0, 200)
+__all__ = ["Segmentation", "display_scale", "paint", "panel"]
+
+UNSEEN_RGB, SEEN_RGB = (255, 0, 200), (255, 255, 255)
+DARK = (30, 30, 30)
+OPACITY = 0.55
+# Names are hard to read on images smaller than this (longer side, pixels), so these are enlarged.
+READABLE_SIDE = 400
+# Lines and letters are drawn for images of this side, and grow with larger ones.
+USUAL_SIDE = 1000
+LETTERS = 12
+# Rows that are painted at a time.
+STRIP = 256
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -18,10 +30,19 @@ class Segmentation:
 
     ids: (H, W) integer map of segment ids, 0 where there is none.
     classes: segment id -> contiguous class id.
+    scores: segment id -> score in 0..1, where it has one; it is written behind the name.
+    stuff: ids of the segments that are known to be stuff, on which things stand.
     """
 
     ids: np.ndarray
     classes: dict[int, int]
+    scores: Mapping[int, float] = field(default_factory=dict)
+    stuff: Collection[int] = ()
+
+
+def display_scale(height: int, width: int) -> int:
+    """By what to enlarge an image so that names on it can be read."""
+    return max(1, READABLE_SIDE // max(height, width))
 
 
 def class_colour(index: int) -> tuple[int, int, int]:
@@ -31,35 +52,48 @@ def class_colour(index: int) -> tuple[int, int, int]:
 
 
 def paint(
-    image: np.ndarray, seg: Segmentation, names: Sequence[str], unseen: Sequence[int], scale: int = 1
+    image: np.ndarray, seg: Segmentation, names: Sequence[str], unseen: Collection[int], scale: int = 1
 ) -> np.ndarray:
     """Draw a segmentation over an image.
+
+    Seen segments get a thin white outline, unseen ones a thick magenta one, inside the segment. Unseen stuff has none
+    along the things that stand on it, which would look as if these were unseen.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         seg: what to draw; its map has the size of the image.
         names: class names by contiguous id.
-        unseen: contiguous ids whose segments get a thick outline and a marked name.
+        unseen: contiguous ids of unseen classes.
         scale: enlargement of the result.
 
     Returns:
         (H * scale, W * scale, 3) uint8 RGB.
     """
-    image = _enlarge(image, scale, cv2.INTER_CUBIC)
-    ids = _enlarge(seg.ids.astype(np.int32), scale, cv2.INTER_NEAREST)
-    out = image.astype(np.float32)
-    for segment, label in seg.classes.items():
-        mask = ids == segment
-        out[mask] = 0.45 * out[mask] + 0.55 * np.array(class_colour(label), dtype=np.float32)
-    out = np.ascontiguousarray(out.astype(np.uint8))
-    # Seen outlines first, so that an unseen outline is never hidden by its neighbour's.
-    order = sorted(seg.classes.items(), key=lambda item: item[1] in unseen)
-    for segment, label in order:
-        contours, _ = cv2.findContours((ids == segment).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        colour, width = (UNSEEN_RGB, 3) if label in unseen else ((255, 255, 255), 1)
-        cv2.drawContours(out, contours, -1, colour, width, cv2.LINE_AA)
-    for segment, label in order:
-        _write_name(out, ids == segment, names[label], label in unseen)
+    out = np.array(_enlarge(image, scale, cv2.INTER_CUBIC))
+    segments = sorted(seg.classes)
+    numbers = _enlarge(_numbered(seg.ids, segments), scale, cv2.INTER_NEAREST)
+    _fill(out, numbers, [class_colour(seg.classes[segment]) for segment in segments])
+    thick = _growth(out)
+    is_thing = np.array([False, *(segment not in seg.stuff for segment in segments)])
+    labels = []
+    for number, box in enumerate(find_objects(numbers, max_label=len(segments)), start=1):
+        if box is None:
+            continue
+        label = seg.classes[segments[number - 1]]
+        marked = label in unseen
+        width = (3 if marked else 1) * thick
+        box = tuple(slice(max(0, part.start - width), part.stop + width) for part in box)
+        part = numbers[box]
+        region = part == number
+        # Beyond the edge of the image the segment may go on, so there is no line along it.
+        body = region if is_thing[number] or not marked else region | is_thing[part]
+        kernel = np.ones((2 * width + 1, 2 * width + 1), dtype=np.uint8)
+        line = region & (cv2.erode(body.astype(np.uint8), kernel) == 0)
+        out[box][line] = UNSEEN_RGB if marked else SEEN_RGB
+        score = seg.scores.get(segments[number - 1])
+        text = names[label] + ("" if score is None else f" {score:.0%}")
+        labels.append(Label(text, UNSEEN_RGB if marked else DARK, region, box[0].start, box[1].start, marked))
+    draw_labels(out, labels, LETTERS * thick)
     return out
 
 
@@ -67,18 +101,22 @@ def panel(
     image: np.ndarray,
     columns: Sequence[tuple[str, Segmentation]],
     names: Sequence[str],
-    unseen: Sequence[int],
+    unseen: Collection[int],
     scale: int = 1,
 ) -> np.ndarray:
     """``input | column 1 | column 2 ...`` with a title above each; arguments as :func:`paint`'s."""
     tiles = [("input", _enlarge(image, scale, cv2.INTER_CUBIC))]
     tiles += [(title, paint(image, seg, names, unseen, scale)) for title, seg in columns]
-    framed = []
+    grow, framed = _growth(tiles[0][1]), []
     for title, tile in tiles:
-        head = np.full((22, tile.shape[1], 3), 255, dtype=np.uint8)
-        cv2.putText(head, title, (4, 16), _FONT, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+        head = np.full((22 * grow, tile.shape[1], 3), 255, dtype=np.uint8)
+        cv2.putText(head, title, (4 * grow, 16 * grow), _FONT, 0.45 * grow, (0, 0, 0), grow, cv2.LINE_AA)
         framed.append(np.pad(np.vstack([head, tile]), ((0, 4), (2, 2), (0, 0)), constant_values=255))
     return np.hstack(framed)
+
+
+def _growth(image: np.ndarray) -> int:
+    return max(1, round(max(image.shape[:2]) / USUAL_SIDE))
 
 
 def _enlarge(array: np.ndarray, scale: int, interpolation: int) -> np.ndarray:
@@ -87,15 +125,21 @@ def _enlarge(array: np.ndarray, scale: int, interpolation: int) -> np.ndarray:
     return cv2.resize(array, None, fx=scale, fy=scale, interpolation=interpolation)
 
 
-def _write_name(out: np.ndarray, mask: np.ndarray, name: str, unseen: bool) -> None:
-    """Write the class name at the innermost point of the mask, on a dark (seen) or marked (unseen) box."""
-    if not mask.any():
-        return
-    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    (width, height), base = cv2.getTextSize(name, _FONT, 0.38, 1)
-    left = int(np.clip(x - width // 2, 1, max(1, out.shape[1] - width - 2)))
-    bottom = int(np.clip(y + height // 2, height + 2, out.shape[0] - base - 1))
-    box = UNSEEN_RGB if unseen else (30, 30, 30)
-    cv2.rectangle(out, (left - 2, bottom - height - 2), (left + width + 1, bottom + base), box, -1)
-    cv2.putText(out, name, (left, bottom), _FONT, 0.38, (255, 255, 255), 1, cv2.LINE_AA)
+def _numbered(ids: np.ndarray, segments: Sequence[int]) -> np.ndarray:
+    """Positions 1, 2, ... in ``segments`` (ascending ids) instead of ids, 0 for all others: (H, W) uint16."""
+    numbers = np.zeros(ids.shape, dtype=np.uint16)
+    if segments:
+        known = np.asarray(segments)
+        for start in range(0, len(ids), STRIP):
+            part = ids[start : start + STRIP]
+            place = np.searchsorted(known, part).clip(max=len(known) - 1)
+            numbers[start : start + STRIP] = np.where((known[place] == part) & (part != 0), place + 1, 0)
+    return numbers
+
+
+def _fill(out: np.ndarray, numbers: np.ndarray, colours: Sequence[tuple[int, int, int]]) -> None:
+    tint = OPACITY * np.array([(0, 0, 0), *colours], dtype=np.float32)
+    share = np.array([1, *[1 - OPACITY] * len(colours)], dtype=np.float32)
+    for start in range(0, len(out), STRIP):
+        part, which = out[start : start + STRIP], numbers[start : start + STRIP]
+        part[:] = part * share[which][..., None] + tint[which]

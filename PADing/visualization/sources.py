@@ -1,19 +1,18 @@
 """Segmentations from what models return and from what data sets annotate, ready to be painted."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from detectron2.structures import BitMasks, Instances, polygons_to_bitmask
+from detectron2.structures import Instances, PolygonMasks, polygons_to_bitmask
 from panopticapi.utils import rgb2id
 from pycocotools import mask as coco_mask
-from torch import Tensor
 
 from PADing.data.images import read_labels, read_panoptic_rgb
 from PADing.visualization.panoptic import Segmentation
 
-__all__ = ["classes_in_record", "confident", "from_detections", "from_output", "from_record"]
+__all__ = ["classes_in_record", "from_detections", "from_output", "from_record", "from_sample"]
 
-# Without a threshold, an instance is shown from this share of the picture's best score on. What a high score is depends
+# Without a threshold, an instance is shown from this share of the image's best score on. What a high score is depends
 # on the method: D2Zero's softmax is so flat that its best ones lie near 0.4, Mask2Former's reach 1.
 SHARE_OF_BEST, LOWEST_SCORE = 0.5, 0.1
 # One object often has several answers with the same mask and other classes: the best of them is shown.
@@ -25,15 +24,40 @@ def from_output(output: Mapping, ignore_label: int = 255, score_threshold: float
 
     Args:
         output: a Detectron2 output with ``panoptic_seg``, ``instances`` or ``sem_seg``.
-        score_threshold: which instances are shown, see :func:`confident`; better ones lie on top.
+        score_threshold: the least score of an instance to show. None: half of the best score in the image, but at
+            least 0.1. Each object is shown once, under its best name; better ones lie on top.
     """
     if "panoptic_seg" in output:
         ids, segments = output["panoptic_seg"]
-        return Segmentation(ids.cpu().numpy(), {s["id"]: s["category_id"] for s in segments})
+        stuff = {s["id"] for s in segments if not s.get("isthing", True)}
+        return Segmentation(ids.cpu().numpy(), {s["id"]: s["category_id"] for s in segments}, stuff=stuff)
     if "instances" in output:
-        instances = confident(output["instances"], score_threshold)
-        return _stack(instances.pred_masks.numpy(), instances.pred_classes.tolist(), instances.image_size)
+        return _from_instances(output["instances"], score_threshold)
     return _from_labels(output["sem_seg"].argmax(dim=0).cpu().numpy(), ignore_label)
+
+
+def _from_instances(instances: Instances, score_threshold: float | None) -> Segmentation:
+    scores, classes = instances.scores.tolist(), instances.pred_classes.tolist()
+    shown: list[tuple[int, dict]] = []  # numbers and masks, best first
+    for index in sorted(range(len(scores)), key=lambda i: -scores[i]):
+        if score_threshold is not None and not scores[index] >= score_threshold:
+            break
+        # One mask at a time, kept as RLE: 100 masks of a photograph are gigabytes.
+        mask = (instances.pred_masks[index] > 0.5).cpu().numpy()
+        if not mask.any():
+            continue
+        if score_threshold is None:
+            score_threshold = _least_score([scores[index]], None)  # of the best that shows anything
+            if not scores[index] >= score_threshold:
+                break
+        rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        if shown and coco_mask.iou([rle], [other for _, other in shown], [0] * len(shown)).max() > SAME_OBJECT_IOU:
+            continue
+        shown.append((index, rle))
+    shown.reverse()
+    masks = (coco_mask.decode(rle).astype(bool) for _, rle in shown)
+    order = [index for index, _ in shown]
+    return _stack(masks, [classes[i] for i in order], instances.image_size, [scores[i] for i in order])
 
 
 def from_detections(
@@ -48,21 +72,23 @@ def from_detections(
         detections: dicts with ``category_id``, ``score``, ``segmentation`` (RLE or polygons).
         contiguous_id: of each ``category_id``; detections of other categories are left out.
         size: (H, W) of the image.
-        score_threshold: which are shown, as in :func:`confident`; better ones lie on top.
+        score_threshold: the least score to show, as in :func:`from_output`; better ones lie on top.
     """
     known = [d for d in detections if d["category_id"] in contiguous_id]
     least = _least_score([d["score"] for d in known], score_threshold)
     shown = [d for d in known if d["score"] >= least]
     shown.sort(key=lambda d: d["score"])
-    masks = [_mask(d["segmentation"], size) for d in shown]
-    return _stack(masks, [contiguous_id[d["category_id"]] for d in shown], size)
+    masks = (_mask(d["segmentation"], size) for d in shown)
+    classes = [contiguous_id[d["category_id"]] for d in shown]
+    return _stack(masks, classes, size, [d["score"] for d in shown])
 
 
 def from_record(record: Mapping, ignore_label: int = 255) -> Segmentation:
     """The annotation of one data set record (a Detectron2 dataset dict), read from its files."""
     if "pan_seg_file_name" in record:
         ids = rgb2id(read_panoptic_rgb(record["pan_seg_file_name"]))
-        return Segmentation(ids, {s["id"]: s["category_id"] for s in record["segments_info"]})
+        stuff = {s["id"] for s in record["segments_info"] if not s.get("isthing", True)}
+        return Segmentation(ids, {s["id"]: s["category_id"] for s in record["segments_info"]}, stuff=stuff)
     if "annotations" in record:
         size = (record["height"], record["width"])
         objects = [a for a in record["annotations"] if a.get("segmentation")]
@@ -81,36 +107,23 @@ def classes_in_record(record: Mapping, ignore_label: int = 255) -> set[int]:
     return set(np.unique(read_labels(record["sem_seg_file_name"])).tolist()) - {ignore_label}
 
 
-def confident(instances: Instances, score_threshold: float | None = None) -> Instances:
-    """The instances to show: on the CPU, not empty, each object once, best last.
-
-    ``pred_masks`` become bool and ``pred_boxes`` tight boxes around them, because Mask2Former's are zeros.
-
-    Args:
-        score_threshold: the least score to show. None: half of the best score in the picture, but at least 0.1.
-    """
-    instances = instances.to("cpu")
-    masks, scores = instances.pred_masks > 0.5, instances.scores
-    candidates = masks.flatten(1).any(1)
-    candidates &= scores >= _least_score(scores[candidates].tolist(), score_threshold)
-    order: list[int] = []
-    for index in scores.argsort(descending=True).tolist():
-        if candidates[index] and not any(_iou(masks[index], masks[better]) > SAME_OBJECT_IOU for better in order):
-            order.append(index)
-    order.reverse()
-    shown = Instances(instances.image_size)
-    shown.pred_masks = masks[order]
-    shown.pred_boxes = BitMasks(shown.pred_masks).get_bounding_boxes()
-    shown.scores, shown.pred_classes = scores[order], instances.pred_classes[order]
-    return shown
+def from_sample(sample: Mapping, ignore_label: int = 255) -> Segmentation:
+    """The targets of a training example: ``instances`` with ``gt_classes`` and ``gt_masks``, or ``sem_seg`` (H, W)."""
+    if "instances" not in sample:
+        return _from_labels(sample["sem_seg"].cpu().numpy(), ignore_label)
+    instances = sample["instances"]
+    masks, size = instances.gt_masks, tuple(sample["image"].shape[-2:])
+    if isinstance(masks, PolygonMasks):
+        masks = [polygons_to_bitmask(polygons, *size) for polygons in masks.polygons]
+    else:
+        masks = getattr(masks, "tensor", masks).cpu().numpy().astype(bool)
+    pairs = [(mask, label) for mask, label in zip(masks, instances.gt_classes.tolist(), strict=True) if mask.any()]
+    pairs.sort(key=lambda item: -item[0].sum())  # small objects stay visible
+    return _stack([mask for mask, _ in pairs], [label for _, label in pairs], size)
 
 
 def _least_score(scores: list[float], threshold: float | None) -> float:
     return max(LOWEST_SCORE, SHARE_OF_BEST * max(scores, default=0.0)) if threshold is None else threshold
-
-
-def _iou(a: Tensor, b: Tensor) -> float:
-    return ((a & b).sum() / (a | b).sum()).item()
 
 
 def _mask(segmentation, size: tuple[int, int]) -> np.ndarray:
@@ -121,14 +134,19 @@ def _mask(segmentation, size: tuple[int, int]) -> np.ndarray:
     return coco_mask.decode(segmentation).astype(bool)
 
 
-def _stack(masks, classes, size: tuple[int, int]) -> Segmentation:
-    ids = np.zeros(size, dtype=np.int64)
+def _stack(
+    masks: Iterable[np.ndarray], classes: Sequence[int], size: tuple[int, int], scores: Sequence[float] = ()
+) -> Segmentation:
+    """Masks over one another, the last on top."""
+    ids = np.zeros(size, dtype=np.int32)
     for number, mask in enumerate(masks, start=1):
         ids[mask] = number
-    return Segmentation(ids, dict(enumerate(classes, start=1)))
+    return Segmentation(ids, dict(enumerate(classes, start=1)), dict(enumerate(scores, start=1)))
 
 
 def _from_labels(labels: np.ndarray, ignore_label: int) -> Segmentation:
-    ids = labels.astype(np.int64) + 1
+    ids = labels.astype(np.int32)
+    ids += 1
     ids[labels == ignore_label] = 0
-    return Segmentation(ids, {int(i): int(i) - 1 for i in np.unique(ids) if i})
+    present = np.unique(np.concatenate([np.unique(row) for row in ids]))  # row by row: a sorted copy is small
+    return Segmentation(ids, {int(i): int(i) - 1 for i in present if i})

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from minibench.report.predictions import Validation, detections, panoptic_predictions, with_unseen
 from PADing.evaluation.panoptic_quality import match_segments, quality_per_class
 from PADing.visualization import Segmentation, from_detections, from_record, paint, read_rgb
-from PADing.visualization.overlay import display_scale
+from PADing.visualization.panoptic import display_scale
 
 __all__ = ["Sample", "best_median_worst", "instance_samples", "panoptic_samples", "tiles"]
 

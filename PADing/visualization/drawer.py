@@ -1,0 +1,65 @@
+"""Predictions, annotations and training examples of one data set, drawn over their images."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+from detectron2.data import Metadata
+
+from PADing.visualization.classes import class_names, unseen_ids
+from PADing.visualization.panoptic import Segmentation, display_scale, paint
+from PADing.visualization.sources import from_output, from_record, from_sample
+
+__all__ = ["PictureDrawer"]
+
+UNSEEN_MARK = " (unseen)"
+
+
+class PictureDrawer:
+    """Draws what belongs to one data set. Unseen classes have a magenta outline, see :func:`paint`.
+
+    Args:
+        metadata: of the data set.
+        score_threshold: which instances are shown, see ``sources.from_output``.
+        enlarge: whether small images are enlarged so that names can be read, see :func:`display_scale`.
+    """
+
+    def __init__(self, metadata: Metadata, score_threshold: float | None = None, enlarge: bool = True):
+        self.names, self.unseen = class_names(metadata), unseen_ids(metadata)
+        self.ignore_label = metadata.get("ignore_label", 255)
+        self.score_threshold, self.enlarge = score_threshold, enlarge
+
+    def read(self, output: Mapping) -> Segmentation:
+        """What of a model's output for one image is drawn: panoptic, else instances, else semantic."""
+        return from_output(output, self.ignore_label, self.score_threshold)
+
+    def draw(self, image: np.ndarray, seg: Segmentation) -> np.ndarray:
+        """Draw a segmentation over (H, W, 3) uint8 RGB; the result is larger where a small image is enlarged."""
+        scale = display_scale(*image.shape[:2]) if self.enlarge else 1
+        return paint(image, seg, self.names, self.unseen, scale)
+
+    def draw_output(self, image: np.ndarray, output: Mapping) -> np.ndarray:
+        """Draw what a model returns for one image, see :meth:`read` and :meth:`draw`."""
+        return self.draw(image, self.read(output))
+
+    def draw_record(self, image: np.ndarray, record: Mapping) -> np.ndarray:
+        """Draw the annotation of one data set record (a Detectron2 dataset dict), read from its files."""
+        return self.draw(image, from_record(record, self.ignore_label))
+
+    def draw_sample(self, sample: Mapping, image_format: str) -> np.ndarray:
+        """Draw one training example: the image after augmentation and the targets that belong to it.
+
+        Args:
+            sample: what a mapper returns: ``image`` (3, H, W) in 0..255 and ``instances`` with ``gt_classes`` and
+                ``gt_masks``, or ``sem_seg`` (H, W).
+            image_format: channel order of ``image``, "RGB" or "BGR".
+        """
+        image = sample["image"].permute(1, 2, 0).cpu().numpy()
+        image = np.ascontiguousarray(image[:, :, ::-1] if image_format == "BGR" else image)
+        return self.draw(image, from_sample(sample, self.ignore_label))
+
+    def describe(self, seg: Segmentation) -> str:
+        """What a segmentation shows, as "2 plain disc, 1 teal waves (unseen)"."""
+        names = [name + UNSEEN_MARK * (index in self.unseen) for index, name in enumerate(self.names)]
+        found = Counter(names[label] for label in seg.classes.values())
+        return ", ".join(f"{number} {name}" for name, number in found.items()) or "nothing"
