@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Segment your own pictures, a video, or what a camera sees; names of unseen classes are marked.
+"""Segment your own images, a video, or what a camera sees; unseen classes are outlined in magenta.
 
     python demo/demo.py --config-file configs/panoptic-segmentation/PADing.yaml \
         --input street.jpg "holiday/*.jpg" --output drawn --opts MODEL.WEIGHTS PADing_panoptic/model_final.pth
@@ -7,22 +7,23 @@
     python demo/demo.py --config-file ... --webcam --opts MODEL.WEIGHTS ...
 
 Works for every architecture and task: it draws what the model returns (panoptic, else instances, else semantic).
-Without --output the drawings are shown in a window; any key goes on, escape or q ends.
+Without --output the drawings are shown in a window; any key goes on, escape or q ends. Images that cannot be read are
+listed, the others are drawn, and the exit status is then 2.
 """
 
 import argparse
 import sys
 import time
-from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from PADing.engine.main import prepare, run_command
+from PADing.command_line import fraction, run_command
+from PADing.engine.main import prepare
 from PADing.errors import UserError
-from PADing.visualization import PictureDrawer, VideoDrawer, display_metadata, from_output, read_rgb, write_rgb
+from PADing.visualization import PictureDrawer, read_rgb, write_rgb
 from PADing.visualization.files import find_pictures, output_paths
 from PADing.visualization.screen import Window
 from PADing.visualization.video import VideoSource, VideoWriter
@@ -33,55 +34,50 @@ CONFIDENCE_KEY = "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD"
 def draw_pictures(
     predictor, pictures: list[Path], drawings: list[Path], window: Window | None, threshold: float | None
 ) -> None:
-    """Segment and draw each picture; one that cannot be read is named, and the others are drawn.
+    """Segment and draw each image; one that cannot be read is listed, and the others are drawn.
 
     Args:
         predictor: see ``PADing.visualization.predictor``.
         drawings: where to write; not used with a window.
-        threshold: least score of an instance to draw; None: half of the picture's best score.
+        threshold: least score of an instance to draw; None: half of the image's best score.
 
     Raises:
-        UserError: at the end, when pictures could not be read.
+        UserError: at the end, when images failed.
     """
-    drawer, unreadable = PictureDrawer(predictor.metadata, threshold), 0
+    drawer, failed = PictureDrawer(predictor.metadata, threshold), 0
     for picture, drawing in zip(pictures, drawings, strict=True):
         try:
             image = read_rgb(picture)
-        except UserError as error:
-            unreadable += 1
-            print(f"left out: {error}", file=sys.stderr)
+            start = time.perf_counter()
+            seg = drawer.read(predictor(image))
+            seconds = time.perf_counter() - start
+            drawn = drawer.draw(image, seg)
+        except (UserError, MemoryError, torch.OutOfMemoryError) as error:
+            failed += 1
+            what = str(error) if isinstance(error, UserError) else f"Image {picture} does not fit into memory: {error}."
+            print(f"left out: {what}", file=sys.stderr, flush=True)
             continue
-        start = time.perf_counter()
-        output = predictor(image)
-        seconds = time.perf_counter() - start
-        drawn = drawer.draw_output(image, output)
-        print(f"{picture}: {describe(output, predictor.metadata, threshold)} ({seconds:.2f} s)", flush=True)
+        where = "" if window is not None else f" -> {drawing}"
         if window is None:
             write_rgb(drawing, drawn)
-        elif not window.show(drawn):
+        print(f"{picture}: {drawer.describe(seg)} ({seconds:.2f} s){where}", flush=True)
+        if window is not None and not window.show(drawn):
             break
-    if unreadable:
-        raise UserError(f"{unreadable} of {len(pictures)} pictures could not be read; they are named above.")
+    if failed:
+        raise UserError(f"{failed} of {len(pictures)} images were left out; they are listed above.")
 
 
 def draw_video(
     predictor, source: VideoSource, sink: VideoWriter | None, window: Window | None, threshold: float | None
 ) -> None:
     """Segment and draw each frame of a video or camera, into a file or a window."""
-    drawer = VideoDrawer(predictor.metadata, threshold)
+    drawer = PictureDrawer(predictor.metadata, threshold, enlarge=False)
     for frame in tqdm(source, total=source.length, desc="drawing", unit="frame", mininterval=1):
         drawn = drawer.draw_output(frame, predictor(frame))
         if sink is not None:
             sink.write(drawn)
         elif not window.show(drawn, wait=1):
             break
-
-
-def describe(output: Mapping, metadata, threshold: float | None) -> str:
-    """What was found, as "2 plain disc, 1 teal waves (unseen)"."""
-    names = display_metadata(metadata).stuff_classes
-    found = Counter(names[label] for label in from_output(output, score_threshold=threshold).classes.values())
-    return ", ".join(f"{number} {name}" for name, number in found.items()) or "nothing"
 
 
 def main(args: argparse.Namespace) -> None:
@@ -97,7 +93,8 @@ def main(args: argparse.Namespace) -> None:
         drawings = output_paths(pictures, args.output)
     source = None if args.input else VideoSource(0 if args.webcam else args.video_input)
     if source is not None and window is None:
-        path = args.output if args.output.suffix else args.output / f"{Path(args.video_input).stem}.mp4"
+        is_file = args.output.suffix and not args.output.is_dir()
+        path = args.output if is_file else args.output / f"{Path(args.video_input).stem}.mp4"
         if path.resolve() == Path(args.video_input).resolve():
             raise UserError(f"--output would replace the video {path} by its drawing. Name another file.")
         sink = VideoWriter(path, source.rate)
@@ -108,7 +105,7 @@ def main(args: argparse.Namespace) -> None:
     cfg = prepare(args)
     from PADing.visualization.predictor import Predictor
 
-    predictor = Predictor(cfg)
+    predictor = Predictor(cfg, one_result=True)
     if source is None:
         draw_pictures(predictor, pictures, drawings, window, threshold)
     elif sink is None:
@@ -123,14 +120,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the model")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--input", nargs="+", metavar="PICTURE", help='pictures, folders, or patterns like "dir/*.jpg"')
+    what.add_argument("--input", nargs="+", metavar="IMAGE", help='images, folders, or patterns like "dir/*.jpg"')
     what.add_argument("--video-input", metavar="FILE", help="a video file")
     what.add_argument("--webcam", action="store_true", help="the first camera")
     parser.add_argument("--output", type=Path, help="folder for the drawings, or a file for one; default: a window")
     parser.add_argument(
         "--confidence-threshold",
-        type=float,
-        help="least score of what is drawn (default: half of the picture's best score for instances; for panoptic "
+        type=fraction,
+        metavar="SCORE",
+        help="least score of what is drawn, 0 to 1 (default: half of the image's best score for instances; for panoptic "
         "results as the config says)",
     )
     parser.add_argument("--num-gpus", type=int, default=1, help="0: run on the CPU")

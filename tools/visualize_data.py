@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Look at data: annotations as they lie on disk, or examples as training sees them, after mapper and augmentation.
 
-    python tools/visualize_data.py --source annotation --config-file CONFIG --output-dir pictures
-    python tools/visualize_data.py --source dataloader --config-file CONFIG --output-dir pictures --number 20
-    python tools/visualize_data.py --source annotation --config-file CONFIG --output-dir pictures \\
+    python tools/visualize_data.py --source annotation --config-file CONFIG --output drawings
+    python tools/visualize_data.py --source dataloader --config-file CONFIG --output drawings --number 20
+    python tools/visualize_data.py --source annotation --config-file CONFIG --output drawings \\
         DATASETS.TRAIN "('mini_val_panoptic',)"          # any other data set
 
-Panoptic, instance and semantic data alike. Names of unseen classes are marked: a training set should show none.
+Panoptic, instance and semantic data alike. Unseen classes are outlined in magenta: a training set should show none.
 """
 
 import argparse
@@ -22,8 +22,10 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from PADing.engine.main import prepare, run_command
+from PADing.command_line import count, run_command
+from PADing.engine.main import prepare
 from PADing.errors import UserError
+from PADing.output_names import safe_stem
 from PADing.visualization import PictureDrawer, read_rgb, write_rgb
 from PADing.visualization.screen import Window
 
@@ -33,7 +35,7 @@ def draw_annotations(cfg: CfgNode) -> Iterator[tuple[str, np.ndarray]]:
     for name in cfg.DATASETS.TRAIN:
         drawer = PictureDrawer(MetadataCatalog.get(name))
         for record in DatasetCatalog.get(name):
-            yield Path(record["file_name"]).stem, drawer.draw_record(read_rgb(record["file_name"]), record)
+            yield safe_stem(record["file_name"]), drawer.draw_record(read_rgb(record["file_name"]), record)
 
 
 def draw_training_examples(cfg: CfgNode) -> Iterator[tuple[str, np.ndarray]]:
@@ -44,35 +46,35 @@ def draw_training_examples(cfg: CfgNode) -> Iterator[tuple[str, np.ndarray]]:
     drawer = PictureDrawer(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]))
     for batch in Trainer.build_train_loader(cfg):
         for sample in batch:
-            yield Path(sample["file_name"]).stem, drawer.draw_sample(sample, cfg.INPUT.FORMAT)
+            yield safe_stem(sample["file_name"]), drawer.draw_sample(sample, cfg.INPUT.FORMAT)
 
 
 def main(args: argparse.Namespace) -> None:
-    window = Window("data", "Leave out --show; the pictures are then written to --output-dir.") if args.show else None
+    window = Window("data", "Leave out --show; the drawings are then written to --output.") if args.show else None
     if not args.number and args.source == "dataloader":
         raise UserError("--number 0 means all, but training never runs out of examples. Give a number.")
     cfg = prepare(args)
     if not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty, so there is nothing to draw.")
     drawn = draw_annotations(cfg) if args.source == "annotation" else draw_training_examples(cfg)
-    count = 0
-    for count, (name, image) in enumerate(tqdm(islice(drawn, args.number or None), desc="drawing", mininterval=1), 1):
+    number = 0
+    for number, (name, image) in enumerate(tqdm(islice(drawn, args.number or None), desc="drawing", mininterval=1), 1):
         if window is None:
-            # Numbered: training shows a picture more than once, and several folders may hold pictures of one name.
-            write_rgb(args.output_dir / f"{count:05d}-{name}.png", image)
+            # Numbered: training shows an image more than once, and several folders may hold images of one name.
+            write_rgb(args.output / f"{number:05d}-{name}.png", image)
         elif not window.show(image):
             break
     if window is None:
-        print(f"{count} pictures: {args.output_dir}")
+        print(f"{number} drawings: {args.output}")
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", choices=["annotation", "dataloader"], required=True, help="what to draw")
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config whose DATASETS.TRAIN is drawn")
-    parser.add_argument("--output-dir", type=Path, default=Path("./"), help="folder for the pictures (%(default)s)")
-    parser.add_argument("--show", action="store_true", help="show the pictures in a window instead of writing them")
-    parser.add_argument("--number", type=int, default=50, help="pictures to draw; 0: all annotations (%(default)s)")
+    parser.add_argument("--output", "--output-dir", type=Path, default=Path("./"), help="folder for the drawings (%(default)s)")
+    parser.add_argument("--show", action="store_true", help="show the drawings in a window instead of writing them")
+    parser.add_argument("--number", type=count, default=50, help="images to draw; 0: all annotations (%(default)s)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides: KEY value ...")
     parser.set_defaults(num_gpus=0, eval_only=True)
     return parser

@@ -2,11 +2,10 @@
 """Look at a file of instance results: input | ground truth | detections, unseen classes outlined in magenta.
 
     python tools/visualize_json_results.py --input output/inference/coco_instances_results.json \\
-        --dataset coco_unseen_val_gzsi_48_17 --output pictures --conf-threshold 0.5
+        --dataset coco_unseen_val_gzsi_48_17 --output drawings --conf-threshold 0.5
 """
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,9 +16,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
 import PADing  # noqa: F401  registers the shipped data sets
+from PADing.command_line import count, fraction, run_command
 from PADing.data.registration import register_split_files
-from PADing.engine.main import run_command
 from PADing.errors import UserError
+from PADing.evaluation.detections import detection_problem
+from PADing.files import read_json
+from PADing.output_names import output_names
 from PADing.visualization import class_names, from_detections, from_record, panel, read_rgb, unseen_ids, write_rgb
 from PADing.visualization.panoptic import display_scale
 
@@ -30,18 +32,14 @@ def read_detections(path: Path) -> dict[int, list[dict]]:
     Raises:
         UserError: the file does not exist, or is not a list of detections with masks.
     """
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"Results {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"Results {path} are not valid JSON: {error}.") from error
-    needed = {"image_id", "category_id", "score", "segmentation"}
-    if not isinstance(content, list) or not all(isinstance(d, dict) and needed <= d.keys() for d in content):
-        raise UserError(
-            f"Results {path} are no list of detections with {', '.join(sorted(needed))}. Instance evaluation writes "
-            "such a file: OUTPUT_DIR/inference/coco_instances_results.json."
-        )
+    content = read_json(path, "Results", list)
+    for number, detection in enumerate(content):
+        problem = detection_problem(detection, "segm")
+        if problem:
+            raise UserError(
+                f"Results {path}: entry {number} {problem}. Instance evaluation writes such a file: "
+                "OUTPUT_DIR/inference/coco_instances_results.json."
+            )
     by_image = defaultdict(list)
     for detection in content:
         by_image[detection["image_id"]].append(detection)
@@ -52,8 +50,8 @@ def draw(results: Path, name: str, output: Path, threshold: float | None, number
     """Draw detections beside the annotations of the data set ``name``; returns the files written.
 
     Args:
-        threshold: detections below this score are not shown; None: below half of the picture's best score.
-        number: pictures to draw; 0: all of the data set.
+        threshold: detections below this score are not shown; None: below half of the image's best score.
+        number: images to draw; 0: all of the data set.
 
     Raises:
         UserError: the results are no results, or they belong to another data set.
@@ -68,12 +66,13 @@ def draw(results: Path, name: str, output: Path, threshold: float | None, number
         what = f"categories {sorted(strangers)[:5]}" if strangers else "images"
         raise UserError(f"Results {results} have {what} that data set {name!r} has not. Is it the right --dataset?")
     names, unseen, written = class_names(metadata), unseen_ids(metadata), []
+    files = output_names(record["file_name"] for record in records)
     for record in tqdm(records[: number or None], desc="drawing", mininterval=1):
         image = read_rgb(record["file_name"])
         size = image.shape[:2]
         found = from_detections(detections.get(record["image_id"], ()), contiguous, size, threshold)
         columns = [("ground truth", from_record(record)), ("detections", found)]
-        written.append(output / f"{Path(record['file_name']).stem}.png")
+        written.append(output / files[record["file_name"]])
         write_rgb(written[-1], panel(image, columns, names, unseen, display_scale(*size)))
     return written
 
@@ -90,18 +89,18 @@ def check_name(name: str, split_files: Sequence[str]) -> None:
 def main(args: argparse.Namespace) -> None:
     check_name(args.dataset, args.split_file)
     written = draw(args.input, args.dataset, args.output, args.conf_threshold, args.number)
-    print(f"{len(written)} pictures: {args.output}")
+    print(f"{len(written)} drawings: {args.output}")
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", type=Path, required=True, metavar="JSON", help="file in COCO's result format")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the drawings")
     parser.add_argument("--dataset", required=True, help="name of the data set that was evaluated")
     parser.add_argument(
-        "--conf-threshold", type=float, help="least score to show (default: half of the picture's best score)"
+        "--conf-threshold", type=float, help="least score to show (default: half of the image's best score)"
     )
-    parser.add_argument("--number", type=int, default=0, help="pictures to draw (0: all)")
+    parser.add_argument("--number", type=count, default=0, help="images to draw (0: all)")
     parser.add_argument("--split-file", nargs="+", default=[], metavar="FILE", help="split files of one's own data")
     return parser
 

@@ -5,7 +5,7 @@
         --output output/pictures --number 12 MODEL.WEIGHTS output/mini_panoptic_PADing/model_final.pth
 
 Works for every architecture and task: it draws what the model returns (panoptic, else instances, else semantic).
-Pictures with unseen classes in the ground truth come first.
+Images with unseen classes in the ground truth come first.
 """
 
 import argparse
@@ -16,47 +16,52 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
+from PADing.command_line import count, fraction, positive, run_command
 from PADing.config import load_config
-from PADing.engine.main import prepare, run_command
+from PADing.engine.main import prepare
+from PADing.output_names import output_names
 from PADing.visualization import class_names, from_output, from_record, panel, read_rgb, unseen_ids, write_rgb
 from PADing.visualization.files import write_overview
 from PADing.visualization.panoptic import display_scale
 from PADing.visualization.sources import classes_in_record
 
-OVERVIEW_ROWS = 6
+OVERVIEW, OVERVIEW_ROWS = "overview.png", 6
 
 
 def draw(
     cfg, output: Path, number: int, baseline=None, score_threshold: float | None = None, scale: int = 0
 ) -> list[Path]:
-    """Draw ``number`` pictures of ``DATASETS.TEST[0]`` into ``output``, and ``overview.png`` with the first ones.
+    """Draw ``number`` images of ``DATASETS.TEST[0]`` into ``output``, and ``overview.png`` with the first ones.
 
     Args:
         cfg: config of the model. baseline: config of a second model to show beside it.
-        score_threshold: instances below it are not shown; None: below half of the picture's best score.
-        scale: enlargement; 0 chooses one that gives small pictures a side of about 400 pixels.
+        score_threshold: instances below it are not shown; None: below half of the image's best score.
+        scale: enlargement; 0 chooses one that gives small images a side of about 400 pixels.
 
     Returns:
         the files written, overview last.
     """
     from PADing.visualization.predictor import Predictor
 
-    models = {"prediction": Predictor(cfg)}
+    models = {"prediction": Predictor(cfg, one_result=True)}
     if baseline is not None:
-        models = {"baseline": Predictor(baseline), **models}
+        models = {"baseline": Predictor(baseline, one_result=True), **models}
     metadata = models["prediction"].metadata
     names, unseen, ignore = class_names(metadata), unseen_ids(metadata), metadata.get("ignore_label", 255)
     written, rows = [], []
-    for record in tqdm(most_unseen_first(cfg.DATASETS.TEST[0])[:number], desc="drawing", mininterval=1):
+    records = most_unseen_first(cfg.DATASETS.TEST[0])
+    files = output_names((record["file_name"] for record in records), taken=[OVERVIEW])
+    for record in tqdm(records[:number], desc="drawing", mininterval=1):
         image = read_rgb(record["file_name"])
         columns = [("ground truth", from_record(record, ignore))]
         for title, predictor in models.items():
             columns.append((title, from_output(predictor(image), ignore, score_threshold)))
-        rows.append(panel(image, columns, names, unseen, scale or display_scale(*image.shape[:2])))
-        written.append(output / f"{Path(record['file_name']).stem}.png")
-        write_rgb(written[-1], rows[-1])
-    written.append(output / "overview.png")
-    write_overview(written[-1], rows[:OVERVIEW_ROWS])
+        row = panel(image, columns, names, unseen, scale or display_scale(*image.shape[:2]))
+        written.append(output / files[record["file_name"]])
+        write_rgb(written[-1], row)
+        rows += [row] if len(rows) < OVERVIEW_ROWS else []
+    written.append(output / OVERVIEW)
+    write_overview(written[-1], rows)
     return written
 
 
@@ -78,27 +83,21 @@ def main(args: argparse.Namespace) -> None:
         data = ["DATASETS.TEST", test, "DATASETS.SPLIT_FILES", splits, "MODEL.DEVICE", cfg.MODEL.DEVICE]
         baseline = load_config(config_file, ["MODEL.WEIGHTS", weights, *data])
     written = draw(cfg, args.output, args.number, baseline, args.score_threshold, args.scale)
-    print(f"{len(written) - 1} pictures and an overview: {written[-1]}")
-
-
-def positive(text: str) -> int:
-    """A number of pictures, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+    print(f"{len(written) - 1} drawings and an overview: {written[-1]}")
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, help="config of the model")
     parser.add_argument("--baseline", nargs=2, metavar=("CONFIG", "WEIGHTS"), help="a second model to show beside it")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the pictures")
-    parser.add_argument("--number", type=positive, default=12, help="pictures to draw (%(default)s)")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the drawings")
+    parser.add_argument("--number", type=positive, default=12, help="images to draw (%(default)s)")
     parser.add_argument(
-        "--score-threshold", type=float, help="of instances that are shown (default: half of the picture's best score)"
+        "--score-threshold",
+        type=fraction,
+        help="of instances that are shown, 0 to 1 (default: half of the image's best score)",
     )
-    parser.add_argument("--scale", type=int, default=0, help="enlargement of the pictures (0: chosen by their size)")
+    parser.add_argument("--scale", type=count, default=0, help="enlargement of the images (0: chosen by their size)")
     parser.add_argument("--num-gpus", type=int, default=1, help="0: run on the CPU")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides: KEY value ...")
     parser.set_defaults(eval_only=True)

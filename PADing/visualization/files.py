@@ -1,6 +1,5 @@
-"""Pictures on disk: found, read as RGB, written whole."""
+"""Images on disk: found, read as RGB, written whole."""
 
-import contextlib
 import glob
 import os
 from collections.abc import Iterable, Sequence
@@ -11,20 +10,21 @@ from PIL import Image
 
 from PADing.data.images import read_image
 from PADing.errors import UserError
+from PADing.files import replacing
 
 __all__ = ["find_pictures", "output_paths", "read_rgb", "write_overview", "write_rgb"]
 
-# Formats that are both read and written; a picture in another format is drawn into a PNG.
+# Formats that are both read and written; the drawing of an image in another format is a PNG.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def find_pictures(inputs: Iterable[str]) -> list[Path]:
-    """Files, glob patterns and folders (their pictures) -> files, in the order given; each one once.
+    """Files, glob patterns and folders (their images) -> files, in the order given; each one once.
 
     A file that is named but does not exist is returned all the same: reading it says so, and the others are not lost.
 
     Raises:
-        UserError: a pattern or a folder without any picture.
+        UserError: a pattern or a folder without any image.
     """
     found: list[Path] = []
     for item in inputs:
@@ -36,34 +36,45 @@ def find_pictures(inputs: Iterable[str]) -> list[Path]:
         else:
             here = [Path(item)]
         if not here:
-            raise UserError(f"No picture matches {item!r}. Quote a pattern to keep the shell from reading it.")
+            raise UserError(f"No image matches {item!r}. Quote a pattern to keep the shell from reading it.")
         found += here
     return list(dict.fromkeys(found))
 
 
 def output_paths(pictures: Sequence[Path], output: Path) -> list[Path]:
-    """Where each picture's drawing goes.
+    """Where each image's drawing goes.
 
-    ``output`` is a file if there is one picture and the name ends like a picture's, else a folder. Pictures of one
-    name from several folders keep these folders below it.
+    ``output`` is a file if there is one image and the name ends like an image's, else a folder. Images of one name
+    from several folders keep these folders below it.
 
     Raises:
-        UserError: a drawing would replace its own picture, or ``output`` is a file for several pictures.
+        UserError: a drawing might replace an image, or ``output`` is a file for several images.
     """
     is_file = output.suffix.lower() in SUFFIXES and not output.is_dir()
     if is_file and len(pictures) > 1:
-        raise UserError(f"--output {output} is a file, but there are {len(pictures)} pictures. Name a folder.")
+        raise UserError(f"--output {output} is a file, but there are {len(pictures)} images. Name a folder.")
+    # Compared as the file system resolves them, so that links and ".." hide nothing.
+    for picture in pictures:
+        if os.path.realpath(output) == os.path.realpath(picture if is_file else picture.parent):
+            where = f"the image {picture}" if is_file else f"images in {picture.parent or '.'}, where {picture.name} is,"
+            raise UserError(f"--output {output} would replace {where} by drawings. Name another folder.")
     if is_file:
-        paths = [output]
-    else:
-        names = [Path(picture.name) for picture in pictures]
-        if len(set(names)) < len(names):
-            top = os.path.commonpath([os.path.abspath(picture.parent) for picture in pictures])
-            names = [Path(os.path.relpath(os.path.abspath(picture), top)) for picture in pictures]
-        paths = [output / (name if name.suffix.lower() in SUFFIXES else f"{name}.png") for name in names]
-    for picture, path in zip(pictures, paths, strict=True):
-        if os.path.realpath(picture) == os.path.realpath(path):
-            raise UserError(f"--output would replace the picture {picture} by its drawing. Name another folder.")
+        return [output]
+    names = {os.path.abspath(picture): picture.name for picture in pictures}
+    if len(set(names.values())) < len(names):
+        top = os.path.commonpath([os.path.dirname(path) for path in names])
+        names = {path: os.path.relpath(path, top) for path in names}
+    used, paths = set(), []
+    for name in names.values():
+        name = name if Path(name).suffix.lower() in SUFFIXES else f"{name}.png"
+        while name in used:  # scan.psd beside scan.psd.png
+            name = f"{name}.png"
+        used.add(name)
+        paths.append(output / name)
+    inputs = {os.path.realpath(picture): picture for picture in pictures}
+    for path in paths:
+        if os.path.realpath(path) in inputs:
+            raise UserError(f"--output {output} would replace the image {path} by a drawing. Name another folder.")
     return paths
 
 
@@ -80,22 +91,20 @@ def write_rgb(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write (H, W, 3) uint8 RGB; makes the folder, and the file appears only when it is complete.
 
     Raises:
-        UserError: the folder cannot be made or written to.
+        UserError: the folder cannot be made or written to, or the format does not hold images of this size.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(partial, quality=95)
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
+    with replacing(path, sync=False) as temporary:
+        try:
+            Image.fromarray(image).save(temporary, quality=95)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk; JPEG and WebP say otherwise that the image is too large for them
+            size = f"{image.shape[1]} x {image.shape[0]} pixels"
+            raise UserError(f"{path} cannot be written with {size} ({error}). Name a .png file.") from error
 
 
 def write_overview(path: str | os.PathLike, rows: Sequence[np.ndarray]) -> None:
-    """Write (h, w, 3) uint8 RGB pictures below each other, on white."""
+    """Write (h, w, 3) uint8 RGB images below each other, on white."""
     width = max(row.shape[1] for row in rows)
     padded = [np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows]
     write_rgb(path, np.vstack(padded))

@@ -1,4 +1,4 @@
-"""A model of a config, with its weights, applied to one picture at a time."""
+"""A model of a config, with its weights, applied to one image at a time."""
 
 import numpy as np
 import torch
@@ -17,11 +17,12 @@ SEGMENTER = "sem_seg_head."
 
 
 class Predictor:
-    """Segments pictures with the classes of the config's first test set.
+    """Segments images with the classes of the config's first test set.
 
     Args:
         cfg: ``MODEL.WEIGHTS`` are loaded; ``INPUT.MIN_SIZE_TEST`` and ``MAX_SIZE_TEST`` say the size that the model
             sees, ``DATASETS.TEST[0]`` the classes. No file of the data set is read.
+        one_result: compute only what drawings show: panoptic, else instances, else semantic results.
 
     Attributes:
         model: in evaluation mode, on ``MODEL.DEVICE``. metadata: of the test set.
@@ -30,27 +31,39 @@ class Predictor:
         UserError: as :func:`load_model`.
     """
 
-    def __init__(self, cfg: CfgNode):
+    def __init__(self, cfg: CfgNode, one_result: bool = False):
         self.model = load_model(cfg)
+        if one_result:
+            _keep_first_result(self.model)
         self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
         self.resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
         self.format = cfg.INPUT.FORMAT
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> dict:
-        """Segment one picture.
+        """Segment one image.
 
         Args:
             image: (H, W, 3) uint8 RGB, whatever ``INPUT.FORMAT`` is.
 
         Returns:
-            the model's output, in the size of the picture: any of ``panoptic_seg``, ``instances``, ``sem_seg``.
+            the model's output, in the size of the image: any of ``panoptic_seg``, ``instances``, ``sem_seg``.
         """
         height, width = image.shape[:2]
         ordered = image[:, :, ::-1] if self.format == "BGR" else image
-        resized = self.resize.get_transform(ordered).apply_image(ordered)
+        transform = self.resize.get_transform(ordered)
+        if isinstance(transform, T.ResizeTransform) and not (transform.new_h and transform.new_w):
+            # So narrow an image that nothing would be left of it.
+            transform = T.ResizeTransform(height, width, max(1, transform.new_h), max(1, transform.new_w))
+        resized = transform.apply_image(ordered)
         tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         return self.model([{"image": tensor, "height": height, "width": width}])[0]
+
+
+def _keep_first_result(model: torch.nn.Module) -> None:
+    keys = [key for key in ("panoptic_on", "instance_on", "semantic_on") if getattr(model, key, False)]
+    for key in keys[1:]:
+        setattr(model, key, False)
 
 
 def load_model(cfg: CfgNode) -> torch.nn.Module:

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from PADing.errors import UserError
+from PADing.files import replacing
 
 __all__ = ["VideoSource", "VideoWriter"]
 
@@ -41,7 +43,8 @@ class VideoSource:
             problem = f"Video {source} cannot be opened: damaged, or in a format that OpenCV does not know."
         if not self.capture.isOpened():
             raise UserError(problem)
-        self.rate = self.capture.get(cv2.CAP_PROP_FPS) or USUAL_RATE
+        rate = self.capture.get(cv2.CAP_PROP_FPS)
+        self.rate = rate if 0 < rate < 1000 else USUAL_RATE  # damaged files state infinite and negative rates
         count = int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.length = count if count > 0 and not isinstance(source, int) else None
 
@@ -76,14 +79,11 @@ class VideoWriter:
         self.path, self.rate = Path(path), rate
         if self.path.suffix.lower() not in CODECS:
             raise UserError(f"A video cannot be written to {path}: its name must end in one of {', '.join(CODECS)}.")
-        self.partial = self.path.with_name(f".{self.path.stem}.{os.getpid()}{self.path.suffix}")
+        self._file = ExitStack()
         self._writer = None
 
     def __enter__(self) -> "VideoWriter":
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"Cannot write {self.path}: {error.strerror}.") from error
+        self.partial = self._file.enter_context(replacing(self.path))
         return self
 
     def write(self, frame: np.ndarray) -> None:
@@ -99,7 +99,8 @@ class VideoWriter:
     def __exit__(self, kind, error, trace) -> None:
         if self._writer is not None:
             self._writer.release()
-            # What was drawn before an interruption can be watched; after an error there may be nothing to watch.
-            if kind is None or issubclass(kind, KeyboardInterrupt):
-                self.partial.replace(self.path)
-        self.partial.unlink(missing_ok=True)
+        # What was drawn before an interruption can be watched; after an error there may be nothing to watch.
+        if kind is KeyboardInterrupt and self._writer is not None:
+            self._file.close()
+        else:
+            self._file.__exit__(kind, error, trace)
