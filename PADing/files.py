@@ -2,17 +2,18 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from PADing.errors import UserError
 
-__all__ = ["explain_os_error", "read_json", "replacing", "write_json"]
+__all__ = ["explain_os_error", "read_json", "replacing", "write_json", "write_json_list"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -72,10 +73,43 @@ def explain_os_error(path: str | os.PathLike, error: OSError) -> str:
     return f"{path} cannot be written: {error.strerror or error}."
 
 
-def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Write ``content`` as JSON piece by piece; the file appears under its name only when complete."""
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file)
+def write_json(path: str | os.PathLike, content: Any, indent: int | None = None) -> None:
+    """Write ``content`` as strict JSON (NaN and infinity as null) piece by piece; the file appears when complete."""
+    with replacing(path) as temporary, _json_file(temporary) as file:
+        try:
+            json.dump(content, file, indent=indent, ensure_ascii=False, allow_nan=False)
+        except ValueError:
+            file.seek(0)
+            file.truncate()
+            json.dump(_finite(content), file, indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def write_json_list(path: str | os.PathLike, items: Iterable[Any]) -> None:
+    """Write a JSON list, one item a line, as strict as :func:`write_json`; only one item is in memory at a time."""
+    with replacing(path) as temporary, _json_file(temporary) as file:
+        separator = "[\n"
+        for item in items:
+            try:
+                text = json.dumps(item, ensure_ascii=False, allow_nan=False)
+            except ValueError:
+                text = json.dumps(_finite(item), ensure_ascii=False, allow_nan=False)
+            file.write(separator + text)
+            separator = ",\n"
+        file.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+def _json_file(path: Path) -> TextIO:
+    # A lone surrogate, which is no UTF-8, is written as the escape that JSON has for it.
+    return open(path, "w", encoding="utf-8", errors="backslashreplace")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity; null stands for them."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: str | os.PathLike, what: str, kind: type = dict) -> Any:

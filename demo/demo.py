@@ -128,8 +128,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--confidence-threshold",
         type=fraction,
         metavar="SCORE",
-        help="least score of what is drawn, 0 to 1 (default: half of the image's best score for instances; for panoptic "
-        "results as the config says)",
+        help="least score of what is drawn, 0 to 1 (default: half of the image's best score for instances; as the "
+        "config says for panoptic results)",
     )
     parser.add_argument("--num-gpus", type=int, default=1, help="0: run on the CPU")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config overrides: KEY value ...")

@@ -72,7 +72,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", choices=["annotation", "dataloader"], required=True, help="what to draw")
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config whose DATASETS.TRAIN is drawn")
-    parser.add_argument("--output", "--output-dir", type=Path, default=Path("./"), help="folder for the drawings (%(default)s)")
+    where = {"type": Path, "default": Path("./"), "help": "folder for the drawings (%(default)s)"}
+    parser.add_argument("--output", "--output-dir", **where)
     parser.add_argument("--show", action="store_true", help="show the drawings in a window instead of writing them")
     parser.add_argument("--number", type=count, default=50, help="images to draw; 0: all annotations (%(default)s)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides: KEY value ...")

@@ -16,10 +16,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
 import PADing  # noqa: F401  registers the shipped data sets
-from PADing.command_line import count, fraction, run_command
+from PADing.command_line import count, run_command
+from PADing.data.coco_schema import check_detections
 from PADing.data.registration import register_split_files
 from PADing.errors import UserError
-from PADing.evaluation.detections import detection_problem
 from PADing.files import read_json
 from PADing.output_names import output_names
 from PADing.visualization import class_names, from_detections, from_record, panel, read_rgb, unseen_ids, write_rgb
@@ -33,13 +33,12 @@ def read_detections(path: Path) -> dict[int, list[dict]]:
         UserError: the file does not exist, or is not a list of detections with masks.
     """
     content = read_json(path, "Results", list)
-    for number, detection in enumerate(content):
-        problem = detection_problem(detection, "segm")
-        if problem:
-            raise UserError(
-                f"Results {path}: entry {number} {problem}. Instance evaluation writes such a file: "
-                "OUTPUT_DIR/inference/coco_instances_results.json."
-            )
+    check_detections(content, f"Results {path}")
+    if not all(detection.get("segmentation") for detection in content):
+        raise UserError(
+            f"Results {path} have entries without `segmentation`. Instance evaluation writes such a file: "
+            "OUTPUT_DIR/inference/coco_instances_results.json."
+        )
     by_image = defaultdict(list)
     for detection in content:
         by_image[detection["image_id"]].append(detection)

@@ -25,7 +25,7 @@ from PADing.engine.rng import preserved_rng, rng_state, set_rng_state
 from PADing.engine.stream import POSITION, build_stream_loader
 from PADing.evaluation import build_evaluator
 from PADing.evaluation.left_out import evaluate_readable
-from PADing.evaluation.results import write_json
+from PADing.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ class Trainer(DefaultTrainer):
                 logger.info("Evaluation results for %s in csv format:", name)
                 print_csv_format(results[name])
         if comm.is_main_process():
-            write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), results)
+            write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), results, indent=2)
         return next(iter(results.values())) if len(results) == 1 else results
 
     def before_train(self) -> None:

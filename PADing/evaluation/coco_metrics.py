@@ -1,32 +1,31 @@
 """COCO's average precision and recall, per class and IoU threshold, and the zero-shot figures made of them.
 
-The matching is that of pycocotools (or of faster-coco-eval, which gives the same numbers sooner). One run at the IoU
-thresholds 0.4 and 0.5, 0.55, ..., 0.95 gives both COCO's standard figures and those of zero-shot instance segmentation.
+One run at the IoU thresholds 0.4 and 0.5, 0.55, ..., 0.95 gives both COCO's standard figures and those of zero-shot
+instance segmentation. The numbers are those of pycocotools.
 """
 
 import contextlib
-import importlib.util
 import io
 import logging
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pycocotools.mask as mask_util
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from PADing.data.coco_schema import check_detections, check_instances
+from PADing.data.coco_schema import check_instances
 from PADing.errors import UserError
+from PADing.evaluation.coco_matching import match_images, precision_recall
+from PADing.evaluation.detections import ImageDetections, as_rle, by_image
 from PADing.evaluation.results import harmonic_mean, log_class_table, mean
 from PADing.files import read_json
 
 __all__ = [
     "CocoFigures",
-    "available_backends",
     "coco_eval_revise",
     "evaluate_detections",
     "load_ground_truth",
@@ -80,12 +79,6 @@ class CocoFigures:
         return int(np.argmin(np.abs(np.asarray(self.iou) - iou)))
 
 
-def available_backends() -> list[str]:
-    """Names of the usable implementations, the preferred one first."""
-    fast = ["faster_coco_eval"] if importlib.util.find_spec("faster_coco_eval") else []
-    return [*fast, "pycocotools"]
-
-
 def load_ground_truth(source: str | os.PathLike | dict) -> COCO:
     """Index an annotation in COCO's instance format (a path, or its content, which is not changed).
 
@@ -121,52 +114,46 @@ def load_ground_truth(source: str | os.PathLike | dict) -> COCO:
 
 def evaluate_detections(
     truth: COCO,
-    detections: Sequence[dict],
+    detections: Iterable[ImageDetections] | Iterable[dict],
     kind: str,
     *,
     iou: Sequence[float] = (ZSI_IOU[0], *STANDARD_IOU),
     category_ids: Collection[int] | None = None,
     max_dets: Sequence[int] = (1, 10, 100),
     class_agnostic: bool = False,
-    backend: str | None = None,
 ) -> CocoFigures:
     """Match detections with the ground truth and return precision and recall.
 
     Args:
         truth: from :func:`load_ground_truth`.
-        detections: dicts ``image_id, category_id, score`` and ``bbox`` (XYWH, pixels) or ``segmentation`` (RLE). An
-            empty list is a legal result: every class with ground truth then has AP and recall 0.
+        detections: image by image; or dicts ``image_id, category_id, score`` and ``bbox`` (XYWH, pixels) or
+            ``segmentation`` (RLE). None at all is legal: every class with ground truth then has AP and recall 0.
         kind: "segm" or "bbox". For "segm", sizes are those of the masks.
         iou: thresholds.
         category_ids: classes to evaluate; by default all of the annotation.
         max_dets: detections per image (and class) that count, ascending.
         class_agnostic: ignore classes, as for proposals.
-        backend: one of :func:`available_backends`; default: the first.
 
     Raises:
         UserError: a detection of an image that the annotation does not have, or without the field that ``kind`` needs.
     """
     if kind not in ("segm", "bbox"):
         raise UserError(f"Detections are evaluated as 'segm' or 'bbox', not {kind!r}.")
-    backend = backend or available_backends()[0]
-    found = _index_detections(truth, detections, kind)
-    with _quiet():
-        evaluator = _backend_class(backend)(truth, found, kind)
-        evaluator.print_function = lambda *_: None  # faster-coco-eval's progress lines; pycocotools prints
-        evaluator.params.iouThrs = np.asarray(iou, dtype=float)
-        evaluator.params.maxDets = list(max_dets)
-        evaluator.params.useCats = int(not class_agnostic)
-        if category_ids is not None:
-            evaluator.params.catIds = sorted(category_ids)
-        evaluator.evaluate()
-        evaluator.accumulate()
-    precision = np.asarray(evaluator.eval["precision"], dtype=float)[..., -1]  # (T, R, K, A): with most detections
-    recall = np.asarray(evaluator.eval["recall"], dtype=float)  # (T, K, A, M)
-    # -1 marks classes without ground truth; it does so at every recall point alike.
-    precision = np.where(precision[:, 0] < 0, np.nan, precision.mean(axis=1))
-    recall = np.where(recall < 0, np.nan, recall)
-    ids = (-1,) if class_agnostic else tuple(sorted(evaluator.params.catIds))
-    return CocoFigures(tuple(iou), ids, precision, recall, tuple(max_dets))
+    detections = list(detections)
+    if not all(isinstance(item, ImageDetections) for item in detections):
+        detections = by_image(detections, image_sizes(truth), "Detections")
+    for item in detections:
+        if item.image_id not in truth.imgs:
+            raise UserError(f"There is a detection for image {item.image_id}, which the annotation does not have.")
+    ids = sorted(set(truth.cats if category_ids is None else category_ids))
+    outcome, totals = match_images(truth, detections, kind, iou, ids, max(max_dets), class_agnostic)
+    precision, recall = precision_recall(outcome, totals, len(iou), max_dets)
+    return CocoFigures(tuple(iou), (-1,) if class_agnostic else tuple(ids), precision, recall, tuple(max_dets))
+
+
+def image_sizes(truth: COCO) -> dict:
+    """(H, W) by image id; None where the annotation does not say."""
+    return {key: (image.get("height"), image.get("width")) for key, image in truth.imgs.items()}
 
 
 def split_figures(figures: CocoFigures, seen: Collection[int], unseen: Collection[int]) -> OrderedDict:
@@ -228,10 +215,14 @@ def coco_eval_revise(
     if gzsd:
         logger.info("%d seen classes; %d unseen: %s", len(seen_ids), len(unseen_ids), [names[i] for i in unseen_ids])
     rows: list[tuple[float, ...]] | None = []
+    loaded = None
     for kind in result_types:
         if kind not in ("segm", "bbox", "proposal", "proposal_fast"):
             raise UserError(f"Result type {kind!r} is unknown; choose from segm, bbox, proposal, proposal_fast.")
-        detections = _load_results(result_files[kind] if isinstance(result_files, dict) else result_files)
+        source = result_files[kind] if isinstance(result_files, dict) else result_files
+        if loaded is None or source is not loaded[0]:
+            loaded = (source, _load_results(source, truth))
+        detections = loaded[1]
         if kind == "proposal_fast":
             figures = evaluate_detections(
                 truth, detections, "bbox", iou=(0.5,), max_dets=sorted(max_dets), class_agnostic=True
@@ -283,79 +274,23 @@ def _split(names: dict[int, str], num_seen: int | None, unseen: Collection[str] 
     return ids[:num_seen], ids[num_seen:]
 
 
-def _load_results(source) -> list[dict]:
+def _load_results(source, truth: COCO) -> list[ImageDetections]:
+    where = "Results"
     if isinstance(source, (str, os.PathLike)):
-        where = f"Result file {os.fspath(source)}"
-        source = read_json(source, "Result file", list)
-        check_detections(source, where)
-    return list(source)
-
-
-def _index_detections(truth: COCO, detections: Sequence[dict], kind: str) -> COCO:
-    # Not pycocotools' loadRes: that fails on an empty list, and takes the size of a mask from its box.
-    field = "segmentation" if kind == "segm" else "bbox"
-    annotations = []
-    for number, detection in enumerate(detections, start=1):
-        image_id = detection["image_id"]
-        if image_id not in truth.imgs:
-            raise UserError(f"There is a detection for image {image_id}, which the annotation does not have.")
-        box, segmentation = detection.get("bbox"), detection.get("segmentation")
-        if segmentation:
-            image = truth.imgs[image_id]
-            segmentation = _as_rle(segmentation, (image.get("height"), image.get("width")))
-        if (segmentation if kind == "segm" else box if box is not None else segmentation) is None:
-            raise UserError(f"A detection for image {image_id} has no {field!r}, which evaluation as {kind!r} needs.")
-        annotation = {"id": number, "image_id": image_id, "category_id": detection["category_id"], "iscrowd": 0}
-        annotation["score"] = detection["score"]
-        if kind == "segm":
-            annotation["segmentation"] = segmentation
-            annotation["area"] = float(mask_util.area(segmentation))
-            annotation["bbox"] = mask_util.toBbox(segmentation).tolist()
-        else:
-            box = mask_util.toBbox(segmentation).tolist() if box is None else box
-            annotation["bbox"] = box
-            annotation["area"] = box[2] * box[3]
-        annotations.append(annotation)
-    found = COCO()
-    found.dataset = {
-        "info": {},
-        "images": truth.dataset["images"],
-        "categories": truth.dataset["categories"],
-        "annotations": annotations,
-    }
-    with _quiet():
-        found.createIndex()
-    return found
+        where = f"Results {os.fspath(source)}"
+        source = read_json(source, "Results", list)
+    return by_image(source, image_sizes(truth), where)
 
 
 def _complete(annotation: dict, size: tuple[int | None, int | None]) -> None:
     annotation.setdefault("iscrowd", 0)
     segmentation = annotation.get("segmentation")
     if segmentation and ("area" not in annotation or "bbox" not in annotation):
-        rle = _as_rle(segmentation, size)
+        rle = as_rle(segmentation, size)
         annotation.setdefault("bbox", mask_util.toBbox(rle).tolist())
         annotation.setdefault("area", float(mask_util.area(rle)))
     elif "area" not in annotation:
         annotation["area"] = math.prod(annotation["bbox"][2:])
-
-
-def _as_rle(segmentation: list | dict, size: tuple[int, int]) -> dict:
-    """Compressed RLE of polygons, of uncompressed or of compressed RLE."""
-    if isinstance(segmentation, list):
-        return mask_util.merge(mask_util.frPyObjects(segmentation, *size))
-    if isinstance(segmentation["counts"], list):
-        return mask_util.frPyObjects(segmentation, *size)
-    return segmentation
-
-
-def _backend_class(name: str):
-    if name == "pycocotools":
-        return COCOeval
-    if name == "faster_coco_eval" and name in available_backends():
-        from faster_coco_eval import COCOeval_faster
-
-        return COCOeval_faster
-    raise UserError(f"COCO backend {name!r} is not available here; choose from {', '.join(available_backends())}.")
 
 
 def _quiet():

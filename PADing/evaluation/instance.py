@@ -17,20 +17,23 @@ from PADing.errors import UserError
 from PADing.evaluation.classes import thing_classes
 from PADing.evaluation.coco_metrics import (
     CocoFigures,
-    available_backends,
     evaluate_detections,
     load_ground_truth,
     log_per_class,
     split_figures,
     zsi_figures,
 )
+from PADing.evaluation.detections import ImageDetections
+from PADing.evaluation.gathering import gather_items
 from PADing.evaluation.panoptic import read_panoptic_json, read_panoptic_png
-from PADing.evaluation.results import log_table, write_json
-from PADing.files import replacing
+from PADing.evaluation.results import log_table
+from PADing.files import replacing, write_json, write_json_list
 
 __all__ = ["InsSegzeroEvaluator", "InsSegzsiEvaluator", "instances_from_panoptic"]
 
 logger = logging.getLogger(__name__)
+# COCO's val2017 has half a million detections, 100 for each image.
+MOST_OBJECTS = 1_000_000
 
 
 class InsSegzeroEvaluator(DatasetEvaluator):
@@ -50,10 +53,11 @@ class InsSegzeroEvaluator(DatasetEvaluator):
         tasks: ("bbox", "segm") or one of them; by default "bbox", and "segm" when there are predicted masks.
         distributed: gather from all processes.
         output_dir: folder for ``instance_results.json`` (figures, also per class), ``coco_instances_results.json``
-            (predictions in COCO's format) and ``instances_predictions.pth``; None: nothing is written.
+            (predictions in COCO's format) and, of up to a million detections, ``instances_predictions.pth`` (the same
+            as Python objects); None: nothing is written.
         max_dets_per_image: detections per image that count; by default 100.
-        use_fast_impl: use faster-coco-eval when it is installed; the figures are the same.
-        kpt_oks_sigmas: accepted because Detectron2's evaluator has it; keypoints are not evaluated.
+        use_fast_impl, kpt_oks_sigmas: accepted because Detectron2's evaluator has them. There is one implementation,
+            and keypoints are not evaluated.
     """
 
     def __init__(
@@ -76,7 +80,6 @@ class InsSegzeroEvaluator(DatasetEvaluator):
         self._distributed = distributed
         self._output_dir = output_dir
         self._max_dets = (1, 10, max_dets_per_image or 100)
-        self._backend = available_backends()[0 if use_fast_impl else -1]
         self._truth = None
         self.reset()
 
@@ -86,8 +89,7 @@ class InsSegzeroEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         self._left_out = set()
-        self._predictions = []
-        self._has_masks = False
+        self._predictions: list[ImageDetections] = []
         self._per_class: dict[str, list[dict]] = {}
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
@@ -96,64 +98,72 @@ class InsSegzeroEvaluator(DatasetEvaluator):
         Args:
             inputs: dataset dicts with ``image_id``.
             outputs: dicts whose ``instances`` have ``pred_boxes`` (XYXY, pixels), ``scores``, ``pred_classes``
-                (contiguous ids) and, for "segm", ``pred_masks`` (N, H, W).
+                (contiguous ids) and, for "segm", ``pred_masks``: N masks (H, W), a tensor or any sequence of them.
         """
         for record, output in zip(inputs, outputs, strict=True):
             if "instances" not in output:
                 raise UserError("The model gives no `instances`: set MODEL.MASK_FORMER.TEST.INSTANCE_ON True.")
-            instances = output["instances"].to("cpu")
-            self._has_masks = self._has_masks or instances.has("pred_masks")
-            detections = self._detections(record["image_id"], instances)
-            self._predictions.append({"image_id": record["image_id"], "instances": detections})
+            self._predictions.append(self._detections(record["image_id"], output["instances"]))
 
-    def _detections(self, image_id, instances) -> list[dict]:
-        scores = instances.scores.tolist()
+    def _detections(self, image_id, instances) -> ImageDetections:
         labels = [self.classes.dataset_id(label) for label in instances.pred_classes.tolist()]
-        detections = [
-            {"image_id": image_id, "category_id": label, "score": score}
-            for label, score in zip(labels, scores, strict=True)
-        ]
+        boxes = masks = None
         if instances.has("pred_boxes"):
             boxes = instances.pred_boxes
-            boxes = np.array((boxes.tensor if hasattr(boxes, "tensor") else boxes).tolist()).reshape(-1, 4)
+            boxes = np.array((boxes.tensor if hasattr(boxes, "tensor") else boxes).tolist(), dtype=float).reshape(-1, 4)
             boxes[:, 2:] -= boxes[:, :2]
-            for detection, box in zip(detections, boxes.tolist(), strict=True):
-                detection["bbox"] = box
         if instances.has("pred_masks"):
-            masks = np.asarray(instances.pred_masks > 0.5, dtype=np.uint8)
-            rles = mask_util.encode(np.asfortranarray(masks.transpose(1, 2, 0))) if len(masks) else []
-            for detection, rle in zip(detections, rles, strict=True):
-                detection["segmentation"] = {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
-        return detections
+            # One at a time: a hundred masks of a large image may not fit into memory together.
+            masks = [
+                mask_util.encode(np.asfortranarray((mask > 0.5).cpu().numpy(), dtype=np.uint8))["counts"]
+                for mask in instances.pred_masks
+            ]
+        scores = np.array(instances.scores.tolist(), dtype=float)
+        return ImageDetections(
+            image_id, np.array(labels, dtype=np.int64), scores, boxes, masks, tuple(instances.image_size)
+        )
 
     def evaluate(self) -> dict | None:
         """Gather from all processes and return the figures on the main one; None elsewhere."""
-        predictions, has_masks = self._predictions, self._has_masks
         if self._distributed:
             comm.synchronize()
-            gathered = comm.gather((predictions, has_masks), dst=0)
-            if not comm.is_main_process():
-                return None
-            predictions = [item for part, _ in gathered for item in part]
-            has_masks = any(flag for _, flag in gathered)
-        detections = [detection for item in predictions for detection in item["instances"]]
-        if not detections:
+        predictions = gather_items(self._predictions, self._distributed)
+        if predictions is None:
+            return None
+        count = sum(map(len, predictions))
+        if not count:
             logger.warning("No instance was predicted for any image of %s.", self.classes.data_set)
         if self._output_dir:
-            write_json(os.path.join(self._output_dir, "coco_instances_results.json"), detections, indent=None)
-            with replacing(os.path.join(self._output_dir, "instances_predictions.pth")) as temporary:
-                torch.save(predictions, temporary)
+            path = os.path.join(self._output_dir, "coco_instances_results.json")
+            write_json_list(path, (result for item in predictions for result in item.results()))
+            self._write_objects(predictions, count)
         # Without any prediction nothing says whether masks were meant; then both tasks are reported, as zeros.
-        tasks = self._tasks or (("bbox", "segm") if has_masks or not detections else ("bbox",))
-        results = self.figures(detections, tasks)
+        has_masks = any(item.masks is not None for item in predictions)
+        tasks = self._tasks or (("bbox", "segm") if has_masks or not count else ("bbox",))
+        results = self.figures(predictions, tasks)
         if self._output_dir:
-            content = {"data_set": self.classes.data_set, "detections": len(detections), **results}
+            content = {"data_set": self.classes.data_set, "detections": count, **results}
             content["per_class"] = self._per_class
-            write_json(os.path.join(self._output_dir, "instance_results.json"), content)
+            write_json(os.path.join(self._output_dir, "instance_results.json"), content, indent=2)
         return results
 
-    def figures(self, detections: list[dict], tasks: tuple[str, ...] = ("bbox", "segm")) -> OrderedDict:
-        """The result of :meth:`evaluate` for detections in COCO's result format (category ids of the annotation)."""
+    def _write_objects(self, predictions: list[ImageDetections], count: int) -> None:
+        if count > MOST_OBJECTS:
+            logger.info(
+                "instances_predictions.pth is not written, because %d detections as Python objects would take %.0f GB "
+                "of memory. coco_instances_results.json holds the same.",
+                count,
+                count * 1.5e-6,
+            )
+            return
+        objects = [{"image_id": item.image_id, "instances": list(item.results())} for item in predictions]
+        with replacing(os.path.join(self._output_dir, "instances_predictions.pth")) as temporary:
+            torch.save(objects, temporary)
+
+    def figures(
+        self, detections: Iterable[ImageDetections] | Iterable[dict], tasks: tuple[str, ...] = ("bbox", "segm")
+    ) -> OrderedDict:
+        """The result of :meth:`evaluate` for detections, as objects or in COCO's result format."""
         truth = self._ground_truth()
         results, self._per_class = OrderedDict(), {}
         for task in tasks:
@@ -166,7 +176,6 @@ class InsSegzeroEvaluator(DatasetEvaluator):
                 task,
                 category_ids=self.classes.dataset_ids.values(),
                 max_dets=self._max_dets,
-                backend=self._backend,
             )
             results[task] = self._standard(figures)
             results.update(self._zero_shot(task, figures))

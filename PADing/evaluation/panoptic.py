@@ -17,9 +17,11 @@ from PADing.data.coco_schema import check_panoptic
 from PADing.data.images import check_segments, read_panoptic_rgb
 from PADing.errors import UserError
 from PADing.evaluation.classes import panoptic_classes
+from PADing.evaluation.gathering import gather_items
 from PADing.evaluation.panoptic_quality import VOID, ClassQuality, match_segments, quality_per_class
-from PADing.evaluation.results import harmonic_mean, log_class_table, log_table, mean, write_json
-from PADing.files import read_json, replacing
+from PADing.evaluation.results import harmonic_mean, log_class_table, log_table, mean
+from PADing.files import read_json, replacing, write_json
+from PADing.output_names import output_names
 
 __all__ = ["PanopticzeroEvaluator", "read_panoptic_json", "read_panoptic_png"]
 
@@ -69,7 +71,7 @@ class PanopticzeroEvaluator(DatasetEvaluator):
             format); None: nothing is written.
         distributed: gather from all processes.
         write_png: also write the predicted maps to ``<output_dir>/panoptic_png``, which COCO's tools need beside
-            ``predictions.json``.
+            ``predictions.json``. They are named after the annotation's.
         exclude_absent: see above.
     """
 
@@ -89,6 +91,7 @@ class PanopticzeroEvaluator(DatasetEvaluator):
         self._exclude_absent = exclude_absent
         truth = read_panoptic_json(self._metadata)
         self._truth = OrderedDict((str(item["image_id"]), item) for item in truth["annotations"])
+        self._names = output_names(item["file_name"] for item in truth["annotations"])
         self.classes = panoptic_classes(dataset_name, truth["categories"])
         self._contiguous = {dataset_id: c for c, dataset_id in self.classes.dataset_ids.items()}
         self.reset()
@@ -128,7 +131,8 @@ class PanopticzeroEvaluator(DatasetEvaluator):
                 )
             self._images[key] = self._match(record, truth, segment_map, segments)
             if self._output_dir:
-                self._predictions[key] = self._prediction(record, segment_map, segments)
+                name = self._names[truth["file_name"]]
+                self._predictions[key] = self._prediction(record["image_id"], name, segment_map, segments)
 
     def _match(self, record: dict, truth: dict, segment_map: np.ndarray, segments: list[dict]):
         unlisted = segment_map[~np.isin(segment_map, [VOID, *(s["id"] for s in segments)])]
@@ -164,10 +168,9 @@ class PanopticzeroEvaluator(DatasetEvaluator):
         ]
         return segment_map + 1, segments  # 0 is void
 
-    def _prediction(self, record: dict, segment_map: np.ndarray, segments: list[dict]) -> dict:
-        name = os.path.splitext(os.path.basename(record["file_name"]))[0] + ".png"
+    def _prediction(self, image_id, name: str, segment_map: np.ndarray, segments: list[dict]) -> dict:
         if self._write_png:
-            with replacing(os.path.join(self._output_dir, "panoptic_png", name)) as temporary:
+            with replacing(os.path.join(self._output_dir, "panoptic_png", name), sync=False) as temporary:
                 Image.fromarray(id2rgb(segment_map)).save(temporary)
         listed = [
             {
@@ -177,7 +180,7 @@ class PanopticzeroEvaluator(DatasetEvaluator):
             }
             for s in segments
         ]
-        return {"image_id": record["image_id"], "file_name": name, "segments_info": listed}
+        return {"image_id": image_id, "file_name": name, "segments_info": listed}
 
     def evaluate(self) -> dict | None:
         """Gather from all processes and return the figures on the main one; None elsewhere.
@@ -185,13 +188,13 @@ class PanopticzeroEvaluator(DatasetEvaluator):
         Raises:
             UserError: an image of the annotation was not processed.
         """
-        images, predictions = self._images, self._predictions
         if self._distributed:
             comm.synchronize()
-            images = _merged(comm.gather(images, dst=0))
-            predictions = _merged(comm.gather(predictions, dst=0))
-            if not comm.is_main_process():
-                return None
+        images = gather_items(list(self._images.items()), self._distributed)
+        predictions = gather_items(list(self._predictions.items()), self._distributed)
+        if images is None:
+            return None
+        images, predictions = dict(images), dict(predictions)
         # In the annotation's order, so that sums do not depend on how images were dealt to processes.
         order = self._evaluated(images)
         quality = quality_per_class((images[key] for key in order), sorted(self.classes.names))
@@ -259,9 +262,5 @@ class PanopticzeroEvaluator(DatasetEvaluator):
             for i, q in quality.items()
         ]
         content = {"data_set": self._metadata.name, "panoptic_seg": result, "per_class": per_class}
-        write_json(os.path.join(self._output_dir, "panoptic_results.json"), content)
-        write_json(os.path.join(self._output_dir, "predictions.json"), {"annotations": predictions}, indent=None)
-
-
-def _merged(parts: list[dict]) -> dict:
-    return {key: value for part in parts for key, value in part.items()}
+        write_json(os.path.join(self._output_dir, "panoptic_results.json"), content, indent=2)
+        write_json(os.path.join(self._output_dir, "predictions.json"), {"annotations": predictions})

@@ -1,16 +1,12 @@
-"""What all evaluators do with their figures: means, harmonic means, tables, files."""
+"""What all evaluators do with their figures: means, harmonic means, tables."""
 
-import json
 import logging
 import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
-from PADing.files import replacing
-
-__all__ = ["harmonic_mean", "mean", "log_class_table", "log_table", "write_json"]
+__all__ = ["harmonic_mean", "mean", "log_class_table", "log_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,20 +36,3 @@ def log_class_table(title: str, rows: Sequence[Sequence], headers: Sequence[str]
     blocks = [list(rows[i * length : (i + 1) * length]) for i in range(repeat)]
     wide = [[cell for block in blocks for cell in (block[i] if i < len(block) else blank)] for i in range(length)]
     log_table(title, wide, list(headers) * repeat)
-
-
-def write_json(path: str | os.PathLike, content, indent: int | None = 2) -> None:
-    """Write strict JSON (NaN as null) to a temporary name beside ``path``, then rename it."""
-    text = json.dumps(_without_nan(content), indent=indent, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def _without_nan(value):
-    if isinstance(value, Mapping):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value

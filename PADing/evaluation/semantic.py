@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -16,9 +16,11 @@ from PIL import Image
 from PADing.data.images import read_labels
 from PADing.errors import UserError
 from PADing.evaluation.classes import stuff_classes
+from PADing.evaluation.gathering import gather_items
 from PADing.evaluation.panoptic import read_panoptic_png
-from PADing.evaluation.results import harmonic_mean, log_class_table, log_table, mean, write_json
-from PADing.files import replacing
+from PADing.evaluation.results import harmonic_mean, log_class_table, log_table, mean
+from PADing.files import replacing, write_json, write_json_list
+from PADing.output_names import output_names
 
 __all__ = ["SemSegGzeroEvaluator", "semantic_figures"]
 
@@ -141,7 +143,7 @@ class SemSegGzeroEvaluator(DatasetEvaluator):
             counts = np.bincount(size * labels.reshape(-1) + truth.reshape(-1), minlength=size * size)
             self._confusion += counts.reshape(size, size)
             if self._output_dir:
-                self._predictions.extend(self._encode(labels, record["file_name"]))
+                self._predictions.append((record["file_name"], labels.shape, self._encode(labels)))
             if self._write_png:
                 self._save_png(labels, record["file_name"])
 
@@ -166,6 +168,7 @@ class SemSegGzeroEvaluator(DatasetEvaluator):
         """(H, W) int64 contiguous ids, with the number of classes for "ignore"."""
         if self._truth is None:
             self._truth = {record["file_name"]: record for record in DatasetCatalog.get(self.classes.data_set)}
+            self._names = output_names(self._truth)
             if not all("sem_seg_file_name" in record for record in self._truth.values()):
                 name = self.classes.data_set
                 logger.info("%s lacks semantic label images; labels come from its panoptic annotation.", name)
@@ -197,14 +200,13 @@ class SemSegGzeroEvaluator(DatasetEvaluator):
 
     def evaluate(self) -> dict | None:
         """Sum over all processes; return ``{"sem_seg": figures}`` on the main one, None elsewhere."""
-        confusion, predictions = self._confusion, self._predictions
+        confusion = self._confusion
         if self._distributed:
             comm.synchronize()
-            confusion = comm.gather(confusion, dst=0)
-            predictions = [item for part in comm.gather(predictions, dst=0) for item in part]
-            if not comm.is_main_process():
-                return None
-            confusion = sum(confusion)
+            confusion = sum(comm.gather(confusion, dst=0))
+        predictions = gather_items(self._predictions, self._distributed)
+        if predictions is None:
+            return None
         names = [self.classes.names[i] for i in range(self._num_classes)]
         figures = semantic_figures(confusion, names, self.classes.unseen, self._nan_aware)
         self._log(figures, names)
@@ -219,8 +221,9 @@ class SemSegGzeroEvaluator(DatasetEvaluator):
             )
         if self._output_dir:
             content = {"data_set": self.classes.data_set, "sem_seg": figures}
-            write_json(os.path.join(self._output_dir, "sem_seg_results.json"), content)
-            write_json(os.path.join(self._output_dir, "sem_seg_predictions.json"), predictions, indent=None)
+            write_json(os.path.join(self._output_dir, "sem_seg_results.json"), content, indent=2)
+            path = os.path.join(self._output_dir, "sem_seg_predictions.json")
+            write_json_list(path, (entry for prediction in predictions for entry in self._entries(*prediction)))
             with replacing(os.path.join(self._output_dir, "sem_seg_evaluation.pth")) as temporary:
                 torch.save(figures, temporary)
         return OrderedDict({"sem_seg": figures})
@@ -240,17 +243,18 @@ class SemSegGzeroEvaluator(DatasetEvaluator):
         ]
         log_class_table("Per class (* unseen)", classes, ["class", "IoU", "ACC"], repeat=3)
 
-    def _encode(self, labels: np.ndarray, file_name: str) -> list[dict]:
-        entries = []
-        for label in np.unique(labels).tolist():
-            rle = mask_util.encode(np.asfortranarray(labels == label, dtype=np.uint8))
-            rle["counts"] = rle["counts"].decode("ascii")
-            entry = {"file_name": file_name, "category_id": int(self.classes.dataset_id(label)), "segmentation": rle}
-            entries.append(entry)
-        return entries
+    def _encode(self, labels: np.ndarray) -> list[tuple[int, bytes]]:
+        """(label, RLE string) of every class in a map."""
+        masks = ((label, np.asfortranarray(labels == label, dtype=np.uint8)) for label in np.unique(labels).tolist())
+        return [(label, mask_util.encode(mask)["counts"]) for label, mask in masks]
+
+    def _entries(self, file_name: str, size: tuple[int, int], masks: list[tuple[int, bytes]]) -> Iterator[dict]:
+        for label, counts in masks:
+            rle = {"size": list(size), "counts": counts.decode("ascii")}
+            yield {"file_name": file_name, "category_id": int(self.classes.dataset_id(label)), "segmentation": rle}
 
     def _save_png(self, labels: np.ndarray, file_name: str) -> None:
-        name = os.path.splitext(os.path.basename(file_name))[0] + ".png"
         image = Image.fromarray(labels.astype(np.uint8 if self._num_classes <= 256 else np.uint16))
-        with replacing(os.path.join(self._output_dir, "sem_seg_png", name)) as temporary:
+        path = os.path.join(self._output_dir, "sem_seg_png", self._names[file_name])
+        with replacing(path, sync=False) as temporary:
             image.save(temporary)

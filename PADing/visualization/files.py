@@ -56,7 +56,7 @@ def output_paths(pictures: Sequence[Path], output: Path) -> list[Path]:
     # Compared as the file system resolves them, so that links and ".." hide nothing.
     for picture in pictures:
         if os.path.realpath(output) == os.path.realpath(picture if is_file else picture.parent):
-            where = f"the image {picture}" if is_file else f"images in {picture.parent or '.'}, where {picture.name} is,"
+            where = f"the image {picture}" if is_file else f"images beside {picture}"
             raise UserError(f"--output {output} would replace {where} by drawings. Name another folder.")
     if is_file:
         return [output]

@@ -13,8 +13,7 @@ from minibench.report.markdown import to_markdown
 from minibench.report.reading import Expectation, expectations, role
 from minibench.report.statistics import summary
 from minibench.report.tables import BASELINES, methods_table
-from PADing.evaluation.results import write_json
-from PADing.files import replacing
+from PADing.files import replacing, write_json
 
 __all__ = ["write_report"]
 
@@ -43,7 +42,7 @@ def write_report(folder: Path) -> None:
     album, found = Album(out / "pictures"), expectations(bench)
     parts = _sections(bench, found, album)
     title = f"{TITLE}: {bench.split} split" if bench.split else TITLE
-    write_json(out / "summary.json", summary(bench) | {"expectations": _as_json(found)})
+    write_json(out / "summary.json", summary(bench) | {"expectations": _as_json(found)}, indent=2)
     for name, text in (
         ("report.md", to_markdown(title, parts)),
         ("index.html", to_html(title, parts, album.folder)),

@@ -20,9 +20,8 @@ from PADing.evaluation import (
     PanopticzeroEvaluator,
     SemSegGzeroEvaluator,
     coco_eval_revise,
-    coco_metrics,
 )
-from PADing.evaluation.coco_metrics import ZSI_IOU, available_backends, evaluate_detections, load_ground_truth
+from PADing.evaluation.coco_metrics import ZSI_IOU, evaluate_detections, load_ground_truth
 from tests.golden.util import GOLDEN, requires_golden
 
 pytestmark = requires_golden
@@ -88,14 +87,8 @@ def _results_file(case: str) -> str:
     return INSTANCE[case].get("results", f"instance_{case}_results.json")
 
 
-@pytest.fixture(params=available_backends())
-def backend(request, monkeypatch):
-    monkeypatch.setattr(coco_metrics, "available_backends", lambda: [request.param])
-    return request.param
-
-
 @pytest.mark.parametrize("case", INSTANCE)
-def test_rows_of_the_generalized_figures(case, backend):
+def test_rows_of_the_generalized_figures(case):
     expected = INSTANCE[case]
     rows = coco_eval_revise(
         str(FOLDER / _results_file(case)),
@@ -110,7 +103,7 @@ def test_rows_of_the_generalized_figures(case, backend):
 
 
 @pytest.mark.parametrize("case", INSTANCE)
-def test_precision_and_recall_of_every_class(case, backend):
+def test_precision_and_recall_of_every_class(case):
     truth, detections = load_ground_truth(_ground_truth(case)), _read(_results_file(case))
     for kind, want in INSTANCE[case]["modified_coco_eval"].items():
         figures = evaluate_detections(truth, detections, kind, iou=want["iou"], max_dets=want["max_dets"])

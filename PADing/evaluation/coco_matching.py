@@ -1,0 +1,229 @@
+"""COCO's matching of detections with the ground truth, image by image.
+
+The rules are COCO's: per image and class, detections in falling order of score take the object with which their IoU is
+largest and at least the threshold. Crowd regions, and objects outside of the range of areas, are ignored: whoever
+matches them counts neither as right nor as wrong, and an object that counts is preferred to them. What is kept of an
+image is a few bytes per detection, so any number of images can be evaluated.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pycocotools.mask as mask_util
+from pycocotools.coco import COCO
+
+from PADing.errors import UserError
+from PADing.evaluation.detections import ImageDetections, as_rle
+
+__all__ = ["AREA_RANGES", "Outcome", "match_images", "precision_recall"]
+
+# Pixels, both ends included: all, small, medium, large.
+AREA_RANGES = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))
+RECALL_POINTS = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the n detections of some images, in the order of the images' ids, then of falling scores.
+
+    Attributes:
+        category: (n,) int32, position in the list of classes. score: (n,) float64.
+        rank: (n,) int32, how many of its image and class have a higher score.
+        matched, ignored: (n, b) uint8, the bits (T, A) of all thresholds and ranges of areas.
+    """
+
+    category: np.ndarray
+    score: np.ndarray
+    rank: np.ndarray
+    matched: np.ndarray
+    ignored: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Objects:
+    """Ground truth of one image, in one order: columns of what pycocotools compares, areas, crowd flags."""
+
+    category: np.ndarray
+    shapes: list
+    area: np.ndarray
+    crowd: np.ndarray
+
+
+def match_images(
+    truth: COCO,
+    detections: Iterable[ImageDetections],
+    kind: str,
+    iou: Sequence[float],
+    category_ids: Sequence[int],
+    most: int,
+    class_agnostic: bool,
+) -> tuple[Outcome, np.ndarray]:
+    """Match the detections of all images.
+
+    Args:
+        truth: annotation. detections: image by image, each image once.
+        kind: "segm" or "bbox". iou: T thresholds. category_ids: K classes, ascending; others play no part.
+        most: detections per image (and class) that count. class_agnostic: treat all classes as one.
+
+    Returns:
+        the outcome, and the number of objects to be found, (K, A) int64; K is 1 with ``class_agnostic``.
+
+    Raises:
+        UserError: a detection without what ``kind`` needs.
+    """
+    position = {category: 0 if class_agnostic else k for k, category in enumerate(category_ids)}
+    order = {category: k for k, category in enumerate(category_ids)}
+    totals = np.zeros((1 if class_agnostic else len(category_ids), len(AREA_RANGES)), dtype=np.int64)
+    for annotation in truth.anns.values():
+        if annotation["category_id"] in position and not annotation["iscrowd"] and _shown(annotation, kind):
+            totals[position[annotation["category_id"]]] += ~_outside(np.array([annotation["area"]]))[:, 0]
+    thresholds = np.minimum(np.asarray(iou, dtype=float), 1 - 1e-10)
+    parts = []
+    for found in sorted(detections, key=lambda item: item.image_id):
+        objects = _objects(truth, found.image_id, kind, position, order)
+        known = np.array([int(c) in position for c in found.category_ids], dtype=bool)
+        # By class, then by falling score; equals keep the order in which they were given.
+        index = np.flatnonzero(known)
+        rank_of_class = np.array([order[int(found.category_ids[i])] for i in index], dtype=np.int64)
+        index = index[np.lexsort((rank_of_class, -found.scores[index]) if class_agnostic else (-found.scores[index],))]
+        categories = np.array([position[int(found.category_ids[i])] for i in index], dtype=np.int32)
+        for category in np.unique(categories):
+            chosen = index[categories == category][:most]
+            parts.append(_match(found, chosen, objects, int(category), kind, thresholds))
+    return _joined(parts, len(thresholds) * len(AREA_RANGES)), totals
+
+
+def _match(
+    found: ImageDetections, chosen: np.ndarray, objects: _Objects, category: int, kind: str, thresholds: np.ndarray
+) -> Outcome:
+    """Match the detections ``chosen`` (numbers, best first) of one image and class."""
+    shapes, areas = _shapes(found, chosen, kind)
+    outside = _outside(areas)  # (A, D)
+    shape = (len(thresholds), len(AREA_RANGES), len(chosen))
+    matched = np.zeros(shape, dtype=bool)
+    ignored = np.broadcast_to(outside, shape).copy()
+    own = np.flatnonzero(objects.category == category)
+    if len(own):
+        crowd = objects.crowd[own]
+        overlap = mask_util.iou(shapes, [objects.shapes[g] for g in own], crowd.tolist())  # (D, G)
+        spare = crowd | _outside(objects.area[own])  # (A, G): ignored objects
+        taken = np.zeros((*shape[:2], len(own)), dtype=bool)
+        t, a = np.ogrid[: shape[0], : shape[1]]
+        for d in np.flatnonzero(overlap.max(axis=1) >= thresholds.min()):
+            possible = (overlap[d] >= thresholds[:, None])[:, None, :] & (~taken | crowd)  # (T, A, G)
+            wanted = possible & ~spare
+            pool = np.where(wanted.any(axis=2, keepdims=True), wanted, possible)
+            # Of equal overlaps the last object wins.
+            best = len(own) - 1 - np.where(pool, overlap[d], -1.0)[..., ::-1].argmax(axis=2)
+            hit = pool.any(axis=2)
+            matched[..., d] = hit
+            ignored[..., d] = np.where(hit, spare[a, best], outside[:, d])
+            taken[t, a, best] |= hit
+    count = len(chosen)
+    return Outcome(
+        np.full(count, category, dtype=np.int32),
+        found.scores[chosen],
+        np.arange(count, dtype=np.int32),
+        *(np.packbits(flags.reshape(-1, count).T, axis=1) for flags in (matched, ignored)),
+    )
+
+
+def precision_recall(
+    outcome: Outcome, totals: np.ndarray, thresholds: int, max_dets: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean precision at the 101 recall points, and recall; NaN where there is nothing to be found.
+
+    Args:
+        outcome, totals: from :func:`match_images`. thresholds: their number, T. max_dets: M numbers, ascending.
+
+    Returns:
+        precision (T, K, A), for the last of ``max_dets``, and recall (T, K, A, M), float64.
+    """
+    classes, ranges = totals.shape
+    precision = np.full((thresholds, classes, ranges), np.nan)
+    recall = np.full((thresholds, classes, ranges, len(max_dets)), np.nan)
+    by_class = np.argsort(outcome.category, kind="stable")
+    edges = np.searchsorted(outcome.category[by_class], np.arange(classes + 1))
+    for k in range(classes):
+        own = by_class[edges[k] : edges[k + 1]]
+        own = own[np.argsort(-outcome.score[own], kind="stable")]
+        rank = outcome.rank[own]
+        matched, ignored = (
+            np.unpackbits(bits[own], axis=1, count=thresholds * ranges).astype(bool)
+            for bits in (outcome.matched, outcome.ignored)
+        )
+        for cell in range(thresholds * ranges):
+            t, a = divmod(cell, ranges)
+            total = totals[k, a]
+            if total == 0:
+                continue
+            counts = ~ignored[:, cell]
+            right = matched[:, cell] & counts
+            for m, most in enumerate(max_dets):
+                recall[t, k, a, m] = np.count_nonzero(right[rank < most]) / total
+            right = right[counts & (rank < max_dets[-1])]
+            precision[t, k, a] = _mean_precision(right, total)
+    return precision, recall
+
+
+def _mean_precision(right: np.ndarray, total: int) -> float:
+    """``right``: (n,) bool, whether each detection is right, best first."""
+    found = np.cumsum(right)
+    precision = found / np.arange(1, len(right) + 1)
+    # At a recall point the best precision from there on counts; beyond the last one it is 0.
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    place = np.searchsorted(found / total, RECALL_POINTS, side="left")
+    return float(np.append(precision, 0.0)[place].mean())
+
+
+def _objects(truth: COCO, image_id, kind: str, position: dict, order: dict) -> _Objects:
+    own = [a for a in truth.imgToAnns.get(image_id, ()) if a["category_id"] in position and _shown(a, kind)]
+    own.sort(key=lambda a: order[a["category_id"]])  # for ties, where classes play no part
+    if kind == "segm":
+        image = truth.imgs[image_id]
+        shapes = [as_rle(a["segmentation"], (image.get("height"), image.get("width"))) for a in own]
+    else:
+        shapes = [a["bbox"] for a in own]
+    return _Objects(
+        np.array([position[a["category_id"]] for a in own], dtype=np.int32),
+        shapes,
+        np.array([a["area"] for a in own], dtype=float),
+        np.array([bool(a["iscrowd"]) for a in own], dtype=bool),
+    )
+
+
+def _shown(annotation: dict, kind: str) -> bool:
+    """Whether an object has what is compared; data of one's own may have boxes without masks."""
+    return bool(annotation.get("segmentation")) if kind == "segm" else "bbox" in annotation
+
+
+def _shapes(found: ImageDetections, chosen: np.ndarray, kind: str) -> tuple[list, np.ndarray]:
+    """What pycocotools compares, and areas."""
+    if kind == "segm":
+        shapes = [found.rle(i) for i in chosen]
+        if any(shape is None for shape in shapes):
+            raise UserError(f"A detection for image {found.image_id} has no 'segmentation', which masks need.")
+        return shapes, np.asarray(mask_util.area(shapes), dtype=float)
+    boxes = np.full((len(chosen), 4), np.nan) if found.boxes is None else found.boxes[chosen]
+    for row in np.flatnonzero(np.isnan(boxes[:, 0])):
+        rle = found.rle(chosen[row])
+        if rle is None:
+            raise UserError(f"A detection for image {found.image_id} has neither a 'bbox' nor a 'segmentation'.")
+        boxes[row] = mask_util.toBbox(rle)
+    return boxes.tolist(), boxes[:, 2] * boxes[:, 3]
+
+
+def _outside(areas: np.ndarray) -> np.ndarray:
+    """Whether areas (n,) lie outside of the ranges: (A, n)."""
+    low, high = np.array(AREA_RANGES).T[..., None]
+    return (areas < low) | (areas > high)
+
+
+def _joined(parts: list[Outcome], cells: int) -> Outcome:
+    width = -(-cells // 8)
+    if not parts:
+        bits = np.zeros((0, width), dtype=np.uint8)
+        return Outcome(np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.int32), bits, bits)
+    names = ("category", "score", "rank", "matched", "ignored")
+    return Outcome(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
