@@ -42,12 +42,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Objects:
-    """Ground truth of one image, in one order: columns of what pycocotools compares, areas, crowd flags."""
+    """Ground truth of one image: positions of classes, areas, crowd flags, and what pycocotools compares."""
 
     category: np.ndarray
-    shapes: list
     area: np.ndarray
     crowd: np.ndarray
+    shapes: list
 
 
 def match_images(
@@ -81,52 +81,63 @@ def match_images(
     thresholds = np.minimum(np.asarray(iou, dtype=float), 1 - 1e-10)
     parts = []
     for found in sorted(detections, key=lambda item: item.image_id):
-        objects = _objects(truth, found.image_id, kind, position, order)
-        known = np.array([int(c) in position for c in found.category_ids], dtype=bool)
-        # By class, then by falling score; equals keep the order in which they were given.
-        index = np.flatnonzero(known)
-        rank_of_class = np.array([order[int(found.category_ids[i])] for i in index], dtype=np.int64)
-        index = index[np.lexsort((rank_of_class, -found.scores[index]) if class_agnostic else (-found.scores[index],))]
-        categories = np.array([position[int(found.category_ids[i])] for i in index], dtype=np.int32)
-        for category in np.unique(categories):
-            chosen = index[categories == category][:most]
-            parts.append(_match(found, chosen, objects, int(category), kind, thresholds))
+        own = [a for a in truth.imgToAnns.get(found.image_id, ()) if a["category_id"] in position and _shown(a, kind)]
+        own.sort(key=lambda a: order[a["category_id"]])  # for ties, where classes play no part
+        objects = _objects(own, truth.imgs[found.image_id], kind, position)
+        parts.append(_match_image(found, objects, kind, thresholds, position, order, most))
     return _joined(parts, len(thresholds) * len(AREA_RANGES)), totals
 
 
-def _match(
-    found: ImageDetections, chosen: np.ndarray, objects: _Objects, category: int, kind: str, thresholds: np.ndarray
+def _match_image(
+    found: ImageDetections, objects: _Objects, kind: str, thresholds: np.ndarray, position: dict, order: dict, most: int
 ) -> Outcome:
-    """Match the detections ``chosen`` (numbers, best first) of one image and class."""
-    shapes, areas = _shapes(found, chosen, kind)
-    outside = _outside(areas)  # (A, D)
-    shape = (len(thresholds), len(AREA_RANGES), len(chosen))
-    matched = np.zeros(shape, dtype=bool)
-    ignored = np.broadcast_to(outside, shape).copy()
-    own = np.flatnonzero(objects.category == category)
-    if len(own):
-        crowd = objects.crowd[own]
-        overlap = mask_util.iou(shapes, [objects.shapes[g] for g in own], crowd.tolist())  # (D, G)
-        spare = crowd | _outside(objects.area[own])  # (A, G): ignored objects
-        taken = np.zeros((*shape[:2], len(own)), dtype=bool)
-        t, a = np.ogrid[: shape[0], : shape[1]]
-        for d in np.flatnonzero(overlap.max(axis=1) >= thresholds.min()):
-            possible = (overlap[d] >= thresholds[:, None])[:, None, :] & (~taken | crowd)  # (T, A, G)
-            wanted = possible & ~spare
-            pool = np.where(wanted.any(axis=2, keepdims=True), wanted, possible)
-            # Of equal overlaps the last object wins.
-            best = len(own) - 1 - np.where(pool, overlap[d], -1.0)[..., ::-1].argmax(axis=2)
-            hit = pool.any(axis=2)
-            matched[..., d] = hit
-            ignored[..., d] = np.where(hit, spare[a, best], outside[:, d])
-            taken[t, a, best] |= hit
-    count = len(chosen)
-    return Outcome(
-        np.full(count, category, dtype=np.int32),
-        found.scores[chosen],
-        np.arange(count, dtype=np.int32),
-        *(np.packbits(flags.reshape(-1, count).T, axis=1) for flags in (matched, ignored)),
-    )
+    given = found.category_ids.tolist()
+    index = np.array([i for i, category in enumerate(given) if category in position], dtype=np.int64)
+    category = np.array([position[given[i]] for i in index], dtype=np.int32)
+    # By class, then by falling score; equals keep the order of their ids, then that in which they were given.
+    ids = np.array([order[given[i]] for i in index], dtype=np.int32)
+    by_score = np.lexsort((ids, -found.scores[index], category))
+    index, category = index[by_score], category[by_score]
+    rank = (np.arange(len(index)) - np.searchsorted(category, category)).astype(np.int32)
+    index, category, rank = (part[rank < most] for part in (index, category, rank))
+    shapes, areas = _shapes(found, index, kind)
+    outside = _outside(areas)
+    matched = np.zeros((len(thresholds), *outside.shape), dtype=bool)  # (T, A, n)
+    ignored = np.repeat(outside[None], len(thresholds), axis=0)
+    for label in np.intersect1d(category, objects.category):
+        start, stop = np.searchsorted(category, [label, label + 1])
+        own = np.flatnonzero(objects.category == label)
+        part = _Objects(*(field[own] for field in (objects.category, objects.area, objects.crowd)), objects.shapes)
+        overlap = mask_util.iou(shapes[start:stop], [objects.shapes[g] for g in own], part.crowd.tolist())
+        _match(overlap, part, thresholds, matched[..., start:stop], ignored[..., start:stop])
+    cells = matched.shape[0] * matched.shape[1]
+    bits = (np.packbits(flags.reshape(cells, -1).T, axis=1) for flags in (matched, ignored))
+    return Outcome(category, found.scores[index], rank, *bits)
+
+
+def _match(
+    overlap: np.ndarray, objects: _Objects, thresholds: np.ndarray, matched: np.ndarray, ignored: np.ndarray
+) -> None:
+    """Match the detections and objects of one image and class.
+
+    Args:
+        overlap: (D, G) IoU, the best detection first.
+        matched, ignored: (T, A, D) to be filled in; ``ignored`` says which detections are outside of the ranges.
+    """
+    count = overlap.shape[1]
+    spare = objects.crowd | _outside(objects.area)  # (A, G): objects that are ignored
+    taken = np.zeros((*matched.shape[:2], count), dtype=bool)
+    t, a = np.ogrid[: matched.shape[0], : matched.shape[1]]
+    for d in np.flatnonzero(overlap.max(axis=1) >= thresholds.min()):
+        possible = (overlap[d] >= thresholds[:, None])[:, None, :] & (~taken | objects.crowd)  # (T, A, G)
+        wanted = possible & ~spare
+        pool = np.where(wanted.any(axis=2, keepdims=True), wanted, possible)
+        # Of equal overlaps the last object wins.
+        best = count - 1 - np.where(pool, overlap[d], -1.0)[..., ::-1].argmax(axis=2)
+        hit = pool.any(axis=2)
+        matched[..., d] = hit
+        ignored[..., d] = np.where(hit, spare[a, best], ignored[..., d])
+        taken[t, a, best] |= hit
 
 
 def precision_recall(
@@ -177,19 +188,16 @@ def _mean_precision(right: np.ndarray, total: int) -> float:
     return float(np.append(precision, 0.0)[place].mean())
 
 
-def _objects(truth: COCO, image_id, kind: str, position: dict, order: dict) -> _Objects:
-    own = [a for a in truth.imgToAnns.get(image_id, ()) if a["category_id"] in position and _shown(a, kind)]
-    own.sort(key=lambda a: order[a["category_id"]])  # for ties, where classes play no part
+def _objects(annotations: list[dict], image: dict, kind: str, position: dict) -> _Objects:
     if kind == "segm":
-        image = truth.imgs[image_id]
-        shapes = [as_rle(a["segmentation"], (image.get("height"), image.get("width"))) for a in own]
+        shapes = [as_rle(a["segmentation"], (image.get("height"), image.get("width"))) for a in annotations]
     else:
-        shapes = [a["bbox"] for a in own]
+        shapes = [a["bbox"] for a in annotations]
     return _Objects(
-        np.array([position[a["category_id"]] for a in own], dtype=np.int32),
+        np.array([position[a["category_id"]] for a in annotations], dtype=np.int32),
+        np.array([a["area"] for a in annotations], dtype=float),
+        np.array([bool(a["iscrowd"]) for a in annotations], dtype=bool),
         shapes,
-        np.array([a["area"] for a in own], dtype=float),
-        np.array([bool(a["iscrowd"]) for a in own], dtype=bool),
     )
 
 
@@ -205,7 +213,7 @@ def _shapes(found: ImageDetections, chosen: np.ndarray, kind: str) -> tuple[list
         if any(shape is None for shape in shapes):
             raise UserError(f"A detection for image {found.image_id} has no 'segmentation', which masks need.")
         return shapes, np.asarray(mask_util.area(shapes), dtype=float)
-    boxes = np.full((len(chosen), 4), np.nan) if found.boxes is None else found.boxes[chosen]
+    boxes = np.full((len(chosen), 4), np.nan) if found.boxes is None else found.boxes[chosen]  # a copy
     for row in np.flatnonzero(np.isnan(boxes[:, 0])):
         rle = found.rle(chosen[row])
         if rle is None:
