@@ -25,9 +25,7 @@ def safe_stem(name: str) -> str:
     return f"{clean.encode()[:100].decode(errors='ignore')}{'-' if clean else ''}{_hash(name)}"
 
 
-def output_names(
-    file_names: Iterable[str], suffix: str = ".png", taken: Collection[str] = ()
-) -> dict[str, str]:
+def output_names(file_names: Iterable[str], suffix: str = ".png", taken: Collection[str] = ()) -> dict[str, str]:
     """A name for what is written for each image: ``folder/a.jpg`` -> ``a.png``.
 
     Where two images would share a name, all get the folders below their common one; where that does not tell them
@@ -44,13 +42,14 @@ def output_names(
     folders = {file: [part for part in re.split(r"[/\\]+", file)[:-1] if part not in ("", ".", "..")] for file in files}
     depth = len(os.path.commonprefix(list(folders.values()))) if files else 0
 
-    def below(file: str) -> str:
-        return "/".join([*(safe_stem(part + ".x") for part in folders[file][depth:]), safe_stem(file)])
+    def below(file: str, ending: str = "") -> str:
+        # What is added here is what safe_stem takes away.
+        return "/".join([*(safe_stem(part + ".x") for part in folders[file][depth:]), safe_stem(file + ending)])
 
     ways: list[Callable[[str], str]] = [
         safe_stem,
         below,
-        lambda file: below(file + ".x"),
+        lambda file: below(file, ".x"),
         lambda file: f"{safe_stem(file)}-{_hash(file)}",
     ]
     for way in ways:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import PADing  # noqa: F401  registers the shipped data sets
 from PADing.command_line import count, run_command
-from PADing.data.coco_schema import check_detections
+from PADing.data.coco_schema import check_detections, mask_problem
 from PADing.data.registration import register_split_files
 from PADing.errors import UserError
 from PADing.files import read_json
@@ -34,7 +34,7 @@ def read_detections(path: Path) -> dict[int, list[dict]]:
     """
     content = read_json(path, "Results", list)
     check_detections(content, f"Results {path}")
-    if not all(detection.get("segmentation") for detection in content):
+    if not all("segmentation" in detection for detection in content):
         raise UserError(
             f"Results {path} have entries without `segmentation`. Instance evaluation writes such a file: "
             "OUTPUT_DIR/inference/coco_instances_results.json."
@@ -69,7 +69,11 @@ def draw(results: Path, name: str, output: Path, threshold: float | None, number
     for record in tqdm(records[: number or None], desc="drawing", mininterval=1):
         image = read_rgb(record["file_name"])
         size = image.shape[:2]
-        found = from_detections(detections.get(record["image_id"], ()), contiguous, size, threshold)
+        own = detections.get(record["image_id"], ())
+        problem = next(filter(None, (mask_problem(d["segmentation"], *size) for d in own)), None)
+        if problem:
+            raise UserError(f"Results {results}, image {record['image_id']}: {problem}. Is it the right --dataset?")
+        found = from_detections(own, contiguous, size, threshold)
         columns = [("ground truth", from_record(record)), ("detections", found)]
         written.append(output / files[record["file_name"]])
         write_rgb(written[-1], panel(image, columns, names, unseen, display_scale(*size)))

@@ -1,5 +1,6 @@
 """Segmentations from what models return and from what data sets annotate, ready to be painted."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -39,8 +40,9 @@ def from_output(output: Mapping, ignore_label: int = 255, score_threshold: float
 def _from_instances(instances: Instances, score_threshold: float | None) -> Segmentation:
     scores, classes = instances.scores.tolist(), instances.pred_classes.tolist()
     shown: list[tuple[int, dict]] = []  # numbers and masks, best first
-    for index in sorted(range(len(scores)), key=lambda i: -scores[i]):
-        if score_threshold is not None and not scores[index] >= score_threshold:
+    numbers = [index for index, score in enumerate(scores) if not math.isnan(score)]
+    for index in sorted(numbers, key=lambda i: -scores[i]):
+        if score_threshold is not None and scores[index] < score_threshold:
             break
         # One mask at a time, kept as RLE: 100 masks of a photograph are gigabytes.
         mask = (instances.pred_masks[index] > 0.5).cpu().numpy()
@@ -48,7 +50,7 @@ def _from_instances(instances: Instances, score_threshold: float | None) -> Segm
             continue
         if score_threshold is None:
             score_threshold = _least_score([scores[index]], None)  # of the best that shows anything
-            if not scores[index] >= score_threshold:
+            if scores[index] < score_threshold:
                 break
         rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
         if shown and coco_mask.iou([rle], [other for _, other in shown], [0] * len(shown)).max() > SAME_OBJECT_IOU:

@@ -172,9 +172,7 @@ def test_every_class_as_pycocotools_on_random_scenes(kind, class_agnostic):
     for seed in range(40):
         content, detections = _scene(seed)
         truth = load_ground_truth(content)
-        got = evaluate_detections(
-            truth, detections, kind, iou=iou, max_dets=max_dets, class_agnostic=class_agnostic
-        )
+        got = evaluate_detections(truth, detections, kind, iou=iou, max_dets=max_dets, class_agnostic=class_agnostic)
         want = _by_pycocotools(truth, detections, kind, iou, max_dets, class_agnostic)
         np.testing.assert_allclose(got.precision, want[0], rtol=0, atol=1e-12, err_msg=f"scene {seed}")
         np.testing.assert_allclose(got.recall, want[1], rtol=0, atol=1e-12, err_msg=f"scene {seed}")

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
+from PIL import Image
 
+from PADing.command_line import run_command
 from PADing.config import load_config
 from PADing.data.dataset_mappers import build_mapper
-from PADing.engine.main import run_command
+from PADing.visualization import PictureDrawer, display_scale
 from PADing.visualization.files import read_rgb
+from PADing.visualization.panoptic import UNSEEN_RGB
 from PADing.visualization.predictor import Predictor
 
 TASKS = {"panoptic": (), "instances": ("PANOPTIC_ON",), "semantic": ("PANOPTIC_ON", "INSTANCE_ON")}
@@ -39,10 +42,52 @@ def test_every_architecture_and_task_is_drawn(demo, drawn, model_options, tmp_pa
     said = capsys.readouterr().out
     if architecture != "D2Zero":
         assert f"{drawn.unseen[0]} (unseen)" in said
+    assert f"-> {output}" in said
     before, after = read_rgb(picture), read_rgb(output)
     assert after.shape == (6 * 64, 6 * 64, 3)  # small pictures are enlarged so that names can be read
     enlarged = cv2.resize(before, (384, 384), interpolation=cv2.INTER_LINEAR)
     assert (np.abs(enlarged.astype(int) - after).max(axis=2) > 20).mean() > 0.02
+    if architecture != "D2Zero":
+        assert (after == UNSEEN_RGB).all(axis=2).any(), "unseen classes are magenta"
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 1), (3, 700)])
+@pytest.mark.parametrize("task", TASKS)
+def test_strips_of_an_image(demo, model_options, tmp_path, size, task):
+    """Such an image has less than a pixel left of its shorter side when the longer one is made to fit."""
+    config, opts = model_options("MaskFormer")
+    opts = opts + [item for key in TASKS[task] for item in (f"MODEL.MASK_FORMER.TEST.{key}", "False")]
+    Image.fromarray(np.full((*size, 3), 90, dtype=np.uint8)).save(tmp_path / "strip.png")
+    output = tmp_path / "out" / "strip.png"
+    args = [*config, "--input", tmp_path / "strip.png", "--output", output, "--num-gpus", "0", "--opts", *opts]
+    assert demo(*args) == 0
+    scale = display_scale(*size)
+    assert read_rgb(output).shape == (size[0] * scale, size[1] * scale, 3)
+
+
+def test_an_image_beyond_memory_costs_only_itself(demo, drawn, model_options, tmp_path, capsys, monkeypatch):
+    config, opts = model_options("MaskFormer")
+    draw = PictureDrawer.draw
+
+    def fail_first(self, image, seg):
+        monkeypatch.setattr(PictureDrawer, "draw", draw)
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    monkeypatch.setattr(PictureDrawer, "draw", fail_first)
+    args = ["--input", *drawn.pictures, "--output", tmp_path / "out", "--num-gpus", "0"]
+    assert demo(*config, *args, "--opts", *opts) == 2
+    error = capsys.readouterr().err
+    assert f"{drawn.pictures[0]} does not fit into memory" in error and "1 of 2 images were left out" in error
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [drawn.pictures[1].name]
+
+
+@pytest.mark.parametrize("threshold", ["1.5", "-0.1", "nan", "high"])
+def test_thresholds_beyond_one_are_refused(demo, drawn, model_options, tmp_path, capsys, threshold):
+    config, opts = model_options("MaskFormer")
+    with pytest.raises(SystemExit) as stop:
+        args = ["--input", drawn.pictures[0], "--output", tmp_path, "--confidence-threshold", threshold]
+        demo(*config, *args, "--opts", *opts)
+    assert stop.value.code == 2 and "a number from 0 to 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("channels", ["RGB", "BGR"])
@@ -59,15 +104,15 @@ def test_the_demo_answers_as_the_evaluation(drawn, model_options, channels):
     assert torch.equal(got["panoptic_seg"][0], want["panoptic_seg"][0])
 
 
-def test_unreadable_pictures_are_named_and_the_others_drawn(demo, drawn, model_options, tmp_path, capsys):
+def test_unreadable_images_are_listed_and_the_others_drawn(demo, drawn, model_options, tmp_path, capsys):
     config, opts = model_options("MaskFormer")
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(drawn.pictures[0].read_bytes()[:300])
     inputs = [broken, tmp_path / "missing.jpg", str(drawn.pictures[0].parent / "*.jpg")]
     assert demo(*config, "--input", *inputs, "--output", tmp_path / "out", "--num-gpus", "0", "--opts", *opts) == 2
     error = capsys.readouterr().err
-    assert f"Picture {broken} cannot be read" in error and "missing.jpg does not exist" in error
-    assert "2 of 4 pictures" in error
+    assert f"Image {broken} cannot be read" in error and "missing.jpg does not exist" in error
+    assert "2 of 4 images were left out" in error
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [p.name for p in drawn.pictures]
 
 
@@ -106,8 +151,8 @@ def _without(opts, key):
         ("lost weights", "do not exist"),
         ("backbone only", "holds no segmenter"),
         ("no display", "--output"),
-        ("no match", "No picture matches"),
-        ("over the input", "would replace the picture"),
+        ("no match", "No image matches"),
+        ("over the input", "would replace images"),
         ("no video", "does not exist"),
         ("text as video", "cannot be opened"),
         ("webcam into a file", "--webcam shows a window"),

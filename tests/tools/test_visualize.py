@@ -1,13 +1,14 @@
 """The drawing tools on drawn data; wrong here means that users look at pictures of something else."""
 
 import json
+import shutil
 
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from PADing.engine.main import run_command
+from PADing.command_line import run_command
 from PADing.visualization.files import read_rgb
 from PADing.visualization.panoptic import UNSEEN_RGB
 
@@ -95,6 +96,22 @@ def test_data_of_own_choice_without_end(run, drawn, model_options, tmp_path, cap
     assert "--number 0" in capsys.readouterr().err
 
 
+def test_images_of_one_name_and_hostile_names(tool, run, drawn, model_options, tmp_path, monkeypatch):
+    """Two images of one name keep both drawings, "overview.jpg" keeps the overview, nothing leaves the folder."""
+    name = "tools_mini_val_panoptic"
+    records = [dict(record) for record in DatasetCatalog.get(name)]
+    source = records[0]["file_name"]
+    records = [{**records[0], "file_name": str(tmp_path / file)} for file in ("a/1.jpg", "b/1.jpg", "a/overview.jpg")]
+    for record in records:
+        (tmp_path / "b").mkdir(exist_ok=True), (tmp_path / "a").mkdir(exist_ok=True)
+        shutil.copy(source, record["file_name"])
+    monkeypatch.setattr(DatasetCatalog, "get", lambda wanted: records)
+    (flag, file), opts = model_options("MaskFormer")
+    assert run("visualize_predictions", flag, file, "--num-gpus", "0", "--output", tmp_path / "out", *opts) == 0
+    found = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.png"))
+    assert found == ["a/1.png", "a/overview.png", "b/1.png", "overview.png"]
+
+
 # results in a file ----------------------------------------------------------------------------------------------------
 
 
@@ -125,20 +142,31 @@ def test_json_results(run, drawn, tmp_path):
     assert outlined[4 * 6 : 28 * 6].any(axis=1).all() and not outlined[36 * 6 :].any()
 
 
-@pytest.mark.parametrize("case", ["no file", "no list", "other data set", "mistyped data set"])
+@pytest.mark.parametrize(
+    "case", ["no file", "no list", "no masks", "other image size", "other data set", "mistyped data set"]
+)
 def test_json_mistakes(run, drawn, tmp_path, capsys, case):
     results, name = tmp_path / "results.json", "tools_mini_val_instance"
     content = [{"image_id": 5, "category_id": 1, "score": 1.0, "segmentation": []}]
     if case == "no list":
         content = {"annotations": []}
+    if case == "no masks":
+        del content[0]["segmentation"]
+    if case == "other image size":
+        record = DatasetCatalog.get(name)[0]
+        own = next(iter(MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id))
+        content[0] |= {"image_id": record["image_id"], "category_id": own}
+        content[0]["segmentation"] = {"size": [5, 5], "counts": [25]}
     if case != "no file":
         results.write_text(json.dumps(content))
     if case == "mistyped data set":
         name = "tools_mini_val_instanc"
     assert run("visualize_json_results", "--input", results, "--dataset", name, "--output", tmp_path / "out") == 2
     said = {
-        "no file": "cannot be read",
-        "no list": "coco_instances_results.json",
+        "no file": "does not exist",
+        "no list": "must hold a list",
+        "no masks": "coco_instances_results.json",
+        "other image size": "size [5, 5]",
         "other data set": "right --dataset",
         "mistyped data set": "did you mean tools_mini_val_instance",
     }

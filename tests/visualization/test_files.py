@@ -20,7 +20,7 @@ def test_files_patterns_and_folders(album):
     inputs = [str(album / "b" / "1.jpg"), str(album / "a"), str(album / "*" / "1.jpg"), str(album / "none.jpg")]
     found = find_pictures(inputs)
     assert [str(p.relative_to(album)) for p in found] == ["b/1.jpg", "a/1.jpg", "a/2.PNG", "none.jpg"]
-    with pytest.raises(UserError, match="No picture matches"):
+    with pytest.raises(UserError, match="No image matches"):
         find_pictures([str(album / "*.gif")])
 
 
@@ -38,9 +38,27 @@ def test_where_drawings_go(album):
     assert output_paths([album / "scan.psd"], out) == [out / "scan.psd.png"]
     with pytest.raises(UserError, match="is a file"):
         output_paths([one, two], out / "x.png")
-    for output in (one, album / "a"):
+    assert output_paths([album / "scan.psd", album / "scan.psd.png"], out) == [
+        out / "scan.psd.png",
+        out / "scan.psd.png.png",
+    ]
+
+
+def test_no_drawing_replaces_an_image(album):
+    """Neither its own image, nor another one, nor one that only lies beside them; links and ".." hide nothing."""
+    one, two, other = album / "a" / "1.jpg", album / "a" / "2.PNG", album / "b" / "1.jpg"
+    (album / "link").symlink_to(album / "a")
+    for pictures, output in (
+        ([one], one),
+        ([one], album / "link" / "1.jpg"),
+        ([one], album / "a"),
+        ([one], album / "b" / ".." / "a"),
+        ([one], album / "link"),
+        ([two, other], album / "a"),
+        ([one, other], album),
+    ):
         with pytest.raises(UserError, match="would replace"):
-            output_paths([one], output)
+            output_paths(pictures, output)
 
 
 def test_pictures_are_turned_as_cameras_ask(tmp_path):
@@ -58,8 +76,14 @@ def test_writing_is_all_or_nothing(tmp_path):
     assert np.array_equal(read_rgb(tmp_path / "deep" / "x.png"), image)
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["x.png"]
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="Cannot write"):
+    with pytest.raises(UserError, match="cannot be written"):
         write_rgb(tmp_path / "file" / "x.png", image)
+
+
+def test_a_format_that_cannot_hold_the_image_is_named(tmp_path):
+    with pytest.raises(UserError, match="70000 x 1 pixels.*png"):
+        write_rgb(tmp_path / "wide.jpg", np.zeros((1, 70000, 3), dtype=np.uint8))
+    assert not list(tmp_path.iterdir())
 
 
 def test_overview_stacks_rows_of_several_widths(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from PADing.visualization.sources import classes_in_record, confident, from_detections, from_output, from_record
+from PADing.visualization.sources import classes_in_record, from_detections, from_output, from_record
 
 
 def _instances():
@@ -25,28 +25,48 @@ def test_better_instances_lie_on_top_and_uncertain_ones_are_left_out():
     assert classes.tolist() == [[5, 5, 6, 6], [5, 5, -1, -1]]
 
 
-def test_confident_instances_have_tight_boxes():
-    shown = confident(_instances(), 0.2)
-    assert shown.pred_classes.tolist() == [7, 6, 5]
-    assert shown.pred_boxes.tensor.tolist() == [[0, 1, 4, 2], [0, 0, 4, 1], [0, 0, 2, 2]]
-    assert shown.pred_masks.dtype == torch.bool
+def _shown(instances, threshold=None):
+    return list(from_output({"instances": instances}, score_threshold=threshold).classes.values())
 
 
 def test_a_flat_softmax_still_shows_its_best_answers():
     """Scores of 0.3 and 0.2 are what D2Zero gives for sure objects; without a threshold they must not vanish."""
     instances = _instances()
+    assert _shown(instances, 0.2) == [7, 6, 5]
     instances.scores = torch.tensor([0.3, 0.2, 0.12, 0.9])  # the empty mask's score counts for nothing
-    assert confident(instances).pred_classes.tolist() == [6, 5]
-    assert confident(instances, 0.25).pred_classes.tolist() == [5]
+    assert _shown(instances) == [6, 5]
+    assert _shown(instances, 0.25) == [5]
     instances.scores = torch.tensor([0.09, 0.05, 0.01, 0.9])
-    assert len(confident(instances)) == 0
+    assert _shown(instances) == []
+    instances.scores = torch.tensor([0.09, float("nan"), 0.3, 0.9])
+    assert _shown(instances) == [7]
 
 
 def test_one_object_with_two_names_is_shown_once():
     instances = Instances.cat([_instances(), _instances()])
     instances.scores[4:] -= 0.01
     instances.pred_classes[4:] += 10
-    assert confident(instances, 0.1).pred_classes.tolist() == [7, 6, 5]
+    assert _shown(instances, 0.1) == [7, 6, 5]
+
+
+def test_masks_may_be_any_sequence():
+    """As of images so large that their masks are computed one by one."""
+
+    class Masks(list):
+        pass
+
+    instances, want = _instances(), _instances()
+    instances.remove("pred_masks")
+    instances.pred_masks = Masks(mask > 0.5 for mask in want.pred_masks)
+    got, expected = (from_output({"instances": item}, score_threshold=0.1) for item in (instances, want))
+    assert np.array_equal(got.ids, expected.ids) and got.classes == expected.classes
+    assert got.scores == pytest.approx({1: 0.2, 2: 0.6, 3: 0.9})
+
+
+def test_stuff_is_told_from_things():
+    ids = torch.tensor([[1, 2]], dtype=torch.int32)
+    segments = [{"id": 1, "category_id": 4, "isthing": True}, {"id": 2, "category_id": 3, "isthing": False}]
+    assert from_output({"panoptic_seg": (ids, segments)}).stuff == {2}
 
 
 def test_nothing_confident_gives_an_empty_segmentation():
