@@ -1,86 +1,86 @@
-"""Residual networks (He et al., "Deep Residual Learning for Image Recognition"), with 18 to 152 layers."""
+"""The ResNets of "Deep Residual Learning for Image Recognition" (He et al., CVPR 2016), with 18 to 152 layers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import accumulate
 
-import torch.nn.functional as F
 from detectron2.layers import CNNBlockBase, Conv2d, ShapeSpec, get_norm
-from fvcore.nn import weight_init
+from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d, relu_
 
 from d2lite.omitted import ADVICE
 
 from .backbone import Backbone
 from .build import BACKBONE_REGISTRY
 
-# Blocks per stage, from res2 to res5.
+# By depth, the number of blocks in each stage (Table 1 of the paper).
 BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: str, **kwargs) -> Conv2d:
-    """A convolution without bias, followed by a norm, that keeps height and width at stride 1."""
-    padding = kwargs.get("dilation", 1) * (kernel_size // 2)
-    conv = Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size,
-        padding=padding,
-        bias=False,
-        norm=get_norm(norm, out_channels),
-        **kwargs,
+def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: str, **options) -> Conv2d:
+    """A convolution with a norm and without a bias, whose output is as large as its input but for the stride."""
+    reach = options.get("dilation", 1) * (kernel_size // 2)
+    layer = Conv2d(
+        in_channels, out_channels, kernel_size, padding=reach, bias=False, norm=get_norm(norm, out_channels), **options
     )
-    weight_init.c2_msra_fill(conv)
-    return conv
+    c2_msra_fill(layer)
+    return layer
 
 
 class BasicStem(CNNBlockBase):
-    """7x7 convolution and 3x3 maximum, both with stride 2: (N, C, H, W) to (N, ``out_channels``, H/4, W/4)."""
+    """What comes first: a 7x7 convolution and a 3x3 maximum, each of stride 2."""
 
     def __init__(self, in_channels: int = 3, out_channels: int = 64, norm: str = "BN"):
         super().__init__(in_channels, out_channels, stride=4)
         self.conv1 = _conv(in_channels, out_channels, 7, norm, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(F.relu_(self.conv1(x)), kernel_size=3, stride=2, padding=1)
+        """(N, C, H, W) to (N, ``out_channels``, H/4, W/4)."""
+        return max_pool2d(relu_(self.conv1(x)), 3, stride=2, padding=1)
 
 
 class _ResidualBlock(CNNBlockBase):
-    """``relu(residual(x) + shortcut(x))``, where the shortcut is a 1x1 convolution if the channels change."""
+    """Convolutions ``conv1``, ``conv2``, ... past which the input goes, through ``shortcut`` where channels change.
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: str):
-        super().__init__(in_channels, out_channels, stride)
-        self.shortcut = None
-        if in_channels != out_channels:
-            self.shortcut = _conv(in_channels, out_channels, 1, norm, stride=stride)
+    Args:
+        layers: for each convolution its input channels, output channels, kernel size, and further options.
+        stride: of the block; one of the layers must have it.
+    """
 
-    def residual(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+    def __init__(self, layers: Sequence[tuple[int, int, int, dict]], stride: int, norm: str):
+        first, last = layers[0][0], layers[-1][1]
+        super().__init__(first, last, stride)
+        self.shortcut = None if first == last else _conv(first, last, 1, norm, stride=stride)
+        self.depth = len(layers)
+        for number, (*shape, options) in enumerate(layers, start=1):
+            self.add_module(f"conv{number}", _conv(*shape, norm, **options))
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.relu_(self.residual(x) + shortcut)
+        """(N, ``in_channels``, H, W) to (N, ``out_channels``, H / stride, W / stride)."""
+        y = self.conv1(x)
+        for number in range(2, self.depth + 1):
+            y = getattr(self, f"conv{number}")(relu_(y))
+        return relu_(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
 class BasicBlock(_ResidualBlock):
-    """Two 3x3 convolutions, the block of ResNet-18 and -34."""
+    """Two 3x3 convolutions; ResNet-18 and -34 are made of these."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, norm: str = "BN"):
-        super().__init__(in_channels, out_channels, stride, norm)
-        self.conv1 = _conv(in_channels, out_channels, 3, norm, stride=stride)
-        self.conv2 = _conv(out_channels, out_channels, 3, norm)
-
-    def residual(self, x: Tensor) -> Tensor:
-        return self.conv2(F.relu_(self.conv1(x)))
+        layers = [(in_channels, out_channels, 3, {"stride": stride}), (out_channels, out_channels, 3, {})]
+        super().__init__(layers, stride, norm)
 
 
 class BottleneckBlock(_ResidualBlock):
-    """1x1, 3x3 and 1x1 convolution, the block of ResNet-50 and deeper.
+    """A 3x3 convolution on fewer channels between two 1x1; the deeper ResNets are made of these.
 
     Args:
-        bottleneck_channels: channels of the 3x3 convolution.
-        num_groups, dilation: of the 3x3 convolution.
-        stride_in_1x1: the first 1x1 convolution has the stride (weights of MSRA), else the 3x3 one (torchvision).
+        bottleneck_channels: of the 3x3 convolution. num_groups, dilation: its options.
+        stride_in_1x1: which convolution has the stride: the first, as in MSRA's weights, or the 3x3 one, as in
+            torchvision's.
     """
 
     def __init__(
@@ -95,101 +95,88 @@ class BottleneckBlock(_ResidualBlock):
         stride_in_1x1: bool = False,
         dilation: int = 1,
     ):
-        super().__init__(in_channels, out_channels, stride, norm)
-        first, second = (stride, 1) if stride_in_1x1 else (1, stride)
-        width = bottleneck_channels
-        self.conv1 = _conv(in_channels, width, 1, norm, stride=first)
-        self.conv2 = _conv(width, width, 3, norm, stride=second, groups=num_groups, dilation=dilation)
-        self.conv3 = _conv(width, out_channels, 1, norm)
-
-    def residual(self, x: Tensor) -> Tensor:
-        return self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(x)))))
+        spatial = {"stride": 1 if stride_in_1x1 else stride, "groups": num_groups, "dilation": dilation}
+        layers = [
+            (in_channels, bottleneck_channels, 1, {"stride": stride if stride_in_1x1 else 1}),
+            (bottleneck_channels, bottleneck_channels, 3, spatial),
+            (bottleneck_channels, out_channels, 1, {}),
+        ]
+        super().__init__(layers, stride, norm)
 
 
 class ResNet(Backbone):
-    """A stem and stages of residual blocks, which return the maps named in ``out_features``.
+    """A stem, and stages of blocks called "res2", "res3" and so on.
 
     Args:
-        stem: the first block; its output is called "stem".
-        stages: lists of blocks; their outputs are called "res2", "res3", ... Stages after the last one of
-            ``out_features`` are left out.
-        out_features: any of these names; None: the last stage.
-        freeze_at: 0: train everything; 1: freeze the stem; k: freeze also the stages up to res{k}.
+        stem: its output is called "stem".
+        stages: the blocks of each. Those behind the last output are dropped.
+        out_features: the names of the outputs; without them, the last stage's.
+        freeze_at: see :meth:`freeze`.
 
     Raises:
-        ValueError: for a name in ``out_features`` that does not exist.
+        ValueError: a name in ``out_features`` is of no part.
     """
 
     def __init__(
         self,
         stem: CNNBlockBase,
         stages: Sequence[Sequence[CNNBlockBase]],
+        *,
         out_features: Sequence[str] | None = None,
         freeze_at: int = 0,
     ):
         super().__init__()
-        names = [f"res{i}" for i in range(2, 2 + len(stages))]
-        self._out_features = [names[-1]] if out_features is None else list(out_features)
-        unknown = set(self._out_features) - {"stem", *names}
-        if unknown or not self._out_features:
-            raise ValueError(f"a ResNet has the features stem, {', '.join(names)}, not {sorted(unknown)}")
-
+        blocks_of = {"stem": [stem]} | {f"res{number}": blocks for number, blocks in enumerate(stages, start=2)}
+        names = list(blocks_of)
+        self._out_features = list(out_features or names[-1:])
+        if not set(self._out_features) <= set(names):
+            raise ValueError(f"A ResNet has the features {', '.join(names)}; asked for are {self._out_features}.")
+        self._parts = names[: 1 + max(map(names.index, self._out_features))]
+        strides = accumulate((_stride_of(blocks_of[name]) for name in self._parts), int.__mul__)
+        self._out_feature_strides = dict(zip(self._parts, strides, strict=True))
+        self._out_feature_channels = {name: blocks_of[name][-1].out_channels for name in self._parts}
         self.stem = stem
-        self._out_feature_channels = {"stem": stem.out_channels}
-        self._out_feature_strides = {"stem": stem.stride}
-        self.stage_names = names[: max(names.index(n) + 1 if n != "stem" else 0 for n in self._out_features)]
-        stride = stem.stride
-        for name, blocks in zip(self.stage_names, stages, strict=False):
-            self.add_module(name, nn.Sequential(*blocks))
-            for block in blocks:
-                stride *= block.stride
-            self._out_feature_channels[name] = blocks[-1].out_channels
-            self._out_feature_strides[name] = stride
+        for name in self._parts[1:]:
+            self.add_module(name, nn.Sequential(*blocks_of[name]))
         self.freeze(freeze_at)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, C, H, W) to the asked feature maps, from the finest to the coarsest."""
-        assert x.dim() == 4, f"a ResNet takes a batch (N, C, H, W), got {tuple(x.shape)}"
-        outputs = {}
-        for name in ["stem", *self.stage_names]:
-            x = getattr(self, name)(x)
-            if name in self._out_features:
-                outputs[name] = x
-        return outputs
+        """Feature maps of images (N, C, H, W), the largest first."""
+        assert x.ndim == 4, f"Images must come as (N, C, H, W), these are {tuple(x.shape)}."
+        maps = {}
+        for name in self._parts:
+            maps[name] = x = getattr(self, name)(x)
+        return {name: maps[name] for name in self._parts if name in self._out_features}
 
     def freeze(self, freeze_at: int = 0) -> ResNet:
-        """Freeze the stem (``freeze_at >= 1``) and the stages up to res{``freeze_at``}; batch norms become FrozenBN."""
-        if freeze_at >= 1:
-            self.stem.freeze()
-        for index, name in enumerate(self.stage_names, start=2):
-            if freeze_at >= index:
-                for block in getattr(self, name):
-                    block.freeze()
+        """Take the first parts out of training: 0 none, 1 the stem, 2 also res2, and so on."""
+        for name in self._parts[: max(freeze_at, 0)]:
+            for part in list(getattr(self, name).modules()):
+                if isinstance(part, CNNBlockBase):
+                    part.freeze()
         return self
 
 
+def _stride_of(blocks: Sequence[CNNBlockBase]) -> int:
+    """By what some blocks in a row shrink a feature map."""
+    return math.prod(block.stride for block in blocks)
+
+
 def _stage(resnets, index: int, in_channels: int) -> list[CNNBlockBase]:
-    """The blocks of res{index + 2}; the first one changes the number of channels and, after res2, halves the size."""
-    out_channels = resnets.RES2_OUT_CHANNELS * 2**index
-    # res5 may keep the size of res4; dilation then gives it the same field of view.
+    """The blocks of res{index + 2}. The first one has the stride, and doubles the channels except in res2."""
     dilation = resnets.RES5_DILATION if index == 3 else 1
-    first_stride = 1 if index == 0 or dilation > 1 else 2
-    if resnets.DEPTH < 50:
-        block_class, options = BasicBlock, {}
-    else:
-        block_class = BottleneckBlock
-        options = {
-            "bottleneck_channels": resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP * 2**index,
-            "num_groups": resnets.NUM_GROUPS,
-            "stride_in_1x1": resnets.STRIDE_IN_1X1,
-            "dilation": dilation,
-        }
-    blocks = []
-    for i in range(BLOCKS_PER_STAGE[resnets.DEPTH][index]):
-        stride = first_stride if i == 0 else 1
-        blocks.append(block_class(in_channels, out_channels, stride=stride, norm=resnets.NORM, **options))
-        in_channels = out_channels
-    return blocks
+    options = {"norm": resnets.NORM}
+    if resnets.DEPTH >= 50:
+        inner = (resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP) << index
+        options |= {"bottleneck_channels": inner, "num_groups": resnets.NUM_GROUPS, "dilation": dilation}
+        options |= {"stride_in_1x1": resnets.STRIDE_IN_1X1}
+    block = BottleneckBlock if resnets.DEPTH >= 50 else BasicBlock
+    out_channels = resnets.RES2_OUT_CHANNELS << index
+    # A dilated res5 sees as much of the image as one of half the size, so it keeps the size of res4.
+    halved = index > 0 and dilation == 1
+    first = block(in_channels, out_channels, stride=2 if halved else 1, **options)
+    others = range(BLOCKS_PER_STAGE[resnets.DEPTH][index] - 1)
+    return [first, *(block(out_channels, out_channels, **options) for _ in others)]
 
 
 @BACKBONE_REGISTRY.register()
@@ -216,7 +203,6 @@ def build_resnet_backbone(cfg, input_shape: ShapeSpec) -> ResNet:
                 )
 
     stem = BasicStem(input_shape.channels, resnets.STEM_OUT_CHANNELS, resnets.NORM)
-    stages: list[list[CNNBlockBase]] = []
-    for index in range(4):
-        stages.append(_stage(resnets, index, stages[-1][-1].out_channels if stages else stem.out_channels))
+    channels = [stem.out_channels] + [resnets.RES2_OUT_CHANNELS << index for index in range(3)]
+    stages = [_stage(resnets, index, before) for index, before in enumerate(channels)]
     return ResNet(stem, stages, out_features=resnets.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
