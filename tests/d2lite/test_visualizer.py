@@ -394,6 +394,8 @@ def test_mistakes_are_explained(canvas):
         Visualizer(np.zeros((4, 4, 7), np.uint8))
     with pytest.raises(NotImplementedError, match="keypoints"):
         visualizer.overlay_instances(keypoints=np.zeros((1, 17, 3)))
+    with pytest.raises(AttributeError, match="draw_line is not available: d2lite"):
+        visualizer.draw_line([0, 1], [0, 1], "r")
 
 
 def test_colours_can_be_written_in_several_ways(canvas):

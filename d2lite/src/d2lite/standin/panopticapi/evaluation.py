@@ -120,6 +120,8 @@ def _png_folder(json_file: str, folder: str | None) -> Path:
 
 def _segment_ids(path: Path) -> np.ndarray:
     with Image.open(path) as image:
+        if image.mode not in ("RGB", "RGBA"):
+            raise ValueError(f"{path} has no red, green and blue to read ids from: its mode is {image.mode}.")
         return rgb2id(np.array(image))
 
 

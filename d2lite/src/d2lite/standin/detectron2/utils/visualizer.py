@@ -267,6 +267,10 @@ class Visualizer:
         self.output.text(text, position, to_color(color), font_size, horizontal_alignment, rotation)
         return self.output
 
+    def __getattr__(self, name: str):
+        what = f" is not available: {ADVICE}" if name.startswith("draw_") else " does not exist"
+        raise AttributeError(f"Visualizer.{name}{what}")
+
     # Names and colors -------------------------------------------------------------------------------------------------
 
     def _appearance(self, segments: list[dict]) -> dict:
