@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import detectron2
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
@@ -16,9 +15,7 @@ from detectron2.structures import BitMasks, BoxMode, PolygonMasks
 from PIL import Image
 from pycocotools.coco import COCO
 
-standin_only = pytest.mark.skipif(
-    not hasattr(detectron2, "__standin__"), reason="what the stand-in does beyond the genuine package"
-)
+from tests.d2lite.standin import standin_only
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared/data/real_coco"
 needs_real = pytest.mark.skipif(not REAL.exists(), reason="shared data (../shared/data/real_coco) are absent")

@@ -21,7 +21,7 @@ from detectron2.evaluation import (
     verify_results,
 )
 from detectron2.evaluation.testing import flatten_results_dict
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
 
@@ -214,11 +214,12 @@ def test_coco_refuses_an_unknown_class(coco):
 
 def test_coco_file_is_written_for_a_data_set_without_one(coco, tmp_path, register):
     image = {"file_name": "a.jpg", "image_id": 5, "height": 8, "width": 8}
-    cat = {"bbox": [0, 0, 4, 4], "bbox_mode": 0, "category_id": 1, "iscrowd": 0}
+    cat = {"bbox": [0, 0, 4, 4], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 1, "iscrowd": 0}
     name = register([{**image, "annotations": [cat]}], thing_classes=["dog", "cat"])
     with pytest.raises(ValueError, match="output_dir"):
         COCOEvaluator(name)
     evaluator = COCOEvaluator(name, tasks=("bbox",), output_dir=str(tmp_path / "out"))
+    evaluator.reset()
     evaluator.process([{"image_id": 5}], [{"instances": coco[1]}])
     assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)
     assert (tmp_path / "out" / f"{name}_coco_format.json").is_file()

@@ -1,15 +1,12 @@
 """Augmentations: if these fail, images and labels are not where, or not what, a recipe says they are."""
 
-import detectron2
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 from detectron2.data import transforms as T
 from PIL import Image
 
-standin_only = pytest.mark.skipif(
-    not hasattr(detectron2, "__standin__"), reason="what the stand-in does beyond the genuine package"
-)
+from tests.d2lite.standin import standin_only
 
 
 @pytest.fixture

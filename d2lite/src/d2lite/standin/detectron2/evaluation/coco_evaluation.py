@@ -86,7 +86,6 @@ class COCOEvaluator(DatasetEvaluator):
             convert_to_coco_json(dataset_name, metadata.json_file, allow_cached=allow_cached_coco)
         with _silence():
             self._truth = COCO(PathManager.get_local_path(metadata.json_file))
-        self.reset()
 
     def reset(self):
         self._answers: list[dict] = []

@@ -25,7 +25,7 @@ class DatasetEvaluator:
     """Collects a model's answers to a data set, batch by batch, and turns them into figures."""
 
     def reset(self):
-        """Begin a new round."""
+        """Begin a new round; also the first one, before anything is processed."""
 
     def process(self, inputs, outputs):
         """Collect one batch: two lists of the same length, with a dict for each image."""

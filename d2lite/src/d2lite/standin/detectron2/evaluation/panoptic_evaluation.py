@@ -46,7 +46,6 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         )
         # original[isthing][contiguous id] is the category id
         self._original = [{index: category for category, index in ids.items()} for ids in maps]
-        self.reset()
 
     def reset(self):
         self._annotations: list[dict] = []

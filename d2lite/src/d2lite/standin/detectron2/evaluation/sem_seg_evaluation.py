@@ -60,7 +60,6 @@ class SemSegEvaluator(DatasetEvaluator):
         original = metadata.get("stuff_dataset_id_to_contiguous_id")
         self._category_of = None if original is None else {index: category for category, index in original.items()}
         self._everywhere, self._folder = distributed, output_dir
-        self.reset()
 
     def reset(self):
         # Rows: pixels that are right, that truly show a class, and that are predicted to show it.
