@@ -16,7 +16,6 @@ labels take their classes from ``--categories``, a JSON with a list of ``{"id", 
 """
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -24,6 +23,9 @@ from collections import Counter
 
 import yaml
 
+from PADing.command_line import run_command
+from PADing.data.coco_schema import check_categories, check_instances, check_panoptic
+from PADing.data.embedding_sources import read_names
 from PADing.data.splits import Split, load_split, split_from_dict
 from PADing.errors import UserError
 from PADing.files import read_json, replacing
@@ -44,7 +46,7 @@ def make_split(
 
     Args:
         name: name of the split, and beginning of its data sets' names (``<name>_train_instance`` ...).
-        unseen: names of unseen classes.
+        unseen: names of unseen classes; names that hold commas may come in pieces.
         train, val: paths by ``json, images, panoptic, instances, labels`` (see the command line); missing ones None.
         class_embeddings: default file of class vectors.
         categories: a JSON file with the classes, for data without annotation JSON.
@@ -63,6 +65,7 @@ def make_split(
     data_sets = []
     for role, paths in (("train", train), ("val", val)):
         data_sets += _data_sets(name, role, paths, contents.get(role), os.path.dirname(os.path.abspath(output)))
+    unseen = _with_commas(unseen, [category["name"] for category in classes])
     content = {"name": name, "categories": classes, "unseen": unseen, "data_sets": data_sets}
     if class_embeddings:
         content["class_embeddings"] = _relative(class_embeddings, os.path.dirname(os.path.abspath(output)))
@@ -79,27 +82,21 @@ def make_split(
 
 def _read_annotation(path: str) -> dict:
     content = read_json(path, "Annotation")
-    for key in ("categories", "annotations"):
-        if not isinstance(content.get(key), list):
-            raise UserError(f"{path} has no list `{key}`, so it is not in COCO's layout.")
-    for annotation in content["annotations"]:
-        for part in annotation.get("segments_info", (annotation,)):
-            if "category_id" not in part:
-                raise UserError(f"{path}: the annotation {str(annotation)[:80]} ... lacks its `category_id`.")
+    annotations = content.get("annotations")
+    panoptic = bool(annotations) and isinstance(annotations, list) and "segments_info" in str(annotations[0])
+    if panoptic:
+        check_panoptic(content, f"Annotation {path}", complete=False)
+    else:
+        check_instances({"images": [], **content}, f"Annotation {path}", complete=False)
     return content
 
 
 def _read_categories(path: str) -> list:
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}).") from error
+    content = read_json(path, "Category list", object)
     categories = content.get("categories") if isinstance(content, dict) else content
     if not isinstance(categories, list):
         raise UserError(f"{path} must hold a list of categories, or an object with such a list as `categories`.")
+    check_categories(categories, f"Category list {path}")
     return categories
 
 
@@ -107,17 +104,29 @@ def _merged_categories(lists: list[tuple[str, list]]) -> list[dict]:
     merged: dict[int, tuple[dict, str]] = {}
     for path, categories in lists:
         for category in categories:
-            if not isinstance(category, dict) or not {"id", "name"} <= category.keys():
-                raise UserError(f"{path}: each category needs `id` and `name`, but one is {category!r}.")
-            entry = {"id": category["id"], "name": category["name"], "isthing": int(category.get("isthing", 1))}
+            entry = {"id": category["id"], "name": category["name"], "isthing": category.get("isthing", 1)}
             if category.get("color") is not None:
-                entry["color"] = list(category["color"])
+                entry["color"] = category["color"]
             former, source = merged.setdefault(category["id"], (entry, path))
             if former["name"] != entry["name"]:
                 raise UserError(
                     f"Category {category['id']} is {former['name']!r} in {source}, but {entry['name']!r} in {path}."
                 )
     return sorted((entry for entry, _ in merged.values()), key=lambda entry: entry["id"])
+
+
+def _with_commas(names: list[str], known: list[str]) -> list[str]:
+    """Put names together that were split at their own commas: ["sofa", "couch"] is the class "sofa, couch"."""
+    by_pieces = {tuple(piece.strip() for piece in name.split(",")): name for name in known}
+    result, position = [], 0
+    while position < len(names):
+        for end in range(len(names), position, -1):
+            name = by_pieces.get(tuple(piece.strip() for part in names[position:end] for piece in part.split(",")))
+            if name is not None or end == position + 1:
+                result.append(names[position] if name is None else name)
+                position = end
+                break
+    return result
 
 
 def _data_sets(name: str, role: str, paths: dict, content: dict | None, folder: str) -> list[dict]:
@@ -218,17 +227,15 @@ def main(argv: list[str] | None = None) -> int:
         {key: getattr(args, f"{role}_{key}") for key in ("json", "images", "panoptic", "instances", "labels")}
         for role in ("train", "val")
     )
-    try:
+
+    def run() -> None:
         if os.path.isfile(args.unseen):
-            with open(args.unseen, encoding="utf-8") as file:
-                unseen = [line.strip() for line in file if line.strip()]
+            unseen = read_names(args.unseen)
         else:
             unseen = [name.strip() for name in args.unseen.split(",") if name.strip()]
         make_split(args.name, unseen, args.output, train, val, args.class_embeddings, args.categories)
-    except UserError as error:
-        logger.error("%s", error)
-        return 1
-    return 0
+
+    return run_command(run)
 
 
 if __name__ == "__main__":

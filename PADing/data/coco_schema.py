@@ -14,7 +14,7 @@ import numpy as np
 from PADing.data.images import max_pixels
 from PADing.errors import UserError
 
-__all__ = ["check_detections", "check_instances", "check_panoptic", "mask_problem"]
+__all__ = ["check_categories", "check_detections", "check_instances", "check_panoptic", "mask_problem"]
 
 SHOWN = 3
 # Colors have three bytes; 0 is void.
@@ -34,7 +34,7 @@ def check_instances(content: dict, where: str, complete: bool = True) -> None:
         UserError: names the first bad entries.
     """
     _check_lists(content, where, ("images", "annotations", "categories"))
-    _check_categories(content, where)
+    check_categories(content["categories"], where)
     images = content["images"]
     needed = ("file_name", "height", "width") if complete else ()
     _refuse(where, "images", images, lambda image: _image_problem(image, needed))
@@ -48,7 +48,7 @@ def check_instances(content: dict, where: str, complete: bool = True) -> None:
 def check_panoptic(content: dict, where: str, complete: bool = True) -> None:
     """Check COCO panoptic annotation: ``annotations``, ``categories``, perhaps ``images``; see ``check_instances``."""
     _check_lists(content, where, ("annotations", "categories"), optional=("images",))
-    _check_categories(content, where)
+    check_categories(content["categories"], where)
     images = content.get("images", [])
     needed = ("file_name",) if complete else ()
     _refuse(where, "images", images, lambda image: _image_problem(image, needed))
@@ -56,6 +56,12 @@ def check_panoptic(content: dict, where: str, complete: bool = True) -> None:
     annotations = content["annotations"]
     _refuse(where, "annotations", annotations, _panoptic_problem)
     _check_unique(where, "annotations", annotations, "image_id")
+
+
+def check_categories(categories: list, where: str) -> None:
+    """Check a list of categories, each with ``id`` and ``name``; UserError as above."""
+    _refuse(where, "categories", categories, _category_problem)
+    _check_unique(where, "categories", categories, "id")
 
 
 def check_detections(detections: list, where: str) -> None:
@@ -126,11 +132,6 @@ def _check_lists(content: dict, where: str, needed: Iterable[str], optional: Ite
                 raise UserError(f"{where} has no `{key}`, so it is not in COCO's layout.")
         elif type(content[key]) is not list:
             raise UserError(f"{where}: `{key}` must be a list of entries, but is {_short(content[key])}.")
-
-
-def _check_categories(content: dict, where: str) -> None:
-    _refuse(where, "categories", content["categories"], _category_problem)
-    _check_unique(where, "categories", content["categories"], "id")
 
 
 def _refuse(where: str, part: str, entries: list, problem: Callable[[object], str | None]) -> None:

@@ -10,6 +10,7 @@ import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from PADing.data.registration import register_split_files
+from PADing.data.splits import load_split
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CATEGORIES = [
@@ -105,23 +106,23 @@ def test_panoptic_and_semantic(tool, data):
         ("instances.json", ["--unseen", "a.txt"], "'a.txt'"),
         ("panoptic.json", ["--unseen", "no"], "--train-panoptic"),
         ("nothing.json", ["--unseen", "no"], "nothing.json"),
-        ("no_annotations.json", ["--unseen", "no"], "has no list `annotations`"),
-        ("no_names.json", ["--unseen", "no"], "each category needs `id` and `name`"),
+        ("no_annotations.json", ["--unseen", "no"], "has no `annotations`"),
+        ("no_names.json", ["--unseen", "no"], "lacks the field 'name'"),
     ],
 )
-def test_mistakes_leave_no_file(tool, data, caplog, json_name, more, message):
-    assert tool.main(_args(data, json_name, *more)) == 1
-    assert message in caplog.text and not (data / "mk.yaml").exists()
+def test_mistakes_leave_no_file(tool, data, capsys, json_name, more, message):
+    assert tool.main(_args(data, json_name, *more)) == 2
+    assert message in capsys.readouterr().err and not (data / "mk.yaml").exists()
 
 
-def test_clashing_names(tool, data, caplog):
+def test_clashing_names(tool, data, capsys):
     content = json.loads((data / "instances.json").read_text())
     content["categories"][1]["name"] = "yes"
     (data / "other.json").write_text(json.dumps(content))
     args = _args(data, "instances.json", "--unseen", "no", "--val-json", str(data / "other.json"))
-    assert tool.main(args) == 1
+    assert tool.main(args) == 2
     first, second = (str(data / name) for name in ("instances.json", "other.json"))
-    assert f"Category 8 is 'no' in {first}, but 'yes' in {second}" in caplog.text
+    assert f"Category 8 is 'no' in {first}, but 'yes' in {second}" in capsys.readouterr().err
 
 
 def test_labels_alone_take_their_classes_from_a_list(tool, data):
@@ -132,6 +133,20 @@ def test_labels_alone_take_their_classes_from_a_list(tool, data):
     assert tool.main(args) == 0
     register_split_files([data / "mk.yaml"])
     assert MetadataCatalog.get("mk_train_semantic").vocabulary == ["no", 'ja: "quoted" #1', "Größe 'XL'", "草"]
+
+
+def test_names_with_commas(tool, data):
+    """LVIS and ADE20K have hundreds of them; a list with commas between the names must not cut them."""
+    names = ["sofa, couch", "couch", "cat, tabby, tiger cat", "sofa"]
+    classes = [{"id": i, "name": name} for i, name in enumerate([*names, "dog"])]
+    (data / "classes.json").write_text(json.dumps(classes))
+    args = ["--name", "mk", "--output", str(data / "mk.yaml"), "--categories", str(data / "classes.json")]
+    args += ["--train-images", str(data / "images"), "--train-labels", str(data / "labels"), "--unseen"]
+    assert tool.main([*args, "couch,sofa, couch,cat,tabby, tiger cat"]) == 0
+    assert load_split(data / "mk.yaml").unseen == ("couch", "sofa, couch", "cat, tabby, tiger cat")
+    (data / "unseen.txt").write_text("cat, tabby, tiger cat\nsofa\n")
+    assert tool.main([*args, str(data / "unseen.txt")]) == 0
+    assert load_split(data / "mk.yaml").unseen == ("cat, tabby, tiger cat", "sofa")
 
 
 def test_written_file_is_plain_yaml(tool, data):
