@@ -1,4 +1,8 @@
-"""What is wrong with the values of a config: each key by the table of rules, then the keys that must fit together."""
+"""What is wrong with the values of a config: each key by the table of rules, then the keys that must fit together.
+
+A method adds rules for its own keys as ``CONFIG_RULES``, a list of ``Rule`` and ``Joint``, in the module that its YAML
+names under ``PLUGINS``.
+"""
 
 import math
 import sys
@@ -10,7 +14,7 @@ from detectron2.config import CfgNode
 
 from PADing.config_rules import RULES, Rule
 
-__all__ = ["value_problems"]
+__all__ = ["Joint", "multiple", "value_problems"]
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,13 @@ def value_problems(cfg: CfgNode, uses: Collection[str]) -> list[str]:
     """
     found = {key: f"{key} is {value!r}. Set finite numbers." for key, value in _leaves(cfg) if not _finite(key, value)}
     own = [rule for name in cfg.PLUGINS for rule in getattr(sys.modules.get(name), "CONFIG_RULES", ())]
-    for rule in (*RULES, *own):
+    for rule in (*RULES, *(rule for rule in own if isinstance(rule, Rule))):
         if rule.key not in found and rule.needed_for & set(uses):
             problem = _problem(rule, _get(cfg, rule.key))
             if problem:
                 found[rule.key] = problem
     problems = list(found.values())
-    for joint in JOINT:
+    for joint in (*JOINT, *(rule for rule in own if isinstance(rule, Joint))):
         if joint.needed_for in uses and not found.keys() & set(joint.keys):
             problems += filter(None, [joint.problem(cfg)])
     return problems
@@ -76,7 +80,7 @@ def _finite(key: str, value) -> bool:
 # ---- keys that must fit together
 
 
-def _multiple(key: str, of: str | int, when: Callable[[CfgNode], bool] = lambda cfg: True) -> Joint:
+def multiple(key: str, of: str | int, when: Callable[[CfgNode], bool] = lambda cfg: True) -> Joint:
     """The value of ``key`` is a multiple of a number or of another key's value."""
 
     def problem(cfg: CfgNode) -> str:
@@ -101,10 +105,12 @@ def _encodes(cfg: CfgNode) -> bool:
 def _shallow_resnet(cfg: CfgNode) -> str:
     nets = cfg.MODEL.RESNETS
     needed = {"RES2_OUT_CHANNELS": 64, "NUM_GROUPS": 1, "RES5_DILATION": 1}
-    wrong = [f"MODEL.RESNETS.{key} {value}" for key, value in needed.items() if nets[key] != value]
+    wrong = {key: value for key, value in needed.items() if nets[key] != value}
     if cfg.MODEL.BACKBONE.NAME != "build_resnet_backbone" or nets.DEPTH >= 50 or not wrong:
         return ""
-    return f"MODEL.RESNETS.DEPTH is {nets.DEPTH}, which also needs {', '.join(wrong)}. Set these, or a DEPTH from 50."
+    found = ", ".join(f"MODEL.RESNETS.{key} is {nets[key]}" for key in wrong)
+    right = ", ".join(f"MODEL.RESNETS.{key} {value}" for key, value in wrong.items())
+    return f"{found}. Set {right} for MODEL.RESNETS.DEPTH {nets.DEPTH}, or a DEPTH from 50."
 
 
 def _swin(cfg: CfgNode) -> str:
@@ -202,11 +208,11 @@ _HEAD, _NODE = "MODEL.SEM_SEG_HEAD.", "MODEL.MASK_FORMER."
 _FEATURES = ("IN_FEATURES", "DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES")
 
 JOINT = [
-    _multiple(_NODE + "HIDDEN_DIM", _NODE + "NHEADS"),
-    _multiple(_NODE + "HIDDEN_DIM", 4),  # sines and cosines for rows and columns
-    _multiple(_HEAD + "CONVS_DIM", _NODE + "NHEADS", _encodes),
-    _multiple(_HEAD + "CONVS_DIM", 4, lambda cfg: _encodes(cfg) and not _group_normed(cfg)),
-    _multiple(_HEAD + "CONVS_DIM", 32, _group_normed),  # groups of GN
+    multiple(_NODE + "HIDDEN_DIM", _NODE + "NHEADS"),
+    multiple(_NODE + "HIDDEN_DIM", 4),  # sines and cosines for rows and columns
+    multiple(_HEAD + "CONVS_DIM", _NODE + "NHEADS", _encodes),
+    multiple(_HEAD + "CONVS_DIM", 4, lambda cfg: _encodes(cfg) and not _group_normed(cfg)),
+    multiple(_HEAD + "CONVS_DIM", 32, _group_normed),  # groups of GN
     Joint("model", ("MODEL.RESNETS.DEPTH", "MODEL.RESNETS.RES5_DILATION"), _shallow_resnet),
     Joint("model", ("MODEL.SWIN.DEPTHS", "MODEL.SWIN.NUM_HEADS", "MODEL.SWIN.EMBED_DIM"), _swin),
     Joint("model", ("MODEL.RESNETS.OUT_FEATURES", *(_HEAD + key for key in _FEATURES)), _feature_maps),

@@ -1,8 +1,4 @@
-"""Which values of config keys make sense, as one table. ``PADing.config_check`` applies it before anything starts.
-
-A method adds rules for its own keys as ``CONFIG_RULES``, a list of ``Rule``, in the module that its YAML names under
-``PLUGINS``.
-"""
+"""Which values of config keys make sense, as one table. ``PADing.config_check`` applies it before anything starts."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass

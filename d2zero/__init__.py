@@ -6,9 +6,9 @@ loss (``unseen_loss``), and the meta-architecture with its three ways to answer 
 in with ``PLUGINS: ("d2zero",)``.
 """
 
-from .config import add_config
+from .config import CONFIG_RULES, add_config
 from .decoder import MultiScaleMaskedD2ZeroDecoder
 from .meta_arch import D2Zero
 from .unseen_loss import UnseenConstrainedCriterion
 
-__all__ = ["D2Zero", "MultiScaleMaskedD2ZeroDecoder", "UnseenConstrainedCriterion", "add_config"]
+__all__ = ["CONFIG_RULES", "D2Zero", "MultiScaleMaskedD2ZeroDecoder", "UnseenConstrainedCriterion", "add_config"]

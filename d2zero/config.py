@@ -2,6 +2,9 @@
 
 from detectron2.config import CfgNode
 
+from PADing.config_check import multiple
+from PADing.config_rules import above, at_least, below_one, one_of, rules
+
 
 def add_config(cfg: CfgNode) -> None:
     """Add D2Zero's keys to ``cfg``, in place. The host's ``VEC_PATH`` and ``TRANS_NUM_LAYER`` are used too."""
@@ -36,3 +39,15 @@ def add_config(cfg: CfgNode) -> None:
     d2zero.UNSEEN_LOSS_WEIGHT = 0.0
     d2zero.UNSEEN_LOSS_TEMPERATURE = 0.1
     d2zero.UNSEEN_LOSS_GUMBEL = True
+
+
+# Which values make sense; see PADing.config_check.
+CONFIG_RULES = [
+    *rules("model", "MODEL.MASK_FORMER", below_one, "TRANS_DROP_OUT_RATE"),
+    *rules("model test", "MODEL.MASK_FORMER.TEST", above(0), "SOFTMAX_TEMPERATURE"),
+    *rules("model", "MODEL.D2ZERO", at_least(1), "SEMANTIC_DIM"),
+    multiple("MODEL.D2ZERO.SEMANTIC_DIM", "MODEL.MASK_FORMER.NHEADS"),
+    *rules("model", "MODEL.D2ZERO", one_of("image", "learned"), "BACKGROUND"),
+    *rules("train", "MODEL.D2ZERO", at_least(0), "UNSEEN_LOSS_WEIGHT"),
+    *rules("train", "MODEL.D2ZERO", above(0), "UNSEEN_LOSS_TEMPERATURE"),
+]

@@ -62,6 +62,14 @@ class D2Zero(MaskFormer):
         }
 
     @classmethod
+    def check_start(cls, cfg: CfgNode, training: bool) -> None:
+        """Also read the class embeddings, of which evaluation needs those of the test sets' classes."""
+        super().check_start(cfg, training)
+        texts = ClassTexts.from_config(cfg)
+        for name in cfg.DATASETS.TEST:
+            texts.vectors(texts.answers(MetadataCatalog.get(name)).names)
+
+    @classmethod
     def check_test_sets(cls, cfg: CfgNode) -> None:
         """Other rules than the host's, because the outputs are those of the texts; see ``check_config``."""
         check_config(cfg)

@@ -11,12 +11,12 @@ from PADing.data.loaders import load_data_set
 from PADing.data.splits import Split, load_split, shipped_split_files
 from PADing.errors import UserError
 
-__all__ = ["register_builtin", "register_split", "register_split_files"]
+__all__ = ["register_builtin", "register_split", "register_split_files", "registered_split"]
 
 logger = logging.getLogger(__name__)
 
-# Data sets registered here, with their split file and metadata: registering the same again does nothing.
-_REGISTERED: dict[str, tuple[str, dict]] = {}
+# Data sets registered here, with their split and metadata: registering the same again does nothing.
+_REGISTERED: dict[str, tuple[Split, dict]] = {}
 
 
 def register_split(split: Split, root: str | None = None) -> None:
@@ -36,11 +36,11 @@ def register_split(split: Split, root: str | None = None) -> None:
         name, metadata = data_set.name, split.metadata(data_set, root)
         if name in _REGISTERED and name in DatasetCatalog:
             source, former = _REGISTERED[name]
-            if former == metadata and source == split.file:
+            if former == metadata and source.file == split.file:
                 continue
-            if source != split.file:
+            if source.file != split.file:
                 raise UserError(
-                    f"Split file {split.file} registers the data set {name!r}, but {source} has done so already. "
+                    f"Split file {split.file} registers the data set {name!r}, but {source.file} has done so already. "
                     "Choose another name."
                 )
         if name in DatasetCatalog:
@@ -52,7 +52,12 @@ def register_split(split: Split, root: str | None = None) -> None:
             MetadataCatalog.remove(name)
         DatasetCatalog.register(name, functools.partial(load_data_set, split, data_set, root))
         MetadataCatalog.get(name).set(**metadata)
-        _REGISTERED[name] = (split.file, metadata)
+        _REGISTERED[name] = (split, metadata)
+
+
+def registered_split(name: str) -> Split | None:
+    """The split that has registered a data set; None for one of another package."""
+    return _REGISTERED[name][0] if name in _REGISTERED and name in DatasetCatalog else None
 
 
 def register_split_files(paths: Iterable[str | os.PathLike]) -> list[Split]:

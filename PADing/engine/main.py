@@ -4,12 +4,11 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from difflib import get_close_matches
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
@@ -17,11 +16,11 @@ from detectron2.utils.logger import setup_logger
 
 import PADing  # noqa: F401  registers the shipped data sets
 from PADing.command_line import message_of, run_command, shows_tracebacks
-from PADing.config import load_config, parse_opts
-from PADing.data.registration import register_split_files
+from PADing.config import load_config, parse_opts, read_config
+from PADing.config_values import as_one_message
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.distributed import launch_on_cpus, launched_by_torchrun, torchrun_process_group
-from PADing.engine.output_folder import discard_training, training_folder, training_in
+from PADing.engine.output_folder import discard_training, refuse_to_replace, training_folder, training_in
 from PADing.errors import UserError
 
 
@@ -69,40 +68,45 @@ def _main_or_exit(args: argparse.Namespace) -> None:
         sys.exit(status)
 
 
-def prepare(args: argparse.Namespace) -> CfgNode:
-    """Check in the first process what would fail in all: config, device, names. Completes ``args.opts``.
+def prepare(args: argparse.Namespace, needs: Collection[str] | None = None) -> CfgNode:
+    """Check in the first process what would fail in all of them, later. Completes ``args.opts``.
+
+    Args:
+        args: ``config_file``, ``num_gpus``, ``opts``, and what else ``train_net.py`` has.
+        needs: what the command needs, see ``PADing.engine.start_check``; default: training, or with
+            ``args.eval_only`` evaluation.
 
     Raises:
-        UserError: what is wrong, where, and what to do.
+        UserError: everything that is wrong, where, and what to do.
     """
-    args.opts = parse_opts(args.opts)
+    args.opts = parse_opts([*args.opts, *getattr(args, "more_opts", ())])
+    if args.num_gpus is None:
+        args.num_gpus = int(torch.cuda.is_available())
     if args.num_gpus == 0 and "MODEL.DEVICE" not in args.opts[::2]:
         args.opts += ["MODEL.DEVICE", "cpu"]
-    cfg = load_config(args.config_file, args.opts)
-    setup_data(cfg)
-    _check_device(cfg, args)
-    if not args.eval_only:
-        _check_class_count(cfg)
+    if not args.config_file and "MODEL.META_ARCHITECTURE" not in args.opts[::2]:
+        raise UserError("--config-file is missing. Name a YAML file, such as configs/mini/panoptic-PADing.yaml.")
+    cfg, problems = read_config(args.config_file, args.opts)
+    # Imported here, so that an unreadable file is reported without waiting for everything that training needs.
+    from PADing.engine.start_check import EVALUATION, TRAINING, start_problems
+
+    if needs is None:
+        needs = EVALUATION if args.eval_only else TRAINING
+    if getattr(args, "resume", False) and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")):
+        needs = set(needs) - {"weights"}  # MODEL.WEIGHTS is not read then
+    problems += _process_problems(cfg, args)
+    problems += start_problems(cfg, needs, _processes(args))
+    if hasattr(args, "recipes") and not args.eval_only:
+        problems += _training_problems(cfg, args)
+    if problems:
+        raise UserError(as_one_message(problems))
     return cfg
 
 
-def setup_data(cfg: CfgNode) -> None:
-    """Register the config's own split files and check that its data sets exist under their names.
-
-    Raises:
-        UserError: a name that is not registered; near matches are named.
-    """
-    register_split_files(cfg.DATASETS.SPLIT_FILES)
-    known = DatasetCatalog.list()
-    for key in ("TRAIN", "TEST"):
-        for name in cfg.DATASETS[key]:
-            if name not in known:
-                near = get_close_matches(name, known, n=3)
-                raise UserError(
-                    f"DATASETS.{key} names the data set {name!r}, which is not registered"
-                    + (f" (did you mean {', '.join(near)}?)" if near else "")
-                    + ". Data sets of one's own are registered by a split file: DATASETS.SPLIT_FILES."
-                )
+def _processes(args: argparse.Namespace) -> int:
+    if launched_by_torchrun():
+        return int(os.environ["WORLD_SIZE"])
+    return max(args.num_gpus, 1) * max(getattr(args, "num_machines", 1), 1)
 
 
 def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -120,7 +124,6 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
 def main(args: argparse.Namespace):
     """Train, or evaluate with ``--eval-only``, in one process of a job; returns the last evaluation's results."""
     cfg = load_config(args.config_file, args.opts)
-    setup_data(cfg)
     if args.eval_only:
         setup(cfg, args)
         return _evaluate(cfg, args)
@@ -130,11 +133,9 @@ def main(args: argparse.Namespace):
 
 
 def _train(cfg: CfgNode, args: argparse.Namespace):
-    # Imported here, so that a mistyped key is reported without waiting for everything that training needs.
     from PADing.engine.trainer import Trainer
 
     trainer = Trainer(cfg)
-    _check_recipe(trainer.recipe, args)
     trainer.resume_or_load(resume=args.resume)
     if args.overwrite and comm.is_main_process():
         discard_training(cfg.OUTPUT_DIR)
@@ -160,17 +161,27 @@ def _evaluate(cfg: CfgNode, args: argparse.Namespace):
     return results
 
 
-def _check_device(cfg: CfgNode, args: argparse.Namespace) -> None:
-    if torch.device(cfg.MODEL.DEVICE).type != "cuda":
-        return
+def _process_problems(cfg: CfgNode, args: argparse.Namespace) -> list[str]:
+    """What is wrong with the flags that start processes, and with the device for this machine."""
+    machines, rank = getattr(args, "num_machines", 1), getattr(args, "machine_rank", 0)
+    problems = []
+    if args.num_gpus < 0:
+        problems.append(f"--num-gpus is {args.num_gpus}. Set a whole number of at least 0 (0: on the CPU).")
+    if machines < 1:
+        problems.append(f"--num-machines is {machines}. Set a whole number of at least 1.")
+    elif not 0 <= rank < machines:
+        problems.append(f"--machine-rank is {rank}. Set a number from 0 to {machines - 1}, one for each machine.")
+    if not cfg.MODEL.DEVICE.startswith("cuda"):
+        return problems
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not present:
-        raise UserError(
-            "MODEL.DEVICE is 'cuda', but no GPU is available here. Add --num-gpus 0 to run on the CPU "
+        problems.append(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but no GPU is available here. Add --num-gpus 0 to run on the CPU "
             "(or MODEL.DEVICE cpu)."
         )
-    if not launched_by_torchrun() and args.num_gpus > present:
-        raise UserError(f"--num-gpus is {args.num_gpus}, but this machine has {present}.")
+    elif not launched_by_torchrun() and args.num_gpus > present:
+        problems.append(f"--num-gpus is {args.num_gpus}, but this machine has {present}.")
+    return problems
 
 
 def _mistake_in_one_line(record: logging.LogRecord) -> bool:
@@ -180,22 +191,16 @@ def _mistake_in_one_line(record: logging.LogRecord) -> bool:
     return True
 
 
-def _check_class_count(cfg: CfgNode) -> None:
-    # A label beyond the outputs would end as an index error in the loss, or as a failed assertion on the GPU.
-    for name in cfg.DATASETS.TRAIN:
-        metadata = MetadataCatalog.get(name)
-        classes = metadata.get("stuff_classes") or metadata.get("thing_classes") or ()
-        if len(classes) > cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
-            raise UserError(
-                f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}, but the training set {name} "
-                f"has {len(classes)} classes."
-            )
+def _training_problems(cfg: CfgNode, args: argparse.Namespace) -> list[str]:
+    """What only the training scripts can get wrong: a config of the other one, a folder that holds a training."""
+    from PADing.engine.start_check import recipe_name
 
-
-def _check_recipe(recipe, args: argparse.Namespace) -> None:
-    name = type(recipe).__name__
+    problems, name = [], recipe_name(cfg)
     if args.recipes and name not in args.recipes:
-        raise UserError(
-            f"This script trains by the recipe {' or '.join(args.recipes)}, but the config asks for {name}. "
-            "Use train_net.py."
-        )
+        recipes = " or ".join(args.recipes)
+        problems.append(f"This script trains by the recipe {recipes}, but the config asks for {name}. Use train_net.py.")
+    try:
+        refuse_to_replace(Path(cfg.OUTPUT_DIR), args.resume, args.overwrite)
+    except UserError as error:
+        problems.append(str(error))
+    return problems

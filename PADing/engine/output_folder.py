@@ -18,7 +18,7 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None
 
-__all__ = ["LOCK", "discard_training", "training_folder", "training_in"]
+__all__ = ["LOCK", "discard_training", "refuse_to_replace", "training_folder", "training_in"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def training_folder(folder: str | os.PathLike, resume: bool, overwrite: bool) ->
         if comm.is_main_process():
             try:
                 stack.enter_context(_lock(Path(folder)))
-                _refuse_to_replace(Path(folder), resume, overwrite)
+                refuse_to_replace(Path(folder), resume, overwrite)
             except UserError as error:
                 problem = str(error)
         problem = comm.all_gather(problem)[0]
@@ -84,7 +84,8 @@ def discard_training(folder: str | os.PathLike) -> None:
         os.truncate(metrics, 0)  # the trainer may have opened it already
 
 
-def _refuse_to_replace(folder: Path, resume: bool, overwrite: bool) -> None:
+def refuse_to_replace(folder: Path, resume: bool, overwrite: bool) -> None:
+    """UserError when ``folder`` holds a training that neither flag speaks of, or when both flags are set."""
     if resume and overwrite:
         raise UserError("--resume continues a training and --overwrite replaces it: choose one of them.")
     found = sorted(path.name for pattern in CHECKPOINTS for path in folder.glob(pattern))

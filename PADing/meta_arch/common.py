@@ -132,6 +132,15 @@ class SegmenterBase(nn.Module):
         return len(training_classes(cfg))
 
     @classmethod
+    def check_start(cls, cfg: CfgNode, training: bool) -> None:
+        """What can be checked before a model is built, called when a command starts.
+
+        Raises:
+            UserError: the config's parts do not fit together, or a file that the model needs is missing.
+        """
+        cls.check_test_sets(cfg)
+
+    @classmethod
     def check_test_sets(cls, cfg: CfgNode) -> None:
         """Refuse a config with a test set in which outputs would be taken for other classes; see ``check_answers``."""
         training = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])

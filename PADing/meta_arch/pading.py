@@ -37,6 +37,7 @@ GENERATOR_SIDE = (
     "generator", "fc_projection", "dict_feature", "projection_related", "projection_unrelated", "relation", "decoder",
 )  # fmt: skip
 GENERATORS = ("primitive", "mlp", "linear")
+NO_VECTORS = "PADing cannot be trained without class embeddings. "
 OLD_CLASSIFIER, NEW_CLASSIFIER = "sem_seg_head.predictor.class_embed.weight", "new_fc.weight"
 
 
@@ -180,6 +181,14 @@ class PADing(SegmenterBase):
         return len(split_classes(cfg))
 
     @classmethod
+    def check_start(cls, cfg: CfgNode, training: bool) -> None:
+        check_split_count(cfg)
+        super().check_start(cfg, training)
+        problem = load_vectors(cfg).problem if training else ""
+        if problem:
+            raise UserError(NO_VECTORS + problem)
+
+    @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         check_split_count(cfg)
         node = cfg.MODEL.MASK_FORMER
@@ -226,7 +235,7 @@ class PADing(SegmenterBase):
             UserError: class vectors are missing; no class is unseen; a seen class would have no logit.
         """
         if self.class_vectors is None:
-            raise UserError(f"PADing cannot be trained without class embeddings. {self.vectors_problem}")
+            raise UserError(NO_VECTORS + self.vectors_problem)
         if not len(self.unseen_index):
             raise UserError("PADing cannot be trained: the metadata of DATASETS.TRAIN name no unseen class.")
         if not self.seen_cls_only and int(self.seen_index.max()) >= self.cls_slice:

@@ -1,12 +1,14 @@
 """The command line: usual mistakes end in one message and status 2, before anything slow happens."""
 
 import sys
+from argparse import Namespace
 
 import pytest
 import torch
 
 from PADing.engine import main as main_module
-from PADing.engine.main import cli, run_command
+from PADing.engine.main import cli, prepare, run_command
+from PADing.engine.start_check import BUILDING
 from PADing.errors import UserError
 from tests.golden.util import REPOSITORY
 
@@ -50,13 +52,10 @@ def test_missing_split_file(never_starts, capsys):
     assert "absent_split.yaml" in message_of(argv, capsys)
 
 
-def test_num_gpus_0_chooses_the_cpu_unless_a_device_is_named(monkeypatch):
-    devices = []
-    opts = "MODEL.DEVICE"
-    monkeypatch.setattr(main_module, "main", lambda args: devices.append(args.opts[args.opts.index(opts) + 1]))
-    assert cli([*MINI, "--num-gpus", "0"]) == 0
-    assert cli([*MINI, "--num-gpus", "0", "MODEL.DEVICE", "meta"]) == 0
-    assert devices == ["cpu", "meta"]
+def test_num_gpus_0_chooses_the_cpu_unless_a_device_is_named():
+    for opts, device in (([], "cpu"), (["MODEL.DEVICE", "meta"], "meta")):
+        args = Namespace(config_file=MINI[1], num_gpus=0, opts=opts)
+        assert prepare(args, needs=BUILDING).MODEL.DEVICE == device
 
 
 def test_file_that_a_library_does_not_find_is_named(capsys):
@@ -99,17 +98,6 @@ def test_traceback_on_request(monkeypatch):
 
     with pytest.raises(UserError):
         run_command(mistaken)
-
-
-def test_pretrain_script_refuses_the_second_stage():
-    """Stage 2 with the stage-1 script would be an easy confusion of two similar commands."""
-    from types import SimpleNamespace
-
-    from PADing.engine.recipes import GeneratorClassifier
-
-    args = SimpleNamespace(recipes=("OneOptimizer",))
-    with pytest.raises(UserError, match="Use train_net.py"):
-        main_module._check_recipe(object.__new__(GeneratorClassifier), args)
 
 
 def test_scripts_know_each_other():
