@@ -20,6 +20,7 @@ from PADing.files import explain_os_error
 __all__ = [
     "STATUS_INTERRUPTED",
     "STATUS_USER_ERROR",
+    "add_config_options",
     "count",
     "fraction",
     "message_of",
@@ -36,14 +37,16 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run_command(function: Callable[..., Any], *args) -> int:
-    """Call ``function(*args)`` as the whole of a command-line tool; returns the exit status: 0, 2 or 130.
+    """Call ``function(*args)`` as the whole of a command-line tool; returns the exit status.
+
+    0, or the number that the function returns (1: it found something wrong); 2 for a mistake; 130 after Ctrl-C.
 
     Mistakes are ``UserError`` and what the operating system refuses: a file that is not there or may not be read, a
     full disk, a reader of the output that went away. They are printed to stderr as one message, with a traceback only
     when ``PADING_TRACEBACK=1``. Every other exception is a defect and passes.
     """
     try:
-        function(*args)
+        status = function(*args)
         sys.stdout.flush()  # a reader that went away is noticed here, not while the interpreter ends
     except UserError as error:
         return _report(error)
@@ -66,7 +69,7 @@ def run_command(function: Callable[..., Any], *args) -> int:
         if error.exit_code not in (STATUS_USER_ERROR, STATUS_INTERRUPTED):
             raise
         return error.exit_code
-    return 0
+    return int(status) if isinstance(status, int) else 0
 
 
 def shows_tracebacks() -> bool:
@@ -109,7 +112,17 @@ def _report(error: UserError, cause: BaseException | None = None) -> int:
     return STATUS_USER_ERROR
 
 
-# ---- types of arguments, for argparse
+# ---- arguments that tools share
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """``--config-file``, ``--num-gpus``, and config overrides, behind ``--opts`` or at the end of the line."""
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the model")
+    parser.add_argument("--num-gpus", type=count, help="0: use the CPU (default: a GPU if there is one)")
+    overrides = {"nargs": argparse.REMAINDER, "metavar": "KEY VALUE"}
+    parser.add_argument("--opts", dest="more_opts", default=[], help="config overrides", **overrides)
+    parser.add_argument("opts", help="the same, at the end of the line: KEY value ... or KEY=value ...", **overrides)
+    parser.set_defaults(eval_only=True)
 
 
 def positive(text: str) -> int:

@@ -20,8 +20,9 @@ import torch
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from PADing.command_line import fraction, run_command
+from PADing.command_line import add_config_options, fraction, run_command
 from PADing.engine.main import prepare
+from PADing.engine.start_check import PREDICTION
 from PADing.errors import UserError
 from PADing.visualization import PictureDrawer, read_rgb, write_rgb
 from PADing.visualization.files import find_pictures, output_paths
@@ -102,7 +103,7 @@ def main(args: argparse.Namespace) -> None:
         args.opts = [CONFIDENCE_KEY, str(args.confidence_threshold), *args.opts]
     threshold = args.confidence_threshold
 
-    cfg = prepare(args)
+    cfg = prepare(args, PREDICTION)
     from PADing.visualization.predictor import Predictor
 
     predictor = Predictor(cfg, one_result=True)
@@ -118,7 +119,7 @@ def main(args: argparse.Namespace) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the model")
+    add_config_options(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--input", nargs="+", metavar="IMAGE", help='images, folders, or patterns like "dir/*.jpg"')
     what.add_argument("--video-input", metavar="FILE", help="a video file")
@@ -131,9 +132,6 @@ def make_parser() -> argparse.ArgumentParser:
         help="least score of what is drawn, 0 to 1 (default: half of the image's best score for instances; as the "
         "config says for panoptic results)",
     )
-    parser.add_argument("--num-gpus", type=int, default=1, help="0: run on the CPU")
-    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config overrides: KEY value ...")
-    parser.set_defaults(eval_only=True)
     return parser
 
 

@@ -19,8 +19,8 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 
 from minibench.report.predictions import ANALYSIS, Validation, analysis_is_fresh, open_validation
+from PADing.command_line import run_command
 from PADing.config import load_config
-from PADing.engine.main import run_command
 from PADing.errors import UserError
 from PADing.files import replacing
 from PADing.generation import generate

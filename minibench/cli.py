@@ -13,7 +13,7 @@ from minibench.results import write_results
 from minibench.scheduler import Failure, Lock, cores, run_steps
 from minibench.settings import BUDGETS, generator, make_settings
 from minibench.tuning import chosen, make_finals, make_trials, write_tuning
-from PADing.engine.main import run_command
+from PADing.command_line import positive, run_command
 from PADing.errors import UserError
 
 DESCRIPTION = """The mini benchmark: every method on the mini data set, from one shared pretraining per seed.
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="run|tune|list|report")
     plugins = {"action": "append", "default": [], "type": Path, "metavar": "PATH"}
-    out = {"type": Path, "default": Path("output/minibench"), "help": "folder of all results (%(default)s)"}
+    out = {"dest": "out", "type": Path, "default": Path("output/minibench"), "help": "folder of results (%(default)s)"}
 
     run = commands.add_parser("run", help="train and evaluate what is not finished, then write the report")
     run.set_defaults(function=run_all)
@@ -55,20 +55,21 @@ def _parser() -> argparse.ArgumentParser:
         )
         seeds = command.add_mutually_exclusive_group()
         usual = "full: 3, quick: 1; tuning split: seed 0" if command is run else "seed 0"
-        seeds.add_argument("--seeds", type=int, metavar="N", help=f"seeds 1..N ({usual})")
+        seeds.add_argument("--seeds", type=positive, metavar="N", help=f"seeds 1..N ({usual})")
         seeds.add_argument("--seed-list", type=_numbers, metavar="1,2,...", help="these seeds instead")
         command.add_argument("--budget", choices=BUDGETS, default="full", help="length of the trainings (%(default)s)")
-        command.add_argument("--jobs", type=int, default=cores(), help="processes at a time (%(default)s, the cores)")
-        command.add_argument("--train", type=int, metavar="N", help="training images (2000)")
-        command.add_argument("--val", type=int, metavar="N", help="validation images (300)")
-        command.add_argument("--size", type=int, metavar="N", help="side of an image in pixels (128)")
+        jobs_help = "processes at a time (%(default)s, the cores)"
+        command.add_argument("--jobs", type=positive, default=cores(), help=jobs_help)
+        command.add_argument("--train", type=positive, metavar="N", help="training images (2000)")
+        command.add_argument("--val", type=positive, metavar="N", help="validation images (300)")
+        command.add_argument("--size", type=positive, metavar="N", help="side of an image in pixels (128)")
         noise_help = "of the class vectors (%(default)s)"
         command.add_argument("--noise", type=float, default=0.15, metavar="F", help=noise_help)
     splits = sorted(generator().UNSEEN)
     run.add_argument("--split", choices=splits, default="compositional", help="which classes are unseen (%(default)s)")
-    run.add_argument("--out", **out)
+    run.add_argument("--output", "--out", **out)
     run.add_argument("--no-report", action="store_true", help="stop when results.json is written")
-    tune.add_argument("--out", **{**out, "default": Path("output/minibench_tuning")})
+    tune.add_argument("--output", "--out", **{**out, "default": Path("output/minibench_tuning")})
 
     show = commands.add_parser("list", help="the methods, and what each leaves out")
     show.set_defaults(function=list_methods)
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="write the report again from finished runs")
     report.set_defaults(function=lambda args: _report(args.out.absolute()))
-    report.add_argument("--out", **out)
+    report.add_argument("--output", "--out", **out)
     return parser
 
 
@@ -138,8 +139,6 @@ def _run(args: argparse.Namespace, methods: Mapping[str, Method], names: Sequenc
     """Finish all runs of ``names``, with ``results.json`` as it grows; whether a step failed."""
     seeds = args.seed_list if args.seeds is None else range(1, args.seeds + 1)
     settings = make_settings(args.split, args.budget, seeds, args.train, args.val, args.size, args.noise)
-    if args.jobs < 1:
-        raise UserError(f"--jobs must be at least 1, but is {args.jobs}.")
     out = args.out.absolute()
     plan = Plan(methods, names, settings, out)
     steps = plan.steps()

@@ -29,7 +29,9 @@ from torch import nn
 from tqdm import tqdm
 
 import PADing.meta_arch  # noqa: F401  registers the meta-architectures
-from PADing.engine.main import prepare, run_command
+from PADing.command_line import add_config_options, positive, run_command
+from PADing.engine.main import prepare
+from PADing.engine.start_check import BUILDING
 from PADing.errors import UserError
 
 Batch = list[dict]
@@ -123,7 +125,8 @@ def _over(inputs: Sequence[Batch]) -> str:
 
 
 def main(args: argparse.Namespace) -> None:
-    cfg = prepare(args)
+    draws = bool({"flop", "activation"} & set(args.tasks)) and args.input_size is None
+    cfg = prepare(args, BUILDING | ({"test", "test data"} if draws else set()))
     model = build_model(cfg).eval()
     counted = {"flop": count_flops, "activation": count_activations}
     inputs = inputs_of(cfg, args.num_inputs, args.input_size) if counted.keys() & set(args.tasks) else []
@@ -135,26 +138,16 @@ def main(args: argparse.Namespace) -> None:
             print(parameter_count_table(model, max_depth=5) if task == "parameter" else model)
 
 
-def positive(text: str) -> int:
-    """A number of pictures or pixels, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks = ["flop", "activation", "parameter", "structure"]
     parser.add_argument("--tasks", choices=tasks, nargs="+", required=True, help="what to count or print")
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the model")
+    add_config_options(parser)
     parser.add_argument("--num-inputs", type=positive, default=10, help="pictures to count with (%(default)s)")
     parser.add_argument(
         "--input-size", type=positive, nargs=2, metavar=("H", "W"), help="count with a grey picture of this size"
     )
-    parser.add_argument("--num-gpus", type=int, default=0, help="0: count on the CPU (%(default)s)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides: KEY value ...")
-    parser.set_defaults(eval_only=True)
+    parser.set_defaults(num_gpus=0)  # counts are the same on a GPU
     return parser
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure, side by side in one run, what this project claims to be fast at.
 
-    python tools/benchmark.py msda [--json FILE] [--device cpu|cuda] [--threads N] [--case NAME ...] [--dtype NAME ...]
+    python tools/benchmark.py msda [--output FILE] [--device cpu|cuda] [--threads N] [--case NAME] [--dtype NAME]
 
 ``msda``: multi-scale deformable attention, every backend that can be had here and every peer that is installed
 (transformers, mmcv, deformops; on a GPU also the classic kernel with one thread per output channel), forward alone
@@ -14,7 +14,6 @@ import argparse
 import ctypes
 import functools
 import importlib
-import json
 import logging
 import statistics
 import sys
@@ -27,7 +26,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from PADing.command_line import positive, run_command
 from PADing.errors import UserError
+from PADing.files import write_json
 from PADing.modeling.pixel_decoder.ops import backends, build
 from PADing.modeling.pixel_decoder.ops.pytorch import ms_deform_attn_pytorch
 
@@ -265,7 +266,7 @@ def measure(case: str, dtype_name: str, device: str, rounds: int, budget: float)
     return rows
 
 
-def benchmark_msda(args: argparse.Namespace) -> int:
+def benchmark_msda(args: argparse.Namespace) -> None:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda, but PyTorch sees no GPU here")
@@ -284,9 +285,8 @@ def benchmark_msda(args: argparse.Namespace) -> int:
             row[k] for k in ("case", "dtype", "pass", "backend", "median_ms", "min_ms", "ratio_to_pytorch", "peak_mb")
         ]
         print("| " + " | ".join("-" if cell is None else str(cell) for cell in cells) + " |")
-    if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
-    return 0
+    if args.output:
+        write_json(args.output, rows)
 
 
 def describe(device: str) -> str:
@@ -303,20 +303,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     msda = commands.add_parser("msda", help="multi-scale deformable attention")
-    msda.add_argument("--json", metavar="FILE", help="also write the rows here")
+    msda.add_argument("--output", "--json", type=Path, metavar="FILE", help="also write the rows here, as JSON")
     msda.add_argument("--device", choices=build.KINDS, help="default: cuda if there is one")
-    msda.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's)")
+    msda.add_argument("--threads", type=positive, help="CPU threads (default: PyTorch's)")
     msda.add_argument("--case", action="append", choices=CASES, help="may be repeated; default: the encoder's sizes")
     msda.add_argument("--dtype", action="append", choices=DTYPES, help="may be repeated; default: 32 and 16 bits")
-    msda.add_argument("--rounds", type=int, default=20, help="measurements of each contender")
+    msda.add_argument("--rounds", type=positive, default=20, help="measurements of each contender")
     msda.add_argument("--seconds", type=float, default=30.0, help="stop a table after this long (at least 3 rounds)")
     msda.set_defaults(run=benchmark_msda)
     args = parser.parse_args(argv)
-    try:
-        return args.run(args)
-    except UserError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 1
+    return run_command(args.run, args)
 
 
 if __name__ == "__main__":

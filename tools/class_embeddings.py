@@ -20,6 +20,7 @@ import sys
 
 import numpy as np
 
+from PADing.command_line import run_command
 from PADing.data.embedding_sources import clip_vectors, matrix_vectors, read_names, word_vectors
 from PADing.data.embeddings import CLIP_TEMPLATES, save_class_embeddings
 from PADing.data.splits import load_split
@@ -31,12 +32,7 @@ logger = logging.getLogger("class_embeddings")
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        run(args)
-    except UserError as error:
-        logger.error("%s", error)
-        return 1
-    return 0
+    return run_command(run, args)
 
 
 def run(args: argparse.Namespace) -> None:

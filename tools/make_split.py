@@ -8,29 +8,32 @@ Categories (ids, names, thing or stuff, colors) come from the JSON files. JSONs 
 need ``--train-panoptic`` and ``--val-panoptic``, the folders of their PNGs, and may have ``--train-instances`` and
 ``--val-instances``, COCO instances for box and mask figures. Folders of semantic label PNGs (contiguous ids;
 datasets/README.md says how to make them) are added by ``--train-labels`` and ``--val-labels``; data with nothing but
-labels take their classes from ``--categories``, a JSON with a list of ``{"id", "name"}``. Then train with
-
-    python train_net.py --config-file ... DATASETS.SPLIT_FILES '("my_split.yaml",)' \\
-        DATASETS.TRAIN '("mine_train_instance",)' DATASETS.TEST '("mine_val_instance",)' \\
-        MODEL.SEM_SEG_HEAD.NUM_CLASSES <printed at the end>
+labels take their classes from ``--categories``, a JSON with a list of ``{"id", "name"}``. At the end it prints the
+commands that train on the data.
 """
 
 import argparse
 import logging
 import os
+import shlex
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from difflib import get_close_matches
 
 import yaml
 
 from PADing.command_line import run_command
 from PADing.data.coco_schema import check_categories, check_instances, check_panoptic
 from PADing.data.embedding_sources import read_names
-from PADing.data.splits import Split, load_split, split_from_dict
+from PADing.data.splits import DataSet, Split, load_split, split_from_dict
 from PADing.errors import UserError
 from PADing.files import read_json, replacing
 
 logger = logging.getLogger("make_split")
+
+# Seen classes that the published classification term counts (MODEL.MASK_FORMER.CLS_SLICE).
+PUBLISHED_SEEN = 156
 
 
 def make_split(
@@ -62,10 +65,11 @@ def make_split(
     if not lists:
         raise UserError("The classes are unknown: give --train-json, --val-json or --categories.")
     classes = _merged_categories(lists)
+    known = [entry["name"] for entry in classes]
+    unseen = _checked_unseen(_with_commas(unseen, known), known)
     data_sets = []
     for role, paths in (("train", train), ("val", val)):
         data_sets += _data_sets(name, role, paths, contents.get(role), os.path.dirname(os.path.abspath(output)))
-    unseen = _with_commas(unseen, [category["name"] for category in classes])
     content = {"name": name, "categories": classes, "unseen": unseen, "data_sets": data_sets}
     if class_embeddings:
         content["class_embeddings"] = _relative(class_embeddings, os.path.dirname(os.path.abspath(output)))
@@ -78,6 +82,23 @@ def make_split(
     split = load_split(output)
     _report(split, contents)
     return split
+
+
+def _checked_unseen(names: list[str], known: Sequence[str]) -> list[str]:
+    if not names:
+        raise UserError("--unseen names no class. Without unseen classes there is nothing zero-shot about the split.")
+    lower = {name.lower(): name for name in known}
+    unknown = []
+    for name in dict.fromkeys(names):
+        if name not in known:
+            near = [lower[other] for other in get_close_matches(name.lower(), lower, n=3)]
+            unknown.append(repr(name) + (f" (did you mean {', '.join(near)}?)" if near else ""))
+    if unknown:
+        raise UserError(
+            f"--unseen: not among the {len(known)} classes: {', '.join(unknown)}. Write the names as the annotation "
+            "does, with commas between them, or name a file with one on each line."
+        )
+    return list(dict.fromkeys(names))
 
 
 def _read_annotation(path: str) -> dict:
@@ -201,9 +222,38 @@ def _report(split: Split, contents: dict[str, dict]) -> None:
         empty = [category.name for category in split.categories if not count[category.id]]
         if empty:
             logger.warning("No annotation in %s: %s", role, ", ".join(empty))
-    for data_set in split.data_sets:
-        logger.info("%s: %s, NUM_CLASSES %d", data_set.name, data_set.kind, len(split.classes(data_set)))
     logger.info("%s: %d seen and %d unseen classes", split.file, len(split.seen), len(split.unseen))
+    trained = [data_set for data_set in split.data_sets if data_set.role == "train"]
+    for train in trained:
+        test = next((d for d in split.data_sets if d.role == "val" and d.kind == train.kind), None)
+        if test is not None:
+            logger.info("\n# %s\n%s", train.kind, "\n".join(_commands(split, train, test)))
+
+
+def _commands(split: Split, train: DataSet, test: DataSet) -> list[str]:
+    """Both stages of PADing and the conversion between them; classes are counted (NUM_CLASSES -1)."""
+    config, out, file = f"configs/{train.kind}-segmentation", f"output/{split.name}_{train.kind}", _shown(split.file)
+    data = ["DATASETS.SPLIT_FILES", repr((file,)), "DATASETS.TRAIN", train.name, "DATASETS.TEST", test.name]
+    data += ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "-1"]
+    vectors = ["MODEL.MASK_FORMER.VEC_PATH", "None", "MODEL.CLASS_EMBEDDINGS"]
+    vectors.append(_shown(split.class_embeddings) if split.class_embeddings else "VECTORS.npz")
+    if len(split.vocabulary(train.kind, train.class_order)) > PUBLISHED_SEEN:
+        vectors += ["MODEL.MASK_FORMER.SEEN_CLS_ONLY", "True"]
+    stage_1, converted = f"{out}_1/model_final.pth", f"{out}_1/converted.pth"
+    convert = ["--task_name", train.kind, "--split", file, "--input_file", stage_1, "--output_file", converted]
+    lines = [
+        ["train_net_pretrain.py", "--config-file", f"{config}/pretrain.yaml", *data, "OUTPUT_DIR", f"{out}_1"],
+        ["tools/preprocess_pretrained_weight.py", *convert],
+        ["train_net.py", "--config-file", f"{config}/PADing.yaml", *data, *vectors]
+        + ["MODEL.WEIGHTS", converted, "OUTPUT_DIR", f"{out}_2"],
+    ]
+    return [shlex.join(["python", *line]) for line in lines]
+
+
+def _shown(path: str) -> str:
+    """A path as short as it can be from the current folder."""
+    short = os.path.relpath(path)
+    return path if short.startswith("..") else short
 
 
 def main(argv: list[str] | None = None) -> int:

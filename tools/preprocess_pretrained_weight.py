@@ -11,9 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from PADing.command_line import run_command
 from PADing.data.splits import load_split, shipped_split_files
 from PADing.engine.convert import LAYOUTS, TASKS, convert_file
-from PADing.engine.main import run_command
 from PADing.errors import UserError
 
 
@@ -41,8 +41,9 @@ def main(args: argparse.Namespace) -> None:
 def cli(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task_name", choices=TASKS, default="panoptic", help="(%(default)s)")
-    parser.add_argument("--input_file", type=Path, default=Path("supervise/model_final.pth"), help="(%(default)s)")
-    parser.add_argument("--output_file", type=Path, help="(pretrained_weight_<task_name>.pth)")
+    stage_1 = Path("supervise/model_final.pth")
+    parser.add_argument("--input_file", "--input", type=Path, default=stage_1, help="weights of stage 1 (%(default)s)")
+    parser.add_argument("--output_file", "--output", type=Path, help="(pretrained_weight_<task_name>.pth)")
     parser.add_argument("--split", help="split file, or name of a shipped split, such as 48_17; found by itself else")
     parser.add_argument(
         "--layout",

@@ -22,7 +22,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from PADing.command_line import count, run_command
+from PADing.command_line import add_config_options, count, run_command
 from PADing.engine.main import prepare
 from PADing.errors import UserError
 from PADing.output_names import safe_stem
@@ -53,9 +53,7 @@ def main(args: argparse.Namespace) -> None:
     window = Window("data", "Leave out --show; the drawings are then written to --output.") if args.show else None
     if not args.number and args.source == "dataloader":
         raise UserError("--number 0 means all, but training never runs out of examples. Give a number.")
-    cfg = prepare(args)
-    if not cfg.DATASETS.TRAIN:
-        raise UserError("DATASETS.TRAIN is empty, so there is nothing to draw.")
+    cfg = prepare(args, {"train data", *(["train"] if args.source == "dataloader" else [])})
     drawn = draw_annotations(cfg) if args.source == "annotation" else draw_training_examples(cfg)
     number = 0
     for number, (name, image) in enumerate(tqdm(islice(drawn, args.number or None), desc="drawing", mininterval=1), 1):
@@ -71,13 +69,12 @@ def main(args: argparse.Namespace) -> None:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", choices=["annotation", "dataloader"], required=True, help="what to draw")
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="config whose DATASETS.TRAIN is drawn")
+    add_config_options(parser)
     where = {"type": Path, "default": Path("./"), "help": "folder for the drawings (%(default)s)"}
     parser.add_argument("--output", "--output-dir", **where)
     parser.add_argument("--show", action="store_true", help="show the drawings in a window instead of writing them")
     parser.add_argument("--number", type=count, default=50, help="images to draw; 0: all annotations (%(default)s)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides: KEY value ...")
-    parser.set_defaults(num_gpus=0, eval_only=True)
+    parser.set_defaults(num_gpus=0)  # drawing needs none
     return parser
 
 

@@ -2,7 +2,7 @@
 """Look at a file of instance results: input | ground truth | detections, unseen classes outlined in magenta.
 
     python tools/visualize_json_results.py --input output/inference/coco_instances_results.json \\
-        --dataset coco_unseen_val_gzsi_48_17 --output drawings --conf-threshold 0.5
+        --dataset coco_zsi_48_17_val --output drawings --conf-threshold 0.5
 """
 
 import argparse
@@ -16,7 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
 import PADing  # noqa: F401  registers the shipped data sets
-from PADing.command_line import count, run_command
+from PADing.command_line import count, fraction, run_command
 from PADing.data.coco_schema import check_detections, mask_problem
 from PADing.data.registration import register_split_files
 from PADing.errors import UserError
@@ -101,7 +101,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="folder for the drawings")
     parser.add_argument("--dataset", required=True, help="name of the data set that was evaluated")
     parser.add_argument(
-        "--conf-threshold", type=float, help="least score to show (default: half of the image's best score)"
+        "--conf-threshold", type=fraction, help="least score to show (default: half of the image's best score)"
     )
     parser.add_argument("--number", type=count, default=0, help="images to draw (0: all)")
     parser.add_argument("--split-file", nargs="+", default=[], metavar="FILE", help="split files of one's own data")

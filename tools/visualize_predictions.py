@@ -16,9 +16,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from PADing.command_line import count, fraction, positive, run_command
+from PADing.command_line import add_config_options, count, fraction, positive, run_command
 from PADing.config import load_config
+from PADing.config_values import as_one_message
 from PADing.engine.main import prepare
+from PADing.engine.start_check import PREDICTION, start_problems
+from PADing.errors import UserError
 from PADing.output_names import output_names
 from PADing.visualization import class_names, from_output, from_record, panel, read_rgb, unseen_ids, write_rgb
 from PADing.visualization.files import write_overview
@@ -75,20 +78,23 @@ def most_unseen_first(name: str) -> list[dict]:
 
 
 def main(args: argparse.Namespace) -> None:
-    cfg = prepare(args)
+    cfg = prepare(args, PREDICTION | {"test data"})
     baseline = None
     if args.baseline:
         config_file, weights = args.baseline
         test, splits = str(tuple(cfg.DATASETS.TEST)), str(tuple(cfg.DATASETS.SPLIT_FILES))
         data = ["DATASETS.TEST", test, "DATASETS.SPLIT_FILES", splits, "MODEL.DEVICE", cfg.MODEL.DEVICE]
         baseline = load_config(config_file, ["MODEL.WEIGHTS", weights, *data])
+        problems = start_problems(baseline, PREDICTION)
+        if problems:
+            raise UserError(f"--baseline {config_file}: {as_one_message(problems)}")
     written = draw(cfg, args.output, args.number, baseline, args.score_threshold, args.scale)
     print(f"{len(written) - 1} drawings and an overview: {written[-1]}")
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, help="config of the model")
+    add_config_options(parser)
     parser.add_argument("--baseline", nargs=2, metavar=("CONFIG", "WEIGHTS"), help="a second model to show beside it")
     parser.add_argument("--output", type=Path, required=True, help="folder for the drawings")
     parser.add_argument("--number", type=positive, default=12, help="images to draw (%(default)s)")
@@ -98,9 +104,6 @@ def make_parser() -> argparse.ArgumentParser:
         help="of instances that are shown, 0 to 1 (default: half of the image's best score)",
     )
     parser.add_argument("--scale", type=count, default=0, help="enlargement of the images (0: chosen by their size)")
-    parser.add_argument("--num-gpus", type=int, default=1, help="0: run on the CPU")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides: KEY value ...")
-    parser.set_defaults(eval_only=True)
     return parser
 
 

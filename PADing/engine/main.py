@@ -82,6 +82,8 @@ def prepare(args: argparse.Namespace, needs: Collection[str] | None = None) -> C
     args.opts = parse_opts([*args.opts, *getattr(args, "more_opts", ())])
     if args.num_gpus is None:
         args.num_gpus = int(torch.cuda.is_available())
+        if not args.num_gpus:
+            logging.getLogger(__name__).info("No GPU is available here, so the CPU is used.")
     if args.num_gpus == 0 and "MODEL.DEVICE" not in args.opts[::2]:
         args.opts += ["MODEL.DEVICE", "cpu"]
     if not args.config_file and "MODEL.META_ARCHITECTURE" not in args.opts[::2]:
@@ -198,7 +200,7 @@ def _training_problems(cfg: CfgNode, args: argparse.Namespace) -> list[str]:
     problems, name = [], recipe_name(cfg)
     if args.recipes and name not in args.recipes:
         recipes = " or ".join(args.recipes)
-        problems.append(f"This script trains by the recipe {recipes}, but the config asks for {name}. Use train_net.py.")
+        problems.append(f"This script trains by {recipes}, but the config asks for {name}. Use train_net.py.")
     try:
         refuse_to_replace(Path(cfg.OUTPUT_DIR), args.resume, args.overwrite)
     except UserError as error:

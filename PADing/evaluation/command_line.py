@@ -4,8 +4,8 @@ import argparse
 import logging
 import sys
 
+from PADing.command_line import positive, run_command
 from PADing.data.splits import load_split
-from PADing.errors import UserError
 from PADing.evaluation.coco_metrics import coco_eval_revise
 
 __all__ = ["main"]
@@ -26,17 +26,16 @@ def main(
     """
     args = _parser(description, generalized, num_seen_classes).parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    return run_command(_evaluate, args, generalized)
+
+
+def _evaluate(args: argparse.Namespace, generalized: bool) -> None:
     split = {}
-    try:
-        if generalized:
-            split["gzsd"] = args.gzsi or args.unseen is not None
-            split["num_seen_classes"] = args.num_seen_classes
-            split["unseen"] = None if args.unseen is None else _unseen_names(args.unseen)
-        coco_eval_revise(args.result, args.types, args.ann, args.max_dets, args.classwise, **split)
-    except UserError as error:
-        logger.error("error: %s", error)
-        return 1
-    return 0
+    if generalized:
+        split["gzsd"] = args.gzsi or args.unseen is not None
+        split["num_seen_classes"] = args.num_seen_classes
+        split["unseen"] = None if args.unseen is None else _unseen_names(args.unseen)
+    coco_eval_revise(args.result, args.types, args.ann, args.max_dets, args.classwise, **split)
 
 
 def _parser(description: str, generalized: bool, num_seen_classes: int | None) -> argparse.ArgumentParser:
@@ -46,12 +45,12 @@ def _parser(description: str, generalized: bool, num_seen_classes: int | None) -
     types = ("segm", "bbox", "proposal", "proposal_fast")
     parser.add_argument("--types", nargs="+", choices=types, default=["segm"], help="default: segm")
     help_text = "numbers of detections per image for proposal_fast (default: 100 300 1000); the others use 100"
-    parser.add_argument("--max-dets", type=int, nargs="+", default=[100, 300, 1000], help=help_text)
+    parser.add_argument("--max-dets", type=positive, nargs="+", default=[100, 300, 1000], help=help_text)
     parser.add_argument("--classwise", action="store_true", help="also print a table per class")
     if generalized:
         parser.add_argument("--gzsi", action="store_true", help="split the figures into seen and unseen classes")
         help_text = "the first so many categories of --ann, in its order, are seen (default: %(default)s)"
-        parser.add_argument("--num-seen-classes", type=int, default=num_seen_classes, help=help_text)
+        parser.add_argument("--num-seen-classes", type=positive, default=num_seen_classes, help=help_text)
         help_text = "the unseen classes: names, or one split file; instead of --num-seen-classes"
         parser.add_argument("--unseen", nargs="+", metavar="NAME", help=help_text)
     return parser

@@ -6,6 +6,8 @@ import sys
 
 import torch
 
+from PADing.command_line import run_command
+
 from . import backends, build
 from .pytorch import ms_deform_attn_pytorch
 
@@ -15,6 +17,11 @@ def main() -> int:
     parser.add_argument("--build", action="store_true", help="compile first what can be compiled here")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return run_command(_check, args)
+
+
+def _check(args: argparse.Namespace) -> bool:
+    """Print a line for each backend; whether one is wrong."""
     failed = False
     for kind in build.KINDS:
         reason = backends.load(kind, compile_if_missing=args.build)
@@ -32,7 +39,7 @@ def main() -> int:
         print(f"{kind:8} ready{detail}; largest difference to PyTorch {error:.1e}: {'ok' if error < 1e-4 else 'WRONG'}")
         failed |= not error < 1e-4
     print(f"{'pytorch':8} ready")
-    return int(failed)
+    return failed
 
 
 def _largest_error(kind: str) -> float:
