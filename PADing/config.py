@@ -229,8 +229,9 @@ def read_config(path: str | os.PathLike, opts: Sequence = ()) -> tuple[CfgNode, 
             plugin.add_config(cfg)
     problems = _version_problems(cfg, tree)
     # Not by merge_from_file: the genuine Detectron2 runs code that a YAML file contains.
-    problems += merge(cfg, tree, f"config file {path}")
-    problems += merge(cfg, overrides, "command line")
+    defaults = cfg.clone()
+    problems += merge(cfg, tree, f"config file {path}", defaults)
+    problems += merge(cfg, overrides, "command line", defaults)
     try:
         register_split_files(cfg.DATASETS.SPLIT_FILES)
         if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == AS_THE_SPLIT_SAYS:

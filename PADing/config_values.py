@@ -56,10 +56,11 @@ def opts_tree(opts: Sequence) -> dict:
     return tree
 
 
-def merge(cfg: CfgNode, tree: Mapping, where: str) -> list[str]:
+def merge(cfg: CfgNode, tree: Mapping, where: str, defaults: CfgNode) -> list[str]:
     """Set the values of ``tree`` in ``cfg``, in place; those that are wrong keep what was there.
 
     Args:
+        defaults: the config as it was before anything was merged; its values say which types are wanted.
         tree: nested dicts; strings are read as Python literals where a number, list or None is wanted.
         where: opens every message, such as "config file x.yaml".
 
@@ -67,7 +68,7 @@ def merge(cfg: CfgNode, tree: Mapping, where: str) -> list[str]:
         a sentence for each unknown key and each value that is not understood.
     """
     known = list(_leaf_keys(cfg))
-    return [f"{where}: {problem}" for problem in _merge(cfg, tree, "", cfg, known)]
+    return [f"{where}: {problem}" for problem in _merge(cfg, tree, "", defaults, known)]
 
 
 def as_one_message(problems: Sequence[str]) -> str:
@@ -85,25 +86,23 @@ def literal(value):
         return value
 
 
-def _merge(node: CfgNode, tree: Mapping, prefix: str, root: CfgNode, known: list[str]) -> Iterator[str]:
+def _merge(node: CfgNode, tree: Mapping, prefix: str, defaults: CfgNode, known: list[str]) -> Iterator[str]:
     for key, value in tree.items():
-        full = prefix + key
+        full, default = prefix + key, defaults.get(key, node.get(key))
         if key not in node:
             if node.is_new_allowed():
                 node[key] = CfgNode(value) if isinstance(value, dict) else literal(value)
-            elif root.key_is_renamed(full):
-                yield f"{full} has another name now: {root.__dict__[CfgNode.RENAMED_KEYS][full]}."
-            elif not root.key_is_deprecated(full):
+            else:
                 yield from (_unknown(leaf, known) for leaf in _leaf_keys({key: value}, prefix))
         elif isinstance(node[key], CfgNode) and isinstance(value, dict):
-            yield from _merge(node[key], value, f"{full}.", root, known)
+            yield from _merge(node[key], value, f"{full}.", default, known)
         elif isinstance(node[key], CfgNode):
             yield f"{full} is a section and takes no value. Set one of its keys, such as {_first(node[key], full)}."
         else:
             try:
-                node[key] = _converted(value, node[key])
+                node[key] = _converted(value, default)
             except _Mismatch:
-                yield f"{full} is {value!r}. {_form(full, node[key])}"
+                yield f"{full} is {value!r}. {_form(full, default)}"
 
 
 def _converted(value, default):

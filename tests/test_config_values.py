@@ -84,6 +84,13 @@ def test_all_mistakes_are_named_at_once_and_the_rest_is_set(tmp_path):
         load_config(tmp_path / "a.yaml", opts)
 
 
+def test_none_takes_back_what_a_file_has_set(tmp_path):
+    """The type is that of the default: VEC_PATH is None there, so None does not become a text."""
+    (tmp_path / "a.yaml").write_text("MODEL: {MASK_FORMER: {VEC_PATH: a.txt}, WEIGHTS: b.pth}\n")
+    cfg = load_config(tmp_path / "a.yaml", ["MODEL.MASK_FORMER.VEC_PATH", "None", "MODEL.WEIGHTS", "None"])
+    assert cfg.MODEL.MASK_FORMER.VEC_PATH is None and cfg.MODEL.WEIGHTS == ""
+
+
 def test_yaml_lists_and_numbers_of_the_other_kind(tmp_path):
     (tmp_path / "a.yaml").write_text("SOLVER: {BASE_LR: 1, STEPS: [1, 2]}\nDATASETS: {TRAIN: one, TEST: [a, b]}\n")
     cfg = load_config(tmp_path / "a.yaml")

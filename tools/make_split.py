@@ -233,7 +233,8 @@ def _report(split: Split, contents: dict[str, dict]) -> None:
 def _commands(split: Split, train: DataSet, test: DataSet) -> list[str]:
     """Both stages of PADing and the conversion between them; classes are counted (NUM_CLASSES -1)."""
     config, out, file = f"configs/{train.kind}-segmentation", f"output/{split.name}_{train.kind}", _shown(split.file)
-    data = ["DATASETS.SPLIT_FILES", repr((file,)), "DATASETS.TRAIN", train.name, "DATASETS.TEST", test.name]
+    files = repr((file,)) if set(file) & set(",()[]") else file
+    data = ["DATASETS.SPLIT_FILES", files, "DATASETS.TRAIN", train.name, "DATASETS.TEST", test.name]
     data += ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "-1"]
     vectors = ["MODEL.MASK_FORMER.VEC_PATH", "None", "MODEL.CLASS_EMBEDDINGS"]
     vectors.append(_shown(split.class_embeddings) if split.class_embeddings else "VECTORS.npz")

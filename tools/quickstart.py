@@ -274,7 +274,7 @@ def _seed(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     folder = Path("output/quickstart")
-    parser.add_argument("--out", type=Path, default=folder, help="folder of data and results (%(default)s)")
+    parser.add_argument("--out", "--output", type=Path, default=folder, help="folder of data and results (%(default)s)")
     parser.add_argument("--seed", type=_seed, default=1, help="of the data and of both trainings (%(default)s)")
     parser.add_argument("--fresh", action="store_true", help="throw away the run in --out and start over")
     parser.add_argument("--smoke", action="store_true", help="a minute or two instead of a quarter of an hour")

@@ -1,15 +1,13 @@
 """Whether the files of registered data sets are there, asked before anything slow begins. Only names are looked at."""
 
 import os
-from collections.abc import Iterable
-from pathlib import Path
 
 from detectron2.data import MetadataCatalog
 
 from PADing.data.registration import registered_split
-from PADing.data.splits import NEEDED_PATHS, DataSet
+from PADing.data.splits import NEEDED_PATHS
 
-__all__ = ["maker_of_vectors", "missing_files"]
+__all__ = ["missing_files"]
 
 # Field of the metadata that holds the path of a split file's key, where the names differ.
 _FIELDS = {"json": "json_file"}
@@ -37,20 +35,3 @@ def missing_files(name: str) -> str:
         "relative to $DETECTRON2_DATASETS (default `datasets`); datasets/README.md describes the tree, `python -m "
         "PADing.data.verify` checks it."
     )
-
-
-def maker_of_vectors(names: Iterable[str], path: str) -> str:
-    """The command that makes class vectors together with the images of one of the data sets; "" when there is none.
-
-    Args:
-        names: of data sets.
-        path: of the vectors, as a config names it; they belong to a data set when they lie in its folder.
-    """
-    splits = {name: registered_split(name) for name in names}
-    data_sets = [split.data_set(name) for name, split in splits.items() if split]
-    return next((data_set.made_by for data_set in data_sets if comes_with(path, data_set)), "")
-
-
-def comes_with(path: str, data_set: DataSet) -> bool:
-    """Whether class vectors lie in the folder of a data set, so that what makes one makes the other."""
-    return bool(data_set.made_by) and Path(path).parent == Path("datasets", Path(data_set.image_root).parts[0])

@@ -57,19 +57,19 @@ def test_txt_matrix_to_npz(tool, tmp_path):
     assert np.array_equal(load_class_embeddings(output, names), load_class_embeddings(source, names, order))
 
 
-def test_mistakes(tool, tmp_path, caplog):
+def test_mistakes(tool, tmp_path, capsys):
     split = str(SPLITS / "coco_zsi_48_17.yaml")
     output = tmp_path / "v.npz"
-    assert tool.main(["words", "--file", str(tmp_path / "no"), "--split", split, "--output", str(output)]) == 1
-    assert "do not exist" in caplog.text
+    assert tool.main(["words", "--file", str(tmp_path / "no"), "--split", split, "--output", str(output)]) == 2
+    assert "do not exist" in capsys.readouterr().err
     names = tmp_path / "names.txt"
     names.write_text("cat\ndog\n")
     np.save(tmp_path / "m.npy", np.zeros((3, 2), dtype=np.float32))
     common = ["--file", str(tmp_path / "m.npy"), "--names", str(names), "--output", str(output)]
-    assert tool.main(["matrix", *common]) == 1
-    assert "2 names" in caplog.text
-    assert tool.main(["matrix", *common, "--text", "cow=ox"]) == 1
-    assert "cow=ox" in caplog.text and not output.exists()
+    assert tool.main(["matrix", *common]) == 2
+    assert "2 names" in capsys.readouterr().err
+    assert tool.main(["matrix", *common, "--text", "cow=ox"]) == 2
+    assert "cow=ox" in capsys.readouterr().err and not output.exists()
 
 
 CLIP_CONFIGS = ("panoptic-segmentation/PADing", "semantic-segmentation/PADing", "d2zero_48_17", "d2zero_65_15")

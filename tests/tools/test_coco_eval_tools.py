@@ -72,6 +72,6 @@ def test_zero_shot_figures(files):
 def test_a_mistake_is_one_line_without_traceback(files):
     ann, result, _ = files
     done = _run("gzsi_coco_eval.py", result, "--ann", ann, "--unseen", "dragon")
-    assert done.returncode == 1 and "dragon" in done.stdout + done.stderr
+    assert done.returncode == 2 and "dragon" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert _run("zsi_coco_eval.py", result, "--ann", ann, "--types", "keypoint").returncode == 2

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -103,7 +104,9 @@ def test_panoptic_and_semantic(tool, data):
     "json_name, more, message",
     [
         ("instances.json", ["--unseen", "nope"], "did you mean no"),
-        ("instances.json", ["--unseen", "a.txt"], "'a.txt'"),
+        ("instances.json", ["--unseen", "NO"], "'NO' (did you mean no?)"),
+        ("instances.json", ["--unseen", "a.txt,Grosse 'XL'"], "'a.txt', \"Grosse 'XL'\" (did you mean Größe 'XL'?)"),
+        ("instances.json", ["--unseen", " , "], "names no class"),
         ("panoptic.json", ["--unseen", "no"], "--train-panoptic"),
         ("nothing.json", ["--unseen", "no"], "nothing.json"),
         ("no_annotations.json", ["--unseen", "no"], "has no `annotations`"),
@@ -153,3 +156,42 @@ def test_written_file_is_plain_yaml(tool, data):
     assert tool.main(_args(data, "instances.json", "--unseen", "no")) == 0
     content = yaml.safe_load((data / "mk.yaml").read_text(encoding="utf-8"))
     assert content["unseen"] == ["no"] and content["data_sets"][0]["image_root"] == "./images"
+
+
+def test_names_with_commas(tool):
+    """COCO-style names such as "tie, necktie" hold commas themselves; the longest name wins."""
+    known = ["tie", "tie, necktie", "cat", "a,b"]
+    assert tool._unseen_names("cat, tie, necktie,tie", known) == ["cat", "tie, necktie", "tie"]
+    assert tool._unseen_names("tie,necktie, a, b", known) == ["tie, necktie", "a,b"]
+    assert tool._unseen_names("tie, neck", known) == ["tie", "neck"]
+
+
+def test_printed_commands_start(tool, data, caplog, monkeypatch, capsys):
+    """Nobody types counts: what make_split prints for each stage passes the check of the whole config."""
+    from argparse import Namespace
+
+    from PADing.engine.main import prepare
+
+    caplog.set_level("INFO")
+    monkeypatch.chdir(REPOSITORY)
+    assert tool.main(_args(data, "instances.json", "--unseen", "no", "--class-embeddings", str(_vectors(data)))) == 0
+    commands = [shlex.split(line) for line in caplog.text.splitlines() if line.startswith("python ")]
+    assert [command[1] for command in commands] == [
+        "train_net_pretrain.py", "tools/preprocess_pretrained_weight.py", "train_net.py",
+    ]  # fmt: skip
+    counts = []
+    for _, _, _, config, *opts in (commands[0], commands[2]):
+        opts = [opt.replace("output/mk_instance_1/converted.pth", "") for opt in opts]
+        args = Namespace(config_file=config, num_gpus=0, opts=[*opts, "OUTPUT_DIR", str(data / "out")], eval_only=False)
+        counts.append(prepare(args).MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+    assert counts == [2, 3]  # the seen classes; all of them
+
+
+def _vectors(folder):
+    import numpy as np
+
+    from PADing.data.embeddings import save_class_embeddings
+
+    names = [category["name"] for category in CATEGORIES]
+    save_class_embeddings(folder / "v.npz", names, np.eye(4, dtype=np.float32), "a test")
+    return folder / "v.npz"
