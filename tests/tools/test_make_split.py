@@ -158,14 +158,6 @@ def test_written_file_is_plain_yaml(tool, data):
     assert content["unseen"] == ["no"] and content["data_sets"][0]["image_root"] == "./images"
 
 
-def test_names_with_commas(tool):
-    """COCO-style names such as "tie, necktie" hold commas themselves; the longest name wins."""
-    known = ["tie", "tie, necktie", "cat", "a,b"]
-    assert tool._unseen_names("cat, tie, necktie,tie", known) == ["cat", "tie, necktie", "tie"]
-    assert tool._unseen_names("tie,necktie, a, b", known) == ["tie, necktie", "a,b"]
-    assert tool._unseen_names("tie, neck", known) == ["tie", "neck"]
-
-
 def test_printed_commands_start(tool, data, caplog, monkeypatch, capsys):
     """Nobody types counts: what make_split prints for each stage passes the check of the whole config."""
     from argparse import Namespace
