@@ -68,7 +68,7 @@ def test_another_users_library_is_not_loaded(home, monkeypatch, what):
 
 
 @pytest.mark.parametrize(
-    "who, mode", [("library", 0o777), ("folder", 0o777), ("parent", 0o777), ("library", 0o757), ("parent", 0o757)]
+    "who, mode", [("library", 0o777), ("folder", 0o777), ("parent", 0o777), ("library", 0o775), ("folder", 0o770)]
 )
 def test_what_others_can_change_is_not_loaded(home, who, mode):
     planted = _plant(home / ".cache" / "pading-msda")
@@ -99,6 +99,13 @@ def test_a_sticky_parent_is_fine(home, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(shared / "me"))
     assert build.library("cpu") is None and build.build("cpu") == build.library("cpu")
     assert build.library("cpu").is_relative_to(shared)
+
+
+def test_a_cluster_where_the_group_may_write_above_is_fine(home):
+    """/scratch/lab is often 2775; whoever replaced the folder below it would own what they put there."""
+    path = build.build("cpu")
+    home.chmod(0o2775)
+    assert build.library("cpu") == path
 
 
 def test_without_a_usable_home_each_process_has_its_own_folder(home, monkeypatch):

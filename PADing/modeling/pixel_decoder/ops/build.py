@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "src"
 KINDS = ("cpu", "cuda")
+CACHE = "pading-msda"
 BUILD_COMMAND = f"sh {HERE / 'make.sh'}"
 
 
@@ -65,7 +66,7 @@ def cache_folder() -> Path:
     base = base or os.path.join(os.path.expanduser("~"), ".cache")
     if base.startswith("~"):  # no HOME, and a user id without a name
         raise Unavailable("there is no home folder")
-    folder = Path(os.path.realpath(base), "pading-msda")
+    folder = Path(os.path.realpath(base), CACHE)
     reason = _foreign(folder)
     if not reason and not os.access(_existing_parent(folder), os.W_OK):
         reason = f"{folder} cannot be written"
@@ -77,8 +78,9 @@ def cache_folder() -> Path:
 def _foreign(path: Path) -> str | None:
     """How a user other than this one and root could have put something at ``path``; None if in no way.
 
-    ``path`` and the folders above it, as far as they exist, must belong to one of the two and be writable for its
-    owner alone. A sticky folder such as /tmp may be writable for all: nobody can replace another user's files in it.
+    ``path`` and the folders above it, as far as they exist, must belong to one of the two. ``path`` and the cache
+    folder itself must be writable for their owner alone, folders above them not for everybody; except for sticky ones
+    such as /tmp, where nobody can replace another user's files.
     """
     if not hasattr(os, "geteuid"):  # Windows keeps a user's folders private by other means
         return None
@@ -93,8 +95,8 @@ def _foreign(path: Path) -> str | None:
             return f"{place} is a symbolic link"
         if status.st_uid not in (os.geteuid(), 0):
             return f"{place} belongs to another user (id {status.st_uid})"
-        # A group with the number of its user is that user's private group.
-        others = stat.S_IWOTH if status.st_gid == status.st_uid else stat.S_IWOTH | stat.S_IWGRP
+        ours = place == path or place.name == CACHE
+        others = stat.S_IWOTH | stat.S_IWGRP if ours else stat.S_IWOTH
         if status.st_mode & others and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX):
             return f"{place} can be changed by other users (mode {stat.S_IMODE(status.st_mode):o})"
     return None
@@ -103,7 +105,7 @@ def _foreign(path: Path) -> str | None:
 @cache
 def _private_folder() -> Path:
     """A new folder for this process alone, removed when it ends."""
-    folder = tempfile.mkdtemp(prefix="pading-msda-")
+    folder = tempfile.mkdtemp(prefix=f"{CACHE}-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
 
