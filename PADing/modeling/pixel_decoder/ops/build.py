@@ -144,9 +144,11 @@ def build(kind: str, folder: Path | None = None) -> Path:
         raise Unavailable(reason)
     try:
         ahead_of_time = folder is not None
-        folder = folder or _default_folder()
+        if ahead_of_time:
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            folder = _default_folder()
         target = folder / library_name(kind)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o755 if ahead_of_time else 0o700)
         with _only_one(folder / f"{target.stem}.lock"):
             if not target.is_file() or not ahead_of_time and _foreign(target):
                 logger.info("Compiling the %s kernel of ms_deform_attn, once, into %s", kind.upper(), folder)
@@ -157,10 +159,13 @@ def build(kind: str, folder: Path | None = None) -> Path:
 
 
 def _default_folder() -> Path:
+    """The cache, made if need be; where there is none, a folder for this process."""
     try:
-        return cache_folder()
-    except Unavailable as reason:
-        logger.info(
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
+    except (Unavailable, OSError) as reason:
+        logger.warning(
             "The kernel of ms_deform_attn is compiled for this process only: %s. "
             "To keep it, let TORCH_EXTENSIONS_DIR name a folder of your own.",
             reason,
