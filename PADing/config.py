@@ -227,7 +227,7 @@ def read_config(path: str | os.PathLike, opts: Sequence = ()) -> tuple[CfgNode, 
     for plugin in import_plugins(plugins, os.path.abspath(os.path.dirname(path))):
         if hasattr(plugin, "add_config"):
             plugin.add_config(cfg)
-    problems = _version_problems(cfg, tree)
+    problems = _version_problems(cfg, tree, path)
     # Not by merge_from_file: the genuine Detectron2 runs code that a YAML file contains.
     defaults = cfg.clone()
     problems += merge(cfg, tree, f"config file {path}", defaults)
@@ -242,11 +242,11 @@ def read_config(path: str | os.PathLike, opts: Sequence = ()) -> tuple[CfgNode, 
     return cfg, problems
 
 
-def _version_problems(cfg: CfgNode, tree: dict) -> list[str]:
+def _version_problems(cfg: CfgNode, tree: dict, path: str) -> list[str]:
     version = tree.pop("VERSION", cfg.VERSION)
     if version == cfg.VERSION:
         return []
-    return [f"VERSION {version} is not supported; rename the keys to those of VERSION {cfg.VERSION}."]
+    return [f"config file {path}: VERSION {version} is unknown; rename the keys to those of VERSION {cfg.VERSION}."]
 
 
 def _count_classes(cfg: CfgNode) -> int:

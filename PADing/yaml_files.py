@@ -30,6 +30,16 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         return node
 
 
+class _UnknownTag(ValueError):
+    def __init__(self, tag: str, line: int):
+        super().__init__(f"unknown tag {tag}")
+        self.tag, self.line = tag, line
+
+
+def _refuse(loader: yaml.Loader, node: yaml.Node) -> None:
+    raise _UnknownTag(node.tag.replace("tag:yaml.org,2002:", "!!"), node.start_mark.line + 1)
+
+
 def _tuple(loader: yaml.Loader, node: yaml.Node) -> tuple:
     return tuple(loader.construct_sequence(node, deep=True))
 
@@ -49,6 +59,7 @@ def _check_depth(text: str) -> None:
             raise ValueError("it is nested too deep")
 
 
+_Loader.add_constructor(None, _refuse)
 _Loader.add_constructor(_TAGS + "tuple", _tuple)
 _Loader.add_constructor(_TAGS + "object/apply:eval", _expression)
 
@@ -94,13 +105,14 @@ def read_yaml(path: str | os.PathLike, what: str) -> Any:
     try:
         _check_depth(text)
         content = yaml.load(text, Loader=loader)
-    except yaml.constructor.ConstructorError as error:
-        if "could not determine a constructor" not in str(error.problem):
-            raise UserError(f"{what} {path} is not valid YAML: {error}") from error
+    except _UnknownTag as error:
         raise UserError(
-            f"{what} {path} is refused: {error.problem}{error.problem_mark}. Such a tag can run code. Write the value "
-            f"itself in its place. Only if you trust the file's author: set {UNSAFE_VARIABLE}=1."
+            f"{what} {path} is refused: line {error.line} has the tag {error.tag}, and such a tag can run code. Write "
+            f"the value itself in its place. Only if you trust the file's author: set {UNSAFE_VARIABLE}=1."
         ) from error
+    except yaml.MarkedYAMLError as error:
+        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise UserError(f"{what} {path} is not valid YAML: {error.problem or error.context}{line}.") from error
     except Exception as error:  # a tag on an unfit value, as in `!!int x`, raises KeyError, IndexError, ...
         raise UserError(f"{what} {path} is not valid YAML: {error}") from error
     if content is None:

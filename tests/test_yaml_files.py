@@ -125,7 +125,7 @@ PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452")
         ("_BASE_: 3\n", "_BASE_ must be a path"),
         ("_BASE_: [[x]]\n", "_BASE_ must be a path"),
         ("_BASE_: .\n", "is a folder"),
-        ("VERSION: 3\n", "VERSION 3 is not supported"),
+        ("VERSION: 3\n", "VERSION 3 is unknown"),
         ("PLUGINS: 5\n", "PLUGINS must be"),
         ('PLUGINS: ["../x"]\n', "not the name of a module"),
     ],

@@ -113,6 +113,7 @@ HOSTILE = {
     "numbers without end": b"\x8b\xff\xff\xff\x7f",
     "a frame of exabytes": b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f",
     "text of exabytes": b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f",
+    "bytes of gigabytes": b"\x80\x05\x96" + struct.pack("<Q", 2**35),
     "a call": b"cos\nsystem\n(U\x04echotR",
     "a call by attribute": b"\x80\x04\x8c\x05numpy\x8c\x10ndarray.tofile.x\x93",
     "an object": b"(inumpy\nndarray\n",

@@ -198,7 +198,7 @@ class _Machine(pickle._Unpickler):  # the one in Python, because the compiled on
         (getattr(pickle, name)[0], pickle._Unpickler.dispatch[getattr(pickle, name)[0]])
         for name in (
             "PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 "
-            "FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE "
+            "FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 UNICODE "
             "BINUNICODE SHORT_BINUNICODE BINUNICODE8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST EMPTY_DICT "
             "PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE"
         ).split()
@@ -207,6 +207,11 @@ class _Machine(pickle._Unpickler):  # the one in Python, because the compiled on
     def find_class(self, module: str, name: str):
         full = f"{module}.{name}"
         return _FUNCTIONS[full] if full in _FUNCTIONS else _refuse(f"it contains a {full}")
+
+    def _bytearray8(self):
+        # Python's own makes room for the length that the file claims before it looks whether there is so much.
+        length = int.from_bytes(self.read(8), "little")
+        self.append(bytearray(self.read(length)))
 
     def _dict(self):
         items = self.pop_mark()  # changes what self.append is
@@ -232,6 +237,7 @@ class _Machine(pickle._Unpickler):  # the one in Python, because the compiled on
         state = self.stack.pop()
         _set_state(self.stack[-1], state)
 
+    dispatch[pickle.BYTEARRAY8[0]] = _bytearray8
     dispatch[pickle.DICT[0]] = _dict
     dispatch[pickle.SETITEM[0]] = _setitem
     dispatch[pickle.SETITEMS[0]] = _setitems
