@@ -7,20 +7,22 @@ import numpy as np
 
 __all__ = ["IdGenerator", "id2rgb", "rgb2id", "save_json"]
 
-_WORTH = np.array([1, 256, 256**2])
+_WORTH = np.array([1, 256, 256**2], dtype=np.int32)
 
 
 def rgb2id(color):
     """The ids, int32 (H, W), of an image (H, W, 3); or the id, an int, of one colour."""
     if isinstance(color, np.ndarray) and color.ndim == 3:
-        return color[..., :3].astype(np.int32) @ _WORTH.astype(np.int32)
-    return sum(int(channel) * int(worth) for channel, worth in zip(color, _WORTH, strict=False))
+        return color[..., :3].astype(np.int32) @ _WORTH
+    return sum(int(channel) * worth for channel, worth in zip(color, _WORTH.tolist(), strict=False))
 
 
 def id2rgb(id_map):
     """The colours, uint8 (H, W, 3), of ids (H, W); or the colour, a list of three ints, of one id."""
-    channels = np.asarray(id_map)[..., None] // _WORTH % 256
-    return channels.astype(np.uint8) if isinstance(id_map, np.ndarray) else channels.tolist()
+    if not isinstance(id_map, np.ndarray):
+        return list(int(id_map).to_bytes(4, "little")[:3])
+    # The bytes of a number are what it has of 1, 256, 256 ** 2 and 256 ** 3.
+    return id_map.astype("<u4", order="C")[..., None].view(np.uint8)[..., :3].copy()
 
 
 class IdGenerator:
