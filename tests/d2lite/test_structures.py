@@ -330,6 +330,13 @@ def test_instances_indexing_by_tensor(index):
     assert torch.equal(part.gt_masks.tensor, whole.gt_masks.tensor[index])
 
 
+@pytest.mark.parametrize("index", [torch.tensor([2, 0]), torch.tensor([True, False, True, False])])
+def test_lists_of_instances_take_no_tensor(index):
+    """As in the genuine package, where a program that indexes Instances with a list in them would fail."""
+    with pytest.raises(TypeError):
+        make_instances(4)[index]
+
+
 def test_instances_index_out_of_range():
     for index in (4, -5):
         with pytest.raises(IndexError):
