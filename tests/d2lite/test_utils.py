@@ -27,6 +27,8 @@ from detectron2.utils.logger import create_small_table, log_every_n, log_first_n
 from detectron2.utils.memory import retry_if_cuda_oom
 from detectron2.utils.registry import Registry
 
+from tests.d2lite.standin import standin_only
+
 
 def test_registry():
     registry = Registry("THING")
@@ -382,3 +384,31 @@ except FileNotFoundError as error:
     message = run_standin(code, FVCORE_CACHE=str(tmp_path), http_proxy="", HTTP_PROXY="", no_proxy="*")
     assert "detectron2://some/weights.pkl" in message
     assert str(tmp_path / "detectron2" / "some" / "weights.pkl") in message
+
+
+def test_downloads_are_not_taken_from_a_folder_of_all_users(run_standin, tmp_path):
+    """When the cache cannot be written, iopath turns to a folder where another user may have put other weights."""
+    planted = tmp_path / "iopath_cache" / "detectron2" / "some" / "weights.pkl"
+    planted.parent.mkdir(parents=True)
+    planted.write_text("another user's")
+    (tmp_path / "file").write_text("")
+    code = """
+from detectron2.utils.file_io import PathManager
+for name in ("detectron2://some/weights.pkl", "http://127.0.0.1:9/detectron2/some/weights.pkl"):
+    try:
+        print(PathManager.get_local_path(name))
+    except OSError as error:
+        print(error)
+"""
+    said = run_standin(code, FVCORE_CACHE=str(tmp_path / "file" / "cache"), TMPDIR=str(tmp_path)).splitlines()
+    assert len(said) == 2 and all("Set FVCORE_CACHE to a folder" in line for line in said)
+
+
+@standin_only  # iopath alone would download the file again, to elsewhere
+def test_a_cache_that_can_only_be_read_is_used(tmp_path, monkeypatch):
+    cached = tmp_path / "detectron2" / "weights.txt"
+    cached.parent.mkdir()
+    cached.write_text("content")
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+    monkeypatch.setattr("os.access", lambda *arguments: False)
+    assert PathManager.get_local_path("detectron2://weights.txt") == str(cached)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from urllib.parse import urlparse
 
 from iopath.common import file_io as iopath
@@ -12,11 +12,38 @@ __all__ = ["PathHandler", "PathManager"]
 PathHandler = iopath.PathHandler
 
 
-class Detectron2Handler(iopath.HTTPURLHandler):
-    """Files named ``detectron2://...``: they are downloaded once, to where iopath caches what it downloads.
+class DownloadHandler(iopath.HTTPURLHandler):
+    """Files on web servers: each is downloaded once, into ``$FVCORE_CACHE`` or else ``~/.torch/iopath_cache``.
 
-    That is ``$FVCORE_CACHE``, or else ``~/.torch/iopath_cache``. A file that was put there is found without a network.
+    A file that lies there already is found without a network. iopath would turn to a folder that all users of the
+    machine share if this one cannot be written; this handler does not, because anybody can put files there.
     """
+
+    def _get_local_path(self, path: str, force: bool = False, cache_dir: str | None = None, **others) -> str:
+        folder = os.path.expanduser(cache_dir or os.environ.get("FVCORE_CACHE") or "~/.torch/iopath_cache")
+        server_folder, name = os.path.dirname(urlparse(path).path).lstrip("/"), path.split("/")[-1]
+        place = os.path.join(folder, server_folder, name)  # as iopath has it
+        if os.path.isfile(place) and not force:
+            return place
+        try:
+            if folder.startswith("~"):
+                raise FileNotFoundError("it is not known where your home is")
+            os.makedirs(folder, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError("you may not write there")
+        except OSError as error:
+            cure = "Set FVCORE_CACHE to a folder of your own."
+            raise OSError(f"{path} cannot be kept in {folder}: {error}. {cure}") from error
+        try:
+            return super()._get_local_path(path, force=force, cache_dir=folder, **others)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"{path} cannot be downloaded: {error}. Fetch it elsewhere, and copy it to {place}."
+            ) from error
+
+
+class Detectron2Handler(DownloadHandler):
+    """Files named ``detectron2://...``, of Detectron2's model zoo."""
 
     PREFIX = "detectron2://"
     S3_DETECTRON2_PREFIX = "https://dl.fbaipublicfiles.com/detectron2/"
@@ -24,17 +51,13 @@ class Detectron2Handler(iopath.HTTPURLHandler):
     def _get_supported_prefixes(self) -> list[str]:
         return [self.PREFIX]
 
-    def _get_local_path(self, path: str, force: bool = False, cache_dir: str | None = None, **others) -> str:
-        url = path.replace(self.PREFIX, self.S3_DETECTRON2_PREFIX, 1)
+    def _get_local_path(self, path: str, **options) -> str:
         try:
-            return super()._get_local_path(url, force=force, cache_dir=cache_dir, **others)
+            return super()._get_local_path(path.replace(self.PREFIX, self.S3_DETECTRON2_PREFIX, 1), **options)
         except OSError as error:
-            place = Path(iopath.get_cache_dir(cache_dir), urlparse(url).path.lstrip("/"))
-            raise FileNotFoundError(
-                f"{path} cannot be downloaded: {error}. Fetch {url} elsewhere, and copy it to {place}."
-            ) from error
+            raise FileNotFoundError(f"{path}: {error}") from error
 
 
 PathManager = iopath.PathManager()
-for _handler in (iopath.HTTPURLHandler, iopath.OneDrivePathHandler, Detectron2Handler):
+for _handler in (DownloadHandler, iopath.OneDrivePathHandler, Detectron2Handler):
     PathManager.register_handler(_handler())
