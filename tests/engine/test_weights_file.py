@@ -23,7 +23,7 @@ from PADing.engine.weights_file import describe_wrong_file
         (b'{"message": "Not Found"}', "a JSON or text file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12\n", "a Git LFS pointer"),
         (b"MODEL:\n  WEIGHTS: a.pth\n", "a text file"),
-        (gzip.compress(b"x"), "a gzip archive"),
+        (gzip.compress(b"x", mtime=0), "a gzip archive"),
         (b"%PDF-1.7", "a PDF document"),
     ],
 )
