@@ -197,6 +197,17 @@ def _cosine(cfg: CfgNode) -> str:
     )
 
 
+def _steps(cfg: CfgNode) -> str:
+    solver = cfg.SOLVER
+    reached = [step for step in solver.STEPS if step <= solver.MAX_ITER]
+    if solver.LR_SCHEDULER_NAME != "WarmupMultiStepLR" or all(0 < step < solver.MAX_ITER for step in reached):
+        return ""
+    return (
+        f"SOLVER.STEPS is {solver.STEPS} and SOLVER.MAX_ITER {solver.MAX_ITER}. The rate falls at each step, so set "
+        "steps above 0 and below MAX_ITER (those above MAX_ITER are left out)."
+    )
+
+
 def _nesterov(cfg: CfgNode) -> str:
     solver = cfg.SOLVER
     if solver.OPTIMIZER != "SGD" or not solver.NESTEROV or solver.MOMENTUM > 0:
@@ -222,5 +233,6 @@ JOINT = [
     Joint("train", ("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TRAIN_SAMPLING"), _range_of_sizes),
     Joint("train", ("INPUT.CROP.TYPE", "INPUT.CROP.SIZE"), _crop),
     Joint("train", ("SOLVER.BASE_LR", "SOLVER.BASE_LR_END"), _cosine),
+    Joint("train", ("SOLVER.STEPS", "SOLVER.MAX_ITER"), _steps),
     Joint("train", ("SOLVER.MOMENTUM",), _nesterov),
 ]

@@ -132,6 +132,16 @@ def test_a_mistake_names_key_and_cure(message, key, value, cure):
     assert key in words and cure in words and value.strip("()[]").split(",")[0] in words
 
 
+@pytest.mark.parametrize(("steps", "iterations"), [("(5, 10)", 10), ("(0, 5)", 10)])
+def test_steps_where_the_rate_cannot_fall(message, steps, iterations):
+    """fvcore refuses a step at the very end, but takes one that lies beyond it out of the list."""
+    argv = [*STAGE_1, "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.MAX_ITER", str(iterations)]
+    words = message([*argv, "SOLVER.STEPS", steps])
+    assert f"SOLVER.STEPS is {steps}" in words and "above 0 and below MAX_ITER" in words
+    cfg = load_config(argv[1], [*argv[4:], "SOLVER.STEPS", "(5, 11)", "MODEL.DEVICE", "cpu"])
+    assert not [problem for problem in start_problems(cfg, {"train"}) if "STEPS" in problem]
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
