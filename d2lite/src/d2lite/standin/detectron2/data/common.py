@@ -4,6 +4,7 @@ import copy
 import logging
 import pickle
 import random
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import Any
@@ -26,21 +27,22 @@ class DatasetFromList(Dataset):
     """
 
     def __init__(self, lst: list, copy: bool = True, serialize: bool = True):
-        self._elements, self._copies = lst, copy
-        self._packed: bytes | None = None
-        if serialize:
-            parts = [pickle.dumps(element, pickle.HIGHEST_PROTOCOL) for element in lst]
-            self._bounds = list(accumulate(map(len, parts), initial=0))
-            self._elements, self._packed = range(len(lst)), b"".join(parts)
-            logger.info("Packed %d elements into %.1f MiB.", len(lst), len(self._packed) / 2**20)
+        self._length, self._copies, self._serialized = len(lst), copy, serialize
+        if not serialize:
+            self._elements = lst
+            return
+        parts = [pickle.dumps(element, pickle.HIGHEST_PROTOCOL) for element in lst]
+        self._block, self._bounds = b"".join(parts), array("q", accumulate(map(len, parts), initial=0))
+        logger.info("Packed %d elements into %.1f MiB.", len(lst), len(self._block) / 2**20)
 
     def __len__(self) -> int:
-        return len(self._elements)
+        return self._length
 
     def __getitem__(self, idx: int) -> Any:
-        element = self._elements[idx]
-        if self._packed is not None:  # the range's "element": a position, checked and counted from the front
-            return pickle.loads(memoryview(self._packed)[self._bounds[element] : self._bounds[element + 1]])
+        position = range(self._length)[idx]  # checks it, and counts negative ones from the end
+        if self._serialized:
+            return pickle.loads(memoryview(self._block)[self._bounds[position] : self._bounds[position + 1]])
+        element = self._elements[position]
         return copy.deepcopy(element) if self._copies else element
 
 
