@@ -65,26 +65,31 @@ _Loader.add_constructor(_TAGS + "object/apply:eval", _expression)
 
 
 def _check_size(root: yaml.Node | None) -> None:
-    """Refuse aliases that contain themselves or expand to a huge tree, before anything is made of them."""
-    sizes: dict[int, int] = {}
+    """Refuse aliases that contain themselves or expand to a huge or deep tree, before anything is made of them."""
+    measured: dict[int, tuple[int, int]] = {}
     open_nodes: set[int] = set()
 
-    def size(node: yaml.Node) -> int:
+    def measure(node: yaml.Node) -> tuple[int, int]:
+        """Number of values and depth, with aliases written out."""
         if isinstance(node, yaml.ScalarNode):
-            return 1
+            return 1, 0
         if id(node) in open_nodes:
             raise ValueError("an alias contains itself")
-        if id(node) not in sizes:
+        if id(node) not in measured:
             open_nodes.add(id(node))
             children = node.value
             if isinstance(node, yaml.MappingNode):
                 children = [part for pair in children for part in pair]
-            sizes[id(node)] = 1 + sum(size(child) for child in children)
+            inside = [measure(child) for child in children]
+            measured[id(node)] = 1 + sum(values for values, _ in inside), 1 + max((d for _, d in inside), default=0)
             open_nodes.remove(id(node))
-        return sizes[id(node)]
+        return measured[id(node)]
 
-    if root is not None and size(root) > _MAX_VALUES:
+    values, depth = (0, 0) if root is None else measure(root)
+    if values > _MAX_VALUES:
         raise ValueError(f"more than {_MAX_VALUES} values, counted with its aliases written out")
+    if depth > _MAX_DEPTH:
+        raise ValueError("it is nested too deep, counted with its aliases written out")
 
 
 def read_yaml(path: str | os.PathLike, what: str) -> Any:

@@ -82,7 +82,8 @@ def test_arithmetic(text, value):
     "text",
     [
         "open('x')", "().__class__", "'a' * 9", "[0] * 10 ** 9", "2 ** 99", "[x for x in range(10**9)]", "range",
-        "[[y for y in range(9999)] for x in range(9999)]", "list(range(10001))", "1 / 0", "int('5')", "lambda: 1",
+        "[[y for y in range(9999)] for x in range(9999)]", "list(range(10001))", "1 / 0",
+        "round(7, -999999999)", "int('5')", "lambda: 1",
         "[" * 400, "1 if 2 else 3", "x", "",
     ],
 )  # fmt: skip
@@ -106,6 +107,7 @@ PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452")
         (BOMB, "aliases"),
         (MERGE_BOMB, "aliases"),
         ("a: &a [*a]\n", "alias contains itself"),
+        ("a0: &a0 {b: 1}\n" + "".join(f"a{i}: &a{i} {{b: *a{i - 1}}}\n" for i in range(1, 300)), "nested too deep"),
         ("[" * 50_000, "not valid YAML"),
         ("a: " + "{b: " * 2_000 + "}" * 2_000, "not valid YAML|too deep"),
         (PNG, "not UTF-8 text"),
