@@ -43,7 +43,7 @@ def split_panoptic(content: dict, split: Split) -> dict[str, dict]:
     if missing:
         raise UserError(f"The annotation has no category called {', '.join(missing)}, unseen in {split.file}.")
     unseen_ids = {ids[name] for name in split.unseen}
-    images = {image["id"]: image for image in content["images"]}
+    images = {image["id"]: image for image in content.get("images", ())}
 
     annotations: dict[str, list] = {"seen": [], "unseen": []}
     for annotation in content["annotations"]:

@@ -97,8 +97,18 @@ def _spoil_tree(content, rng: random.Random):
     for key in path[:-1]:
         parent = parent[key]
     key, value = path[-1], parent[path[-1]]
-    action = rng.randrange(8)
-    if action < 4:
+    action = rng.randrange(11)
+    if action >= 8:
+        # Near misses get further than nonsense.
+        if isinstance(value, (int, float)):
+            parent[key] = value + rng.choice((1, -1, 0.5, 40, -300, 70_000))
+        elif isinstance(value, list) and value:
+            parent[key] = rng.choice((value[:-1], value[1:], value[::-1], value[:1]))
+        elif isinstance(value, dict):
+            parent[key] = dict(rng.sample(sorted(value.items(), key=str), len(value) // 2))
+        else:
+            parent[key] = None
+    elif action < 4:
         parent[key] = copy.deepcopy(rng.choice(VALUES))
     elif action == 4:
         del parent[key]

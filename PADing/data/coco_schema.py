@@ -7,14 +7,14 @@ finite, and no polygon or size makes pycocotools fill the memory.
 import itertools
 import math
 import reprlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 
 from PADing.data.images import max_pixels
 from PADing.errors import UserError
 
-__all__ = ["check_categories", "check_detections", "check_instances", "check_panoptic", "mask_problem"]
+__all__ = ["check_categories", "check_detections", "check_instances", "check_panoptic", "mask_problem", "usable"]
 
 SHOWN = 3
 # Colors have three bytes; 0 is void.
@@ -69,10 +69,18 @@ def check_detections(detections: list, where: str) -> None:
     _refuse(where, "detections", detections, _detection_problem)
 
 
-def mask_problem(segmentation, height: int, width: int) -> str | None:
+def usable(polygon: Sequence[float]) -> bool:
+    """Whether a flat list x, y, ... has three points or more, and is not cut off within one."""
+    return len(polygon) >= 6 and len(polygon) % 2 == 0
+
+
+def mask_problem(segmentation, height: int, width: int, all_usable: bool = True) -> str | None:
     """What is wrong with a ``segmentation`` (polygons, or RLE of either form) of an image; None if nothing is.
 
     Polygons may reach beyond the image by its longer side; farther, rasterising takes minutes or ends the process.
+
+    Args:
+        all_usable: refuse polygons that are not ``usable``; False where the caller leaves them out.
     """
     if type(segmentation) is list:
         side = max(height, width)
@@ -84,6 +92,8 @@ def mask_problem(segmentation, height: int, width: int) -> str | None:
                     f"a polygon has something else than numbers within or near its image of {height} x {width} pixels "
                     f"(height x width): {_short(_strangest(polygon))}"
                 )
+        if all_usable and not (segmentation and all(map(usable, segmentation))):
+            return "a mask needs polygons of three points or more, two numbers each"
         return None
     if type(segmentation) is not dict:
         wanted = "polygons [[x, y, ...], ...] or an RLE {size, counts}"
@@ -216,7 +226,7 @@ def _instance_problem(annotation, sizes: dict, complete: bool) -> str | None:
     size = sizes[image_id]
     if None in size:
         return f"has a mask, but image {_short(image_id)} has no `height` and `width`"
-    return mask_problem(segmentation, *size)
+    return mask_problem(segmentation, *size, all_usable=False)
 
 
 def _detection_problem(detection) -> str | None:
@@ -234,7 +244,6 @@ def _detection_problem(detection) -> str | None:
         size = segmentation.get("size")
         if type(size) is not list or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
             return f"the mask's `size` must be [height, width], but is {_short(size)}"
-        problem = mask_problem(segmentation, *size)
     return problem
 
 

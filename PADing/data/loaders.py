@@ -12,7 +12,7 @@ from collections import defaultdict
 import pycocotools.mask as mask_util
 from detectron2.structures import BoxMode
 
-from PADing.data.coco_schema import check_instances, check_panoptic
+from PADing.data.coco_schema import check_instances, check_panoptic, usable
 from PADing.data.splits import DataSet, Split
 from PADing.errors import UserError
 from PADing.files import read_json
@@ -107,7 +107,7 @@ def _instance(annotation: dict, contiguous: dict[int, int]) -> dict | None:
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], list):
         segmentation = mask_util.frPyObjects(segmentation, *segmentation["size"])
     elif isinstance(segmentation, list):
-        segmentation = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
+        segmentation = list(filter(usable, segmentation))
         if not segmentation:
             return None
     if segmentation is not None:

@@ -17,7 +17,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 from pycocotools.coco import COCO
 
-from PADing.data.coco_schema import check_instances
+from PADing.data.coco_schema import check_instances, usable
 from PADing.errors import UserError
 from PADing.evaluation.coco_matching import match_images, precision_recall
 from PADing.evaluation.detections import ImageDetections, as_rle, by_image
@@ -94,6 +94,7 @@ def load_ground_truth(source: str | os.PathLike | dict) -> COCO:
         where = f"Annotation file {os.fspath(source)}"
         content = read_json(source, "Annotation file")
         check_instances(content, where, complete=False)
+        content["annotations"] = _with_usable_masks(content["annotations"], where)
     if not isinstance(content, dict) or not {"images", "categories", "annotations"} <= set(content):
         raise UserError(f"{where} is not in COCO's instance format: it needs images, categories and annotations.")
     content.setdefault("info", {})
@@ -280,6 +281,26 @@ def _load_results(source, truth: COCO) -> list[ImageDetections]:
         where = f"Results {os.fspath(source)}"
         source = read_json(source, "Results", list)
     return by_image(source, image_sizes(truth), where)
+
+
+def _with_usable_masks(annotations: list[dict], where: str) -> list[dict]:
+    """As in training, polygons without three points are left out, and annotations that have no other.
+
+    Annotations with an empty list or null are boxes without a mask.
+    """
+    kept = []
+    for annotation in annotations:
+        polygons = annotation.get("segmentation")
+        if not polygons:
+            annotation.pop("segmentation", None)
+        elif isinstance(polygons, list) and not all(map(usable, polygons)):
+            annotation["segmentation"] = polygons = list(filter(usable, polygons))
+            if not polygons:
+                continue
+        kept.append(annotation)
+    if len(kept) < len(annotations):
+        logger.warning("%s: %d annotations without a valid polygon are left out.", where, len(annotations) - len(kept))
+    return kept
 
 
 def _complete(annotation: dict, size: tuple[int | None, int | None]) -> None:

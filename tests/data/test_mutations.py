@@ -1,5 +1,10 @@
 """No file, however spoiled, ends in a traceback, a crash or a wait: it is read, or refused in one message."""
 
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,11 +18,13 @@ from PADing.data.embeddings import embedding_width, load_class_embeddings
 from PADing.data.images import read_image
 from PADing.data.loaders import load_data_set
 from PADing.data.registration import register_split
-from PADing.data.splits import load_split
+from PADing.data.splits import load_split, split_from_dict
 from PADing.errors import UserError
 from PADing.evaluation import InsSegzeroEvaluator, PanopticzeroEvaluator, SemSegGzeroEvaluator
+from PADing.evaluation.coco_metrics import coco_eval_revise
 from tests.mutations import mutants, survives
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 SCALES = [1, pytest.param(20, marks=pytest.mark.slow)]
 KEYS = {"instance": "coco_instance_lsj", "panoptic": "coco_panoptic_lsj", "semantic": "mask_former_semantic"}
 RNG = np.random.default_rng(3)
@@ -179,3 +186,79 @@ def test_image_files(tmp_path, suffix, scale):
 
     kind = "png" if suffix == ".png" else "bytes"
     _check_all(path, kind, 30 * scale, lambda: read_image(path), seed=scale)
+
+
+def _script(path):
+    spec = importlib.util.spec_from_file_location(Path(path).stem, REPOSITORY / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _make_split(own):
+    make_split = _script("tools/make_split.py").make_split
+    train = {"json": str(own.folder / "instances.json"), "images": str(own.folder / "images")}
+    val = {
+        "json": str(own.folder / "panoptic.json"),
+        "images": train["images"],
+        "panoptic": str(own.folder / "panoptic"),
+    }
+    return lambda: make_split("mk", ["四角"], str(own.folder / "made.yaml"), train, val)
+
+
+def _select_instances(own):
+    zsi, source = _script("datasets/prepare_coco_zsi.py"), str(own.folder / "instances.json")
+    content = own.split()
+    content["data_sets"] = [
+        {**d, "json": f"./{d['name']}.json"} for d in content["data_sets"] if d["kind"] == "instance"
+    ]
+    split = split_from_dict(content, str(own.split_file))
+    return lambda: zsi.prepare(split, source, source, str(own.folder), force=True)
+
+
+def _select_panoptic(own):
+    zsp, split = _script("datasets/get_zsp_json.py"), load_split(own.split_file)
+    (own.folder / "panoptic_val.json").write_bytes((own.folder / "panoptic.json").read_bytes())
+
+    def use():
+        (own.folder / "panoptic_val.json").write_bytes((own.folder / "panoptic.json").read_bytes())
+        zsp.prepare(str(own.folder), str(own.folder / "zsp"), split, ["val"], force=True)
+
+    return use
+
+
+def _paint_labels(own):
+    semantic, split = _script("datasets/prepare_coco_semantic_annos_from_panoptic_annos.py"), load_split(own.split_file)
+    paths = [str(own.folder / name) for name in ("panoptic.json", "panoptic", "painted")]
+
+    def use():
+        shutil.rmtree(paths[-1], ignore_errors=True)
+        semantic.prepare(*paths, split)
+
+    return use
+
+
+def _evaluate_results(own):
+    rle = {"size": [40, 60], "counts": [5 * 40 + 5, 10, *[30, 10] * 14, 60 * 40 - 5 * 40 - 5 - 10 - 14 * 40]}
+    results = [{"image_id": 900, "category_id": 7, "score": 0.5, "bbox": [5, 5, 15, 10], "segmentation": rle}]
+    results.append({**results[0], "image_id": 77, "segmentation": [[1, 1, 9, 1, 9.5, 9]]})
+    (own.folder / "results.json").write_text(json.dumps(results))
+    return lambda: coco_eval_revise(own.folder / "results.json", ["bbox", "segm"], own.folder / "instances.json")
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(
+    "tool, file",
+    [
+        (_make_split, "instances.json"),
+        (_make_split, "panoptic.json"),
+        (_select_instances, "instances.json"),
+        (_select_panoptic, "panoptic.json"),
+        (_paint_labels, "panoptic.json"),
+        (_evaluate_results, "results.json"),
+        (_evaluate_results, "instances.json"),
+    ],
+)
+def test_tools(own, tool, file, scale):
+    use = tool(own)
+    _check_all(own.folder / file, "json", 25 * scale, use, seed=200 + scale)
