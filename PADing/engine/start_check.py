@@ -1,5 +1,6 @@
 """What would stop a command later is found before it starts, all of it at once: values, names, files, processes."""
 
+import logging
 import os
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
@@ -19,7 +20,17 @@ from PADing.engine.weights_file import describe_wrong_file
 from PADing.errors import UserError
 from PADing.modeling.transformer_decoder.registry import TRANSFORMER_DECODER_REGISTRY
 
-__all__ = ["BUILDING", "EVALUATION", "PREDICTION", "TRAINING", "recipe_name", "start_problems"]
+__all__ = [
+    "BUILDING",
+    "EVALUATION",
+    "PREDICTION",
+    "TRAINING",
+    "on_present_device",
+    "recipe_name",
+    "start_problems",
+]
+
+logger = logging.getLogger(__name__)
 
 # What a command needs of a config. "model", "train" and "test" also choose the rules for values.
 BUILDING = frozenset({"model"})
@@ -64,6 +75,18 @@ def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> 
     if "model" in needs and not names and not foreign:
         problems += _fit(cfg, needs)
     return problems
+
+
+def on_present_device(cfg: CfgNode) -> CfgNode:
+    """``cfg``, or a copy of it for the CPU when it asks for a GPU and this machine has none; said in the log."""
+    if not cfg.MODEL.DEVICE.startswith("cuda") or torch.cuda.is_available():
+        return cfg
+    logger.warning("MODEL.DEVICE is %r, but no GPU is available here, so the CPU is used.", cfg.MODEL.DEVICE)
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.freeze()
+    return cfg
 
 
 def recipe_name(cfg: CfgNode) -> str:

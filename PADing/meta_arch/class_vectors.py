@@ -1,5 +1,6 @@
 """The class vectors of a config: names from the data sets' metadata, vectors from the embedding file."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from detectron2.config import CfgNode
@@ -37,6 +38,32 @@ def load_vectors(cfg: CfgNode) -> ClassVectors:
         return ClassVectors(load_class_embeddings(path, names, file_names=columns), width, "")
     except UserError as error:
         return ClassVectors(None, width, str(error))
+
+
+def check_second_stage(absent: str | None, unseen: Sequence[int], classes: int, logits: int | None) -> None:
+    """Whether PADing's second stage can be trained.
+
+    Args:
+        absent: why there are no class vectors; None: there are.
+        unseen: positions of the unseen ones among the ``classes`` outputs.
+        logits: how many, from the first, the classification term counts; None: those of all seen classes.
+
+    Raises:
+        UserError: class vectors are missing; no class is unseen; a seen class would have no logit.
+    """
+    if absent is not None:
+        raise UserError(f"PADing cannot be trained without class embeddings. {absent}")
+    if not unseen:
+        raise UserError(
+            "PADing cannot be trained: the data sets of DATASETS.TRAIN have no unseen class. Name one whose split file "
+            "has some."
+        )
+    last = max(set(range(classes)) - set(unseen), default=-1)
+    if logits is not None and last >= logits:
+        raise UserError(
+            f"MODEL.MASK_FORMER.CLS_SLICE {logits} cuts off seen classes (the last is {last}). Set "
+            "MODEL.MASK_FORMER.SEEN_CLS_ONLY True."
+        )
 
 
 def vocabulary(cfg: CfgNode) -> tuple[list[str], list[int]]:

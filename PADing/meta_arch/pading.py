@@ -25,7 +25,7 @@ from PADing.generation import (
     pseudo_labels,
 )
 from PADing.meta_arch.class_count import check_split_count, split_classes
-from PADing.meta_arch.class_vectors import ClassVectors, load_vectors, unseen_classes
+from PADing.meta_arch.class_vectors import ClassVectors, check_second_stage, load_vectors, unseen_classes
 from PADing.meta_arch.common import SegmenterBase
 from PADing.meta_arch.segmenter_cache import SegmenterCache
 from PADing.modeling import SetCriterion, SetCriterion_Generator, TransformerDecoder, TransformerDecoderLayer
@@ -37,7 +37,6 @@ GENERATOR_SIDE = (
     "generator", "fc_projection", "dict_feature", "projection_related", "projection_unrelated", "relation", "decoder",
 )  # fmt: skip
 GENERATORS = ("primitive", "mlp", "linear")
-NO_VECTORS = "PADing cannot be trained without class embeddings. "
 OLD_CLASSIFIER, NEW_CLASSIFIER = "sem_seg_head.predictor.class_embed.weight", "new_fc.weight"
 
 
@@ -184,9 +183,11 @@ class PADing(SegmenterBase):
     def check_start(cls, cfg: CfgNode, training: bool) -> None:
         check_split_count(cfg)
         super().check_start(cfg, training)
-        problem = load_vectors(cfg).problem if training else ""
-        if problem:
-            raise UserError(NO_VECTORS + problem)
+        if training:
+            vectors, node = load_vectors(cfg), cfg.MODEL.MASK_FORMER
+            absent = vectors.problem if vectors.vectors is None else None
+            logits = None if node.SEEN_CLS_ONLY else node.CLS_SLICE
+            check_second_stage(absent, unseen_classes(cfg), cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, logits)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -234,15 +235,9 @@ class PADing(SegmenterBase):
         Raises:
             UserError: class vectors are missing; no class is unseen; a seen class would have no logit.
         """
-        if self.class_vectors is None:
-            raise UserError(NO_VECTORS + self.vectors_problem)
-        if not len(self.unseen_index):
-            raise UserError("PADing cannot be trained: the metadata of DATASETS.TRAIN name no unseen class.")
-        if not self.seen_cls_only and int(self.seen_index.max()) >= self.cls_slice:
-            raise UserError(
-                f"MODEL.MASK_FORMER.CLS_SLICE {self.cls_slice} cuts off seen classes (the last is "
-                f"{int(self.seen_index.max())}). Set MODEL.MASK_FORMER.SEEN_CLS_ONLY True."
-            )
+        absent = self.vectors_problem if self.class_vectors is None else None
+        logits = None if self.seen_cls_only else self.cls_slice
+        check_second_stage(absent, self.unseen_index.tolist(), self.sem_seg_head.num_classes, logits)
         for part in (self.backbone, self.sem_seg_head):
             part.requires_grad_(False)
         self.segmenter_frozen = True

@@ -8,7 +8,9 @@ from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 
 import PADing.meta_arch  # noqa: F401  registers the meta-architectures
+from PADing.config_values import as_one_message
 from PADing.engine.checkpointer import TrainingCheckpointer
+from PADing.engine.start_check import PREDICTION, on_present_device, start_problems
 from PADing.errors import UserError
 
 __all__ = ["Predictor", "load_model"]
@@ -69,9 +71,11 @@ def _keep_first_result(model: torch.nn.Module) -> None:
 def load_model(cfg: CfgNode) -> torch.nn.Module:
     """The model of a config in evaluation mode, with the weights of ``MODEL.WEIGHTS``, for its first test set.
 
+    On a machine without a GPU it runs on the CPU, whatever ``MODEL.DEVICE`` is.
+
     Raises:
         UserError: no test set, no weights, a file that does not exist or does not fit, or one that holds a backbone
-            only, with which a model would answer at random.
+            only, with which a model would answer at random; values or names in the config that cannot be.
     """
     if not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST is empty; its first data set tells a model which classes to answer with.")
@@ -80,6 +84,10 @@ def load_model(cfg: CfgNode) -> torch.nn.Module:
             "MODEL.WEIGHTS is empty, and an untrained model answers at random. Name a trained file: "
             "MODEL.WEIGHTS path/to/model_final.pth (in the demo: after --opts)."
         )
+    cfg = on_present_device(cfg)
+    problems = start_problems(cfg, PREDICTION)
+    if problems:
+        raise UserError(as_one_message(problems))
     model = build_model(cfg).eval()
     tell = getattr(model, "set_test_metadata", None)
     if tell is not None:

@@ -308,3 +308,27 @@ def test_a_resumed_run_does_not_need_its_first_weights(mini, monkeypatch, tmp_pa
 def test_expected_results_of_another_form(message):
     wrong = json.dumps([["segm", "AP"]])
     assert "[task, metric, value, tolerance]" in message([*STAGE_1, "TEST.EXPECTED_RESULTS", wrong])
+
+
+def test_logits_that_would_be_cut_off(message):
+    assert "Set MODEL.MASK_FORMER.SEEN_CLS_ONLY True" in message([*PADING, NODE + "CLS_SLICE", "10"])
+
+
+def test_the_readme_s_snippet_runs_without_a_gpu(monkeypatch, tmp_path, caplog):
+    """A config that asks for CUDA ended in torch's own traceback on a laptop."""
+    import numpy as np
+
+    from PADing.visualization.predictor import Predictor
+    from tests.tools.conftest import SMALL
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    small = [str(item) for pair in SMALL.items() for item in pair]
+    cfg = load_config(STAGE_1[1], [*small, "MODEL.DEVICE", "cuda", "MODEL.WEIGHTS", str(tmp_path / "w.pth")])
+    from detectron2.modeling import build_model
+
+    from PADing.engine.start_check import on_present_device
+
+    torch.save({"model": build_model(on_present_device(cfg)).state_dict()}, tmp_path / "w.pth")
+    caplog.clear()
+    assert "panoptic_seg" in Predictor(cfg)(np.zeros((40, 50, 3), np.uint8))
+    assert [record.message for record in caplog.records if "no GPU is available" in record.message]
