@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode, get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
-from PADing.config_values import as_one_message, merge, opts_tree, parse_opts
+from PADing.config_values import as_one_message, merge, merge_opts, parse_opts
 from PADing.data.registration import register_split_files
 from PADing.errors import UserError
 from PADing.plugins import import_plugins
@@ -222,8 +222,8 @@ def read_config(path: str | os.PathLike, opts: Sequence = ()) -> tuple[CfgNode, 
     cfg = get_cfg()
     add_deeplab_config(cfg)
     add_maskformer2_config(cfg)
-    tree, overrides = read_config_tree(path) if path else {}, opts_tree(opts)
-    plugins = overrides.get("PLUGINS", tree.get("PLUGINS", ()))
+    tree = read_config_tree(path) if path else {}
+    plugins = dict(zip(opts[0::2], opts[1::2], strict=True)).get("PLUGINS", tree.get("PLUGINS", ()))
     for plugin in import_plugins(plugins, os.path.abspath(os.path.dirname(path))):
         if hasattr(plugin, "add_config"):
             plugin.add_config(cfg)
@@ -231,7 +231,7 @@ def read_config(path: str | os.PathLike, opts: Sequence = ()) -> tuple[CfgNode, 
     # Not by merge_from_file: the genuine Detectron2 runs code that a YAML file contains.
     defaults = cfg.clone()
     problems += merge(cfg, tree, f"config file {path}", defaults)
-    problems += merge(cfg, overrides, "command line", defaults)
+    problems += merge_opts(cfg, opts, defaults)
     try:
         register_split_files(cfg.DATASETS.SPLIT_FILES)
         if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == AS_THE_SPLIT_SAYS:

@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 
 from PADing.errors import UserError
 
-__all__ = ["as_one_message", "literal", "merge", "opts_tree", "parse_opts"]
+__all__ = ["as_one_message", "literal", "merge", "merge_opts", "parse_opts"]
 
 _SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -42,18 +42,14 @@ def parse_opts(opts: Sequence) -> list:
     return flat
 
 
-def opts_tree(opts: Sequence) -> dict:
-    """``[KEY, value, ...]`` as nested dicts; of a key that comes twice, the last value."""
-    tree: dict = {}
+def merge_opts(cfg: CfgNode, opts: Sequence, defaults: CfgNode) -> list[str]:
+    """Set ``[KEY, value, ...]`` in ``cfg``, in place and in order; see ``merge``."""
+    problems = []
     for key, value in zip(opts[0::2], opts[1::2], strict=True):
-        node = tree
-        *parents, last = str(key).split(".")
-        for parent in parents:
-            if not isinstance(node.setdefault(parent, {}), dict):
-                node[parent] = {}
-            node = node[parent]
-        node[last] = value
-    return tree
+        for part in reversed(str(key).split(".")):
+            value = {part: value}
+        problems += merge(cfg, value, "command line", defaults)
+    return problems
 
 
 def merge(cfg: CfgNode, tree: Mapping, where: str, defaults: CfgNode) -> list[str]:
@@ -98,6 +94,8 @@ def _merge(node: CfgNode, tree: Mapping, prefix: str, defaults: CfgNode, known: 
             yield from _merge(node[key], value, f"{full}.", default, known)
         elif isinstance(node[key], CfgNode):
             yield f"{full} is a section and takes no value. Set one of its keys, such as {_first(node[key], full)}."
+        elif isinstance(value, dict) and value:
+            yield from (_unknown(leaf, known) for leaf in _leaf_keys(value, f"{full}."))
         else:
             try:
                 node[key] = _converted(value, default)
@@ -175,7 +173,7 @@ def _unknown(key: str, known: list[str]) -> str:
     by_upper = {name.upper(): name for name in known}
     near = [by_upper[name] for name in get_close_matches(key.upper(), by_upper, n=3, cutoff=0.6)]
     near = near or [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:3]
-    return f"{key} is not a config key" + (f" (did you mean {', '.join(near)}?)." if near else ".")
+    return f"{key or repr(key)} is not a config key" + (f" (did you mean {', '.join(near)}?)." if near else ".")
 
 
 def _first(node: CfgNode, prefix: str) -> str:

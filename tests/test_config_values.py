@@ -96,3 +96,11 @@ def test_yaml_lists_and_numbers_of_the_other_kind(tmp_path):
     cfg = load_config(tmp_path / "a.yaml")
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.STEPS) == (1.0, (1, 2))
     assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("one",), ("a", "b"))
+
+
+def test_later_overrides_do_not_hide_earlier_mistakes():
+    """--num-gpus 0 adds MODEL.DEVICE at the end; "MODEL 4" before it went unnoticed."""
+    with pytest.raises(UserError, match=r"(?s)2 mistakes.*MODEL is a section.*SEED\.X is not a config key"):
+        load_config("", ["MODEL", "4", "SEED.X", "1", "MODEL.DEVICE", "cpu"])
+    with pytest.raises(UserError, match="'' is not a config key"):
+        load_config("", ["", "3"])

@@ -40,6 +40,8 @@ TRAINING = EVALUATION | {"train", "train data"}
 
 SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR", "WarmupPolyLR")
 OPTIMIZERS = ("SGD", "ADAMW")
+# Names that one message lists.
+SHOWN = 12
 # Names that Detectron2 fetches, and opens as paths of this machine otherwise.
 REMOTE = ("detectron2://", "catalog://", "http://", "https://")
 
@@ -63,8 +65,8 @@ def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> 
         problems += _batch(cfg, processes)
     for key, use in (("TRAIN", "train data"), ("TEST", "test data")):
         if use in needs:
-            known = [name for name in cfg.DATASETS[key] if name in DatasetCatalog.list()]
-            problems += filter(None, map(missing_files, known))
+            known = DatasetCatalog.list()
+            problems += filter(None, (missing_files(name) for name in cfg.DATASETS[key] if name in known))
     if "weights" in needs:
         problems += _weights("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS)
     if "train" in needs:
@@ -104,7 +106,8 @@ def unknown_name(key: str, name: str, known: Iterable[str], advice: str = "") ->
     known = sorted(known)
     lower = {other.lower(): other for other in known}
     near = [lower[other] for other in get_close_matches(str(name).lower(), lower, n=3)]
-    hint = f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(known)}"
+    shown = ", ".join(known[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
+    hint = f"did you mean {', '.join(near)}?" if near else f"there are: {shown}"
     return f"{key} is {name!r}, which does not exist ({hint}){advice}."
 
 
@@ -155,7 +158,9 @@ def _data_set_names(cfg: CfgNode, needs: Collection[str]) -> list[str]:
             problems.append(f"DATASETS.{key} is empty: {why}. Name one, such as DATASETS.{key} mini_val_panoptic.")
         advice = ". Data sets of one's own are registered by a split file: DATASETS.SPLIT_FILES"
         problems += [
-            unknown_name(f"DATASETS.{key}", name, known, advice) for name in cfg.DATASETS[key] if name not in known
+            unknown_name(f"DATASETS.{key}", name, known, advice)
+            for name in cfg.DATASETS[key]
+            if isinstance(name, str) and name not in known
         ]
     return problems
 
