@@ -50,7 +50,7 @@ def from_to(low: float, high: float) -> Allowed:
 
 def one_of(*values) -> Allowed:
     shown = ", ".join("''" if value == "" else str(value) for value in values)
-    return Allowed(f"one of {shown}", lambda value: value in values)
+    return Allowed(f"one of {shown}" if len(values) > 1 else shown, lambda value: value in values)
 
 
 def _each(allowed: Allowed, sizes: Collection[int] = range(1, 1000)) -> Allowed:
