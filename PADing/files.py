@@ -31,10 +31,14 @@ def replacing(path: str | os.PathLike, sync: bool = True) -> Iterator[Path]:
         sync: False for one of thousands of files that can be made again, where waiting for the disk would be felt.
 
     Raises:
-        UserError: the folder cannot be made or written to, or the disk is full. ``path`` is then as it was.
+        UserError: the folder cannot be made or written to, the disk is full, or ``path`` is something else than a file,
+            such as a folder or a device, which would be removed. ``path`` is then as it was.
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "a device or pipe"
+            raise UserError(f"{path} cannot be written: it is {kind}. Name a file.")
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = _new_file_mode(path)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem[:100]}.", suffix=f".tmp{path.suffix}", dir=path.parent)

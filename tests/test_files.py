@@ -45,6 +45,16 @@ def test_a_decoders_error_is_not_taken_for_one_of_writing(tmp_path):
         open(tmp_path / "input.png")
 
 
+def test_folders_and_devices_are_not_replaced(tmp_path):
+    """Root may rename a file over /dev/null, which ends that machine's day."""
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, kind in (("folder", "a folder"), ("pipe", "a device or pipe")):
+        with pytest.raises(UserError, match=f"{name} cannot be written: it is {kind}"), replacing(tmp_path / name):
+            pytest.fail("writing began")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]
+
+
 def test_a_file_in_place_of_the_folder_is_one_message(tmp_path):
     (tmp_path / "output").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
