@@ -86,7 +86,7 @@ class Instances:
         return self._with({name: column[item] for name, column in self._fields.items()})
 
     def __iter__(self):
-        raise NotImplementedError("Instances have no order to go through: use indices.")
+        raise NotImplementedError("Instances cannot be iterated over: index them.")
 
     @staticmethod
     def cat(instance_lists: Sequence[Instances]) -> Instances:
