@@ -85,10 +85,11 @@ def paint(
         box = tuple(slice(max(0, part.start - width), part.stop + width) for part in box)
         part = numbers[box]
         region = part == number
-        # Beyond the edge of the image the segment may go on, so there is no line along it.
         body = region if is_thing[number] or not marked else region | is_thing[part]
         kernel = np.ones((2 * width + 1, 2 * width + 1), dtype=np.uint8)
-        line = region & (cv2.erode(body.astype(np.uint8), kernel) == 0)
+        # The edge of the image counts as an end of unseen segments only: one may fill the image.
+        edge = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0 if marked else 1}
+        line = region & (cv2.erode(body.astype(np.uint8), kernel, **edge) == 0)
         out[box][line] = UNSEEN_RGB if marked else SEEN_RGB
         score = seg.scores.get(segments[number - 1])
         text = names[label] + ("" if score is None else f" {score:.0%}")
