@@ -8,7 +8,20 @@ from pathlib import Path
 
 from PIL import Image
 
-from minibench.report.document import Bullets, Cell, Note, Paragraph, Picture, Pictures, Row, Section, Strip, Table
+from minibench.report.document import (
+    Bullets,
+    Cell,
+    Note,
+    Paragraph,
+    Picture,
+    Pictures,
+    Row,
+    Section,
+    Strip,
+    Table,
+    inline,
+    one_line,
+)
 from minibench.report.style import STYLE
 
 __all__ = ["to_html"]
@@ -21,12 +34,12 @@ _KINDS = {".png": "image/png", ".jpg": "image/jpeg"}
 def to_html(title: str, sections: Iterable[Section], pictures: Path) -> str:
     """The whole page, well-formed as XML too; ``pictures``: the folder whose files are embedded."""
     sections = list(sections)
-    links = [f'<a href="#{s.key}">{escape(s.title)}</a>' for s in sections if s.title]
-    body = [f"<header><h1>{escape(title)}</h1></header>"]
+    links = [f'<a href="#{s.key}">{_text(s.title)}</a>' for s in sections if s.title]
+    body = [f"<header><h1>{_text(title)}</h1></header>"]
     for index, section in enumerate(sections):
         body.append(f'<section id="{section.key}">')
         if section.title:
-            body.append(f"<h2>{escape(section.title)}</h2>")
+            body.append(f"<h2>{_text(section.title)}</h2>")
         body += [_block(block, pictures) for block in section.blocks]
         body.append("</section>")
         if index == 0 and len(links) > 1:
@@ -34,7 +47,7 @@ def to_html(title: str, sections: Iterable[Section], pictures: Path) -> str:
     head = (
         '<meta charset="utf-8"/><meta name="viewport" content="width=device-width, initial-scale=1"/>'
         '<meta name="color-scheme" content="light dark"/>'
-        f"<title>{escape(title)}</title><style>{STYLE}</style>"
+        f"<title>{_text(title)}</title><style>{STYLE}</style>"
     )
     content = "\n".join(body)
     body = f"<body>\n<main>\n{content}\n</main>\n</body>"
@@ -89,7 +102,7 @@ def _kind(table: Table, index: int, cell: Cell | None = None) -> str:
 def _cell(cell: Cell) -> str:
     text = _inline(cell.text)
     text = f"<strong>{text}</strong>" if cell.best else text
-    return f'{text} <span class="sd">{escape(cell.detail)}</span>' if cell.detail else text
+    return f'{text} <span class="sd">{_inline(cell.detail)}</span>' if cell.detail else text
 
 
 def _figure(picture: Picture, pictures: Path, above: bool = False) -> str:
@@ -98,7 +111,7 @@ def _figure(picture: Picture, pictures: Path, above: bool = False) -> str:
         width, height = image.size
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     source = f"data:{_KINDS[path.suffix]};base64,{data}"
-    alt = escape(picture.alt, quote=True)
+    alt = _attribute(picture.alt)
     # Charts have small text, so none is shown larger or, side by side, at another scale than it is meant to be.
     style = "" if above else f' style="max-width:{width / PIXELS_PER_REM:.1f}rem"'
     image = f'<img src="{source}" alt="{alt}" width="{width}" height="{height}"{style}/>'
@@ -108,9 +121,16 @@ def _figure(picture: Picture, pictures: Path, above: bool = False) -> str:
 
 def _plain(text: str) -> str:
     """For an attribute."""
-    return escape(re.sub(r"[*`]", "", text), quote=True)
+    return _attribute(re.sub(r"[*`]", "", text))
+
+
+def _attribute(text: str) -> str:
+    return escape(one_line(text), quote=True)
 
 
 def _inline(text: str) -> str:
-    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text, quote=False))
-    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text)
+    return inline(text, _text, lambda code: f"<code>{_text(code)}</code>", ("<strong>", "</strong>"))
+
+
+def _text(text: str) -> str:
+    return escape(one_line(text), quote=False)

@@ -16,7 +16,7 @@ from detectron2.data import MetadataCatalog
 from PADing.evaluation import InsSegzeroEvaluator
 from PADing.evaluation.detections import ImageDetections
 
-HEIGHT, WIDTH, CLASSES, OBJECTS, DETECTIONS, SHAPES = 480, 640, 65, 7, 100, 200
+HEIGHT, WIDTH, CLASSES, OBJECTS, DETECTIONS, SHAPES = 480, 640, 65, 7, 100, 60
 
 
 def shapes(rng) -> tuple[list[bytes], np.ndarray]:

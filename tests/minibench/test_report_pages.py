@@ -10,6 +10,9 @@ import pytest
 from PIL import Image
 
 from minibench.report import write_report
+from minibench.report.document import Bullets, Cell, Note, Paragraph, Picture, Pictures, Row, Section, Strip, Table
+from minibench.report.html import to_html
+from minibench.report.markdown import to_markdown
 from PADing.errors import UserError
 from tests.minibench.benchmark_folder import (
     DATA,
@@ -195,3 +198,62 @@ def test_nothing_at_all_is_an_answer_too(tmp_path):
     assert "Neither PADing nor D2Zero was run." in (tmp_path / "empty" / "report" / "report.md").read_text()
     with pytest.raises(UserError, match="does not exist"):
         write_report(tmp_path)
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "a|b",
+    "a\\|b",
+    "line\nbreak\r\n| x |",
+    "tick`s",
+    "**half bold",
+    "a `code **mixed` bold** b",
+    "[link](javascript:alert(1))",
+    "&lt;b&gt; &amp; & <b>",
+    "\" onload=\"alert(1)",
+    "nul\x00 bell\x07 escape\x1b[31m",
+    "surrogate \ud800",
+    "]](x) ![x](y)",
+    "# heading",
+]
+
+
+def _all_blocks(name: str) -> list[Section]:
+    cells = [Cell(name), Cell("1.0", name, best=True), Cell(name, best=True)]
+    table = Table(name, [name, "b", name], [Row([Cell(name)], "group"), Row(cells), Row(cells, "sub")], text=(2,))
+    items = [Picture("x.png", name, name), Picture("x.png", name)]
+    blocks = [Paragraph(name), Paragraph(name, lead=True), Note(name), Bullets([name]), table, Pictures(items)]
+    return [Section(name, "key", [*blocks, Strip(name, items)]), Section("plain", "plain", [Paragraph(name)])]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_are_no_markup_on_the_web_page(tmp_path, name):
+    """The page stays well-formed, holds no element and no attribute of the name's, and shows the name."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
+    text = to_html(name, _all_blocks(name), tmp_path).encode().decode()
+    page, plain = (
+        ElementTree.fromstring(t.removeprefix("<!DOCTYPE html>"))
+        for t in (text, to_html("n", _all_blocks("n"), tmp_path))
+    )
+    markup = {"strong", "code"}
+    assert [e.tag for e in page.iter() if e.tag not in markup] == [e.tag for e in plain.iter() if e.tag not in markup]
+    for element, same in zip(page.iter("img"), plain.iter("img"), strict=True):
+        assert element.keys() == same.keys()
+    if not re.search(r"[*`\x00-\x1f\ud800]", name):
+        assert name in [cell.text for cell in page.iter("th")]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_are_no_markup_in_markdown(name):
+    """No tag, link or line of the name's own, and every row of the table has its three cells."""
+    text = to_markdown(name, _all_blocks(name), "p")
+    text.encode()
+    assert "<" not in text and not re.search(r"(?<!!)(?<!\\)\[[^]]*(?<!\\)\]\(", text)
+    assert text.count("![") == 2 + 2 and not re.search(r"[\x00-\x09\x0b-\x1f]", text)
+    plain = to_markdown("n", _all_blocks("n"), "p")
+    assert text.count("\n") == plain.count("\n")
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    # As code hosting sites split it: a backslash takes the next character with it.
+    counts = [len(re.findall(r"\|", re.sub(r"\\.", "", row))) - 1 for row in rows]
+    assert counts == [len(re.findall(r"\|", row)) - 1 for row in plain.splitlines() if row.startswith("| ")]
