@@ -195,7 +195,7 @@ def coco_eval_revise(
     Args:
         result_files: path of a COCO result file (or its content, a list), or a dict of these by result type.
         result_types: any of "segm", "bbox" (AP and recall at IoU 0.4, 0.5, 0.6 with 100 detections), "proposal" (the
-            same, ignoring classes) and "proposal_fast" (box recall at IoU 0.5, ignoring classes, for ``max_dets``).
+            same for boxes, ignoring classes, for each of ``max_dets``) and "proposal_fast" (their recall at IoU 0.5).
         coco: annotation file, its content, or a pycocotools ``COCO``.
         max_dets: numbers of proposals per image; the other types always use COCO's 1, 10, 100.
         classwise: also log tables per class.
@@ -205,7 +205,8 @@ def coco_eval_revise(
 
     Returns:
         With ``gzsd`` one tuple (seen AP50, unseen AP50, seen recall, unseen recall, harmonic mean of AP50, of recall)
-        in percent per "segm", "bbox" or "proposal" entry; otherwise an empty list; None with "proposal_fast".
+        in percent per "segm", "bbox" or "proposal" entry (NaN for "proposal", which knows no classes); otherwise an
+        empty list; None with "proposal_fast".
 
     Raises:
         UserError: unknown type or class name, missing file, or ``gzsd`` without a split.
@@ -232,12 +233,17 @@ def coco_eval_revise(
                 logger.info("AR@%d = %.4f", number, figures.ar(0.5, max_dets=position))
             rows = None
             continue
-        figures = evaluate_detections(
-            truth, detections, "bbox" if kind == "proposal" else kind, iou=ZSI_IOU, class_agnostic=kind == "proposal"
-        )
-        for title, function in (("Average Precision  (AP)", figures.ap), ("Average Recall     (AR)", figures.ar)):
-            for t in ZSI_IOU:
-                logger.info("%s: %s @[ IoU=%.2f | area=all | maxDets=100 ] = %.3f", kind, title, t, function(t))
+        for limit in sorted(max_dets) if kind == "proposal" else (100,):
+            limits = (limit,) if kind == "proposal" else (1, 10, 100)
+            figures = evaluate_detections(
+                truth,
+                detections,
+                "bbox" if kind == "proposal" else kind,
+                iou=ZSI_IOU,
+                max_dets=limits,
+                class_agnostic=kind == "proposal",
+            )
+            _log_figures(figures, kind)
         if classwise and kind != "proposal":
             log_per_class(figures, names, set(unseen_ids), kind)
         if gzsd and rows is not None:
@@ -246,6 +252,13 @@ def coco_eval_revise(
             text = ", ".join(f"{name} {value:.4f}" for name, value in zip(ROW_NAMES, rows[-1], strict=True))
             logger.info("%s: %s", kind, text)
     return rows
+
+
+def _log_figures(figures: CocoFigures, kind: str) -> None:
+    form, most = "%s: %s @[ IoU=%.2f | area=all | maxDets=%d ] = %.3f", figures.max_dets[-1]
+    for title, function in (("Average Precision  (AP)", figures.ap), ("Average Recall     (AR)", figures.ar)):
+        for t in ZSI_IOU:
+            logger.info(form, kind, title, t, most, function(t))
 
 
 def log_per_class(figures: CocoFigures, names: dict[int, str], unseen: Collection[int], title: str) -> None:

@@ -10,8 +10,6 @@ from PADing.evaluation.coco_metrics import coco_eval_revise
 
 __all__ = ["main"]
 
-logger = logging.getLogger(__name__)
-
 
 def main(
     description: str, generalized: bool, num_seen_classes: int | None = None, argv: list[str] | None = None
@@ -43,8 +41,8 @@ def _parser(description: str, generalized: bool, num_seen_classes: int | None) -
     parser.add_argument("result", help="detections in COCO's result format (.json)")
     parser.add_argument("--ann", required=True, help="ground truth in COCO's instance format (.json)")
     types = ("segm", "bbox", "proposal", "proposal_fast")
-    parser.add_argument("--types", nargs="+", choices=types, default=["segm"], help="default: segm")
-    help_text = "numbers of detections per image for proposal_fast (default: 100 300 1000); the others use 100"
+    parser.add_argument("--types", nargs="+", choices=types, default=["bbox"], help="default: bbox")
+    help_text = "detections per image for proposal and proposal_fast (default: 100 300 1000); the others use 100"
     parser.add_argument("--max-dets", type=positive, nargs="+", default=[100, 300, 1000], help=help_text)
     parser.add_argument("--classwise", action="store_true", help="also print a table per class")
     if generalized:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
@@ -24,9 +25,16 @@ def harmonic_mean(seen: float, unseen: float) -> float:
 
 
 def log_table(title: str, rows: Sequence[Sequence], headers: Sequence[str]) -> None:
-    """Log one table with pipes and three decimals."""
+    """Log one table with pipes and three decimals. Text stays in its cell, whatever names of classes contain."""
+    rows, headers = [[_cell(value) for value in row] for row in rows], [_cell(text) for text in headers]
     table = tabulate(rows, headers=headers, tablefmt="pipe", floatfmt=".3f", stralign="center", numalign="center")
-    logger.info("%s:\n%s", title, table)
+    logger.info("%s:\n%s", _cell(title), table)
+
+
+def _cell(value):
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+", " ", value).replace("|", "\\|")
 
 
 def log_class_table(title: str, rows: Sequence[Sequence], headers: Sequence[str], repeat: int = 2) -> None:

@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+import matplotlib
+
 from minibench.report import sections
 from minibench.report.album import Album
 from minibench.report.bench import Bench, read_bench
@@ -40,7 +42,8 @@ def write_report(folder: Path) -> None:
     bench = read_bench(Path(folder))
     out = bench.folder / "report"
     album, found = Album(out / "pictures"), expectations(bench)
-    parts = _sections(bench, found, album)
+    with matplotlib.rc_context({"text.parse_math": False}):  # a "$" in a name is a "$"
+        parts = _sections(bench, found, album)
     title = f"{TITLE}: {bench.split} split" if bench.split else TITLE
     write_json(out / "summary.json", summary(bench) | {"expectations": _as_json(found)}, indent=2)
     for name, text in (

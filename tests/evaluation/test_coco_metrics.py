@@ -309,6 +309,54 @@ def test_proposal_types(caplog):
     assert lines == ["AR@1 = 0.6667", "AR@2 = 1.0000"]
 
 
+def test_proposals_are_limited_as_published(caplog):
+    """100, 300 and 1000 boxes for each image, without classes: 400 wrong boxes before the right one."""
+    wrong = {"image_id": 1, "category_id": 7, "bbox": [0, 0, 0.5, 0.5]}
+    detections = [{**wrong, "score": 1 - i / 1000} for i in range(400)]
+    detections.append({"image_id": 1, "category_id": 7, "score": 0.1, "bbox": [0, 0, 2, 2]})  # of another class
+    with caplog.at_level(logging.INFO):
+        assert coco_eval_revise(detections, ["proposal"], _truth()) == []
+    found = re.findall(r"\(AR\) @\[ IoU=0.50 \| area=all \| maxDets=(\d+) \] = ([\d.]+)", caplog.text)
+    assert found == [("100", "0.000"), ("300", "0.000"), ("1000", "0.333")]  # one of three objects
+
+
+DAMAGED = {
+    "unknown image": ({"image_id": 44}, "image 44"),
+    "no object": (None, "must be an object"),
+    "no score": ({"score": None}, "score"),
+    "score that is no number": ({"score": math.nan}, "score"),
+    "text as a score": ({"score": "high"}, "score"),
+    "three numbers as a box": ({"bbox": [0, 0, 1]}, "bbox"),
+    "box without end": ({"bbox": [0, 0, math.inf, 1]}, "bbox"),
+    "mask of another size": ({"segmentation": {"size": [9, 9], "counts": [81]}}, "size"),
+    "runs beyond the image": ({"segmentation": {"size": [2, 4], "counts": [0, 900]}}, "counts"),
+    "damaged string": ({"segmentation": {"size": [2, 4], "counts": "00~~~"}}, "counts"),
+    "polygon of text": ({"segmentation": [["a", "b", "c", "d", "e", "f"]]}, "polygon"),
+    "polygon far away": ({"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]}, "polygon"),
+    "list as a category": ({"category_id": [7]}, "category_id"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_damaged_results_are_one_message(tmp_path, case):
+    changes, said = DAMAGED[case]
+    good = {**_detection(1, 30, 0.9, LEFT), "bbox": [0, 0, 2, 2]}
+    bad = None if changes is None else {**good, **changes}
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([good, bad]))
+    for kind in ("segm", "bbox"):
+        with pytest.raises(UserError, match=f"results.json.*{said}"):
+            coco_eval_revise(path, [kind], _truth())
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "null", "7", '"text"', "[" * 100_000])
+def test_files_that_are_no_results_are_named(tmp_path, content):
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match="results.json"):
+        coco_eval_revise(path, ["bbox"], _truth())
+
+
 def test_split_mistakes_are_named():
     for arguments, message in (
         ({}, "names of the unseen"),

@@ -6,7 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
 from panopticapi.evaluation import pq_compute
+from PIL import Image
 
 from PADing.errors import UserError
 from PADing.evaluation import PanopticzeroEvaluator
@@ -186,3 +188,23 @@ def test_an_unprocessed_image_stops_the_evaluation(data, register):
     evaluator.process(_inputs((2, "a")), [{"panoptic_seg": (torch.zeros(4, 4), [])}])
     with pytest.raises(UserError, match="1 of the 2 images.*11"):
         evaluator.evaluate()
+
+
+def test_images_of_one_name_have_predictions_of_their_own(data, register, tmp_path, save_ids, save_json):
+    name, maps = data
+    content = json.loads((tmp_path / "gt.json").read_text())
+    for item, file in zip(content["annotations"], ("a/1.png", "b/1.png"), strict=True):
+        item["file_name"] = file
+        save_ids(tmp_path / "gt" / file, maps[item["image_id"]])
+    keys = {k: v for k, v in MetadataCatalog.get(name).as_dict().items() if k != "name"}
+    own = register(**{**keys, "panoptic_json": save_json(tmp_path / "own.json", content)})
+    evaluator = PanopticzeroEvaluator(own, str(tmp_path / "out"), write_png=True)
+    for image_id, category in ((11, 0), (2, 1)):
+        output = torch.full((4, 4), image_id), [{"id": image_id, "category_id": category, "isthing": True}]
+        evaluator.process([{"image_id": image_id, "file_name": "/x/1.jpg"}], [{"panoptic_seg": output}])
+    evaluator.evaluate()
+    listed = json.loads((tmp_path / "out" / "predictions.json").read_text())["annotations"]
+    assert {item["image_id"]: item["file_name"] for item in listed} == {11: "a/1.png", 2: "b/1.png"}
+    for item in listed:
+        png = np.asarray(Image.open(tmp_path / "out" / "panoptic_png" / item["file_name"]))
+        assert (png[..., 0] == item["image_id"]).all()

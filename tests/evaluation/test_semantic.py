@@ -57,6 +57,29 @@ def test_a_hand_worked_image(labelled, tmp_path):
     assert [entry["category_id"] for entry in entries] == [0, 1, 2]
 
 
+def test_images_of_one_name_have_predictions_of_their_own(labelled, register, tmp_path):
+    """Names of the annotation may be equal but for the folder, and may try to leave the folder of the results."""
+    maps = {"/d/a/1.jpg": [[0]], "/d/b/1.jpg": [[1]], "/d/../../../x.jpg": [[2]], "/d/nul\x00.jpg": [[0]]}
+    name, record = labelled([[0]])
+    records = [{**record, "file_name": file} for file in maps]
+    evaluator = SemSegGzeroEvaluator(
+        register(records, stuff_classes=NAMES, ignore_label=255),
+        output_dir=str(tmp_path / "deep" / "out"),
+        write_png=True,
+    )
+    for item in records:
+        evaluator.process([item], [{"sem_seg": _scores(maps[item["file_name"]])}])
+    evaluator.evaluate()
+    written = {str(p.relative_to(tmp_path)): np.asarray(Image.open(p)).tolist() for p in tmp_path.rglob("*.png")}
+    folder = "deep/out/sem_seg_png"
+    assert written.pop("labels/a.png") and sorted(written) == [
+        f"{folder}/{file}.png" for file in ("a/1", "b/1", "nul_", "x")
+    ]
+    assert written[f"{folder}/a/1.png"] == [[0]] and written[f"{folder}/b/1.png"] == [[1]]
+    entries = json.loads((tmp_path / "deep" / "out" / "sem_seg_predictions.json").read_text())
+    assert [entry["file_name"] for entry in entries] == list(maps)
+
+
 def test_absent_classes_make_nan_unless_asked_otherwise():
     confusion = np.zeros((4, 4), dtype=np.int64)
     confusion[0, 0], confusion[1, 0] = 3, 1  # a wall of 4 pixels; nothing else exists

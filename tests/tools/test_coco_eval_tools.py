@@ -53,11 +53,11 @@ def test_generalized_figures(files, unseen):
         assert f"{kind}: AP50_seen 0.0000, AP50_unseen 100.0000, AR50_seen 0.0000, AR50_unseen 100.0000" in done.stdout
 
 
-def test_seen_classes_by_number_and_masks_by_default(files):
+def test_seen_classes_by_number_and_boxes_by_default(files):
     ann, result, _ = files
     done = _run("gzsi_coco_eval.py", result, "--ann", ann, "--gzsi", "--num-seen-classes", 1, "--classwise")
     assert done.returncode == 0, done.stderr
-    assert "segm: AP50_seen 100.0000, AP50_unseen 0.0000" in done.stdout and "bbox" not in done.stdout
+    assert "bbox: AP50_seen 100.0000, AP50_unseen 0.0000" in done.stdout and "segm" not in done.stdout
     assert "grey wolf" in done.stdout
 
 
@@ -72,6 +72,10 @@ def test_zero_shot_figures(files):
 def test_a_mistake_is_one_line_without_traceback(files):
     ann, result, _ = files
     done = _run("gzsi_coco_eval.py", result, "--ann", ann, "--unseen", "dragon")
-    assert done.returncode == 2 and "dragon" in done.stdout + done.stderr
+    assert done.returncode == 2 and "dragon" in done.stderr
     assert "Traceback" not in done.stderr
     assert _run("zsi_coco_eval.py", result, "--ann", ann, "--types", "keypoint").returncode == 2
+    assert _run("zsi_coco_eval.py", result, "--ann", ann, "--max-dets", "0").returncode == 2
+    result.write_text("[1]")
+    done = _run("zsi_coco_eval.py", result, "--ann", ann)
+    assert done.returncode == 2 and "result.json" in done.stderr and "Traceback" not in done.stderr
