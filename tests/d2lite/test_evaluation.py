@@ -132,7 +132,7 @@ def test_results_are_printed_for_pasting(caplog):
 def test_expected_results_are_verified():
     cfg = CfgNode({"TEST": {"EXPECTED_RESULTS": [["segm", "AP", 30.0, 0.5]]}})
     assert verify_results(cfg, {"segm": {"AP": 30.4}})
-    for wrong in ({"AP": 31.0}, {"AP": math.nan}, {}):
+    for wrong in ({"AP": 31.0}, {"AP": math.nan}, {"AP": math.inf}, {"AP": None}, {}):
         with pytest.raises(SystemExit) as error:
             verify_results(cfg, {"segm": wrong})
         assert error.value.code == 1
