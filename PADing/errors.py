@@ -1,4 +1,6 @@
-"""The one exception for mistakes that the person at the keyboard can mend."""
+"""The one exception for mistakes that the person at the keyboard can mend, and how it shows a value."""
+
+import reprlib
 
 
 class UserError(RuntimeError):
@@ -6,3 +8,11 @@ class UserError(RuntimeError):
 
     The message stands alone: what is wrong, where, and what to do. Command-line tools print it without a traceback.
     """
+
+
+def short(value) -> str:
+    """A value in a message: cut off when it is long, because files hold anything."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python prints no whole number of more than 4,300 digits
+        return f"a huge {type(value).__name__}"

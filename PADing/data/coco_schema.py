@@ -6,13 +6,12 @@ finite, and no polygon or size makes pycocotools fill the memory.
 
 import itertools
 import math
-import reprlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 
 from PADing.data.images import max_pixels
-from PADing.errors import UserError
+from PADing.errors import UserError, short
 
 __all__ = ["check_categories", "check_detections", "check_instances", "check_panoptic", "mask_problem", "usable"]
 
@@ -86,24 +85,24 @@ def mask_problem(segmentation, height: int, width: int, all_usable: bool = True)
         side = max(height, width)
         for polygon in segmentation:
             if type(polygon) is not list and not isinstance(polygon, (tuple, np.ndarray)):
-                return f"`segmentation` must be a list of polygons [[x, y, ...], ...], but holds {_short(polygon)}"
+                return f"`segmentation` must be a list of polygons [[x, y, ...], ...], but holds {short(polygon)}"
             if len(polygon) and not _within(polygon, -side, 2 * side):
                 return (
                     f"a polygon has something else than numbers within or near its image of {height} x {width} pixels "
-                    f"(height x width): {_short(_strangest(polygon))}"
+                    f"(height x width): {short(_strangest(polygon))}"
                 )
         if all_usable and not (segmentation and all(map(usable, segmentation))):
             return "a mask needs polygons of three points or more, two numbers each"
         return None
     if type(segmentation) is not dict:
         wanted = "polygons [[x, y, ...], ...] or an RLE {size, counts}"
-        return f"`segmentation` must be {wanted}, but is {_short(segmentation)}"
+        return f"`segmentation` must be {wanted}, but is {short(segmentation)}"
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if not isinstance(size, (list, tuple)) or [(type(v), v) for v in size] != [(int, height), (int, width)]:
-        return f"the mask has size {_short(size)}, but its image is {height} x {width} (height x width)"
+        return f"the mask has size {short(size)}, but its image is {height} x {width} (height x width)"
     pixels = _run_lengths(counts)
     if pixels is None:
-        return f"the mask's `counts` are neither a list of whole numbers nor a compressed RLE: {_short(counts)}"
+        return f"the mask's `counts` are neither a list of whole numbers nor a compressed RLE: {short(counts)}"
     if pixels != height * width:
         return f"the mask's `counts` are for {pixels} pixels, but its size {height} x {width} has {height * width}"
     return None
@@ -141,7 +140,7 @@ def _check_lists(content: dict, where: str, needed: Iterable[str], optional: Ite
             if key in needed:
                 raise UserError(f"{where} has no `{key}`, so it is not in COCO's layout.")
         elif type(content[key]) is not list:
-            raise UserError(f"{where}: `{key}` must be a list of entries, but is {_short(content[key])}.")
+            raise UserError(f"{where}: `{key}` must be a list of entries, but is {short(content[key])}.")
 
 
 def _refuse(where: str, part: str, entries: list, problem: Callable[[object], str | None]) -> None:
@@ -169,13 +168,13 @@ def _check_unique(where: str, part: str, entries: list[dict], key: str) -> None:
 def _name(entry) -> str:
     for key in ("id", "image_id"):
         if type(entry) is dict and isinstance(entry.get(key), (int, str)):
-            return f" ({key} {_short(entry[key])})"
+            return f" ({key} {short(entry[key])})"
     return ""
 
 
 def _category_problem(entry) -> str | None:
     if type(entry) is not dict:
-        return f"must be an object with `id` and `name`, but is {_short(entry)}"
+        return f"must be an object with `id` and `name`, but is {short(entry)}"
     if not _is_id(entry.get("id")):
         return _wrong(entry, "id", "a whole number >= 0")
     if type(entry.get("name")) is not str or not entry["name"]:
@@ -185,7 +184,7 @@ def _category_problem(entry) -> str | None:
 
 def _image_problem(image, needed: Collection[str]) -> str | None:
     if type(image) is not dict:
-        return f"must be an object with `id` and `file_name`, but is {_short(image)}"
+        return f"must be an object with `id` and `file_name`, but is {short(image)}"
     if not _is_image_id(image.get("id")):
         return _wrong(image, "id", "a whole number >= 0 or text")
     for key in needed:
@@ -194,62 +193,61 @@ def _image_problem(image, needed: Collection[str]) -> str | None:
     if "file_name" in image and not _is_file_name(image["file_name"]):
         return _wrong(image, "file_name", "the name of a file")
     size = [image[key] for key in ("height", "width") if key in image]
-    if not all(type(side) is int and side > 0 for side in size):
-        return f"`height` and `width` must be numbers of pixels >= 1, but are {_short(size)}"
+    if not all(map(_is_side, size)):
+        return f"`height` and `width` must be numbers of pixels >= 1, but are {short(size)}"
     if math.prod(size) > max_pixels():
         return (
-            f"`height` x `width` = {_short(math.prod(size))} pixels are more than the limit of {max_pixels():,} "
+            f"`height` x `width` = {short(math.prod(size))} pixels are more than the limit of {max_pixels():,} "
             "(environment variable PADING_MAX_IMAGE_PIXELS)"
         )
     return None
 
 
 def _instance_problem(annotation, sizes: dict, complete: bool) -> str | None:
-    if type(annotation) is not dict:
-        return f"must be an object with `id`, `image_id` and `category_id`, but is {_short(annotation)}"
-    get = annotation.get
-    if not _is_id(get("id")):
-        return _wrong(annotation, "id", "a whole number >= 0")
-    image_id = get("image_id")
-    if not _is_image_id(image_id):
-        return _wrong(annotation, "image_id", "the id of an image")
-    if not _is_id(get("category_id")):
-        return _wrong(annotation, "category_id", "the id of a category")
-    problem = _common_problem(annotation)
+    problem = _object_problem(annotation)
     if problem is not None:
         return problem
-    segmentation = get("segmentation")
+    if not _is_id(annotation.get("id")):
+        return _wrong(annotation, "id", "a whole number >= 0")
+    image_id, segmentation = annotation["image_id"], annotation.get("segmentation")
     if "bbox" not in annotation and (complete or segmentation is None):
         return "lacks the field 'bbox'"
     if segmentation is None or image_id not in sizes:
         return None  # whoever uses an annotation refuses one of an image that is not listed
     size = sizes[image_id]
     if None in size:
-        return f"has a mask, but image {_short(image_id)} has no `height` and `width`"
+        return f"has a mask, but image {short(image_id)} has no `height` and `width`"
     return mask_problem(segmentation, *size, all_usable=False)
 
 
 def _detection_problem(detection) -> str | None:
-    if type(detection) is not dict:
-        return f"must be an object with `image_id`, `category_id` and `score`, but is {_short(detection)}"
-    if not _is_image_id(detection.get("image_id")):
-        return _wrong(detection, "image_id", "the id of an image")
-    if not _is_id(detection.get("category_id")):
-        return _wrong(detection, "category_id", "the id of a category")
+    problem = _object_problem(detection)
+    if problem is not None:
+        return problem
     if "score" not in detection or not _within([detection["score"]], -_LARGEST_NUMBER, _LARGEST_NUMBER):
         return _wrong(detection, "score", "a number")
-    problem = _common_problem(detection)
     segmentation = detection.get("segmentation")
-    if problem is None and isinstance(segmentation, dict):
+    if isinstance(segmentation, dict):
         size = segmentation.get("size")
-        if type(size) is not list or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
-            return f"the mask's `size` must be [height, width], but is {_short(size)}"
-    return problem
+        if type(size) is not list or len(size) != 2 or not all(map(_is_side, size)):
+            return f"the mask's `size` must be [height, width], but is {short(size)}"
+    return None
+
+
+def _object_problem(entry) -> str | None:
+    """Of what annotated and detected objects share."""
+    if type(entry) is not dict:
+        return f"must be an object with `image_id` and `category_id`, but is {short(entry)}"
+    if not _is_image_id(entry.get("image_id")):
+        return _wrong(entry, "image_id", "the id of an image")
+    if not _is_id(entry.get("category_id")):
+        return _wrong(entry, "category_id", "the id of a category")
+    return _common_problem(entry)
 
 
 def _panoptic_problem(annotation) -> str | None:
     if type(annotation) is not dict:
-        return f"must be an object with `image_id`, `file_name` and `segments_info`, but is {_short(annotation)}"
+        return f"must be an object with `image_id`, `file_name` and `segments_info`, but is {short(annotation)}"
     if not _is_image_id(annotation.get("image_id")):
         return _wrong(annotation, "image_id", "the id of an image")
     if not _is_file_name(annotation.get("file_name")):
@@ -261,7 +259,7 @@ def _panoptic_problem(annotation) -> str | None:
     for i, segment in enumerate(segments):
         here = f"segments_info[{i}]"
         if type(segment) is not dict:
-            return f"{here} must be an object with `id` and `category_id`, but is {_short(segment)}"
+            return f"{here} must be an object with `id` and `category_id`, but is {short(segment)}"
         number = segment.get("id")
         if type(number) is not int or not 0 < number <= LARGEST_SEGMENT_ID:
             return f"{here}: " + _wrong(segment, "id", f"a whole number 1..{LARGEST_SEGMENT_ID}")
@@ -293,6 +291,10 @@ def _is_id(value) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
+def _is_side(value) -> bool:
+    return type(value) is int and 0 < value < 2**31
+
+
 def _is_image_id(value) -> bool:
     return _is_id(value) or type(value) is str and value != ""
 
@@ -321,8 +323,4 @@ def _strangest(polygon: list):
 def _wrong(entry: dict, key: str, wanted: str) -> str:
     if key not in entry:
         return f"lacks the field {key!r}"
-    return f"`{key}` must be {wanted}, but is {_short(entry[key])}"
-
-
-def _short(value) -> str:
-    return reprlib.repr(value)
+    return f"`{key}` must be {wanted}, but is {short(entry[key])}"

@@ -66,11 +66,13 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
 
     def decode(image: Image.Image) -> np.ndarray:
         _refuse_jpeg(image)
+        if image.mode == "1":
+            return np.asarray(_upright(image)).astype(np.uint8)  # 0 and 1; Pillow's conversion makes 0 and 255
         if len(image.getbands()) > 1:
             raise _Unfit(f"it has {len(image.getbands())} channels; class labels need a single one")
         if image.mode == "F":
             raise _Unfit("its values are floating-point numbers; class labels are whole numbers")
-        return np.asarray(_upright(image.convert("L") if image.mode == "1" else image))
+        return np.asarray(_upright(image))
 
     return _decode(path, "Label file", decode)
 
@@ -136,23 +138,30 @@ def _decode(path: str | os.PathLike, what: str, convert: Callable[[Image.Image],
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters is raised; Pillow also warns of odd metadata and large sizes
             with open(file_name, "rb") as file, Image.open(file) as image:
+                if image.format == "EPS":
+                    raise _Unfit("it is PostScript, a program that an interpreter would have to run")
                 return convert(image)
     except UserError:
         raise
-    except Image.DecompressionBombError as error:
-        pixels = re.search(r"\d+", str(error))
-        raise CorruptFile(
-            f"{what} {path} has too many pixels: {int(pixels[0]) if pixels else 'more':,}, but the limit is {limit:,}, "
-            f"which keeps a small file from filling the memory. If you trust it, set the environment variable "
-            f"{PIXEL_LIMIT} to a higher number."
-        ) from error
-    except UnidentifiedImageError as error:
-        reason = "it is not an image, or its first bytes are damaged"
-        raise CorruptFile(f"{what} {path} cannot be read: {reason}.") from error
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged data, also SyntaxError
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        damaged = "" if isinstance(error, _Unfit) else " The file is damaged or incomplete; fetch it again."
-        raise CorruptFile(f"{what} {path} cannot be read: {reason}.{damaged}") from error
+        raise CorruptFile(f"{what} {path} cannot be read: {_reason(error, limit)}.") from error
+
+
+def _reason(error: Exception, limit: int) -> str:
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError):
+        pixels = "".join(f"{int(number):,}, but " for number in re.findall(r"\d+", text)[:1])
+        return (
+            f"it has too many pixels: {pixels}the limit is {limit:,}, which keeps a small file from filling the memory; if "
+            f"you trust it, set the environment variable {PIXEL_LIMIT} to a higher number"
+        )
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not an image, or its first bytes are damaged"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (
+        text if isinstance(error, (_Unfit, MemoryError)) else f"{text}; it is damaged or incomplete, so fetch it again"
+    )
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -30,9 +30,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from reprlib import repr as short
 
-from PADing.errors import UserError
+from PADing.errors import UserError, short
 from PADing.yaml_files import read_yaml
 
 __all__ = ["Category", "DataSet", "Split", "dataset_root", "load_split", "shipped_split_files", "split_from_dict"]

@@ -50,6 +50,10 @@ def _bomb(own):
     own.instances["images"][0].update(height=2**20, width=2**20)
 
 
+def _huge(own):
+    own.instances["images"][0].update(height=10**4000, width=10**4000)
+
+
 @pytest.mark.parametrize(
     "change, reason",
     [
@@ -57,6 +61,7 @@ def _bomb(own):
         (_text, "annotations.0. .id 1.: `segmentation` must be polygons"),
         (_far, "annotations.0. .id 1.: a polygon .* 2147483648"),
         (_bomb, "images.0. .id 900.: `height` x `width` = 1099511627776 pixels"),
+        (_huge, "images.0. .id 900.: `height` and `width` must be"),
     ],
 )
 def test_wrong_annotation_is_wrong_not_missing(own, change, reason):

@@ -136,6 +136,7 @@ REFUSED = {
     "too many pixels": (lambda p: _damaged(p, lambda data: _png_of_size(50000, 40000)), "pixels: 2,000,000,000, but"),
     "32-bit integers": (lambda p: _save(p, Image.fromarray(RAMP.astype(np.int32)), ".tif"), "range is not known"),
     "floats": (lambda p: _save(p, Image.fromarray(RAMP.astype(np.float32)), ".tif"), "range is not known"),
+    "PostScript": (lambda p: _save(p, Image.fromarray(RAMP), ".eps"), "PostScript"),
     "LAB": (lambda p: _save(p, Image.new("LAB", (4, 4)), ".tif"), "LAB"),
 }  # fmt: skip
 
@@ -163,6 +164,8 @@ def test_labels_are_numbers_not_brightness(tmp_path):
     """Palette indices and 16-bit values are class ids; a rescaled one would be another class."""
     assert np.array_equal(read_labels(_save(tmp_path, Image.fromarray(RAMP).convert("P"), ".png")), RAMP)
     assert np.array_equal(read_labels(_save(tmp_path, Image.fromarray(_sixteen()), ".png")), RAMP.astype(int) * 257)
+    bits = RAMP > 100
+    assert np.array_equal(read_labels(_save(tmp_path, Image.fromarray(bits), ".png")), bits.astype(int))
     for image, suffix, reason in (
         (Image.fromarray(RAMP), ".jpg", "JPEG"),
         (Image.new("RGB", (4, 4)), ".png", "3 channels"),

@@ -165,3 +165,11 @@ def test_shipped_files_are_valid_and_distinct():
     splits = [load_split(path) for path in shipped_split_files()]
     names = [data_set.name for split in splits for data_set in split.data_sets]
     assert len(splits) >= 4 and len(set(names)) == len(names)
+
+
+def test_numbers_too_long_to_print_are_refused(own):
+    """Python refuses to print them, so that a message about one could itself end in a traceback."""
+    content = own.split_file.read_text(encoding="utf-8").replace("id: 40", f"id: 0x{'f' * 5000}")
+    own.split_file.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match="id must be a whole number >= 0, but is a huge int"):
+        load_split(own.split_file)
