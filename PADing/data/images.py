@@ -152,8 +152,8 @@ def _reason(error: Exception, limit: int) -> str:
     if isinstance(error, Image.DecompressionBombError):
         pixels = "".join(f"{int(number):,}, but " for number in re.findall(r"\d+", text)[:1])
         return (
-            f"it has too many pixels: {pixels}the limit is {limit:,}, which keeps a small file from filling the memory; if "
-            f"you trust it, set the environment variable {PIXEL_LIMIT} to a higher number"
+            f"it has too many pixels: {pixels}the limit is {limit:,}, so that no small file fills the memory; "
+            f"if you trust it, set the environment variable {PIXEL_LIMIT} to a higher number"
         )
     if isinstance(error, UnidentifiedImageError):
         return "it is not an image, or its first bytes are damaged"
