@@ -21,6 +21,7 @@ __all__ = [
     "STATUS_INTERRUPTED",
     "STATUS_USER_ERROR",
     "add_config_options",
+    "add_opts_flag",
     "count",
     "fraction",
     "message_of",
@@ -115,14 +116,25 @@ def _report(error: UserError, cause: BaseException | None = None) -> int:
 # ---- arguments that tools share
 
 
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """``--config-file``, ``--num-gpus``, and config overrides, behind ``--opts`` or at the end of the line."""
+def add_config_options(parser: argparse.ArgumentParser, num_gpus: int | None = None) -> None:
+    """``--config-file``, ``--num-gpus``, and config overrides, behind ``--opts`` or at the end of the line.
+
+    Args:
+        num_gpus: the default; None: one if there is one.
+    """
+    default = "a GPU if there is one" if num_gpus is None else num_gpus
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the model")
-    parser.add_argument("--num-gpus", type=count, help="0: use the CPU (default: a GPU if there is one)")
+    parser.add_argument("--num-gpus", type=count, default=num_gpus, help=f"0: use the CPU (default: {default})")
     overrides = {"nargs": argparse.REMAINDER, "metavar": "KEY VALUE"}
-    parser.add_argument("--opts", dest="more_opts", default=[], help="config overrides", **overrides)
-    parser.add_argument("opts", help="the same, at the end of the line: KEY value ... or KEY=value ...", **overrides)
+    add_opts_flag(parser)
+    parser.add_argument("opts", help="config overrides at the end of the line: KEY value, or KEY=value", **overrides)
     parser.set_defaults(eval_only=True)
+
+
+def add_opts_flag(parser: argparse.ArgumentParser) -> None:
+    """``--opts KEY value ...``, for lines where a list of files comes before the overrides."""
+    flag = {"dest": "more_opts", "default": [], "nargs": argparse.REMAINDER, "metavar": "KEY VALUE"}
+    parser.add_argument("--opts", help="config overrides; the last flag on the line", **flag)
 
 
 def positive(text: str) -> int:

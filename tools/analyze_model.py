@@ -5,8 +5,8 @@
     python tools/analyze_model.py --tasks flop activation --config-file CONFIG --num-inputs 10
     python tools/analyze_model.py --tasks flop --config-file CONFIG --input-size 800 1216      # no data set is needed
 
-Operations are multiply-adds of inference on one picture, counted by fvcore; results are left at the size of the
-model's input. Pictures come from DATASETS.TEST, resized as in evaluation. Weights play no part and are not loaded.
+Operations are multiply-adds of inference on one image, counted by fvcore; results are left at the size of the
+model's input. Images come from DATASETS.TEST, resized as in evaluation. Weights play no part and are not loaded.
 """
 
 import argparse
@@ -38,13 +38,13 @@ Batch = list[dict]
 
 
 def inputs_of(cfg: CfgNode, number: int, size: Sequence[int] | None = None) -> list[Batch]:
-    """Batches of one picture, ``[{"image": (3, H, W)}]``: from the first test set, or grey ones of ``size`` (H, W)."""
+    """Batches of one image, ``[{"image": (3, H, W)}]``: from the first test set, or grey ones of ``size`` (H, W)."""
     if size is not None:
         return [[{"image": torch.full((3, *size), 128, dtype=torch.uint8)}]]
     from PADing.engine.trainer import Trainer
 
     if not cfg.DATASETS.TEST:
-        raise UserError("DATASETS.TEST is empty, so there are no pictures to count with. Add --input-size H W.")
+        raise UserError("DATASETS.TEST is empty, so there are no images to count with. Add --input-size H W.")
     loader = Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0])
     return [[{"image": sample["image"]}] for batch in islice(loader, number) for sample in batch][:number]
 
@@ -59,7 +59,7 @@ def count_flops(model: nn.Module, inputs: Sequence[Batch]) -> str:
             totals.append(flops.total())
             by_operator += flops.by_operator()
     return "\n".join([
-        f"Operations on a picture of {_size(inputs[-1])}, by module:\n{flop_count_table(flops)}",
+        f"Operations on an image of {_size(inputs[-1])}, by module:\n{flop_count_table(flops)}",
         f"Not counted there: {', '.join(sorted(name.removeprefix('aten::') for name in flops.unsupported_ops()))}",
         f"Mean by operator, in G multiply-adds: {_means(by_operator, len(inputs), 1e9)}",
         f"Total, in G multiply-adds: {np.mean(totals) / 1e9:.3f} +/- {np.std(totals) / 1e9:.3f} ({_over(inputs)})",
@@ -121,7 +121,7 @@ def _size(batch: Batch) -> str:
 
 
 def _over(inputs: Sequence[Batch]) -> str:
-    return f"a picture of {_size(inputs[0])}" if len(inputs) == 1 else f"{len(inputs)} pictures"
+    return f"an image of {_size(inputs[0])}" if len(inputs) == 1 else f"{len(inputs)} images"
 
 
 def main(args: argparse.Namespace) -> None:
@@ -142,12 +142,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks = ["flop", "activation", "parameter", "structure"]
     parser.add_argument("--tasks", choices=tasks, nargs="+", required=True, help="what to count or print")
-    add_config_options(parser)
-    parser.add_argument("--num-inputs", type=positive, default=10, help="pictures to count with (%(default)s)")
+    add_config_options(parser, num_gpus=0)  # counts are the same on a GPU
+    parser.add_argument("--num-inputs", type=positive, default=10, help="images to count with (%(default)s)")
     parser.add_argument(
-        "--input-size", type=positive, nargs=2, metavar=("H", "W"), help="count with a grey picture of this size"
+        "--input-size", type=positive, nargs=2, metavar=("H", "W"), help="count with a grey image of this size"
     )
-    parser.set_defaults(num_gpus=0)  # counts are the same on a GPU
     return parser
 
 

@@ -155,7 +155,7 @@ def _data_sets(name: str, role: str, paths: dict, content: dict | None, folder: 
     images = paths.get("images")
     if not images:
         if any(paths.values()):
-            raise UserError(f"--{role}-images, the folder of the pictures, is missing.")
+            raise UserError(f"--{role}-images, the folder of the images, is missing.")
         return []
     common = {"role": role, "subset": subset, "image_root": _relative(images, folder)}
     made = []
@@ -266,7 +266,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", required=True, help="the split file to write (.yaml)")
     for role in ("train", "val"):
         parser.add_argument(f"--{role}-json", help="COCO instances or panoptic JSON")
-        parser.add_argument(f"--{role}-images", help="folder of the pictures")
+        parser.add_argument(f"--{role}-images", help="folder of the images")
         parser.add_argument(f"--{role}-panoptic", help="folder of the panoptic PNGs")
         parser.add_argument(f"--{role}-instances", help="COCO instances JSON beside a panoptic one")
         parser.add_argument(f"--{role}-labels", help="folder of semantic label PNGs")

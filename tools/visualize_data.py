@@ -69,12 +69,11 @@ def main(args: argparse.Namespace) -> None:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", choices=["annotation", "dataloader"], required=True, help="what to draw")
-    add_config_options(parser)
+    add_config_options(parser, num_gpus=0)  # drawing needs none
     where = {"type": Path, "default": Path("./"), "help": "folder for the drawings (%(default)s)"}
     parser.add_argument("--output", "--output-dir", **where)
     parser.add_argument("--show", action="store_true", help="show the drawings in a window instead of writing them")
     parser.add_argument("--number", type=count, default=50, help="images to draw; 0: all annotations (%(default)s)")
-    parser.set_defaults(num_gpus=0)  # drawing needs none
     return parser
 
 

@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 import PADing  # noqa: F401  registers the shipped data sets
-from PADing.command_line import message_of, run_command, shows_tracebacks
+from PADing.command_line import add_opts_flag, message_of, run_command, shows_tracebacks
 from PADing.config import load_config, parse_opts, read_config
 from PADing.config_values import as_one_message
 from PADing.engine.checkpointer import TrainingCheckpointer
@@ -35,6 +35,7 @@ def cli(argv: Sequence[str] | None = None, recipes: Sequence[str] = ()) -> int:
     """
     parser = default_argument_parser()
     parser.add_argument("--overwrite", action="store_true", help="replace the training that OUTPUT_DIR holds")
+    add_opts_flag(parser)
     args = parser.parse_args(argv)
     args.recipes = tuple(recipes)
     if args.num_machines == 1 and args.dist_url == parser.get_default("dist_url"):

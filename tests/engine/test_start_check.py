@@ -181,6 +181,10 @@ def test_all_mistakes_are_reported_at_once(message):
         assert words.count(key) >= 1
 
 
+def test_overrides_behind_a_flag_as_in_the_demo(message):
+    assert "SOLVER.MAX_ITER is 0" in message([*STAGE_1, "--opts", "SOLVER.MAX_ITER", "0"])
+
+
 def test_no_config_file(message):
     assert "--config-file is missing" in message(["--num-gpus", "0"])
 

@@ -38,7 +38,7 @@ def test_flops_by_hand(analyze):
     attention = 5 * 120 * (8 + 6)
     assert f"conv {conv / 1e9:.4g}" in text
     assert f"scaled_dot_product_attention {attention / 1e9:.4g}" in text
-    assert "a picture of 10 x 12" in text
+    assert "an image of 10 x 12" in text
 
 
 def test_mean_over_pictures(analyze):
@@ -95,6 +95,6 @@ def test_command(analyze, drawn, model_options, capsys, architecture):
     parameters = sum(p.numel() for p in model.parameters())
     assert f"{parameters / 1e6:.1f}M" in text
     assert f"{architecture}(" in text  # the structure
-    assert "a picture of 64 x 64" in text and "Total, in million activations" in text
+    assert "an image of 64 x 64" in text and "Total, in million activations" in text
     operators = text.split("Mean by operator, in G multiply-adds: ")[1].splitlines()[0]
     assert {"conv", "linear", "scaled_dot_product_attention", "grid_sampler"} <= set(operators.replace(",", "").split())
