@@ -41,8 +41,8 @@ def test_flops_by_hand(analyze):
     assert "an image of 10 x 12" in text
 
 
-def test_mean_over_pictures(analyze):
-    """Two pictures of 100 and 300 pixels: the mean is that of 200, the deviation that of 100."""
+def test_mean_over_images(analyze):
+    """Two images of 100 and 300 pixels: the mean is that of 200, the deviation that of 100."""
     per_pixel = 8 * 3 * 9
 
     class Conv(Tiny):
@@ -51,9 +51,9 @@ def test_mean_over_pictures(analyze):
 
     inputs = [[{"image": torch.zeros(3, 10, width)}] for width in (10, 30)]
     text = analyze.count_flops(Conv().eval(), inputs)
-    assert f"{200 * per_pixel / 1e9:.3f} +/- {100 * per_pixel / 1e9:.3f} (2 pictures)" in text
+    assert f"{200 * per_pixel / 1e9:.3f} +/- {100 * per_pixel / 1e9:.3f} (2 images)" in text
     text = analyze.count_activations(Conv().eval(), inputs)
-    assert f"conv {200 * 8 / 1e6:.4g}" in text and "(2 pictures)" in text
+    assert f"conv {200 * 8 / 1e6:.4g}" in text and "(2 images)" in text
 
 
 class AllResults(Tiny):
