@@ -8,6 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from detectron2.utils.file_io import PathManager
@@ -16,7 +17,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from PADing.errors import UserError
 
-__all__ = ["CorruptFile", "check_segments", "max_pixels", "read_image", "read_labels", "read_panoptic_rgb"]
+__all__ = [
+    "CorruptFile",
+    "check_eight_bit",
+    "check_segments",
+    "max_pixels",
+    "read_image",
+    "read_labels",
+    "read_panoptic_rgb",
+]
 
 PIXEL_LIMIT = "PADING_MAX_IMAGE_PIXELS"
 DEFAULT_MAX_PIXELS = 178_956_970  # where Pillow refuses, too
@@ -55,6 +64,19 @@ def read_image(path: str | os.PathLike, image_format: str = "RGB") -> np.ndarray
         raise UserError(f"INPUT.FORMAT must be RGB or BGR, but is {image_format!r}.")
     rgb = _decode(path, "Image", lambda image: _eight_bit(_upright(image), image))
     return rgb[:, :, ::-1] if image_format == "BGR" else rgb
+
+
+def check_eight_bit(path: str | os.PathLike) -> None:
+    """CorruptFile for pixels that Detectron2's own reader would turn white or black; only the file's head is read."""
+
+    def decode(image: Image.Image) -> None:
+        if image.mode in ("F", "LAB") or image.mode.startswith("I"):
+            raise _Unfit(
+                f"Detectron2's own mapper (INPUT.DATASET_MAPPER_NAME default) misreads its pixels (mode {image.mode}); "
+                "save it with 8 bits, or name another mapper"
+            )
+
+    _decode(path, "Image", decode)
 
 
 def read_labels(path: str | os.PathLike) -> np.ndarray:
@@ -124,7 +146,7 @@ class _Unfit(Exception):
     """Why a file that can be decoded is not what it should be; ends in a CorruptFile."""
 
 
-def _decode(path: str | os.PathLike, what: str, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+def _decode(path: str | os.PathLike, what: str, convert: Callable[[Image.Image], Any]) -> Any:
     limit = max_pixels()
     Image.MAX_IMAGE_PIXELS = limit / 2  # Pillow refuses beyond twice this
     try:

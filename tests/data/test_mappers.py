@@ -328,3 +328,12 @@ def test_panoptic_png_of_another_annotation_is_refused(dicts, own, damage, reaso
     for name in ("coco_panoptic_lsj", "mask_former_panoptic"):
         with pytest.raises(CorruptFile, match=f"pic_900.png .*{reason}"):
             build_mapper(_cfg(name, *STILL))(dicts("panoptic", 900))
+
+
+def test_detectron2s_own_mapper_reads_no_sixteen_bits(dicts, own):
+    """Its reader clips them, so that the image is white; there is no way to hand it another one."""
+    mapper = build_mapper(_cfg("default"))
+    assert "instances" in mapper(dicts("instance", 900))
+    Image.fromarray(np.full((HEIGHT, WIDTH), 30000, dtype=np.uint16)).save(own.folder / "images" / "pic_900.png")
+    with pytest.raises(CorruptFile, match="pic_900.png cannot be read: .*DATASET_MAPPER_NAME"):
+        mapper(dicts("instance", 900))

@@ -11,6 +11,7 @@ from PADing.data.dataset_mappers.evaluation import EvaluationLoader, EvaluationM
 from PADing.data.dataset_mappers.mask_former_instance import MaskFormerInstanceDatasetMapper
 from PADing.data.dataset_mappers.mask_former_panoptic import MaskFormerPanopticDatasetMapper
 from PADing.data.dataset_mappers.mask_former_semantic import MaskFormerSemanticDatasetMapper
+from PADing.data.images import check_eight_bit
 from PADing.errors import UserError
 
 __all__ = [
@@ -35,6 +36,17 @@ MAPPERS = {
 }
 
 
+class DefaultMapper:
+    """Detectron2's own mapper in training, without the images whose pixels it would misread."""
+
+    def __init__(self, cfg):
+        self.mapper = DatasetMapper(cfg, is_train=True)
+
+    def __call__(self, dataset_dict: dict) -> dict:
+        check_eight_bit(dataset_dict["file_name"])
+        return self.mapper(dataset_dict)
+
+
 def build_mapper(cfg, is_train: bool = True):
     """The mapper of a config: ``INPUT.DATASET_MAPPER_NAME`` in training, ``EvaluationMapper`` in evaluation.
 
@@ -47,7 +59,7 @@ def build_mapper(cfg, is_train: bool = True):
         return EvaluationMapper(cfg)
     name = cfg.INPUT.DATASET_MAPPER_NAME
     if name == "default":
-        return DatasetMapper(cfg, is_train=True)
+        return DefaultMapper(cfg)
     if name not in MAPPERS:
         near = get_close_matches(name, MAPPERS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(MAPPERS)} and default."
