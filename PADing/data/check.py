@@ -130,7 +130,7 @@ def _check_deep(
         absent = [record[key] for record in records if key in record and not os.path.isfile(record[key])]
         if absent:
             report.missing.append(f"{len(absent)} of {len(records)} files are missing, e.g. {absent[0]}")
-    if report.missing:
+    if not report.ok:
         return
     step = len(records) / min(images or len(records), len(records))
     chosen = [records[int(i * step)] for i in range(int(len(records) / step + 0.5))]
@@ -149,6 +149,8 @@ def _count_annotations(split: Split, data_set: DataSet, records: list[dict], rep
     objects = [entry for record in records for entry in record[part]]
     present = {entry["category_id"] for entry in objects if not entry.get("iscrowd", 0)}
     report.facts.append(f"{len(objects)} annotations")
+    if data_set.role == "train" and not present:
+        report.wrong.append("no image has an annotation to train on")
     empty = [category.name for i, category in enumerate(split.classes(data_set)) if i not in present]
     if empty:
         shown = ", ".join(empty[:8]) + (" ..." if len(empty) > 8 else "")

@@ -72,6 +72,30 @@ def test_wrong_annotation_is_wrong_not_missing(own, change, reason):
     assert re.search(reason, report.problems[0])
 
 
+def test_training_data_without_an_object_are_wrong(own):
+    """Training would filter out every image and find nothing left."""
+    for annotation in own.instances["annotations"]:
+        annotation["iscrowd"] = 1
+    own.write()
+    assert "no image has an annotation" in _report(own, "own_train_instance").problems[0]
+    assert _report(own, "own_val_instance").ok
+
+
+def test_many_processes_read_what_one_reads(own):
+    """On all of COCO one process would take an hour; a problem found by another one must come back."""
+    entries = own.panoptic["images"], own.panoptic["annotations"]
+    for number in range(120):
+        for entry in entries:
+            new = dict(entry[0])
+            new["id" if "id" in new else "image_id"] = 2000 + number
+            entry.append(new)
+    own.write()
+    assert _report(own, "own_val_panoptic", workers=2).ok
+    (own.folder / "images" / "pic_12.png").write_bytes(b"broken")
+    (problem,) = _report(own, "own_val_panoptic", workers=2).problems
+    assert "pic_12.png cannot be read" in problem
+
+
 def test_one_bad_image_among_many_is_found(own):
     """Reading the first one only, or a hundred of 118,000, would let it stop the training hours later."""
     path = own.folder / "images" / "pic_77.png"
