@@ -10,6 +10,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
+from PADing.data.coco_schema import mask_problem
 from PADing.data.loaders import load_data_set
 from PADing.data.registration import register_split_files
 from PADing.data.splits import load_split, shipped_split_files
@@ -190,3 +191,20 @@ def test_annotations_of_unlisted_images(own):
     own.write()
     with pytest.raises(UserError, match="1 images that `images` does not list, e.g. 900"):
         _load(own, "own_val_instance")
+
+
+def test_compressed_masks_are_measured_as_pycocotools_writes_them():
+    """A mask whose counts do not fill its size is read beyond its end by pycocotools; a good one must not be refused."""
+    rng = np.random.default_rng(2)
+    for _ in range(200):
+        height, width = rng.integers(1, 90, 2).tolist()
+        mask = rng.random((height, width)) < rng.choice([0, 0.02, 0.5, 0.98, 1])
+        if rng.random() < 0.5:
+            mask = np.repeat(np.repeat(mask, 40, axis=0), 37, axis=1)  # long runs, which take several characters
+        rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
+        height, width = mask.shape
+        assert mask_problem(rle, height, width) is None
+        assert mask_problem({**rle, "counts": rle["counts"].decode()}, height, width) is None
+        other = {"size": [height + 1, width], "counts": rle["counts"]}
+        assert f"for {height * width} pixels" in mask_problem(other, height + 1, width)
+        assert mask_problem({**rle, "counts": rle["counts"] + b"1"}, height, width) is not None
