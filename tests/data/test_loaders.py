@@ -194,7 +194,7 @@ def test_annotations_of_unlisted_images(own):
 
 
 def test_compressed_masks_are_measured_as_pycocotools_writes_them():
-    """A mask whose counts do not fill its size is read beyond its end by pycocotools; a good one must not be refused."""
+    """pycocotools reads beyond the end of counts that do not fill their mask; good ones must not be refused."""
     rng = np.random.default_rng(2)
     for _ in range(200):
         height, width = rng.integers(1, 90, 2).tolist()
