@@ -27,13 +27,14 @@ def harmonic_mean(seen: float, unseen: float) -> float:
 def log_table(title: str, rows: Sequence[Sequence], headers: Sequence[str]) -> None:
     """Log one table with pipes and three decimals. Text stays in its cell, whatever names of classes contain."""
     rows, headers = [[_cell(value) for value in row] for row in rows], [_cell(text) for text in headers]
-    table = tabulate(rows, headers=headers, tablefmt="pipe", floatfmt=".3f", stralign="center", numalign="center")
+    # Numbers are text by now, or a class called "007" would be logged as 7.000.
+    table = tabulate(rows, headers=headers, tablefmt="pipe", stralign="center", disable_numparse=True)
     logger.info("%s:\n%s", _cell(title), table)
 
 
-def _cell(value):
+def _cell(value: str | float) -> str:
     if not isinstance(value, str):
-        return value
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
     return re.sub(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+", " ", value).replace("|", "\\|")
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from PADing.meta_arch.answers import check_answers
 from PADing.meta_arch.class_count import training_classes
-from PADing.meta_arch.maps import Maps, Resized, Stored, as_maps, held
+from PADing.meta_arch.maps import Maps, Resized, Stored, as_maps, computed, held
 from PADing.meta_arch.results import best_pairs, make_instances, panoptic_map, semantic_scores
 from PADing.modeling import HungarianMatcher, SetCriterion
 
@@ -231,7 +231,7 @@ class SegmenterBase(nn.Module):
         masks = Resized(Stored(mask_pred), padded)
         if self.sem_seg_postprocess_before_inference:
             masks = Resized(masks, output_size, crop=image_size)
-        result = {}
+        masks, result = computed(masks), {}
         if self.semantic_on:
             scores = self.semantic_inference(mask_cls, masks)
             if not self.sem_seg_postprocess_before_inference:

@@ -5,13 +5,14 @@ user's, and C maps of a 12-megapixel photograph are gigabytes. Everything that r
 value, a binary mask) can be had from horizontal strips of it.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["BinaryMasks", "Maps", "Resized", "Stored", "WeightedMasks", "as_maps", "held"]
+__all__ = ["BinaryMasks", "Maps", "Resized", "Stored", "WeightedMasks", "as_maps", "computed", "fits", "held"]
 
 # Maps of at most so many elements are computed all at once (100 masks of 640 x 480 are), others in strips of STRIP.
 AT_ONCE, STRIP = 2**25, 2**22
@@ -180,6 +181,16 @@ def as_maps(maps: Maps | Tensor) -> Maps:
     return maps if isinstance(maps, Maps) else Stored(maps)
 
 
+def fits(shape: Sequence[int]) -> bool:
+    """Whether a result of this shape is returned as a tensor."""
+    return math.prod(shape) <= LARGEST_TENSOR
+
+
 def held(maps: Maps) -> Tensor | Maps:
-    """A tensor where it is not too large (``LARGEST_TENSOR`` elements); else the maps as they are."""
-    return maps.tensor() if torch.Size(maps.shape).numel() <= LARGEST_TENSOR else maps
+    """A tensor where it fits; else the maps as they are."""
+    return maps.tensor() if fits(maps.shape) else maps
+
+
+def computed(maps: Maps) -> Maps:
+    """Small maps, which are used several times, once and for all; large ones as they are."""
+    return Stored(maps.tensor()) if math.prod(maps.shape) <= AT_ONCE else maps

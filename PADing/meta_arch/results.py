@@ -10,7 +10,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from PADing.meta_arch.maps import LARGEST_TENSOR, BinaryMasks, Maps, WeightedMasks, as_maps, held
+from PADing.meta_arch.maps import BinaryMasks, Maps, WeightedMasks, as_maps, fits, held
 
 __all__ = ["best_pairs", "make_instances", "panoptic_map", "semantic_scores"]
 
@@ -103,7 +103,7 @@ def make_instances(
     count, height, width = masks.shape
     result = Instances((height, width))
     stored = None
-    if len(which) * height * width <= LARGEST_TENSOR:
+    if fits((len(which), height, width)):
         stored = torch.empty(len(which), height, width, dtype=scores.dtype, device=masks.device)
     total, area = scores.new_zeros(2, count)
     in_row = torch.zeros(count, height, dtype=torch.bool, device=masks.device)

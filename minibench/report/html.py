@@ -8,20 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from minibench.report.document import (
-    Bullets,
-    Cell,
-    Note,
-    Paragraph,
-    Picture,
-    Pictures,
-    Row,
-    Section,
-    Strip,
-    Table,
-    inline,
-    one_line,
-)
+from minibench.report.document import Bullets, Cell, Note, Paragraph, Picture, Pictures, Row, Section, Strip, Table
+from minibench.report.markup import inline, one_line
 from minibench.report.style import STYLE
 
 __all__ = ["to_html"]

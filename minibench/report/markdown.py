@@ -4,19 +4,8 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote
 
-from minibench.report.document import (
-    Bullets,
-    Cell,
-    Note,
-    Paragraph,
-    Picture,
-    Pictures,
-    Row,
-    Section,
-    Strip,
-    Table,
-    inline,
-)
+from minibench.report.document import Bullets, Cell, Note, Paragraph, Picture, Pictures, Row, Section, Strip, Table
+from minibench.report.markup import inline
 
 __all__ = ["to_markdown"]
 

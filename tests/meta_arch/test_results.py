@@ -6,13 +6,16 @@ Wrong here means that large photographs are segmented otherwise than small ones,
 import resource
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
-from detectron2.structures import Instances
+from detectron2.structures import ImageList, Instances
+from torch import nn
 from torch.nn import functional as F
 
 from PADing.meta_arch import maps as maps_module
+from PADing.meta_arch.common import SegmenterBase
 from PADing.meta_arch.maps import BinaryMasks, Maps, Resized, Stored, WeightedMasks
 from PADing.meta_arch.results import best_pairs, make_instances, panoptic_map, semantic_scores, tight_boxes
 
@@ -30,10 +33,8 @@ SIZES = [
 @pytest.fixture
 def small_strips(monkeypatch):
     """Strips of one row to a few, and no tensor for any result but a panoptic map."""
-    for name, value in (("AT_ONCE", 0), ("STRIP", 2000)):
+    for name, value in (("AT_ONCE", 0), ("STRIP", 2000), ("LARGEST_TENSOR", 0)):
         monkeypatch.setattr(maps_module, name, value)
-    monkeypatch.setattr(maps_module, "LARGEST_TENSOR", 0)
-    monkeypatch.setattr("PADing.meta_arch.results.LARGEST_TENSOR", 0)
 
 
 def _predictions(seed=0):
@@ -81,7 +82,6 @@ def test_strips_give_the_results_of_the_whole(sizes, small_strips, monkeypatch):
     assert isinstance(found.pred_masks, BinaryMasks)
     for name in ("AT_ONCE", "LARGEST_TENSOR"):
         monkeypatch.setattr(maps_module, name, 2**30)
-    monkeypatch.setattr("PADing.meta_arch.results.LARGEST_TENSOR", 2**30)
     want_map, want_segments = panoptic_map(classes, full, things, *thresholds)
     assert segments == want_segments and (got != want_map).sum() <= 1e-3 * pixels and len(segments) > 1
     wanted = make_instances(*best_pairs(prob, 9), full)
@@ -149,3 +149,43 @@ def test_memory_for_a_photograph():
         pytest.skip("peak memory is read as Linux counts it")
     out = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)
     assert float(out.stdout) < 250, "MiB beyond what the process had before"
+
+
+def test_a_whole_model_in_strips(small_strips, monkeypatch):
+    """The whole way through ``infer``: the same results whether computed in strips or at once."""
+    g = torch.Generator().manual_seed(0)
+    images = ImageList(torch.zeros(1, 3, 64, 96), [(50, 90)])
+    classes = 3 * torch.randn(1, QUERIES, CLASSES + 1, generator=g)
+    masks = 4 * torch.randn(1, QUERIES, 16, 24, generator=g)
+    for before in (True, False):
+        model = SegmenterBase(
+            backbone=SimpleNamespace(size_divisibility=32),
+            sem_seg_head=nn.Identity(),
+            criterion=nn.Identity(),
+            num_queries=QUERIES,
+            object_mask_threshold=0.1,
+            overlap_threshold=0.2,
+            metadata=SimpleNamespace(thing_dataset_id_to_contiguous_id={11: 0, 12: 1}),
+            size_divisibility=32,
+            sem_seg_postprocess_before_inference=before,
+            pixel_mean=[0.0] * 3,
+            pixel_std=[1.0] * 3,
+            semantic_on=True,
+            panoptic_on=before,
+            instance_on=before,
+            test_topk_per_image=9,
+        )
+        (strips,) = model.infer(classes, masks, [{"height": 141, "width": 203}], images)
+        with monkeypatch.context() as patch:
+            for name in ("AT_ONCE", "LARGEST_TENSOR"):
+                patch.setattr(maps_module, name, 2**30)
+            (whole,) = model.infer(classes, masks, [{"height": 141, "width": 203}], images)
+        assert isinstance(strips["sem_seg"], Maps) and isinstance(whole["sem_seg"], torch.Tensor)
+        torch.testing.assert_close(strips["sem_seg"].tensor(), whole["sem_seg"], rtol=0, atol=1e-5)
+        if before:
+            assert (strips["panoptic_seg"][0] != whole["panoptic_seg"][0]).sum() <= 30
+            assert strips["panoptic_seg"][1] == whole["panoptic_seg"][1]
+            a, b = strips["instances"], whole["instances"]
+            torch.testing.assert_close(a.scores, b.scores)
+            assert len(a) == len(b) > 0 and torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
+            assert b.pred_masks.dtype == torch.float32
