@@ -1,11 +1,12 @@
 """What all command-line tools share: exit statuses, one message in place of a traceback, and types of arguments.
 
-Status 0: done. 2: something that the person at the keyboard can mend; argparse uses the same. 130: Ctrl-C.
+Status 0: done. 2: something that the person at the keyboard can mend; argparse uses the same. 130: Ctrl-C;
+143: SIGTERM.
 """
 
 import argparse
-import errno
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -14,11 +15,10 @@ from typing import Any
 import torch
 from detectron2.utils import comm
 
-from PADing.errors import UserError
-from PADing.files import explain_os_error
+from PADing.errors import Interrupted, UserError
+from PADing.files import explain_os_error, is_disk_full
 
 __all__ = [
-    "STATUS_INTERRUPTED",
     "STATUS_USER_ERROR",
     "add_config_options",
     "add_opts_flag",
@@ -31,16 +31,16 @@ __all__ = [
 ]
 
 STATUS_USER_ERROR = 2
-STATUS_INTERRUPTED = 130
+STATUS_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 # Seconds that other processes give the first one to report a mistake that all have found.
 GRACE = 5.0
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run_command(function: Callable[..., Any], *args) -> int:
     """Call ``function(*args)`` as the whole of a command-line tool; returns the exit status.
 
-    0, or the number that the function returns (1: it found something wrong); 2 for a mistake; 130 after Ctrl-C.
+    0, or the number that the function returns (1: it found something wrong); 2 for a mistake; 130 after Ctrl-C and
+    143 after SIGTERM.
 
     Mistakes are ``UserError`` and what the operating system refuses: a file that is not there or may not be read, a
     full disk, a reader of the output that went away. They are printed to stderr as one message, with a traceback only
@@ -51,11 +51,13 @@ def run_command(function: Callable[..., Any], *args) -> int:
         sys.stdout.flush()  # a reader that went away is noticed here, not while the interpreter ends
     except UserError as error:
         return _report(error)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if shows_tracebacks():
             raise
-        print("\nInterrupted.", file=sys.stderr, flush=True)
-        return STATUS_INTERRUPTED
+        stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
+        if not stop.told:
+            print("\nInterrupted.", file=sys.stderr, flush=True)
+        return stop.status
     except BrokenPipeError:
         # As in `tool | head`: the reader has seen enough. What is left in the buffer must not raise once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,7 +69,7 @@ def run_command(function: Callable[..., Any], *args) -> int:
         return _report(UserError(message), error)
     except torch.multiprocessing.ProcessExitedException as error:
         # A process of the job has reported already.
-        if error.exit_code not in (STATUS_USER_ERROR, STATUS_INTERRUPTED):
+        if error.exit_code not in (STATUS_USER_ERROR, *STATUS_STOPPED):
             raise
         return error.exit_code
     return int(status) if isinstance(status, int) else 0
@@ -88,7 +90,7 @@ def message_of(error: UserError) -> str:
 
 def _explain(error: OSError) -> str:
     """The mistake behind an error of the operating system; "" for a defect of ours."""
-    if error.errno in _FULL:
+    if is_disk_full(error):
         if error.filename:
             return explain_os_error(error.filename, error)
         return "Disk full: a file could not be written. Make room and run the command again."

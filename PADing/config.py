@@ -166,6 +166,8 @@ def _add_pading_keys(cfg: CfgNode) -> None:
     node.SELF_TRAINING.WEIGHTS = ""
     node.SELF_TRAINING.SCORE = 0.5
     node.SELF_TRAINING.MAX_OVERLAP = 0.1
+    # True: train the second stage also without the segmenter of stage 1, on random weights that stay as they are.
+    node.RANDOM_SEGMENTER = False
     # Folder in which the second stage keeps what the frozen segmenter answers, so that further trainings on the same
     # weights and images need not run it; empty: off. For small data: it grows with every batch.
     node.SEGMENTER_CACHE = ""

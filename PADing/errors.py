@@ -1,4 +1,4 @@
-"""The one exception for mistakes that the person at the keyboard can mend, and how it shows a value."""
+"""The exceptions for what the person at the keyboard can mend, and what that person stops; how to show a value."""
 
 import reprlib
 
@@ -8,6 +8,24 @@ class UserError(RuntimeError):
 
     The message stands alone: what is wrong, where, and what to do. Command-line tools print it without a traceback.
     """
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, or another signal that asks the program to end.
+
+    Args:
+        number: of the signal.
+        told: the user has been told what is saved and how to continue, so nothing more is to be printed.
+    """
+
+    def __init__(self, number: int, told: bool = False):
+        super().__init__(number)
+        self.number, self.told = number, told
+
+    @property
+    def status(self) -> int:
+        """The exit status by which shells and schedulers know the signal: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self.number
 
 
 def short(value) -> str:

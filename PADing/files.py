@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from PADing.errors import UserError
 
-__all__ = ["explain_os_error", "read_json", "replacing", "write_json", "write_json_list"]
+__all__ = ["explain_os_error", "is_disk_full", "read_json", "replacing", "write_json", "write_json_list"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -57,15 +57,22 @@ def replacing(path: str | os.PathLike, sync: bool = True) -> Iterator[Path]:
     except OSError as error:
         if error.errno is None or isinstance(error, FileNotFoundError) and error.filename != os.fspath(temporary):
             raise  # not about writing this file: a decoder's message, or a file that the block wanted to read
+        with suppress(OSError):
+            temporary.unlink()  # before the message, which says how much room there is
         raise UserError(explain_os_error(path, error)) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
 
 
+def is_disk_full(error: OSError) -> bool:
+    """Whether there is no room left, on the disk or within the user's quota."""
+    return error.errno in _FULL
+
+
 def explain_os_error(path: str | os.PathLike, error: OSError) -> str:
     """One sentence for a file that cannot be written: disk full, no permission, a folder in its place."""
-    if error.errno in _FULL:
+    if is_disk_full(error):
         folder = Path(path).parent
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent

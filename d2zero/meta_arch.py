@@ -48,6 +48,15 @@ class D2Zero(MaskFormer):
         self.generalized, self.copy_paste, self.inverse_temperature = generalized, copy_paste, inverse_temperature
         self.set_test_metadata(metadata_test)
 
+    def explain_missing_weights(self, missing: list[str], found: list[str]) -> str:
+        """Weights of PADing's second stage fit in part, but its training is not in that part."""
+        if any(key.removeprefix("module.").startswith("new_fc.") for key in found):
+            return (
+                "MODEL.WEIGHTS belongs to PADing (it holds new_fc), of which D2Zero has no use. Start from weights of "
+                "train_net_pretrain.py as they are, not converted; to evaluate, name a file that D2Zero has written."
+            )
+        return ""
+
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         test = cfg.MODEL.MASK_FORMER.TEST

@@ -34,7 +34,7 @@ def find_splits(name: str | None) -> list:
 
 def main(args: argparse.Namespace) -> None:
     output = args.output_file or Path(f"pretrained_weight_{args.task_name}.pth")
-    convert_file(args.input_file, output, args.task_name, find_splits(args.split), args.layout)
+    convert_file(args.input_file, output, args.task_name, find_splits(args.split), args.layout, args.overwrite)
     print(f"Wrote {output}")
 
 
@@ -51,6 +51,7 @@ def cli(argv: list[str] | None = None) -> int:
         default="reference",
         help="reference: rows as in the published weights; clean: the no-object row stays last (%(default)s)",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace an output file that exists")
     return run_command(main, parser.parse_args(argv))
 
 

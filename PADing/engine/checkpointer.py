@@ -1,14 +1,19 @@
 """Loading and saving with answers to the usual mistakes: no such file, weights of another class count."""
 
 import os
-import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
+from PADing.engine.checkpoint_file import UNREADABLE, newest_good, what_is_wrong, write_checkpoint
 from PADing.errors import UserError
+from PADing.files import replacing
 
+# The file beside the checkpoints that names the last one.
+TAG = "last_checkpoint"
 # Constants that the model holds itself; published files have them in other lengths.
 HARMLESS = ("criterion.empty_weight",)
 
@@ -18,40 +23,67 @@ class TrainingCheckpointer(DetectionCheckpointer):
 
     A model may define ``harmless_weights() -> tuple[str, ...]``, prefixes of keys whose shape may differ, and
     ``explain_missing_weights(missing: list[str], found: list[str]) -> str``, why it cannot go on without them (empty:
-    it can).
+    it can); ``found`` is empty when there is no file.
+
+    Attributes:
+        resumed: whether ``resume_or_load`` has found a training to continue.
+        last_iteration: the iteration behind which the last checkpoint was written or loaded; -1: none was.
     """
+
+    resumed = False
+    last_iteration = -1
 
     def load(self, path: str, *args, **kwargs) -> dict:
         """Load a file and return what nobody asked for, as fvcore's ``Checkpointer.load``.
 
         Raises:
-            UserError: the file does not exist, or holds weights of another model.
+            UserError: the file does not exist, is damaged, or holds weights of another model.
         """
+        if path:
+            self._check_file(path)
+        return super().load(path, *args, **kwargs)
+
+    def _check_file(self, path: str) -> None:
+        # Detectron2 ends in an assertion about a file that is not there, and loads a damaged one.
+        bare = path.partition("?matching_heuristics=")[0]
         try:
-            return super().load(path, *args, **kwargs)
-        except (FileNotFoundError, AssertionError) as error:
-            if isinstance(error, AssertionError) and "not found" not in str(error):
-                raise
+            local = bare if os.path.exists(bare) else self.path_manager.get_local_path(bare)
+        except (OSError, AssertionError) as error:
             # A name to be downloaded comes with what to do without a network.
-            advice = str(error) if "://" in path else "Check MODEL.WEIGHTS (or OUTPUT_DIR)."
-            raise UserError(f"Weights {path!r} do not exist. {advice}") from error
-        except OSError as error:
-            raise UserError(f"Weights {path!r} cannot be fetched: {error}") from error
+            raise UserError(f"Weights {bare!r} cannot be fetched: {error}") from error
+        if not os.path.exists(local):
+            raise UserError(f"Weights {bare!r} do not exist. Check MODEL.WEIGHTS (or OUTPUT_DIR).")
+        problem = what_is_wrong(local)
+        if problem:
+            raise UserError(f"Weights {bare!r} cannot be read: it is {problem}.")
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
-        """The last checkpoint of the output folder with all training state, or the weights of ``path`` alone."""
-        if not (resume and self.has_checkpoint()):
+        """The last checkpoint of the output folder with all training state, or the weights of ``path`` alone.
+
+        Sets ``resumed``, whether it was the former.
+
+        Raises:
+            UserError: as ``load``; ``last_checkpoint`` names a damaged file, or one of another folder; there are
+                checkpoints, but none that can be resumed; the model needs weights and ``path`` is empty.
+        """
+        file = self._file_to_resume() if resume else ""
+        self.resumed = bool(file)
+        if not file:
             if resume:
                 self.logger.info("No checkpoint in %s to resume from: a new run begins.", self.save_dir)
-            return super().resume_or_load(path, resume=False)
-        file = self.get_checkpoint_file()
+            if not path:
+                self._explain_missing(list(self.model.state_dict()), [])
+            return self.load(path, checkpointables=[])
         try:
-            rest = super().resume_or_load(path, resume=True)
+            rest = self.load(file)
         except (ValueError, KeyError) as error:
             raise UserError(
                 f"{file} cannot be resumed: it was written by a training with other settings ({error}). Start afresh "
                 "in another OUTPUT_DIR, or restore the settings of that run (config.yaml beside it)."
             ) from error
+        if "trainer" in self.checkpointables and not {"trainer", "iteration"} & self._held:
+            raise UserError(f"{file} cannot be resumed: it holds weights only. Use it as MODEL.WEIGHTS elsewhere.")
+        self.last_iteration = rest.get("iteration", -1)
         absent = sorted(set(self.checkpointables) - self._held)
         if absent:
             self.logger.info(
@@ -61,10 +93,83 @@ class TrainingCheckpointer(DetectionCheckpointer):
             )
         return rest
 
+    def _file_to_resume(self) -> str:
+        """The checkpoint that ``last_checkpoint`` names, or, if that has no answer, the newest good one; "": none."""
+        folder, name = Path(self.save_dir), self._last_name()
+        if name and name != os.path.basename(name):
+            raise UserError(
+                f"{folder / TAG} names {name!r}, a file outside the folder, which is not trusted. Write the name of a "
+                "checkpoint of the folder into it."
+            )
+        problem = ""
+        if name and (folder / name).is_file():
+            problem = what_is_wrong(folder / name)
+            if not problem:
+                return str(folder / name)
+        others = sorted(path for path in folder.glob("model_*.pth") if path.name != name)
+        newest = newest_good(others)
+        state = "does not exist" if name is None else f"names {name!r}, which is {problem or 'not there'}"
+        if problem:
+            cure = "No other checkpoint of the folder can be resumed, so start afresh in another OUTPUT_DIR."
+            if newest:
+                cure = f"The newest good one is {newest[0]} (iteration {newest[1]}). To continue from it, move the "
+                cure += "damaged file away and run the same command again."
+            raise UserError(f"{folder / TAG} {state}. {cure}")
+        if newest:
+            self.logger.warning("%s %s. Resuming from the newest good checkpoint, %s (iteration %d).",
+                                folder / TAG, state, *newest)  # fmt: skip
+            return str(newest[0])
+        if name is None and not others:
+            return ""
+        unfit = ", ".join(path.name for path in others)
+        raise UserError(
+            f"--resume: {folder / TAG} {state}, and no file of the folder can be resumed"
+            + (f" ({unfit}: damaged, or weights without a training's state)" if others else "")
+            + f". To start anew, remove {TAG}, or choose another OUTPUT_DIR."
+        )
+
+    def _last_name(self) -> str | None:
+        try:
+            with open(os.path.join(self.save_dir, TAG), encoding="utf-8", errors="replace") as file:
+                return file.read(1000).strip()
+        except FileNotFoundError:
+            return None
+
+    def save(self, name: str, **kwargs) -> None:
+        """Write ``<save_dir>/<name>.pth`` with the model, all checkpointables and ``kwargs``; note it as the last one.
+
+        Raises:
+            UserError: the disk is full, or the folder cannot be written to; the last checkpoint is intact.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        content = {"model": self.model.state_dict()}
+        content.update((key, item.state_dict()) for key, item in self.checkpointables.items())
+        content.update(kwargs)
+        path = Path(self.save_dir, f"{name}.pth")
+        self.logger.info("Saving checkpoint to %s", path)
+        try:
+            write_checkpoint(path, content)
+            self.tag_last_checkpoint(path.name)
+        except UserError as error:
+            raise UserError(f"{error} {self.what_is_kept()}") from error
+        self.last_iteration = kwargs.get("iteration", self.last_iteration)
+
+    def what_is_kept(self) -> str:
+        """One sentence about the last checkpoint, for somebody whose training has ended early."""
+        last = self._last_name()
+        return f"The last checkpoint, {last}, is intact: --resume continues from it." if last else "None is saved yet."
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Write the name of the last checkpoint to the file that ``--resume`` reads."""
+        with replacing(Path(self.save_dir, TAG)) as temporary:
+            temporary.write_text(last_filename_basename)
+
     def _load_file(self, filename: str) -> dict:
         try:
-            content = super()._load_file(filename)
-        except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            with _plain_values_only():
+                content = super()._load_file(filename)
+        except UNREADABLE as error:
             raise UserError(f"Weights {filename!r} cannot be read: damaged, or not a checkpoint. {error}") from error
         self._held = set(content)  # noted now, because fvcore takes out what it uses
         self._file_name = os.path.basename(filename)
@@ -77,12 +182,15 @@ class TrainingCheckpointer(DetectionCheckpointer):
         wrong = [entry for entry in incompatible.incorrect_shapes if not entry[0].startswith(harmless)]
         if wrong:
             raise UserError(_explain_shapes(wrong))
-        explain = getattr(self.model, "explain_missing_weights", None)
-        problem = explain(incompatible.missing_keys, found) if explain else ""
-        if problem:
-            raise UserError(problem)
+        self._explain_missing(incompatible.missing_keys, found)
         self._found = found
         return incompatible
+
+    def _explain_missing(self, missing: list[str], found: list[str]) -> None:
+        explain = getattr(self.model, "explain_missing_weights", None)
+        problem = explain(missing, found) if explain else ""
+        if problem:
+            raise UserError(problem)
 
     def _log_incompatible_keys(self, incompatible) -> None:
         """One line in place of fvcore's lists, because a file of another stage or method fits in part by design."""
@@ -122,6 +230,20 @@ def _explain_shapes(wrong: list[tuple[str, tuple, tuple]]) -> str:
             "Otherwise choose the config of the file's split."
         )
     return "MODEL.WEIGHTS does not fit the model:\n" + "\n".join(lines) + "\n" + advice
+
+
+@contextmanager
+def _plain_values_only() -> Iterator[None]:
+    """Inside, ``torch.load`` refuses objects that could run code, whoever calls it, in every version of torch."""
+    # The second asks for the opposite.
+    names = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+    before = {name: os.environ.pop(name, None) for name in names}
+    os.environ[names[0]] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[names[0]]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 class _Reader(TrainingCheckpointer):

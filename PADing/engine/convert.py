@@ -2,15 +2,14 @@
 
 import logging
 import os
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from PADing.data.splits import Split
+from PADing.engine.checkpoint_file import read_checkpoint, write_checkpoint
 from PADing.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -27,28 +26,32 @@ def convert_file(
     task: str,
     splits: Sequence[Split],
     layout: str = "reference",
+    overwrite: bool = False,
 ) -> None:
     """Read a stage-1 checkpoint, convert it (see ``convert_checkpoint``), and write it under its name when complete.
 
     Args:
         task: panoptic, instance or semantic.
         splits: where to look up how many classes there are in all; see ``total_classes``.
+        overwrite: replace an output file that exists; the input file is never replaced.
 
     Raises:
-        UserError: a file that cannot be read, is not a stage-1 checkpoint, or fits none of the splits.
+        UserError: a file that cannot be read, is not a stage-1 checkpoint, or fits none of the splits; an output file
+            that exists, or is the input file under another name.
     """
     checkpoint = _read(Path(input_file))
+    output_file = Path(output_file)
+    if output_file.exists():
+        if os.path.samefile(input_file, output_file):
+            raise UserError(
+                f"Input and output are the same file, {output_file}: the weights of stage 1 would be lost. Choose "
+                "another --output_file."
+            )
+        if not overwrite:
+            raise UserError(f"{output_file} exists. Choose another --output_file, or add --overwrite to replace it.")
     rows = _head(checkpoint["model"], str(input_file))[0].shape[0]
     total = total_classes(task, rows - 1, splits)
-    converted = convert_checkpoint(checkpoint, total, layout)
-    output_file = Path(output_file)
-    output_file.parent.mkdir(parents=True, exist_ok=True)
-    partial = output_file.with_name(output_file.name + ".tmp")
-    try:
-        torch.save(converted, partial)
-        partial.replace(output_file)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_checkpoint(output_file, convert_checkpoint(checkpoint, total, layout))
     logger.info("%s: %d classes of stage 1 -> %d classes in all, layout %s", output_file, rows - 1, total, layout)
 
 
@@ -144,13 +147,7 @@ def _head(model: dict[str, Tensor], where: str) -> tuple[Tensor, Tensor]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"Input file {path} does not exist. It is the model_final.pth of train_net_pretrain.py.")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"Input file {path} cannot be read: damaged, or not a checkpoint ({reason}).") from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
+    checkpoint = read_checkpoint(path, "Input file")
+    if not isinstance(checkpoint.get("model"), dict):
         raise UserError(f"Input file {path} has no entry `model`: it is not a checkpoint of train_net_pretrain.py.")
     return checkpoint

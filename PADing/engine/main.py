@@ -19,9 +19,10 @@ from PADing.command_line import add_opts_flag, message_of, run_command, shows_tr
 from PADing.config import load_config, parse_opts, read_config
 from PADing.config_values import as_one_message
 from PADing.engine.checkpointer import TrainingCheckpointer
-from PADing.engine.distributed import launch_on_cpus, launched_by_torchrun, torchrun_process_group
+from PADing.engine.distributed import TIMEOUT, launch_on_cpus, launched_by_torchrun, torchrun_process_group
+from PADing.engine.interruption import STOP, relayed_stop_signals
 from PADing.engine.output_folder import discard_training, refuse_to_replace, training_folder, training_in
-from PADing.errors import UserError
+from PADing.errors import Interrupted, UserError
 
 
 def cli(argv: Sequence[str] | None = None, recipes: Sequence[str] = ()) -> int:
@@ -52,14 +53,16 @@ def _start(args: argparse.Namespace) -> None:
         main(args)
     else:
         start = launch_on_cpus if device.type == "cpu" else launch
-        start(
-            _main_or_exit,
-            max(args.num_gpus, 1),
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
+        with relayed_stop_signals():
+            start(
+                _main_or_exit,
+                max(args.num_gpus, 1),
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                args=(args,),
+                timeout=TIMEOUT,
+            )
 
 
 def _main_or_exit(args: argparse.Namespace) -> None:
@@ -127,22 +130,28 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
 def main(args: argparse.Namespace):
     """Train, or evaluate with ``--eval-only``, in one process of a job; returns the last evaluation's results."""
     cfg = load_config(args.config_file, args.opts)
-    if args.eval_only:
-        setup(cfg, args)
-        return _evaluate(cfg, args)
-    with training_folder(cfg.OUTPUT_DIR, args.resume, args.overwrite):
-        setup(cfg, args)
-        return _train(cfg, args)
+    with STOP.watch():
+        if args.eval_only:
+            setup(cfg, args)
+            return _evaluate(cfg, args)
+        with training_folder(cfg.OUTPUT_DIR, args.resume, args.overwrite):
+            setup(cfg, args)
+            return _train(cfg, args)
 
 
 def _train(cfg: CfgNode, args: argparse.Namespace):
     from PADing.engine.trainer import Trainer
 
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    if args.overwrite and comm.is_main_process():
-        discard_training(cfg.OUTPUT_DIR)
-    return trainer.train()
+    try:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        if args.overwrite and comm.is_main_process():
+            discard_training(cfg.OUTPUT_DIR)
+        return trainer.train()
+    except Interrupted as stop:
+        if not stop.told:
+            logging.getLogger(__name__).warning("Stopped while loading, before the first iteration.")
+        raise Interrupted(stop.number, told=True) from None
 
 
 def _evaluate(cfg: CfgNode, args: argparse.Namespace):

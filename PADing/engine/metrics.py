@@ -8,6 +8,12 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
+from PADing.errors import UserError
+
+
+class Diverged(UserError, FloatingPointError):
+    """The training has left the numbers; what to change is the user's choice."""
+
 
 def log_losses(losses: Mapping[str, Tensor], data_time: float, prefix: str = "") -> None:
     """Put ``data_time``, ``<prefix>total_loss`` and, when there are several, each ``<prefix><name>`` into the storage.
@@ -15,7 +21,7 @@ def log_losses(losses: Mapping[str, Tensor], data_time: float, prefix: str = "")
     Losses are means over all processes, ``data_time`` (seconds) is their maximum.
 
     Raises:
-        FloatingPointError: a mean is infinite or NaN; every process raises, and the message names the terms.
+        Diverged: a mean is infinite or NaN; every process raises, and the message names the terms.
     """
     values, data_time = _reduce(losses, data_time)
     storage = get_event_storage()
@@ -24,7 +30,8 @@ def log_losses(losses: Mapping[str, Tensor], data_time: float, prefix: str = "")
         terms = ", ".join(f"{prefix}{name} = {value}" for name, value in bad.items())
         others = ", ".join(f"{prefix}{name} = {value:.4g}" for name, value in values.items() if name not in bad)
         message = f"Loss became infinite or NaN at iteration {storage.iter}: {terms}"
-        raise FloatingPointError(message + (f" (others: {others})" if others else ""))
+        message += f" (others: {others})" if others else ""
+        raise Diverged(f"{message}. Lower the learning rate (SOLVER.BASE_LR, GENERATOR_LR), or clip gradients.")
     storage.put_scalar("data_time", data_time)
     storage.put_scalar(f"{prefix}total_loss", sum(values.values()))
     if len(values) > 1:

@@ -26,6 +26,8 @@ LOCK = "training.lock"
 # What --resume would continue, and what says that a training has ended.
 CHECKPOINTS = ("last_checkpoint", "model_*.pth")
 RESULTS = ("results.json",)
+# What a process leaves that is killed while it writes; names as ``PADing.files.replacing`` makes them.
+PARTIAL = (".model_*.tmp.pth", ".last_checkpoint.*.tmp")
 # Seconds to wait for a lock: ``training_in`` holds it for a moment.
 PATIENCE = 1.0
 
@@ -110,8 +112,8 @@ def _lock(folder: Path) -> Iterator[None]:
         return
     _held.add(handle)
     try:
-        for name in ("model_*", "last_checkpoint"):
-            for partial in folder.glob(f".{name}.tmp*"):  # of a process that was killed while it wrote
+        for pattern in PARTIAL:
+            for partial in folder.glob(pattern):
                 partial.unlink(missing_ok=True)
         yield
     finally:

@@ -72,7 +72,7 @@ class TrainingRecipe:
             clip: ``{"max_norm", "norm_type"}`` for one gradient norm over all parameters of the optimizer.
 
         Raises:
-            FloatingPointError: a loss is infinite or NaN; the parameters are as they were.
+            Diverged: a loss is infinite or NaN; the parameters are as they were.
         """
         scaler = self.precision.scaler
         optimizer.zero_grad()

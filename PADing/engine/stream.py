@@ -48,6 +48,14 @@ class TrainingStream(Dataset):
         self._generator = torch.Generator().manual_seed(self.seed)
         self._epoch, self._order = -1, None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # For workers that are started anew, as in jobs of several processes: PyTorch cannot hand them a generator.
+        return {**self.__dict__, "_generator": None, "_order": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._restart()
+
     def reseed(self, seed: int) -> None:
         """Take over the order of another run."""
         self.seed = seed

@@ -6,12 +6,15 @@ import os
 import time
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.engine import DefaultTrainer, TrainerBase
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
+from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator, print_csv_format
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
@@ -20,12 +23,14 @@ from torch.nn.parallel import DistributedDataParallel
 import PADing.meta_arch  # noqa: F401  registers the meta-architectures
 from PADing.data.dataset_mappers import EvaluationLoader, build_mapper
 from PADing.engine.checkpointer import TrainingCheckpointer, unwrap
+from PADing.engine.interruption import STOP, StopHook, explain_stop, without_stop_signals
 from PADing.engine.recipes import TrainingRecipe, build_recipe
 from PADing.engine.rng import preserved_rng, rng_state, set_rng_state
 from PADing.engine.stream import POSITION, build_stream_loader
+from PADing.errors import Interrupted, UserError
 from PADing.evaluation import build_evaluator
 from PADing.evaluation.left_out import evaluate_readable
-from PADing.files import write_json
+from PADing.files import explain_os_error, is_disk_full, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +58,7 @@ class RecipeLoop:
     def _next_batch(self) -> list[dict]:
         if self._batches is None:
             # Starting a loader draws a seed for its workers. A resumed run starts one more than an uninterrupted run.
-            with preserved_rng():
+            with preserved_rng(), without_stop_signals():
                 self._batches = iter(self.data_loader)
                 return next(self._batches)
         return next(self._batches)
@@ -70,8 +75,13 @@ class RankStates:
         self.data_loader = data_loader
         self._states: list[dict[str, Any]] = []
         self._loaded: list[dict[str, Any]] = []
+        self.collected = -1
 
-    def collect(self) -> None:
+    def collect(self, iteration: int) -> None:
+        """Gather the states behind an iteration, unless that has been done."""
+        if self.collected == iteration:
+            return
+        self.collected = iteration
         own: dict[str, Any] = {"rng": rng_state()}
         if hasattr(self.data_loader, "stream_sampler"):
             own["data"] = {**self.data_loader.stream_sampler.state_dict(), "seed": self.data_loader.stream.seed}
@@ -142,6 +152,7 @@ class Trainer(DefaultTrainer):
             **self.recipe.checkpointables(),
         )
         self.start_iter = 0
+        self.done_iter = -1  # the last iteration behind which everything could be saved
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
 
@@ -177,6 +188,8 @@ class Trainer(DefaultTrainer):
         evaluators = [None] * len(cfg.DATASETS.TEST) if evaluators is None else list(evaluators)
         if len(evaluators) != len(cfg.DATASETS.TEST):
             raise ValueError(f"{len(evaluators)} evaluators for the {len(cfg.DATASETS.TEST)} sets of DATASETS.TEST")
+        if number := STOP.agreed():
+            raise Interrupted(number)
         results = OrderedDict()
         for name, evaluator in zip(cfg.DATASETS.TEST, evaluators, strict=True):
             tell = getattr(unwrap(model), "set_test_metadata", None)
@@ -188,9 +201,74 @@ class Trainer(DefaultTrainer):
             if comm.is_main_process():
                 logger.info("Evaluation results for %s in csv format:", name)
                 print_csv_format(results[name])
+            # The first process may score for hours. Here the others have the patience (PADing.engine.distributed).
+            comm.synchronize()
         if comm.is_main_process():
             write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), results, indent=2)
         return next(iter(results.values())) if len(results) == 1 else results
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Load ``MODEL.WEIGHTS``; or, with ``resume``, continue the training that ``OUTPUT_DIR`` holds.
+
+        Raises:
+            UserError: see ``TrainingCheckpointer.resume_or_load``.
+        """
+        rest = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if not self.checkpointer.resumed:
+            return
+        self.start_iter = max(self.iter, rest.get("iteration", 0)) + 1  # a checkpoint holds the iteration it is behind
+        if self.start_iter >= self.max_iter:
+            logger.info(
+                "The training in %s is finished: %d iterations are done, and SOLVER.MAX_ITER is %d. Only its "
+                "evaluation is run.", self.cfg.OUTPUT_DIR, self.start_iter, self.max_iter,
+            )  # fmt: skip
+
+    def build_hooks(self) -> list[HookBase]:
+        """Detectron2's, with the end by Ctrl-C behind the periodic checkpoint and before a long evaluation."""
+        built = [hook for hook in super().build_hooks() if hook is not None]
+        places = [i for i, hook in enumerate(built) if isinstance(hook, EvalHook)]
+        built.insert(places[0] if places else len(built), StopHook())
+        return built
+
+    def train(self):
+        """Run the training; Ctrl-C and SIGTERM end it with a checkpoint, if the caller watches for them (``STOP``).
+
+        Raises:
+            Interrupted: after the user has been told what is saved.
+            UserError: the disk is full.
+        """
+        try:
+            return super().train()
+        except Interrupted as stop:
+            if comm.is_main_process():
+                # Stopped in an evaluation: all is as it was behind the iteration, and rank 0 knows every state.
+                if self.ranks.collected == self.done_iter > self.checkpointer.last_iteration:
+                    self.save(self.done_iter)
+                logger.warning(explain_stop(stop.number, self))
+            raise Interrupted(stop.number, told=True) from None
+        finally:
+            STOP.deferred = False
+
+    def stop_if_asked(self) -> None:
+        """Behind an iteration: if a process of the job was told to stop, save a checkpoint and stop all.
+
+        Raises:
+            Interrupted: unless this was the last iteration, whose evaluation is then left out.
+        """
+        self.done_iter = self.iter
+        number = STOP.agreed()
+        if not number or self.iter + 1 >= self.max_iter:
+            return
+        STOP.settled()
+        self.ranks.collect(self.iter)
+        if comm.is_main_process() and self.checkpointer.last_iteration < self.iter:
+            self.save(self.iter)
+        comm.synchronize()
+        raise Interrupted(number)
+
+    def save(self, iteration: int) -> None:
+        """Write a checkpoint as the periodic ones are."""
+        self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
 
     def before_train(self) -> None:
         super().before_train()
@@ -199,9 +277,26 @@ class Trainer(DefaultTrainer):
 
     def after_step(self) -> None:
         done = self.iter + 1
-        if done % self.cfg.SOLVER.CHECKPOINT_PERIOD == 0 or done >= self.max_iter:
-            self.ranks.collect()
-        super().after_step()
+        periods = (self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.TEST.EVAL_PERIOD)
+        if done >= self.max_iter or any(period > 0 and done % period == 0 for period in periods):
+            self.ranks.collect(self.iter)
+        with self._explaining_full_disk():
+            super().after_step()
+
+    def after_train(self) -> None:
+        with self._explaining_full_disk():
+            super().after_train()
+
+    @contextmanager
+    def _explaining_full_disk(self) -> Iterator[None]:
+        # From writers of metrics.json and event files.
+        try:
+            yield
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            problem = explain_os_error(error.filename or os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"), error)
+            raise UserError(f"{problem} {self.checkpointer.what_is_kept()}") from error
 
     def state_dict(self) -> dict[str, Any]:
         # Optimizers are entries of their own, so nothing of the inner trainer belongs here.

@@ -1,8 +1,7 @@
 """PADing: the host's classifier, finetuned on generated embeddings of unseen classes (He et al., CVPR 2023)."""
 
-import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -22,31 +21,21 @@ from PADing.generation import (
     classifier_loss,
     generate,
     generator_terms,
-    pseudo_labels,
 )
+from PADing.meta_arch.class_constants import class_constants
 from PADing.meta_arch.class_count import check_split_count, split_classes
 from PADing.meta_arch.class_vectors import ClassVectors, check_second_stage, load_vectors, unseen_classes
 from PADing.meta_arch.common import SegmenterBase
 from PADing.meta_arch.segmenter_cache import SegmenterCache
+from PADing.meta_arch.starting_weights import explain_unfit_weights
+from PADing.meta_arch.teacher import Teacher
 from PADing.modeling import SetCriterion, SetCriterion_Generator, TransformerDecoder, TransformerDecoderLayer
-
-logger = logging.getLogger(__name__)
 
 # What the generator side consists of, in the order in which its optimizer holds the parameters.
 GENERATOR_SIDE = (
     "generator", "fc_projection", "dict_feature", "projection_related", "projection_unrelated", "relation", "decoder",
 )  # fmt: skip
 GENERATORS = ("primitive", "mlp", "linear")
-OLD_CLASSIFIER, NEW_CLASSIFIER = "sem_seg_head.predictor.class_embed.weight", "new_fc.weight"
-
-
-class Teacher(NamedTuple):
-    """The classifier of a first model, and when its answers count; see ``PADing.generation.pseudo_labels``."""
-
-    weight: Tensor  # (C + 1, d)
-    bias: Tensor  # (C + 1,)
-    score: float
-    max_overlap: float
 
 
 @META_ARCH_REGISTRY.register()
@@ -74,6 +63,7 @@ class PADing(SegmenterBase):
         trans_num_query: number of primitives.
         noise: add Gaussian noise in every layer of the generator ("mlp": beside its input).
         segmenter_cache: folder for the frozen segmenter's answers, see ``SegmenterCache``; empty: they are not kept.
+        random_segmenter: train also without weights of stage 1.
         common: see ``SegmenterBase``.
     """
 
@@ -105,6 +95,7 @@ class PADing(SegmenterBase):
         trans_num_query: int,
         noise: bool,
         segmenter_cache: str = "",
+        random_segmenter: bool = False,
         **common,
     ) -> None:
         super().__init__(**common)
@@ -114,7 +105,7 @@ class PADing(SegmenterBase):
         self.classification_weight = classification_weight
         self.cls_slice, self.seen_cls_only = cls_slice, seen_cls_only
         self.vectors_problem = class_vectors.problem
-        self.segmenter_frozen = False
+        self.segmenter_frozen, self.random_segmenter = False, random_segmenter
         self.cache = SegmenterCache(segmenter_cache, (self.backbone, self.sem_seg_head)) if segmenter_cache else None
         self.label_offset, self.unseen_only = 0, False
         self.teacher: Teacher | None = None
@@ -134,10 +125,10 @@ class PADing(SegmenterBase):
             self.generator = nn.Identity()
         if self.structure_weights is not None:
             self._add_structure_networks(drop_rate, hidden_dim, disentangle)
-        self._register_class_constants(class_vectors.vectors, unseen_index, relation_over_seen)
-        self.class_weight[:] = 1.0
-        self.class_weight[self.unseen_index] = class_weight_unseen
-        self.class_weight[-1] = no_object_weight
+        weights = class_weight_unseen, no_object_weight
+        constants = class_constants(class_vectors.vectors, num_classes, unseen_index, relation_over_seen, *weights)
+        for name, value in constants.items():  # these move with the model and stay out of its checkpoints
+            self.register_buffer(name, value, persistent=False)
 
     def _add_structure_networks(self, drop_rate: float, hidden_dim: int, disentangle: bool) -> None:
         # In this order, because random initial weights are drawn on the way.
@@ -147,29 +138,6 @@ class PADing(SegmenterBase):
         self.relation = RelationNet(hidden_dim, hidden_dim)
         if disentangle:
             self.decoder = Decoder(drop_rate, hidden_dim)
-
-    def _register_class_constants(
-        self, vectors: Tensor | None, unseen_index: Sequence[int], relation_over_seen: bool
-    ) -> None:
-        """Buffers that move with the model and stay out of its checkpoints."""
-        num_classes = self.sem_seg_head.num_classes
-        unseen = torch.tensor(list(unseen_index), dtype=torch.int64)
-        seen = torch.tensor([i for i in range(num_classes) if i not in set(unseen_index)], dtype=torch.int64)
-        # Row of each class among the seen ones; an unseen class points beyond the end, so that using it is an error.
-        seen_row = torch.full((num_classes,), num_classes)
-        seen_row[seen] = torch.arange(len(seen))
-        row = seen_row if relation_over_seen else torch.arange(num_classes)
-        constants = {
-            "unseen_index": unseen,
-            "seen_index": seen,
-            "seen_row": seen_row,
-            "class_row": row,
-            "class_weight": torch.empty(num_classes + 1),
-            "class_vectors": None if vectors is None else vectors[seen] if relation_over_seen else vectors,
-            "unseen_vectors": None if vectors is None else vectors[unseen],
-        }
-        for name, value in constants.items():
-            self.register_buffer(name, value, persistent=False)
 
     @classmethod
     def build_criterion(cls, cfg: CfgNode, criterion_type: type[SetCriterion] = SetCriterion_Generator) -> SetCriterion:
@@ -225,6 +193,7 @@ class PADing(SegmenterBase):
             "trans_num_query": node.TRANS_MEMORY_NUM_QUERY,
             "noise": node.NOISE,
             "segmenter_cache": node.SEGMENTER_CACHE,
+            "random_segmenter": node.RANDOM_SEGMENTER,
         }
 
     # ---- what the training recipe asks for
@@ -250,16 +219,9 @@ class PADing(SegmenterBase):
             weights: state dict of the first model.
 
         Raises:
-            UserError: a model without PADing's classifier, or of other classes.
+            UserError: see ``Teacher.of``.
         """
-        weight, bias = (weights.get(f"new_fc.{part}") for part in ("weight", "bias"))
-        if weight is None or bias is None or weight.shape != self.new_fc.weight.shape:
-            found = "none" if weight is None else tuple(weight.shape)
-            raise UserError(
-                "MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS must be a trained PADing of the same classes: its classifier "
-                f"new_fc.weight is {found}, but {tuple(self.new_fc.weight.shape)} is needed."
-            )
-        self.teacher = Teacher(weight.to(self.device), bias.to(self.device), score, max_overlap)
+        self.teacher = Teacher.of(weights, self.new_fc, score, max_overlap)
 
     def train(self, mode: bool = True) -> "PADing":
         """As every module's; but a frozen segmenter stays in evaluation mode, so that no running statistics change."""
@@ -351,15 +313,7 @@ class PADing(SegmenterBase):
         targets = self.prepare_targets([x["instances"] for x in batched_inputs], images)
         target_classes, labels, matched = self.criterion(outputs, targets)
         if self.teacher is not None:
-            target_classes = pseudo_labels(
-                target_classes,
-                nn.functional.linear(outputs["pred_embed"], self.teacher.weight, self.teacher.bias),
-                outputs["pred_masks"],
-                torch.stack([target["masks"].bool().any(0) for target in targets]),
-                self.unseen_index,
-                self.teacher.score,
-                self.teacher.max_overlap,
-            )
+            target_classes = self.teacher.relabel(target_classes, outputs, targets, self.unseen_index)
         return outputs["pred_embed"], target_classes, labels, matched
 
     def forward_train_classifier(self, real_embeddings: Tensor, target_classes: Tensor) -> dict[str, Tensor]:
@@ -422,13 +376,7 @@ class PADing(SegmenterBase):
         return ("fc_projection.",) if self.class_vectors is None else ()
 
     def explain_missing_weights(self, missing: list[str], found: list[str]) -> str:
-        found = {key.removeprefix("module.") for key in found}
-        if NEW_CLASSIFIER in missing and OLD_CLASSIFIER in found:
-            return (
-                f"MODEL.WEIGHTS holds the segmenter of stage 1, but not PADing's classifier ({NEW_CLASSIFIER}). "
-                "Convert it first: python tools/preprocess_pretrained_weight.py --task_name panoptic|instance|semantic "
-                "--input_file <file>, then use the file that this writes."
-            )
-        if not any(key.startswith("sem_seg_head.") for key in found):
-            logger.warning("MODEL.WEIGHTS holds no segmenter. PADing freezes it, so a random one would stay random.")
-        return ""
+        if self.random_segmenter:
+            return ""
+        learned = {name for name, _ in self.named_parameters()}
+        return explain_unfit_weights(learned.intersection(missing), found, training=self.segmenter_frozen)

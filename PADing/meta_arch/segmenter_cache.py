@@ -2,14 +2,14 @@
 
 import hashlib
 import logging
-import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from PADing.files import replacing
+from PADing.engine.checkpoint_file import read_checkpoint, write_checkpoint
+from PADing.errors import UserError
 
 logger = logging.getLogger(__name__)
 # What matching, the second stage and inference read of the segmenter's outputs.
@@ -39,14 +39,14 @@ class SegmenterCache:
         path = self.folder / f"{self._key(images)}.pt"
         if path.is_file():
             try:
-                return torch.load(path, map_location=images.device, weights_only=True)
-            except (EOFError, RuntimeError, pickle.UnpicklingError) as error:  # cut off when the power went
-                logger.warning("%s cannot be read and is written again: %s", path, error)
+                answer = read_checkpoint(path, "Segmenter's answer")
+                return {name: value.to(images.device) for name, value in answer.items()}
+            except UserError as error:  # cut off when the power went
+                logger.warning("%s It is written again.", error)
         outputs = segment()
         # Copies, because a view would be saved with all that it is a view of.
         answer = {name: outputs[name].detach().clone(memory_format=torch.contiguous_format) for name in KEPT}
-        with replacing(path) as temporary:
-            torch.save(answer, temporary)
+        write_checkpoint(path, answer)
         return answer
 
     def _key(self, images: Tensor) -> str:

@@ -100,6 +100,13 @@ def test_a_backbone_alone_starts_the_segmenter_afresh(model, stage_1, tmp_path):
     assert line.endswith("started afresh: sem_seg_head, criterion.") and "left out" not in line
 
 
+def test_weights_of_padings_second_stage_are_refused(model, stage_1, tmp_path):
+    """Converted or trained: most keys fit, and the run would end with status 0."""
+    torch.save({"model": {**stage_1[1], "new_fc.weight": torch.zeros(3, 64)}}, tmp_path / "pading.pth")
+    with pytest.raises(UserError, match="belongs to PADing"):
+        load(model(), tmp_path / "pading.pth")
+
+
 @pytest.mark.parametrize(
     ("opts", "message"),
     [

@@ -79,3 +79,13 @@ def test_batches_do_not_depend_on_the_number_of_workers(tmp_path):
 def test_sampler_that_would_be_ignored_is_refused(tmp_path):
     with pytest.raises(UserError, match="RepeatFactorTrainingSampler"):
         build_stream_loader(config(tmp_path, "DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"), mapper)
+
+
+def test_workers_that_are_started_anew_give_the_same_samples():
+    """Processes of a job start their workers so, and PyTorch fails when it has to hand a random generator to them."""
+    stream = TrainingStream(records(7), augmenting, seed=5)
+    expected = [stream[p] for p in range(10)]
+    loader = torch.utils.data.DataLoader(
+        stream, sampler=range(10), batch_size=None, num_workers=1, multiprocessing_context="spawn", collate_fn=dict
+    )
+    assert list(loader) == expected

@@ -12,6 +12,7 @@ from detectron2.structures import Instances
 import PADing.meta_arch  # noqa: F401  registers the architecture
 from PADing.config import load_config
 from PADing.data.embeddings import save_class_embeddings
+from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.errors import UserError
 
 TRAIN = "mini_train_panoptic"
@@ -215,10 +216,12 @@ def test_second_round_learns_from_the_first_models_answers(vectors):
     model = build(vectors).train()
     inputs = batch(model)
     unseen = int(model.unseen_index[0])
+    torch.manual_seed(1)  # matching draws the points at which it compares masks
     first_round = model.match(inputs)[1]
     weights = {f"new_fc.{part}": torch.zeros_like(p) for part, p in model.new_fc.named_parameters()}
     weights["new_fc.bias"][unseen] = 20.0
     model.learn_from(weights, score=0.5, max_overlap=1.0)
+    torch.manual_seed(1)
     second_round = model.match(inputs)[1]
     nothing = model.sem_seg_head.num_classes
     relabelled = second_round != first_round
@@ -233,3 +236,62 @@ def test_teacher_of_other_classes_is_refused(vectors):
         model.learn_from({"new_fc.weight": torch.zeros(3, 4), "new_fc.bias": torch.zeros(3)}, 0.5, 0.1)
     with pytest.raises(UserError, match="new_fc.weight is none"):
         model.learn_from({}, 0.5, 0.1)
+
+
+# ---- weights of another kind
+
+
+def start(model, path):
+    """As train_net.py does: the recipe first, then the weights."""
+    if not model.segmenter_frozen:
+        model.begin_second_stage()
+    return TrainingCheckpointer(model).resume_or_load(str(path) if path else "", resume=False)
+
+
+def saved(folder, weights):
+    torch.save({"model": weights}, folder / "weights.pth")
+    return folder / "weights.pth"
+
+
+def test_second_stage_without_weights_is_refused_with_the_way_to_them(vectors):
+    """It would train for hours on a segmenter that answers at random, and end with status 0."""
+    with pytest.raises(UserError, match=r"(?s)is empty.*train_net_pretrain.*preprocess.*RANDOM_SEGMENTER"):
+        start(build(vectors), None)
+    start(build(vectors, "MODEL.MASK_FORMER.RANDOM_SEGMENTER", True), None)
+
+
+def test_backbone_alone_is_refused(vectors, tmp_path):
+    weights = {key: value for key, value in build(vectors).state_dict().items() if key.startswith("backbone.")}
+    with pytest.raises(UserError, match="holds no segmenter"):
+        start(build(vectors), saved(tmp_path, weights))
+    start(build(vectors, "MODEL.MASK_FORMER.RANDOM_SEGMENTER", True), tmp_path / "weights.pth")
+
+
+def test_weights_with_a_gap_in_the_segmenter_are_refused(vectors, tmp_path):
+    weights = build(vectors).state_dict()
+    gap = "sem_seg_head.predictor.query_feat.weight"
+    del weights[gap]
+    with pytest.raises(UserError, match=f"would stay random: {gap}"):
+        start(build(vectors), saved(tmp_path, weights))
+
+
+def test_whole_weights_start_the_second_stage(vectors, tmp_path):
+    """The generator side is learned now; without it nothing is missing."""
+    weights = build(vectors).state_dict()
+    converted = {k: v for k, v in weights.items() if k.startswith(("backbone.", "sem_seg_head.", "new_fc."))}
+    model = build(vectors)
+    with torch.no_grad():
+        model.new_fc.weight.zero_()
+    start(model, saved(tmp_path, converted))
+    assert torch.equal(model.new_fc.weight, weights["new_fc.weight"])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_weights_of_another_method_are_refused(vectors, tmp_path, training):
+    """D2Zero's segmenter has the same names, but classifies by texts."""
+    weights = build(vectors).state_dict()
+    weights = {key: value for key, value in weights.items() if "class_embed" not in key and "new_fc" not in key}
+    weights["sem_seg_head.predictor.fc_semantic.weight"] = torch.zeros(3, 3)
+    path = saved(tmp_path, weights)
+    with pytest.raises(UserError, match="belongs to another method"):
+        start(build(vectors), path) if training else TrainingCheckpointer(build(vectors)).load(str(path))

@@ -1,7 +1,9 @@
 """The conversion tool as a command: its flags, its answers, its files."""
 
 import importlib.util
+import os
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +15,6 @@ HEAD = "sem_seg_head.predictor.class_embed"
 
 @pytest.fixture
 def tool():
-    from pathlib import Path
-
     path = Path(__file__).resolve().parents[2] / "tools" / "preprocess_pretrained_weight.py"
     spec = importlib.util.spec_from_file_location("preprocess_tool", path)
     module = importlib.util.module_from_spec(spec)
@@ -44,7 +44,7 @@ def test_every_shipped_split_is_recognised_by_its_class_count(tool, task, tmp_pa
     assert cases
     for _, seen, total in cases:
         stage_1(tmp_path / "in.pth", seen)
-        assert tool.cli(["--task_name", task, "--input_file", "in.pth"]) == 0
+        assert tool.cli(["--task_name", task, "--input_file", "in.pth", "--overwrite"]) == 0
         model = torch.load(tmp_path / f"pretrained_weight_{task}.pth", weights_only=True)["model"]
         assert len(model["new_fc.weight"]) == total + 1
 
@@ -55,7 +55,7 @@ def test_split_by_file_and_by_name(tool, tmp_path):
     stage_1(tmp_path / "in.pth", seen)
     base = ["--task_name", "instance", "--input_file", str(tmp_path / "in.pth")]
     for split in (path, load_split(path).name):
-        output = tmp_path / "deeper" / "out.pth"
+        output = tmp_path / "deeper" / f"{Path(split).stem}-{len(split)}.pth"
         assert tool.cli([*base, "--split", split, "--output_file", str(output)]) == 0
         assert len(torch.load(output, weights_only=True)["model"]["new_fc.bias"]) == total + 1
 
@@ -81,3 +81,41 @@ def test_wrong_split_and_unknown_split_are_named(tool, tmp_path, capsys):
     assert "'1_2' is neither a split file" in capsys.readouterr().err
     assert tool.cli(["--input_file", str(tmp_path / "absent.pth")]) == 2
     assert "absent.pth does not exist" in capsys.readouterr().err
+
+
+def test_stage_1_weights_are_never_replaced(tool, tmp_path, capsys):
+    """Hours of training are in the input file, also when the output names it through a link."""
+    source = stage_1(tmp_path / "in.pth", next(sizes("instance"))[1])
+    before = source.read_bytes()
+    (tmp_path / "symbolic.pth").symlink_to(source)
+    os.link(source, tmp_path / "hard.pth")
+    for name in ("in.pth", "symbolic.pth", "hard.pth", "deeper/../in.pth"):
+        (tmp_path / "deeper").mkdir(exist_ok=True)
+        files = ["--input_file", str(source), "--output_file", str(tmp_path / name)]
+        for flags in ([], ["--overwrite"]):
+            assert tool.cli(["--task_name", "instance", *files, *flags]) == 2
+            assert "are the same file" in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
+def test_existing_output_needs_a_flag(tool, tmp_path, capsys):
+    source = stage_1(tmp_path / "in.pth", next(sizes("instance"))[1])
+    output = tmp_path / "out.pth"
+    output.write_text("other weights")
+    command = ["--task_name", "instance", "--input_file", str(source), "--output_file", str(output)]
+    assert tool.cli(command) == 2
+    assert "add --overwrite" in capsys.readouterr().err
+    assert output.read_text() == "other weights"
+    assert tool.cli([*command, "--overwrite"]) == 0
+    assert "new_fc.weight" in torch.load(output, weights_only=True)["model"]
+    assert {path.name for path in tmp_path.iterdir()} == {"in.pth", "out.pth"}
+
+
+def test_damaged_input_is_refused(tool, tmp_path, capsys):
+    source = stage_1(tmp_path / "in.pth", next(sizes("instance"))[1])
+    content = bytearray(source.read_bytes())
+    start = content.index(b"data/0") + 80
+    content[start : start + 40] = bytes(40)
+    source.write_bytes(content)
+    assert tool.cli(["--task_name", "instance", "--input_file", str(source)]) == 2
+    assert "in.pth cannot be read: it is damaged" in capsys.readouterr().err

@@ -1,0 +1,42 @@
+"""Which weights PADing's two stages of training lead to, and what to say about weights of another kind."""
+
+from collections.abc import Collection
+
+OLD_CLASSIFIER, NEW_CLASSIFIER = "sem_seg_head.predictor.class_embed.weight", "new_fc.weight"
+SEGMENTER = ("backbone.", "sem_seg_head.")
+CONVERT = "python tools/preprocess_pretrained_weight.py --task_name panoptic|instance|semantic --input_file <file>"
+HOW = (
+    "Train stage 1 with train_net_pretrain.py (or take published weights of Mask2Former on the seen classes), convert "
+    f"them with `{CONVERT}`, and name the file that this writes: MODEL.WEIGHTS <file>. "
+)
+ANYWAY = "To train on a segmenter with random weights all the same, set MODEL.MASK_FORMER.RANDOM_SEGMENTER True."
+
+
+def explain_unfit_weights(missing: Collection[str], found: Collection[str], training: bool) -> str:
+    """Why a PADing cannot go on with what a file holds; "" if it can.
+
+    Args:
+        missing: parameters of the model that the file does not hold.
+        found: what the file holds; empty: there is no file.
+        training: whether the segmenter is about to be frozen, so that what is missing would stay random.
+    """
+    found = {key.removeprefix("module.") for key in found}
+    if not found:
+        return f"MODEL.WEIGHTS is empty, but PADing trains on a frozen segmenter. {HOW}{ANYWAY}" if training else ""
+    if not any(key.startswith("sem_seg_head.") for key in found):
+        return f"MODEL.WEIGHTS holds no segmenter, which PADing needs: no backbone alone is enough. {HOW}{ANYWAY}"
+    if NEW_CLASSIFIER in missing:
+        if OLD_CLASSIFIER in found:
+            return (
+                f"MODEL.WEIGHTS holds the segmenter of stage 1, but not PADing's classifier ({NEW_CLASSIFIER}). "
+                f"Convert it first: {CONVERT}, then use the file that this writes."
+            )
+        return (
+            f"MODEL.WEIGHTS belongs to another method: it holds neither PADing's classifier ({NEW_CLASSIFIER}) nor "
+            f"that of stage 1 ({OLD_CLASSIFIER}). {HOW}"
+        )
+    random = [key for key in missing if key.startswith(SEGMENTER)]
+    if random and training:
+        shown = ", ".join(random[:3]) + (f" and {len(random) - 3} more" if len(random) > 3 else "")
+        return f"MODEL.WEIGHTS lacks parts of the segmenter, which would stay random: {shown}. {HOW}{ANYWAY}"
+    return ""

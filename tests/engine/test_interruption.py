@@ -1,0 +1,244 @@
+"""Ctrl-C and SIGTERM: nothing that was computed is lost, and the exit status says what happened."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.utils.env import seed_all_rng
+
+from PADing.engine.interruption import STOP
+from PADing.errors import Interrupted
+from tests.engine.tiny import TinyTrainer, config
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-c", "import sys; from PADing.engine.main import cli; sys.exit(cli())"]
+ITERATIONS = 60
+
+
+class Job:
+    """The command in a session of its own, as a shell or a scheduler starts it."""
+
+    def __init__(self, folder, *flags, slow="", opts=(), before=COMMAND):
+        cfg = config(folder / "out", "PLUGINS", ("tests.engine.stoppable",), "SOLVER.MAX_ITER", ITERATIONS,
+                     "SOLVER.CHECKPOINT_PERIOD", 1000, "TEST.EVAL_PERIOD", 0, "DATALOADER.NUM_WORKERS", 0,
+                     *opts)  # fmt: skip
+        (folder / "config.yaml").write_text(cfg.dump())
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "STOPPABLE": slow}
+        self.process = subprocess.Popen(
+            [*before, "--config-file", str(folder / "config.yaml"), *flags],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
+        )  # fmt: skip
+        self.output = ""
+
+    def wait_for(self, text, times=1):
+        while times:
+            line = self.process.stdout.readline()
+            assert line, self.output
+            self.output += line
+            times -= text in line
+        return self
+
+    def send(self, number, group=True):
+        (os.killpg if group else os.kill)(self.process.pid, number)
+        return self
+
+    def end(self, timeout=60):
+        """Exit status; the output is then complete."""
+        try:
+            self.output += self.process.communicate(timeout=timeout)[0]
+        finally:
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.communicate()
+        return self.process.returncode
+
+
+def told(job):
+    """The one line about the stop."""
+    assert "Traceback" not in job.output, job.output
+    (line,) = [line for line in job.output.splitlines() if "Stopped" in line]
+    return line
+
+
+def final_weights(folder):
+    return torch.load(folder / "out" / "model_final.pth", weights_only=True)["model"]
+
+
+def uninterrupted(folder, *opts, iterations=ITERATIONS, architecture="TinyOneOptimizer"):
+    opts = ["SOLVER.MAX_ITER", iterations, "TEST.EVAL_PERIOD", 0, *opts]
+    cfg = config(folder / "whole", *opts, architecture=architecture)
+    seed_all_rng(cfg.SEED)
+    trainer = TinyTrainer(cfg)
+    trainer.train()
+    return trainer.model.state_dict()
+
+
+def assert_equal(one, other):
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(signal.SIGINT, "Ctrl-C"), pytest.param(signal.SIGTERM, "SIGTERM", marks=pytest.mark.slow)],
+)
+def test_stopped_training_is_saved_and_continues_as_if_nothing_had_been(tmp_path, number, name):
+    """Also with data-loading workers, which get the signal, too."""
+    opts = ["DATALOADER.NUM_WORKERS", 2, "DATALOADER.ASPECT_RATIO_GROUPING", False]
+    job = Job(tmp_path, opts=opts).wait_for("<step>", times=5).send(number)
+    assert job.end() == 128 + number
+    line = told(job)
+    done = int(line.split(f"Stopped by {name}. ")[1].split()[0])
+    assert 5 <= done < ITERATIONS
+    file = tmp_path / "out" / f"model_{done - 1:07d}.pth"
+    assert f"{done} of {ITERATIONS} iterations are saved in {file}" in line and "--resume" in line
+    assert file.is_file() and not (tmp_path / "out" / "training.lock").exists()
+    resumed = Job(tmp_path, "--resume", opts=opts)
+    assert resumed.end() == 0
+    assert resumed.output.count("<step>") == ITERATIONS - done
+    assert_equal(final_weights(tmp_path), uninterrupted(tmp_path, *opts))
+
+
+class SelfStopping(TinyTrainer):
+    """Gets SIGTERM from itself in iteration ``at``, or in the evaluation behind it."""
+
+    at, evaluating, told = None, False, ()
+
+    def run_step(self):
+        if self.iter == self.at and not self.evaluating:
+            os.kill(os.getpid(), signal.SIGTERM)
+        super().run_step()
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        if cls.evaluating:
+            torch.rand(5)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().test(cfg, model, evaluators)
+
+
+def stopped(cfg, monkeypatch, caplog, **how):
+    """Train and be stopped; what was said, in one line."""
+    seed_all_rng(cfg.SEED)
+    trainer = SelfStopping(cfg)
+    trainer.at = how.get("at")
+    monkeypatch.setattr(SelfStopping, "evaluating", how.get("evaluating", False))
+    trainer.resume_or_load(resume=True)
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(logging.getLogger("PADing.engine.trainer"), "handlers", [caplog.handler])
+    caplog.clear()
+    with pytest.raises(Interrupted) as stop, STOP.watch():
+        trainer.train()
+    assert stop.value.status == 143 and stop.value.told
+    assert signal.getsignal(signal.SIGTERM) == handler
+    (line,) = {record.getMessage() for record in caplog.records if "Stopped" in record.getMessage()}
+    return line
+
+
+@pytest.mark.parametrize("architecture", ["TinyOneOptimizer", "TinyTwoSteps"])
+def test_iteration_is_finished_and_saved(tmp_path, monkeypatch, caplog, architecture):
+    """With the checkpoint period far away; and a checkpoint that the period has just written is not written again."""
+    cfg = config(tmp_path / "run", "SOLVER.CHECKPOINT_PERIOD", 5, architecture=architecture)
+    line = stopped(cfg, monkeypatch, caplog, at=2)
+    assert line.startswith("Stopped by SIGTERM. 3 of 8 iterations are saved in ") and "model_0000002.pth" in line
+    line = stopped(cfg, monkeypatch, caplog, at=4)
+    assert "5 of 8 iterations are saved" in line
+    assert sorted(path.name for path in (tmp_path / "run").glob("*.pth")) == ["model_0000002.pth", "model_0000004.pth"]
+    resumed = SelfStopping(cfg)
+    resumed.resume_or_load(resume=True)
+    assert resumed.start_iter == 5
+    with STOP.watch():
+        monkeypatch.setattr(SelfStopping, "evaluating", False)
+        resumed.train()
+    assert_equal(resumed.model.state_dict(), uninterrupted(tmp_path, iterations=8, architecture=architecture))
+
+
+def test_stop_in_an_evaluation_saves_what_was_trained(tmp_path, monkeypatch, caplog):
+    """An evaluation may take hours, and the checkpoint before it may be old."""
+    cfg = config(tmp_path / "run", "SOLVER.CHECKPOINT_PERIOD", 1000, "TEST.EVAL_PERIOD", 4)
+    assert "4 of 8 iterations are saved" in stopped(cfg, monkeypatch, caplog, evaluating=True)
+    line = stopped(cfg, monkeypatch, caplog, evaluating=True)
+    assert "All 8 iterations are done and saved, but not evaluated" in line
+    final = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)["model"]
+    assert_equal(final, uninterrupted(tmp_path, iterations=8))
+
+
+def test_stop_in_the_last_iteration_leaves_the_evaluation_out(tmp_path, monkeypatch, caplog):
+    cfg = config(tmp_path / "run", "TEST.EVAL_PERIOD", 0)
+    assert "All 8 iterations are done and saved, but not evaluated" in stopped(cfg, monkeypatch, caplog, at=7)
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_resuming_a_finished_training_says_so_and_evaluates(tmp_path, monkeypatch, caplog):
+    cfg = config(tmp_path)
+    TinyTrainer(cfg).train()
+    (tmp_path / "results.json").unlink()
+    trainer = TinyTrainer(cfg)
+    monkeypatch.setattr(logging.getLogger("PADing.engine.trainer"), "handlers", [caplog.handler])
+    with caplog.at_level(logging.INFO, logger="PADing.engine.trainer"):
+        trainer.resume_or_load(resume=True)
+        trainer.train()
+    assert "is finished: 8 iterations are done" in caplog.text
+    assert (tmp_path / "results.json").is_file() and not trainer.model.seen
+
+
+@pytest.mark.slow
+def test_stopped_while_loading(tmp_path):
+    job = Job(tmp_path, slow="loading").wait_for("<loading>").send(signal.SIGTERM)
+    assert job.end(timeout=30) == 143
+    assert "Stopped while loading, before the first iteration" in told(job)
+    assert not list((tmp_path / "out").glob("*.pth"))
+
+
+@pytest.mark.slow
+def test_second_signal_ends_at_once(tmp_path):
+    """The iteration that the first one waits for may never end."""
+    job = Job(tmp_path, slow="step").wait_for("<step>").send(signal.SIGINT)
+    time.sleep(0.5)
+    start = time.monotonic()
+    assert job.process.poll() is None
+    assert job.send(signal.SIGINT).end(timeout=30) == 130
+    assert time.monotonic() - start < 10
+    assert "Traceback" not in job.output and "Ended at once" in job.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_job_of_two_processes_stops_behind_one_iteration(tmp_path, number, group):
+    """Whether the terminal tells all processes, or a scheduler only the first."""
+    opts = ["DATALOADER.NUM_WORKERS", 1, "DATALOADER.ASPECT_RATIO_GROUPING", False]
+    job = Job(tmp_path, "--num-gpus", "2", opts=opts).wait_for("<step>", times=5).send(number, group)
+    assert job.end() == 128 + number
+    done = int(told(job).split(f" of {ITERATIONS} iterations are saved")[0].split()[-1])
+    content = torch.load(tmp_path / "out" / f"model_{done - 1:07d}.pth", weights_only=True)
+    assert content["iteration"] == done - 1 and len(content["ranks"]["ranks"]) == 2
+
+
+@pytest.mark.slow
+def test_job_of_torchrun_stops_behind_one_iteration(tmp_path):
+    """torchrun has an exit status of its own; the checkpoint and the line are ours."""
+    script = tmp_path / "train.py"
+    script.write_text("import sys\nfrom PADing.engine.main import cli\nsys.exit(cli())\n")
+    before = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    job = Job(tmp_path, before=[*before, str(script)]).wait_for("<step>", times=5).send(signal.SIGTERM, group=False)
+    assert job.end() != 0
+    (line,) = [line for line in job.output.splitlines() if "Stopped" in line]
+    done = int(line.split(f" of {ITERATIONS} iterations are saved")[0].split()[-1])
+    assert (tmp_path / "out" / f"model_{done - 1:07d}.pth").is_file()
+
+
+@pytest.mark.slow
+def test_process_that_fails_ends_the_others(tmp_path):
+    """Although they take signals themselves, and wait for each other for hours."""
+    start = time.monotonic()
+    job = Job(tmp_path, "--num-gpus", "2", slow="raise")
+    assert job.end(timeout=120) != 0
+    assert "one process fails" in job.output
+    assert time.monotonic() - start < 100
