@@ -96,6 +96,7 @@ HOSTILE = {
     "state of a function": b"c_codecs\nencode\n}U\x08__name__U\x01xsb",
     "slots of a function": b"c_codecs\nencode\n(N}U\x0c__defaults__Nstb",
     "state of a class": b"ccollections\nOrderedDict\n}U\x01xK\x01sb",
+    "metadata that are none": b"ccollections\nOrderedDict\n)R}U\t_metadataK\x01sb",
     "state of a dict": b"ccollections\nOrderedDict\n)R}U\x05itemsK\x01sb",
     "item of an array": array() + b"K\x00K\x01s",
     "item of a function": b"c_codecs\nencode\nK\x00K\x01s",

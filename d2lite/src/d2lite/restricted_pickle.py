@@ -182,7 +182,7 @@ def _set_state(target, state) -> None:
     elif type(target) is np.ndarray:
         *_, shape, dtype, column_major, raw = state
         target.__setstate__((1, shape, dtype, bool(column_major), _content(raw, dtype, shape)))
-    elif type(target) is OrderedDict and isinstance(state, dict) and list(state) == ["_metadata"]:
+    elif type(target) is OrderedDict and list(state) == ["_metadata"] and isinstance(state["_metadata"], dict):
         target._metadata = state["_metadata"]  # versions of modules, in state dicts of PyTorch
     else:
         _refuse(f"it sets the state of a {type(target).__name__}")
