@@ -8,6 +8,7 @@ from pathlib import Path
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
+from d2lite.restricted_pickle import load_checkpoint
 from PADing.engine.checkpoint_file import UNREADABLE, newest_good, what_is_wrong, write_checkpoint
 from PADing.errors import UserError
 from PADing.files import replacing
@@ -167,8 +168,12 @@ class TrainingCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict:
         try:
-            with _plain_values_only():
-                content = super()._load_file(filename)
+            if filename.endswith(".pkl"):  # the genuine Detectron2 would run code of the file
+                with open(filename, "rb") as file:
+                    content = load_checkpoint(file, filename)
+            else:
+                with _plain_values_only():
+                    content = super()._load_file(filename)
         except UNREADABLE as error:
             raise UserError(f"Weights {filename!r} cannot be read: damaged, or not a checkpoint. {error}") from error
         self._held = set(content)  # noted now, because fvcore takes out what it uses

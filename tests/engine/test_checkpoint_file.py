@@ -3,12 +3,15 @@
 import errno
 import logging
 import os
+import pickle
 import shutil
 import subprocess
 import tracemalloc
 
 import pytest
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
 
 from PADing.engine.checkpoint_file import newest_good, read_checkpoint, what_is_wrong, write_checkpoint
 from PADing.engine.checkpointer import TAG, TrainingCheckpointer, read_weights
@@ -238,3 +241,22 @@ def test_damaged_and_missing_weights_without_the_stand_ins_kindness(tmp_path, mo
     for name, message in (("absent.pth", "do not exist"), ("damaged.pth", "it is damaged")):
         with pytest.raises(UserError, match=f"{name}' {'cannot be read: ' if 'it' in message else ''}{message}"):
             trainer.checkpointer.resume_or_load(str(tmp_path / name), resume=False)
+
+
+def test_no_code_of_a_pickle_is_run_whoever_provides_detectron2(tmp_path, monkeypatch):
+    """Beside the genuine package too, which unpickles whatever the file says."""
+
+    class Hostile:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    def as_genuine(self, filename):
+        with open(filename, "rb") as file:
+            return pickle.load(file)
+
+    monkeypatch.setattr(DetectionCheckpointer, "_load_file", as_genuine)
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(pickle.dumps({"model": {"weight": Hostile()}, "__author__": "x"}))
+    with pytest.raises(UserError, match=r"R-50\.pkl.*mkdir"):
+        TrainingCheckpointer(nn.Linear(1, 1)).load(str(path))
+    assert not (tmp_path / "ran").exists()
