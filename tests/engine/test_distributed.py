@@ -1,9 +1,13 @@
 """Two processes on the CPU end with the same weights, and their gradients are those of one process with all data."""
 
+import inspect
 import os
 import socket
 import time
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +20,8 @@ from detectron2.utils.events import EventStorage
 
 import PADing.meta_arch  # noqa: F401  registers the architecture
 from PADing.data.embeddings import save_class_embeddings
-from PADing.engine.distributed import launched_by_torchrun, torchrun_process_group
+from PADing.engine import main as main_module
+from PADing.engine.distributed import launch_on_cpus, launched_by_torchrun, torchrun_process_group
 from PADing.engine.metrics import log_losses
 from PADing.engine.recipes import build_recipe
 from PADing.engine.trainer import wrap_for_processes
@@ -65,6 +70,41 @@ def test_processes_leave_together(tmp_path):
     """One that ends while another still talks to it may be aborted after all its work is done."""
     torch.multiprocessing.spawn(leave, args=(check_that_the_first_is_slow, str(tmp_path), free_port()), nprocs=WORLD)
     assert {path.name for path in tmp_path.iterdir()} == {"done", "process 0 left after", "process 1 left after"}
+
+
+def check_the_patience(folder):
+    """The first process computes for longer than PyTorch's own limit would be; here both are small."""
+    if comm.get_rank() == 0:
+        time.sleep(3.0)
+    comm.synchronize()
+    Path(folder, f"process {comm.get_rank()} was patient").touch()
+
+
+@pytest.mark.parametrize("seconds", [1, 60])
+def test_processes_wait_for_one_that_computes_as_long_as_they_are_told(tmp_path, seconds):
+    """On COCO the first process scores an evaluation for longer than PyTorch waits by itself."""
+    start = partial(
+        launch_on_cpus, check_the_patience, WORLD, args=(str(tmp_path),), timeout=timedelta(seconds=seconds)
+    )
+    if seconds > 3:
+        start()
+        assert len(list(tmp_path.iterdir())) == WORLD
+        return
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException):
+        start()
+
+
+def test_patience_is_hours():
+    """NCCL's limit is 10 minutes, gloo's 30; scoring COCO's val2014 takes longer on a slow machine."""
+    for start in (launch_on_cpus, torchrun_process_group):
+        assert inspect.signature(start).parameters["timeout"].default >= timedelta(hours=2)
+    seen = {}
+    args = SimpleNamespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main_module, "prepare", lambda args: SimpleNamespace(MODEL=SimpleNamespace(DEVICE="cuda")))
+        patch.setattr(main_module, "launch", lambda *_, **options: seen.update(options))
+        main_module._start(args)
+    assert seen["timeout"] >= timedelta(hours=2)
 
 
 def flat(parameters):
