@@ -161,7 +161,7 @@ def test_wrong_id_in_a_label_file(spoiled):
     for path in (spoiled / "labels" / "train").iterdir():
         Image.fromarray(np.full((60, 80), 77, dtype=np.uint8)).save(path)
     message = mistake(spoiled, "semantic", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 4, "DATALOADER.NUM_WORKERS", 1)
-    assert "has the value 77" in message and str(spoiled / "labels" / "train") in message
+    assert "has the values 77" in message and str(spoiled / "labels" / "train") in message
 
 
 def test_annotation_of_an_unknown_category(spoiled):
