@@ -25,9 +25,12 @@ class _Nothing(DatasetEvaluator):
     pass
 
 
-def test_evaluation_lines(caplog):
+def test_evaluation_lines(caplog, monkeypatch):
     caplog.set_level(logging.INFO)
     logging.getLogger("detectron2").propagate = True
+    # Without the limit of a line in some seconds, which another test's evaluation may just have used up.
+    log = logging.getLogger("detectron2").log
+    monkeypatch.setattr("detectron2.evaluation.evaluator.log_every_n_seconds", lambda level, text, n: log(level, text))
     inference_on_dataset(nn.Identity(), [[{}]] * 12, _Nothing())
     found = [p for p in map(read_progress, caplog.messages) if p]
     if not found:

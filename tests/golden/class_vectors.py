@@ -16,6 +16,6 @@ def embedding_overrides(cfg, folder: Path) -> dict[str, str]:
         path = folder / "word_vectors.txt"
         np.savetxt(path, fill.word_vector_table(metadata.thing_classes), fmt="%.9g", delimiter=",")
         return {"MODEL.MASK_FORMER.VEC_PATH": str(path)}
-    path, names = folder / "text_features.npz", metadata.stuff_classes
+    path, names = folder / "text_features.npz", metadata.get("stuff_classes") or metadata.thing_classes
     save_class_embeddings(path, names, np.stack([fill.text_feature(name) for name in names]), "golden rule, by name")
     return {"MODEL.CLASS_EMBEDDINGS": str(path)}

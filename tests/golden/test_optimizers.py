@@ -6,7 +6,9 @@ from collections import defaultdict
 import pytest
 from detectron2.modeling import build_model
 
+import PADing.meta_arch  # noqa: F401  registers the architectures
 from PADing.engine.optimizers import build_optimizer, clips_full_model
+from tests.golden.class_vectors import embedding_overrides
 from tests.golden.util import GOLDEN, golden_cfg, requires_golden
 
 pytestmark = requires_golden
@@ -22,7 +24,7 @@ def recorded() -> dict:
 def test_parameter_groups(name, tmp_path):
     want = recorded()[name]
     config = json.loads((GOLDEN / "keys" / f"{name}.json").read_text())["config"]
-    cfg = golden_cfg(config)
+    cfg = golden_cfg(config, embedding_overrides(golden_cfg(config), tmp_path))
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)
     # The recorded class clips in its step; here the recipe does. What it derives from is the same.
