@@ -68,9 +68,7 @@ def prepare(panoptic_json: str, panoptic_root: str, output: str, split: Split, w
                 "does not list."
             )
         if os.path.isabs(annotation["file_name"]) or ".." in Path(annotation["file_name"]).parts:
-            raise UserError(
-                f"{panoptic_json}: the file name {annotation['file_name']!r} leads out of its folder."
-            )
+            raise UserError(f"{panoptic_json}: the file name {annotation['file_name']!r} leads out of its folder.")
         # Classes that the split lists but uses neither as seen nor as unseen stay ignored.
         used = [s for s in annotation["segments_info"] if s["category_id"] in labels]
         segments = [(s["id"], labels[s["category_id"]]) for s in used]
