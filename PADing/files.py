@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,8 +14,19 @@ from typing import Any, TextIO
 
 from PADing.errors import UserError
 
-__all__ = ["explain_os_error", "is_disk_full", "read_json", "replacing", "write_json", "write_json_list"]
+__all__ = [
+    "explain_os_error",
+    "is_disk_full",
+    "read_json",
+    "read_json_list",
+    "replacing",
+    "write_json",
+    "write_json_list",
+]
 
+# Characters of a JSON file that are read at a time.
+_BLOCK = 2**22
+_SPACE = re.compile(r"[ \t\r\n]*")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -146,6 +158,76 @@ def read_json(path: str | os.PathLike, what: str, kind: type = dict) -> Any:
         wanted = {dict: "an object {...}", list: "a list [...]"}.get(kind, kind.__name__)
         raise UserError(f"{what}: {path} must hold {wanted}, not a {type(content).__name__}.")
     return content
+
+
+def read_json_list(path: str | os.PathLike, what: str) -> Iterator[Any]:
+    """The items of a JSON file that holds a list, one by one: the file is never in memory as a whole.
+
+    Raises:
+        UserError: as :func:`read_json`, when the damaged place is reached.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            if re.match(r"\s*\[", file.read(1000)):
+                file.seek(0)
+                yield from _items(file)
+                return
+    except FileNotFoundError as error:
+        raise UserError(f"{what}: {path} does not exist.") from error
+    except OSError as error:
+        raise UserError(f"{what}: {path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{what}: {path} is not valid JSON ({error}). Is the download complete?") from error
+    yield from read_json(path, what, list)  # says what it is instead
+
+
+def _items(file: TextIO) -> Iterator[Any]:
+    """The items of a JSON list; ValueError where it is damaged."""
+    decoder = json.JSONDecoder()
+    text, place = file.read(_BLOCK), 0
+
+    def more() -> bool:
+        # At least as much again, so that an item of any length is begun anew a few times only.
+        nonlocal text, place
+        added = file.read(max(_BLOCK, len(text) - place))
+        if added:
+            text, place = text[place:] + added, 0
+        return bool(added)
+
+    def next_mark() -> str:
+        nonlocal place
+        while True:
+            place = _SPACE.match(text, place).end()
+            if place < len(text) or not more():
+                return text[place : place + 1]
+
+    next_mark()
+    place += 1  # the bracket
+    if next_mark() == "]":
+        place += 1
+    else:
+        while True:
+            next_mark()
+            while True:
+                try:
+                    item, end = decoder.raw_decode(text, place)
+                except ValueError:
+                    if not more():
+                        raise
+                    continue
+                # A number at the end of the text may go on behind it: "12" as "123", "1." as "1.5", "1e" as "1e5".
+                if end < len(text) and text[end] not in ".eE" or not more():
+                    break
+            yield item
+            place = end
+            mark = next_mark()
+            place += 1
+            if mark == "]":
+                break
+            if mark != ",":
+                raise ValueError(f"',' or ']' is missing after an item, at {text[place - 1 : place + 20]!r}")
+    if next_mark():
+        raise ValueError("something follows the end of the list")
 
 
 def _new_file_mode(path: Path) -> int:

@@ -7,6 +7,7 @@ import stat
 
 import pytest
 
+from PADing import files
 from PADing.errors import UserError
 from PADing.files import read_json, replacing, write_json
 
@@ -81,3 +82,42 @@ def test_what_is_no_json_object_is_refused_by_name(tmp_path, content, message):
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(UserError, match=rf"Split: .*x\.json.*{message}"):
         read_json(tmp_path / "x.json", "Split")
+
+
+ITEMS = [{"a": [1, 2.5, None, "x]},["]}, 12345, "text \\ and \" ä", [], {}, -0.5e3, True, [[["deep"]]], 7]
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 50, 2**22])
+@pytest.mark.parametrize("layout", [{}, {"indent": 2}, {"separators": (",", ":")}])
+def test_a_list_is_read_item_by_item(tmp_path, monkeypatch, block, layout):
+    """Wherever the blocks of the file end: within a number, a string, an escape or the space between."""
+    monkeypatch.setattr(files, "_BLOCK", block)
+    for items in (ITEMS, [], [1], [12, 34]):
+        (tmp_path / "x.json").write_text(" \n" + json.dumps(items, **layout) + "\n ")
+        assert list(files.read_json_list(tmp_path / "x.json", "Results")) == items
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1", "[1,", "[1 2]", "[1]]", "[1] x", "[1,]", "{}", "null", "[tru", "[" * 9999, '["a', "[1}", "\x00"]
+)
+@pytest.mark.parametrize("block", [1, 2**22])
+def test_a_damaged_list_is_one_message(tmp_path, monkeypatch, text, block):
+    monkeypatch.setattr(files, "_BLOCK", block)
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(UserError, match="Results: .*x.json"):
+        list(files.read_json_list(tmp_path / "x.json", "Results"))
+    with pytest.raises(UserError, match="does not exist"):
+        list(files.read_json_list(tmp_path / "gone.json", "Results"))
+
+
+def test_what_is_written_item_by_item_is_a_list(tmp_path):
+    """NaN becomes null, and what is no character is written as JSON's escape for it."""
+    items = [{"a": float("nan"), "b": [float("inf"), 1]}, {"name": "\ud800 ä"}]
+    files.write_json_list(tmp_path / "x.json", items)
+    want = [{"a": None, "b": [None, 1]}, {"name": "\ud800 ä"}]
+    assert json.loads((tmp_path / "x.json").read_text()) == want
+    assert list(files.read_json_list(tmp_path / "x.json", "Results")) == want
+    files.write_json(tmp_path / "y.json", items, indent=2)
+    assert json.loads((tmp_path / "y.json").read_text()) == want
+    files.write_json_list(tmp_path / "x.json", [])
+    assert json.loads((tmp_path / "x.json").read_text()) == []

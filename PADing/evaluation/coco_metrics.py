@@ -22,7 +22,7 @@ from PADing.errors import UserError
 from PADing.evaluation.coco_matching import match_images, precision_recall
 from PADing.evaluation.detections import ImageDetections, as_rle, by_image
 from PADing.evaluation.results import harmonic_mean, log_class_table, mean
-from PADing.files import read_json
+from PADing.files import read_json, read_json_list
 
 __all__ = [
     "CocoFigures",
@@ -292,7 +292,7 @@ def _load_results(source, truth: COCO) -> list[ImageDetections]:
     where = "Results"
     if isinstance(source, (str, os.PathLike)):
         where = f"Results {os.fspath(source)}"
-        source = read_json(source, "Results", list)
+        source = read_json_list(source, "Results")
     return by_image(source, image_sizes(truth), where)
 
 

@@ -5,8 +5,10 @@ arrays it takes about 250 bytes.
 """
 
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -15,6 +17,9 @@ from PADing.data.coco_schema import check_detections, mask_problem
 from PADing.errors import UserError
 
 __all__ = ["ImageDetections", "as_rle", "by_image"]
+
+# Entries that are checked at a time.
+PART = 10_000
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class ImageDetections:
 
 
 def by_image(
-    results: Sequence[dict], sizes: Mapping[Hashable, tuple[int | None, int | None]], where: str
+    results: Iterable[dict], sizes: Mapping[Hashable, tuple[int | None, int | None]], where: str
 ) -> list[ImageDetections]:
     """COCO's result format -> detections image by image.
 
@@ -68,9 +73,8 @@ def by_image(
     Raises:
         UserError: what is wrong with which entry.
     """
-    check_detections(results, where)
     rows: dict[Hashable, list[tuple]] = {}
-    for number, result in enumerate(results):
+    for number, result in _checked(results, where):
         image_id, rle = result["image_id"], None
         if image_id not in sizes:
             raise UserError(f"{where}: entry {number} is for image {image_id}, which the annotation does not have.")
@@ -82,14 +86,25 @@ def by_image(
             if problem:
                 raise UserError(f"{where}: entry {number} (image {image_id}): {problem}.")
             rle = as_rle(segmentation, size)
-        row = (result["category_id"], result["score"], result.get("bbox") or (math.nan,) * 4, rle)
+            rle = (tuple(rle["size"]), rle["counts"])
+        box = array("d", result.get("bbox") or (math.nan,) * 4)
+        row = (result["category_id"], result["score"], box, rle)
         rows.setdefault(image_id, []).append(row)
     return [_of_image(image_id, rows.pop(image_id), where) for image_id in list(rows)]
 
 
+def _checked(results: Iterable[dict], where: str) -> Iterator[tuple[int, dict]]:
+    """(number, entry), checked a part at a time: there may be millions."""
+    results, start = iter(results), 0
+    while part := list(islice(results, PART)):
+        check_detections(part, f"{where} (counted from entry {start})" if start else where)
+        yield from enumerate(part, start)
+        start += len(part)
+
+
 def _of_image(image_id: Hashable, rows: list[tuple], where: str) -> ImageDetections:
     categories, scores, boxes, rles = zip(*rows, strict=True)
-    sizes = {tuple(rle["size"]) for rle in rles if rle is not None}
+    sizes = {rle[0] for rle in rles if rle is not None}
     if len(sizes) > 1:
         raise UserError(f"{where}: the masks of image {image_id} have different sizes: {sorted(sizes)[:3]}.")
     return ImageDetections(
@@ -97,7 +112,7 @@ def _of_image(image_id: Hashable, rows: list[tuple], where: str) -> ImageDetecti
         np.array(categories, dtype=np.int64),
         np.array(scores, dtype=np.float64),
         np.array(boxes, dtype=np.float64),
-        [None if rle is None else rle["counts"] for rle in rles] if sizes else None,
+        [None if rle is None else rle[1] for rle in rles] if sizes else None,
         *sizes,
     )
 
