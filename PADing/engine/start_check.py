@@ -185,14 +185,15 @@ def _batch(cfg: CfgNode, processes: int) -> list[str]:
 def _weights(key: str, path: str) -> list[str]:
     if not path or path.startswith(REMOTE):
         return []
-    local = Path(path).expanduser()
+    local = Path(path)  # ~ is left alone, as by the loader
     if not local.exists():
         folder = local.parent
         others = sorted([*folder.glob("*.pth"), *folder.glob("*.pkl")]) if folder.is_dir() else []
         near = get_close_matches(local.name, [other.name for other in others], n=3)
         hint = f" (did you mean {', '.join(str(folder / name) for name in near)}?)" if near else ""
         scheme = "" if "://" not in path else f" Addresses begin with {', '.join(REMOTE)}."
-        return [f"Weights {path!r} ({key}) do not exist{hint}.{scheme} Check the path."]
+        tilde = " Write the home folder in full." if path.startswith("~") else ""
+        return [f"Weights {path!r} ({key}) do not exist{hint}.{scheme}{tilde} Check the path."]
     kind = describe_wrong_file(local)
     if kind:
         return [f"Weights {path!r} ({key}) are {kind.rstrip('.')}. Name a checkpoint, such as model_final.pth."]
@@ -202,7 +203,7 @@ def _weights(key: str, path: str) -> list[str]:
 
 
 def _output(path: str) -> list[str]:
-    folder = Path(path).expanduser().absolute()
+    folder = Path(path).absolute()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
