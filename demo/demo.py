@@ -86,7 +86,8 @@ def main(args: argparse.Namespace) -> None:
     window, drawings, sink = None, [], None
     pictures = find_pictures(args.input or ())
     if args.output is None:
-        window = Window("segmentation", "Name a file or folder with --output instead.")
+        instead = "Record a video and use --video-input" if args.webcam else "Name a file or folder with --output"
+        window = Window("segmentation", f"{instead} instead.")
         drawings = pictures
     elif args.webcam:
         raise UserError("--webcam shows a window and writes nothing: leave out --output.")

@@ -29,6 +29,8 @@ def find_pictures(inputs: Iterable[str]) -> list[Path]:
     found: list[Path] = []
     for item in inputs:
         item = os.path.expanduser(item)
+        if not item or "\0" in item:
+            raise UserError(f"{item!r} is no name of an image.")
         if os.path.isdir(item):
             here = sorted(path for path in Path(item).iterdir() if path.suffix.lower() in SUFFIXES)
         elif not os.path.exists(item) and glob.has_magic(item):

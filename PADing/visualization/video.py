@@ -38,7 +38,7 @@ class VideoSource:
             problem = f"Camera {source} cannot be opened. Is it plugged in, and not in use by another program?"
         else:
             if not os.path.isfile(source):
-                raise UserError(f"Video {source} does not exist.")
+                raise UserError(f"Video {source} {'is no file' if os.path.exists(source) else 'does not exist'}.")
             self.capture = cv2.VideoCapture(os.fspath(source))
             problem = f"Video {source} cannot be opened: damaged, or in a format that OpenCV does not know."
         if not self.capture.isOpened():

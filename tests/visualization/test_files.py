@@ -24,6 +24,12 @@ def test_files_patterns_and_folders(album):
         find_pictures([str(album / "*.gif")])
 
 
+@pytest.mark.parametrize("name", ["", "a\0b"])
+def test_what_is_no_name_is_refused(name):
+    with pytest.raises(UserError, match="no name of an image"):
+        find_pictures([name])
+
+
 def test_a_name_with_brackets_is_a_file(album):
     (album / "x[1].jpg").write_bytes(b"")
     assert [p.name for p in find_pictures([str(album / "x[1].jpg")])] == ["x[1].jpg"]
