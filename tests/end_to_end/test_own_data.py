@@ -118,8 +118,8 @@ def test_documented_commands(tmp_path):
             small += ["MODEL.WEIGHTS", ""] if "pretrain" in command else []
         done.append(run(command, *small, cwd=tmp_path))
     assert len(done) == 12
-    report = next(text for text in done if "compared with their annotation" in text)
-    assert report.count("  ok  ") == 8 and "MISSING" not in report
+    report = next(text for text in done if "read with their annotation" in text)
+    assert report.count("  ok  ") == 8 and "MISSING" not in report and "WRONG" not in report
     figures = results(tmp_path / "output" / "mine_2")["mine_val_instance"]
     assert figures["segm"]["AP-zebra"] is not None and "AP50_hm" in figures["segm"]
 
