@@ -143,9 +143,13 @@ def evaluate_detections(
     detections = list(detections)
     if not all(isinstance(item, ImageDetections) for item in detections):
         detections = by_image(detections, image_sizes(truth), "Detections")
+    met = set()
     for item in detections:
         if item.image_id not in truth.imgs:
             raise UserError(f"There is a detection for image {item.image_id}, which the annotation does not have.")
+        if item.image_id in met:
+            raise UserError(f"Image {item.image_id} was predicted twice; call reset() before evaluating again.")
+        met.add(item.image_id)
     ids = sorted(set(truth.cats if category_ids is None else category_ids))
     outcome, totals = match_images(truth, detections, kind, iou, ids, max(max_dets), class_agnostic)
     precision, recall = precision_recall(outcome, totals, len(iou), max_dets)

@@ -104,6 +104,15 @@ def test_without_any_prediction_figures_are_zero(data, tmp_path):
         assert result[task]["AP"] == 0 and result[task]["AP50_hm"] == 0 and result[task]["AR50_unseen"] == 0
 
 
+def test_an_image_that_is_predicted_twice_is_refused(data):
+    """Its objects would be found twice, which gives a recall above one."""
+    evaluator = InsSegzsiEvaluator(data)
+    with pytest.raises(UserError, match="Image 1 was predicted twice"):
+        _run(evaluator, RIGHT[0], RIGHT[0])
+    evaluator.reset()
+    assert _run(evaluator, *RIGHT)["segm"]["AR50_seen"] == pytest.approx(100)
+
+
 def test_an_evaluator_that_saw_no_image_reports_zeros(data):
     assert InsSegzsiEvaluator(data).evaluate()["segm"]["AP50_seen"] == 0
 
