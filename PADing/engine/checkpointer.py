@@ -71,7 +71,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
         self.resumed = bool(file)
         if not file:
             if resume:
-                self.logger.info("No checkpoint in %s to resume from: a new run begins.", self.save_dir)
+                self.logger.info("No checkpoint in %s to resume from.", self.save_dir)
             if not path:
                 self._explain_missing(list(self.model.state_dict()), [])
             return self.load(path, checkpointables=[])
@@ -135,6 +135,8 @@ class TrainingCheckpointer(DetectionCheckpointer):
                 return file.read(1000).strip()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise UserError(f"{Path(self.save_dir, TAG)} cannot be read: {error.strerror}.") from error
 
     def save(self, name: str, **kwargs) -> None:
         """Write ``<save_dir>/<name>.pth`` with the model, all checkpointables and ``kwargs``; note it as the last one.
@@ -159,7 +161,11 @@ class TrainingCheckpointer(DetectionCheckpointer):
     def what_is_kept(self) -> str:
         """One sentence about the last checkpoint, for somebody whose training has ended early."""
         last = self._last_name()
-        return f"The last checkpoint, {last}, is intact: --resume continues from it." if last else "None is saved yet."
+        return (
+            f"The last checkpoint, {last}, is intact: --resume continues from it."
+            if last
+            else "No checkpoint is saved yet."
+        )
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the name of the last checkpoint to the file that ``--resume`` reads."""

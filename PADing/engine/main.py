@@ -164,9 +164,10 @@ def _evaluate(cfg: CfgNode, args: argparse.Namespace):
             "later one over the earlier. To keep both, set another OUTPUT_DIR.", cfg.OUTPUT_DIR, running,
         )  # fmt: skip
     model = Trainer.build_model(cfg)
-    if not cfg.MODEL.WEIGHTS and not args.resume:
+    checkpointer = TrainingCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    if not cfg.MODEL.WEIGHTS and not checkpointer.resumed:
         logging.getLogger(__name__).warning("MODEL.WEIGHTS is empty, so a model with random weights is evaluated.")
-    TrainingCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)

@@ -91,7 +91,7 @@ class RankStates:
         return {"ranks": self._states}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._loaded = state["ranks"]
+        self._states = self._loaded = state["ranks"]
 
     def place_data(self, start_iter: int, images_per_iteration: int) -> None:
         """Put the data stream where the stopped run left it."""
@@ -222,6 +222,9 @@ class Trainer(DefaultTrainer):
                 "The training in %s is finished: %d iterations are done, and SOLVER.MAX_ITER is %d. Only its "
                 "evaluation is run.", self.cfg.OUTPUT_DIR, self.start_iter, self.max_iter,
             )  # fmt: skip
+            final = os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")
+            if self.start_iter == self.max_iter and not os.path.exists(final):  # lost, or damaged and moved away
+                self.checkpointer.save("model_final", iteration=self.max_iter - 1)
 
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's, with the end by Ctrl-C behind the periodic checkpoint and before a long evaluation."""

@@ -176,9 +176,11 @@ def test_stop_in_the_last_iteration_leaves_the_evaluation_out(tmp_path, monkeypa
 
 
 def test_resuming_a_finished_training_says_so_and_evaluates(tmp_path, monkeypatch, caplog):
-    cfg = config(tmp_path)
+    cfg = config(tmp_path, "SOLVER.CHECKPOINT_PERIOD", 4)
     TinyTrainer(cfg).train()
     (tmp_path / "results.json").unlink()
+    final = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    (tmp_path / "model_final.pth").unlink()  # lost; model_0000007.pth is as good
     trainer = TinyTrainer(cfg)
     monkeypatch.setattr(logging.getLogger("PADing.engine.trainer"), "handlers", [caplog.handler])
     with caplog.at_level(logging.INFO, logger="PADing.engine.trainer"):
@@ -186,6 +188,9 @@ def test_resuming_a_finished_training_says_so_and_evaluates(tmp_path, monkeypatc
         trainer.train()
     assert "is finished: 8 iterations are done" in caplog.text
     assert (tmp_path / "results.json").is_file() and not trainer.model.seen
+    again = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert_equal(again["model"], final["model"])
+    assert again["iteration"] == 7 and len(again["ranks"]["ranks"]) == 1
 
 
 @pytest.mark.slow
