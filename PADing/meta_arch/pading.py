@@ -375,6 +375,11 @@ class PADing(SegmenterBase):
         """Without class vectors their width is a guess, and what projects them is not used."""
         return ("fc_projection.",) if self.class_vectors is None else ()
 
+    @classmethod
+    def explain_empty_weights(cls, cfg: CfgNode) -> str:
+        """As ``explain_missing_weights`` for a training without ``MODEL.WEIGHTS``, before a model is built."""
+        return "" if cfg.MODEL.MASK_FORMER.RANDOM_SEGMENTER else explain_unfit_weights((), (), training=True)
+
     def explain_missing_weights(self, missing: list[str], found: list[str]) -> str:
         if self.random_segmenter:
             return ""

@@ -26,6 +26,7 @@ from tests.tools.conftest import SMALL
 CONFIGS = REPOSITORY / "configs"
 D2ZERO = ["--config-file", str(CONFIGS / "mini" / "d2zero.yaml"), "--num-gpus", "0"]
 PADING = ["--config-file", str(CONFIGS / "mini" / "panoptic-PADing.yaml"), "--num-gpus", "0"]
+PADING += ["MODEL.MASK_FORMER.RANDOM_SEGMENTER", "True"]
 STAGE_1 = ["--config-file", str(CONFIGS / "mini" / "panoptic-pretrain.yaml"), "--num-gpus", "0"]
 NODE, HEAD = "MODEL.MASK_FORMER.", "MODEL.SEM_SEG_HEAD."
 
@@ -307,6 +308,12 @@ def test_a_resumed_run_does_not_need_its_first_weights(mini, data_in, monkeypatc
 def test_expected_results_of_another_form(message):
     wrong = json.dumps([["segm", "AP"]])
     assert "[task, metric, value, tolerance]" in message([*STAGE_1, "TEST.EXPECTED_RESULTS", wrong])
+
+
+def test_stage_2_without_weights(message):
+    """Its segmenter is frozen, so a random one would stay random."""
+    words = message([*PADING, NODE + "RANDOM_SEGMENTER", "False"])
+    assert "MODEL.WEIGHTS is empty" in words and "tools/preprocess_pretrained_weight.py" in words
 
 
 def test_logits_that_would_be_cut_off(message):

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -171,9 +172,11 @@ def test_printed_commands_start(tool, data, caplog, monkeypatch, capsys):
     assert [command[1] for command in commands] == [
         "train_net_pretrain.py", "tools/preprocess_pretrained_weight.py", "train_net.py",
     ]  # fmt: skip
+    torch.save({}, data / "converted.pth")
     counts = []
     for _, _, _, config, *opts in (commands[0], commands[2]):
-        opts = [opt.replace("output/mk_instance_1/converted.pth", "") for opt in opts]
+        # What the first two commands would have made.
+        opts = [opt.replace("output/mk_instance_1/converted.pth", str(data / "converted.pth")) for opt in opts]
         args = Namespace(config_file=config, num_gpus=0, opts=[*opts, "OUTPUT_DIR", str(data / "out")], eval_only=False)
         counts.append(prepare(args).MODEL.SEM_SEG_HEAD.NUM_CLASSES)
     assert counts == [2, 3]  # the seen classes; all of them
