@@ -22,7 +22,11 @@ ITERATIONS = 60
 
 
 class Job:
-    """The command in a session of its own, as a shell or a scheduler starts it."""
+    """The command in a session of its own, as a shell or a scheduler starts it.
+
+    Ctrl-C is switched on: a shell that runs the tests in the background has switched it off, and the command would
+    respect that.
+    """
 
     def __init__(self, folder, *flags, slow="", opts=(), before=COMMAND):
         cfg = config(folder / "out", "PLUGINS", ("tests.engine.stoppable",), "SOLVER.MAX_ITER", ITERATIONS,
@@ -33,6 +37,7 @@ class Job:
         self.process = subprocess.Popen(
             [*before, "--config-file", str(folder / "config.yaml"), *flags],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         self.output = ""
 
