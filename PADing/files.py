@@ -145,15 +145,8 @@ def read_json(path: str | os.PathLike, what: str, kind: type = dict) -> Any:
     Raises:
         UserError: no such file, not UTF-8, not JSON, nested too deep, or another kind of value.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except FileNotFoundError as error:
-        raise UserError(f"{what}: {path} does not exist.") from error
-    except OSError as error:
-        raise UserError(f"{what}: {path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{what}: {path} is not valid JSON ({error}). Is the download complete?") from error
+    with _reading_json(path, what) as file:
+        content = json.load(file)
     if not isinstance(content, kind):
         wanted = {dict: "an object {...}", list: "a list [...]"}.get(kind, kind.__name__)
         raise UserError(f"{what}: {path} must hold {wanted}, not a {type(content).__name__}.")
@@ -166,19 +159,26 @@ def read_json_list(path: str | os.PathLike, what: str) -> Iterator[Any]:
     Raises:
         UserError: as :func:`read_json`, when the damaged place is reached.
     """
+    with _reading_json(path, what) as file:
+        if re.match(r"\s*\[", file.read(1000)):
+            file.seek(0)
+            yield from _items(file)
+            return
+    yield from read_json(path, what, list)  # says what it is instead
+
+
+@contextmanager
+def _reading_json(path: str | os.PathLike, what: str) -> Iterator[TextIO]:
+    """An open JSON file; what is wrong with it, found inside, becomes a UserError."""
     try:
         with open(path, encoding="utf-8") as file:
-            if re.match(r"\s*\[", file.read(1000)):
-                file.seek(0)
-                yield from _items(file)
-                return
+            yield file
     except FileNotFoundError as error:
         raise UserError(f"{what}: {path} does not exist.") from error
     except OSError as error:
         raise UserError(f"{what}: {path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{what}: {path} is not valid JSON ({error}). Is the download complete?") from error
-    yield from read_json(path, what, list)  # says what it is instead
 
 
 def _items(file: TextIO) -> Iterator[Any]:
