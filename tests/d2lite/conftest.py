@@ -1,5 +1,6 @@
 """Helpers of the tests of d2lite."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -21,6 +22,16 @@ def run_python(code: str, *args: str, cwd=None, **environment: str) -> subproces
     return subprocess.run(
         [sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=120, env=env, cwd=cwd
     )
+
+
+@pytest.fixture(autouse=True)
+def release_log_files():
+    """Handlers of one test's log file must not write during the next."""
+    yield
+    for name in ("detectron2", "fvcore"):
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
 
 
 @pytest.fixture
