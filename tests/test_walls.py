@@ -63,7 +63,8 @@ def test_no_code_outside_d2lite_asks_which_detectron2_is_installed():
     wrong = [
         str(path.relative_to(REPOSITORY))
         for path in files
-        if "__standin__" in path.read_text(encoding="utf-8") or any(within(m, ("d2lite.provider",)) for m in imports(path))
+        if "__standin__" in path.read_text(encoding="utf-8")
+        or any(within(m, ("d2lite.provider",)) for m in imports(path))
     ]
     assert len(files) > 100 and not wrong
 

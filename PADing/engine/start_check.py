@@ -69,8 +69,8 @@ def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> 
             problems += filter(None, (missing_files(name) for name in cfg.DATASETS[key] if name in known))
     if "weights" in needs:
         problems += _weights("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS)
-        if "train" in needs and not cfg.MODEL.WEIGHTS and hasattr(architecture, "explain_empty_weights"):
-            problems += filter(None, [architecture.explain_empty_weights(cfg)])
+        if "train" in needs and hasattr(architecture, "explain_named_weights"):
+            problems += filter(None, [architecture.explain_named_weights(cfg)])
     if "train" in needs:
         teacher = "MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS"
         problems += _weights(teacher, cfg.MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS)

@@ -27,7 +27,7 @@ from PADing.meta_arch.class_count import check_split_count, split_classes
 from PADing.meta_arch.class_vectors import ClassVectors, check_second_stage, load_vectors, unseen_classes
 from PADing.meta_arch.common import SegmenterBase
 from PADing.meta_arch.segmenter_cache import SegmenterCache
-from PADing.meta_arch.starting_weights import explain_unfit_weights
+from PADing.meta_arch.starting_weights import explain_name, explain_unfit_weights
 from PADing.meta_arch.teacher import Teacher
 from PADing.modeling import SetCriterion, SetCriterion_Generator, TransformerDecoder, TransformerDecoderLayer
 
@@ -376,9 +376,9 @@ class PADing(SegmenterBase):
         return ("fc_projection.",) if self.class_vectors is None else ()
 
     @classmethod
-    def explain_empty_weights(cls, cfg: CfgNode) -> str:
-        """As ``explain_missing_weights`` for a training without ``MODEL.WEIGHTS``, before a model is built."""
-        return "" if cfg.MODEL.MASK_FORMER.RANDOM_SEGMENTER else explain_unfit_weights((), (), training=True)
+    def explain_named_weights(cls, cfg: CfgNode) -> str:
+        """As ``explain_missing_weights`` for a training, by the name ``MODEL.WEIGHTS`` alone: nothing is loaded."""
+        return "" if cfg.MODEL.MASK_FORMER.RANDOM_SEGMENTER else explain_name(cfg.MODEL.WEIGHTS)
 
     def explain_missing_weights(self, missing: list[str], found: list[str]) -> str:
         if self.random_segmenter:

@@ -10,6 +10,15 @@ HOW = (
     f"them with `{CONVERT}`, and name the file that this writes: MODEL.WEIGHTS <file>. "
 )
 ANYWAY = "To train on a segmenter with random weights all the same, set MODEL.MASK_FORMER.RANDOM_SEGMENTER True."
+BACKBONES = "detectron2://ImageNetPretrained/"
+
+
+def explain_name(weights: str) -> str:
+    """Why a second stage cannot start from what ``MODEL.WEIGHTS`` names; "" where only the file can tell."""
+    if weights and not weights.startswith(BACKBONES):
+        return ""
+    what = f"{weights}, a backbone without a segmenter" if weights else "empty"
+    return f"MODEL.WEIGHTS is {what}, but PADing trains on a frozen segmenter. {HOW}{ANYWAY}"
 
 
 def explain_unfit_weights(missing: Collection[str], found: Collection[str], training: bool) -> str:
@@ -22,7 +31,7 @@ def explain_unfit_weights(missing: Collection[str], found: Collection[str], trai
     """
     found = {key.removeprefix("module.") for key in found}
     if not found:
-        return f"MODEL.WEIGHTS is empty, but PADing trains on a frozen segmenter. {HOW}{ANYWAY}" if training else ""
+        return explain_name("") if training else ""
     if not any(key.startswith("sem_seg_head.") for key in found):
         return f"MODEL.WEIGHTS holds no segmenter, which PADing needs: no backbone alone is enough. {HOW}{ANYWAY}"
     if NEW_CLASSIFIER in missing:

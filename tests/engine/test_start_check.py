@@ -329,3 +329,16 @@ def test_the_readme_s_snippet_runs_without_a_gpu(monkeypatch, tmp_path, caplog):
     caplog.clear()
     assert "panoptic_seg" in Predictor(cfg)(np.zeros((40, 50, 3), np.uint8))
     assert [record.message for record in caplog.records if "no GPU is available" in record.message]
+
+
+@pytest.mark.parametrize("task", ["panoptic", "instance", "semantic"])
+def test_stage_2_of_the_full_size_configs_does_not_start_on_the_backbone_alone(task):
+    """Without MODEL.WEIGHTS these configs inherit stage 1's; the user should hear of it before a download."""
+    config = f"configs/{task}-segmentation/PADing.yaml"
+    problems = [
+        text for text in start_problems(load_config(config, []), {"train", "weights"}) if "MODEL.WEIGHTS" in text
+    ]
+    assert len(problems) == 1 and "R-50.pkl, a backbone without a segmenter" in problems[0]
+    assert "preprocess_pretrained_weight.py" in problems[0]
+    opts = ["MODEL.MASK_FORMER.RANDOM_SEGMENTER", "True"]
+    assert not any("segmenter" in text for text in start_problems(load_config(config, opts), {"train", "weights"}))
