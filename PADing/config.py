@@ -35,7 +35,7 @@ def add_maskformer2_config(cfg: CfgNode) -> None:
 def _add_framework_keys(cfg: CfgNode) -> None:
     # Modules imported before a YAML file is merged. Each may define add_config(cfg) and register architectures.
     cfg.PLUGINS = ()
-    # Split files of one's own data sets, registered before anything is built. See datasets/README.md.
+    # Split files of your own data sets, registered before anything is built. See datasets/README.md.
     cfg.DATASETS.SPLIT_FILES = ()
     # Name of the training recipe; empty: the one that the meta-architecture asks for.
     cfg.SOLVER.RECIPE = ""

@@ -1,4 +1,4 @@
-"""The exceptions for what the person at the keyboard can mend, and what that person stops; how to show a value."""
+"""Exceptions for mistakes that the user can mend and for runs that the user stops; how messages show a value."""
 
 import reprlib
 

@@ -1,4 +1,4 @@
-"""Modules that a config names under ``PLUGINS``: a method of one's own, which registers itself when it is imported."""
+"""Modules that a config names under ``PLUGINS``: methods from elsewhere, which register themselves when imported."""
 
 import importlib
 import importlib.util

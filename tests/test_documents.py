@@ -118,3 +118,13 @@ def test_config_keys_exist(page, cfg):
         for part in key.split("."):
             assert part in node, f"{key}: there is no {part}"
             node = node[part]
+
+
+def test_environment_variables_are_documented():
+    """A switch that stands in the code alone is found by nobody who needs it."""
+    code = [
+        path for folder in ("PADing", "d2zero", "tools", "minibench") for path in (REPOSITORY / folder).rglob("*.py")
+    ]
+    used = {name for path in code for name in re.findall(r"\bPADING_[A-Z_]*[A-Z]\b", _read(path))}
+    documented = set(re.findall(r"\bPADING_[A-Z_]*[A-Z]\b", _read(REPOSITORY / "README.md")))
+    assert used and used == documented

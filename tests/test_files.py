@@ -84,7 +84,7 @@ def test_what_is_no_json_object_is_refused_by_name(tmp_path, content, message):
         read_json(tmp_path / "x.json", "Split")
 
 
-ITEMS = [{"a": [1, 2.5, None, "x]},["]}, 12345, "text \\ and \" ä", [], {}, -0.5e3, True, [[["deep"]]], 7]
+ITEMS = [{"a": [1, 2.5, None, "x]},["]}, 12345, 'text \\ and " ä', [], {}, -0.5e3, True, [[["deep"]]], 7]
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 50, 2**22])

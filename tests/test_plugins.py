@@ -1,4 +1,4 @@
-"""A method of one's own is found without being installed: in the current folder, or beside the config that names it."""
+"""A user's method is found without being installed: in the current folder, or beside the config that names it."""
 
 import sys
 

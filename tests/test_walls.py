@@ -25,7 +25,7 @@ FORBIDDEN = {
 
 
 def imports(path: Path) -> set[str]:
-    """Full names of all modules that a file imports, at its top or inside of functions, and of what it takes of them."""
+    """Full names of the modules that a file imports, also inside functions, and of what it takes from them."""
     package = path.relative_to(REPOSITORY).parts[:-1]
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -86,7 +86,7 @@ def check_name(name: str, split_files: Sequence[str]) -> None:
     if name not in DatasetCatalog.list():
         near = get_close_matches(name, DatasetCatalog.list(), n=3)
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
-        raise UserError(f"Data set {name!r} is not registered{hint}. Register one's own with --split-file.")
+        raise UserError(f"Data set {name!r} is not registered{hint}. Register your own with --split-file.")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -104,7 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--conf-threshold", type=fraction, help="least score to show (default: half of the image's best score)"
     )
     parser.add_argument("--number", type=count, default=0, help="images to draw (0: all)")
-    parser.add_argument("--split-file", nargs="+", default=[], metavar="FILE", help="split files of one's own data")
+    parser.add_argument("--split-file", nargs="+", default=[], metavar="FILE", help="split files of your own data")
     return parser
 
 

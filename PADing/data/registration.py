@@ -61,7 +61,7 @@ def registered_split(name: str) -> Split | None:
 
 
 def register_split_files(paths: Iterable[str | os.PathLike]) -> list[Split]:
-    """Register the data sets of one's own split files (``DATASETS.SPLIT_FILES``); returns the splits.
+    """Register the data sets of the user's split files (``DATASETS.SPLIT_FILES``); returns the splits.
 
     Raises:
         UserError: as ``load_split`` and ``register_split``.

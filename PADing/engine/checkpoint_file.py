@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from PADing.engine.weights_file import describe_wrong_file
+from PADing.engine.file_kind import describe_wrong_file
 from PADing.errors import UserError
 from PADing.files import replacing
 

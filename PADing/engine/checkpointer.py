@@ -35,7 +35,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
     last_iteration = -1
 
     def load(self, path: str, *args, **kwargs) -> dict:
-        """Load a file and return what nobody asked for, as fvcore's ``Checkpointer.load``.
+        """Load a file and return what was not loaded, as fvcore's ``Checkpointer.load``.
 
         Raises:
             UserError: the file does not exist, is damaged, or holds weights of another model.

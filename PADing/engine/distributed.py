@@ -17,7 +17,7 @@ from PADing.errors import UserError
 
 # How long processes wait for each other before they take the others for dead. While the first one scores an evaluation,
 # the others wait: 4 million detections on COCO's val2014 take longer than PyTorch's 10 (NCCL) to 30 minutes. A process
-# that fails is noticed at once all the same, by whoever has started it.
+# that fails is noticed at once all the same, by the process that started it.
 TIMEOUT = timedelta(hours=6)
 # How long they wait for all to be there at the start.
 MEETING = timedelta(minutes=15)

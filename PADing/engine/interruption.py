@@ -25,8 +25,8 @@ __all__ = ["STOP", "StopHook", "StopSignals", "explain_stop", "relayed_stop_sign
 # Launchers send a signal twice (once by themselves, once through the terminal), so the second one must come later.
 AGAIN = 2.0
 # Launchers also send SIGTERM to the rest of a job when one process has failed. Then the end of the iteration may never
-# come, because it waits for that process. torchrun kills after 30 s.
-PATIENCE = 15.0
+# come, because it waits for that process. Seconds until this process ends without it; torchrun kills after 30.
+GRACE = 15.0
 END = 0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # From the first process of a job to the others: somebody wants it to stop.
@@ -119,7 +119,7 @@ class StopSignals:
             several = comm.get_world_size() > 1
             if first is None:
                 first = (signal.SIGINT if number == RELAY else number, now)
-                deadline = now + PATIENCE if several and number == signal.SIGTERM else None
+                deadline = now + GRACE if several and number == signal.SIGTERM else None
             elif number == RELAY:
                 deadline = None  # the SIGTERM before was meant for the whole job
             elif not several or now - first[1] > AGAIN:
@@ -151,7 +151,7 @@ def without_stop_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         workers = [process for process in multiprocessing.active_children() if process not in others]
         if workers:
-            # Runs before the end that multiprocessing has for them, which is SIGTERM and then waiting for ever.
+            # Runs before the end that multiprocessing has for them, which is SIGTERM and then waiting without a limit.
             Finalize(None, _kill, (workers,), exitpriority=100)
 
 

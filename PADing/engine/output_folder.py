@@ -29,7 +29,7 @@ RESULTS = ("results.json",)
 # What a process leaves that is killed while it writes; names as ``PADing.files.replacing`` makes them.
 PARTIAL = (".model_*.tmp.pth", ".last_checkpoint.*.tmp")
 # Seconds to wait for a lock: ``training_in`` holds it for a moment.
-PATIENCE = 1.0
+LOCK_TIMEOUT = 1.0
 
 _held: set[int] = set()
 
@@ -127,7 +127,7 @@ def _take(path: Path) -> int | None:
     """Open and lock a file; None where there are no locks."""
     if fcntl is None:
         return None
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:

@@ -15,8 +15,8 @@ import PADing.meta_arch  # noqa: F401  registers the meta-architectures
 from PADing.config_check import value_problems
 from PADing.data.dataset_mappers import MAPPERS
 from PADing.data.presence import missing_files
+from PADing.engine.file_kind import describe_wrong_file
 from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY
-from PADing.engine.weights_file import describe_wrong_file
 from PADing.errors import UserError
 from PADing.modeling.transformer_decoder.registry import TRANSFORMER_DECODER_REGISTRY
 
@@ -55,8 +55,8 @@ def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> 
     """
     # Networks that are not built on the host have keys of their own.
     architecture = _architecture(cfg)
-    foreign = architecture is not None and not hasattr(architecture, "check_start")
-    uses = set(needs) - ({"model"} if foreign else set())
+    unchecked = architecture is not None and not hasattr(architecture, "check_start")
+    uses = set(needs) - ({"model"} if unchecked else set())
     problems = value_problems(cfg, uses)
     names = [*_names(cfg, uses), *_data_set_names(cfg, needs)]
     problems += names
@@ -76,7 +76,7 @@ def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> 
         problems += _weights(teacher, cfg.MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS)
     if "output" in needs:
         problems += _output(cfg.OUTPUT_DIR)
-    if "model" in needs and not names and not foreign:
+    if "model" in needs and not names and not unchecked:
         problems += _fit(cfg, needs)
     return problems
 
@@ -158,7 +158,7 @@ def _data_set_names(cfg: CfgNode, needs: Collection[str]) -> list[str]:
                 "TEST": "there is nothing to evaluate on",
             }[key]
             problems.append(f"DATASETS.{key} is empty: {why}. Name one, such as DATASETS.{key} mini_val_panoptic.")
-        advice = ". Data sets of one's own are registered by a split file: DATASETS.SPLIT_FILES"
+        advice = ". Register your own data by a split file: DATASETS.SPLIT_FILES FILE"
         problems += [
             unknown_name(f"DATASETS.{key}", name, known, advice)
             for name in cfg.DATASETS[key]

@@ -201,7 +201,7 @@ class Trainer(DefaultTrainer):
             if comm.is_main_process():
                 logger.info("Evaluation results for %s in csv format:", name)
                 print_csv_format(results[name])
-            # The first process may score for hours. Here the others have the patience (PADing.engine.distributed).
+            # The others wait here while the first process scores; see TIMEOUT in PADing.engine.distributed.
             comm.synchronize()
         if comm.is_main_process():
             write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), results, indent=2)

@@ -202,7 +202,7 @@ def _objects(annotations: list[dict], image: dict, kind: str, position: dict) ->
 
 
 def _shown(annotation: dict, kind: str) -> bool:
-    """Whether an object has what is compared; data of one's own may have boxes without masks."""
+    """Whether an object has what is compared; annotation may have boxes without masks."""
     return bool(annotation.get("segmentation")) if kind == "segm" else "bbox" in annotation
 
 

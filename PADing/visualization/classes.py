@@ -17,7 +17,7 @@ def class_names(metadata: Metadata) -> list[str]:
     if not names:
         raise UserError(
             f"Data set {metadata.name!r} has no class names: its metadata lack thing_classes and stuff_classes. "
-            "Is it registered? Data sets of one's own are, by a split file: DATASETS.SPLIT_FILES."
+            "Is it registered? Your own data are, by a split file: DATASETS.SPLIT_FILES."
         )
     return list(names)
 

@@ -1,4 +1,4 @@
-"""A small data set of one's own, as awkward as real ones, and the way to real COCO samples."""
+"""A small data set of a user, as awkward as real ones, and the way to real COCO samples."""
 
 import copy
 import json

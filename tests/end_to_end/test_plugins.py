@@ -1,10 +1,10 @@
-"""Every tool that reads a config finds a method of one's own, wherever it is started."""
+"""Every tool that reads a config finds a method outside the repository, wherever it is started."""
 
 import pytest
 
 from tests.end_to_end.command_line import REPOSITORY, SMALL, run
 
-METHOD = '''
+METHOD = """
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from PADing.meta_arch import MaskFormer
@@ -20,12 +20,12 @@ class MyMethod(MaskFormer):
     def from_config(cls, cfg):
         assert cfg.MODEL.MY_WEIGHT == 2.0
         return super().from_config(cfg)
-'''
-CONFIG = f'''
+"""
+CONFIG = f"""
 _BASE_: {REPOSITORY / "configs" / "mini" / "panoptic-pretrain.yaml"}
 PLUGINS: my_method
 MODEL: {{META_ARCHITECTURE: MyMethod, MY_WEIGHT: 2}}
-'''
+"""
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def test_processes_leave_together(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"done", "process 0 left after", "process 1 left after"}
 
 
-def check_the_patience(folder):
+def check_the_timeout(folder):
     """The first process computes for longer than PyTorch's own limit would be; here both are small."""
     if comm.get_rank() == 0:
         time.sleep(3.0)
@@ -83,9 +83,7 @@ def check_the_patience(folder):
 @pytest.mark.parametrize("seconds", [1, 60])
 def test_processes_wait_for_one_that_computes_as_long_as_they_are_told(tmp_path, seconds):
     """On COCO the first process scores an evaluation for longer than PyTorch waits by itself."""
-    start = partial(
-        launch_on_cpus, check_the_patience, WORLD, args=(str(tmp_path),), timeout=timedelta(seconds=seconds)
-    )
+    start = partial(launch_on_cpus, check_the_timeout, WORLD, args=(str(tmp_path),), timeout=timedelta(seconds=seconds))
     if seconds > 3:
         start()
         assert len(list(tmp_path.iterdir())) == WORLD
@@ -94,7 +92,7 @@ def test_processes_wait_for_one_that_computes_as_long_as_they_are_told(tmp_path,
         start()
 
 
-def test_patience_is_hours():
+def test_processes_wait_for_hours():
     """NCCL's limit is 10 minutes, gloo's 30; scoring COCO's val2014 takes longer on a slow machine."""
     for start in (launch_on_cpus, torchrun_process_group):
         assert inspect.signature(start).parameters["timeout"].default >= timedelta(hours=2)

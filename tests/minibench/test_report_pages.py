@@ -211,7 +211,7 @@ HOSTILE = [
     "a `code **mixed` bold** b",
     "[link](javascript:alert(1))",
     "&lt;b&gt; &amp; & <b>",
-    "\" onload=\"alert(1)",
+    '" onload="alert(1)',
     "nul\x00 bell\x07 escape\x1b[31m",
     "surrogate \ud800",
     "]](x) ![x](y)",

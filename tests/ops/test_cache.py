@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="owners and m
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A home of one's own, no library built ahead of time, and a compiler that writes a word instead of code."""
+    """A home folder for the test, no library built ahead of time, and a compiler that writes a word instead of code."""
     for name in ("TORCH_EXTENSIONS_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -63,7 +63,7 @@ def test_another_users_library_is_not_loaded(home, monkeypatch, what):
     planted = _plant(home / ".cache" / "pading-msda")
     _give_to_a_stranger(planted if what == "library" else planted.parent, monkeypatch)
     assert build.library("cpu") is None
-    built = build.build("cpu")  # over the planted file in a folder of one's own, else elsewhere
+    built = build.build("cpu")  # over the planted file in the user's folder, else elsewhere
     assert built.read_text() == "compiled here"
 
 

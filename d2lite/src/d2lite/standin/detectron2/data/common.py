@@ -113,9 +113,7 @@ class ToIterableDataset(IterableDataset):
         shard_chunk_size: how many successive indices are dealt at a time.
     """
 
-    def __init__(
-        self, dataset: Dataset, sampler: Sampler, shard_sampler: bool = True, shard_chunk_size: int = 1
-    ):
+    def __init__(self, dataset: Dataset, sampler: Sampler, shard_sampler: bool = True, shard_chunk_size: int = 1):
         assert not isinstance(dataset, IterableDataset), "an iterable data set has no indices"
         assert isinstance(sampler, Sampler), f"a {type(sampler).__name__} is not a torch Sampler"
         self.dataset, self.sampler = dataset, sampler

@@ -11,7 +11,7 @@ from .canvas import Color, VisImage, distinct_color
 from .visualizer import OPACITY, ColorMode, Visualizer
 
 LEAST_IOU = 0.5  # with its last region, for an object to be the same one
-PATIENCE = 10  # frames for which an object is remembered that is not seen
+MEMORY = 10  # frames for which an object is remembered after it was last seen
 
 
 @dataclass
@@ -108,7 +108,7 @@ class VideoVisualizer:
                 self._colors_given += 1
         absent = [replace(old, absent=old.absent + 1) for j, old in enumerate(self._memory) if j not in recognized]
         self._memory = [_Seen(*new, color_of[i]) for i, new in enumerate(objects)]
-        self._memory += [old for old in absent if old.absent <= PATIENCE]
+        self._memory += [old for old in absent if old.absent <= MEMORY]
         return [color_of[i] for i in range(len(objects))]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from PADing.engine.weights_file import describe_wrong_file
+from PADing.engine.file_kind import describe_wrong_file
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What kind of file lies under the name of a checkpoint: a web page, an image or a folder is called what it is."""
+"""What kind of file a name leads to, by its first bytes: a web page, an image or a folder cannot be weights."""
 
 import os
 from pathlib import Path
