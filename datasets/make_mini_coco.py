@@ -6,7 +6,7 @@ Things are compositions ``surface x shape`` ("striped disc") on grounds that are
 but not free. Class vectors are sums of part vectors, rotated, with noise: they describe the parts, not the identity.
 
     python datasets/make_mini_coco.py                       # datasets/mini, 2000 + 300 images of 128 x 128
-    python datasets/make_mini_coco.py --train 200 --val 50 --size 96 --seed 7 --out /some/folder
+    python datasets/make_mini_coco.py --train 200 --val 50 --size 96 --seed 7 --output /some/folder
 
 Everything is drawn from one seed, image by image, so image k is the same whatever the number of images. The folder's
 ``mini.json`` records the arguments: the same command again does nothing, and with other arguments it refuses to replace
@@ -208,20 +208,20 @@ def _check_settings(settings: dict) -> None:
 def _is_there(out: Path, settings: dict, force: bool) -> bool:
     """Whether ``out`` holds the data set already; UserError when it holds anything else that must stay."""
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file. Choose another --out.")
+        raise UserError(f"{out} is a file. Choose another --output.")
     if not out.exists() or not any(out.iterdir()):
         return False
     if not (out / MANIFEST).is_file():
-        raise UserError(f"{out} exists and is not a mini data set. Choose another --out, or move it away.")
+        raise UserError(f"{out} exists and is not a mini data set. Choose another --output, or move it away.")
     there = read_json(out / MANIFEST, "Mini data set").get("settings")
     if there == settings:
         return True
     if not isinstance(there, dict):
-        raise UserError(f"{out / MANIFEST} does not say which data set this is. Choose another --out, or move it away.")
+        raise UserError(f"{out / MANIFEST} does not name its data set. Choose another --output, or move it away.")
     other = ", ".join(f"{k} {there.get(k)} instead of {v}" for k, v in settings.items() if there.get(k) != v)
     if not force:
         raise UserError(
-            f"{out} holds another mini data set ({other}). Choose another --out, or replace it with --force."
+            f"{out} holds another mini data set ({other}). Choose another --output, or replace it with --force."
         )
     return False
 
@@ -242,7 +242,8 @@ def _draw(root: Path, subset: str, number: int, settings: dict) -> dict:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
-    parser.add_argument("--out", default=root / "mini", type=Path, help="folder to write (default: %(default)s)")
+    where = {"dest": "out", "default": root / "mini", "type": Path}
+    parser.add_argument("--output", "--out", help="folder to write (default: %(default)s)", **where)
     parser.add_argument("--train", type=positive, default=2000, help="training images (default: %(default)s)")
     parser.add_argument("--val", type=positive, default=300, help="validation images (default: %(default)s)")
     parser.add_argument("--size", type=positive, default=128, help="side of an image in pixels (default: %(default)s)")

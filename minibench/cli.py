@@ -24,7 +24,7 @@ DESCRIPTION = """The mini benchmark: every method on the mini data set, from one
     python tools/minibench.py run --plugins examples           # with the methods of docs/add_a_method.md
     python tools/minibench.py tune --methods pading,gmmn       # the settings that they name, on the tuning split
     python tools/minibench.py list
-    python tools/minibench.py report --out output/minibench
+    python tools/minibench.py report --output output/minibench
 
 Finished work is never repeated, and what was interrupted goes on from its last checkpoint: run the same line again. To
 have a run repeated, delete its folder below <out>/runs.
@@ -150,7 +150,7 @@ def _run(args: argparse.Namespace, methods: Mapping[str, Method], names: Sequenc
         out.mkdir(parents=True, exist_ok=True)
         (out / ".lock").touch()
     except OSError as error:
-        raise UserError(f"--out {out} cannot be written to: {error.strerror}. Choose another folder.") from error
+        raise UserError(f"--output {out} cannot be written to: {error.strerror}. Choose another folder.") from error
     display = Display()
     try:
         with Lock(out / ".lock") as lock:
@@ -161,7 +161,7 @@ def _run(args: argparse.Namespace, methods: Mapping[str, Method], names: Sequenc
                 plan.drop_answers(seed)
             write_results(out, methods, settings)
     except BlockingIOError:
-        raise UserError(f"Another benchmark is running in {out}. Wait for it, or choose another --out.") from None
+        raise UserError(f"Another benchmark is running in {out}. Wait for it, or choose another --output.") from None
     except KeyboardInterrupt:
         display.line("Stopped. The same command goes on from here.")
         raise SystemExit(130) from None
@@ -187,7 +187,7 @@ def _explain(failures: list[Failure], unfinished: list[str], display: Display) -
 
 def _report(out: Path) -> None:
     if not (out / "results.json").is_file():
-        raise UserError(f"{out} holds no results.json. Make it with: python tools/minibench.py run --out {out}")
+        raise UserError(f"{out} holds no results.json. Make it with: python tools/minibench.py run --output {out}")
     # Imported here, because it needs what draws, which the run does not.
     from minibench.report import write_report
 

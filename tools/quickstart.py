@@ -7,7 +7,7 @@
 
 Each step is an ordinary command, printed as it runs, so that you can repeat it by hand. A finished step is not run
 again, and an interrupted training goes on where its last checkpoint was: just run the same line once more. Everything,
-the drawn data too, lies in the folder ``--out``.
+the drawn data too, lies in the folder ``--output``.
 """
 
 import argparse
@@ -205,10 +205,10 @@ def open_folder(out: Path, settings: dict, fresh: bool) -> dict:
     """
     record = out / RECORD
     if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; name a folder.")
+        raise UserError(f"--output {out} is a file; name a folder.")
     ours = record.is_file() or not out.exists() or not any(out.iterdir())
     if not ours:
-        raise UserError(f"--out {out} holds other files and no run of this tool; name another folder.")
+        raise UserError(f"--output {out} holds other files and no run of this tool; name another folder.")
     if fresh and out.exists():
         running = training_in(out)
         if running:
@@ -219,7 +219,7 @@ def open_folder(out: Path, settings: dict, fresh: bool) -> dict:
     state = read_json(record, "Record of the quickstart")
     if state.get("settings") != settings:
         raise UserError(
-            f"{out} holds a run with {state.get('settings')}. Add --fresh to throw it away, or name another --out."
+            f"{out} holds a run with {state.get('settings')}. Add --fresh to throw it away, or name another --output."
         )
     return state
 
@@ -274,9 +274,10 @@ def _seed(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     folder = Path("output/quickstart")
-    parser.add_argument("--out", "--output", type=Path, default=folder, help="folder of data and results (%(default)s)")
+    where = {"dest": "out", "type": Path, "default": folder}
+    parser.add_argument("--output", "--out", help="folder of data and results (%(default)s)", **where)
     parser.add_argument("--seed", type=_seed, default=1, help="of the data and of both trainings (%(default)s)")
-    parser.add_argument("--fresh", action="store_true", help="throw away the run in --out and start over")
+    parser.add_argument("--fresh", action="store_true", help="throw away the run in --output and start over")
     parser.add_argument("--smoke", action="store_true", help="a minute or two instead of a quarter of an hour")
     return parser
 

@@ -154,7 +154,7 @@ def test_existing_folders_are_kept_reused_or_refused(root, tmp_path):
 def test_other_arguments_do_not_replace_the_data(tmp_path, capsys):
     """A run with other numbers once drew over the 2,000 images that another command was reading."""
     out = tmp_path / "data"
-    command = ["--out", str(out), "--train", "2", "--val", "1", "--size", "32"]
+    command = ["--output", str(out), "--train", "2", "--val", "1", "--size", "32"]
     assert mini.main(command) == 0
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert mini.main([*command, "--seed", "4"]) == 2
