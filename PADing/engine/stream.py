@@ -146,11 +146,14 @@ def build_stream_loader(cfg: CfgNode, mapper: Callable[[dict], dict | None]):
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     stream = TrainingStream(dicts, mapper, seed)
     sampler = PositionSampler(comm.get_rank(), world_size)
-    loader = build_detection_train_loader(cfg, mapper=_identity, dataset=stream, sampler=sampler)
+    # Without a mapper: the stream has mapped its samples already, because only there is the position known.
+    loader = build_detection_train_loader(
+        stream,
+        mapper=None,
+        sampler=sampler,
+        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
     loader.stream, loader.stream_sampler = stream, sampler
     return loader
-
-
-def _identity(sample: dict) -> dict:
-    # The stream has mapped its samples already: only there is the position known.
-    return sample

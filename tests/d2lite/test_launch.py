@@ -14,6 +14,7 @@ from detectron2.engine import (
 )
 from torch import nn
 
+from tests.d2lite.standin import standin_only
 from tests.d2lite.tiny_training import make_cfg
 
 
@@ -36,6 +37,7 @@ def test_help_page():
     assert default_argument_parser(epilog="100 % our own").format_help().endswith("100 % our own\n")
 
 
+@standin_only  # the genuine package has other errors, some in new processes
 @pytest.mark.parametrize(("machines", "url"), [(1, None), (2, "auto"), (2, None)])
 def test_processes_that_cannot_find_each_other_are_not_started(machines, url):
     with pytest.raises(ValueError, match="tcp://"):

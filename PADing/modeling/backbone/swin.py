@@ -130,13 +130,15 @@ class SwinTransformerBlock(nn.Module):
 def _shift_mask(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
     """(windows, w^2, w^2): 0 between places that were neighbours before the shift, -100 between others."""
     with torch.inference_mode(False), torch.no_grad():
-        region = torch.zeros(height, width, device=device)
-        edges = (slice(0, -window), slice(-window, -shift), slice(-shift, None))
-        for i, rows in enumerate(edges):
-            for j, columns in enumerate(edges):
-                region[rows, columns] = 3 * i + j
-        region = region.view(height // window, window, width // window, window).transpose(1, 2).reshape(-1, window**2)
-        return (region.unsqueeze(1) != region.unsqueeze(2)).float() * -100.0
+
+        def parts(length: int) -> Tensor:
+            # Along one side: the part that stayed together (0), and the last window's two, which came from both ends.
+            place = torch.arange(length, device=device)
+            return (place >= length - window).long() + (place >= length - shift).long()
+
+        part = parts(height)[:, None] * 3 + parts(width)
+        part = part.unflatten(1, (-1, window)).unflatten(0, (-1, window)).transpose(1, 2).reshape(-1, window**2)
+        return torch.where(part.unsqueeze(1) == part.unsqueeze(2), 0.0, -100.0)
 
 
 class PatchMerging(nn.Module):
