@@ -45,6 +45,8 @@ class _OfReadable(DatasetEvaluator):
         self.processed += len(inputs)
 
     def evaluate(self):
+        # Slow processes are waited for here: objects are exchanged by a group that has less patience.
+        comm.synchronize()
         parts = comm.all_gather((self.processed, list(getattr(self.loader, "unreadable", ()))))
         records = [record for _, part in parts for record in part]
         if records:
