@@ -1,4 +1,4 @@
-"""What all command-line tools share: exit statuses, one message in place of a traceback, and types of arguments.
+"""What all command-line tools share: exit statuses, one message instead of a traceback, and types of arguments.
 
 Status 0: done. 2: something that the person at the keyboard can mend; argparse uses the same. 130: Ctrl-C;
 143: SIGTERM.

@@ -1,4 +1,4 @@
-"""What is wrong with the values of a config: each key by the table of rules, then the keys that must fit together.
+"""Checks the values of a config: each key by the table of rules, then the keys that must fit together.
 
 A method adds rules for its own keys as ``CONFIG_RULES``, a list of ``Rule`` and ``Joint``, in the module that its YAML
 names under ``PLUGINS``.

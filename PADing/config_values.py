@@ -1,4 +1,4 @@
-"""From what is written in a YAML file or on a command line to the values of a config, with every mistake named.
+"""Converts what a YAML file or a command line says to the values of a config, and names every mistake.
 
 Values are understood where their meaning is plain: ``1`` and ``1e3`` for a number of either kind, ``name`` and
 ``a,b`` for a tuple, lists for tuples. What is not understood is shown with the form to write.

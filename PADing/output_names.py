@@ -1,4 +1,4 @@
-"""Names of files that are written for images: short where they can be, different always, inside their folder always."""
+"""File names for drawings and predictions: short where possible, always different, always inside their folder."""
 
 import hashlib
 import os

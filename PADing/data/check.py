@@ -1,4 +1,4 @@
-"""Are the files of one data set there and right? Looked at with the loaders and mappers of training itself."""
+"""Checks the files of one data set: it reads them with the loaders and mappers of training."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""Does a JSON have the structure of COCO's? If not, its first bad entries are named, before anything is computed.
+"""Checks that a JSON has COCO's structure, and names its first bad entries, before anything is computed.
 
 Later code may then index, sort and rasterise without a check of its own: types are right, ids are unique, numbers are
 finite, and no polygon or size makes pycocotools fill the memory.

@@ -1,4 +1,4 @@
-"""Images and label maps on disk: every kind of pixel is scaled right or refused, and one message says what is wrong.
+"""Reads images and label maps: scales every kind of pixel right or refuses it, with one message that says why.
 
 An image is read as 8-bit RGB (or BGR), turned as its EXIF orientation says, without its alpha channel; of an animation,
 the first frame. Label maps are read as stored: their values are numbers, not brightness.

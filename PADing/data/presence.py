@@ -1,4 +1,4 @@
-"""Whether the files of registered data sets are there, asked before anything slow begins. Only names are looked at."""
+"""Checks that the files of registered data sets exist, before anything slow begins. It opens none of them."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What would stop a command later is found before it starts, all of it at once: values, names, files, processes."""
+"""Finds what would stop a command later before it starts, all at once: values, names, files, processes."""
 
 import logging
 import os

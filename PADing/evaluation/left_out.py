@@ -1,4 +1,4 @@
-"""Evaluation over the images that can be read, whose result says how many could not be."""
+"""Evaluation over the images that can be read; the result says how many were left out."""
 
 import logging
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Which weights PADing's two stages of training lead to, and what to say about weights of another kind."""
+"""Which weights PADing's two stages can start from, and the messages for all others."""
 
 from collections.abc import Collection
 
