@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from PADing.command_line import run_command
 from PADing.data.coco_schema import check_panoptic
-from PADing.data.images import painted_ids, read_panoptic_rgb
+from PADing.data.images import empty_segments, painted_ids, read_panoptic_rgb
 from PADing.data.splits import Split, dataset_root, load_split
 from PADing.errors import UserError
 from PADing.files import read_json, write_json
@@ -109,7 +109,7 @@ def _check(outputs: dict[str, str], split: Split) -> dict[str, int]:
 
 
 def _check_first_png(annotation: str, folder: str) -> None:
-    """The first PNG has exactly the segments of its annotation."""
+    """The first PNG has the segments of its annotation, and no others."""
     if not os.path.isdir(folder):
         logger.warning("%s does not exist yet; unpack the panoptic PNGs there.", folder)
         return
@@ -118,9 +118,10 @@ def _check_first_png(annotation: str, folder: str) -> None:
         raise UserError(f"{annotation} has no annotation; is its source complete?")
     first = annotations[0]
     path = os.path.join(folder, first["file_name"])
-    painted = painted_ids(read_panoptic_rgb(path)) - {0}
-    if painted != {segment["id"] for segment in first["segments_info"]}:
+    rgb = read_panoptic_rgb(path)
+    if not painted_ids(rgb) <= {0, *(segment["id"] for segment in first["segments_info"])}:
         raise UserError(f"{path} has other segment ids than its annotation in {annotation}; fetch both again.")
+    empty_segments(rgb, first["segments_info"], path)
 
 
 def main(argv: list[str] | None = None) -> int:

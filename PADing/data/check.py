@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing import Pool
 
+import numpy as np
 from tqdm import tqdm
 
 from PADing.data.dataset_mappers import (
@@ -14,7 +15,7 @@ from PADing.data.dataset_mappers import (
     MaskFormerSemanticDatasetMapper,
 )
 from PADing.data.dataset_mappers.base import read_class_labels
-from PADing.data.images import CorruptFile, painted_ids, read_image, read_labels, read_panoptic_rgb
+from PADing.data.images import CorruptFile, empty_segments, painted_ids, read_image, read_labels, read_panoptic_rgb
 from PADing.data.loaders import IMAGE_EXTENSIONS, load_data_set
 from PADing.data.splits import IGNORE_LABEL, DataSet, Split
 from PADing.errors import UserError
@@ -134,12 +135,17 @@ def _check_deep(
         return
     step = len(records) / min(images or len(records), len(records))
     chosen = [records[int(i * step)] for i in range(int(len(records) / step + 0.5))]
-    problems = _read_all(functools.partial(_record_problems, split, data_set), chosen, workers, data_set.name)
+    found = _read_all(functools.partial(_read_record, split, data_set), chosen, workers, data_set.name)
+    problems = [problem for problems, _ in found for problem in problems]
     report.wrong += problems[:SHOWN]
     if len(problems) > SHOWN:
         report.wrong.append(f"{len(problems) - SHOWN} further problems of this kind")
     amount = "all" if len(chosen) == len(records) else f"{len(chosen)} of {len(records)}"
     report.facts.append(f"{amount} images read with their annotation")
+    empty = sum(count for _, count in found)
+    if empty:
+        images = sum(count > 0 for _, count in found)
+        report.facts.append(f"{empty} segments of {images} images have no pixel in their PNG and are left out")
 
 
 def _count_annotations(split: Split, data_set: DataSet, records: list[dict], report: DataSetReport) -> None:
@@ -157,30 +163,34 @@ def _count_annotations(split: Split, data_set: DataSet, records: list[dict], rep
         report.facts.append(f"no annotation of {len(empty)} classes: {shown}")
 
 
-def _read_all(function: Callable[[dict], list[str]], records: list[dict], workers: int, name: str) -> list[str]:
+def _read_all(
+    function: Callable[[dict], tuple[list[str], int]], records: list[dict], workers: int, name: str
+) -> list[tuple[list[str], int]]:
     bar = functools.partial(tqdm, total=len(records), desc=name, unit="image", leave=False, mininterval=1)
     if workers <= 1 or len(records) < 100:
-        return [problem for record in bar(records) for problem in function(record)]
+        return [function(record) for record in bar(records)]
     with Pool(workers) as pool:
-        results = bar(pool.imap(function, records, chunksize=16))
-        return [problem for problems in results for problem in problems]
+        return list(bar(pool.imap(function, records, chunksize=16)))
 
 
-def _record_problems(split: Split, data_set: DataSet, record: dict) -> list[str]:
-    """What training or evaluation would refuse in one record."""
+def _read_record(split: Split, data_set: DataSet, record: dict) -> tuple[list[str], int]:
+    """What training or evaluation would refuse in one record, and how many segments it leaves out."""
     mapper = _mapper(split, data_set)
     problems: list[str] = []
     if data_set.kind == "instance" and data_set.role == "val":
         # Boxes can be evaluated without masks, but not trained on.
         record = {**record, "annotations": [a for a in record["annotations"] if a.get("segmentation") is not None]}
     _add_problem(problems, mapper, record)
+    empty = 0
     if not problems and data_set.kind == "panoptic":
+        panoptic_rgb = read_panoptic_rgb(record["pan_seg_file_name"])
+        empty = len(empty_segments(panoptic_rgb, record["segments_info"], record["pan_seg_file_name"]))
         if "sem_seg_file_name" in record:
-            _add_problem(problems, _check_labels_beside, split, data_set, record)
+            _add_problem(problems, _check_labels_beside, split, data_set, record, panoptic_rgb)
         if data_set.role == "val" or data_set.subset == "all":
             # A training set of seen classes may have lost the unseen segments of its JSON, but not of its PNGs.
-            _add_problem(problems, _refuse_unlisted, record)
-    return problems
+            _add_problem(problems, _refuse_unlisted, record, panoptic_rgb)
+    return problems, empty
 
 
 @functools.lru_cache(maxsize=4)
@@ -191,13 +201,13 @@ def _mapper(split: Split, data_set: DataSet):
     return mappers[data_set.kind](True, augmentations=[])
 
 
-def _check_labels_beside(split: Split, data_set: DataSet, record: dict) -> None:
-    labels = read_class_labels(record["sem_seg_file_name"], read_panoptic_rgb(record["pan_seg_file_name"]).shape[:2])
+def _check_labels_beside(split: Split, data_set: DataSet, record: dict, panoptic_rgb: np.ndarray) -> None:
+    labels = read_class_labels(record["sem_seg_file_name"], panoptic_rgb.shape[:2])
     _semantic_mapper(split, data_set).check_labels(labels, record["sem_seg_file_name"])
 
 
-def _refuse_unlisted(record: dict) -> None:
+def _refuse_unlisted(record: dict, panoptic_rgb: np.ndarray) -> None:
     listed = {segment["id"] for segment in record["segments_info"]} | set(record.get("other_segment_ids", ()))
-    unlisted = sorted(painted_ids(read_panoptic_rgb(record["pan_seg_file_name"])) - listed - {0})
+    unlisted = sorted(painted_ids(panoptic_rgb) - listed - {0})
     if unlisted:
         raise CorruptFile(f"{record['pan_seg_file_name']}: the segment ids {unlisted[:5]} are in the PNG only.")

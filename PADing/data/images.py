@@ -7,7 +7,7 @@ the first frame. Label maps are read as stored: their values are numbers, not br
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ from PADing.errors import UserError
 __all__ = [
     "CorruptFile",
     "check_eight_bit",
-    "check_segments",
+    "empty_segments",
     "max_pixels",
+    "painted_ids",
     "read_image",
     "read_labels",
     "read_panoptic_rgb",
@@ -120,19 +121,25 @@ def read_panoptic_rgb(path: str | os.PathLike) -> np.ndarray:
     return _decode(path, "Panoptic PNG", decode)
 
 
-def check_segments(panoptic_rgb: np.ndarray, segment_ids: Iterable[int], path: str | os.PathLike) -> None:
-    """Every listed segment must have a pixel; colors that no segment has are void.
+def empty_segments(panoptic_rgb: np.ndarray, segments: Sequence[dict], path: str | os.PathLike) -> set[int]:
+    """The ids of listed segments without a pixel, of which good data have a few; colors that no segment has are void.
+
+    Args:
+        panoptic_rgb: (H, W, 3), the content of ``path``. segments: ``segments_info`` of its JSON.
 
     Raises:
-        CorruptFile: segments without a pixel, so that this PNG does not belong to its JSON.
+        CorruptFile: less than half of the segments whose ``area`` is not 0 have a pixel: the PNG is another image's.
     """
-    missing = sorted(set(segment_ids) - painted_ids(panoptic_rgb))
-    if missing:
+    painted = painted_ids(panoptic_rgb)
+    expected = {segment["id"] for segment in segments if segment.get("area", 1) > 0}
+    missing = sorted(expected - painted)
+    if 2 * len(missing) > len(expected):
         shown = ", ".join(map(str, missing[:5])) + (" ..." if len(missing) > 5 else "")
         raise CorruptFile(
-            f"Panoptic PNG {path} has no pixel of {len(missing)} segments that its annotation lists (ids {shown}), so "
-            "the two do not belong together."
+            f"Panoptic PNG {path} has no pixel of {len(missing)} of the {len(expected)} segments that its annotation "
+            f"lists (ids {shown}), so the two do not belong together."
         )
+    return {segment["id"] for segment in segments} - painted
 
 
 def painted_ids(panoptic_rgb: np.ndarray) -> set[int]:

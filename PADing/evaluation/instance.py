@@ -270,8 +270,7 @@ def instances_from_panoptic(metadata) -> dict:
         segments = [s for s in item["segments_info"] if s["category_id"] in things]
         if not segments:
             continue
-        listed = (segment["id"] for segment in item["segments_info"])
-        segment_map = read_panoptic_png(metadata.panoptic_root, item["file_name"], listed)
+        segment_map = read_panoptic_png(metadata.panoptic_root, item["file_name"], item["segments_info"])
         for segment in segments:
             rle = mask_util.encode(np.asfortranarray(segment_map == segment["id"], dtype=np.uint8))
             area = float(mask_util.area(rle))

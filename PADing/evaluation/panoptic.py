@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -14,7 +14,7 @@ from panopticapi.utils import id2rgb, rgb2id
 from PIL import Image
 
 from PADing.data.coco_schema import check_panoptic
-from PADing.data.images import check_segments, read_panoptic_rgb
+from PADing.data.images import empty_segments, read_panoptic_rgb
 from PADing.errors import UserError
 from PADing.evaluation.classes import panoptic_classes
 from PADing.evaluation.gathering import gather_items
@@ -42,15 +42,15 @@ def read_panoptic_json(metadata) -> dict:
     return content
 
 
-def read_panoptic_png(folder: str, file_name: str, segment_ids: Iterable[int] = ()) -> np.ndarray:
+def read_panoptic_png(folder: str, file_name: str, segments: Sequence[dict] = ()) -> np.ndarray:
     """Segment ids (H, W) int32 of a PNG in COCO's panoptic format.
 
     Raises:
-        UserError: it is missing, damaged or of another format, or lacks pixels of one of ``segment_ids``.
+        UserError: it is missing, damaged or of another format, or lacks most of ``segments`` (``segments_info``).
     """
     path = os.path.join(folder, file_name)
     rgb = read_panoptic_rgb(path)
-    check_segments(rgb, segment_ids, path)
+    empty_segments(rgb, segments, path)
     return rgb2id(rgb)
 
 
@@ -145,9 +145,7 @@ class PanopticzeroEvaluator(DatasetEvaluator):
         listed = [s for s in truth["segments_info"] if s["category_id"] in self._contiguous]
         for segment in segments:
             self.classes.dataset_id(segment["category_id"])  # refuses a class that the data set does not have
-        true_map = read_panoptic_png(
-            self._metadata.panoptic_root, truth["file_name"], (s["id"] for s in truth["segments_info"])
-        )
+        true_map = read_panoptic_png(self._metadata.panoptic_root, truth["file_name"], truth["segments_info"])
         try:
             return match_segments(
                 true_map,

@@ -192,7 +192,7 @@ class SemSegGzeroEvaluator(DatasetEvaluator):
 
     def _labels_from_segments(self, record: dict) -> np.ndarray:
         folder, name = os.path.split(record["pan_seg_file_name"])
-        segment_map = read_panoptic_png(folder, name, (s["id"] for s in record["segments_info"]))
+        segment_map = read_panoptic_png(folder, name, record["segments_info"])
         ids, inverse = np.unique(segment_map, return_inverse=True)
         label_of = {s["id"]: s["category_id"] for s in record["segments_info"]}
         table = np.array([label_of.get(i, self._ignore_label) for i in ids.tolist()], dtype=np.int64)

@@ -96,6 +96,21 @@ def test_many_processes_read_what_one_reads(own):
     assert "pic_12.png cannot be read" in problem
 
 
+def test_segments_without_a_pixel_are_counted(own):
+    """What training leaves out is a fact; a PNG of another image is a mistake."""
+    first = own.panoptic["annotations"][0]
+    first["segments_info"].append({**first["segments_info"][0], "id": 4_000_000, "area": 0})
+    first["segments_info"].append({**first["segments_info"][0], "id": 4_000_001})
+    own.write()
+    report = _report(own, "own_val_panoptic")
+    assert report.ok and "2 segments of 1 images have no pixel in their PNG and are left out" in report.facts
+    for segment in first["segments_info"]:
+        segment["id"] += 70_000
+    own.write()
+    (problem,) = _report(own, "own_val_panoptic").problems
+    assert "pic_900.png has no pixel of 4 of the 4 segments" in problem
+
+
 def test_one_bad_image_among_many_is_found(own):
     """Reading the first one only, or a hundred of 118,000, would let it stop the training hours later."""
     path = own.folder / "images" / "pic_77.png"

@@ -330,6 +330,26 @@ def test_panoptic_png_of_another_annotation_is_refused(dicts, own, damage, reaso
             build_mapper(_cfg(name, *STILL))(dicts("panoptic", 900))
 
 
+def test_segments_without_a_pixel_are_left_out(dicts, own, caplog):
+    """Official files may list a few; training must neither stop there nor learn empty masks."""
+    entry = dicts("panoptic", 900)
+    street = {**entry["segments_info"][0]}
+    want = [segment["category_id"] for segment in entry["segments_info"]]
+    entry["segments_info"] = [
+        {**street, "id": 4_000_000},  # one that is missing, beside three that are there
+        *entry["segments_info"],
+        *({**street, "id": 5_000_000 + i, "area": 0} for i in range(10)),
+    ]
+    for name in ("coco_panoptic_lsj", "mask_former_panoptic"):
+        instances = build_mapper(_cfg(name, *STILL))(entry)["instances"]
+        assert instances.gt_classes.tolist() == want and instances.gt_masks.any(dim=(1, 2)).all()
+    messages = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert len(messages) <= 1  # once per process, not per image and epoch
+    entry["segments_info"] += [{**street, "id": 6_000_000 + i, "area": 9} for i in range(3)]
+    with pytest.raises(CorruptFile, match="pic_900.png has no pixel of 4 of the 7 segments"):
+        build_mapper(_cfg("coco_panoptic_lsj", *STILL))(entry)
+
+
 def test_detectron2s_own_mapper_reads_no_sixteen_bits(dicts, own):
     """Its reader clips them, so that the image is white; there is no way to hand it another one."""
     mapper = build_mapper(_cfg("default"))

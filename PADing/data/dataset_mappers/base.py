@@ -14,8 +14,9 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import SizeMismatchError, check_image_size
 from detectron2.projects.point_rend import ColorAugSSDTransform
 from detectron2.structures import Instances
+from detectron2.utils.logger import log_first_n
 
-from PADing.data.images import CorruptFile, check_segments, read_image, read_labels, read_panoptic_rgb
+from PADing.data.images import CorruptFile, empty_segments, read_image, read_labels, read_panoptic_rgb
 from PADing.errors import UserError
 
 __all__ = [
@@ -111,12 +112,22 @@ def read_class_labels(path: str, size: tuple[int, int]) -> np.ndarray:
     return labels.astype(np.float64)
 
 
-def read_segments(path: str, size: tuple[int, int], segments: Sequence[dict]) -> np.ndarray:
-    """A panoptic map as uint8 RGB (H, W, 3), with a pixel of every segment; else, or not of ``size``, CorruptFile."""
+def read_segments(path: str, size: tuple[int, int], segments: Sequence[dict]) -> tuple[np.ndarray, list[dict]]:
+    """A panoptic map as uint8 RGB (H, W, 3), and the segments that have a pixel; the first without one is logged.
+
+    Raises:
+        CorruptFile: not of ``size``, or another image's map, see ``empty_segments``.
+    """
     rgb = read_panoptic_rgb(path)
     _check_size("Panoptic PNG", path, rgb, size)
-    check_segments(rgb, (segment["id"] for segment in segments), path)
-    return rgb
+    empty = empty_segments(rgb, segments, path)
+    if empty:
+        text = (
+            f"Segments without a pixel are left out: {len(empty)} of {path}, e.g. id {min(empty)}. Further ones are "
+            "not named; `python -m PADing.data.verify --deep` counts them."
+        )
+        log_first_n(logging.WARNING, text, name=__name__)
+    return rgb, [segment for segment in segments if segment["id"] not in empty]
 
 
 def _check_size(what: str, path: str, labels: np.ndarray, size: tuple[int, int]) -> None:

@@ -42,8 +42,8 @@ class COCOPanopticNewBaselineDatasetMapper(TrainingMapper):
 
     def map(self, dataset_dict: dict) -> dict:
         augmented = T.AugInput(read_record_image(dataset_dict, self.image_format))
-        segments = dataset_dict.pop("segments_info")
-        panoptic = read_segments(dataset_dict.pop("pan_seg_file_name"), augmented.image.shape[:2], segments)
+        size, listed = augmented.image.shape[:2], dataset_dict.pop("segments_info")
+        panoptic, segments = read_segments(dataset_dict.pop("pan_seg_file_name"), size, listed)
         transforms = augment(self.augmentations, augmented, dataset_dict["file_name"])
         # Transformed as an RGB image: nearest neighbour keeps colors, hence ids.
         ids = rgb2id(transforms.apply_segmentation(panoptic))

@@ -52,8 +52,8 @@ class MaskFormerPanopticDatasetMapper(TrainingMapper):
 
     def map(self, dataset_dict: dict) -> dict:
         image = read_record_image(dataset_dict, self.image_format)
-        segments = dataset_dict.pop("segments_info")
-        panoptic = read_segments(dataset_dict.pop("pan_seg_file_name"), image.shape[:2], segments)
+        size, listed = image.shape[:2], dataset_dict.pop("segments_info")
+        panoptic, segments = read_segments(dataset_dict.pop("pan_seg_file_name"), size, listed)
         dataset_dict.pop("sem_seg_file_name", None)
         # The crop may look at the classes, so they are painted before.
         labels = paint_classes(rgb2id(panoptic), segments, self.ignore_label)
