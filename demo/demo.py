@@ -24,16 +24,16 @@ from PADing.command_line import add_config_options, fraction, run_command
 from PADing.engine.main import prepare
 from PADing.engine.start_check import PREDICTION
 from PADing.errors import UserError
-from PADing.visualization import PictureDrawer, read_rgb, write_rgb
-from PADing.visualization.files import find_pictures, output_paths
+from PADing.visualization import ImageDrawer, read_rgb, write_rgb
+from PADing.visualization.files import find_images, output_paths
 from PADing.visualization.screen import Window
 from PADing.visualization.video import VideoSource, VideoWriter
 
 CONFIDENCE_KEY = "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD"
 
 
-def draw_pictures(
-    predictor, pictures: list[Path], drawings: list[Path], window: Window | None, threshold: float | None
+def draw_images(
+    predictor, paths: list[Path], drawings: list[Path], window: Window | None, threshold: float | None
 ) -> None:
     """Segment and draw each image; one that cannot be read is listed, and the others are drawn.
 
@@ -45,34 +45,34 @@ def draw_pictures(
     Raises:
         UserError: at the end, when images failed.
     """
-    drawer, failed = PictureDrawer(predictor.metadata, threshold), 0
-    for picture, drawing in zip(pictures, drawings, strict=True):
+    drawer, failed = ImageDrawer(predictor.metadata, threshold), 0
+    for path, drawing in zip(paths, drawings, strict=True):
         try:
-            image = read_rgb(picture)
+            image = read_rgb(path)
             start = time.perf_counter()
             seg = drawer.read(predictor(image))
             seconds = time.perf_counter() - start
             drawn = drawer.draw(image, seg)
         except (UserError, MemoryError, torch.OutOfMemoryError) as error:
             failed += 1
-            what = str(error) if isinstance(error, UserError) else f"Image {picture} does not fit into memory: {error}."
+            what = str(error) if isinstance(error, UserError) else f"Image {path} does not fit into memory: {error}."
             print(f"left out: {what}", file=sys.stderr, flush=True)
             continue
         where = "" if window is not None else f" -> {drawing}"
         if window is None:
             write_rgb(drawing, drawn)
-        print(f"{picture}: {drawer.describe(seg)} ({seconds:.2f} s){where}", flush=True)
+        print(f"{path}: {drawer.describe(seg)} ({seconds:.2f} s){where}", flush=True)
         if window is not None and not window.show(drawn):
             break
     if failed:
-        raise UserError(f"{failed} of {len(pictures)} images were left out; they are listed above.")
+        raise UserError(f"{failed} of {len(paths)} images were left out; they are listed above.")
 
 
 def draw_video(
     predictor, source: VideoSource, sink: VideoWriter | None, window: Window | None, threshold: float | None
 ) -> None:
     """Segment and draw each frame of a video or camera, into a file or a window."""
-    drawer = PictureDrawer(predictor.metadata, threshold, enlarge=False)
+    drawer = ImageDrawer(predictor.metadata, threshold, enlarge=False)
     for frame in tqdm(source, total=source.length, desc="drawing", unit="frame", mininterval=1):
         drawn = drawer.draw_output(frame, predictor(frame))
         if sink is not None:
@@ -84,15 +84,15 @@ def draw_video(
 def main(args: argparse.Namespace) -> None:
     # What can be checked at once is checked before a model is built and loaded.
     window, drawings, sink = None, [], None
-    pictures = find_pictures(args.input or ())
+    paths = find_images(args.input or ())
     if args.output is None:
         instead = "Record a video and use --video-input" if args.webcam else "Name a file or folder with --output"
         window = Window("segmentation", f"{instead} instead.")
-        drawings = pictures
+        drawings = paths
     elif args.webcam:
         raise UserError("--webcam shows a window and writes nothing: leave out --output.")
     elif args.input:
-        drawings = output_paths(pictures, args.output)
+        drawings = output_paths(paths, args.output)
     source = None if args.input else VideoSource(0 if args.webcam else args.video_input)
     if source is not None and window is None:
         is_file = args.output.suffix and not args.output.is_dir()
@@ -109,7 +109,7 @@ def main(args: argparse.Namespace) -> None:
 
     predictor = Predictor(cfg, one_result=True)
     if source is None:
-        draw_pictures(predictor, pictures, drawings, window, threshold)
+        draw_images(predictor, paths, drawings, window, threshold)
     elif sink is None:
         draw_video(predictor, source, None, window, threshold)
     else:

@@ -26,14 +26,14 @@ from PADing.command_line import add_config_options, count, run_command
 from PADing.engine.main import prepare
 from PADing.errors import UserError
 from PADing.output_names import safe_stem
-from PADing.visualization import PictureDrawer, read_rgb, write_rgb
+from PADing.visualization import ImageDrawer, read_rgb, write_rgb
 from PADing.visualization.screen import Window
 
 
 def draw_annotations(cfg: CfgNode) -> Iterator[tuple[str, np.ndarray]]:
     """(name, (h, w, 3) uint8 RGB) of every record of the sets in ``DATASETS.TRAIN``."""
     for name in cfg.DATASETS.TRAIN:
-        drawer = PictureDrawer(MetadataCatalog.get(name))
+        drawer = ImageDrawer(MetadataCatalog.get(name))
         for record in DatasetCatalog.get(name):
             yield safe_stem(record["file_name"]), drawer.draw_record(read_rgb(record["file_name"]), record)
 
@@ -43,7 +43,7 @@ def draw_training_examples(cfg: CfgNode) -> Iterator[tuple[str, np.ndarray]]:
     from PADing.engine.trainer import Trainer
 
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED)
-    drawer = PictureDrawer(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]))
+    drawer = ImageDrawer(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]))
     for batch in Trainer.build_train_loader(cfg):
         for sample in batch:
             yield safe_stem(sample["file_name"]), drawer.draw_sample(sample, cfg.INPUT.FORMAT)

@@ -6,13 +6,13 @@ needs models.
 
 from PADing.visualization.classes import class_names, unseen_ids
 from PADing.visualization.curves import plot_curves
-from PADing.visualization.drawer import PictureDrawer
+from PADing.visualization.drawer import ImageDrawer
 from PADing.visualization.files import read_rgb, write_rgb
 from PADing.visualization.panoptic import Segmentation, display_scale, paint, panel
 from PADing.visualization.sources import from_detections, from_output, from_record
 
 __all__ = [
-    "PictureDrawer",
+    "ImageDrawer",
     "Segmentation",
     "class_names",
     "display_scale",

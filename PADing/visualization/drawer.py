@@ -10,12 +10,12 @@ from PADing.visualization.classes import class_names, unseen_ids
 from PADing.visualization.panoptic import Segmentation, display_scale, paint
 from PADing.visualization.sources import from_output, from_record, from_sample
 
-__all__ = ["PictureDrawer"]
+__all__ = ["ImageDrawer"]
 
 UNSEEN_MARK = " (unseen)"
 
 
-class PictureDrawer:
+class ImageDrawer:
     """Draws what belongs to one data set. Unseen classes have a magenta outline, see :func:`paint`.
 
     Args:

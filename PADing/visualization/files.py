@@ -12,13 +12,13 @@ from PADing.data.images import read_image
 from PADing.errors import UserError
 from PADing.files import replacing
 
-__all__ = ["find_pictures", "output_paths", "read_rgb", "write_overview", "write_rgb"]
+__all__ = ["find_images", "output_paths", "read_rgb", "write_overview", "write_rgb"]
 
 # Formats that are both read and written; the drawing of an image in another format is a PNG.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
-def find_pictures(inputs: Iterable[str]) -> list[Path]:
+def find_images(inputs: Iterable[str]) -> list[Path]:
     """Files, glob patterns and folders (their images) -> files, in the order given; each one once.
 
     A file that is named but does not exist is returned all the same: reading it says so, and the others are not lost.
@@ -43,7 +43,7 @@ def find_pictures(inputs: Iterable[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def output_paths(pictures: Sequence[Path], output: Path) -> list[Path]:
+def output_paths(images: Sequence[Path], output: Path) -> list[Path]:
     """Where each image's drawing goes.
 
     ``output`` is a file if there is one image and the name ends like an image's, else a folder. Images of one name
@@ -53,16 +53,16 @@ def output_paths(pictures: Sequence[Path], output: Path) -> list[Path]:
         UserError: a drawing might replace an image, or ``output`` is a file for several images.
     """
     is_file = output.suffix.lower() in SUFFIXES and not output.is_dir()
-    if is_file and len(pictures) > 1:
-        raise UserError(f"--output {output} is a file, but there are {len(pictures)} images. Name a folder.")
+    if is_file and len(images) > 1:
+        raise UserError(f"--output {output} is a file, but there are {len(images)} images. Name a folder.")
     # Compared as the file system resolves them, so that links and ".." hide nothing.
-    for picture in pictures:
-        if os.path.realpath(output) == os.path.realpath(picture if is_file else picture.parent):
-            where = f"the image {picture}" if is_file else f"images beside {picture}"
+    for image in images:
+        if os.path.realpath(output) == os.path.realpath(image if is_file else image.parent):
+            where = f"the image {image}" if is_file else f"images beside {image}"
             raise UserError(f"--output {output} would replace {where} by drawings. Name another folder.")
     if is_file:
         return [output]
-    names = {os.path.abspath(picture): picture.name for picture in pictures}
+    names = {os.path.abspath(image): image.name for image in images}
     if len(set(names.values())) < len(names):
         top = os.path.commonpath([os.path.dirname(path) for path in names])
         names = {path: os.path.relpath(path, top) for path in names}
@@ -73,7 +73,7 @@ def output_paths(pictures: Sequence[Path], output: Path) -> list[Path]:
             name = f"{name}.png"
         used.add(name)
         paths.append(output / name)
-    inputs = {os.path.realpath(picture): picture for picture in pictures}
+    inputs = {os.path.realpath(image): image for image in images}
     for path in paths:
         if os.path.realpath(path) in inputs:
             raise UserError(f"--output {output} would replace the image {path} by a drawing. Name another folder.")

@@ -14,7 +14,7 @@ STOP_KEYS = (27, ord("q"))  # 27: escape
 
 
 class Window:
-    """Shows pictures one after another.
+    """Shows images one after another.
 
     Args:
         title: of the window.
@@ -28,7 +28,7 @@ class Window:
         self.title = title
         # Toolkits end the whole process when they find no display, so that is asked before them.
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise UserError(f"This machine has no display to show pictures on (DISPLAY is not set). {instead}")
+            raise UserError(f"This machine has no display to show images on (DISPLAY is not set). {instead}")
         try:
             cv2.namedWindow(title, cv2.WINDOW_NORMAL)
         except cv2.error as error:

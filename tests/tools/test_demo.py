@@ -12,7 +12,7 @@ from PIL import Image
 from PADing.command_line import run_command
 from PADing.config import load_config
 from PADing.data.dataset_mappers import build_mapper
-from PADing.visualization import PictureDrawer, display_scale
+from PADing.visualization import ImageDrawer, display_scale
 from PADing.visualization.files import read_rgb
 from PADing.visualization.panoptic import UNSEEN_RGB
 from PADing.visualization.predictor import Predictor
@@ -67,13 +67,13 @@ def test_strips_of_an_image(demo, model_options, tmp_path, size, task):
 
 def test_an_image_beyond_memory_costs_only_itself(demo, drawn, model_options, tmp_path, capsys, monkeypatch):
     config, opts = model_options("MaskFormer")
-    draw = PictureDrawer.draw
+    draw = ImageDrawer.draw
 
     def fail_first(self, image, seg):
-        monkeypatch.setattr(PictureDrawer, "draw", draw)
+        monkeypatch.setattr(ImageDrawer, "draw", draw)
         raise MemoryError("Unable to allocate 9 GiB")
 
-    monkeypatch.setattr(PictureDrawer, "draw", fail_first)
+    monkeypatch.setattr(ImageDrawer, "draw", fail_first)
     args = ["--input", *drawn.pictures, "--output", tmp_path / "out", "--num-gpus", "0"]
     assert demo(*config, *args, "--opts", *opts) == 2
     error = capsys.readouterr().err

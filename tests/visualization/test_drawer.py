@@ -7,7 +7,7 @@ from detectron2.data import Metadata
 from detectron2.structures import BitMasks, Instances, PolygonMasks
 
 from PADing.errors import UserError
-from PADing.visualization import PictureDrawer, display_scale, unseen_ids
+from PADing.visualization import ImageDrawer, display_scale, unseen_ids
 from PADing.visualization import panoptic as painting
 from PADing.visualization.panoptic import UNSEEN_RGB
 
@@ -42,7 +42,7 @@ def _output():
 def test_a_set_without_names_is_refused():
     assert unseen_ids(PANOPTIC) == {2}
     with pytest.raises(UserError, match="no class names"):
-        PictureDrawer(Metadata())
+        ImageDrawer(Metadata())
 
 
 @pytest.mark.parametrize("result", ["panoptic_seg", "instances", "sem_seg"])
@@ -50,7 +50,7 @@ def test_a_set_without_names_is_refused():
 def test_results(texts, enlarge, result):
     """Names by contiguous id; the unseen dog has the magenta outline, as in ``visualize_predictions``."""
     image = np.full((40, 60, 3), 120, dtype=np.uint8)
-    drawn = PictureDrawer(PANOPTIC, enlarge=enlarge).draw_output(image, {result: _output()[result]})
+    drawn = ImageDrawer(PANOPTIC, enlarge=enlarge).draw_output(image, {result: _output()[result]})
     scale = 6 if enlarge else 1
     assert drawn.shape == (40 * scale, 60 * scale, 3) and drawn.dtype == np.uint8
     assert set(texts) == ({"dog 80%"} if result == "instances" else {"sky", "dog"})
@@ -61,7 +61,7 @@ def test_results(texts, enlarge, result):
 
 
 def test_what_is_said_names_unseen_classes():
-    drawer = PictureDrawer(PANOPTIC)
+    drawer = ImageDrawer(PANOPTIC)
     assert drawer.describe(drawer.read(_output())) == "1 sky, 1 dog (unseen)"
     assert drawer.describe(drawer.read({"panoptic_seg": (torch.zeros(2, 2), [])})) == "nothing"
 
@@ -76,11 +76,11 @@ def test_training_examples(texts, kind):
     polygons = PolygonMasks([[np.array([0, 0, 60, 0, 60, 10, 0, 10.0])], [np.array([90, 90, 99, 90, 99, 99.0])]])
     instances.gt_masks = {"tensor": masks, "bits": BitMasks(masks), "polygons": polygons}[kind]
     blue = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None].expand(3, 40, 60)
-    drawn = PictureDrawer(PANOPTIC).draw_sample({"image": blue, "instances": instances}, "BGR")
+    drawn = ImageDrawer(PANOPTIC).draw_sample({"image": blue, "instances": instances}, "BGR")
     assert texts == ["cat"]
     assert drawn[-1, -1].tolist() == [0, 0, 255] and drawn[0, 0].tolist() != [0, 0, 255]
     labels = torch.zeros(40, 60, dtype=torch.int64)
-    PictureDrawer(PANOPTIC).draw_sample({"image": blue, "sem_seg": labels}, "BGR")
+    ImageDrawer(PANOPTIC).draw_sample({"image": blue, "sem_seg": labels}, "BGR")
     assert texts == ["cat", "sky"]
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from PADing.errors import UserError
-from PADing.visualization.files import find_pictures, output_paths, read_rgb, write_overview, write_rgb
+from PADing.visualization.files import find_images, output_paths, read_rgb, write_overview, write_rgb
 
 
 @pytest.fixture
@@ -18,21 +18,21 @@ def album(tmp_path):
 
 def test_files_patterns_and_folders(album):
     inputs = [str(album / "b" / "1.jpg"), str(album / "a"), str(album / "*" / "1.jpg"), str(album / "none.jpg")]
-    found = find_pictures(inputs)
+    found = find_images(inputs)
     assert [str(p.relative_to(album)) for p in found] == ["b/1.jpg", "a/1.jpg", "a/2.PNG", "none.jpg"]
     with pytest.raises(UserError, match="No image matches"):
-        find_pictures([str(album / "*.gif")])
+        find_images([str(album / "*.gif")])
 
 
 @pytest.mark.parametrize("name", ["", "a\0b"])
 def test_what_is_no_name_is_refused(name):
     with pytest.raises(UserError, match="no name of an image"):
-        find_pictures([name])
+        find_images([name])
 
 
 def test_a_name_with_brackets_is_a_file(album):
     (album / "x[1].jpg").write_bytes(b"")
-    assert [p.name for p in find_pictures([str(album / "x[1].jpg")])] == ["x[1].jpg"]
+    assert [p.name for p in find_images([str(album / "x[1].jpg")])] == ["x[1].jpg"]
 
 
 def test_where_drawings_go(album):
