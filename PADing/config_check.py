@@ -215,6 +215,12 @@ def _nesterov(cfg: CfgNode) -> str:
     return "SOLVER.NESTEROV is True, but SOLVER.MOMENTUM 0. Set MOMENTUM above 0, or NESTEROV False."
 
 
+def _expected_of_one_set(cfg: CfgNode) -> str:
+    if len(cfg.DATASETS.TEST) < 2 or not cfg.TEST.EXPECTED_RESULTS:
+        return ""
+    return "TEST.EXPECTED_RESULTS is for one data set. Set it to [], or DATASETS.TEST to a single name."
+
+
 _HEAD, _NODE = "MODEL.SEM_SEG_HEAD.", "MODEL.MASK_FORMER."
 _FEATURES = ("IN_FEATURES", "DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES")
 
@@ -229,6 +235,7 @@ JOINT = [
     Joint("model", ("MODEL.RESNETS.OUT_FEATURES", *(_HEAD + key for key in _FEATURES)), _feature_maps),
     Joint("model", (), _decoder_input),
     Joint("test", (), _one_result),
+    Joint("test", ("TEST.EXPECTED_RESULTS",), _expected_of_one_set),
     Joint("train", ("INPUT.MIN_SCALE", "INPUT.MAX_SCALE"), _scales),
     Joint("train", ("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TRAIN_SAMPLING"), _range_of_sizes),
     Joint("train", ("INPUT.CROP.TYPE", "INPUT.CROP.SIZE"), _crop),

@@ -3,6 +3,7 @@
 ``torch.load`` does not compare the checksums that such a file holds, so damaged weights would load without a word.
 """
 
+import logging
 import os
 import pickle
 import zipfile
@@ -12,15 +13,24 @@ from typing import Any
 
 import torch
 
+from PADing.engine.checkpoint_content import weights_problem
 from PADing.engine.file_kind import describe_wrong_file
 from PADing.errors import UserError
 from PADing.files import replacing
 
-__all__ = ["newest_good", "read_checkpoint", "what_is_wrong", "write_checkpoint"]
+__all__ = ["newest_good", "note_absent_checksums", "read_checkpoint", "what_is_wrong", "write_checkpoint"]
+
+logger = logging.getLogger(__name__)
 
 PIECE = 2**20
 # What a file that cannot be unpickled makes torch.load raise.
-UNREADABLE = (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError)
+UNREADABLE = (
+    *(RuntimeError, ValueError, EOFError, pickle.UnpicklingError, OverflowError, MemoryError),
+    *(KeyError, IndexError, TypeError, AttributeError, AssertionError),  # from the unpickler
+)
+ZIP = b"PK\x03\x04"
+# In its older versions, weights_only=True can be circumvented by files in the format from before PyTorch 1.6.
+SAFE_TORCH = (2, 6)
 
 
 def write_checkpoint(path: str | os.PathLike, content: dict[str, Any]) -> None:
@@ -50,14 +60,13 @@ def what_is_wrong(path: str | os.PathLike) -> str:
     kind = describe_wrong_file(path)
     if kind:
         return kind
-    with open(path, "rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            return ""
     try:
+        members = _members(path)
+        if members is None:
+            return _danger_of_old_format(path)
+        if not any(member.CRC for member in members):
+            return ""
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if not any(member.CRC for member in members):
-                return ""  # written with torch.serialization.set_crc32_options(False)
             for member in members:
                 try:
                     with archive.open(member) as content:
@@ -74,6 +83,31 @@ def what_is_wrong(path: str | os.PathLike) -> str:
     return ""
 
 
+def note_absent_checksums(path: str | os.PathLike) -> None:
+    """Log it if ``what_is_wrong`` cannot notice damage in the weights of a file."""
+    if not any(member.CRC for member in _members(path) or ()):
+        logger.info("%s has no checksums, so damage in it cannot be noticed.", path)
+
+
+def _members(path: str | os.PathLike) -> list[zipfile.ZipInfo] | None:
+    """What an archive of ``torch.save`` holds; None if the file is none. Without checksums all ``CRC`` are 0."""
+    with open(path, "rb") as file:
+        if file.read(len(ZIP)) != ZIP:
+            return None
+    with zipfile.ZipFile(path) as archive:
+        return archive.infolist()
+
+
+def _danger_of_old_format(path: str | os.PathLike) -> str:
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if os.fspath(path).endswith(".pkl") or version >= SAFE_TORCH:  # .pkl files are read by an unpickler of our own
+        return ""
+    return (
+        f"in the format from before PyTorch 1.6, and PyTorch {torch.__version__} could run code that it holds. "
+        "Update PyTorch to 2.6 or newer; or, if you trust the source of the file, load it there and save it again"
+    )
+
+
 def read_checkpoint(path: str | os.PathLike, what: str) -> dict[str, Any]:
     """Check a file and load it to the CPU; nothing in it can run code.
 
@@ -88,6 +122,7 @@ def read_checkpoint(path: str | os.PathLike, what: str) -> dict[str, Any]:
     problem = what_is_wrong(path)
     if problem:
         raise UserError(f"{what} {path} cannot be read: it is {problem}.")
+    note_absent_checksums(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
@@ -95,6 +130,9 @@ def read_checkpoint(path: str | os.PathLike, what: str) -> dict[str, Any]:
         raise UserError(f"{what} {path} cannot be read: damaged, or not a checkpoint ({reason}).") from error
     if not isinstance(content, dict):
         raise UserError(f"{what} {path} is not a checkpoint: it holds a {type(content).__name__}.")
+    problem = weights_problem(content if "model" in content else {"model": {}})
+    if problem:
+        raise UserError(f"{what} {path} cannot be used: {problem}.")
     return content
 
 
@@ -106,7 +144,7 @@ def newest_good(files: Iterable[Path]) -> tuple[Path, int] | None:
             # Mapped, so that the tensors of all files need no memory.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             found.append((int(content["iteration"]), path))
-        except (*UNREADABLE, OSError, TypeError):
+        except (*UNREADABLE, OSError):
             continue
     for iteration, path in sorted(found, reverse=True):
         if not what_is_wrong(path):

@@ -9,7 +9,14 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
 from d2lite.restricted_pickle import load_checkpoint
-from PADing.engine.checkpoint_file import UNREADABLE, newest_good, what_is_wrong, write_checkpoint
+from PADing.engine.checkpoint_content import guarded_state, short_reason, weights_problem, wrong_kinds
+from PADing.engine.checkpoint_file import (
+    UNREADABLE,
+    newest_good,
+    note_absent_checksums,
+    what_is_wrong,
+    write_checkpoint,
+)
 from PADing.errors import UserError
 from PADing.files import replacing
 
@@ -57,6 +64,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
         problem = what_is_wrong(local)
         if problem:
             raise UserError(f"Weights {bare!r} cannot be read: it is {problem}.")
+        note_absent_checksums(local)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
         """The last checkpoint of the output folder with all training state, or the weights of ``path`` alone.
@@ -75,13 +83,8 @@ class TrainingCheckpointer(DetectionCheckpointer):
             if not path:
                 self._explain_missing(list(self.model.state_dict()), [])
             return self.load(path, checkpointables=[])
-        try:
+        with guarded_state(self.checkpointables, file):
             rest = self.load(file)
-        except (ValueError, KeyError) as error:
-            raise UserError(
-                f"{file} cannot be resumed: it was written by a training with other settings ({error}). Start afresh "
-                "in another OUTPUT_DIR, or restore the settings of that run (config.yaml beside it)."
-            ) from error
         if "trainer" in self.checkpointables and not {"trainer", "iteration"} & self._held:
             raise UserError(f"{file} cannot be resumed: it holds weights only. Use it as MODEL.WEIGHTS elsewhere.")
         self.last_iteration = rest.get("iteration", -1)
@@ -181,19 +184,34 @@ class TrainingCheckpointer(DetectionCheckpointer):
                 with _plain_values_only():
                     content = super()._load_file(filename)
         except UNREADABLE as error:
-            raise UserError(f"Weights {filename!r} cannot be read: damaged, or not a checkpoint. {error}") from error
+            reason = short_reason(error)
+            raise UserError(f"Weights {filename!r} cannot be read: damaged, or not a checkpoint. {reason}") from error
+        problem = weights_problem(content)
+        if problem:
+            raise UserError(f"Weights {filename!r} cannot be used: {problem}.")
         self._held = set(content)  # noted now, because fvcore takes out what it uses
         self._file_name = os.path.basename(filename)
         return content
 
     def _load_model(self, checkpoint: dict):
         found = [key.removeprefix("module.") for key in checkpoint["model"]]
+        own = self.model.state_dict()
+        others = wrong_kinds(checkpoint["model"], own)
+        if others:
+            raise UserError(
+                f"MODEL.WEIGHTS does not fit the model: {others[0]} has real numbers there, but not in the file."
+            )
         incompatible = super()._load_model(checkpoint)
         harmless = HARMLESS + tuple(getattr(self.model, "harmless_weights", tuple)())
         wrong = [entry for entry in incompatible.incorrect_shapes if not entry[0].startswith(harmless)]
         if wrong:
             raise UserError(_explain_shapes(wrong))
         self._explain_missing(incompatible.missing_keys, found)
+        if own and own.keys() <= {*incompatible.missing_keys, *(entry[0] for entry in incompatible.incorrect_shapes)}:
+            raise UserError(
+                f"Weights {self._file_name!r} have nothing for this model: none of its {len(own)} weights is among the "
+                f"{len(found)} of the file. Check that MODEL.WEIGHTS and MODEL.META_ARCHITECTURE belong together."
+            )
         self._found = found
         return incompatible
 

@@ -5,12 +5,12 @@ import logging
 import os
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
-from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -21,7 +21,13 @@ from PADing.config_values import as_one_message
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.distributed import TIMEOUT, launch_on_cpus, launched_by_torchrun, torchrun_process_group
 from PADing.engine.interruption import STOP, relayed_stop_signals
-from PADing.engine.output_folder import discard_training, refuse_to_replace, training_folder, training_in
+from PADing.engine.output_folder import (
+    discard_training,
+    keeping_config,
+    refuse_to_replace,
+    training_folder,
+    training_in,
+)
 from PADing.errors import Interrupted, UserError
 
 
@@ -121,7 +127,8 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     except OSError as error:
         raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be made: {error.strerror}.") from error
-    default_setup(cfg, args)
+    with keeping_config(cfg.OUTPUT_DIR) if args.eval_only and comm.is_main_process() else nullcontext():
+        default_setup(cfg, args)
     logging.getLogger("detectron2.engine.train_loop").addFilter(_mistake_in_one_line)
     for name in ("PADing", *cfg.PLUGINS):
         setup_logger(output=cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=name)
@@ -155,7 +162,7 @@ def _train(cfg: CfgNode, args: argparse.Namespace):
 
 
 def _evaluate(cfg: CfgNode, args: argparse.Namespace):
-    from PADing.engine.trainer import Trainer
+    from PADing.engine.trainer import Trainer, compare_with_expected
 
     running = training_in(cfg.OUTPUT_DIR)
     if running:
@@ -170,7 +177,7 @@ def _evaluate(cfg: CfgNode, args: argparse.Namespace):
         logging.getLogger(__name__).warning("MODEL.WEIGHTS is empty, so a model with random weights is evaluated.")
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
-        verify_results(cfg, results)
+        compare_with_expected(cfg, results)
     return results
 
 
@@ -206,10 +213,11 @@ def _mistake_in_one_line(record: logging.LogRecord) -> bool:
 
 def _training_problems(cfg: CfgNode, args: argparse.Namespace) -> list[str]:
     """What only the training scripts can get wrong: a config of the other one, a folder that holds a training."""
+    from PADing.engine.recipes import TRAINING_RECIPE_REGISTRY
     from PADing.engine.start_check import recipe_name
 
     problems, name = [], recipe_name(cfg)
-    if args.recipes and name not in args.recipes:
+    if args.recipes and name not in args.recipes and name in TRAINING_RECIPE_REGISTRY:
         recipes = " or ".join(args.recipes)
         problems.append(f"This script trains by {recipes}, but the config asks for {name}. Use train_net.py.")
     try:

@@ -11,14 +11,21 @@ from pathlib import Path
 from detectron2.utils import comm
 
 from PADing.errors import UserError
-from PADing.files import explain_os_error
+from PADing.files import explain_os_error, replacing
 
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
     fcntl = None
 
-__all__ = ["LOCK", "discard_training", "refuse_to_replace", "training_folder", "training_in"]
+__all__ = [
+    "LOCK",
+    "discard_training",
+    "keeping_config",
+    "refuse_to_replace",
+    "training_folder",
+    "training_in",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +82,24 @@ def training_in(folder: str | os.PathLike) -> str:
     return ""
 
 
+@contextmanager
+def keeping_config(folder: str | os.PathLike) -> Iterator[None]:
+    """Inside, Detectron2 may write ``config.yaml``; behind it, that of a training is as it was.
+
+    For evaluations: the settings of a training are needed to resume it.
+    """
+    path = Path(folder, "config.yaml")
+    if not path.is_file() or not (_checkpoints_in(Path(folder)) or training_in(folder)):
+        yield
+        return
+    content = path.read_bytes()
+    try:
+        yield
+    finally:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+
+
 def discard_training(folder: str | os.PathLike) -> None:
     """Remove checkpoints and results of an earlier training, so that nobody takes them for those of the new one."""
     for pattern in (*CHECKPOINTS, *RESULTS):
@@ -90,13 +115,17 @@ def refuse_to_replace(folder: Path, resume: bool, overwrite: bool) -> None:
     """UserError when ``folder`` holds a training that neither flag speaks of, or when both flags are set."""
     if resume and overwrite:
         raise UserError("--resume continues a training and --overwrite replaces it: choose one of them.")
-    found = sorted(path.name for pattern in CHECKPOINTS for path in folder.glob(pattern))
+    found = _checkpoints_in(folder)
     if found and not (resume or overwrite):
         state = "a finished training" if "model_final.pth" in found else "a training"
         raise UserError(
             f"OUTPUT_DIR {folder} holds {state} ({found[-1]}). Choose another OUTPUT_DIR, or add --resume to continue "
             "that training, or --overwrite to replace it."
         )
+
+
+def _checkpoints_in(folder: Path) -> list[str]:
+    return sorted(path.name for pattern in CHECKPOINTS for path in folder.glob(pattern))
 
 
 @contextmanager

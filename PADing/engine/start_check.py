@@ -60,7 +60,7 @@ def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> 
     problems = value_problems(cfg, uses)
     names = [*_names(cfg, uses), *_data_set_names(cfg, needs)]
     problems += names
-    problems += _device(cfg)
+    problems += _device(cfg, needs)
     if "train" in needs:
         problems += _batch(cfg, processes)
     for key, use in (("TRAIN", "train data"), ("TEST", "test data")):
@@ -167,12 +167,13 @@ def _data_set_names(cfg: CfgNode, needs: Collection[str]) -> list[str]:
     return problems
 
 
-def _device(cfg: CfgNode) -> list[str]:
+def _device(cfg: CfgNode, needs: Collection[str]) -> list[str]:
+    kinds = {"cpu", "cuda", "meta"} if BUILDING.issuperset(needs) else {"cpu", "cuda"}  # meta: shapes without numbers
     try:
-        torch.device(cfg.MODEL.DEVICE)
+        known = torch.device(cfg.MODEL.DEVICE).type in kinds
     except RuntimeError:
-        return [f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}. Set cpu, cuda, or one GPU such as cuda:0."]
-    return []
+        known = False
+    return [] if known else [f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}. Set cpu, cuda, or one GPU such as cuda:0."]
 
 
 def _batch(cfg: CfgNode, processes: int) -> list[str]:
@@ -188,7 +189,7 @@ def _weights(key: str, path: str) -> list[str]:
     if not path or path.startswith(REMOTE):
         return []
     local = Path(path)  # ~ is left alone, as by the loader
-    if not local.exists():
+    if not os.path.exists(path):  # Path would forgive a slash at the end
         folder = local.parent
         others = sorted([*folder.glob("*.pth"), *folder.glob("*.pkl")]) if folder.is_dir() else []
         near = get_close_matches(local.name, [other.name for other in others], n=3)

@@ -6,7 +6,7 @@ import os
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,19 +15,20 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook
-from detectron2.evaluation import DatasetEvaluator, print_csv_format
+from detectron2.evaluation import DatasetEvaluator, print_csv_format, verify_results
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
 import PADing.meta_arch  # noqa: F401  registers the meta-architectures
 from PADing.data.dataset_mappers import EvaluationLoader, build_mapper
+from PADing.engine.checkpoint_content import difference
 from PADing.engine.checkpointer import TrainingCheckpointer, unwrap
 from PADing.engine.interruption import STOP, StopHook, explain_stop, without_stop_signals
 from PADing.engine.recipes import TrainingRecipe, build_recipe
 from PADing.engine.rng import preserved_rng, rng_state, set_rng_state
 from PADing.engine.stream import POSITION, build_stream_loader
-from PADing.errors import Interrupted, UserError
+from PADing.errors import Interrupted, UserError, short
 from PADing.evaluation import build_evaluator
 from PADing.evaluation.left_out import evaluate_readable
 from PADing.files import explain_os_error, is_disk_full, write_json
@@ -82,16 +83,27 @@ class RankStates:
         if self.collected == iteration:
             return
         self.collected = iteration
+        self._states = comm.gather(self._own())
+
+    def _own(self) -> dict[str, Any]:
         own: dict[str, Any] = {"rng": rng_state()}
         if hasattr(self.data_loader, "stream_sampler"):
             own["data"] = {**self.data_loader.stream_sampler.state_dict(), "seed": self.data_loader.stream.seed}
-        self._states = comm.gather(own)
+        return own
 
     def state_dict(self) -> dict[str, Any]:
         return {"ranks": self._states}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._states = self._loaded = state["ranks"]
+        self._states = self._loaded = list(state["ranks"])
+        own = self._own()
+        for number, rank in enumerate(self._loaded):
+            # A state of the generators is taken or refused as a whole, so this is the one way to know.
+            with preserved_rng():
+                set_rng_state(rank["rng"])
+            place = difference(rank.get("data", {}), own.get("data", {}), f"ranks[{number}].data")
+            if "data" in rank and place:
+                raise ValueError(f"{place} is of another kind than needed")
 
     def place_data(self, start_iter: int, images_per_iteration: int) -> None:
         """Put the data stream where the stopped run left it."""
@@ -216,7 +228,10 @@ class Trainer(DefaultTrainer):
         rest = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if not self.checkpointer.resumed:
             return
-        self.start_iter = max(self.iter, rest.get("iteration", 0)) + 1  # a checkpoint holds the iteration it is behind
+        done = rest.get("iteration", 0)
+        if not all(type(number) is int and number >= -1 for number in (self.iter, done)):
+            raise UserError(f"{self.cfg.OUTPUT_DIR}: the checkpoint cannot be resumed: its iteration is {short(done)}.")
+        self.start_iter = max(self.iter, done) + 1  # a checkpoint holds the iteration it is behind
         if self.start_iter >= self.max_iter:
             logger.info(
                 "The training in %s is finished: %d iterations are done, and SOLVER.MAX_ITER is %d. Only its "
@@ -236,12 +251,20 @@ class Trainer(DefaultTrainer):
     def train(self):
         """Run the training; Ctrl-C and SIGTERM end it with a checkpoint, if the caller watches for them (``STOP``).
 
+        Returns:
+            in the main process, if ``TEST.EXPECTED_RESULTS`` names figures: the last evaluation's results.
+
         Raises:
             Interrupted: after the user has been told what is saved.
-            UserError: the disk is full.
+            UserError: the disk is full; an expected figure is of a task that was not evaluated.
         """
         try:
-            return super().train()
+            # Not DefaultTrainer's, which compares with the expected figures, but ends in KeyError if one is absent.
+            TrainerBase.train(self, self.start_iter, self.max_iter)
+            if not self.cfg.TEST.EXPECTED_RESULTS or not comm.is_main_process():
+                return None
+            compare_with_expected(self.cfg, self._last_eval_results)
+            return self._last_eval_results
         except Interrupted as stop:
             if comm.is_main_process():
                 # Stopped in an evaluation: all is as it was behind the iteration, and rank 0 knows every state.
@@ -307,6 +330,21 @@ class Trainer(DefaultTrainer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         TrainerBase.load_state_dict(self, state_dict)
+
+
+def compare_with_expected(cfg: CfgNode, results: Mapping[str, Any]) -> None:
+    """End with status 1 if a figure is not as ``TEST.EXPECTED_RESULTS`` says.
+
+    Raises:
+        UserError: a figure is of a task that was not evaluated.
+    """
+    absent = [task for task, *_ in cfg.TEST.EXPECTED_RESULTS if task not in results]
+    if absent:
+        raise UserError(
+            f"TEST.EXPECTED_RESULTS names the task {absent[0]!r}, which was not evaluated. There are: "
+            f"{', '.join(results) or 'none'}. All results are in {os.path.join(cfg.OUTPUT_DIR, 'results.json')}."
+        )
+    verify_results(cfg, results)
 
 
 def wrap_for_processes(model: torch.nn.Module, find_unused_parameters: bool = False) -> DistributedDataParallel:

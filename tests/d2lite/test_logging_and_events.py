@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -227,3 +228,25 @@ def test_tensorboard_files_hold_the_scalars(tmp_path):
     (scalar,) = events.Scalars("a/b")
     assert (scalar.step, scalar.value) == (5, 1.5)
     assert events.Tags()["images"] == ["picture"]
+
+
+@standin_only
+@pytest.mark.skipif(os.name != "posix", reason="needs limits of processes")
+def test_event_files_are_given_up_when_the_disk_refuses_them(tmp_path):
+    """Otherwise each write makes a new file, and a thread of TensorBoard prints a traceback."""
+    pytest.importorskip("tensorboard")
+    script = f"""
+import resource
+from detectron2.utils.events import EventStorage, TensorboardXWriter
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+with EventStorage() as storage:
+    writer = TensorboardXWriter({str(tmp_path)!r})
+    for storage.iter in range(50):
+        storage.put_scalar("loss", 1.0)
+        writer.write()
+    writer.close()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.iterdir())) == 1
+    assert "Traceback" not in done.stderr and done.stderr.count("training goes on") == 1

@@ -17,6 +17,7 @@ from detectron2.modeling import (
     build_resnet_backbone,
     build_sem_seg_head,
 )
+from detectron2.modeling.backbone import BasicBlock, BasicStem, ResNet
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import nn
 
@@ -337,3 +338,11 @@ def test_views_know_the_way_from_the_original_size():
     assert plain["transforms"].apply_coords(corners.copy()).tolist() == [[0, 0], [15, 10]]
     assert flipped["transforms"].apply_coords(corners.copy()).tolist() == [[15, 0], [0, 10]]
     assert np.allclose(flipped["transforms"].inverse().apply_coords(np.array([[15.0, 0.0]])), [[0, 0]])
+
+
+def test_resnet_takes_its_options_by_place_as_the_genuine_one():
+    """Code that builds a ResNet by hand gives them so."""
+    stages = [[BasicBlock(64, 64)], [BasicBlock(64, 128, stride=2)]]
+    net = ResNet(BasicStem(), stages, None, ["res2"], 1)
+    assert list(net.output_shape()) == ["res2"]
+    assert trainable(net) and not trainable(net.stem)

@@ -71,8 +71,9 @@ def _written(path, content):
     return path
 
 
-def test_files_without_checksums_load(tmp_path):
-    """PyTorch's old format has none, and they can be switched off."""
+def test_files_without_checksums_load_with_a_note(tmp_path, caplog):
+    """PyTorch's old format has none, and they can be switched off; then nobody can tell whether the file is whole."""
+    caplog.set_level(logging.INFO)
     content = {"model": {"weight": torch.ones(3)}}
     torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     before = torch.serialization.get_crc32_options()
@@ -82,7 +83,26 @@ def test_files_without_checksums_load(tmp_path):
     finally:
         torch.serialization.set_crc32_options(before)
     for name in ("old.pth", "without.pth"):
-        assert torch.equal(read_checkpoint(tmp_path / name, "File")["model"]["weight"], torch.ones(3))
+        for read in (lambda path: read_checkpoint(path, "File")["model"], lambda path: read_weights(str(path))):
+            caplog.clear()
+            assert torch.equal(read(tmp_path / name)["weight"], torch.ones(3))
+            assert [line for line in caplog.messages if f"{name} has no checksums" in line]
+
+
+@pytest.mark.parametrize("version, refused", [("2.4.1", True), ("2.5.1+cu121", True), ("2.6.0", False)])
+def test_old_format_is_refused_where_torch_reads_it_unsafely(tmp_path, monkeypatch, version, refused):
+    """Before 2.6, weights_only=True can be circumvented by files in the format from before PyTorch 1.6."""
+    content = {"model": {"weight": torch.ones(3)}}
+    torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    torch.save(content, tmp_path / "new.pth")
+    monkeypatch.setattr(torch, "__version__", version)
+    read_weights(str(tmp_path / "new.pth"))
+    for read in (lambda path: read_checkpoint(path, "File"), lambda path: read_weights(str(path))):
+        if refused:
+            with pytest.raises(UserError, match="old.pth.*Update PyTorch to 2.6"):
+                read(tmp_path / "old.pth")
+        else:
+            read(tmp_path / "old.pth")
 
 
 def test_wrong_files_are_called_what_they_are(tmp_path):

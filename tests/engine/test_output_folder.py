@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from PADing.engine.main import cli
-from PADing.engine.output_folder import LOCK, discard_training, training_folder, training_in
+from PADing.engine.output_folder import LOCK, discard_training, keeping_config, training_folder, training_in
 from PADing.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -106,3 +106,16 @@ def test_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"OUTPUT_DIR: .*file"), training_folder(tmp_path / "file", False, False):
         pytest.fail("entered")
+
+
+@pytest.mark.parametrize("sign", ["model_final.pth", LOCK, None])
+def test_evaluation_leaves_the_settings_of_a_training_alone(tmp_path, monkeypatch, sign):
+    """They are what the training has to be resumed with; a folder of evaluations alone shows those of the last one."""
+    (tmp_path / "config.yaml").write_text("of the training")
+    if sign == LOCK:
+        monkeypatch.setattr("PADing.engine.output_folder.training_in", lambda folder: "process 1")
+    elif sign:
+        (tmp_path / sign).touch()
+    with keeping_config(tmp_path):
+        (tmp_path / "config.yaml").write_text("of the evaluation")
+    assert (tmp_path / "config.yaml").read_text() == ("of the training" if sign else "of the evaluation")

@@ -122,6 +122,8 @@ NUMBERS = [
     ("MODEL.RESNETS.DEPTH", "19", "one of 18, 34, 50, 101, 152"),
     ("MODEL.RESNETS.RES2_OUT_CHANNELS", "256", "MODEL.RESNETS.RES2_OUT_CHANNELS 64"),
     ("MODEL.DEVICE", "gpu", "cpu, cuda"),
+    ("MODEL.DEVICE", "meta", "cpu, cuda"),
+    ("MODEL.DEVICE", "mps", "cpu, cuda"),
 ]
 NAMES = [
     ("MODEL.META_ARCHITECTURE", "Padding", "did you mean PADing"),
@@ -308,6 +310,13 @@ def test_a_resumed_run_does_not_need_its_first_weights(mini, data_in, monkeypatc
 def test_expected_results_of_another_form(message):
     wrong = json.dumps([["segm", "AP"]])
     assert "[task, metric, value, tolerance]" in message([*STAGE_1, "TEST.EXPECTED_RESULTS", wrong])
+
+
+def test_expected_results_of_several_sets(message):
+    """Their figures lie one level deeper, so each row would end as an error behind the whole run."""
+    argv = [*STAGE_1, "TEST.EXPECTED_RESULTS", '[["segm", "AP", 1.0, 0.1]]']
+    argv += ["DATASETS.TEST", "('mini_val_panoptic', 'mini_val_instance')"]
+    assert "TEST.EXPECTED_RESULTS is for one data set" in message(argv)
 
 
 def test_stage_2_without_weights(message):

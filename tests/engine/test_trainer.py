@@ -241,3 +241,16 @@ def test_checkpoint_of_another_training_is_refused_with_a_reason(tmp_path):
     other = config(tmp_path, "SOLVER.RECIPE", "OneOptimizer", architecture="TinyTwoSteps")
     with pytest.raises(UserError, match="cannot be resumed"):
         TinyTrainer(other).resume_or_load(resume=True)
+
+
+def test_expected_figure_of_a_task_that_was_not_evaluated_is_named(tmp_path):
+    rows = [["tiny", "images", 11.0, 0.0], ["segm", "AP", 1.0, 0.1]]
+    trainer = TinyTrainer(config(tmp_path, "TEST.EXPECTED_RESULTS", rows))
+    with pytest.raises(UserError, match="EXPECTED_RESULTS names the task 'segm', which was not evaluated.*are: tiny"):
+        trainer.train()
+    assert (tmp_path / "model_final.pth").exists() and (tmp_path / "results.json").exists()
+    met = TinyTrainer(config(tmp_path / "met", "TEST.EXPECTED_RESULTS", rows[:1]))
+    assert met.train() == {"tiny": {"images": 11.0}}
+    missed = TinyTrainer(config(tmp_path / "missed", "TEST.EXPECTED_RESULTS", [["tiny", "images", 10.0, 0.5]]))
+    with pytest.raises(SystemExit):
+        missed.train()

@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -183,6 +184,9 @@ class EventWriter:
 class _ScalarFileWriter(EventWriter):
     """Base of the writers that keep scalars in files. What the system refuses is reported once, and is not fatal.
 
+    Attributes:
+        failed: whether that has happened.
+
     Args:
         window_size: iterations of the median, for scalars that are to be shown smoothed.
     """
@@ -190,7 +194,7 @@ class _ScalarFileWriter(EventWriter):
     def __init__(self, window_size: int):
         self._window = window_size
         self._written_until = -1
-        self._reported = False
+        self.failed = False
 
     def _new_scalars(self) -> dict[int, dict[str, float]]:
         """Iteration -> name -> value, of all that has come since the last call; in order of iterations."""
@@ -206,9 +210,9 @@ class _ScalarFileWriter(EventWriter):
         try:
             yield
         except OSError as error:
-            if not self._reported:
+            if not self.failed:
                 logger.warning("Figures of the training cannot be written to %s (%s); training goes on.", where, error)
-            self._reported = True
+            self.failed = True
 
 
 class JSONWriter(_ScalarFileWriter):
@@ -242,6 +246,8 @@ class JSONWriter(_ScalarFileWriter):
 class TensorboardXWriter(_ScalarFileWriter):
     """Writes scalars and images for TensorBoard; nothing is created before there is something to write.
 
+    After a failure it writes no more: an event file with a gap in the middle of a record cannot be read on.
+
     Args:
         log_dir: folder of the event files.
         window_size: see the base class.
@@ -256,10 +262,13 @@ class TensorboardXWriter(_ScalarFileWriter):
     def _writer(self):
         from torch.utils.tensorboard import SummaryWriter
 
+        _silence_tensorboard()
         return SummaryWriter(self._folder, **self._options)
 
     def write(self) -> None:
         scalars, images = self._new_scalars(), get_event_storage().take_images()
+        if self.failed:
+            return
         with self._not_fatal(self._folder):
             for iteration, values in scalars.items():
                 for name, value in values.items():
@@ -268,9 +277,21 @@ class TensorboardXWriter(_ScalarFileWriter):
                 self._writer.add_image(*image)
 
     def close(self) -> None:
-        if "_writer" in vars(self):
+        if "_writer" in vars(self) and not self.failed:
             with self._not_fatal(self._folder):
                 self._writer.close()
+
+
+@functools.cache
+def _silence_tensorboard() -> None:
+    """No traceback of what the system refuses TensorBoard's thread: the thread that calls it gets the same error."""
+    show = threading.excepthook
+
+    def show_others(args) -> None:
+        if not (issubclass(args.exc_type, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+            show(args)
+
+    threading.excepthook = show_others
 
 
 class CommonMetricPrinter(EventWriter):

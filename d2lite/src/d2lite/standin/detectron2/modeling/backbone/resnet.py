@@ -110,22 +110,26 @@ class ResNet(Backbone):
     Args:
         stem: its output is called "stem".
         stages: the blocks of each. Those behind the last output are dropped.
+        num_classes: must be None; the classifier of the genuine class is left out here.
         out_features: the names of the outputs; without them, the last stage's.
         freeze_at: see :meth:`freeze`.
 
     Raises:
         ValueError: a name in ``out_features`` is of no part.
+        NotImplementedError: with ``num_classes``.
     """
 
     def __init__(
         self,
         stem: CNNBlockBase,
         stages: Sequence[Sequence[CNNBlockBase]],
-        *,
+        num_classes: int | None = None,
         out_features: Sequence[str] | None = None,
         freeze_at: int = 0,
     ):
         super().__init__()
+        if num_classes is not None:
+            raise NotImplementedError(f"ResNet(num_classes={num_classes}) needs a classifier: {ADVICE}")
         blocks_of = {"stem": [stem]} | {f"res{number}": blocks for number, blocks in enumerate(stages, start=2)}
         names = list(blocks_of)
         self._out_features = list(out_features or names[-1:])

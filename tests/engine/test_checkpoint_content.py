@@ -1,0 +1,120 @@
+"""Checkpoints whose content is not what a training wrote: taken as it is, or refused in one message."""
+
+import collections
+import copy
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from PADing.engine.checkpoint_content import weights_problem
+from PADing.engine.checkpointer import TAG, TrainingCheckpointer, read_weights
+from PADing.errors import UserError
+from tests.engine.tiny import TinyTrainer, config
+from tests.mutations import survives
+
+VALUES = [
+    *(None, True, -1, 0, 10**30, 1.5, float("nan"), "", "text", b"bytes", [], {}, [1, 2], (1,), [[None]], {"a": 1}),
+    *(torch.zeros(0), torch.zeros(3), torch.zeros(2, 2, dtype=torch.int64), torch.zeros(3, dtype=torch.bool)),
+    *(torch.zeros(2, dtype=torch.complex64), torch.eye(6).to_sparse()),
+    *(torch.empty(8, 6, device="meta"), torch.zeros(1).expand(10**12), collections.OrderedDict()),
+]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """What the checkpoint of a short training holds."""
+    folder = tmp_path_factory.mktemp("whole")
+    TinyTrainer(config(folder, "TEST.EVAL_PERIOD", 0)).train()
+    return torch.load(folder / "model_0000005.pth", weights_only=True)
+
+
+def paths(node, path=()):
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [(*path, key) for key, _ in items] + [p for key, child in items for p in paths(child, (*path, key))]
+
+
+def spoiled(content, number):
+    """A copy in which one entry is missing, renamed or something else."""
+    rng = random.Random(number)
+    content = copy.deepcopy(content)
+    everywhere = paths(content)
+    depth = rng.choice(sorted({len(path) for path in everywhere}))
+    *way, key = rng.choice([path for path in everywhere if len(path) == depth])
+    node = content
+    for step in way:
+        node = node[step]
+    action = rng.randrange(4)
+    if isinstance(node, dict) and action == 0:
+        del node[key]
+    elif isinstance(node, dict) and action == 1:
+        node[rng.choice((1, None, "x"))] = node.pop(key)
+    else:
+        node[key] = rng.choice(VALUES)
+    return content
+
+
+def folder_with(content, folder):
+    folder.mkdir(exist_ok=True)
+    torch.save(content, folder / "model_0000005.pth")
+    (folder / TAG).write_text("model_0000005.pth")
+    return config(folder, "TEST.EVAL_PERIOD", 0)
+
+
+def resume(cfg):
+    trainer = TinyTrainer(cfg)
+    trainer.resume_or_load(resume=True)
+    return trainer
+
+
+def test_spoiled_content_is_taken_or_refused(written, tmp_path):
+    """Neither loading nor the iterations behind it end in another error."""
+    outcomes = []
+    for number in range(60):
+        cfg = folder_with(spoiled(written, number), tmp_path / str(number))
+        outcomes.append(survives(lambda cfg=cfg: resume(cfg).train(), f"resuming spoiled checkpoint {number}"))
+        survives(lambda cfg=cfg: read_weights(f"{cfg.OUTPUT_DIR}/model_0000005.pth"), f"spoiled weights {number}")
+    assert {True, False} == set(outcomes)
+
+
+@pytest.mark.parametrize(
+    "part", ["ranks", "ranks.ranks", "optimizer.param_groups", "scheduler.last_epoch", "trainer.iteration", "iteration"]
+)
+def test_damaged_state_of_a_training_is_named(written, tmp_path, part):
+    content = copy.deepcopy(written)
+    *way, key = part.split(".")
+    node = content
+    for step in way:
+        node = node[step]
+    node[key] = "text"
+    with pytest.raises(UserError, match="cannot be resumed"):
+        resume(folder_with(content, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        ("text", "it holds a str in place of named weights"),
+        ({1: torch.zeros(2)}, "its weight 1 is a Tensor, not a named tensor"),
+        ({"weight": 3.0}, "its weight 'weight' is a float, not a named tensor"),
+        ({"weight": torch.empty(3, device="meta")}, "without values"),
+        ({"weight": torch.tensor([1.0, float("nan")])}, "its weight weight holds NaN"),
+    ],
+)
+def test_weights_that_are_none_are_named(model, message):
+    assert message in weights_problem({"model": model})
+
+
+def test_file_of_which_nothing_fits_is_refused(tmp_path):
+    """A model would be evaluated with random weights, beside a warning among hundreds of lines."""
+    torch.save({"model": {"another.weight": torch.zeros(2, 3)}}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="'other.pth' have nothing for this model: none of its 2 weights is among"):
+        TrainingCheckpointer(nn.Linear(3, 2)).load(str(tmp_path / "other.pth"))
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64])
+def test_weights_of_another_kind_are_not_rounded(tmp_path, kind):
+    torch.save({"model": {"weight": torch.zeros(2, 3, dtype=kind), "bias": torch.zeros(2)}}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="weight has real numbers there, but not in the file"):
+        TrainingCheckpointer(nn.Linear(3, 2)).load(str(tmp_path / "other.pth"))
