@@ -223,6 +223,11 @@ def _fit(cfg: CfgNode, needs: Collection[str]) -> list[str]:
         _architecture(cfg).check_start(cfg, training="train" in needs)
     except UserError as error:
         problems.append(str(error))
+    if "train" in needs and cfg.INPUT.DATASET_MAPPER_NAME == "default" and cfg.INPUT.MASK_FORMAT != "bitmask":
+        problems.append(
+            "INPUT.DATASET_MAPPER_NAME is 'default' and INPUT.MASK_FORMAT 'polygon', but the losses need bitmasks. Set "
+            f"INPUT.MASK_FORMAT bitmask, or one of the mappers {', '.join(sorted(MAPPERS))}."
+        )
     if "train" in needs and not problems:
         # A label beyond the outputs would end as an index error in the loss, or as a failed assertion on the GPU.
         for name in cfg.DATASETS.TRAIN:

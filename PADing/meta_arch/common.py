@@ -11,6 +11,7 @@ from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from PADing.errors import UserError
 from PADing.meta_arch.answers import check_answers
 from PADing.meta_arch.class_count import training_classes
 from PADing.meta_arch.maps import Maps, Resized, Stored, as_maps, computed, held
@@ -167,6 +168,16 @@ class SegmenterBase(nn.Module):
         """Normalise ``image`` (3, H, W), 0..255, of each dict and pad right and bottom to a common size."""
         images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         return ImageList.from_tensors(images, self.size_divisibility)
+
+    def instances_of(self, batched_inputs: list[dict]) -> list[Instances]:
+        """What is annotated in each image; UserError if the mapper has not given it."""
+        if not all("instances" in sample for sample in batched_inputs):
+            raise UserError(
+                "The mapper of INPUT.DATASET_MAPPER_NAME gives images without instances, which the losses need. "
+                "Detectron2's own (default) finds them in instance data sets alone; choose the mapper for the kind of "
+                "DATASETS.TRAIN."
+            )
+        return [sample["instances"] for sample in batched_inputs]
 
     def prepare_targets(self, instances: list[Instances], images: ImageList) -> list[dict[str, Tensor]]:
         """``gt_classes`` and ``gt_masks`` (n, h, w) of each image -> ``labels`` and zero-padded ``masks`` (n, H, W)."""

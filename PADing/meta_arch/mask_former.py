@@ -32,6 +32,6 @@ class MaskFormer(SegmenterBase):
         images = self.preprocess(batched_inputs)
         outputs = self.segment(images)
         if self.training:
-            targets = self.prepare_targets([x["instances"] for x in batched_inputs], images)
+            targets = self.prepare_targets(self.instances_of(batched_inputs), images)
             return self.weighted_losses(self.criterion(outputs, targets))
         return self.infer(outputs["pred_logits"], outputs["pred_masks"], batched_inputs, images)

@@ -310,7 +310,7 @@ class PADing(SegmenterBase):
         """
         images = self.preprocess(batched_inputs)
         outputs = self.segment(images)
-        targets = self.prepare_targets([x["instances"] for x in batched_inputs], images)
+        targets = self.prepare_targets(self.instances_of(batched_inputs), images)
         target_classes, labels, matched = self.criterion(outputs, targets)
         if self.teacher is not None:
             target_classes = self.teacher.relabel(target_classes, outputs, targets, self.unseen_index)

@@ -312,6 +312,11 @@ def test_expected_results_of_another_form(message):
     assert "[task, metric, value, tolerance]" in message([*STAGE_1, "TEST.EXPECTED_RESULTS", wrong])
 
 
+def test_detectron2s_mapper_with_polygons(message):
+    """It would end in an AttributeError in the first iteration."""
+    assert "Set INPUT.MASK_FORMAT bitmask" in message([*STAGE_1, "INPUT.DATASET_MAPPER_NAME", "default"])
+
+
 def test_expected_results_of_several_sets(message):
     """Their figures lie one level deeper, so each row would end as an error behind the whole run."""
     argv = [*STAGE_1, "TEST.EXPECTED_RESULTS", '[["segm", "AP", 1.0, 0.1]]']

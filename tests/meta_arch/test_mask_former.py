@@ -10,6 +10,7 @@ from detectron2.structures import Instances
 
 import PADing.meta_arch  # noqa: F401  registers
 from PADing.config import load_config
+from PADing.errors import UserError
 
 BASE = Path(__file__).resolve().parents[2] / "configs" / "Mask2Former.yaml"
 HEAD, NODE = "MODEL.SEM_SEG_HEAD.", "MODEL.MASK_FORMER."
@@ -106,3 +107,10 @@ def test_it_follows_the_device_of_its_weights():
         got = model.to("cuda")(batch)[0]["sem_seg"]
     torch.testing.assert_close(got.cpu(), want, rtol=1e-3, atol=1e-3)
     sum(model.train()(batch).values()).backward()
+
+
+def test_images_without_instances_are_refused():
+    """Detectron2's own mapper gives such of panoptic and semantic data sets."""
+    model = build_model(_cfg())
+    with pytest.raises(UserError, match="INPUT.DATASET_MAPPER_NAME gives images without instances"):
+        model([{key: value for key, value in sample.items() if key != "instances"} for sample in _batch()])
