@@ -11,6 +11,8 @@ from PADing.visualization.files import read_rgb, write_rgb
 from PADing.visualization.panoptic import Segmentation, display_scale, paint, panel
 from PADing.visualization.sources import from_detections, from_output, from_record
 
+PictureDrawer = ImageDrawer  # its name up to version 0.1.0
+
 __all__ = [
     "ImageDrawer",
     "Segmentation",
