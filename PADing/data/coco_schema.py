@@ -284,6 +284,8 @@ def _common_problem(entry: dict) -> str | None:
         box = entry["bbox"]
         if type(box) is not list or len(box) != 4 or not _within(box, -_LARGEST_NUMBER, _LARGEST_NUMBER):
             return _wrong(entry, "bbox", "four numbers [x, y, width, height]")
+        if min(box[2:]) < 0:
+            return _wrong(entry, "bbox", "[x, y, width, height] with a width and height >= 0")
     return None
 
 

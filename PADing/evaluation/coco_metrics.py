@@ -228,6 +228,7 @@ def coco_eval_revise(
         source = result_files[kind] if isinstance(result_files, dict) else result_files
         if loaded is None or source is not loaded[0]:
             loaded = (source, _load_results(source, truth))
+            _check_common_classes(truth, loaded[1])
         detections = loaded[1]
         if kind == "proposal_fast":
             figures = evaluate_detections(
@@ -298,6 +299,22 @@ def _load_results(source, truth: COCO) -> list[ImageDetections]:
         where = f"Results {os.fspath(source)}"
         source = read_json_list(source, "Results")
     return by_image(source, image_sizes(truth), where)
+
+
+def _check_common_classes(truth: COCO, detections: list[ImageDetections]) -> None:
+    """Say what plays no part because ``categories`` does not list its class; refuse when nothing is left."""
+    for what, ids in (
+        ("annotations", [annotation["category_id"] for annotation in truth.anns.values()]),
+        ("detections", [i for item in detections for i in item.category_ids.tolist()]),
+    ):
+        unlisted = [i for i in ids if i not in truth.cats]
+        if not unlisted:
+            continue
+        text = f"{len(unlisted)} of {len(ids)} {what} are of categories that the annotation's `categories` do not list"
+        shown = ", ".join(map(str, sorted(set(unlisted))[:5]))
+        if len(unlisted) == len(ids):
+            raise UserError(f"{text} (ids {shown}). Both files must use the ids of `categories`, not a model's own.")
+        logger.warning("%s (ids %s) and play no part.", text, shown)
 
 
 def _with_usable_masks(annotations: list[dict], where: str) -> list[dict]:

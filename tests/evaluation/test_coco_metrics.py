@@ -367,3 +367,13 @@ def test_split_mistakes_are_named():
             coco_eval_revise([], ["segm"], _truth(), gzsd=True, **arguments)
     with pytest.raises(UserError, match="keypoint"):
         coco_eval_revise([], ["keypoint"], _truth())
+
+
+def test_boxes_of_negative_size_are_refused():
+    """Two negative sides have a positive area, as if the box were a real one."""
+    detection = {"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [5, 5, -3, -3]}
+    truth = load_ground_truth(
+        {"images": [{"id": 1, "height": 8, "width": 8}], "categories": [{"id": 1, "name": "a"}], "annotations": []}
+    )
+    with pytest.raises(UserError, match="width and height >= 0.*-3"):
+        evaluate_detections(truth, [detection], "bbox")

@@ -69,6 +69,23 @@ def test_zero_shot_figures(files):
         assert f"(AR) @[ IoU={threshold} | area=all | maxDets=100 ] = 0.500" in done.stdout
 
 
+def test_classes_that_are_not_listed_are_said(files):
+    """A model's own class numbers, from 0 on, would score 0 without a word."""
+    annotation, result, _ = files
+    (detection,) = json.loads(result.read_text())
+    result.write_text(json.dumps([{**detection, "category_id": 0}]))
+    run = _run("zsi_coco_eval.py", result, "--ann", annotation)
+    assert run.returncode == 2 and "1 of 1 detections are of categories" in run.stderr and "(ids 0)" in run.stderr
+    result.write_text(json.dumps([detection, {**detection, "category_id": 0}]))
+    run = _run("zsi_coco_eval.py", result, "--ann", annotation)
+    assert run.returncode == 0 and "1 of 2 detections are of categories" in run.stdout + run.stderr
+    truth = json.loads(annotation.read_text())
+    truth["annotations"][0]["category_id"] = 31
+    annotation.write_text(json.dumps(truth))
+    run = _run("zsi_coco_eval.py", result, "--ann", annotation)
+    assert run.returncode == 0 and "1 of 2 annotations are of categories" in run.stdout + run.stderr
+
+
 def test_a_mistake_is_one_line_without_traceback(files):
     ann, result, _ = files
     done = _run("gzsi_coco_eval.py", result, "--ann", ann, "--unseen", "dragon")
