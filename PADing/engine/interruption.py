@@ -29,8 +29,8 @@ AGAIN = 2.0
 GRACE = 15.0
 END = 0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# From the first process of a job to the others: somebody wants it to stop.
-RELAY = signal.SIGUSR1 if os.name == "posix" else None  # elsewhere signals do what Python makes of them
+# What the first process of a job sends to the others -> what it was sent. Without POSIX, Python deals with signals.
+RELAYS = {signal.SIGUSR1: signal.SIGINT, signal.SIGUSR2: signal.SIGTERM} if os.name == "posix" else {}
 
 
 class StopSignals:
@@ -52,10 +52,10 @@ class StopSignals:
 
         In another thread than the main one nothing happens.
         """
-        if RELAY is None or threading.current_thread() is not threading.main_thread() or self.watching:
+        if not RELAYS or threading.current_thread() is not threading.main_thread() or self.watching:
             yield
             return
-        wanted = [n for n in (*STOP_SIGNALS, RELAY) if signal.getsignal(n) != signal.SIG_IGN]
+        wanted = [n for n in (*STOP_SIGNALS, *RELAYS) if signal.getsignal(n) != signal.SIG_IGN]
         self.number, self.deferred, self.watching = 0, False, True
         self._safe.clear()
         self._process = os.getpid()
@@ -65,7 +65,7 @@ class StopSignals:
         wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         guard = threading.Thread(target=self._guard, args=(reader, set(wanted)), daemon=True)
         guard.start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, RELAY})  # see ``relayed_stop_signals``
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *RELAYS})  # see ``relayed_stop_signals``
         try:
             yield
         finally:
@@ -95,7 +95,7 @@ class StopSignals:
         if os.getpid() != self._process:
             return  # a data-loading worker, which has inherited this; the process that it works for will end it
         first = not self.number
-        self.number = self.number or (signal.SIGINT if number == RELAY else number)
+        self.number = self.number or RELAYS.get(number, number)
         if first and not self.deferred:
             raise Interrupted(self.number)
 
@@ -118,9 +118,9 @@ class StopSignals:
                 continue
             several = comm.get_world_size() > 1
             if first is None:
-                first = (signal.SIGINT if number == RELAY else number, now)
+                first = (RELAYS.get(number, number), now)
                 deadline = now + GRACE if several and number == signal.SIGTERM else None
-            elif number == RELAY:
+            elif number in RELAYS:
                 deadline = None  # the SIGTERM before was meant for the whole job
             elif not several or now - first[1] > AGAIN:
                 self._end(first[0])
@@ -169,24 +169,25 @@ def relayed_stop_signals() -> Iterator[None]:
     Raises:
         Interrupted: a signal came, and the others have ended.
     """
-    if RELAY is None or threading.current_thread() is not threading.main_thread():
+    if not RELAYS or threading.current_thread() is not threading.main_thread():
         yield
         return
+    relays = {number: relay for relay, number in RELAYS.items()}
     came: list[int] = []
     wanted = {n for n in STOP_SIGNALS if signal.getsignal(n) != signal.SIG_IGN}
 
     def relay(number: int, _=None) -> None:
         came.append(number)
         for process in multiprocessing.active_children():
-            os.kill(process.pid, RELAY)
+            os.kill(process.pid, relays[number])
 
     def wait_for_keyboard() -> None:
-        while (number := signal.sigwait(held)) != RELAY:
+        while (number := signal.sigwait(held)) not in RELAYS:
             relay(number)
 
     # Ctrl-C is held back, because the others inherit that: it must not hit them before they can deal with it. They get
     # it from here, by way of a thread, or of the handler where some library's thread lets the signal in.
-    held = {signal.SIGINT, RELAY} & {*wanted, RELAY}
+    held = {signal.SIGINT, *RELAYS} & {*wanted, *RELAYS}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     keyboard = threading.Thread(target=wait_for_keyboard, daemon=True)
     keyboard.start()
@@ -199,7 +200,7 @@ def relayed_stop_signals() -> Iterator[None]:
     finally:
         for n, handler in handlers.items():
             signal.signal(n, handler)
-        signal.pthread_kill(keyboard.ident, RELAY)
+        signal.pthread_kill(keyboard.ident, relays[signal.SIGINT])
         keyboard.join()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if came:

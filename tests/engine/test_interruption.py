@@ -226,7 +226,9 @@ def test_job_of_two_processes_stops_behind_one_iteration(tmp_path, number, group
     opts = ["DATALOADER.NUM_WORKERS", 1, "DATALOADER.ASPECT_RATIO_GROUPING", False]
     job = Job(tmp_path, "--num-gpus", "2", opts=opts).wait_for("<step>", times=5).send(number, group)
     assert job.end() == 128 + number
-    done = int(told(job).split(f" of {ITERATIONS} iterations are saved")[0].split()[-1])
+    line = told(job)
+    assert f"Stopped by {'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'}. " in line
+    done = int(line.split(f" of {ITERATIONS} iterations are saved")[0].split()[-1])
     content = torch.load(tmp_path / "out" / f"model_{done - 1:07d}.pth", weights_only=True)
     assert content["iteration"] == done - 1 and len(content["ranks"]["ranks"]) == 2
 
