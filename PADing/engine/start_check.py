@@ -15,6 +15,7 @@ import PADing.meta_arch  # noqa: F401  registers the meta-architectures
 from PADing.config_check import value_problems
 from PADing.data.dataset_mappers import MAPPERS
 from PADing.data.presence import missing_files
+from PADing.engine.checkpoint_file import what_is_wrong
 from PADing.engine.file_kind import describe_wrong_file
 from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY
 from PADing.errors import UserError
@@ -197,11 +198,14 @@ def _weights(key: str, path: str) -> list[str]:
         scheme = "" if "://" not in path else f" Addresses begin with {', '.join(REMOTE)}."
         tilde = " Write the home folder in full." if path.startswith("~") else ""
         return [f"Weights {path!r} ({key}) do not exist{hint}.{scheme}{tilde} Check the path."]
+    if local.is_file() and not os.access(local, os.R_OK):
+        return [f"Weights {path!r} ({key}) may not be read by this user. Change the permission of the file."]
     kind = describe_wrong_file(local)
     if kind:
         return [f"Weights {path!r} ({key}) are {kind.rstrip('.')}. Name a checkpoint, such as model_final.pth."]
-    if not os.access(local, os.R_OK):
-        return [f"Weights {path!r} ({key}) may not be read by this user. Change the permission of the file."]
+    damage = what_is_wrong(local)
+    if damage:
+        return [f"Weights {path!r} ({key}) are {damage}. Copy or download the file again, or name another one."]
     return []
 
 

@@ -222,6 +222,7 @@ def test_missing_mini_vectors_name_the_script_that_draws_them(message):
         (lambda path: path.write_bytes(b""), "are an empty file"),
         (lambda path: path.write_bytes(b"<!DOCTYPE html><html>"), "are a web page"),
         (lambda path: path.mkdir(), "are a folder"),
+        (lambda path: damaged_checkpoint(path), "are damaged: its part"),
     ],
 )
 def test_weights_are_called_what_they_are(message, tmp_path, make, words):
@@ -229,6 +230,14 @@ def test_weights_are_called_what_they_are(message, tmp_path, make, words):
     make(tmp_path / "model_final.pth")
     found = message([*STAGE_1, "MODEL.WEIGHTS", str(tmp_path / "model_final.pth")])
     assert words in found and "MODEL.WEIGHTS" in found
+
+
+def damaged_checkpoint(path):
+    """Like a disk that has lost a block in the middle of the weights."""
+    torch.save({"model": {"weight": torch.ones(10_000)}}, path)
+    content = bytearray(path.read_bytes())
+    content[20_000:24_096] = bytes(4096)
+    path.write_bytes(content)
 
 
 def test_remote_weights_are_left_to_the_loader_but_not_a_mistyped_scheme(mini):
