@@ -9,7 +9,9 @@ python train_net.py --config-file ... --num-gpus 0                            on
 
 import sys
 
-from PADing.engine.main import cli
-
 if __name__ == "__main__":
+    try:
+        from PADing.engine.main import cli
+    except KeyboardInterrupt:  # importing PyTorch takes seconds
+        sys.exit(130)
     sys.exit(cli())

@@ -8,7 +8,9 @@ Its weights become those of stage 2 with tools/preprocess_pretrained_weight.py. 
 
 import sys
 
-from PADing.engine.main import cli
-
 if __name__ == "__main__":
+    try:
+        from PADing.engine.main import cli
+    except KeyboardInterrupt:  # importing PyTorch takes seconds
+        sys.exit(130)
     sys.exit(cli(recipes=["OneOptimizer"]))

@@ -254,3 +254,16 @@ def test_process_that_fails_ends_the_others(tmp_path):
     assert job.end(timeout=120) != 0
     assert "one process fails" in job.output
     assert time.monotonic() - start < 100
+
+
+@pytest.mark.parametrize("script", ["train_net.py", "train_net_pretrain.py"])
+def test_ctrl_c_while_python_imports_has_no_traceback(script):
+    process = subprocess.Popen(
+        [sys.executable, REPOSITORY / script, "--help"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    time.sleep(0.4)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    assert "Traceback" not in output
+    assert process.returncode in (130, -signal.SIGINT, 0)  # by the script, before it began, or after its end
