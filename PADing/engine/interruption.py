@@ -17,7 +17,9 @@ from select import select
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
+from PADing.command_line import STATUS_USER_ERROR
 from PADing.errors import Interrupted
 
 __all__ = ["STOP", "StopHook", "StopSignals", "explain_stop", "relayed_stop_signals", "without_stop_signals"]
@@ -168,6 +170,7 @@ def relayed_stop_signals() -> Iterator[None]:
 
     Raises:
         Interrupted: a signal came, and the others have ended.
+        ProcessExitedException: one of them ended by a mistake, which it has reported.
     """
     if not RELAYS or threading.current_thread() is not threading.main_thread():
         yield
@@ -194,8 +197,12 @@ def relayed_stop_signals() -> Iterator[None]:
     handlers = {n: signal.signal(n, relay) for n in wanted}
     try:
         yield
-    except Exception:
-        if not came:
+    except ProcessExitedException as error:
+        # Those that stop end with the signal's status. A mistake, such as a full disk under the checkpoint, must show.
+        if not came or error.exit_code == STATUS_USER_ERROR:
+            raise
+    except ProcessRaisedException:
+        if not came:  # else it may have lost a process that stopped before it
             raise
     finally:
         for n, handler in handlers.items():

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.utils.env import seed_all_rng
+from torch.multiprocessing import ProcessExitedException
 
-from PADing.engine.interruption import STOP
+from PADing.engine.interruption import STOP, relayed_stop_signals
 from PADing.errors import Interrupted
 from tests.engine.tiny import TinyTrainer, config
 
@@ -254,6 +255,15 @@ def test_process_that_fails_ends_the_others(tmp_path):
     assert job.end(timeout=120) != 0
     assert "one process fails" in job.output
     assert time.monotonic() - start < 100
+
+
+@pytest.mark.parametrize(("status", "ending"), [(2, ProcessExitedException), (143, Interrupted)])
+def test_a_job_that_cannot_save_when_it_is_stopped_has_not_stopped_well(status, ending):
+    """Status 143 would tell a scheduler that the job can go on from its last checkpoint, which is not there."""
+    with pytest.raises((ProcessExitedException, Interrupted)) as raised, relayed_stop_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise ProcessExitedException("one of the others", error_index=0, error_pid=1, exit_code=status)
+    assert raised.type is ending
 
 
 @pytest.mark.parametrize("script", ["train_net.py", "train_net_pretrain.py"])
