@@ -173,3 +173,14 @@ def test_random_damage_ends_in_the_one_error():
             except ValueError:
                 pass
     assert loaded < 600
+
+
+def test_tensors_in_pickles_need_a_torch_that_reads_them_safely(monkeypatch):
+    """Before 2.6, weights_only=True let files in the format of such tensors run code."""
+    program = HOSTILE["tensor beyond its storage"].replace(b"%s", _storage(2)).replace(b"K\x63t", b"K\x02t") + b"."
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    with pytest.raises(ValueError, match="PyTorch 2.6 and newer"):
+        read(program)
+    assert read(array() + b".").shape == (2,)  # arrays are no matter of PyTorch's
+    monkeypatch.setattr(torch, "__version__", "2.6.0")
+    assert read(program).shape == (2,)

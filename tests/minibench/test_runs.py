@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from minibench.runs import RunFolder, finish_training, read_record, repair_checkpoints
+from PADing.errors import UserError
 
 
 def _checkpoint(path, **more):
@@ -52,6 +53,18 @@ def test_a_finished_run_keeps_weights_and_one_line_per_iteration(tmp_path):
     assert set(content) == {"model", "trainer", "iteration"} and content["model"]["w"].tolist() == [0, 1, 2, 3]
     kept = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     assert [(x["iteration"], x["a"]) for x in kept] == [(19, 1), (39, 3), (59, 4)]
+
+
+def test_damaged_weights_are_not_written_again(tmp_path):
+    """They would get checksums that fit, and nobody could notice the damage any more."""
+    final = tmp_path / "model_final.pth"
+    torch.save({"model": {"w": torch.ones(10_000)}, "optimizer": {}, "iteration": 99}, final)
+    damaged = bytearray(final.read_bytes())
+    damaged[20_000:24_096] = bytes(4096)
+    final.write_bytes(damaged)
+    with pytest.raises(UserError, match="model_final.pth cannot be read: it is damaged"):
+        finish_training(tmp_path)
+    assert final.read_bytes() == damaged
 
 
 def test_the_record_adds_up_the_time_of_all_attempts(tmp_path):

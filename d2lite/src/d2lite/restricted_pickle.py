@@ -118,6 +118,9 @@ def _ordered_dict(pairs=()) -> OrderedDict:
 
 
 def _storage(content: bytes):
+    # In its older versions, weights_only=True can be circumvented by this format, that from before PyTorch 1.6.
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
+        _refuse(f"it has tensors, which only PyTorch 2.6 and newer reads safely; this is {torch.__version__}")
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
