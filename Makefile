@@ -11,7 +11,7 @@ STAMP_DEV := $(VENV)/.installed-dev
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
-	@echo "make setup        install only; make lint: ruff; make test-slow: the long tests"
+	@echo "make setup        install only; make lint: ruff and mypy; make test-slow: the long tests"
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed. Install Python 3.10 - 3.13, or name one: make PYTHON=/path/to/python ..."; exit 1; }
@@ -42,6 +42,7 @@ test-slow: $(STAMP_DEV)
 
 lint: $(STAMP_DEV)
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

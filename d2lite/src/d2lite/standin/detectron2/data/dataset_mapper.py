@@ -71,8 +71,7 @@ class DatasetMapper:
         }
 
     def __call__(self, dataset_dict: dict) -> dict:
-        """
-        Args:
+        """Args:
             dataset_dict: one image of a data set; not changed.
 
         Returns:
