@@ -31,6 +31,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 
+from PADing.class_space import ClassSpace
 from PADing.errors import UserError, short
 from PADing.yaml_files import read_yaml
 
@@ -136,59 +137,51 @@ class Split:
         wanted = set(self.seen if data_set.subset == "seen" else self.unseen)
         return [category for category in classes if category.name in wanted]
 
+    def class_space(self, data_set: DataSet) -> ClassSpace:
+        """The classes of one data set, and those of the split behind them."""
+        vocabulary, classes = self.vocabulary(data_set.kind, data_set.class_order), self.classes(data_set)
+        unseen = set(self.unseen)
+        only_unseen = data_set.subset == "unseen" and data_set.class_order == "seen_first"
+        return ClassSpace(
+            data_set=data_set.name,
+            kind=data_set.kind,
+            names={i: category.name for i, category in enumerate(classes)},
+            dataset_ids={i: category.id for i, category in enumerate(classes)},
+            things=frozenset(i for i, c in enumerate(classes) if c.isthing and data_set.kind != "semantic"),
+            vocabulary=tuple(category.name for category in vocabulary),
+            unseen_names=tuple(category.name for category in vocabulary if category.name in unseen),
+            subset=data_set.subset,
+            offset=len(vocabulary) - len(classes) if only_unseen else 0,
+        )
+
     def metadata(self, data_set: DataSet, root: str | None = None) -> dict:
         """What ``MetadataCatalog`` holds for ``data_set``; paths lie under ``root`` (default ``$DETECTRON2_DATASETS``).
 
-        Besides the fields that Detectron2's data sets of this kind have:
-            evaluation_set: names of the unseen classes.
-            unseen_index: their positions in ``vocabulary`` (list of int), also in sets that hold only seen or only
-                unseen classes.
-            vocabulary: names of all classes a model for this split tells apart, in the order of its outputs.
-            label_offset: what to subtract from a model's class index to get this set's contiguous id (not 0 only in
-                unseen-only sets of ``seen_first`` order).
-            subset: "seen", "all" or "unseen".
+        Besides the fields that Detectron2's data sets of this kind have, and those of :class:`ClassSpace`:
             val_extra_classes: names of the unseen classes, in sets with semantic labels that show them.
             class_embeddings: the split's default embedding file, or "".
             split_file: path of the split file.
         """
-        vocabulary = self.vocabulary(data_set.kind, data_set.class_order)
-        classes = self.classes(data_set)
-        unseen = set(self.unseen)
-        contiguous = {category.id: index for index, category in enumerate(classes)}
+        space = self.class_space(data_set)
+        colors = [list(category.color) for category in self.classes(data_set)]
         paths = {key: _under(path, self.file, root) for key, path in data_set.paths().items()}
-        evaluation_set = [c.name for c in vocabulary if c.name in unseen]
-        only_unseen = data_set.subset == "unseen" and data_set.class_order == "seen_first"
+        paths = {"json_file" if key == "json" else key: path for key, path in paths.items()}
         entry = {
-            "image_root": paths["image_root"],
+            **space.to_metadata(),
+            **paths,
             "evaluator_type": data_set.evaluator,
-            "evaluation_set": evaluation_set,
-            "unseen_index": [i for i, category in enumerate(vocabulary) if category.name in unseen],
-            "vocabulary": [category.name for category in vocabulary],
-            "label_offset": len(vocabulary) - len(classes) if only_unseen else 0,
-            "subset": data_set.subset,
             "class_embeddings": self.class_embeddings,
             "split_file": self.file,
         }
-        if "json" in paths:
-            entry["json_file"] = paths["json"]
         if data_set.kind != "semantic":
-            things = [category for category in classes if category.isthing]
-            entry["thing_classes"] = [category.name for category in things]
-            entry["thing_colors"] = [list(category.color) for category in things]
-            entry["thing_dataset_id_to_contiguous_id"] = {category.id: contiguous[category.id] for category in things}
+            entry["thing_colors"] = [colors[i] for i in sorted(space.things)]
         if data_set.kind != "instance":
             entry["ignore_label"] = IGNORE_LABEL
-            entry["stuff_classes"] = [category.name for category in classes]
-            entry["stuff_colors"] = [list(category.color) for category in classes]
-            entry["stuff_dataset_id_to_contiguous_id"] = contiguous
+            entry["stuff_colors"] = colors
         if data_set.kind == "panoptic":
             entry["label_divisor"] = LABEL_DIVISOR
-            entry["panoptic_root"] = paths["panoptic_root"]
-            entry["panoptic_json"] = paths["panoptic_json"]
-        if "sem_seg_root" in paths:
-            entry["sem_seg_root"] = paths["sem_seg_root"]
-            if data_set.subset != "seen":
-                entry["val_extra_classes"] = evaluation_set
+        if "sem_seg_root" in paths and data_set.subset != "seen":
+            entry["val_extra_classes"] = list(space.unseen_names)
         return entry
 
 

@@ -1,0 +1,194 @@
+"""ClassSpace: which classes a data set has, in which order, which are unseen, which are things.
+
+A split file makes it (``PADing.data.splits``), the metadata of a registered data set is its serialised form, and
+whoever needs classes reads it from there: ``ClassSpace.of(MetadataCatalog.get(name))``. Nobody else looks at these keys.
+
+A class has two numbers. Its *contiguous id* is its label in one data set. Its *output* is its place in ``vocabulary``,
+the outputs of a model for all classes of the split. They differ only in sets that show unseen classes alone, where
+``output = contiguous id + offset``.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from PADing.errors import UserError
+
+__all__ = ["ClassSpace"]
+
+
+@dataclass(frozen=True)
+class ClassSpace:
+    """The classes of one data set; see the module.
+
+    Attributes:
+        data_set: registered name, for messages.
+        kind: "instance", "panoptic" or "semantic".
+        names: class name by contiguous id, in ascending order.
+        dataset_ids: id in the annotation by contiguous id.
+        things: contiguous ids of the things; empty for semantic labels, which do not tell things from stuff.
+        vocabulary: names of all classes of the split, seen and unseen, by output; ``names`` where there is no split.
+        unseen_names: those that no training image shows, in the order of ``vocabulary``.
+        subset: which classes the data set shows: "seen", "all" or "unseen"; "" where there is no split.
+        offset: what to add to a contiguous id to get the output.
+    """
+
+    data_set: str
+    kind: str
+    names: Mapping[int, str]
+    dataset_ids: Mapping[int, int]
+    things: frozenset[int]
+    vocabulary: tuple[str, ...]
+    unseen_names: tuple[str, ...] = ()
+    subset: str = ""
+    offset: int = 0
+
+    @classmethod
+    def of(cls, metadata: Any) -> "ClassSpace":
+        """The classes that a data set's metadata describe, be it of a split file or of another package.
+
+        Raises:
+            UserError: no class names, or names and ids that do not describe the same classes.
+        """
+        things, stuff = metadata.get("thing_classes"), metadata.get("stuff_classes")
+        name = str(metadata.get("name"))
+        if not things and not stuff:
+            raise UserError(
+                f"Data set {name!r} has no class names: its metadata lack thing_classes and stuff_classes. Is it "
+                "registered? Your own data are, by a split file: DATASETS.SPLIT_FILES."
+            )
+        thing_ids = _by_contiguous_id(metadata, "thing_dataset_id_to_contiguous_id")
+        if stuff:
+            names = dict(enumerate(stuff))
+        else:
+            thing_ids = thing_ids or {i: i for i in range(len(things))}
+            if len(thing_ids) != len(things):
+                raise UserError(
+                    f"Metadata of {name!r}: {len(things)} thing_classes but {len(thing_ids)} contiguous ids in "
+                    "thing_dataset_id_to_contiguous_id. They must describe the same classes."
+                )
+            names = dict(zip(sorted(thing_ids), things, strict=True))
+        dataset_ids = {i: i for i in names} | _by_contiguous_id(metadata, "stuff_dataset_id_to_contiguous_id")
+        vocabulary = tuple(metadata.get("vocabulary") or names.values())
+        return cls(
+            data_set=name,
+            kind="instance" if not stuff else "panoptic" if things else "semantic",
+            names=names,
+            dataset_ids=dataset_ids | thing_ids,
+            things=frozenset(thing_ids) if things else frozenset(),
+            vocabulary=vocabulary,
+            unseen_names=_unseen_names(metadata, vocabulary),
+            subset=metadata.get("subset") or "",
+            offset=metadata.get("label_offset") or 0,
+        )
+
+    @classmethod
+    def of_config(cls, cfg: CfgNode) -> "ClassSpace":
+        """The classes of a config's first training set; ``vocabulary`` are those of its whole split.
+
+        Raises:
+            UserError: as :meth:`of`; no training set is named.
+        """
+        if not cfg.DATASETS.TRAIN:
+            raise UserError("DATASETS.TRAIN is empty; its first data set says which classes the model knows.")
+        return cls.of(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]))
+
+    def to_metadata(self) -> dict[str, Any]:
+        """The metadata keys that :meth:`of` reads; Detectron2's own for this kind of data set are among them."""
+        entry: dict[str, Any] = {
+            "evaluation_set": list(self.unseen_names),
+            "unseen_index": list(self.unseen_outputs),
+            "vocabulary": list(self.vocabulary),
+            "label_offset": self.offset,
+            "subset": self.subset,
+        }
+        if self.kind != "semantic":
+            entry["thing_classes"] = [self.names[i] for i in sorted(self.things)]
+            entry["thing_dataset_id_to_contiguous_id"] = {self.dataset_ids[i]: i for i in sorted(self.things)}
+        if self.kind != "instance":
+            entry["stuff_classes"] = list(self.names.values())
+            entry["stuff_dataset_id_to_contiguous_id"] = {self.dataset_ids[i]: i for i in self.names}
+        return entry
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names in the order of contiguous ids."""
+        return tuple(self.names.values())
+
+    @property
+    def unseen(self) -> frozenset[int]:
+        """Contiguous ids of the unseen classes that the data set has."""
+        unseen = set(self.unseen_names)
+        return frozenset(i for i, name in self.names.items() if name in unseen)
+
+    @property
+    def seen(self) -> frozenset[int]:
+        """Contiguous ids of the other classes."""
+        return frozenset(self.names) - self.unseen
+
+    @property
+    def is_generalized(self) -> bool:
+        """Whether seen and unseen classes occur together: the setting in which a harmonic mean makes sense."""
+        return bool(self.unseen) and bool(self.seen)
+
+    @property
+    def only_unseen(self) -> bool:
+        """Whether every class is unseen: the pure zero-shot setting."""
+        return bool(self.unseen) and not self.seen
+
+    @property
+    def seen_names(self) -> tuple[str, ...]:
+        """The classes of the vocabulary that are not unseen, in its order."""
+        unseen = set(self.unseen_names)
+        return tuple(name for name in self.vocabulary if name not in unseen)
+
+    @property
+    def unseen_outputs(self) -> tuple[int, ...]:
+        """Places of the unseen classes in the vocabulary."""
+        unseen = set(self.unseen_names)
+        return tuple(i for i, name in enumerate(self.vocabulary) if name in unseen)
+
+    def restricted_to(self, ids: Collection[int]) -> "ClassSpace":
+        """The same data set with some of its classes only, such as its things; contiguous ids stay as they are."""
+        return replace(
+            self,
+            names={i: name for i, name in self.names.items() if i in ids},
+            dataset_ids={i: dataset_id for i, dataset_id in self.dataset_ids.items() if i in ids},
+            things=self.things & frozenset(ids),
+        )
+
+    def dataset_id(self, contiguous_id: int) -> int:
+        """The annotation's id of a predicted class; UserError when the data set has no such class."""
+        if contiguous_id in self.dataset_ids:
+            return self.dataset_ids[contiguous_id]
+        hint = " This set holds unseen classes only, so the model must answer with those alone."
+        raise UserError(
+            f"The model predicted class {contiguous_id}, but data set {self.data_set!r} has the contiguous ids "
+            f"{_span(self.dataset_ids)}. The model's class count and DATASETS.TEST do not belong together."
+            f"{hint if self.only_unseen else ''}"
+        )
+
+
+def _by_contiguous_id(metadata: Any, key: str) -> dict[int, int]:
+    return {contiguous: dataset_id for dataset_id, contiguous in (metadata.get(key) or {}).items()}
+
+
+def _unseen_names(metadata: Any, vocabulary: tuple[str, ...]) -> tuple[str, ...]:
+    # Data sets that show unseen classes alone keep the places of the whole split, so names come first.
+    given = metadata.get("evaluation_set") or metadata.get("val_extra_classes")
+    if given is not None:
+        return tuple(given)
+    return tuple(vocabulary[i] for i in metadata.get("unseen_index") or () if 0 <= i < len(vocabulary))
+
+
+def _span(ids: Collection[int]) -> str:
+    ordered = sorted(ids)
+    if ordered and ordered == list(range(ordered[0], ordered[-1] + 1)):
+        return f"{ordered[0]}..{ordered[-1]}"
+    return ", ".join(map(str, ordered))
