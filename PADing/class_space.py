@@ -1,7 +1,7 @@
 """ClassSpace: which classes a data set has, in which order, which are unseen, which are things.
 
 A split file makes it (``PADing.data.splits``), the metadata of a registered data set is its serialised form, and
-whoever needs classes reads it from there: ``ClassSpace.of(MetadataCatalog.get(name))``. Nobody else looks at these keys.
+whoever needs classes reads it from there: ``ClassSpace.of(MetadataCatalog.get(name))``. Nobody else reads these keys.
 
 A class has two numbers. Its *contiguous id* is its label in one data set. Its *output* is its place in ``vocabulary``,
 the outputs of a model for all classes of the split. They differ only in sets that show unseen classes alone, where
