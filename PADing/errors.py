@@ -1,6 +1,8 @@
-"""Exceptions for mistakes that the user can mend and for runs that the user stops; how messages show a value."""
+"""Exceptions for mistakes that the user can mend and for runs that the user stops; parts of their messages."""
 
 import reprlib
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class UserError(RuntimeError):
@@ -34,3 +36,10 @@ def short(value) -> str:
         return reprlib.repr(value)
     except ValueError:  # Python prints no whole number of more than 4,300 digits
         return f"a huge {type(value).__name__}"
+
+
+def did_you_mean(name: object, known: Iterable[str], n: int = 3) -> str:
+    """`` (did you mean a, b?)`` with the names nearest to a wrong one in any case of letters; "" if none is near."""
+    by_lower = {other.lower(): other for other in sorted(known)}
+    near = [by_lower[other] for other in get_close_matches(str(name).lower(), by_lower, n=n)]
+    return f" (did you mean {', '.join(near)}?)" if near else ""

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from PADing.errors import UserError
 
 __all__ = [
+    "REPOSITORY",
     "explain_os_error",
     "is_disk_full",
     "read_json",
@@ -24,6 +25,8 @@ __all__ = [
     "write_json_list",
 ]
 
+# The checkout: what lies beside the packages (configs, split files, embeddings, tools).
+REPOSITORY = Path(__file__).resolve().parents[1]
 # Characters of a JSON file that are read at a time.
 _BLOCK = 2**22
 _SPACE = re.compile(r"[ \t\r\n]*")
