@@ -38,7 +38,7 @@ def draw_images(
     """Segment and draw each image; one that cannot be read is listed, and the others are drawn.
 
     Args:
-        predictor: see ``PADing.visualization.predictor``.
+        predictor: see ``PADing.inference``.
         drawings: where to write; not used with a window.
         threshold: least score of an instance to draw; None: half of the image's best score.
 
@@ -105,7 +105,7 @@ def main(args: argparse.Namespace) -> None:
     threshold = args.confidence_threshold
 
     cfg = prepare(args, PREDICTION)
-    from PADing.visualization.predictor import Predictor
+    from PADing.inference import Predictor
 
     predictor = Predictor(cfg, one_result=True)
     if source is None:

@@ -24,9 +24,9 @@ from PADing.config import load_config
 from PADing.errors import UserError
 from PADing.files import replacing
 from PADing.generation import generate
+from PADing.inference import load_model
 from PADing.meta_arch import PADing
 from PADing.visualization import from_record, read_rgb
-from PADing.visualization.predictor import load_model
 
 __all__ = ["analyse", "generated_embeddings", "real_embeddings"]
 

@@ -17,7 +17,7 @@ FORBIDDEN = {
     "PADing/generation": ("detectron2", *NO_DATA),
     "PADing/data": NO_MODEL,
     "PADing/evaluation": NO_MODEL,
-    "PADing/visualization": ("PADing.generation",),
+    "PADing/visualization": (*NO_MODEL, "PADing.inference"),
     "d2zero": ("minibench", "tools", "demo", "tests"),
     "d2lite/src": OURS,
     "minibench": ("tools", "demo", "tests"),

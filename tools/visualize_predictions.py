@@ -44,7 +44,7 @@ def draw(
     Returns:
         the files written, overview last.
     """
-    from PADing.visualization.predictor import Predictor
+    from PADing.inference import Predictor
 
     models = {"prediction": Predictor(cfg, one_result=True)}
     if baseline is not None:

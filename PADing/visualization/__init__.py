@@ -1,7 +1,6 @@
 """Images for people: segmentations over images, side by side, in videos, and training curves.
 
-Unseen classes are outlined in magenta. ``predictor`` runs a model on an image and is imported by itself, because it
-needs models.
+Unseen classes are outlined in magenta. Models are run by ``PADing.inference``.
 """
 
 from PADing.visualization.classes import class_names, unseen_ids

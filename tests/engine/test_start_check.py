@@ -19,7 +19,7 @@ from PADing.engine import main as main_module
 from PADing.engine.main import cli, prepare
 from PADing.engine.start_check import BUILDING, EVALUATION, PREDICTION, TRAINING, on_present_device, start_problems
 from PADing.errors import UserError
-from PADing.visualization.predictor import Predictor
+from PADing.inference import Predictor
 from tests.golden.util import REPOSITORY
 from tests.tools.conftest import SMALL
 

@@ -11,7 +11,7 @@ from minibench import analysis
 from minibench.report.predictions import ANALYSIS, analysis_is_fresh, open_validation
 from PADing.config import load_config
 from PADing.errors import UserError
-from PADing.visualization.predictor import load_model
+from PADing.inference import load_model
 from tests.minibench.benchmark_folder import DATA, draw_data
 
 CONFIG = "configs/mini/panoptic-PADing.yaml"

@@ -12,10 +12,10 @@ from PIL import Image
 from PADing.command_line import run_command
 from PADing.config import load_config
 from PADing.data.dataset_mappers import build_mapper
+from PADing.inference import Predictor
 from PADing.visualization import ImageDrawer, display_scale
 from PADing.visualization.files import read_rgb
 from PADing.visualization.panoptic import UNSEEN_RGB
-from PADing.visualization.predictor import Predictor
 
 TASKS = {"panoptic": (), "instances": ("PANOPTIC_ON",), "semantic": ("PANOPTIC_ON", "INSTANCE_ON")}
 

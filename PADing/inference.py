@@ -1,4 +1,8 @@
-"""A model of a config, with its weights, applied to one image at a time."""
+"""From Python: load a model of any method, and segment images with it.
+
+    predictor = Predictor(load_config("configs/panoptic-segmentation/PADing.yaml", ["MODEL.WEIGHTS", "model.pth"]))
+    result = predictor(image)   # image: (H, W, 3) uint8 RGB
+"""
 
 import numpy as np
 import torch
@@ -19,15 +23,17 @@ SEGMENTER = "sem_seg_head."
 
 
 class Predictor:
-    """Segments images with the classes of the config's first test set.
+    """Segments images with the classes of the config's first evaluation set.
 
     Args:
-        cfg: ``MODEL.WEIGHTS`` are loaded; ``INPUT.MIN_SIZE_TEST`` and ``MAX_SIZE_TEST`` say the size that the model
-            sees, ``DATASETS.TEST[0]`` the classes. No file of the data set is read.
-        one_result: compute only what drawings show: panoptic, else instances, else semantic results.
+        cfg: ``MODEL.WEIGHTS`` names the weights, ``DATASETS.TEST[0]`` the classes; no file of the data set is read.
+            Images are resized to ``INPUT.MIN_SIZE_TEST`` and ``MAX_SIZE_TEST``.
+        one_result: compute only the most complete result that the config asks for: panoptic, else instances, else
+            semantic.
 
     Attributes:
-        model: in evaluation mode, on ``MODEL.DEVICE``. metadata: of the test set.
+        model: in evaluation mode, on ``MODEL.DEVICE``.
+        metadata: of the evaluation set.
 
     Raises:
         UserError: as :func:`load_model`.
@@ -38,7 +44,7 @@ class Predictor:
         if one_result:
             _keep_first_result(self.model)
         self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
-        self.resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
+        self.resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
         self.format = cfg.INPUT.FORMAT
 
     @torch.no_grad()
@@ -49,13 +55,13 @@ class Predictor:
             image: (H, W, 3) uint8 RGB, whatever ``INPUT.FORMAT`` is.
 
         Returns:
-            the model's output, in the size of the image: any of ``panoptic_seg``, ``instances``, ``sem_seg``.
+            the model's results, in the size of the image: any of ``panoptic_seg``, ``instances``, ``sem_seg``.
         """
         height, width = image.shape[:2]
         ordered = image[:, :, ::-1] if self.format == "BGR" else image
         transform = self.resize.get_transform(ordered)
         if isinstance(transform, T.ResizeTransform) and not (transform.new_h and transform.new_w):
-            # So narrow an image that nothing would be left of it.
+            # The shorter side of a very narrow image would shrink to nothing.
             transform = T.ResizeTransform(height, width, max(1, transform.new_h), max(1, transform.new_w))
         resized = transform.apply_image(ordered)
         tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
@@ -63,19 +69,20 @@ class Predictor:
 
 
 def _keep_first_result(model: torch.nn.Module) -> None:
+    """Switch off all results but the most complete one."""
     keys = [key for key in ("panoptic_on", "instance_on", "semantic_on") if getattr(model, key, False)]
     for key in keys[1:]:
         setattr(model, key, False)
 
 
 def load_model(cfg: CfgNode) -> torch.nn.Module:
-    """The model of a config in evaluation mode, with the weights of ``MODEL.WEIGHTS``, for its first test set.
+    """The model of a config in evaluation mode, with the weights of ``MODEL.WEIGHTS``, for its first evaluation set.
 
-    On a machine without a GPU it runs on the CPU, whatever ``MODEL.DEVICE`` is.
+    Without a GPU the model runs on the CPU, even if ``MODEL.DEVICE`` asks for a GPU.
 
     Raises:
-        UserError: no test set, no weights, a file that does not exist or does not fit, or one that holds a backbone
-            only, with which a model would answer at random; values or names in the config that cannot be.
+        UserError: no evaluation set; no weights, or weights that do not fit or hold a backbone only; wrong values or
+            names in the config.
     """
     if not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST is empty; its first data set tells a model which classes to answer with.")
@@ -97,7 +104,7 @@ def load_model(cfg: CfgNode) -> torch.nn.Module:
 
 
 class _TrainedCheckpointer(TrainingCheckpointer):
-    """Refuses what training may well begin with: weights of a backbone alone."""
+    """Refuses the weights of a backbone alone: training may begin with them, inference may not."""
 
     def _load_model(self, checkpoint: dict):
         incompatible = super()._load_model(checkpoint)
