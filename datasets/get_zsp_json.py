@@ -20,11 +20,11 @@ import sys
 from tqdm import tqdm
 
 from PADing.command_line import run_command
-from PADing.data.coco_schema import check_panoptic
 from PADing.data.images import empty_segments, painted_ids, read_panoptic_rgb
+from PADing.data.preparation import read_annotation
 from PADing.data.splits import Split, dataset_root, load_split
 from PADing.errors import UserError
-from PADing.files import read_json, write_json
+from PADing.files import write_json
 
 logger = logging.getLogger("get_zsp_json")
 
@@ -44,7 +44,6 @@ def split_panoptic(content: dict, split: Split) -> dict[str, dict]:
         raise UserError(f"The annotation has no category called {', '.join(missing)}, unseen in {split.file}.")
     unseen_ids = {ids[name] for name in split.unseen}
     images = {image["id"]: image for image in content.get("images", ())}
-
     annotations: dict[str, list] = {"seen": [], "unseen": []}
     for annotation in content["annotations"]:
         if annotation["image_id"] not in images:
@@ -56,14 +55,8 @@ def split_panoptic(content: dict, split: Split) -> dict[str, dict]:
         part: {**content, "images": [images[a["image_id"]] for a in chosen], "annotations": chosen}
         for part, chosen in annotations.items()
     }
-    result["all"] = {
-        **content,
-        "categories": [
-            {**category, "split": "unseen" if category["id"] in unseen_ids else "seen"}
-            for category in content["categories"]
-        ],
-    }
-    return result
+    marked = [{**c, "split": "unseen" if c["id"] in unseen_ids else "seen"} for c in content["categories"]]
+    return {**result, "all": {**content, "categories": marked}}
 
 
 def prepare(annotation_dir: str, save_dir: str, split: Split, parts=PARTS, force: bool = False) -> dict[str, int]:
@@ -75,45 +68,41 @@ def prepare(annotation_dir: str, save_dir: str, split: Split, parts=PARTS, force
     counts = {}
     for part in tqdm(parts, desc="panoptic annotation", unit="file"):
         outputs = {kind: os.path.join(save_dir, f"panoptic_{part}_{kind}.json") for kind in ("seen", "unseen", "all")}
-        if force or not all(os.path.exists(path) for path in outputs.values()):
+        if force or not all(map(os.path.exists, outputs.values())):
             source = os.path.join(annotation_dir, f"panoptic_{part}.json")
-            complete = read_json(source, "Panoptic annotation")
-            check_panoptic(complete, f"Panoptic annotation {source}", complete=False)
-            for kind, content in split_panoptic(complete, split).items():
+            for kind, content in split_panoptic(read_annotation(source, "Panoptic annotation"), split).items():
                 write_json(outputs[kind], content)
-        counts.update(_check(outputs, split))
-        folder = os.path.dirname(os.path.abspath(annotation_dir))
-        _check_first_png(outputs["all"], os.path.join(folder, f"panoptic_{part}"))
+        written = {kind: read_annotation(path, "Written annotation") for kind, path in outputs.items()}
+        _check(outputs, written, split)
+        folder = os.path.join(os.path.dirname(os.path.abspath(annotation_dir)), f"panoptic_{part}")
+        _check_first_png(outputs["all"], written["all"]["annotations"], folder)
+        for kind, content in written.items():
+            name = os.path.basename(outputs[kind])
+            counts[name] = len(content["annotations"])
+            logger.info("%s: %d images", name, counts[name])
     return counts
 
 
-def _check(outputs: dict[str, str], split: Split) -> dict[str, int]:
-    contents = {kind: read_json(path, "Written annotation") for kind, path in outputs.items()}
-    for kind, content in contents.items():
-        check_panoptic(content, f"Written annotation {outputs[kind]}", complete=False)
-    images = {kind: {a["image_id"] for a in content["annotations"]} for kind, content in contents.items()}
+def _check(outputs: dict[str, str], written: dict[str, dict], split: Split) -> None:
+    """The parts add up, and they were made for this split."""
+    images = {kind: {a["image_id"] for a in content["annotations"]} for kind, content in written.items()}
     if images["seen"] & images["unseen"] or images["seen"] | images["unseen"] != images["all"]:
         raise UserError(
             f"{outputs['seen']} and {outputs['unseen']} do not add up to {outputs['all']}; make them with --force."
         )
-    unseen = {c["id"] for c in contents["all"]["categories"] if c.get("split") == "unseen"}
-    if {c["name"] for c in contents["all"]["categories"] if c["id"] in unseen} != set(split.unseen):
+    unseen = {c["id"]: c["name"] for c in written["all"]["categories"] if c.get("split") == "unseen"}
+    if set(unseen.values()) != set(split.unseen):
         raise UserError(f"{outputs['all']} was made for other unseen classes; make it again with --force.")
-    shown = {s["category_id"] for a in contents["seen"]["annotations"] for s in a["segments_info"]} & unseen
+    shown = {s["category_id"] for a in written["seen"]["annotations"] for s in a["segments_info"]} & unseen.keys()
     if shown:
         raise UserError(f"{outputs['seen']} shows the unseen categories {sorted(shown)}; make it again with --force.")
-    counts = {os.path.basename(outputs[kind]): len(content["annotations"]) for kind, content in contents.items()}
-    for name, count in counts.items():
-        logger.info("%s: %d images", name, count)
-    return counts
 
 
-def _check_first_png(annotation: str, folder: str) -> None:
+def _check_first_png(annotation: str, annotations: list[dict], folder: str) -> None:
     """The first PNG has the segments of its annotation, and no others."""
     if not os.path.isdir(folder):
         logger.warning("%s does not exist yet; unpack the panoptic PNGs there.", folder)
         return
-    annotations = read_json(annotation, "Written annotation")["annotations"]
     if not annotations:
         raise UserError(f"{annotation} has no annotation; is its source complete?")
     first = annotations[0]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Semantic label PNGs from panoptic annotation, for the semantic figures of panoptic models.
+"""Semantic label PNGs from panoptic annotation, for the semantic metrics of panoptic models.
 
     python datasets/prepare_coco_semantic_annos_from_panoptic_annos.py
 
@@ -21,30 +21,26 @@ from pathlib import Path
 
 import numpy as np
 from panopticapi.utils import rgb2id
-from PIL import Image
 
-from PADing.command_line import positive, run_command
-from PADing.data.coco_schema import check_panoptic
-from PADing.data.files import map_files
+from PADing.command_line import run_command
 from PADing.data.images import read_labels, read_panoptic_rgb
+from PADing.data.preparation import add_workers_flag, read_annotation, write_label_maps
 from PADing.data.splits import IGNORE_LABEL, Split, dataset_root, load_split
 from PADing.errors import UserError
-from PADing.files import read_json, replacing
 
 logger = logging.getLogger("prepare_semantic_from_panoptic")
 
 SPLIT_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "splits", "coco_panoptic_119_14.yaml")
 
 
-def paint_file(job: tuple[str, list[tuple[int, int]], str]) -> None:
-    """(panoptic PNG, [(segment id, label)], output PNG): write the label map."""
-    source, segments, output = job
+def paint(job: tuple[str, list[tuple[int, int]], str]) -> np.ndarray:
+    """(panoptic PNG, [(segment id, label)], output PNG) -> the label map, (H, W) uint8."""
+    source, segments, _ = job
     ids = rgb2id(read_panoptic_rgb(source))
     labels = np.full(ids.shape, IGNORE_LABEL, dtype=np.uint8)
     for segment_id, label in segments:
         labels[ids == segment_id] = label
-    with replacing(output) as temporary:
-        Image.fromarray(labels).save(temporary)
+    return labels
 
 
 def prepare(panoptic_json: str, panoptic_root: str, output: str, split: Split, workers: int = 1) -> int:
@@ -56,40 +52,30 @@ def prepare(panoptic_json: str, panoptic_root: str, output: str, split: Split, w
     labels = {c.id: i for i, c in enumerate(split.vocabulary("panoptic", "listed"))}
     if len(labels) > IGNORE_LABEL:
         raise UserError(f"{split.file} has {len(labels)} classes; label PNGs hold at most {IGNORE_LABEL}.")
-    content = read_json(panoptic_json, "Panoptic annotation")
-    check_panoptic(content, f"Panoptic annotation {panoptic_json}", complete=False)
     known = {category.id for category in split.categories}
     jobs = []
-    for annotation in content["annotations"]:
-        unknown = {s["category_id"] for s in annotation["segments_info"]} - known
+    for annotation in read_annotation(panoptic_json, "Panoptic annotation")["annotations"]:
+        name, segments = annotation["file_name"], annotation["segments_info"]
+        unknown = {s["category_id"] for s in segments} - known
         if unknown:
             raise UserError(
                 f"{panoptic_json}: image {annotation['image_id']} has categories {sorted(unknown)}, which {split.file} "
                 "does not list."
             )
-        if os.path.isabs(annotation["file_name"]) or ".." in Path(annotation["file_name"]).parts:
-            raise UserError(f"{panoptic_json}: the file name {annotation['file_name']!r} leads out of its folder.")
+        if os.path.isabs(name) or ".." in Path(name).parts:
+            raise UserError(f"{panoptic_json}: the file name {name!r} leads out of its folder.")
         # Classes that the split lists but uses neither as seen nor as unseen stay ignored.
-        used = [s for s in annotation["segments_info"] if s["category_id"] in labels]
-        segments = [(s["id"], labels[s["category_id"]]) for s in used]
-        file_name = os.path.splitext(annotation["file_name"])[0] + ".png"
-        jobs.append((os.path.join(panoptic_root, annotation["file_name"]), segments, os.path.join(output, file_name)))
-    map_files(paint_file, jobs, workers, os.path.basename(os.path.normpath(output)))
-    _check(jobs)
+        used = [(s["id"], labels[s["category_id"]]) for s in segments if s["category_id"] in labels]
+        png = os.path.join(output, os.path.splitext(name)[0] + ".png")
+        jobs.append((os.path.join(panoptic_root, name), used, png))
+    write_label_maps(paint, jobs, output, workers)
+    if jobs:
+        _, used, png = jobs[0]  # perhaps an older file
+        extra = set(np.unique(read_labels(png)).tolist()) - {IGNORE_LABEL, *(label for _, label in used)}
+        if extra:
+            raise UserError(f"{png} has the labels {sorted(extra)} of no segment; delete its folder.")
     logger.info("%s: %d label files", output, len(jobs))
     return len(jobs)
-
-
-def _check(jobs: list[tuple]) -> None:
-    """Every file is there, and the first one has exactly the classes of its segments (those that cover a pixel)."""
-    missing = [job[-1] for job in jobs if not os.path.exists(job[-1])]
-    if missing:
-        raise UserError(f"{len(missing)} label files are missing, e.g. {missing[0]}; run the script again.")
-    if jobs:
-        values = set(np.unique(read_labels(jobs[0][-1])).tolist()) - {IGNORE_LABEL}
-        extra = values - {label for _, label in jobs[0][1]}
-        if extra:
-            raise UserError(f"{jobs[0][-1]} has the labels {sorted(extra)} of no segment; delete its folder.")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -101,21 +87,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", help="own data: panoptic JSON")
     parser.add_argument("--panoptic-root", help="own data: folder of the panoptic PNGs")
     parser.add_argument("--output", help="own data: folder to write to")
-    half = max((os.cpu_count() or 1) // 2, 1)
-    parser.add_argument("--workers", type=positive, default=half, help="default: half the cores")
+    add_workers_flag(parser)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     own = (args.json, args.panoptic_root, args.output)
     if any(own) and not all(own):
         parser.error("--json, --panoptic-root and --output belong together")
-    coco_jobs = [
-        (
-            os.path.join(args.root, "annotations", f"panoptic_{part}.json"),
-            os.path.join(args.root, f"panoptic_{part}"),
-            os.path.join(args.root, f"panoptic_semseg_{part}"),
-        )
-        for part in args.parts
-    ]
+    names = ("annotations/panoptic_{}.json", "panoptic_{}", "panoptic_semseg_{}")
+    coco_jobs = [[os.path.join(args.root, name.format(part)) for name in names] for part in args.parts]
 
     def run() -> None:
         split = load_split(args.split_file)

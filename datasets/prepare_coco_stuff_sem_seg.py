@@ -24,14 +24,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from PADing.command_line import positive, run_command
-from PADing.data.files import map_files
+from PADing.command_line import run_command
 from PADing.data.images import read_labels
+from PADing.data.preparation import add_workers_flag, write_label_maps
 from PADing.data.splits import IGNORE_LABEL, DataSet, Split, dataset_root, load_split
 from PADing.errors import UserError
-from PADing.files import replacing
 
 logger = logging.getLogger("prepare_coco_stuff")
 
@@ -61,9 +59,9 @@ def label_table(split: Split, data_set: DataSet, ignore: int = IGNORE_LABEL) -> 
     return table
 
 
-def convert_file(job: tuple[str, np.ndarray, str]) -> None:
-    """(raw label PNG, table, output PNG): write the label map."""
-    source, table, output = job
+def convert(job: tuple[str, np.ndarray, str]) -> np.ndarray:
+    """(raw label PNG, table, output PNG) -> the label map, (H, W) uint8."""
+    source, table, _ = job
     raw = read_labels(source)
     values = np.unique(raw)
     unknown = values[(values >= len(table)) | (table[np.minimum(values, len(table) - 1)] == UNKNOWN)]
@@ -73,8 +71,7 @@ def convert_file(job: tuple[str, np.ndarray, str]) -> None:
             "file. Are these label maps of another release or already converted?"
             + (" If 0 is background, add --ignore 0." if 0 in unknown else "")
         )
-    with replacing(output) as temporary:
-        Image.fromarray(table[raw].astype(np.uint8)).save(temporary)
+    return table[raw].astype(np.uint8)
 
 
 def prepare(
@@ -92,20 +89,12 @@ def prepare(
     if not files:
         raise UserError(f"There is no PNG below {source}. datasets/README.md says where the stuffthingmaps come from.")
     jobs = [(str(file), table, os.path.join(output, file.relative_to(source))) for file in files]
-    map_files(convert_file, jobs, workers, os.path.basename(os.path.normpath(output)))
-    _check(split, data_set, jobs[0], [job[-1] for job in jobs])
+    write_label_maps(convert, jobs, output, workers)
+    raw, _, png = jobs[0]  # perhaps an older file
+    if not np.array_equal(table[read_labels(raw)], read_labels(png)):
+        raise UserError(f"{png} was made for another split than {split.file} ({data_set.name}); delete its folder.")
     logger.info("%s: %d label files of %d classes", output, len(jobs), len(split.classes(data_set)))
     return len(jobs)
-
-
-def _check(split: Split, data_set: DataSet, first: tuple, outputs: list[str]) -> None:
-    """Every file is there, and the first one, converted again, has not changed."""
-    missing = [path for path in outputs if not os.path.exists(path)]
-    if missing:
-        raise UserError(f"{len(missing)} label files are missing, e.g. {missing[0]}; run the script again.")
-    source, table, output = first
-    if not np.array_equal(table[read_labels(source)], read_labels(output)):
-        raise UserError(f"{output} was made for another split than {split.file} ({data_set.name}); delete its folder.")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -115,8 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--source", help="folder of raw PNGs (default: coco_stuff/annotations/{train,val}2017)")
     parser.add_argument("--data-set", nargs="+", help="data sets of the split file (default: all semantic ones)")
     parser.add_argument("--ignore", type=int, default=IGNORE_LABEL, help="raw value of ignored pixels (default: 255)")
-    half = max((os.cpu_count() or 1) // 2, 1)
-    parser.add_argument("--workers", type=positive, default=half, help="default: half the cores")
+    add_workers_flag(parser)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 

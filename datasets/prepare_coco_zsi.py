@@ -16,7 +16,7 @@ Classes in neither list (15 of the 80 in the 48/17 split) are as if they were no
 Crowd regions of kept classes are kept. ``categories`` lists the classes of the file in the split's order (seen, then
 unseen). Everything else, ids included, is COCO's.
 
-For figures to compare with published ones, take the original files instead: the ZSI project's annotation, which
+For metrics to compare with published ones, take the original files instead: the ZSI project's annotation, which
 D2Zero's data page links, lies in the public folder
 https://drive.google.com/drive/folders/1TLbmDoRiKcMGq1zyVahXtGVTdkvI9Dus. Put the files into ``annotations/ZSIS/`` under
 the names above; existing files are kept and checked. This script is a substitute, made from the rules; the originals
@@ -37,9 +37,10 @@ from tqdm import tqdm
 from PADing.command_line import run_command
 from PADing.data.coco_schema import check_instances
 from PADing.data.loaders import load_data_set
+from PADing.data.preparation import read_annotation
 from PADing.data.splits import DataSet, Split, dataset_root, load_split
 from PADing.errors import UserError
-from PADing.files import read_json, write_json
+from PADing.files import write_json
 
 logger = logging.getLogger("prepare_coco_zsi")
 
@@ -90,9 +91,8 @@ def prepare(split: Split, train_json: str, val_json: str, root: str, force: bool
         if os.path.exists(output) and os.path.exists(source) and os.path.samefile(source, output):
             raise UserError(f"Data set {data_set.name} in {split.file} names {source} itself, which would be replaced.")
         if force or not os.path.exists(output):
-            if source not in contents:
-                contents = {source: read_json(source, "COCO annotation")}
-                check_instances(contents[source], f"COCO annotation {source}", complete=False)
+            if source not in contents:  # only the last one is kept in memory
+                contents = {source: read_annotation(source, "COCO annotation", check_instances)}
             write_json(output, select(contents[source], split, data_set))
         counts[data_set.name] = _check(split, data_set, root, output)
     return counts
@@ -100,36 +100,31 @@ def prepare(split: Split, train_json: str, val_json: str, root: str, force: bool
 
 def _check(split: Split, data_set: DataSet, root: str, output: str) -> dict[str, int]:
     """Read a written file back, as training would, and count."""
-    content = read_json(output, "Written annotation")
-    check_instances(content, f"Written annotation {output}", complete=False)
-    names = [category["name"] for category in content["categories"]]
-    if sorted(names) != sorted(category.name for category in split.classes(data_set)):
+    content = read_annotation(output, "Written annotation", check_instances)
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    if sorted(names.values()) != sorted(category.name for category in split.classes(data_set)):
         raise UserError(f"{output} was made for another split; make it again with --force.")
-    present = {a["category_id"] for a in content["annotations"] if not a.get("iscrowd", 0)}
+    objects = [a["category_id"] for a in content["annotations"] if not a.get("iscrowd", 0)]
+    present = set(objects)
+    empty = [name for category_id, name in names.items() if category_id not in present]
     counts = {
         "images": len(content["images"]),
         "annotations": len(content["annotations"]),
-        "crowds": sum(bool(a.get("iscrowd", 0)) for a in content["annotations"]),
-        "classes": len(present),
+        "crowds": len(content["annotations"]) - len(objects),
+        "classes": len(names) - len(empty),
     }
-    empty = [category["name"] for category in content["categories"] if category["id"] not in present]
+    none = f"; none: {', '.join(empty)}" if empty else ""
     logger.info(
         "%s: %d images, %d annotations (%d crowds), %d of %d classes have an instance%s",
-        output,
-        counts["images"],
-        counts["annotations"],
-        counts["crowds"],
-        counts["classes"],
-        len(names),
-        f"; none: {', '.join(empty)}" if empty else "",
-    )
-    pictures = split.metadata(data_set, root)["image_root"]
-    if not os.path.isdir(pictures):
-        logger.warning("%s does not exist yet; put the pictures there.", pictures)
+        output, *counts.values(), len(names), none,
+    )  # fmt: skip
+    images = split.metadata(data_set, root)["image_root"]
+    if not os.path.isdir(images):
+        logger.warning("%s does not exist yet; put the images there.", images)
         return counts
     first = load_data_set(split, data_set, root)[0]["file_name"]
     if not os.path.isfile(first):
-        raise UserError(f"{output} names the picture {first}, which does not exist.")
+        raise UserError(f"{output} names the image {first}, which does not exist.")
     return counts
 
 

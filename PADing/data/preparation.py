@@ -1,0 +1,73 @@
+"""What the scripts in ``datasets/`` share: annotation is read and checked, label PNGs are written and resumed."""
+
+import argparse
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from multiprocessing import Pool
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from PADing.command_line import positive
+from PADing.data.coco_schema import check_panoptic
+from PADing.files import read_json, replacing
+
+__all__ = ["add_workers_flag", "read_annotation", "write_label_maps"]
+
+
+def add_workers_flag(parser: argparse.ArgumentParser) -> None:
+    """``--workers N``: processes that write label PNGs."""
+    half = max((os.cpu_count() or 1) // 2, 1)
+    parser.add_argument("--workers", type=positive, default=half, help="default: half the cores")
+
+
+def read_annotation(path: str | os.PathLike, what: str, check: Callable = check_panoptic) -> dict:
+    """Read a COCO JSON as the scripts need it: without the fields that only training reads.
+
+    Args:
+        path: the file.
+        what: what the file is for the user; opens every message.
+        check: ``check_panoptic`` or ``check_instances``.
+
+    Raises:
+        UserError: no such file, or not in COCO's layout.
+    """
+    content = read_json(path, what)
+    check(content, f"{what} {path}", complete=False)
+    return content
+
+
+def write_label_maps(make: Callable[[tuple], np.ndarray], jobs: Iterable[tuple], output: str, workers: int) -> None:
+    """Write the label map (H, W) uint8 of every job as a PNG, in ``workers`` processes, with a progress bar.
+
+    A job whose file exists is skipped, so an interrupted run continues where it stopped. The first error ends the run.
+
+    Args:
+        make: makes the map of a job; a function of a module, so that other processes can import it.
+        jobs: the last item of each is the PNG to write.
+        output: the folder of the PNGs; its name is shown beside the progress bar.
+        workers: number of processes.
+    """
+    jobs = list(jobs)
+    missing = [job for job in jobs if not os.path.exists(job[-1])]
+    description = os.path.basename(os.path.normpath(output))
+    if len(missing) < len(jobs):
+        description += f" ({len(jobs) - len(missing)} done before)"
+    write = partial(_write, make)
+    with tqdm(total=len(missing), desc=description, unit="file") as bar:
+        if workers <= 1 or len(missing) <= 1:
+            for job in missing:
+                write(job)
+                bar.update()
+        else:
+            with Pool(workers) as pool:
+                for _ in pool.imap_unordered(write, missing, chunksize=8):
+                    bar.update()
+
+
+def _write(make: Callable[[tuple], np.ndarray], job: tuple) -> None:
+    labels = Image.fromarray(make(job))
+    with replacing(job[-1]) as temporary:
+        labels.save(temporary)
