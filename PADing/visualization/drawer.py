@@ -1,13 +1,13 @@
 """Predictions, annotations and training examples of one data set, drawn over their images."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from detectron2.data import Metadata
 
 from PADing.visualization.classes import class_names, unseen_ids
-from PADing.visualization.panoptic import Segmentation, display_scale, paint
+from PADing.visualization.panoptic import Segmentation, display_scale, paint, panel
 from PADing.visualization.sources import from_output, from_record, from_sample
 
 __all__ = ["ImageDrawer"]
@@ -37,6 +37,12 @@ class ImageDrawer:
         """Draw a segmentation over (H, W, 3) uint8 RGB; the result is larger where a small image is enlarged."""
         scale = display_scale(*image.shape[:2]) if self.enlarge else 1
         return paint(image, seg, self.names, self.unseen, scale)
+
+    def draw_columns(
+        self, image: np.ndarray, columns: Sequence[tuple[str, Segmentation]], scale: int = 0
+    ) -> np.ndarray:
+        """Draw ``input | column 1 | column 2 ...`` with titles; ``scale`` 0 enlarges small images, see :meth:`draw`."""
+        return panel(image, columns, self.names, self.unseen, scale or display_scale(*image.shape[:2]))
 
     def draw_output(self, image: np.ndarray, output: Mapping) -> np.ndarray:
         """Draw what a model returns for one image, see :meth:`read` and :meth:`draw`."""

@@ -7,8 +7,10 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
 
 from PADing.command_line import run_command
+from PADing.visualization.comparison import most_unseen_first
 from PADing.visualization.files import read_rgb
 from PADing.visualization.panoptic import UNSEEN_RGB
 
@@ -60,8 +62,8 @@ def _tree(flat):
     return tree
 
 
-def test_pictures_with_unseen_classes_come_first(tool, drawn):
-    order = tool("tools/visualize_predictions.py").most_unseen_first("tools_mini_val_panoptic")
+def test_images_with_unseen_classes_come_first(drawn):
+    order = most_unseen_first("tools_mini_val_panoptic")
     unseen = set(MetadataCatalog.get("tools_mini_val_panoptic").unseen_index)
     counts = [len(unseen & {s["category_id"] for s in record["segments_info"]}) for record in order]
     assert counts == sorted(counts, reverse=True) and len(counts) == 2
@@ -110,6 +112,19 @@ def test_images_of_one_name_and_hostile_names(tool, run, drawn, model_options, t
     assert run("visualize_predictions", flag, file, "--num-gpus", "0", "--output", tmp_path / "out", *opts) == 0
     found = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.png"))
     assert found == ["a/1.png", "a/overview.png", "b/1.png", "overview.png"]
+
+
+def test_drawings_never_replace_the_images(run, drawn, model_options, tmp_path, monkeypatch, capsys):
+    """--output is the folder of the data set, whose images are PNGs."""
+    name = "tools_mini_val_panoptic"
+    record = dict(DatasetCatalog.get(name)[0], file_name=str(tmp_path / "1.png"))
+    Image.open(DatasetCatalog.get(name)[0]["file_name"]).save(record["file_name"])
+    before = (tmp_path / "1.png").read_bytes()
+    monkeypatch.setattr(DatasetCatalog, "get", lambda wanted: [record])
+    (flag, file), opts = model_options("MaskFormer")
+    assert run("visualize_predictions", flag, file, "--num-gpus", "0", "--output", tmp_path, *opts) == 2
+    assert "would replace the image" in capsys.readouterr().err
+    assert (tmp_path / "1.png").read_bytes() == before and _pictures(tmp_path) == ["1.png"]
 
 
 # results in a file ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,146 @@
+"""Results beside the truth: ``input | ground truth | results``, an image file for each image of a data set."""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from tqdm import tqdm
+
+from PADing.class_space import ClassSpace
+from PADing.data.coco_schema import check_detections, mask_problem
+from PADing.errors import UserError
+from PADing.files import read_json
+from PADing.output_names import output_names
+from PADing.visualization.drawer import ImageDrawer
+from PADing.visualization.files import read_rgb, write_overview, write_rgb
+from PADing.visualization.panoptic import Segmentation
+from PADing.visualization.sources import classes_in_record, from_detections, from_record
+
+__all__ = ["draw_detections", "draw_predictions", "most_unseen_first", "read_detections"]
+
+OVERVIEW, OVERVIEW_ROWS = "overview.png", 6
+Columns = Iterable[tuple[str, Segmentation]]
+
+
+def draw_predictions(
+    name: str,
+    models: Mapping[str, Callable[[np.ndarray], Mapping]],
+    output: Path,
+    number: int,
+    score_threshold: float | None = None,
+    scale: int = 0,
+) -> list[Path]:
+    """Draw what models predict for images of a data set, those with unseen classes first, and an overview of these.
+
+    Args:
+        name: of the data set.
+        models: title of a column -> :class:`PADing.inference.Predictor`.
+        output: folder for the drawings, and for ``overview.png`` with the first ones.
+        number: images to draw.
+        score_threshold: least score of the instances that are shown; None: half of the image's best score.
+        scale: enlargement; 0 chooses one that gives small images a side of about 400 pixels.
+
+    Returns:
+        the files written, the overview last.
+    """
+    drawer = ImageDrawer(MetadataCatalog.get(name), score_threshold)
+
+    def columns(record: dict, image: np.ndarray) -> Columns:
+        return ((title, drawer.read(predict(image))) for title, predict in models.items())
+
+    written: list[Path] = []
+    rows: list[np.ndarray] = []
+    for path, drawing in _compare(drawer, most_unseen_first(name), number, output, columns, scale):
+        written.append(path)
+        rows += [drawing] if len(rows) < OVERVIEW_ROWS else []
+    write_overview(output / OVERVIEW, rows)
+    return [*written, output / OVERVIEW]
+
+
+def most_unseen_first(name: str) -> list[dict]:
+    """The records of a data set: those that show many unseen classes first, otherwise in its own order."""
+    metadata = MetadataCatalog.get(name)
+    unseen, ignore_label = ClassSpace.of(metadata).unseen, metadata.get("ignore_label", 255)
+    records = tqdm(DatasetCatalog.get(name), desc="looking for unseen classes", mininterval=1)
+    shown = [(len(unseen & classes_in_record(record, ignore_label)), record) for record in records]
+    return [record for _, record in sorted(shown, key=lambda item: -item[0])]
+
+
+def draw_detections(
+    results: Path, name: str, output: Path, threshold: float | None = None, number: int = 0
+) -> list[Path]:
+    """Draw a file of instance results beside the annotation of the data set ``name``; returns the files written.
+
+    Args:
+        results: detections in COCO's result format.
+        name: of the data set.
+        output: folder for the drawings.
+        threshold: least score of the detections that are shown; None: half of the image's best score.
+        number: images to draw; 0: all of the data set.
+
+    Raises:
+        UserError: the results are no results, or they belong to another data set.
+    """
+    detections, metadata = read_detections(results), MetadataCatalog.get(name)
+    contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
+    if not contiguous:
+        raise UserError(f"Data set {name!r} has no things, so it has no instance results. Name an instance data set.")
+    records = DatasetCatalog.get(name)
+    strangers = {d["category_id"] for found in detections.values() for d in found} - set(contiguous)
+    if strangers or not detections.keys() <= {record["image_id"] for record in records}:
+        what = f"categories {sorted(strangers)[:5]}" if strangers else "images"
+        raise UserError(f"Results {results} have {what} that data set {name!r} has not. Is it the right --dataset?")
+
+    def columns(record: dict, image: np.ndarray) -> Columns:
+        size, found = image.shape[:2], detections.get(record["image_id"], [])
+        problem = next(filter(None, (mask_problem(d["segmentation"], *size) for d in found)), None)
+        if problem:
+            raise UserError(f"Results {results}, image {record['image_id']}: {problem}. Is it the right --dataset?")
+        yield "detections", from_detections(found, contiguous, size, threshold)
+
+    return [path for path, _ in _compare(ImageDrawer(metadata), records, number or None, output, columns)]
+
+
+def read_detections(path: Path) -> dict[int, list[dict]]:
+    """Image id -> detections, from a file in COCO's result format.
+
+    Raises:
+        UserError: the file does not exist, or is not a list of detections with masks.
+    """
+    content = read_json(path, "Results", list)
+    check_detections(content, f"Results {path}")
+    if not all("segmentation" in detection for detection in content):
+        raise UserError(
+            f"Results {path} have entries without `segmentation`. Instance evaluation writes such a file: "
+            "OUTPUT_DIR/inference/coco_instances_results.json."
+        )
+    by_image = defaultdict(list)
+    for detection in content:
+        by_image[detection["image_id"]].append(detection)
+    return dict(by_image)
+
+
+def _compare(
+    drawer: ImageDrawer,
+    records: Sequence[dict],
+    number: int | None,
+    output: Path,
+    columns: Callable[[dict, np.ndarray], Columns],
+    scale: int = 0,
+) -> Iterator[tuple[Path, np.ndarray]]:
+    """Write a drawing of each of the first records; yields its file and the drawing, (h, w, 3) uint8 RGB."""
+    files = output_names((record["file_name"] for record in records), taken=[OVERVIEW])
+    originals = {os.path.realpath(file) for file in files}
+    for name in (OVERVIEW, *files.values()):
+        if os.path.realpath(output / name) in originals:
+            raise UserError(f"--output {output} would replace the image {output / name} by a drawing. Name another.")
+    for record in tqdm(records[:number], desc="drawing", mininterval=1):
+        image = read_rgb(record["file_name"])
+        truth = ("ground truth", from_record(record, drawer.ignore_label))
+        drawing = drawer.draw_columns(image, [truth, *columns(record, image)], scale)
+        path = output / files[record["file_name"]]
+        write_rgb(path, drawing)
+        yield path, drawing
