@@ -10,8 +10,9 @@ python train_net.py --config-file ... --num-gpus 0                            on
 import sys
 
 if __name__ == "__main__":
-    try:
-        from PADing.engine.main import cli
-    except KeyboardInterrupt:  # importing PyTorch takes seconds
-        sys.exit(130)
+    from PADing.command_line import quiet_ctrl_c
+
+    quiet_ctrl_c()
+    from PADing.engine.main import cli
+
     sys.exit(cli())

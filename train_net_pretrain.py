@@ -9,8 +9,9 @@ Its weights become those of stage 2 with tools/preprocess_pretrained_weight.py. 
 import sys
 
 if __name__ == "__main__":
-    try:
-        from PADing.engine.main import cli
-    except KeyboardInterrupt:  # importing PyTorch takes seconds
-        sys.exit(130)
+    from PADing.command_line import quiet_ctrl_c
+
+    quiet_ctrl_c()
+    from PADing.engine.main import cli
+
     sys.exit(cli(recipes=["OneOptimizer"]))

@@ -5,8 +5,14 @@ imported when they are first used, so that light tools stay light.
 """
 
 import importlib
+import sys
 
-from PADing.data.registration import register_builtin
+try:
+    from PADing.data.registration import register_builtin
+except KeyboardInterrupt:  # PyTorch takes seconds to import: no traceback then, but an interactive session goes on
+    if hasattr(sys, "ps1"):
+        raise
+    sys.exit(130)
 
 _PUBLIC = {
     "PADing.config": ["add_maskformer2_config", "load_config"],

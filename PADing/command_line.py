@@ -1,7 +1,23 @@
-"""What all command-line tools share: exit statuses, one message instead of a traceback, and types of arguments.
+"""What all command-line tools share: exit statuses, one message instead of a traceback, the parser, types of arguments.
 
-Status 0: done. 2: something that the person at the keyboard can mend; argparse uses the same. 130: Ctrl-C;
-143: SIGTERM.
+Status 0: done. 1: the command found something wrong. 2: a mistake that the user can mend; argparse uses the same.
+130: Ctrl-C; 143: SIGTERM. A tool looks like this::
+
+    if __name__ == "__main__":
+        from PADing.command_line import quiet_ctrl_c
+
+        quiet_ctrl_c()  # before the imports that take seconds
+
+    import torch
+    ...
+
+    def main(argv: list[str] | None = None) -> int:
+        parser = CommandParser(__doc__)
+        parser.add_argument(...)
+        return run_command(work, parser.parse_args(argv))
+
+    if __name__ == "__main__":
+        sys.exit(main())
 """
 
 import argparse
@@ -20,12 +36,14 @@ from PADing.files import explain_os_error, is_disk_full
 
 __all__ = [
     "STATUS_USER_ERROR",
+    "CommandParser",
     "add_config_options",
     "add_opts_flag",
     "count",
     "fraction",
     "message_of",
     "positive",
+    "quiet_ctrl_c",
     "run_command",
     "shows_tracebacks",
 ]
@@ -34,6 +52,40 @@ STATUS_USER_ERROR = 2
 STATUS_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 # Seconds that other processes give the first one to report a mistake that all have found.
 GRACE = 5.0
+
+
+def quiet_ctrl_c() -> None:
+    """From here on, Ctrl-C ends the process without a traceback, also while modules are imported."""
+    show = sys.excepthook
+
+    def hook(kind, error, trace) -> None:
+        if not issubclass(kind, KeyboardInterrupt) or shows_tracebacks():
+            show(kind, error, trace)
+
+    sys.excepthook = hook
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description, and ends the help of a flag with its default, if it has one to speak of."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        default = action.default
+        silent = default is None or isinstance(default, bool) or default in ("", [], argparse.SUPPRESS)
+        if silent or not action.option_strings or not action.help or "default" in action.help:
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of a command, and of its sub-commands.
+
+    Args:
+        description: what ``--help`` says before the flags, shown as it is written; usually the module's docstring.
+        kwargs: those of ``argparse.ArgumentParser``.
+    """
+
+    def __init__(self, description: str | None = None, **kwargs: Any):
+        super().__init__(description=description, **{"formatter_class": _Help, **kwargs})
 
 
 def run_command(function: Callable[..., Any], *args) -> int:

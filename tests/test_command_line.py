@@ -3,14 +3,15 @@
 import argparse
 import errno
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from PADing.command_line import count, fraction, positive, run_command
+from PADing.command_line import CommandParser, count, fraction, positive, run_command
 from PADing.errors import UserError
-from PADing.files import replacing
+from PADing.files import REPOSITORY, replacing
 
 
 def raising(error):
@@ -49,6 +50,33 @@ def test_a_defect_keeps_its_traceback():
 def test_ctrl_c_ends_with_130(capsys):
     assert run_command(raising(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err.strip() == "Interrupted."
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("torch", ["train_net.py", "--help"]),
+        ("torch", ["tools/make_split.py", "--help"]),
+        ("imported_later", ["-c", "from PADing.command_line import *\nquiet_ctrl_c()\nimport imported_later"]),
+    ],
+)
+def test_ctrl_c_while_python_imports_is_no_traceback(module, words, tmp_path):
+    """PyTorch takes seconds; somebody who has mistyped a flag does not wait for it."""
+    (tmp_path / f"{module}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}"}
+    job = subprocess.run([sys.executable, *words], capture_output=True, cwd=REPOSITORY, env=environment, timeout=60)
+    assert job.returncode in (130, -signal.SIGINT) and not job.stderr
+
+
+def test_help_shows_the_docstring_as_it_is_written_and_defaults():
+    parser = CommandParser("First line.\n\n    an example --flag")
+    parser.add_argument("--size", default=0, help="in pixels")
+    parser.add_argument("--name", help="of the file")
+    parser.add_argument("--fast", action="store_true", help="do less")
+    sub = parser.add_subparsers().add_parser("sub", description="One.\n  Two.")
+    text = parser.format_help()
+    assert "\n\n    an example --flag\n" in text and "in pixels (default: 0)" in text and text.count("default") == 1
+    assert "One.\n  Two." in sub.format_help()
 
 
 def test_a_reader_that_goes_away_is_no_traceback():
