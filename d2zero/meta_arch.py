@@ -1,7 +1,5 @@
 """Mask2Former that answers with the classes a test set asks for, in one of D2Zero's three ways."""
 
-from functools import partial
-
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
@@ -84,25 +82,15 @@ class D2Zero(MaskFormer):
         check_config(cfg)
 
     @classmethod
-    def build_criterion(cls, cfg: CfgNode, criterion_type: type[SetCriterion] = SetCriterion) -> SetCriterion:
+    def build_criterion(cls, cfg: CfgNode) -> SetCriterion:
         """Mask2Former's criterion, with the unseen-constrained loss when it has a weight."""
         d2zero = cfg.MODEL.D2ZERO
         if not d2zero.UNSEEN_LOSS_WEIGHT:
-            return super().build_criterion(cfg, criterion_type)
+            return super().build_criterion(cfg)
         texts = ClassTexts.from_config(cfg)
         seen, unseen = (texts.vectors(names) for names in training_classes(cfg))
-        loss = partial(
-            UnseenConstrainedCriterion,
-            seen=seen,
-            unseen=unseen,
-            temperature=d2zero.UNSEEN_LOSS_TEMPERATURE,
-            gumbel=d2zero.UNSEEN_LOSS_GUMBEL,
-        )
-        criterion = super().build_criterion(cfg, loss)
-        for name, weight in list(criterion.weight_dict.items()):
-            if name.startswith("loss_ce"):
-                criterion.weight_dict[name.replace("ce", "unseen")] = d2zero.UNSEEN_LOSS_WEIGHT * weight
-        return criterion
+        temperature, gumbel = d2zero.UNSEEN_LOSS_TEMPERATURE, d2zero.UNSEEN_LOSS_GUMBEL
+        return UnseenConstrainedCriterion(cfg, seen=seen, unseen=unseen, temperature=temperature, gumbel=gumbel)
 
     def set_test_metadata(self, metadata) -> None:
         """Answer from now on with the classes of a test set.

@@ -1,6 +1,7 @@
 """The unseen-constrained loss: proposals of seen classes also vote for the unseen classes that resemble them."""
 
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,6 +30,12 @@ class UnseenConstrainedCriterion(SetCriterion):
         self.gumbel = gumbel
         similarity = F.normalize(seen, dim=1) @ F.normalize(unseen, dim=1).T
         self.register_buffer("log_resemblance", (similarity / temperature).log_softmax(dim=1), persistent=False)
+
+    @classmethod
+    def loss_weights(cls, cfg: CfgNode) -> dict[str, float]:
+        """``UNSEEN_LOSS_WEIGHT`` counts in units of the classification loss's weight."""
+        weights = super().loss_weights(cfg)
+        return {**weights, "loss_unseen": cfg.MODEL.D2ZERO.UNSEEN_LOSS_WEIGHT * weights["loss_ce"]}
 
     def forward(self, outputs: dict, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """As :class:`SetCriterion`, but ``pred_logits`` (B, Q, S + U + 1) also score the unseen classes.

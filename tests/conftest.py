@@ -1,9 +1,18 @@
-"""What holds for every test: none leaves its loggers, default dtype or thread count to the next one in its process."""
+"""What holds for every test: none leaves its loggers, default dtype or thread count to the next one in its process.
+
+Tests may import ``tests.<folder>.<helper>``, however pytest was started.
+"""
 
 import logging
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+
+REPOSITORY = str(Path(__file__).resolve().parents[1])
+if REPOSITORY not in sys.path:
+    sys.path.insert(0, REPOSITORY)
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from PADing.meta_arch.answers import check_answers
 from PADing.meta_arch.class_count import training_classes
 from PADing.meta_arch.maps import Maps, Resized, Stored, as_maps, computed, held
 from PADing.meta_arch.results import best_pairs, make_instances, panoptic_map, semantic_scores
-from PADing.modeling import HungarianMatcher, SetCriterion
+from PADing.modeling import SetCriterion
 
 
 class SegmenterBase(nn.Module):
@@ -42,6 +42,8 @@ class SegmenterBase(nn.Module):
 
     # Whether the answers are restricted to unseen classes in test sets that hold no other.
     restricts_to_unseen = False
+    # A subclass of SetCriterion adds losses.
+    criterion_type: type[SetCriterion] = SetCriterion
 
     @configurable
     def __init__(
@@ -49,7 +51,7 @@ class SegmenterBase(nn.Module):
         *,
         backbone: nn.Module,
         sem_seg_head: nn.Module,
-        criterion: nn.Module,
+        criterion: SetCriterion,
         num_queries: int,
         object_mask_threshold: float,
         overlap_threshold: float,
@@ -104,28 +106,9 @@ class SegmenterBase(nn.Module):
         }
 
     @classmethod
-    def build_criterion(cls, cfg: CfgNode, criterion_type: type[SetCriterion] = SetCriterion) -> SetCriterion:
-        """The criterion that the config describes: with deep supervision, weights for every prediction but the last."""
-        node = cfg.MODEL.MASK_FORMER
-        matcher = HungarianMatcher(
-            cost_class=node.CLASS_WEIGHT,
-            cost_mask=node.MASK_WEIGHT,
-            cost_dice=node.DICE_WEIGHT,
-            num_points=node.TRAIN_NUM_POINTS,
-        )
-        weights = {"loss_ce": node.CLASS_WEIGHT, "loss_mask": node.MASK_WEIGHT, "loss_dice": node.DICE_WEIGHT}
-        if node.DEEP_SUPERVISION:
-            weights |= {f"{name}_{i}": w for i in range(node.DEC_LAYERS - 1) for name, w in weights.items()}
-        return criterion_type(
-            cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-            matcher=matcher,
-            weight_dict=weights,
-            eos_coef=node.NO_OBJECT_WEIGHT,
-            losses=["labels", "masks"],
-            num_points=node.TRAIN_NUM_POINTS,
-            oversample_ratio=node.OVERSAMPLE_RATIO,
-            importance_sample_ratio=node.IMPORTANCE_SAMPLE_RATIO,
-        )
+    def build_criterion(cls, cfg: CfgNode) -> SetCriterion:
+        """The ``criterion_type`` that the config describes."""
+        return cls.criterion_type(cfg)
 
     @classmethod
     def count_classes(cls, cfg: CfgNode) -> int:
@@ -195,9 +178,11 @@ class SegmenterBase(nn.Module):
         return self.sem_seg_head(self.backbone(images.tensor))
 
     def weighted_losses(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Multiply by ``criterion.weight_dict``; losses that it does not name are dropped."""
-        weights = self.criterion.weight_dict
-        return {name: loss * weights[name] for name, loss in losses.items() if name in weights}
+        """Multiply by ``criterion.weight_dict``; ValueError names the losses that have no weight."""
+        weights, kind = self.criterion.weight_dict, type(self.criterion).__name__
+        if missing := sorted(losses.keys() - weights.keys()):
+            raise ValueError(f"{kind} makes {', '.join(missing)}, for which {kind}.loss_weights names no weight")
+        return {name: loss * weights[name] for name, loss in losses.items()}
 
     # ---- inference
 

@@ -29,7 +29,7 @@ from PADing.meta_arch.common import SegmenterBase
 from PADing.meta_arch.segmenter_cache import SegmenterCache
 from PADing.meta_arch.starting_weights import explain_name, explain_unfit_weights
 from PADing.meta_arch.teacher import Teacher
-from PADing.modeling import SetCriterion, SetCriterion_Generator, TransformerDecoder, TransformerDecoderLayer
+from PADing.modeling import TransformerDecoder, TransformerDecoderLayer
 
 # What the generator side consists of, in the order in which its optimizer holds the parameters.
 GENERATOR_SIDE = (
@@ -43,7 +43,7 @@ class PADing(SegmenterBase):
     """A frozen segmenter, a generator of class embeddings, and the classifier ``new_fc`` that learns from both.
 
     Args:
-        criterion: matches queries with targets, see ``SetCriterion_Generator``.
+        criterion: matches queries with targets, see :meth:`SetCriterion.match`.
         hidden_dim: width d of query embeddings.
         class_vectors: of all C classes; building a model for inference needs none.
         unseen_index: positions of the U unseen classes among the outputs.
@@ -138,10 +138,6 @@ class PADing(SegmenterBase):
         self.relation = RelationNet(hidden_dim, hidden_dim)
         if disentangle:
             self.decoder = Decoder(drop_rate, hidden_dim)
-
-    @classmethod
-    def build_criterion(cls, cfg: CfgNode, criterion_type: type[SetCriterion] = SetCriterion_Generator) -> SetCriterion:
-        return super().build_criterion(cfg, criterion_type)
 
     @classmethod
     def count_classes(cls, cfg: CfgNode) -> int:
@@ -311,7 +307,7 @@ class PADing(SegmenterBase):
         images = self.preprocess(batched_inputs)
         outputs = self.segment(images)
         targets = self.prepare_targets(self.instances_of(batched_inputs), images)
-        target_classes, labels, matched = self.criterion(outputs, targets)
+        target_classes, labels, matched = self.criterion.match(outputs, targets)
         if self.teacher is not None:
             target_classes = self.teacher.relabel(target_classes, outputs, targets, self.unseen_index)
         return outputs["pred_embed"], target_classes, labels, matched

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
+from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,7 +13,15 @@ from PADing.modeling.matcher import Assignment, HungarianMatcher
 from PADing.modeling.point_sampling import importance_counts, most_uncertain, point_sample
 
 Targets = list[dict[str, Tensor]]
-Matches = tuple[Tensor, Tensor, tuple[Tensor, Tensor]]
+
+
+class Pairs(NamedTuple):
+    """Matched pairs of A predictions, image by image; every prediction has as many in an image as the others."""
+
+    image: Tensor  # (M)
+    query: Tensor  # (A, M), ascending in each image
+    target: Tensor  # (A, M), index among the image's targets
+    counts: list[int]  # pairs of each image
 
 
 class SetCriterion(nn.Module):
@@ -22,12 +31,15 @@ class SetCriterion(nn.Module):
     are drawn before, prediction by prediction, last one first: for each image the matcher's points, then candidates
     and random points of the mask loss.
 
+    A subclass adds a loss in :meth:`label_losses`, :meth:`mask_losses` or :meth:`forward`, and its weight in
+    :meth:`loss_weights`; a meta-architecture names the subclass as its ``criterion_type``.
+
     State-dict keys: ``empty_weight`` (num_classes + 1), the class weights of the cross-entropy.
 
     Args:
         num_classes: classes without "no object".
         matcher: assigns queries to targets.
-        weight_dict: factor of each loss by name; applied by the caller, who drops losses that are not in it.
+        weight_dict: factor of each loss by name; applied by the caller.
         eos_coef: class weight of "no object".
         losses: "labels", "masks", or both.
         num_points: points for each mask.
@@ -35,6 +47,9 @@ class SetCriterion(nn.Module):
             uncertain candidates, the others are random.
     """
 
+    empty_weight: Tensor
+
+    @configurable
     def __init__(
         self,
         num_classes: int,
@@ -57,6 +72,34 @@ class SetCriterion(nn.Module):
         weight[-1] = eos_coef
         self.register_buffer("empty_weight", weight)
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        """Arguments from ``MODEL.MASK_FORMER``; with deep supervision, weights for every prediction."""
+        node, weights = cfg.MODEL.MASK_FORMER, cls.loss_weights(cfg)
+        if node.DEEP_SUPERVISION:
+            weights |= {f"{name}_{i}": w for i in range(node.DEC_LAYERS - 1) for name, w in weights.items()}
+        return {
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "matcher": HungarianMatcher(
+                cost_class=node.CLASS_WEIGHT,
+                cost_mask=node.MASK_WEIGHT,
+                cost_dice=node.DICE_WEIGHT,
+                num_points=node.TRAIN_NUM_POINTS,
+            ),
+            "weight_dict": weights,
+            "eos_coef": node.NO_OBJECT_WEIGHT,
+            "losses": ["labels", "masks"],
+            "num_points": node.TRAIN_NUM_POINTS,
+            "oversample_ratio": node.OVERSAMPLE_RATIO,
+            "importance_sample_ratio": node.IMPORTANCE_SAMPLE_RATIO,
+        }
+
+    @classmethod
+    def loss_weights(cls, cfg: CfgNode) -> dict[str, float]:
+        """The weight of every loss of this class by its name, which is given without the endings of ``aux_outputs``."""
+        node = cfg.MODEL.MASK_FORMER
+        return {"loss_ce": node.CLASS_WEIGHT, "loss_mask": node.MASK_WEIGHT, "loss_dice": node.DICE_WEIGHT}
+
     def forward(self, outputs: dict, targets: Targets) -> dict[str, Tensor]:
         """The losses, not yet multiplied by ``weight_dict``.
 
@@ -78,16 +121,17 @@ class SetCriterion(nn.Module):
             matcher_points.append(self.matcher.draw_points(len(targets), device))
             if "masks" in self.losses:
                 mask_points.append(self._draw_mask_points(matched, device))
-        matches = self.matcher.match(predictions, targets, torch.stack(matcher_points))
-        pairs = _pairs(matches, device)
+        pairs = _pairs(self.matcher.match(predictions, targets, torch.stack(matcher_points)), device)
 
-        result = {}
+        result: dict[str, Tensor] = {}
         with torch.autocast(device_type=device.type, enabled=False):
             if "labels" in self.losses:
                 shape = (len(predictions), *outputs["pred_logits"].shape[:2])
                 result |= self.label_losses(predictions, self._target_classes(shape, targets, pairs))
             if "masks" in self.losses:
-                result |= self._mask_losses(predictions, targets, pairs, mask_points)
+                logits, labels = self._at_points(predictions, targets, pairs, mask_points)
+                num_masks = _mean_over_ranks(sum(len(target["labels"]) for target in targets), device)
+                result |= self.mask_losses(predictions, targets, pairs, logits, labels, num_masks)
         endings = ["", *(f"_{i}" for i in range(len(predictions) - 1))]
         return {
             name + ending: value
@@ -96,8 +140,11 @@ class SetCriterion(nn.Module):
         }
 
     @torch.no_grad()
-    def match_to_targets(self, outputs: dict[str, Tensor], targets: Targets) -> Matches:
-        """Match the last prediction, without losses.
+    def match(self, outputs: dict[str, Tensor], targets: Targets) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Match the last prediction, without losses, for methods that train on matched queries.
+
+        Args:
+            outputs, targets: see :meth:`forward`.
 
         Returns:
             class of every query (B, Q) int64, ``num_classes`` where nothing is matched; classes of the matched queries
@@ -111,23 +158,17 @@ class SetCriterion(nn.Module):
 
     # ---- classes
 
-    def _target_classes(self, shape: tuple[int, ...], targets: Targets, pairs: "_Pairs") -> Tensor:
+    def _target_classes(self, shape: tuple[int, ...], targets: Targets, pairs: Pairs) -> Tensor:
         """Class that each query of each prediction should have: int64 of ``shape`` = (A, B, Q)."""
-        device = pairs.query.device
-        labels = torch.cat([target["labels"] for target in targets]).to(device)
-        first = [0]
-        for target in targets[:-1]:
-            first.append(first[-1] + len(target["labels"]))
-        first = torch.tensor(first, device=device)
-        classes = torch.full(shape, self.num_classes, dtype=torch.int64, device=device)
-        for prediction, query, target in zip(classes, pairs.query, pairs.target, strict=True):
-            prediction[pairs.image, query] = labels[first[pairs.image] + target]
+        labels = [target["labels"].to(pairs.query.device) for target in targets]
+        first = torch.tensor([0, *(len(x) for x in labels[:-1])], device=pairs.query.device).cumsum(0)
+        classes = torch.full(shape, self.num_classes, dtype=torch.int64, device=pairs.query.device)
+        rows = torch.arange(len(classes), device=pairs.query.device).unsqueeze(1)
+        classes[rows, pairs.image, pairs.query] = torch.cat(labels)[first[pairs.image] + pairs.target]
         return classes
 
     def label_losses(self, predictions: list[dict], classes: Tensor) -> dict[str, Tensor]:
         """Losses of the class scores by name, for each of A predictions (A): weighted mean cross-entropy.
-
-        A method that adds a loss on matched queries overrides this.
 
         Args:
             predictions: A dicts with ``pred_logits`` (B, Q, K + 1).
@@ -140,62 +181,69 @@ class SetCriterion(nn.Module):
 
     # ---- masks
 
+    def mask_losses(
+        self,
+        predictions: list[dict],
+        targets: Targets,
+        pairs: Pairs,
+        logits: Tensor,
+        labels: Tensor,
+        num_masks: float | Tensor,
+    ) -> dict[str, Tensor]:
+        """Losses of the masks by name, for each of A predictions (A): cross-entropy and dice loss at points.
+
+        Args:
+            predictions: A dicts with ``pred_masks`` (B, Q, h, w).
+            targets: see :meth:`forward`.
+            pairs: which queries and targets belong together.
+            logits, labels: (A, M, P) float32, both masks of each pair at the points where they are compared.
+            num_masks: what the sums over pairs are divided by: targets for each process, at least one.
+        """
+        scale = 1 / num_masks
+        ce = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(2)
+        inside = logits.sigmoid()
+        dice = 1 - (2 * (inside * labels).sum(2) + 1) / (inside.sum(2) + labels.sum(2) + 1)
+        return {"loss_mask": ce.sum(1) * scale, "loss_dice": dice.sum(1) * scale}
+
     def _draw_mask_points(self, masks: int, device: torch.device) -> tuple[Tensor, Tensor]:
         candidates = torch.rand(masks, self.candidates, 2, device=device)
         if not self.random_points:
             return candidates, candidates.new_empty(masks, 0, 2)
         return candidates, torch.rand(masks, self.random_points, 2, device=device)
 
-    def _mask_losses(
-        self, predictions: list[dict], targets: Targets, pairs: "_Pairs", drawn: list[tuple]
-    ) -> dict[str, Tensor]:
-        """Point-sampled cross-entropy and dice loss of each prediction: two tensors (A)."""
+    def _at_points(
+        self, predictions: list[dict], targets: Targets, pairs: Pairs, drawn: list[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Mask logits of the matched queries and their targets' masks at the mask loss's points: (A, M, P) each."""
         chosen = [p["pred_masks"][pairs.image, query] for p, query in zip(predictions, pairs.query, strict=True)]
-        masks = torch.cat(chosen).float().unsqueeze(1)  # (A * N, 1, h, w)
+        masks = torch.cat(chosen).float().unsqueeze(1)  # (A * M, 1, h, w)
         candidates, random_points = (torch.cat(points) for points in zip(*drawn, strict=True))
         uncertain = most_uncertain(masks.detach(), candidates, self.num_points - self.random_points)
-        points = torch.cat([uncertain, random_points], dim=1)  # (A * N, P, 2)
-        points_by_prediction = points.view(*pairs.query.shape, self.num_points, 2)
-        labels = _labels_at_points(targets, pairs, points_by_prediction)
-
-        logits = point_sample(masks, points).view(labels.shape)
-        scale = 1 / _mean_over_ranks(sum(len(target["labels"]) for target in targets), logits.device)
-        ce = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(2)
-        inside = logits.sigmoid()
-        dice = 1 - (2 * (inside * labels).sum(2) + 1) / (inside.sum(2) + labels.sum(2) + 1)
-        return {"loss_mask": ce.sum(1) * scale, "loss_dice": dice.sum(1) * scale}
+        points = torch.cat([uncertain, random_points], dim=1)  # (A * M, P, 2)
+        labels = _labels_at_points(targets, pairs, points.view(*pairs.query.shape, self.num_points, 2))
+        return point_sample(masks, points).view(labels.shape), labels
 
     def extra_repr(self) -> str:
+        """What ``print(model)`` shows of it."""
         return f"num_classes={self.num_classes}, losses={self.losses}, weight_dict={self.weight_dict}"
 
 
 class SetCriterion_Generator(SetCriterion):  # noqa: N801 (its published name)
-    """The same matching without losses, for methods that train on matched queries (PADing)."""
+    """The published name of a criterion that is called for :meth:`match`, kept for code that imports it."""
 
-    def forward(self, outputs: dict[str, Tensor], targets: Targets) -> Matches:
-        """See :meth:`SetCriterion.match_to_targets`."""
-        return self.match_to_targets(outputs, targets)
+    forward = SetCriterion.match  # type: ignore[assignment]  # what published code expects
 
 
-class _Pairs(NamedTuple):
-    """Matched pairs of all predictions, image by image; every prediction has as many in an image as the others."""
-
-    image: Tensor  # (M)
-    query: Tensor  # (A, M), ascending in each image
-    target: Tensor  # (A, M), index among the image's targets
-    counts: list[int]  # pairs of each image
-
-
-def _pairs(matches: list[list[Assignment]], device: torch.device) -> _Pairs:
+def _pairs(matches: list[list[Assignment]], device: torch.device) -> Pairs:
     counts = [len(query) for query, _ in matches[0]]
     image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     query = torch.stack([torch.cat([query for query, _ in images]) for images in matches])
     target = torch.stack([torch.cat([target for _, target in images]) for images in matches])
-    return _Pairs(image.to(device), query.to(device), target.to(device), counts)
+    return Pairs(image.to(device), query.to(device), target.to(device), counts)
 
 
 @torch.no_grad()
-def _labels_at_points(targets: Targets, pairs: _Pairs, points: Tensor) -> Tensor:
+def _labels_at_points(targets: Targets, pairs: Pairs, points: Tensor) -> Tensor:
     """Target masks of all matched pairs at their points (A, M, P, 2): (A, M, P).
 
     Every mask is read once, at the points of all predictions: the points go to the masks, which are large, and not

@@ -8,16 +8,16 @@ import torch.distributed as dist
 from torch.nn import functional as F
 
 from PADing.errors import UserError
-from PADing.modeling import HungarianMatcher, SetCriterion, SetCriterion_Generator
+from PADing.modeling import HungarianMatcher, SetCriterion
 from PADing.modeling.point_sampling import importance_counts, most_uncertain, point_sample
 
 CLASSES, QUERIES, POINTS = 4, 5, 24
 WEIGHTS = {"loss_ce": 2.0, "loss_mask": 5.0, "loss_dice": 5.0}
 
 
-def _criterion(kind=SetCriterion, importance=0.75, losses=("labels", "masks")):
+def _criterion(importance=0.75, losses=("labels", "masks")):
     matcher = HungarianMatcher(2, 5, 5, num_points=POINTS)
-    return kind(CLASSES, matcher, WEIGHTS, 0.1, losses, POINTS, 3.0, importance)
+    return SetCriterion(CLASSES, matcher, WEIGHTS, 0.1, losses, POINTS, 3.0, importance)
 
 
 def _prediction(batch, seed):
@@ -140,9 +140,9 @@ def test_mask_losses_are_averaged_over_the_targets_of_all_processes():
 
 
 def test_matching_without_losses():
-    criterion, prediction, targets = _criterion(SetCriterion_Generator), _prediction(2, 0), _targets((2, 3))
+    criterion, prediction, targets = _criterion(), _prediction(2, 0), _targets((2, 3))
     torch.manual_seed(2)
-    classes, labels, (image, query) = criterion({**prediction, "aux_outputs": [_prediction(2, 1)]}, targets)
+    classes, labels, (image, query) = criterion.match({**prediction, "aux_outputs": [_prediction(2, 1)]}, targets)
     torch.manual_seed(2)
     indices = criterion.matcher(prediction, targets)
     want = torch.cat([t["labels"][to] for t, (_, to) in zip(targets, indices, strict=True)])
