@@ -11,9 +11,10 @@ from minibench.methods import Method, discover
 from minibench.plan import Plan
 from minibench.results import write_results
 from minibench.scheduler import Failure, Lock, cores, run_steps
-from minibench.settings import BUDGETS, generator, make_settings
+from minibench.settings import BUDGETS, make_settings
 from minibench.tuning import chosen, make_finals, make_trials, write_tuning
 from PADing.command_line import positive, run_command
+from PADing.data.mini import UNSEEN
 from PADing.errors import UserError
 
 DESCRIPTION = """The mini benchmark: every method on the mini data set, from one shared pretraining per seed.
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--size", type=positive, metavar="N", help="side of an image in pixels (128)")
         noise_help = "of the class vectors (%(default)s)"
         command.add_argument("--noise", type=float, default=0.15, metavar="F", help=noise_help)
-    splits = sorted(generator().UNSEEN)
+    splits = sorted(UNSEEN)
     run.add_argument("--split", choices=splits, default="compositional", help="which classes are unseen (%(default)s)")
     run.add_argument("--output", "--out", **out)
     run.add_argument("--no-report", action="store_true", help="stop when results.json is written")

@@ -11,7 +11,8 @@ from minibench.methods import Method
 from minibench.plan import Plan, Run
 from minibench.runs import RECORD, read_record, write_record
 from minibench.scheduler import cores
-from minibench.settings import Settings, generator
+from minibench.settings import Settings
+from PADing.data.mini import VERSION as DATA_VERSION
 from PADing.errors import UserError
 
 VERSION = 1
@@ -38,7 +39,7 @@ def write_results(out: Path, methods: Mapping[str, Method], settings: Settings) 
         "budget": settings.budget,
         "seeds": seeds,
         "data": {
-            "version": generator().VERSION,
+            "version": DATA_VERSION,
             "checksum": checksums,
             "train": settings.train,
             "val": settings.val,

@@ -1,14 +1,12 @@
 """On what the methods are compared, and how long they train: the data of each seed, and the budget."""
 
-import functools
 import hashlib
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
-from minibench.methods import REPOSITORY, Method
+from minibench.methods import Method
+from PADing.data.mini import VERSION
 from PADing.errors import UserError
 
 BUDGETS = ("quick", "full", "smoke")
@@ -19,15 +17,6 @@ SIZES = {"quick": (2000, 300, 128), "full": (2000, 300, 128), "smoke": (24, 8, 6
 SMOKE_ITERATIONS, SMOKE_BATCH = 4, 2
 # The seed of the tuning split: no reported figure has seen its images.
 TUNING_SEED = 0
-
-
-@functools.cache
-def generator() -> ModuleType:
-    """The data set's generator, ``datasets/make_mini_coco.py``, which lies in no package."""
-    spec = importlib.util.spec_from_file_location("make_mini_coco", REPOSITORY / "datasets" / "make_mini_coco.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @dataclass(frozen=True)
@@ -49,7 +38,7 @@ class Settings:
 
     def data_folder(self, seed: int) -> str:
         """``DETECTRON2_DATASETS`` of a seed, relative to the output folder."""
-        version = generator().VERSION
+        version = VERSION
         sizes = f"{self.train}-{self.val}-{self.size}px"
         return f"data/v{version}-{self.split}-seed{seed}-{sizes}-noise{self.noise:g}"
 

@@ -1,4 +1,4 @@
-"""The classes, class vectors and images of the mini data set; ``datasets/make_mini_coco.py`` writes them to files.
+"""The classes, class embeddings and images of the mini data set; ``PADing.data.mini_files`` writes them to files.
 
 Everything is drawn from one seed, image by image, so image k is the same whatever the number of images.
 """
@@ -10,7 +10,7 @@ import numpy as np
 
 from PADing.errors import UserError
 
-__all__ = ["UNSEEN", "VERSION", "Category", "categories", "class_vectors", "draw_image", "polygons"]
+__all__ = ["UNSEEN", "VERSION", "Category", "categories", "class_embeddings", "draw_image", "polygons"]
 
 VERSION = 1
 
@@ -21,7 +21,7 @@ COLOURS = ("brown", "teal")
 
 # Compositional: every part of an unseen class occurs in at least two seen classes.
 # Hard: stars are seen with one surface only, so "star" must be told apart from "plain" without any other example.
-# Tuning: like compositional with other unseen classes, for choosing settings without a look at those of the reports.
+# Tuning: like compositional with other unseen classes; hyperparameters are chosen on it, and reports never show it.
 UNSEEN = {
     "compositional": ("striped disc", "dotted bar", "checkered triangle", "plain star", "teal waves", "brown sand"),
     "hard": ("striped star", "dotted star", "checkered star", "plain disc", "teal waves", "brown sand"),
@@ -60,7 +60,7 @@ def categories() -> list[Category]:
     ]
 
 
-def class_vectors(dim: int, noise: float, seed: int) -> np.ndarray:
+def class_embeddings(dim: int, noise: float, seed: int) -> np.ndarray:
     """(C, dim) float32 unit vectors: the sum of two part vectors and a thing/stuff vector, noise, and a rotation.
 
     Args:
@@ -125,12 +125,14 @@ def _ground(pattern: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator
     return ((y / 8 + phase[0]) % 1 < 0.22) | (along % 1 < 0.13)
 
 
-def _mix(colours, share: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _mix(colours: tuple, share: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     first, second = (np.clip(np.array(c) + rng.uniform(-18, 18, 3), 0, 255) for c in colours)
     return first + (second - first) * np.asarray(share, dtype=float)[..., None]
 
 
-def draw_image(rng: np.random.Generator, size: int, things: list[Category], stuff: list[Category]):
+def draw_image(
+    rng: np.random.Generator, size: int, things: list[Category], stuff: list[Category]
+) -> tuple[np.ndarray, list[tuple[Category, np.ndarray]]]:
     """One image.
 
     Returns:
@@ -138,7 +140,7 @@ def draw_image(rng: np.random.Generator, size: int, things: list[Category], stuf
         cover the whole image. Thing masks have no holes, so polygons describe them.
     """
     y, x = np.mgrid[0:size, 0:size].astype(float)
-    grounds = [stuff[i] for i in rng.choice(len(stuff), size=min(len(stuff), rng.integers(1, 3)), replace=False)]
+    grounds = [stuff[i] for i in rng.choice(len(stuff), size=min(len(stuff), int(rng.integers(1, 3))), replace=False)]
     owner = np.zeros((size, size), dtype=int)
     if len(grounds) == 2:
         angle = rng.uniform(0, 2 * np.pi)
@@ -176,7 +178,7 @@ def draw_image(rng: np.random.Generator, size: int, things: list[Category], stuf
     return np.clip(image + 0.5, 0, 255).astype(np.uint8), [(c, m) for c, m in segments if m.any()]
 
 
-def _fits(mask: np.ndarray, objects) -> bool:
+def _fits(mask: np.ndarray, objects: list[tuple[Category, np.ndarray]]) -> bool:
     """Whether a new object in front leaves each earlier one at least two thirds visible and without a hole."""
     if mask.sum() < 40:
         return False
@@ -194,6 +196,6 @@ def _has_hole(mask: np.ndarray) -> bool:
 
 def polygons(mask: np.ndarray) -> list[list[float]]:
     """COCO polygons whose rasterisation is ``mask``: outlines are traced four times finer than the pixels."""
-    fine = np.kron(mask.astype(np.uint8), np.ones((4, 4), dtype=np.uint8))
+    fine = mask.repeat(4, axis=0).repeat(4, axis=1).astype(np.uint8)
     contours, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return [[float(p) for p in ((c[:, 0] + 0.5) / 4).ravel()] for c in contours if len(c) >= 3]

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from minibench.settings import generator
+from PADing.data.mini import UNSEEN
+from PADing.data.mini_files import make_mini_coco
 
 FIGURES = {
     "panoptic_seg": ("PQ_se", "PQ_un", "PQ_hm"),
@@ -61,7 +62,7 @@ def draw_data(folder: Path) -> Path:
     """Draw a few pictures of the mini data set where a benchmark keeps those of seed 1; returns their folder."""
     root = folder / DATA
     root.mkdir(parents=True)
-    return generator().make_mini_coco(root / "mini", train=2, val=6, size=64, seed=1)
+    return make_mini_coco(root / "mini", train=2, val=6, size=64, seed=1)
 
 
 def write_run(folder: Path, data_set: str) -> None:
@@ -95,7 +96,7 @@ def panoptic_run(folder: Path, data: Path, called: dict[str, str | None]) -> Non
         Image.fromarray(rgb).save(out / item["file_name"])
         predictions.append({"image_id": item["image_id"], "file_name": item["file_name"], "segments_info": segments})
     (folder / "inference" / "predictions.json").write_text(json.dumps({"annotations": predictions}))
-    unseen = generator().UNSEEN["compositional"]
+    unseen = UNSEEN["compositional"]
     classes = [{"name": n, "unseen": n in unseen, "PQ": 10.0 * (n not in called)} for n in names.values()]
     (folder / "inference" / "panoptic_results.json").write_text(json.dumps({"per_class": classes}))
 
@@ -116,6 +117,6 @@ def instance_run(folder: Path, data: Path, called: dict[str, str], second: float
         found.append({**common, "category_id": item["category_id"], "score": second})
         found.append({**common, "category_id": ids[called.get(name, name)], "score": 0.6})
     (folder / "inference" / "coco_instances_results.json").write_text(json.dumps(found))
-    unseen = generator().UNSEEN["compositional"]
+    unseen = UNSEEN["compositional"]
     classes = [{"name": n, "unseen": n in unseen, "AP50": 10.0 * (n not in called)} for n in ids]
     (folder / "inference" / "instance_results.json").write_text(json.dumps({"per_class": {"segm": classes}}))

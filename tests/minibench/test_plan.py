@@ -9,7 +9,8 @@ import pytest
 
 from minibench.methods import REPOSITORY, discover
 from minibench.plan import Plan
-from minibench.settings import generator, make_settings
+from minibench.settings import make_settings
+from PADing.data.mini import UNSEEN, categories
 from PADing.data.splits import load_split
 from PADing.errors import UserError
 
@@ -89,14 +90,14 @@ def test_self_training_is_taught_by_pading_of_the_same_seed():
     assert opts["MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS"] == f"{OUT}/{pading.folder}/model_final.pth"
 
 
-@pytest.mark.parametrize("split", sorted(generator().UNSEEN))
+@pytest.mark.parametrize("split", sorted(UNSEEN))
 def test_a_split_trains_and_tests_on_its_own_data_sets(split):
     """Else figures would be reported of other unseen classes than the title says."""
     plan = _plan(split=split)
     seed = plan.settings.seeds[0]
     declared = load_split(REPOSITORY / "datasets" / "splits" / f"{plan.settings.split_name}.yaml")
-    assert set(declared.unseen) == set(generator().UNSEEN[split])
-    assert [c.name for c in declared.categories] == [c.name for c in generator().categories()]
+    assert set(declared.unseen) == set(UNSEEN[split])
+    assert [c.name for c in declared.categories] == [c.name for c in categories()]
     names = {data_set.name: data_set for data_set in declared.data_sets}
     for method, kind in (("pading", "panoptic"), ("d2zero", "instance")):
         opts = _opts(plan, f"{method}-seed{seed}")
@@ -110,7 +111,7 @@ def test_a_split_trains_and_tests_on_its_own_data_sets(split):
 
 
 def test_settings_are_chosen_on_classes_and_images_that_no_report_shows():
-    unseen = generator().UNSEEN
+    unseen = UNSEEN
     assert not set(unseen["tuning"]) & set(unseen["compositional"])
     assert make_settings(split="tuning").seeds == (0,)
     assert 0 not in make_settings().seeds

@@ -12,6 +12,7 @@ from detectron2.modeling import build_model
 
 import PADing.meta_arch  # noqa: F401  registers the meta-architectures
 from PADing.config import load_config
+from PADing.data.mini_files import make_mini_coco
 from PADing.data.registration import register_split
 from PADing.data.splits import split_from_dict
 
@@ -52,7 +53,7 @@ def tool():
 def drawn(tmp_path_factory):
     """Two training and two test pictures of 64 x 64: ``pictures``, ``names`` (of data sets), ``vectors`` (file)."""
     folder = tmp_path_factory.mktemp("tools") / "mini"
-    load_tool("datasets/make_mini_coco.py").make_mini_coco(folder, train=3, val=2, size=64, seed=3)
+    make_mini_coco(folder, train=3, val=2, size=64, seed=3)
     content = yaml.safe_load((REPOSITORY / "datasets" / "splits" / "mini.yaml").read_text())
     content["name"] = "tools_mini"
     for entry in content["data_sets"]:

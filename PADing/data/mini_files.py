@@ -1,0 +1,213 @@
+"""Writes the mini data set in COCO's own layout; ``datasets/make_mini_coco.py`` is the command.
+
+Training data follow COCO's zero-shot protocols: panoptic and instance annotation of training leaves out every image
+that shows an unseen class; semantic annotation keeps such images and marks unseen pixels as ignored (255). A second
+panoptic annotation keeps the images and leaves their unseen segments out, for methods that look for them
+(self-training).
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from PADing.data.mini import UNSEEN, VERSION, Category, categories, class_embeddings, draw_image, polygons
+from PADing.errors import UserError
+from PADing.files import read_json, write_json
+
+__all__ = ["MANIFEST", "make_mini_coco"]
+
+MANIFEST = "mini.json"
+TRAIN_SHARE_WITH_UNSEEN = 0.15
+IGNORE = 255
+# Validation ids begin beyond it.
+MOST_IMAGES = 1_000_000
+SMALLEST, LARGEST = 32, 4096
+
+
+def make_mini_coco(
+    out: str | os.PathLike,
+    train: int = 2000,
+    val: int = 300,
+    size: int = 128,
+    seed: int = 0,
+    split: str = "compositional",
+    dim: int = 32,
+    noise: float = 0.15,
+    force: bool = False,
+) -> Path:
+    """Draw the data set into ``out``, unless the same one is there already; return its path.
+
+    The folder appears only when it is complete. ``out/mini.json`` records the arguments and the counts.
+
+    Args:
+        train, val: number of images. size: side in pixels. seed: of everything that is drawn.
+        split: a key of ``PADing.data.mini.UNSEEN``. dim, noise: see ``PADing.data.mini.class_embeddings``.
+        force: replace a mini data set of other arguments.
+
+    Raises:
+        UserError: an argument out of range, or ``out`` holds something else.
+    """
+    out = Path(out)
+    settings = dict(version=VERSION, train=train, val=val, size=size, seed=seed, split=split, dim=dim, noise=noise)
+    _check_settings(settings)
+    if _is_there(out, settings, force):
+        return out
+    embeddings = class_embeddings(dim, noise, seed)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise UserError(f"{out} cannot be made: {error.strerror}.") from error
+    try:
+        building.chmod(0o755)
+        counts = {subset: _draw(building, subset, number, settings) for number, subset in enumerate(("train", "val"))}
+        np.savez(
+            building / "class_vectors.npz",
+            names=np.array([c.name for c in categories()]),
+            vectors=embeddings,
+            source=np.array(f"datasets/make_mini_coco.py, seed {seed}, noise {noise}"),
+            templates=np.array([], dtype=str),
+        )
+        write_json(building / MANIFEST, {"settings": settings, "counts": counts})
+        if out.is_dir():
+            shutil.rmtree(out)  # empty, or an older mini data set that may go
+        building.rename(out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return out
+
+
+def _check_settings(settings: dict) -> None:
+    ranges = {"train": (1, MOST_IMAGES), "val": (1, MOST_IMAGES), "size": (SMALLEST, LARGEST), "seed": (0, 2**63)}
+    for key, (low, high) in ranges.items():
+        if not low <= settings[key] <= high:
+            raise UserError(f"--{key} must be {low} to {high}, but is {settings[key]}.")
+    if not 0 <= settings["noise"] < float("inf"):
+        raise UserError(f"--noise must be a number from 0, but is {settings['noise']}.")
+    if settings["split"] not in UNSEEN:
+        raise UserError(f"--split must be one of {', '.join(sorted(UNSEEN))}, but is {settings['split']!r}.")
+
+
+def _is_there(out: Path, settings: dict, force: bool) -> bool:
+    """Whether ``out`` holds the data set already; UserError when it holds anything else that must stay."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file. Choose another --output.")
+    if not out.exists() or not any(out.iterdir()):
+        return False
+    if not (out / MANIFEST).is_file():
+        raise UserError(f"{out} exists and is not a mini data set. Choose another --output, or move it away.")
+    there = read_json(out / MANIFEST, "Mini data set").get("settings")
+    if there == settings:
+        return True
+    if not isinstance(there, dict):
+        raise UserError(f"{out / MANIFEST} does not name its data set. Choose another --output, or move it away.")
+    other = ", ".join(f"{k} {there.get(k)} instead of {v}" for k, v in settings.items() if there.get(k) != v)
+    if not force:
+        raise UserError(
+            f"{out} holds another mini data set ({other}). Choose another --output, or replace it with --force."
+        )
+    return False
+
+
+def _draw(root: Path, subset: str, number: int, settings: dict) -> dict[str, int]:
+    """Draw and write one subset (``number`` 0: train, 1: val); return its counts."""
+    unseen = set(UNSEEN[settings["split"]])
+    writer = _Writer(root, subset, unseen)
+    for index in tqdm(range(settings[subset]), desc=f"drawing mini/{subset}", unit="image", mininterval=1):
+        rng = np.random.default_rng([settings["seed"], 2 + number, index])
+        all_classes = subset == "val" or rng.random() < TRAIN_SHARE_WITH_UNSEEN
+        allowed = [c for c in categories() if all_classes or c.name not in unseen]
+        things, stuff = [c for c in allowed if c.isthing], [c for c in allowed if not c.isthing]
+        writer.add(MOST_IMAGES * number + index + 1, *draw_image(rng, settings["size"], things, stuff))
+    return writer.finish()
+
+
+class _Writer:
+    """Collects one subset (train or val) and writes its images, label maps and annotation files."""
+
+    def __init__(self, root: Path, subset: str, unseen: set[str]):
+        self.root, self.subset, self.unseen = root, subset, unseen
+        self.all = categories()
+        self.images: list[dict] = []
+        self.instances: list[dict] = []
+        self.panoptic: list[dict] = []
+        listed = {c.name: i for i, c in enumerate(self.all)}
+        seen_first = {c.name: i for i, c in enumerate(sorted(self.all, key=lambda c: c.name in unseen))}
+        # Folder of semantic maps -> class name -> label: the position among all classes as listed (beside panoptic
+        # annotation), or with the seen classes first (semantic protocol; the training maps ignore unseen classes).
+        self.labels = {
+            f"panoptic_semseg_{subset}": listed,
+            f"sem_seg_{subset}_all": seen_first,
+            f"sem_seg_{subset}_seen": {name: IGNORE if name in unseen else i for name, i in seen_first.items()},
+        }
+        for folder in (subset, f"panoptic_{subset}", *self.labels, "annotations"):
+            (root / folder).mkdir(exist_ok=True)
+
+    def add(self, image_id: int, image: np.ndarray, segments: list[tuple[Category, np.ndarray]]) -> None:
+        """Write one image, (H, W, 3) uint8 RGB, and its maps; ``segments``: see ``draw_image``."""
+        height, width = image.shape[:2]
+        stem = f"{image_id:012d}"
+        Image.fromarray(image).save(self.root / self.subset / f"{stem}.jpg", quality=95)
+        ids = np.zeros((height, width), dtype=np.int64)
+        numbers = np.zeros((height, width), dtype=np.uint8)  # of segments, from 1
+        infos = []
+        for number, (category, mask) in enumerate(segments, start=1):
+            ids[mask] = segment_id = 1000 * number + category.id
+            numbers[mask] = number
+            ys, xs = np.nonzero(mask)
+            box = [int(xs.min()), int(ys.min()), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1]
+            common = {"category_id": category.id, "iscrowd": 0, "area": int(mask.sum()), "bbox": box}
+            infos.append({"id": segment_id, **common})
+            if category.isthing:
+                annotation = {"id": len(self.instances) + 1, "image_id": image_id, "segmentation": polygons(mask)}
+                self.instances.append({**annotation, **common})
+        self.images.append({"id": image_id, "file_name": f"{stem}.jpg", "height": height, "width": width})
+        self.panoptic.append({"image_id": image_id, "file_name": f"{stem}.png", "segments_info": infos})
+        colour = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
+        Image.fromarray(colour).save(self.root / f"panoptic_{self.subset}" / f"{stem}.png")
+        for folder, labels in self.labels.items():
+            table = np.array([IGNORE, *(labels[category.name] for category, _ in segments)], dtype=np.uint8)
+            Image.fromarray(table[numbers]).save(self.root / folder / f"{stem}.png")
+
+    def finish(self) -> dict[str, int]:
+        """Write the annotation files; return the counts."""
+        unseen = {c.id for c in self.all if c.name in self.unseen}
+        left = [
+            {**p, "segments_info": [s for s in p["segments_info"] if s["category_id"] not in unseen]}
+            for p in self.panoptic
+        ]
+        without = [p for p in self.panoptic if all(s["category_id"] not in unseen for s in p["segments_info"])]
+        left = [p for p in left if p["segments_info"]]
+        self._write("panoptic", self.images, self.panoptic, self.all)
+        self._write("panoptic", self._of(without), without, self.all, "_seen")
+        self._write("panoptic", self._of(left), left, self.all, "_unlabelled")
+
+        things = [c for c in self.all if c.isthing]
+        # Instance protocol: only unseen *things* matter; the grounds are background.
+        only = [a for a in self.instances if a["category_id"] in unseen]
+        with_unseen = {a["image_id"] for a in only}
+        seen = [a for a in self.instances if a["image_id"] not in with_unseen]
+        self._write("instances", self.images, self.instances, things)
+        self._write("instances", self._of(seen), seen, [c for c in things if c.id not in unseen], "_seen")
+        self._write("instances", self._of(only), only, [c for c in things if c.id in unseen], "_unseen")
+        return {
+            "images": len(self.images),
+            "images_without_unseen": len(without),
+            "segments": sum(len(p["segments_info"]) for p in self.panoptic),
+            "instances": len(self.instances),
+        }
+
+    def _of(self, annotations: list[dict]) -> list[dict]:
+        wanted = {a["image_id"] for a in annotations}
+        return [i for i in self.images if i["id"] in wanted]
+
+    def _write(self, kind: str, images: list, annotations: list, classes: list[Category], which: str = "") -> None:
+        listed = [{"id": c.id, "name": c.name, "isthing": int(c.isthing), "supercategory": c.parts[1]} for c in classes]
+        content = {"info": {"description": "mini COCO"}, "images": images, "annotations": annotations}
+        path = self.root / "annotations" / f"{kind}_{self.subset}{which}.json"
+        write_json(path, {**content, "categories": listed})
