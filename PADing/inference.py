@@ -16,6 +16,7 @@ from PADing.config_values import as_one_message
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.start_check import PREDICTION, on_present_device, start_problems
 from PADing.errors import UserError
+from PADing.meta_arch.contract import contract_of
 
 __all__ = ["Predictor", "load_model"]
 
@@ -42,7 +43,7 @@ class Predictor:
     def __init__(self, cfg: CfgNode, one_result: bool = False):
         self.model = load_model(cfg)
         if one_result:
-            _keep_first_result(self.model)
+            contract_of(self.model).keep_first_result()
         self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
         self.resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
         self.format = cfg.INPUT.FORMAT
@@ -68,13 +69,6 @@ class Predictor:
         return self.model([{"image": tensor, "height": height, "width": width}])[0]
 
 
-def _keep_first_result(model: torch.nn.Module) -> None:
-    """Switch off all results but the most complete one."""
-    keys = [key for key in ("panoptic_on", "instance_on", "semantic_on") if getattr(model, key, False)]
-    for key in keys[1:]:
-        setattr(model, key, False)
-
-
 def load_model(cfg: CfgNode) -> torch.nn.Module:
     """The model of a config in evaluation mode, with the weights of ``MODEL.WEIGHTS``, for its first evaluation set.
 
@@ -96,9 +90,7 @@ def load_model(cfg: CfgNode) -> torch.nn.Module:
     if problems:
         raise UserError(as_one_message(problems))
     model = build_model(cfg).eval()
-    tell = getattr(model, "set_test_metadata", None)
-    if tell is not None:
-        tell(MetadataCatalog.get(cfg.DATASETS.TEST[0]))
+    contract_of(model).set_test_metadata(MetadataCatalog.get(cfg.DATASETS.TEST[0]))
     _TrainedCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     return model
 

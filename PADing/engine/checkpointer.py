@@ -19,6 +19,7 @@ from PADing.engine.checkpoint_file import (
 )
 from PADing.errors import UserError
 from PADing.files import replacing
+from PADing.meta_arch.contract import ModelContract, contract_of
 
 # The file beside the checkpoints that names the last one.
 TAG = "last_checkpoint"
@@ -29,9 +30,7 @@ HARMLESS = ("criterion.empty_weight",)
 class TrainingCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, which refuses weights that do not fit and says which parts of a state are missing.
 
-    A model may define ``harmless_weights() -> tuple[str, ...]``, prefixes of keys whose shape may differ, and
-    ``explain_missing_weights(missing: list[str], found: list[str]) -> str``, why it cannot go on without them (empty:
-    it can); ``found`` is empty when there is no file.
+    What a model may say about weights that do not fit: ``PADing.meta_arch.contract``.
 
     Attributes:
         resumed: whether ``resume_or_load`` has found a training to continue.
@@ -40,6 +39,11 @@ class TrainingCheckpointer(DetectionCheckpointer):
 
     resumed = False
     last_iteration = -1
+
+    @property
+    def contract(self) -> ModelContract:
+        """What the model says about its weights."""
+        return contract_of(self.model)
 
     def load(self, path: str, *args, **kwargs) -> dict:
         """Load a file and return what was not loaded, as fvcore's ``Checkpointer.load``.
@@ -202,10 +206,10 @@ class TrainingCheckpointer(DetectionCheckpointer):
                 f"MODEL.WEIGHTS does not fit the model: {others[0]} has real numbers there, but not in the file."
             )
         incompatible = super()._load_model(checkpoint)
-        harmless = HARMLESS + tuple(getattr(self.model, "harmless_weights", tuple)())
+        harmless = HARMLESS + self.contract.harmless_weights()
         wrong = [entry for entry in incompatible.incorrect_shapes if not entry[0].startswith(harmless)]
         if wrong:
-            raise UserError(_explain_shapes(wrong))
+            raise UserError(_explain_shapes(wrong, self.contract.explain_wrong_shapes([key for key, *_ in wrong])))
         self._explain_missing(incompatible.missing_keys, found)
         if own and own.keys() <= {*incompatible.missing_keys, *(entry[0] for entry in incompatible.incorrect_shapes)}:
             raise UserError(
@@ -216,8 +220,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
         return incompatible
 
     def _explain_missing(self, missing: list[str], found: list[str]) -> None:
-        explain = getattr(self.model, "explain_missing_weights", None)
-        problem = explain(missing, found) if explain else ""
+        problem = self.contract.explain_missing_weights(missing, found)
         if problem:
             raise UserError(problem)
 
@@ -247,17 +250,11 @@ def _whole_parts(keys: Sequence[str], among: Iterable[str]) -> list[str]:
     return list(names)
 
 
-def _explain_shapes(wrong: list[tuple[str, tuple, tuple]]) -> str:
+def _explain_shapes(wrong: list[tuple[str, tuple, tuple]], advice: str) -> str:
     lines = [f"  {key}: {tuple(has)} in the file, {tuple(needs)} in the model" for key, has, needs in wrong[:8]]
     if len(wrong) > 8:
         lines.append(f"  ... and {len(wrong) - 8} more")
-    advice = "Check that MODEL.WEIGHTS and the config belong together."
-    if all("class_embed" in key or "new_fc" in key for key, *_ in wrong):
-        advice = (
-            "The file was trained with another number of classes. Weights of stage 1 become weights of stage 2 with: "
-            "python tools/preprocess_pretrained_weight.py --task_name panoptic|instance|semantic --input_file <file>. "
-            "Otherwise choose the config of the file's split."
-        )
+    advice = advice or "Check that MODEL.WEIGHTS and the config belong together."
     return "MODEL.WEIGHTS does not fit the model:\n" + "\n".join(lines) + "\n" + advice
 
 

@@ -21,6 +21,7 @@ from PADing.engine.metrics import log_losses
 from PADing.engine.optimizers import build_optimizer, clips_full_model
 from PADing.engine.precision import Precision
 from PADing.errors import UserError
+from PADing.meta_arch.contract import contract_of
 
 TRAINING_RECIPE_REGISTRY = Registry("TRAINING_RECIPE")
 TRAINING_RECIPE_REGISTRY.__doc__ = "Subclasses of ``TrainingRecipe``, called with (cfg, model)."
@@ -94,7 +95,7 @@ class OneOptimizer(TrainingRecipe):
     def __init__(self, cfg: CfgNode, model: nn.Module):
         super().__init__(cfg, model)
         self.optimizers["optimizer"] = build_optimizer(cfg, model)
-        self.find_unused_parameters = getattr(model, "find_unused_parameters", False)
+        self.find_unused_parameters = contract_of(model).find_unused_parameters
         self.clip = None
         if clips_full_model(cfg):
             clip = cfg.SOLVER.CLIP_GRADIENTS
@@ -148,7 +149,7 @@ class GeneratorClassifier(TrainingRecipe):
 
 def build_recipe(cfg: CfgNode, model: nn.Module) -> TrainingRecipe:
     """The recipe that the config names, or else the model's own, or else ``OneOptimizer``."""
-    name = cfg.SOLVER.RECIPE or getattr(model, "training_recipe", DEFAULT_RECIPE)
+    name = cfg.SOLVER.RECIPE or contract_of(model).training_recipe
     if name not in TRAINING_RECIPE_REGISTRY:
         known = ", ".join(sorted(key for key, _ in TRAINING_RECIPE_REGISTRY))
         raise UserError(f"SOLVER.RECIPE {name!r} is not a training recipe. There are: {known}.")

@@ -19,6 +19,7 @@ from PADing.engine.checkpoint_file import what_is_wrong
 from PADing.engine.file_kind import describe_wrong_file
 from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY
 from PADing.errors import UserError
+from PADing.meta_arch.contract import architecture_of, contract_of
 from PADing.modeling.transformer_decoder.registry import TRANSFORMER_DECODER_REGISTRY
 
 __all__ = [
@@ -55,8 +56,9 @@ def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> 
         processes: that share a training batch.
     """
     # Networks that are not built on the host have keys of their own.
-    architecture = _architecture(cfg)
-    unchecked = architecture is not None and not hasattr(architecture, "check_start")
+    architecture = architecture_of(cfg)
+    contract = contract_of(architecture)
+    unchecked = architecture is not None and not contract.built_on_host
     uses = set(needs) - ({"model"} if unchecked else set())
     problems = value_problems(cfg, uses)
     names = [*_names(cfg, uses), *_data_set_names(cfg, needs)]
@@ -70,11 +72,11 @@ def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> 
             problems += filter(None, (missing_files(name) for name in cfg.DATASETS[key] if name in known))
     if "weights" in needs:
         problems += _weights("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS)
-        if "train" in needs and hasattr(architecture, "explain_named_weights"):
-            problems += filter(None, [architecture.explain_named_weights(cfg)])
+        if "train" in needs:
+            problems += filter(None, [contract.explain_named_weights(cfg)])
     if "train" in needs:
-        teacher = "MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS"
-        problems += _weights(teacher, cfg.MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS)
+        for key, path in contract.further_weights(cfg).items():
+            problems += _weights(key, path)
     if "output" in needs:
         problems += _output(cfg.OUTPUT_DIR)
     if "model" in needs and not names and not unchecked:
@@ -96,12 +98,7 @@ def on_present_device(cfg: CfgNode) -> CfgNode:
 
 def recipe_name(cfg: CfgNode) -> str:
     """The training recipe that a config asks for, by ``SOLVER.RECIPE`` or through its meta-architecture."""
-    return cfg.SOLVER.RECIPE or getattr(_architecture(cfg), "training_recipe", DEFAULT_RECIPE)
-
-
-def _architecture(cfg: CfgNode):
-    name = cfg.MODEL.META_ARCHITECTURE
-    return META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+    return cfg.SOLVER.RECIPE or contract_of(architecture_of(cfg)).training_recipe
 
 
 def unknown_name(key: str, name: str, known: Iterable[str], advice: str = "") -> str:
@@ -224,7 +221,7 @@ def _fit(cfg: CfgNode, needs: Collection[str]) -> list[str]:
     """Whether model and data sets belong together; asked only when all names are right."""
     problems, count = [], cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     try:
-        _architecture(cfg).check_start(cfg, training="train" in needs)
+        contract_of(architecture_of(cfg)).check_start(cfg, training="train" in needs)
     except UserError as error:
         problems.append(str(error))
     if "train" in needs and cfg.INPUT.DATASET_MAPPER_NAME == "default" and cfg.INPUT.MASK_FORMAT != "bitmask":

@@ -32,6 +32,7 @@ from PADing.errors import Interrupted, UserError, short
 from PADing.evaluation import build_evaluator
 from PADing.evaluation.left_out import evaluate_readable
 from PADing.files import explain_os_error, is_disk_full, write_json
+from PADing.meta_arch.contract import contract_of
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ class Trainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators=None):
         """Evaluate on every set of ``DATASETS.TEST``, and write all results to ``<OUTPUT_DIR>/results.json``.
 
-        A model that defines ``set_test_metadata(metadata)`` is told before each set which classes it has.
+        ``set_test_metadata(metadata)`` of the model is called before each set; see ``PADing.meta_arch.contract``.
 
         Returns:
             the evaluators' results by set, or, when there is only one set, its results alone.
@@ -204,9 +205,7 @@ class Trainer(DefaultTrainer):
             raise Interrupted(number)
         results = OrderedDict()
         for name, evaluator in zip(cfg.DATASETS.TEST, evaluators, strict=True):
-            tell = getattr(unwrap(model), "set_test_metadata", None)
-            if tell is not None:
-                tell(MetadataCatalog.get(name))
+            contract_of(unwrap(model)).set_test_metadata(MetadataCatalog.get(name))
             with preserved_rng():
                 loader = cls.build_test_loader(cfg, name)
                 results[name] = evaluate_readable(model, loader, evaluator or cls.build_evaluator(cfg, name))

@@ -2,11 +2,12 @@
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY
 
+from PADing.class_space import ClassSpace
 from PADing.errors import UserError
+from PADing.meta_arch.contract import architecture_of, contract_of
 
-__all__ = ["check_split_count", "count_classes", "split_classes", "training_classes"]
+__all__ = ["check_split_count", "count_classes", "split_classes"]
 
 
 def count_classes(cfg: CfgNode) -> int:
@@ -15,22 +16,15 @@ def count_classes(cfg: CfgNode) -> int:
     Returns:
         -1 when the meta-architecture or the first training set is not registered.
     """
-    architecture, train = cfg.MODEL.META_ARCHITECTURE, cfg.DATASETS.TRAIN
-    if architecture not in META_ARCH_REGISTRY or not train or train[0] not in DatasetCatalog.list():
+    architecture, train = architecture_of(cfg), cfg.DATASETS.TRAIN
+    if architecture is None or not train or train[0] not in DatasetCatalog.list():
         return -1
-    method = getattr(META_ARCH_REGISTRY.get(architecture), "count_classes", None)
-    return method(cfg) if method else len(training_classes(cfg))
+    return contract_of(architecture).count_classes(cfg)
 
 
-def training_classes(cfg: CfgNode) -> list[str]:
-    """Names of the classes that the first training set annotates, in the order of its labels."""
-    metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
-    return list(metadata.get("stuff_classes") or metadata.get("thing_classes") or ())
-
-
-def split_classes(cfg: CfgNode) -> list[str]:
+def split_classes(cfg: CfgNode) -> tuple[str, ...]:
     """Names of all classes of the training set's split, seen and unseen; of a data set without a split, its own."""
-    return list(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("vocabulary") or training_classes(cfg))
+    return ClassSpace.of_config(cfg).vocabulary
 
 
 def check_split_count(cfg: CfgNode) -> None:

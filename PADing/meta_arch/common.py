@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from PADing.errors import UserError
 from PADing.meta_arch.answers import check_answers
-from PADing.meta_arch.class_count import training_classes
+from PADing.meta_arch.contract import ModelContract
 from PADing.meta_arch.maps import Maps, Resized, Stored, as_maps, computed, held
 from PADing.meta_arch.results import best_pairs, make_instances, panoptic_map, semantic_scores
 from PADing.modeling import SetCriterion
 
 
-class SegmenterBase(nn.Module):
+class SegmenterBase(ModelContract, nn.Module):
     """Backbone, head, criterion, and the way from query predictions to results.
 
     A subclass defines ``forward``: in training it returns a dict of losses, in evaluation
@@ -40,7 +40,8 @@ class SegmenterBase(nn.Module):
         boxes_from_masks: tight boxes around predicted instances; else boxes are zero, as Mask2Former publishes them.
     """
 
-    # Whether the answers are restricted to unseen classes in test sets that hold no other.
+    built_on_host = True
+    # Whether the results are restricted to unseen classes in evaluation sets that hold no other.
     restricts_to_unseen = False
     # A subclass of SetCriterion adds losses.
     criterion_type: type[SetCriterion] = SetCriterion
@@ -111,17 +112,8 @@ class SegmenterBase(nn.Module):
         return cls.criterion_type(cfg)
 
     @classmethod
-    def count_classes(cls, cfg: CfgNode) -> int:
-        """What ``MODEL.SEM_SEG_HEAD.NUM_CLASSES -1`` stands for: the classes that the first training set annotates."""
-        return len(training_classes(cfg))
-
-    @classmethod
     def check_start(cls, cfg: CfgNode, training: bool) -> None:
-        """What can be checked before a model is built, called when a command starts.
-
-        Raises:
-            UserError: the config's parts do not fit together, or a file that the model needs is missing.
-        """
+        """Check the evaluation sets, see ``check_test_sets``."""
         cls.check_test_sets(cfg)
 
     @classmethod
@@ -133,13 +125,20 @@ class SegmenterBase(nn.Module):
             check_answers(cls.__name__, training, MetadataCatalog.get(name), outputs, cls.restricts_to_unseen)
 
     def set_test_metadata(self, metadata) -> None:
-        """Tell which data set comes next.
-
-        Raises:
-            UserError: outputs would be taken for other classes, see ``check_answers``.
-        """
+        """Refuse a set in which outputs would be taken for other classes; see ``check_answers``."""
         outputs = self.sem_seg_head.num_classes
         check_answers(type(self).__name__, self.metadata, metadata, outputs, self.restricts_to_unseen)
+
+    def keep_first_result(self) -> None:
+        """Leave the first of panoptic, instance and semantic results that is on."""
+        self.instance_on = self.instance_on and not self.panoptic_on
+        self.semantic_on = self.semantic_on and not self.panoptic_on and not self.instance_on
+
+    def explain_wrong_shapes(self, keys: Sequence[str]) -> str:
+        """Other sizes of the class head alone mean other classes."""
+        if not all("class_embed" in key for key in keys):
+            return ""
+        return "The file was trained with another number of classes. Choose the config of the file's split."
 
     @property
     def device(self) -> torch.device:

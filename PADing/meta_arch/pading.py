@@ -27,7 +27,7 @@ from PADing.meta_arch.class_count import check_split_count, split_classes
 from PADing.meta_arch.class_vectors import ClassVectors, check_second_stage, load_vectors, unseen_classes
 from PADing.meta_arch.common import SegmenterBase
 from PADing.meta_arch.segmenter_cache import SegmenterCache
-from PADing.meta_arch.starting_weights import explain_name, explain_unfit_weights
+from PADing.meta_arch.starting_weights import CONVERT, explain_name, explain_unfit_weights
 from PADing.meta_arch.teacher import Teacher
 from PADing.modeling import TransformerDecoder, TransformerDecoderLayer
 
@@ -375,6 +375,20 @@ class PADing(SegmenterBase):
     def explain_named_weights(cls, cfg: CfgNode) -> str:
         """As ``explain_missing_weights`` for a training, by the name ``MODEL.WEIGHTS`` alone: nothing is loaded."""
         return "" if cfg.MODEL.MASK_FORMER.RANDOM_SEGMENTER else explain_name(cfg.MODEL.WEIGHTS)
+
+    def explain_wrong_shapes(self, keys: Sequence[str]) -> str:
+        """Other sizes of the class heads alone mean other classes, which stage 2 has more of than stage 1."""
+        if not all("class_embed" in key or "new_fc" in key for key in keys):
+            return ""
+        return (
+            "The file was trained with another number of classes. Weights of stage 1 become weights of stage 2 with: "
+            f"{CONVERT}. Otherwise choose the config of the file's split."
+        )
+
+    @classmethod
+    def further_weights(cls, cfg: CfgNode) -> dict[str, str]:
+        """The first model of a self-training."""
+        return {"MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS": cfg.MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS}
 
     def explain_missing_weights(self, missing: list[str], found: list[str]) -> str:
         if self.random_segmenter:

@@ -1,0 +1,41 @@
+"""A model that knows nothing of this project is trained and evaluated with defaults; what it defines is respected."""
+
+from types import SimpleNamespace
+
+from torch import nn
+
+from PADing.meta_arch import MaskFormer
+from PADing.meta_arch.contract import ModelContract, architecture_of, contract_of
+
+
+class Foreign(nn.Module):
+    find_unused_parameters = True
+
+    def harmless_weights(self):
+        return ("head.",)
+
+    @classmethod
+    def count_classes(cls, cfg):
+        return 7
+
+
+def test_a_foreign_model_has_defaults_for_what_it_does_not_define():
+    contract = contract_of(Foreign())
+    assert contract.training_recipe == "OneOptimizer" and not contract.built_on_host
+    assert contract.explain_missing_weights(["a"], []) == contract.explain_wrong_shapes(["a"]) == ""
+    assert contract.set_test_metadata({}) is None and contract.further_weights(None) == {}
+    assert contract.find_unused_parameters and contract.harmless_weights() == ("head.",)
+
+
+def test_a_class_answers_as_its_models_do():
+    assert contract_of(Foreign).count_classes(None) == 7
+    assert contract_of(MaskFormer).built_on_host and contract_of(None).training_recipe == "OneOptimizer"
+    model = ModelContract()
+    assert contract_of(model) is model
+
+
+def test_an_unknown_architecture_is_none():
+    def config(name):
+        return SimpleNamespace(MODEL=SimpleNamespace(META_ARCHITECTURE=name))
+
+    assert architecture_of(config("MaskFormer")) is MaskFormer and architecture_of(config("MaskFromer")) is None
