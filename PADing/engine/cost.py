@@ -1,0 +1,105 @@
+"""What a model costs: floating point operations and activations of inference on one image, counted by fvcore."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.analysis import FlopCountAnalysis, activation_count_operators
+from fvcore.nn import flop_count_table
+from fvcore.nn.jit_handles import get_shape
+from torch import nn
+from tqdm import tqdm
+
+from PADing.engine.trainer import Trainer
+from PADing.errors import UserError
+
+__all__ = ["count_activations", "count_flops", "inputs_of"]
+
+Batch = list[dict]
+
+
+def inputs_of(cfg: CfgNode, number: int, size: Sequence[int] | None = None) -> list[Batch]:
+    """Batches of one image, ``[{"image": (3, H, W)}]``: from the first evaluation set, or a grey one of ``size``."""
+    if size is not None:
+        return [[{"image": torch.full((3, *size), 128, dtype=torch.uint8)}]]
+    if not cfg.DATASETS.TEST:
+        raise UserError("DATASETS.TEST is empty, so there are no images to count with. Add --input-size H W.")
+    loader = Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0])
+    return [[{"image": sample["image"]}] for batch in islice(loader, number) for sample in batch][:number]
+
+
+@torch.no_grad()
+def count_flops(model: nn.Module, inputs: Sequence[Batch]) -> str:
+    """Multiply-adds: a table by module for the last input, the mean by operator, and the total's mean and deviation."""
+    counts = []
+    with _tensor_outputs(model):
+        for batch in tqdm(inputs, desc="counting operations", mininterval=1):
+            flops = FlopCountAnalysis(model, batch).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+            flops.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
+            counts.append(flops.by_operator())
+    return (
+        f"Operations on an image of {_size(inputs[-1])}, by module:\n{flop_count_table(flops)}\n"
+        f"Not counted there: {', '.join(sorted(name.removeprefix('aten::') for name in flops.unsupported_ops()))}\n"
+        + _summary(counts, inputs, "G multiply-adds", 1e9)
+    )
+
+
+@torch.no_grad()
+def count_activations(model: nn.Module, inputs: Sequence[Batch]) -> str:
+    """Elements in the outputs of convolutions and matrix products: the mean by operator, and the total."""
+    with _tensor_outputs(model):
+        bar = tqdm(inputs, desc="counting activations", mininterval=1)
+        counts = [Counter(activation_count_operators(model, batch)) for batch in bar]
+    return _summary(counts, inputs, "million activations", 1)
+
+
+def _summary(counts: Sequence[Counter], inputs: Sequence[Batch], unit: str, size: float) -> str:
+    totals = [sum(count.values()) / size for count in counts]
+    whole = sum(counts, Counter())
+    means = (f"{name} {count / len(counts) / size:.4g}" for name, count in whole.most_common() if count)
+    over = f"an image of {_size(inputs[0])}" if len(inputs) == 1 else f"{len(inputs)} images"
+    return (
+        f"Mean by operator, in {unit}: {', '.join(means)}\n"
+        f"Total, in {unit}: {np.mean(totals):.3f} +/- {np.std(totals):.3f} ({over})"
+    )
+
+
+def _size(batch: Batch) -> str:
+    return "{} x {}".format(*batch[0]["image"].shape[1:])
+
+
+@contextmanager
+def _tensor_outputs(model: nn.Module) -> Iterator[None]:
+    """In a ``with`` block, the model returns a tuple of the tensors in its results, and nothing else.
+
+    Counting traces the model, and Detectron2 refuses to trace what returns numbers, as panoptic results do.
+    """
+    handle = model.register_forward_hook(lambda module, inputs, results: tuple(_tensors(results)))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _tensors(results) -> Iterator[torch.Tensor]:
+    if isinstance(results, Boxes):
+        results = results.tensor
+    if isinstance(results, Instances):
+        results = results.get_fields()
+    if isinstance(results, torch.Tensor):
+        yield results
+    elif isinstance(results, (dict, list, tuple)):
+        for part in results.values() if isinstance(results, dict) else results:
+            yield from _tensors(part)
+
+
+def _attention_flops(inputs: list, outputs: list) -> int:
+    """Queries times keys, and weights times values; fvcore does not know this operator."""
+    *batch, length, width = get_shape(inputs[0])
+    keys, value_width = get_shape(inputs[2])[-2:]
+    return int(np.prod(batch)) * length * keys * (width + value_width)
