@@ -47,20 +47,27 @@ class ClassSpace:
     offset: int = 0
 
     @classmethod
-    def of(cls, metadata: Any) -> "ClassSpace":
+    def of(cls, metadata: Any, kind: str = "") -> "ClassSpace":
         """The classes that a data set's metadata describe, be it of a split file or of another package.
+
+        Args:
+            kind: one side of a panoptic data set: "instance" for its things alone, "semantic" for all its classes as
+                semantic labels have them.
 
         Raises:
             UserError: no class names, or names and ids that do not describe the same classes.
         """
-        things, stuff = metadata.get("thing_classes"), metadata.get("stuff_classes")
+        things = () if kind == "semantic" else tuple(metadata.get("thing_classes") or ())
+        stuff = () if kind == "instance" else tuple(metadata.get("stuff_classes") or ())
         name = str(metadata.get("name"))
         if not things and not stuff:
+            keys = {"instance": "thing_classes", "semantic": "stuff_classes"}
             raise UserError(
-                f"Data set {name!r} has no class names: its metadata lack thing_classes and stuff_classes. Is it "
-                "registered? Your own data are, by a split file: DATASETS.SPLIT_FILES."
+                f"Data set {name!r} has no class names: its metadata lack "
+                f"{keys.get(kind, 'thing_classes and stuff_classes')}. Is it registered? Your own data are, by a split "
+                "file: DATASETS.SPLIT_FILES."
             )
-        thing_ids = _by_contiguous_id(metadata, "thing_dataset_id_to_contiguous_id")
+        thing_ids = _by_contiguous_id(metadata, "thing_dataset_id_to_contiguous_id") if things else {}
         if stuff:
             names = dict(enumerate(stuff))
         else:
@@ -71,14 +78,14 @@ class ClassSpace:
                     "thing_dataset_id_to_contiguous_id. They must describe the same classes."
                 )
             names = dict(zip(sorted(thing_ids), things, strict=True))
-        dataset_ids = {i: i for i in names} | _by_contiguous_id(metadata, "stuff_dataset_id_to_contiguous_id")
+        stuff_ids = _by_contiguous_id(metadata, "stuff_dataset_id_to_contiguous_id") if stuff else {}
         vocabulary = tuple(metadata.get("vocabulary") or names.values())
         return cls(
             data_set=name,
             kind="instance" if not stuff else "panoptic" if things else "semantic",
             names=names,
-            dataset_ids=dataset_ids | thing_ids,
-            things=frozenset(thing_ids) if things else frozenset(),
+            dataset_ids={i: i for i in names} | stuff_ids | thing_ids,
+            things=frozenset(thing_ids),
             vocabulary=vocabulary,
             unseen_names=_unseen_names(metadata, vocabulary),
             subset=metadata.get("subset") or "",

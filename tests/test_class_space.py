@@ -68,11 +68,16 @@ def test_metadata_of_other_packages():
     )
     space = ClassSpace.of(interleaved)
     assert space.kind == "panoptic" and space.things == {1} and space.dataset_ids == {0: 5, 1: 7}
+    things, labels = ClassSpace.of(interleaved, "instance"), ClassSpace.of(interleaved, "semantic")
+    assert things.kind == "instance" and things.names == {1: "y"} and things.dataset_ids == {1: 7}
+    assert labels.kind == "semantic" and labels.names == space.names and labels.things == frozenset()
 
 
 def test_sets_without_classes_or_with_contradicting_ones_are_refused():
     with pytest.raises(UserError, match="'a' has no class names"):
         ClassSpace.of(Metadata(name="a"))
+    with pytest.raises(UserError, match="lack stuff_classes"):
+        ClassSpace.of(Metadata(name="a", thing_classes=["x"]), "semantic")
     with pytest.raises(UserError, match="2 thing_classes but 1 contiguous ids"):
         ClassSpace.of(Metadata(name="a", thing_classes=["x", "y"], thing_dataset_id_to_contiguous_id={3: 0}))
 

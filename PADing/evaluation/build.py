@@ -1,28 +1,60 @@
-"""The evaluator that belongs to a data set."""
+"""The registry of evaluators, and the evaluator that belongs to a data set.
+
+A plug-in adds a type of evaluation, which a split file then names as ``evaluator``::
+
+    EVALUATOR_REGISTRY.register("my_type")({"INSTANCE_ON": lambda cfg, data_set, folder: MyEvaluator(data_set, folder)})
+"""
 
 import os
+from collections.abc import Callable, Mapping
 
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
-from PADing.errors import UserError
+from PADing.errors import UserError, did_you_mean
 from PADing.evaluation.instance import InsSegzeroEvaluator, InsSegzsiEvaluator
 from PADing.evaluation.panoptic import PanopticzeroEvaluator
 from PADing.evaluation.semantic import SemSegGzeroEvaluator
+from PADing.registry import NamedRegistry
 
-__all__ = ["build_evaluator"]
+__all__ = ["EVALUATOR_REGISTRY", "build_evaluator"]
 
-SEMANTIC_TYPES = ("sem_seg", "sem_seg_gzero")
-INSTANCE_TYPES = ("coco", "coco_instance_gzero")
-PANOPTIC_TYPES = ("coco_panoptic_seg",)
+# Called with the config, the registered name of the data set and the folder for results.
+Builder = Callable[[CfgNode, str, str], DatasetEvaluator]
+
+# By the data set's evaluator_type: what builds each part of its evaluation, by the switch of the output that the part
+# needs, a key of MODEL.MASK_FORMER.TEST.
+EVALUATOR_REGISTRY: NamedRegistry[Mapping[str, Builder]] = NamedRegistry("an evaluator")
 
 
-def build_evaluator(cfg, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
-    """Build the evaluator that ``evaluator_type`` in the data set's metadata asks for.
+def _semantic(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
+    nan_aware, write_png = cfg.TEST.SEM_SEG_NAN_AWARE, cfg.TEST.WRITE_PNG
+    return SemSegGzeroEvaluator(dataset_name, output_dir=folder, nan_aware=nan_aware, write_png=write_png)
 
-    ``sem_seg`` and ``sem_seg_gzero``: semantic. ``coco`` and ``coco_instance_gzero``: instance. ``coco_panoptic_seg``:
-    panoptic, instance and semantic, those of them that ``MODEL.MASK_FORMER.TEST.{PANOPTIC,INSTANCE,SEMANTIC}_ON``
-    switches on.
+
+def _panoptic(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
+    write_png, exclude_absent = cfg.TEST.WRITE_PNG, cfg.TEST.PANOPTIC_EXCLUDE_ABSENT
+    return PanopticzeroEvaluator(dataset_name, folder, write_png=write_png, exclude_absent=exclude_absent)
+
+
+def _instance(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
+    return InsSegzsiEvaluator(dataset_name, output_dir=folder)
+
+
+def _things(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
+    return InsSegzeroEvaluator(dataset_name, output_dir=folder)
+
+
+EVALUATOR_REGISTRY.register("sem_seg", "sem_seg_gzero")({"SEMANTIC_ON": _semantic})
+EVALUATOR_REGISTRY.register("coco", "coco_instance_gzero")({"INSTANCE_ON": _instance})
+EVALUATOR_REGISTRY.register("coco_panoptic_seg")(
+    {"PANOPTIC_ON": _panoptic, "INSTANCE_ON": _things, "SEMANTIC_ON": _semantic}
+)
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
+    """The evaluator for ``evaluator_type`` of the data set's metadata, with the parts that the config switches on.
 
     Args:
         cfg: the config.
@@ -34,46 +66,18 @@ def build_evaluator(cfg, dataset_name: str, output_folder: str | None = None) ->
         UserError: an unknown type, or a task that the config switches off.
     """
     if output_folder is None:
-        output_folder = os.path.join(cfg.OUTPUT_DIR, "inference")
-        if len(cfg.DATASETS.TEST) > 1:
-            output_folder = os.path.join(output_folder, dataset_name)
+        several = len(cfg.DATASETS.TEST) > 1
+        output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", *([dataset_name] if several else []))
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
-    test = cfg.MODEL.MASK_FORMER.TEST
-
-    def semantic():
-        return SemSegGzeroEvaluator(
-            dataset_name,
-            output_dir=output_folder,
-            nan_aware=cfg.TEST.SEM_SEG_NAN_AWARE,
-            write_png=cfg.TEST.WRITE_PNG,
-        )
-
-    def panoptic():
-        return PanopticzeroEvaluator(
-            dataset_name,
-            output_folder,
-            write_png=cfg.TEST.WRITE_PNG,
-            exclude_absent=cfg.TEST.PANOPTIC_EXCLUDE_ABSENT,
-        )
-
-    def instance(evaluator):
-        return lambda: evaluator(dataset_name, output_dir=output_folder)
-
-    parts = {
-        **dict.fromkeys(SEMANTIC_TYPES, [("SEMANTIC_ON", semantic)]),
-        **dict.fromkeys(INSTANCE_TYPES, [("INSTANCE_ON", instance(InsSegzsiEvaluator))]),
-        **dict.fromkeys(
-            PANOPTIC_TYPES,
-            [("PANOPTIC_ON", panoptic), ("INSTANCE_ON", instance(InsSegzeroEvaluator)), ("SEMANTIC_ON", semantic)],
-        ),
-    }
-    if kind not in parts:
+    if kind not in EVALUATOR_REGISTRY:
         raise UserError(
-            f"Data set {dataset_name!r} has the evaluator_type {kind!r}, for which there is no evaluator. "
-            f"Known types: {', '.join(parts)}."
+            f"Data set {dataset_name!r} has the evaluator_type {kind!r}, for which there is no evaluator"
+            f"{did_you_mean(kind, EVALUATOR_REGISTRY)}. Known types: {', '.join(EVALUATOR_REGISTRY)}."
         )
-    evaluators = [make() for key, make in parts[kind] if getattr(test, key)]
-    if not evaluators:
-        keys = " or ".join(f"MODEL.MASK_FORMER.TEST.{key}" for key, _ in parts[kind])
+    parts = EVALUATOR_REGISTRY[kind]
+    chosen = [build for switch, build in parts.items() if cfg.MODEL.MASK_FORMER.TEST[switch]]
+    if not chosen:
+        keys = " or ".join(f"MODEL.MASK_FORMER.TEST.{switch}" for switch in parts)
         raise UserError(f"Data set {dataset_name!r} ({kind}) cannot be evaluated: set {keys} True.")
+    evaluators = [build(cfg, dataset_name, output_folder) for build in chosen]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

@@ -1,6 +1,6 @@
-"""COCO's average precision and recall, per class and IoU threshold, and the zero-shot figures made of them.
+"""COCO's average precision and recall, per class and IoU threshold, and the zero-shot metrics made of them.
 
-One run at the IoU thresholds 0.4 and 0.5, 0.55, ..., 0.95 gives both COCO's standard figures and those of zero-shot
+One run at the IoU thresholds 0.4 and 0.5, 0.55, ..., 0.95 gives both COCO's standard metrics and those of zero-shot
 instance segmentation. The numbers are those of pycocotools.
 """
 
@@ -10,7 +10,7 @@ import logging
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,12 +25,12 @@ from PADing.evaluation.results import harmonic_mean, log_class_table, mean
 from PADing.files import read_json, read_json_list
 
 __all__ = [
-    "CocoFigures",
+    "CocoMetrics",
     "coco_eval_revise",
     "evaluate_detections",
     "load_ground_truth",
-    "split_figures",
-    "zsi_figures",
+    "split_metrics",
+    "zsi_metrics",
 ]
 
 logger = logging.getLogger(__name__)
@@ -42,12 +42,12 @@ ROW_NAMES = ("AP50_seen", "AP50_unseen", "AR50_seen", "AR50_unseen", "AP50_hm", 
 
 
 @dataclass(frozen=True)
-class CocoFigures:
+class CocoMetrics:
     """Average precision and recall as fractions; NaN for classes without ground truth (of that size).
 
     Attributes:
         iou: T thresholds.
-        category_ids: K ids in the annotation, ascending. Class-agnostic figures have the one id -1.
+        category_ids: K ids in the annotation, ascending. Class-agnostic metrics have the one id -1.
         precision: (T, K, 4) float64: mean of the precision at the 101 recall points; last axis: see ``AREAS``.
         recall: (T, K, 4, M) float64: the largest recall; last axis: numbers of detections per image, ``max_dets``.
         max_dets: M numbers. ``precision`` is for the last.
@@ -122,7 +122,7 @@ def evaluate_detections(
     category_ids: Collection[int] | None = None,
     max_dets: Sequence[int] = (1, 10, 100),
     class_agnostic: bool = False,
-) -> CocoFigures:
+) -> CocoMetrics:
     """Match detections with the ground truth and return precision and recall.
 
     Args:
@@ -153,7 +153,7 @@ def evaluate_detections(
     ids = sorted(set(truth.cats if category_ids is None else category_ids))
     outcome, totals = match_images(truth, detections, kind, iou, ids, max(max_dets), class_agnostic)
     precision, recall = precision_recall(outcome, totals, len(iou), max_dets)
-    return CocoFigures(tuple(iou), (-1,) if class_agnostic else tuple(ids), precision, recall, tuple(max_dets))
+    return CocoMetrics(tuple(iou), (-1,) if class_agnostic else tuple(ids), precision, recall, tuple(max_dets))
 
 
 def image_sizes(truth: COCO) -> dict:
@@ -161,25 +161,25 @@ def image_sizes(truth: COCO) -> dict:
     return {key: (image.get("height"), image.get("width")) for key, image in truth.imgs.items()}
 
 
-def split_figures(figures: CocoFigures, seen: Collection[int], unseen: Collection[int]) -> OrderedDict:
+def split_metrics(metrics: CocoMetrics, seen: Collection[int], unseen: Collection[int]) -> OrderedDict:
     """Seen mean, unseen mean and harmonic mean, in percent, of AP (IoU 0.5:0.95), AP50 and AR50 (recall at IoU 0.5).
 
     Args:
-        figures: of all classes.
+        metrics: of all classes.
         seen, unseen: category ids. Classes without ground truth count for neither.
     """
     result = OrderedDict()
-    for name, function, iou in (("AP", figures.ap, None), ("AP50", figures.ap, 0.5), ("AR50", figures.ar, 0.5)):
+    for name, function, iou in (("AP", metrics.ap, None), ("AP50", metrics.ap, 0.5), ("AR50", metrics.ar, 0.5)):
         values = [100 * function(iou, categories=ids) for ids in (seen, unseen)]
         result[f"{name}_seen"], result[f"{name}_unseen"] = values
         result[f"{name}_hm"] = harmonic_mean(*values)
     return result
 
 
-def zsi_figures(figures: CocoFigures) -> OrderedDict:
-    """``AP@40 AP@50 AP@60 R100@40 R100@50 R100@60`` in percent: zero-shot instance segmentation's own figures."""
-    result = OrderedDict((f"AP@{round(100 * t)}", 100 * figures.ap(t)) for t in ZSI_IOU)
-    result.update((f"R100@{round(100 * t)}", 100 * figures.ar(t)) for t in ZSI_IOU)
+def zsi_metrics(metrics: CocoMetrics) -> OrderedDict:
+    """``AP@40 AP@50 AP@60 R100@40 R100@50 R100@60`` in percent: zero-shot instance segmentation's own metrics."""
+    result = OrderedDict((f"AP@{round(100 * t)}", 100 * metrics.ap(t)) for t in ZSI_IOU)
+    result.update((f"R100@{round(100 * t)}", 100 * metrics.ar(t)) for t in ZSI_IOU)
     return result
 
 
@@ -194,7 +194,7 @@ def coco_eval_revise(
     *,
     unseen: Collection[str] | None = None,
 ) -> list[tuple[float, ...]] | None:
-    """Evaluate result files of zero-shot instance segmentation or detection; log the figures.
+    """Evaluate result files of zero-shot instance segmentation or detection; log the metrics.
 
     Args:
         result_files: path of a COCO result file (or its content, a list), or a dict of these by result type.
@@ -203,7 +203,7 @@ def coco_eval_revise(
         coco: annotation file, its content, or a pycocotools ``COCO``.
         max_dets: numbers of proposals per image; the other types always use COCO's 1, 10, 100.
         classwise: also log tables per class.
-        gzsd: the generalized setting: return seen and unseen figures.
+        gzsd: the generalized setting: return seen and unseen metrics.
         num_seen_classes: with ``gzsd``: the first so many categories, in the file's order, are seen.
         unseen: names of the unseen classes, instead of ``num_seen_classes``.
 
@@ -231,16 +231,16 @@ def coco_eval_revise(
             _check_common_classes(truth, loaded[1])
         detections = loaded[1]
         if kind == "proposal_fast":
-            figures = evaluate_detections(
+            metrics = evaluate_detections(
                 truth, detections, "bbox", iou=(0.5,), max_dets=sorted(max_dets), class_agnostic=True
             )
             for position, number in enumerate(sorted(max_dets)):
-                logger.info("AR@%d = %.4f", number, figures.ar(0.5, max_dets=position))
+                logger.info("AR@%d = %.4f", number, metrics.ar(0.5, max_dets=position))
             rows = None
             continue
         for limit in sorted(max_dets) if kind == "proposal" else (100,):
             limits = (limit,) if kind == "proposal" else (1, 10, 100)
-            figures = evaluate_detections(
+            metrics = evaluate_detections(
                 truth,
                 detections,
                 "bbox" if kind == "proposal" else kind,
@@ -248,33 +248,33 @@ def coco_eval_revise(
                 max_dets=limits,
                 class_agnostic=kind == "proposal",
             )
-            _log_figures(figures, kind)
+            _log_metrics(metrics, kind)
         if classwise and kind != "proposal":
-            log_per_class(figures, names, set(unseen_ids), kind)
+            log_per_class(metrics, {i: names[i] + "*" * (i in unseen_ids) for i in names}, kind)
         if gzsd and rows is not None:
-            values = split_figures(figures, seen_ids, unseen_ids)
+            values = split_metrics(metrics, seen_ids, unseen_ids)
             rows.append(tuple(values[name] for name in ROW_NAMES))
             text = ", ".join(f"{name} {value:.4f}" for name, value in zip(ROW_NAMES, rows[-1], strict=True))
             logger.info("%s: %s", kind, text)
     return rows
 
 
-def _log_figures(figures: CocoFigures, kind: str) -> None:
-    form, most = "%s: %s @[ IoU=%.2f | area=all | maxDets=%d ] = %.3f", figures.max_dets[-1]
-    for title, function in (("Average Precision  (AP)", figures.ap), ("Average Recall     (AR)", figures.ar)):
+def _log_metrics(metrics: CocoMetrics, kind: str) -> None:
+    form, most = "%s: %s @[ IoU=%.2f | area=all | maxDets=%d ] = %.3f", metrics.max_dets[-1]
+    for title, function in (("Average Precision  (AP)", metrics.ap), ("Average Recall     (AR)", metrics.ar)):
         for t in ZSI_IOU:
             logger.info(form, kind, title, t, most, function(t))
 
 
-def log_per_class(figures: CocoFigures, names: dict[int, str], unseen: Collection[int], title: str) -> None:
-    """Log AP (when 0.5:0.95 was evaluated), AP50 and recall at IoU 0.5 of every class."""
-    full = len(figures.iou) >= len(STANDARD_IOU)
+def log_per_class(metrics: CocoMetrics, names: Mapping[int, str], title: str) -> None:
+    """Log AP (when 0.5:0.95 was evaluated), AP50 and recall at IoU 0.5 of every class: names by category id."""
+    full = len(metrics.iou) >= len(STANDARD_IOU)
     rows = []
-    for category_id in names:
+    for category_id, name in names.items():
         one = (category_id,)
-        values = [figures.ap(categories=one)] if full else []
-        values += [figures.ap(0.5, categories=one), figures.ar(0.5, categories=one)]
-        rows.append([names[category_id] + ("*" if category_id in unseen else ""), *(100 * v for v in values)])
+        values = [metrics.ap(categories=one)] if full else []
+        values += [metrics.ap(0.5, categories=one), metrics.ar(0.5, categories=one)]
+        rows.append([name, *(100 * value for value in values)])
     headers = ["class", *(["AP"] if full else []), "AP50", "AR50"]
     log_class_table(f"{title} per class (* unseen; nan: no ground truth)", rows, headers)
 
@@ -287,7 +287,7 @@ def _split(names: dict[int, str], num_seen: int | None, unseen: Collection[str] 
             raise UserError(f"The annotation has no category called {', '.join(map(repr, unknown))}.")
         return [i for i in ids if names[i] not in set(unseen)], [i for i in ids if names[i] in set(unseen)]
     if num_seen is None:
-        raise UserError("Seen and unseen figures need the names of the unseen classes, or the number of seen ones.")
+        raise UserError("Seen and unseen metrics need the names of the unseen classes, or the number of seen ones.")
     if not 0 < num_seen < len(ids):
         raise UserError(f"Of {len(ids)} categories, 1..{len(ids) - 1} can be seen, not {num_seen}.")
     return ids[:num_seen], ids[num_seen:]

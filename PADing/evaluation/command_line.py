@@ -14,11 +14,11 @@ __all__ = ["main"]
 def main(
     description: str, generalized: bool, num_seen_classes: int | None = None, argv: list[str] | None = None
 ) -> int:
-    """Evaluate a result file and log the figures to standard output; returns the exit status.
+    """Evaluate a result file and log the metrics to standard output; returns the exit status.
 
     Args:
         description: one sentence for ``--help``.
-        generalized: offer the options that split the figures into seen and unseen classes.
+        generalized: offer the options that split the metrics into seen and unseen classes.
         num_seen_classes: default of ``--num-seen-classes``.
         argv: arguments; by default those of the process.
     """
@@ -46,7 +46,7 @@ def _parser(description: str, generalized: bool, num_seen_classes: int | None) -
     parser.add_argument("--max-dets", type=positive, nargs="+", default=[100, 300, 1000], help=help_text)
     parser.add_argument("--classwise", action="store_true", help="also print a table per class")
     if generalized:
-        parser.add_argument("--gzsi", action="store_true", help="split the figures into seen and unseen classes")
+        parser.add_argument("--gzsi", action="store_true", help="split the metrics into seen and unseen classes")
         help_text = "the first so many categories of --ann, in its order, are seen (default: %(default)s)"
         parser.add_argument("--num-seen-classes", type=positive, default=num_seen_classes, help=help_text)
         help_text = "the unseen classes: names, or one split file; instead of --num-seen-classes"

@@ -1,43 +1,42 @@
-"""Instance segmentation and detection figures, over all, seen and unseen classes."""
+"""Metrics of instance segmentation and detection, over all, seen and unseen classes."""
 
 import logging
-import os
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
-from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils import comm
+from detectron2.structures import Instances
 from detectron2.utils.file_io import PathManager
+from pycocotools.coco import COCO
 
 from PADing.errors import UserError
-from PADing.evaluation.classes import thing_classes
+from PADing.evaluation.base import ZeroShotEvaluator
 from PADing.evaluation.coco_metrics import (
-    CocoFigures,
+    CocoMetrics,
     evaluate_detections,
     load_ground_truth,
     log_per_class,
-    split_figures,
-    zsi_figures,
+    split_metrics,
+    zsi_metrics,
 )
 from PADing.evaluation.detections import ImageDetections
-from PADing.evaluation.gathering import gather_items
 from PADing.evaluation.panoptic import read_panoptic_json, read_panoptic_png
 from PADing.evaluation.results import log_table
-from PADing.files import replacing, write_json, write_json_list
+from PADing.files import replacing, write_json_list
 
-__all__ = ["InsSegzeroEvaluator", "InsSegzsiEvaluator", "instances_from_panoptic"]
+__all__ = ["InsSegzeroEvaluator", "InsSegzsiEvaluator"]
 
 logger = logging.getLogger(__name__)
 # COCO's val2017 has half a million detections, 100 for each image.
 MOST_OBJECTS = 1_000_000
+TASKS = ("bbox", "segm")
 
 
-class InsSegzeroEvaluator(DatasetEvaluator):
-    """COCO's instance figures, with means over seen and unseen classes.
+class InsSegzeroEvaluator(ZeroShotEvaluator):
+    """COCO's instance metrics, with means over seen and unseen classes.
 
     ``evaluate`` returns ``{"bbox": {...}, "segm": {...}}``, in percent, NaN where nothing is defined: COCO's ``AP AP50
     AP75 APs APm APl``, then, when the data set has both kinds of classes, ``AP_*``, ``AP50_*`` and ``AR50_*`` (recall
@@ -52,7 +51,7 @@ class InsSegzeroEvaluator(DatasetEvaluator):
         dataset_name: registered name; its metadata needs ``thing_classes`` and ``thing_dataset_id_to_contiguous_id``.
         tasks: ("bbox", "segm") or one of them; by default "bbox", and "segm" when there are predicted masks.
         distributed: gather from all processes.
-        output_dir: folder for ``instance_results.json`` (figures, also per class), ``coco_instances_results.json``
+        output_dir: folder for ``instance_results.json`` (metrics, also per class), ``coco_instances_results.json``
             (predictions in COCO's format) and, of up to a million detections, ``instances_predictions.pth`` (the same
             as Python objects); None: nothing is written.
         max_dets_per_image: detections per image that count; by default 100.
@@ -71,83 +70,55 @@ class InsSegzeroEvaluator(DatasetEvaluator):
         use_fast_impl: bool = True,
         kpt_oks_sigmas: tuple = (),
     ):
-        unknown = set(tasks or ()) - {"bbox", "segm"}
+        unknown = set(tasks or ()) - set(TASKS)
         if unknown:
             raise UserError(f"Instance evaluation knows the tasks bbox and segm, not {', '.join(sorted(unknown))}.")
-        self._metadata = MetadataCatalog.get(dataset_name)
-        self.classes = thing_classes(dataset_name)
+        super().__init__(dataset_name, "instance", distributed, output_dir)
         self._tasks = tuple(tasks) if tasks is not None else None
-        self._distributed = distributed
-        self._output_dir = output_dir
         self._max_dets = (1, 10, max_dets_per_image or 100)
-        self._truth = None
-        self.reset()
+        self._truth: COCO | None = None
 
-    def leave_out(self, records: Iterable[dict]) -> None:
-        """Forget the annotation of images that cannot be read, until the next ``reset``."""
-        self._left_out.update(record["image_id"] for record in records)
-
-    def reset(self) -> None:
-        self._left_out = set()
-        self._predictions: list[ImageDetections] = []
-        self._per_class: dict[str, list[dict]] = {}
-
-    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Keep the predictions of a batch, masks as RLE.
+    def process_image(self, record: dict, prediction: Instances) -> None:
+        """Keep the predictions for an image, masks as RLE.
 
         Args:
-            inputs: dataset dicts with ``image_id``.
-            outputs: dicts whose ``instances`` have ``pred_boxes`` (XYXY, pixels), ``scores``, ``pred_classes``
-                (contiguous ids) and, for "segm", ``pred_masks``: N masks (H, W), a tensor or any sequence of them.
+            record: dataset dict with ``image_id``.
+            prediction: has ``pred_boxes`` (XYXY, pixels), ``scores``, ``pred_classes`` (contiguous ids) and, for
+                "segm", ``pred_masks``: N masks (H, W), a tensor or any sequence of them.
         """
-        for record, output in zip(inputs, outputs, strict=True):
-            if "instances" not in output:
-                raise UserError("The model gives no `instances`: set MODEL.MASK_FORMER.TEST.INSTANCE_ON True.")
-            self._predictions.append(self._detections(record["image_id"], output["instances"]))
-
-    def _detections(self, image_id, instances) -> ImageDetections:
-        labels = [self.classes.dataset_id(label) for label in instances.pred_classes.tolist()]
+        labels = [self.classes.dataset_id(label) for label in prediction.pred_classes.tolist()]
         boxes = masks = None
-        if instances.has("pred_boxes"):
-            boxes = instances.pred_boxes
+        if prediction.has("pred_boxes"):
+            boxes = prediction.pred_boxes
             boxes = np.array((boxes.tensor if hasattr(boxes, "tensor") else boxes).tolist(), dtype=float).reshape(-1, 4)
             boxes[:, 2:] -= boxes[:, :2]
-        if instances.has("pred_masks"):
+        if prediction.has("pred_masks"):
             # One at a time: a hundred masks of a large image may not fit into memory together.
             masks = [
                 mask_util.encode(np.asfortranarray((mask > 0.5).cpu().numpy(), dtype=np.uint8))["counts"]
-                for mask in instances.pred_masks
+                for mask in prediction.pred_masks
             ]
-        scores = np.array(instances.scores.tolist(), dtype=float)
-        return ImageDetections(
-            image_id, np.array(labels, dtype=np.int64), scores, boxes, masks, tuple(instances.image_size)
-        )
+        ids, scores = np.array(labels, dtype=np.int64), np.array(prediction.scores.tolist(), dtype=float)
+        self.items.append(ImageDetections(record["image_id"], ids, scores, boxes, masks, prediction.image_size))
 
-    def evaluate(self) -> dict | None:
-        """Gather from all processes and return the figures on the main one; None elsewhere."""
-        if self._distributed:
-            comm.synchronize()
-        predictions = gather_items(self._predictions, self._distributed)
-        if predictions is None:
-            return None
-        count = sum(map(len, predictions))
+    def summarize(self, items: list[ImageDetections]) -> dict:
+        """The metrics by task; see the class."""
+        count = sum(map(len, items))
         if not count:
             logger.warning("No instance was predicted for any image of %s.", self.classes.data_set)
-        if self._output_dir:
-            path = os.path.join(self._output_dir, "coco_instances_results.json")
-            write_json_list(path, (result for item in predictions for result in item.results()))
-            self._write_objects(predictions, count)
+        if self.output_dir:
+            written = (result for item in items for result in item.results())
+            write_json_list(self.path("coco_instances_results.json"), written)
+            self._write_objects(items, count)
         # Without any prediction nothing says whether masks were meant; then both tasks are reported, as zeros.
-        has_masks = any(item.masks is not None for item in predictions)
-        tasks = self._tasks or (("bbox", "segm") if has_masks or not count else ("bbox",))
-        results = self.figures(predictions, tasks)
-        if self._output_dir:
-            content = {"data_set": self.classes.data_set, "detections": count, **results}
-            content["per_class"] = self._per_class
-            write_json(os.path.join(self._output_dir, "instance_results.json"), content, indent=2)
+        has_masks = any(item.masks is not None for item in items)
+        results, per_class = self._metrics(items, self._tasks or (TASKS if has_masks or not count else ("bbox",)))
+        if self.output_dir:
+            content = {"detections": count, **results, "per_class": per_class}
+            self.write_results("instance_results.json", content)
         return results
 
-    def _write_objects(self, predictions: list[ImageDetections], count: int) -> None:
+    def _write_objects(self, items: list[ImageDetections], count: int) -> None:
         if count > MOST_OBJECTS:
             logger.info(
                 "instances_predictions.pth is not written, because %d detections as Python objects would take %.0f GB "
@@ -156,91 +127,79 @@ class InsSegzeroEvaluator(DatasetEvaluator):
                 count * 1.5e-6,
             )
             return
-        objects = [{"image_id": item.image_id, "instances": list(item.results())} for item in predictions]
-        with replacing(os.path.join(self._output_dir, "instances_predictions.pth")) as temporary:
+        objects = [{"image_id": item.image_id, "instances": list(item.results())} for item in items]
+        with replacing(self.path("instances_predictions.pth")) as temporary:
             torch.save(objects, temporary)
 
-    def figures(
-        self, detections: Iterable[ImageDetections] | Iterable[dict], tasks: tuple[str, ...] = ("bbox", "segm")
-    ) -> OrderedDict:
-        """The result of :meth:`evaluate` for detections, as objects or in COCO's result format."""
-        truth = self._ground_truth()
-        results, self._per_class = OrderedDict(), {}
+    def _metrics(self, items: list[ImageDetections], tasks: Collection[str]) -> tuple[OrderedDict, dict]:
+        """The results, and AP and AP50 of every class by task."""
+        truth, ids = self._ground_truth(), self.classes.dataset_ids
+        results, per_class = OrderedDict(), {}
         for task in tasks:
             if task == "segm" and truth.anns and not any(a.get("segmentation") for a in truth.anns.values()):
                 logger.info("The annotation of %s has no masks, so masks are not evaluated.", self.classes.data_set)
                 continue
-            figures = evaluate_detections(
-                truth,
-                detections,
-                task,
-                category_ids=self.classes.dataset_ids.values(),
-                max_dets=self._max_dets,
-            )
-            results[task] = self._standard(figures)
-            results.update(self._zero_shot(task, figures))
-            self._per_class[task] = self._classwise(figures)
-            self._log(task, figures, results)
-        return results
+            metrics = evaluate_detections(truth, items, task, category_ids=ids.values(), max_dets=self._max_dets)
+            per_class[task] = [
+                {
+                    "id": ids[i],
+                    "name": name,
+                    "unseen": i in self.classes.unseen,
+                    "AP": 100 * metrics.ap(categories=(ids[i],)),
+                    "AP50": 100 * metrics.ap(0.5, categories=(ids[i],)),
+                }
+                for i, name in self.classes.names.items()
+            ]
+            results[task] = self._standard(metrics)
+            results[task].update((f"AP-{row['name']}", row["AP"]) for row in per_class[task])
+            results.update(self._zero_shot(task, metrics))
+            self._log(task, metrics, results[task])
+        return results, per_class
 
-    def _zero_shot(self, task: str, figures: CocoFigures) -> dict:
+    def _zero_shot(self, task: str, metrics: CocoMetrics) -> dict:
         """More result entries; for subclasses."""
         return {}
 
-    def _standard(self, figures: CocoFigures) -> OrderedDict:
+    def _standard(self, metrics: CocoMetrics) -> OrderedDict:
         ids, classes = self.classes.dataset_ids, self.classes
-        result = OrderedDict(AP=figures.ap(), AP50=figures.ap(0.5), AP75=figures.ap(0.75))
-        result.update((f"AP{size[0]}", figures.ap(area=size)) for size in ("small", "medium", "large"))
+        result = OrderedDict(AP=metrics.ap(), AP50=metrics.ap(0.5), AP75=metrics.ap(0.75))
+        result.update((f"AP{size[0]}", metrics.ap(area=size)) for size in ("small", "medium", "large"))
         result = OrderedDict((key, 100 * value) for key, value in result.items())
-        if classes.is_split:
-            result.update(split_figures(figures, [ids[i] for i in classes.seen], [ids[i] for i in classes.unseen]))
-        for contiguous, name in classes.names.items():
-            result[f"AP-{name}"] = 100 * figures.ap(categories=(ids[contiguous],))
+        if classes.is_generalized:
+            result.update(split_metrics(metrics, [ids[i] for i in classes.seen], [ids[i] for i in classes.unseen]))
         return result
 
-    def _classwise(self, figures: CocoFigures) -> list[dict]:
-        return [
-            {
-                "id": self.classes.dataset_ids[i],
-                "name": name,
-                "unseen": i in self.classes.unseen,
-                "AP": 100 * figures.ap(categories=(self.classes.dataset_ids[i],)),
-                "AP50": 100 * figures.ap(0.5, categories=(self.classes.dataset_ids[i],)),
-            }
-            for i, name in self.classes.names.items()
-        ]
-
-    def _log(self, task: str, figures: CocoFigures, results: dict) -> None:
-        names = {self.classes.dataset_ids[i]: name for i, name in self.classes.names.items()}
-        log_per_class(figures, names, {self.classes.dataset_ids[i] for i in self.classes.unseen}, task)
-        main = {key: value for key, value in results[task].items() if "-" not in key and "_" not in key}
+    def _log(self, task: str, metrics: CocoMetrics, result: dict) -> None:
+        log_per_class(metrics, {self.classes.dataset_ids[i]: self.starred(i) for i in self.classes.names}, task)
+        main = {key: value for key, value in result.items() if "-" not in key and "_" not in key}
         title = f"{task} on {self.classes.data_set}"
         log_table(title, [list(main.values())], list(main))
-        if self.classes.is_split:
+        if self.classes.is_generalized:
             rows = [
-                [title, *(results[task][f"{metric}_{group}"] for metric in ("AP", "AP50", "AR50"))]
-                for title, group in (("Seen", "seen"), ("Unseen", "unseen"), ("Harmonic mean", "hm"))
+                [group_title, *(result[f"{metric}_{group}"] for metric in ("AP", "AP50", "AR50"))]
+                for group_title, group in (("Seen", "seen"), ("Unseen", "unseen"), ("Harmonic mean", "hm"))
             ]
             log_table(f"Generalized zero-shot {title}", rows, ["", "AP", "AP50", "AR50"])
 
-    def _ground_truth(self):
+    def _ground_truth(self) -> COCO:
         if self._truth is None:
-            path = self._metadata.get("json_file")
+            path = self.metadata.get("json_file")
             if path and PathManager.isfile(path):
                 self._truth = load_ground_truth(PathManager.get_local_path(path))
-            elif self._metadata.get("panoptic_json"):
+            elif self.metadata.get("panoptic_json"):
                 logger.info(
                     "%s has no instance annotation; its instances are the thing segments of the panoptic annotation.",
                     self.classes.data_set,
                 )
-                self._truth = load_ground_truth(instances_from_panoptic(self._metadata))
+                things = set(self.classes.dataset_ids.values())
+                self._truth = load_ground_truth(_instances_from_panoptic(self.metadata, things))
             else:
                 raise UserError(f"Instance annotation {path!r} of data set {self.classes.data_set!r} does not exist.")
-        if not self._left_out:
+        if not self.left_out:
             return self._truth
         content = dict(self._truth.dataset)
-        content["images"] = [image for image in content["images"] if image["id"] not in self._left_out]
-        content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in self._left_out]
+        for part, key in (("images", "id"), ("annotations", "image_id")):
+            content[part] = [entry for entry in content[part] if str(entry[key]) not in self.left_out]
         return load_ground_truth(content)
 
 
@@ -253,19 +212,18 @@ class InsSegzsiEvaluator(InsSegzeroEvaluator):
     are ``AP50_*`` and ``AR50_*`` under ``segm``.
     """
 
-    def _zero_shot(self, task: str, figures: CocoFigures) -> dict:
+    def _zero_shot(self, task: str, metrics: CocoMetrics) -> dict:
         if not self.classes.only_unseen:
             return {}
-        values = zsi_figures(figures)
+        values = zsi_metrics(metrics)
         log_table(f"Zero-shot {task} on {self.classes.data_set}", [list(values.values())], list(values))
         return {f"{task}_zsi": values}
 
 
-def instances_from_panoptic(metadata) -> dict:
-    """COCO's instance format, made of the thing segments of the panoptic annotation that ``metadata`` names."""
+def _instances_from_panoptic(metadata: Any, things: Collection[int]) -> dict:
+    """COCO's instance format, made of the segments of ``things`` (dataset ids) in a panoptic annotation."""
     panoptic = read_panoptic_json(metadata)
-    things = set(metadata.thing_dataset_id_to_contiguous_id)
-    annotations = []
+    annotations: list[dict] = []
     for item in panoptic["annotations"]:
         segments = [s for s in item["segments_info"] if s["category_id"] in things]
         if not segments:

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_readable(model: torch.nn.Module, loader: Iterable, evaluator: DatasetEvaluator):
-    """``inference_on_dataset``; images that ``loader`` lists as ``unreadable`` count in no figure.
+    """``inference_on_dataset``; images that ``loader`` lists as ``unreadable`` count in no metric.
 
     Their annotation is left out too, as if the data set were without them. When there are any, the result has a further
     entry, ``{"left_out": {"images": n}}``.
@@ -61,7 +61,7 @@ class _OfReadable(DatasetEvaluator):
         if not processed:
             raise UserError(f"No image of the evaluation set can be read, e.g. {names}.")
         logger.warning(
-            "%d images cannot be read (%s). They and their annotation count in no figure below, so these figures are "
+            "%d images cannot be read (%s). They and their annotation count in no metric below, so these metrics are "
             "not comparable with those over all images.",
             len(records),
             names,

@@ -1,35 +1,32 @@
 """Panoptic quality over all, thing, stuff, seen and unseen classes."""
 
-import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils import comm
+from detectron2.data import DatasetCatalog
 from detectron2.utils.file_io import PathManager
 from panopticapi.utils import id2rgb, rgb2id
-from PIL import Image
 
+from PADing.class_space import ClassSpace
 from PADing.data.coco_schema import check_panoptic
 from PADing.data.images import empty_segments, read_panoptic_rgb
 from PADing.errors import UserError
-from PADing.evaluation.classes import panoptic_classes
-from PADing.evaluation.gathering import gather_items
-from PADing.evaluation.panoptic_quality import VOID, ClassQuality, match_segments, quality_per_class
+from PADing.evaluation.base import ZeroShotEvaluator
+from PADing.evaluation.panoptic_quality import VOID, ClassQuality, ImageMatches, match_segments, quality_per_class
 from PADing.evaluation.results import harmonic_mean, log_class_table, log_table, mean
-from PADing.files import read_json, replacing, write_json
+from PADing.files import read_json, write_json
 from PADing.output_names import output_names
 
 __all__ = ["PanopticzeroEvaluator", "read_panoptic_json", "read_panoptic_png"]
 
-logger = logging.getLogger(__name__)
 METRICS = ("PQ", "SQ", "RQ")
 
 
-def read_panoptic_json(metadata) -> dict:
+def read_panoptic_json(metadata: Any) -> dict:
     """The annotation that metadata's ``panoptic_json`` names; UserError when it is missing."""
     path = metadata.get("panoptic_json")
     if not path or not PathManager.isfile(path):
@@ -54,11 +51,11 @@ def read_panoptic_png(folder: str, file_name: str, segments: Sequence[dict] = ()
     return rgb2id(rgb)
 
 
-class PanopticzeroEvaluator(DatasetEvaluator):
+class PanopticzeroEvaluator(ZeroShotEvaluator):
     """Panoptic quality (PQ, SQ, RQ, in percent) of generalized zero-shot segmentation.
 
     Every image is compared with its annotation when it is processed, and only the outcome (classes and IoU of its
-    segments) is kept, so nothing is written to disk and many processes give exactly the figures of one.
+    segments) is kept, so nothing is written to disk and many processes give exactly the metrics of one.
 
     ``evaluate`` returns ``{"panoptic_seg": {...}}`` with, for each of PQ, SQ and RQ, the mean over all classes that
     occur (no suffix), over things (``_th``) and stuff (``_st``), and, when the data set has unseen classes, over seen
@@ -67,7 +64,7 @@ class PanopticzeroEvaluator(DatasetEvaluator):
 
     Args:
         dataset_name: registered name; its metadata needs ``panoptic_json``, ``panoptic_root`` and the id maps.
-        output_dir: folder for ``panoptic_results.json`` (figures, also per class) and ``predictions.json`` (COCO's
+        output_dir: folder for ``panoptic_results.json`` (metrics, also per class) and ``predictions.json`` (COCO's
             format); None: nothing is written.
         distributed: gather from all processes.
         write_png: also write the predicted maps to ``<output_dir>/panoptic_png``, which COCO's tools need beside
@@ -84,57 +81,42 @@ class PanopticzeroEvaluator(DatasetEvaluator):
         write_png: bool = False,
         exclude_absent: bool = False,
     ):
-        self._metadata = MetadataCatalog.get(dataset_name)
-        self._output_dir = output_dir
-        self._distributed = distributed
+        super().__init__(dataset_name, "panoptic", distributed, output_dir)
         self._write_png = write_png and output_dir is not None
         self._exclude_absent = exclude_absent
-        truth = read_panoptic_json(self._metadata)
-        self._truth = OrderedDict((str(item["image_id"]), item) for item in truth["annotations"])
+        truth = read_panoptic_json(self.metadata)
+        self._truth = {str(item["image_id"]): item for item in truth["annotations"]}
         self._names = output_names(item["file_name"] for item in truth["annotations"])
-        self.classes = panoptic_classes(dataset_name, truth["categories"])
+        self.classes = _as_annotated(self.classes, truth["categories"])
         self._contiguous = {dataset_id: c for c, dataset_id in self.classes.dataset_ids.items()}
-        self.reset()
 
-    def leave_out(self, records: Iterable[dict]) -> None:
-        """Forget the annotation of images that cannot be read, until the next ``reset``."""
-        self._left_out.update(str(record["image_id"]) for record in records)
-
-    def reset(self) -> None:
-        self._left_out = set()
-        self._images = {}
-        self._predictions = {}
-
-    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Compare a batch with its annotation.
+    def process_image(self, record: dict, prediction: tuple[Any, list[dict] | None]) -> None:
+        """Compare an image with its annotation.
 
         Args:
-            inputs: dataset dicts with ``image_id`` and ``file_name``.
-            outputs: dicts whose ``panoptic_seg`` is the (H, W) integer map of segment ids (0: none) and the list of
-                segments ``{id, category_id, isthing}`` with contiguous category ids. With None for the list, the map
-                holds ``category * label_divisor + instance``, and -1 for none.
+            record: dataset dict with ``image_id`` and ``file_name``.
+            prediction: the (H, W) integer map of segment ids (0: none) and the list of segments ``{id, category_id,
+                isthing}`` with contiguous category ids. With None for the list, the map holds ``category *
+                label_divisor + instance``, and -1 for none.
         """
-        for record, output in zip(inputs, outputs, strict=True):
-            if "panoptic_seg" not in output:
-                raise UserError("The model gives no `panoptic_seg`: set MODEL.MASK_FORMER.TEST.PANOPTIC_ON True.")
-            segment_map, segments = output["panoptic_seg"]
-            segment_map = segment_map.cpu().numpy() if hasattr(segment_map, "cpu") else np.asarray(segment_map)
-            if segments is None:
-                segment_map, segments = self._decode(segment_map)
-            segments = [dict(s) for s in segments]
-            key = str(record["image_id"])
-            truth = self._truth.get(key)
-            if truth is None:
-                raise UserError(
-                    f"Image {key} ({record.get('file_name')}) has no entry in {self._metadata.panoptic_json}; the data "
-                    "set and its annotation do not belong together."
-                )
-            self._images[key] = self._match(record, truth, segment_map, segments)
-            if self._output_dir:
-                name = self._names[truth["file_name"]]
-                self._predictions[key] = self._prediction(record["image_id"], name, segment_map, segments)
+        segment_map, segments = prediction
+        segment_map = segment_map.cpu().numpy() if hasattr(segment_map, "cpu") else np.asarray(segment_map)
+        if segments is None:
+            segment_map, segments = self._decode(segment_map)
+        key = str(record["image_id"])
+        truth = self._truth.get(key)
+        if truth is None:
+            raise UserError(
+                f"Image {key} ({record.get('file_name')}) has no entry in {self.metadata.panoptic_json}; the data set "
+                "and its annotation do not belong together."
+            )
+        written = None
+        matches = self._match(record, truth, segment_map, segments)
+        if self.output_dir:
+            written = self._prediction(record["image_id"], self._names[truth["file_name"]], segment_map, segments)
+        self.items.append((key, matches, written))
 
-    def _match(self, record: dict, truth: dict, segment_map: np.ndarray, segments: list[dict]):
+    def _match(self, record: dict, truth: dict, segment_map: np.ndarray, segments: list[dict]) -> ImageMatches:
         unlisted = segment_map[~np.isin(segment_map, [VOID, *(s["id"] for s in segments)])]
         if unlisted.size:
             raise UserError(
@@ -145,7 +127,7 @@ class PanopticzeroEvaluator(DatasetEvaluator):
         listed = [s for s in truth["segments_info"] if s["category_id"] in self._contiguous]
         for segment in segments:
             self.classes.dataset_id(segment["category_id"])  # refuses a class that the data set does not have
-        true_map = read_panoptic_png(self._metadata.panoptic_root, truth["file_name"], truth["segments_info"])
+        true_map = read_panoptic_png(self.metadata.panoptic_root, truth["file_name"], truth["segments_info"])
         try:
             return match_segments(
                 true_map,
@@ -158,7 +140,7 @@ class PanopticzeroEvaluator(DatasetEvaluator):
             raise UserError(f"Image {record['image_id']} ({record.get('file_name')}): {error}.") from error
 
     def _decode(self, segment_map: np.ndarray) -> tuple[np.ndarray, list[dict]]:
-        divisor = self._metadata.label_divisor
+        divisor = self.metadata.label_divisor
         labels = [label for label in np.unique(segment_map).tolist() if label != -1]
         segments = [
             {"id": label + 1, "category_id": label // divisor, "isthing": label // divisor in self.classes.things}
@@ -168,8 +150,7 @@ class PanopticzeroEvaluator(DatasetEvaluator):
 
     def _prediction(self, image_id, name: str, segment_map: np.ndarray, segments: list[dict]) -> dict:
         if self._write_png:
-            with replacing(os.path.join(self._output_dir, "panoptic_png", name), sync=False) as temporary:
-                Image.fromarray(id2rgb(segment_map)).save(temporary)
+            self.save_png(id2rgb(segment_map), "panoptic_png", name)
         listed = [
             {
                 "id": int(s["id"]),
@@ -180,42 +161,30 @@ class PanopticzeroEvaluator(DatasetEvaluator):
         ]
         return {"image_id": image_id, "file_name": name, "segments_info": listed}
 
-    def evaluate(self) -> dict | None:
-        """Gather from all processes and return the figures on the main one; None elsewhere.
-
-        Raises:
-            UserError: an image of the annotation was not processed.
-        """
-        if self._distributed:
-            comm.synchronize()
-        images = gather_items(list(self._images.items()), self._distributed)
-        predictions = gather_items(list(self._predictions.items()), self._distributed)
-        if images is None:
-            return None
-        images, predictions = dict(images), dict(predictions)
-        # In the annotation's order, so that sums do not depend on how images were dealt to processes.
-        order = self._evaluated(images)
-        quality = quality_per_class((images[key] for key in order), sorted(self.classes.names))
-        result, rows = self._summary(quality)
-        log_table(f"Panoptic quality on {self._metadata.name}", rows, ["", *METRICS, "#categories"])
-        self._log_classes(quality)
-        if self._output_dir:
-            self._write(result, quality, [predictions[key] for key in order])
-        return OrderedDict({"panoptic_seg": result})
-
-    def _evaluated(self, images: dict) -> list[str]:
-        missing = {key for key in self._truth if key not in images and key not in self._left_out}
-        if missing and self._metadata.name in DatasetCatalog.list():
+    def summarize(self, items: list[tuple[str, ImageMatches, dict | None]]) -> dict:
+        """``{"panoptic_seg": metrics}``; UserError when an image of the annotation was not processed."""
+        images = {key: (matches, written) for key, matches, written in items}
+        missing = self._truth.keys() - images.keys() - self.left_out
+        if missing and self.classes.data_set in DatasetCatalog.list():
             # A training set may leave out images of its annotation: those that show unseen classes.
-            missing &= {str(record["image_id"]) for record in DatasetCatalog.get(self._metadata.name)}
+            missing &= {str(record["image_id"]) for record in DatasetCatalog.get(self.classes.data_set)}
         if missing:
             raise UserError(
-                f"{len(missing)} of the {len(self._truth)} images of {self._metadata.name!r} got no prediction (the "
+                f"{len(missing)} of the {len(self._truth)} images of {self.classes.data_set!r} got no prediction (the "
                 f"first: {', '.join(sorted(missing)[:5])}). Panoptic quality is defined over all images."
             )
-        return [key for key in self._truth if key in images]
+        # In the annotation's order, so that sums do not depend on how images were dealt to processes.
+        ordered = [images[key] for key in self._truth if key in images]
+        quality = quality_per_class((matches for matches, _ in ordered), sorted(self.classes.names))
+        result, rows = self._summary(quality)
+        log_table(f"Panoptic quality on {self.classes.data_set}", rows, ["", *METRICS, "#categories"])
+        shown = [[self.starred(i), 100 * q.pq, 100 * q.sq, 100 * q.rq] for i, q in quality.items() if q.present]
+        log_class_table("Per class (* unseen; classes that do not occur are left out)", shown, ["class", *METRICS])
+        if self.output_dir:
+            self._write(result, quality, [written for _, written in ordered])
+        return OrderedDict({"panoptic_seg": result})
 
-    def _summary(self, quality: dict[int, ClassQuality]) -> tuple[dict, list]:
+    def _summary(self, quality: dict[int, ClassQuality]) -> tuple[dict[str, float], list]:
         classes = self.classes
         present = {label for label, value in quality.items() if value.present}
         groups = [
@@ -226,7 +195,8 @@ class PanopticzeroEvaluator(DatasetEvaluator):
         if classes.unseen:
             kept = present if self._exclude_absent else set(quality)
             groups += [("Seen", "_se", kept & classes.seen), ("Unseen", "_un", kept & classes.unseen)]
-        result, rows = OrderedDict(), []
+        result: dict[str, float] = OrderedDict()
+        rows: list[list] = []
         for title, suffix, members in groups:
             values = [100 * mean(getattr(quality[i], m.lower()) for i in sorted(members)) for m in METRICS]
             result.update((m + suffix, value) for m, value in zip(METRICS, values, strict=True))
@@ -237,15 +207,7 @@ class PanopticzeroEvaluator(DatasetEvaluator):
             rows.append(["Harmonic mean", *values, ""])
         return result, rows
 
-    def _log_classes(self, quality: dict[int, ClassQuality]) -> None:
-        rows = [
-            [self.classes.names[i] + ("*" if i in self.classes.unseen else ""), 100 * q.pq, 100 * q.sq, 100 * q.rq]
-            for i, q in quality.items()
-            if q.present
-        ]
-        log_class_table("Per class (* unseen; classes that do not occur are left out)", rows, ["class", *METRICS])
-
-    def _write(self, result: dict, quality: dict[int, ClassQuality], predictions: list[dict]) -> None:
+    def _write(self, result: dict, quality: dict[int, ClassQuality], predictions: list[dict | None]) -> None:
         per_class = [
             {
                 "id": self.classes.dataset_ids[i],
@@ -259,6 +221,19 @@ class PanopticzeroEvaluator(DatasetEvaluator):
             }
             for i, q in quality.items()
         ]
-        content = {"data_set": self._metadata.name, "panoptic_seg": result, "per_class": per_class}
-        write_json(os.path.join(self._output_dir, "panoptic_results.json"), content, indent=2)
-        write_json(os.path.join(self._output_dir, "predictions.json"), {"annotations": predictions})
+        self.write_results("panoptic_results.json", {"panoptic_seg": result, "per_class": per_class})
+        write_json(self.path("predictions.json"), {"annotations": predictions})
+
+
+def _as_annotated(classes: ClassSpace, categories: list[dict]) -> ClassSpace:
+    """The same classes with the names of the annotation's categories, which also say what is a thing."""
+    by_dataset_id = {category["id"]: category for category in categories}
+    missing = sorted(set(classes.dataset_ids.values()) - set(by_dataset_id))
+    if missing:
+        raise UserError(
+            f"The panoptic annotation of {classes.data_set!r} lacks the categories with the ids {missing[:10]}, which "
+            "the data set's split names. Check `panoptic_json` and the category ids of the split file."
+        )
+    own = {i: by_dataset_id[dataset_id] for i, dataset_id in sorted(classes.dataset_ids.items())}
+    things = frozenset(i for i, category in own.items() if category.get("isthing", i in classes.things))
+    return replace(classes, names={i: category["name"] for i, category in own.items()}, things=things)

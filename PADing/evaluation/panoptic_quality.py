@@ -8,7 +8,7 @@ predicted and true segments as FP and FN::
 (Kirillov et al., Panoptic Segmentation, CVPR 2019.) Ground-truth pixels without a label (void) and crowd regions are
 neither reward nor punishment: void pixels leave the union, and a predicted segment that lies by more than half on void
 or on the crowd region of its class is no false positive. If an image has several crowd regions of one class, only the
-last one counts there: so does panopticapi, which computed the published figures.
+last one counts there: so does panopticapi, which computed the published metrics.
 """
 
 from collections.abc import Iterable, Mapping

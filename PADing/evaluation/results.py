@@ -1,4 +1,4 @@
-"""What all evaluators do with their figures: means, harmonic means, tables."""
+"""What all evaluators do with their metrics: means, harmonic means, tables."""
 
 import logging
 import math
@@ -19,7 +19,7 @@ def mean(values: Iterable[float], skip_nan: bool = True) -> float:
 
 
 def harmonic_mean(seen: float, unseen: float) -> float:
-    """``2 s u / (s + u)``: the figure of merit of generalized zero-shot learning. 0 when both are 0; NaN stays NaN."""
+    """``2 s u / (s + u)``: the measure of generalized zero-shot learning. 0 when both are 0; NaN stays NaN."""
     total = seen + unseen
     return 2.0 * seen * unseen / total if total != 0 else 0.0
 

@@ -3,34 +3,31 @@
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
-from PIL import Image
 
 from PADing.data.images import read_labels
 from PADing.errors import UserError
-from PADing.evaluation.classes import stuff_classes
-from PADing.evaluation.gathering import gather_items
+from PADing.evaluation.base import ZeroShotEvaluator
 from PADing.evaluation.panoptic import read_panoptic_png
 from PADing.evaluation.results import harmonic_mean, log_class_table, log_table, mean
-from PADing.files import replacing, write_json, write_json_list
+from PADing.files import replacing, write_json_list
 from PADing.output_names import output_names
 
-__all__ = ["SemSegGzeroEvaluator", "semantic_figures"]
+__all__ = ["SemSegGzeroEvaluator", "semantic_metrics"]
 
 logger = logging.getLogger(__name__)
 
 
-def semantic_figures(
-    confusion: np.ndarray, names: list[str], unseen: frozenset[int] = frozenset(), nan_aware: bool = False
+def semantic_metrics(
+    confusion: np.ndarray, names: Sequence[str], unseen: frozenset[int] = frozenset(), nan_aware: bool = False
 ) -> OrderedDict:
-    """Figures, in percent, from a confusion matrix.
+    """Metrics, in percent, from a confusion matrix.
 
     With true positives ``tp`` and pixel counts ``gt``, ``pred`` per class: IoU = tp / (gt + pred - tp) and ACC =
     tp / gt for classes with ground truth, NaN for others; mIoU = sum of IoU / number of classes in truth **or**
@@ -54,24 +51,24 @@ def semantic_figures(
     with np.errstate(divide="ignore", invalid="ignore"):
         iou = np.where(known, tp / (gt + predicted - tp), np.nan)
         acc = np.where(known, tp / gt, np.nan)
-        # With no labelled pixel at all there is nothing to divide by, and every figure is NaN.
-        figures = OrderedDict(mIoU=100 * iou[known].sum() / np.sum(gt + predicted > 0))
-        figures["fwIoU"] = 100 * (iou[known] * gt[known]).sum() / gt.sum()
-        figures.update((f"IoU-{name}", 100 * value) for name, value in zip(names, iou, strict=True))
-        figures["mACC"] = 100 * acc[known].sum() / known.sum()
-        figures["pACC"] = 100 * tp.sum() / gt.sum()
-        figures.update((f"ACC-{name}", 100 * value) for name, value in zip(names, acc, strict=True))
+        # With no labelled pixel at all there is nothing to divide by, and every metric is NaN.
+        metrics = OrderedDict(mIoU=100 * iou[known].sum() / np.sum(gt + predicted > 0))
+        metrics["fwIoU"] = 100 * (iou[known] * gt[known]).sum() / gt.sum()
+        metrics.update((f"IoU-{name}", 100 * value) for name, value in zip(names, iou, strict=True))
+        metrics["mACC"] = 100 * acc[known].sum() / known.sum()
+        metrics["pACC"] = 100 * tp.sum() / gt.sum()
+        metrics.update((f"ACC-{name}", 100 * value) for name, value in zip(names, acc, strict=True))
     if unseen:
         seen = set(range(len(names))) - unseen
-        for metric, values in (("IoU", iou), ("acc", acc)):
+        for name, values in (("IoU", iou), ("acc", acc)):
             for group, members in (("unseen", unseen), ("seen", seen)):
-                figures[f"{group}_{metric}"] = 100 * mean((values[i] for i in sorted(members)), skip_nan=nan_aware)
-        figures["hIoU"] = harmonic_mean(figures["seen_IoU"], figures["unseen_IoU"])
-    return OrderedDict((key, float(value)) for key, value in figures.items())
+                metrics[f"{group}_{name}"] = 100 * mean((values[i] for i in sorted(members)), skip_nan=nan_aware)
+        metrics["hIoU"] = harmonic_mean(metrics["seen_IoU"], metrics["unseen_IoU"])
+    return OrderedDict((key, float(value)) for key, value in metrics.items())
 
 
-class SemSegGzeroEvaluator(DatasetEvaluator):
-    """Semantic segmentation in the generalized zero-shot setting; see :func:`semantic_figures` for the figures.
+class SemSegGzeroEvaluator(ZeroShotEvaluator):
+    """Semantic segmentation in the generalized zero-shot setting; :func:`semantic_metrics` defines the metrics.
 
     Ground truth is the label PNG of each image (``sem_seg_file_name`` of its dataset dict; values are contiguous ids).
     A panoptic data set without such PNGs gets its labels from the panoptic annotation.
@@ -79,11 +76,11 @@ class SemSegGzeroEvaluator(DatasetEvaluator):
     Args:
         dataset_name: registered name; its metadata needs ``stuff_classes``, its dataset dicts the labels.
         distributed: gather from all processes.
-        output_dir: folder for ``sem_seg_results.json``, ``sem_seg_evaluation.pth`` (figures) and
+        output_dir: folder for ``sem_seg_results.json``, ``sem_seg_evaluation.pth`` (metrics) and
             ``sem_seg_predictions.json`` (masks in COCO's format); None: nothing is written.
         num_classes: not needed; when given it must be the number of ``stuff_classes``.
         ignore_label: label of unlabelled pixels; by default metadata's, else 255.
-        nan_aware: see :func:`semantic_figures`.
+        nan_aware: see :func:`semantic_metrics`.
         write_png: also write predicted label maps to ``<output_dir>/sem_seg_png``.
     """
 
@@ -98,79 +95,67 @@ class SemSegGzeroEvaluator(DatasetEvaluator):
         nan_aware: bool = False,
         write_png: bool = False,
     ):
-        self._metadata = MetadataCatalog.get(dataset_name)
-        self.classes = stuff_classes(dataset_name)
-        self._num_classes = len(self.classes.names)
-        if num_classes is not None and num_classes != self._num_classes:
-            raise UserError(f"{dataset_name!r} has {self._num_classes} classes, but num_classes is {num_classes}.")
+        super().__init__(dataset_name, "semantic", distributed, output_dir)
+        if num_classes not in (None, len(self.classes)):
+            raise UserError(f"{dataset_name!r} has {len(self.classes)} classes, but num_classes is {num_classes}.")
         if ignore_label is None:
-            ignore_label = self._metadata.get("ignore_label", 255)
+            ignore_label = self.metadata.get("ignore_label")
         self._ignore_label = 255 if ignore_label is None else ignore_label
-        self._distributed = distributed
-        self._output_dir = output_dir
         self._nan_aware = nan_aware
         self._write_png = write_png and output_dir is not None
-        self._truth = None
-        self.reset()
-
-    def leave_out(self, records: Iterable[dict]) -> None:
-        """Nothing to forget: only the labels of images that are processed are read."""
+        self._truth: dict[str, dict] = {}
+        self._names: dict[str, str] = {}
 
     def reset(self) -> None:
-        size = self._num_classes + 1
-        self._confusion = np.zeros((size, size), dtype=np.int64)
-        self._predictions = []
+        """Forget all images."""
+        super().reset()
+        size = len(self.classes) + 1
+        self._confusion = self._total = np.zeros((size, size), dtype=np.int64)
 
-    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Count a batch.
+    def process_image(self, record: dict, prediction: torch.Tensor) -> None:
+        """Count the pixels of an image.
 
         Args:
-            inputs: dataset dicts with ``file_name``.
-            outputs: dicts whose ``sem_seg`` is a (C, H, W) tensor of scores. A model that scores every class of the
-                split is restricted to the classes of the data set first; one that knows only the seen classes may be
-                evaluated on all.
+            record: dataset dict with ``file_name``.
+            prediction: (C, H, W) scores. A model that scores every class of the split is restricted to the classes of
+                the data set first; one that knows only the seen classes may be evaluated on all.
         """
-        for record, output in zip(inputs, outputs, strict=True):
-            if "sem_seg" not in output:
-                raise UserError("The model gives no `sem_seg`: set MODEL.MASK_FORMER.TEST.SEMANTIC_ON True.")
-            labels = self._restrict(output["sem_seg"]).argmax(dim=0).cpu().numpy().astype(np.int64)
-            truth = self._read_truth(record["file_name"])
-            if truth.shape != labels.shape:
-                raise UserError(
-                    f"{record['file_name']}: the predicted map has size {labels.shape}, its label image {truth.shape}."
-                )
-            size = self._num_classes + 1
-            counts = np.bincount(size * labels.reshape(-1) + truth.reshape(-1), minlength=size * size)
-            self._confusion += counts.reshape(size, size)
-            if self._output_dir:
-                self._predictions.append((record["file_name"], labels.shape, self._encode(labels)))
-            if self._write_png:
-                self._save_png(labels, record["file_name"])
+        file_name = record["file_name"]
+        labels = self._restrict(prediction).argmax(dim=0).cpu().numpy().astype(np.int64)
+        truth = self._read_truth(file_name)
+        if truth.shape != labels.shape:
+            raise UserError(f"{file_name}: the predicted map has size {labels.shape}, its label image {truth.shape}.")
+        size = len(self.classes) + 1
+        counts = np.bincount(size * labels.reshape(-1) + truth.reshape(-1), minlength=size * size)
+        self._confusion += counts.reshape(size, size)
+        if self.output_dir:
+            self.items.append((file_name, labels.shape, _encode(labels)))
+        if self._write_png:
+            kind = np.uint8 if len(self.classes) <= 256 else np.uint16
+            self.save_png(labels.astype(kind), "sem_seg_png", self._names[file_name])
 
     def _restrict(self, scores: torch.Tensor) -> torch.Tensor:
-        channels = scores.shape[0]
-        if channels == self._num_classes:
+        channels, names, vocabulary = len(scores), self.classes.class_names, self.classes.vocabulary
+        if channels == len(names):
             return scores
-        vocabulary = list(self._metadata.get("vocabulary") or ())
-        names = [self.classes.names[i] for i in range(self._num_classes)]
-        if vocabulary[:channels] == names[:channels] and channels == len(vocabulary) - len(self.classes.unseen):
-            if not set(range(channels)) & self.classes.unseen:
-                # A model of the first stage knows the seen classes only, which come first; it never names another.
-                return scores
+        seen = self.classes.seen_names
+        if channels == len(seen) and names[:channels] == seen:
+            # A model of the first stage knows the seen classes only, which come first; it never names another.
+            return scores
         if channels != len(vocabulary) or not set(names) <= set(vocabulary):
             raise UserError(
-                f"The model scores {channels} classes, but data set {self.classes.data_set!r} has "
-                f"{self._num_classes}. MODEL.SEM_SEG_HEAD.NUM_CLASSES and DATASETS.TEST do not belong together."
+                f"The model scores {channels} classes, but data set {self.classes.data_set!r} has {len(names)}. "
+                "MODEL.SEM_SEG_HEAD.NUM_CLASSES and DATASETS.TEST do not belong together."
             )
         return scores[[vocabulary.index(name) for name in names]]
 
     def _read_truth(self, file_name: str) -> np.ndarray:
         """(H, W) int64 contiguous ids, with the number of classes for "ignore"."""
-        if self._truth is None:
-            self._truth = {record["file_name"]: record for record in DatasetCatalog.get(self.classes.data_set)}
+        name, number = self.classes.data_set, len(self.classes)
+        if not self._truth:
+            self._truth = {record["file_name"]: record for record in DatasetCatalog.get(name)}
             self._names = output_names(self._truth)
             if not all("sem_seg_file_name" in record for record in self._truth.values()):
-                name = self.classes.data_set
                 logger.info("%s lacks semantic label images; labels come from its panoptic annotation.", name)
         record = self._truth[file_name]
         if "sem_seg_file_name" in record:
@@ -178,39 +163,36 @@ class SemSegGzeroEvaluator(DatasetEvaluator):
         elif "pan_seg_file_name" in record:
             labels = self._labels_from_segments(record)
         else:
-            raise UserError(f"{file_name} of {self.classes.data_set!r} has neither semantic nor panoptic labels.")
+            raise UserError(f"{file_name} of {name!r} has neither semantic nor panoptic labels.")
         ignored = labels == self._ignore_label
-        strange = ~ignored & ((labels < 0) | (labels >= self._num_classes))
+        strange = ~ignored & ((labels < 0) | (labels >= number))
         if strange.any():
             raise UserError(
-                f"The label image of {file_name} must hold values 0..{self._num_classes - 1} or {self._ignore_label} "
+                f"The label image of {file_name} must hold values 0..{number - 1} or {self._ignore_label} "
                 f"(ignore), but has the values {np.unique(labels[strange])[:5].tolist()}. datasets/README.md says how "
                 "to convert labels (with --ignore 0 where 0 is background)."
             )
-        labels[ignored] = self._num_classes
+        labels[ignored] = number
         return labels
 
     def _labels_from_segments(self, record: dict) -> np.ndarray:
-        folder, name = os.path.split(record["pan_seg_file_name"])
-        segment_map = read_panoptic_png(folder, name, record["segments_info"])
+        segment_map = read_panoptic_png(*os.path.split(record["pan_seg_file_name"]), record["segments_info"])
         ids, inverse = np.unique(segment_map, return_inverse=True)
         label_of = {s["id"]: s["category_id"] for s in record["segments_info"]}
         table = np.array([label_of.get(i, self._ignore_label) for i in ids.tolist()], dtype=np.int64)
         return table[inverse.reshape(segment_map.shape)]
 
-    def evaluate(self) -> dict | None:
-        """Sum over all processes; return ``{"sem_seg": figures}`` on the main one, None elsewhere."""
-        confusion = self._confusion
-        if self._distributed:
-            comm.synchronize()
-            confusion = sum(comm.gather(confusion, dst=0))
-        predictions = gather_items(self._predictions, self._distributed)
-        if predictions is None:
-            return None
-        names = [self.classes.names[i] for i in range(self._num_classes)]
-        figures = semantic_figures(confusion, names, self.classes.unseen, self._nan_aware)
-        self._log(figures, names)
-        absent = [name for name in names if np.isnan(figures[f"IoU-{name}"])]
+    def gather(self) -> list | None:
+        """The predictions of all processes, and the sum of their counts."""
+        self._total = sum(comm.gather(self._confusion, dst=0)) if self.distributed else self._confusion
+        return super().gather()
+
+    def summarize(self, items: list) -> dict:
+        """``{"sem_seg": metrics}``."""
+        names = self.classes.class_names
+        metrics = semantic_metrics(self._total, names, self.classes.unseen, self._nan_aware)
+        self._log(metrics)
+        absent = [name for name in names if np.isnan(metrics[f"IoU-{name}"])]
         if self.classes.unseen and absent and not self._nan_aware:
             logger.warning(
                 "%d classes have no pixel in the annotation of %s (%s), so means over seen or unseen classes are NaN, "
@@ -219,42 +201,35 @@ class SemSegGzeroEvaluator(DatasetEvaluator):
                 self.classes.data_set,
                 ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else ""),
             )
-        if self._output_dir:
-            content = {"data_set": self.classes.data_set, "sem_seg": figures}
-            write_json(os.path.join(self._output_dir, "sem_seg_results.json"), content, indent=2)
-            path = os.path.join(self._output_dir, "sem_seg_predictions.json")
-            write_json_list(path, (entry for prediction in predictions for entry in self._entries(*prediction)))
-            with replacing(os.path.join(self._output_dir, "sem_seg_evaluation.pth")) as temporary:
-                torch.save(figures, temporary)
-        return OrderedDict({"sem_seg": figures})
+        if self.output_dir:
+            self.write_results("sem_seg_results.json", {"sem_seg": metrics})
+            entries = (entry for item in items for entry in self._entries(*item))
+            write_json_list(self.path("sem_seg_predictions.json"), entries)
+            with replacing(self.path("sem_seg_evaluation.pth")) as temporary:
+                torch.save(metrics, temporary)
+        return OrderedDict({"sem_seg": metrics})
 
-    def _log(self, figures: dict, names: list[str]) -> None:
-        rows = [["All", figures["mIoU"], figures["mACC"], figures["fwIoU"], figures["pACC"], len(names)]]
-        if self.classes.unseen:
-            for group in ("seen", "unseen"):
-                members = len(getattr(self.classes, group))
-                rows.append([group.capitalize(), figures[f"{group}_IoU"], figures[f"{group}_acc"], "", "", members])
-            rows.append(["Harmonic mean", figures["hIoU"], "", "", "", ""])
-        title = f"Semantic segmentation on {self.classes.data_set}"
+    def _log(self, metrics: dict) -> None:
+        classes = self.classes
+        rows = [["All", metrics["mIoU"], metrics["mACC"], metrics["fwIoU"], metrics["pACC"], len(classes)]]
+        if classes.unseen:
+            for group, members in (("seen", classes.seen), ("unseen", classes.unseen)):
+                rows.append([group.title(), metrics[f"{group}_IoU"], metrics[f"{group}_acc"], "", "", len(members)])
+            rows.append(["Harmonic mean", metrics["hIoU"], "", "", "", ""])
+        title = f"Semantic segmentation on {classes.data_set}"
         log_table(title, rows, ["", "mIoU", "mACC", "fwIoU", "pACC", "#categories"])
-        classes = [
-            [name + ("*" if i in self.classes.unseen else ""), figures[f"IoU-{name}"], figures[f"ACC-{name}"]]
-            for i, name in enumerate(names)
+        per_class = [
+            [self.starred(i), metrics[f"IoU-{name}"], metrics[f"ACC-{name}"]] for i, name in classes.names.items()
         ]
-        log_class_table("Per class (* unseen)", classes, ["class", "IoU", "ACC"], repeat=3)
-
-    def _encode(self, labels: np.ndarray) -> list[tuple[int, bytes]]:
-        """(label, RLE string) of every class in a map."""
-        masks = ((label, np.asfortranarray(labels == label, dtype=np.uint8)) for label in np.unique(labels).tolist())
-        return [(label, mask_util.encode(mask)["counts"]) for label, mask in masks]
+        log_class_table("Per class (* unseen)", per_class, ["class", "IoU", "ACC"], repeat=3)
 
     def _entries(self, file_name: str, size: tuple[int, int], masks: list[tuple[int, bytes]]) -> Iterator[dict]:
         for label, counts in masks:
             rle = {"size": list(size), "counts": counts.decode("ascii")}
             yield {"file_name": file_name, "category_id": int(self.classes.dataset_id(label)), "segmentation": rle}
 
-    def _save_png(self, labels: np.ndarray, file_name: str) -> None:
-        image = Image.fromarray(labels.astype(np.uint8 if self._num_classes <= 256 else np.uint16))
-        path = os.path.join(self._output_dir, "sem_seg_png", self._names[file_name])
-        with replacing(path, sync=False) as temporary:
-            image.save(temporary)
+
+def _encode(labels: np.ndarray) -> list[tuple[int, bytes]]:
+    """(label, RLE string) of every class in a map."""
+    masks = ((label, np.asfortranarray(labels == label, dtype=np.uint8)) for label in np.unique(labels).tolist())
+    return [(label, mask_util.encode(mask)["counts"]) for label, mask in masks]

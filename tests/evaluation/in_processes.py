@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from PADing.evaluation import InsSegzeroEvaluator, PanopticzeroEvaluator, SemSegGzeroEvaluator, gathering
+from PADing.evaluation import InsSegzeroEvaluator, PanopticzeroEvaluator, SemSegGzeroEvaluator, base
 
 IMAGES, HEIGHT, WIDTH, CLASSES = 7, 12, 16, 4
 
@@ -61,7 +61,7 @@ def predict(record: dict) -> dict:
 
 def work(rank: int, processes: int, folder: str) -> None:
     folder = Path(folder)
-    gathering.CHUNK = 2  # so that seven images take several rounds, and not all processes have items in the last
+    base.CHUNK = 2  # so that seven images take several rounds, and not all processes have items in the last
     if processes > 1:
         store = f"file://{folder / 'store'}"
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=processes)

@@ -67,7 +67,7 @@ def main(images: int, folder: Path) -> None:
         shape[:OBJECTS], label[:OBJECTS] = chosen[i], labels[i]
         masks = [bytes(bytearray(strings[k])) for k in shape]  # not shared, as nothing of real predictions is
         found = ImageDetections(i, label, rng.random(DETECTIONS), boxes[shape], masks, (HEIGHT, WIDTH))
-        evaluator._predictions.append(found)
+        evaluator.items.append(found)
     peak.append(_peak())
     start = time.perf_counter()
     results = evaluator.evaluate()

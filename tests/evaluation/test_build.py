@@ -51,22 +51,22 @@ def test_panoptic_sets_get_the_parts_that_are_switched_on(names):
     assert type(build_evaluator(_cfg(instance=True), name)) is InsSegzeroEvaluator
     every = build_evaluator(_cfg(True, True, True), name)
     assert type(every) is DatasetEvaluators
+    assert [type(part) for part in every._evaluators] == [
+        PanopticzeroEvaluator,
+        InsSegzeroEvaluator,
+        SemSegGzeroEvaluator,
+    ]
 
 
-def test_results_of_several_sets_do_not_overwrite_each_other(names, tmp_path, monkeypatch):
-    import PADing.evaluation.build as build
-
-    folders = []
-    monkeypatch.setattr(build, "SemSegGzeroEvaluator", lambda name, output_dir, **_: folders.append(output_dir))
-    monkeypatch.setattr(build, "DatasetEvaluators", list)
+def test_results_of_several_sets_do_not_overwrite_each_other(names, tmp_path):
     name = names["sem_seg"]
-    for sets in (f"('{name}',)", f"('{name}','other')"):
-        build_evaluator(_cfg(True, False, False, "OUTPUT_DIR", str(tmp_path), "DATASETS.TEST", sets), name)
-    assert folders == [str(tmp_path / "inference"), str(tmp_path / "inference" / name)]
+    for sets, folder in ((f"('{name}',)", "inference"), (f"('{name}','other')", f"inference/{name}")):
+        cfg = _cfg(True, False, False, "OUTPUT_DIR", str(tmp_path), "DATASETS.TEST", sets)
+        assert build_evaluator(cfg, name).output_dir == str(tmp_path / folder)
 
 
 def test_nothing_is_skipped_in_silence(names):
-    with pytest.raises(UserError, match="lvis"):
+    with pytest.raises(UserError, match="'lvis'.*Known types: sem_seg, "):
         build_evaluator(_cfg(True, True, True), names["lvis"])
     with pytest.raises(UserError, match="SEMANTIC_ON"):
         build_evaluator(_cfg(instance=True), names["sem_seg_gzero"])

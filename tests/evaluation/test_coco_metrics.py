@@ -21,8 +21,8 @@ from PADing.evaluation import coco_eval_revise
 from PADing.evaluation.coco_metrics import (
     evaluate_detections,
     load_ground_truth,
-    split_figures,
-    zsi_figures,
+    split_metrics,
+    zsi_metrics,
 )
 
 SHARED = Path(os.environ.get("SHARED_DATA_DIR", Path(__file__).resolve().parents[3] / "shared" / "data"))
@@ -228,7 +228,7 @@ def test_average_precision_worked_by_hand(kind):
     assert math.isnan(figures.ap(0.5, categories=[11]))
     assert figures.ar(0.5) == pytest.approx(1)
     assert math.isnan(figures.ap(area="large"))
-    parts = split_figures(figures, seen=[30, 11], unseen=[7])
+    parts = split_metrics(figures, seen=[30, 11], unseen=[7])
     seen = 100 * (51 + 50 * 2 / 3) / 101
     assert parts["AP50_seen"] == pytest.approx(seen) and parts["AP50_unseen"] == pytest.approx(100)
     assert parts["AP50_hm"] == pytest.approx(2 * seen * 100 / (seen + 100))
@@ -241,7 +241,7 @@ def test_thresholds_of_zero_shot_segmentation():
     figures = evaluate_detections(
         load_ground_truth(_truth()), [_detection(1, 30, 0.9, half), _detection(2, 30, 0.9, TOP)], "segm"
     )
-    values = zsi_figures(figures)
+    values = zsi_metrics(figures)
     assert list(values) == ["AP@40", "AP@50", "AP@60", "R100@40", "R100@50", "R100@60"]
     # Class 7 has an object and no prediction: 0. Class 30: one of two found.
     assert [values[f"R100@{t}"] for t in (40, 50, 60)] == pytest.approx([25, 25, 25])

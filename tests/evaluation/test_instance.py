@@ -122,7 +122,7 @@ def _with(data, register, **changes):
     return register(**{**metadata, **changes})
 
 
-def test_a_set_of_unseen_classes_alone_has_the_zsi_figures(data, register):
+def test_a_set_of_unseen_classes_alone_has_the_zsi_metrics(data, register):
     # As registered for the two published splits: unseen_index keeps the positions in the whole split.
     name = _with(data, register, evaluation_set=["Bär", "elk", "wolf"], unseen_index=[40, 41, 42])
     result = _run(InsSegzsiEvaluator(name), *RIGHT)

@@ -57,6 +57,8 @@ def data(tmp_path, register, save_ids, save_json):
     name = register(
         panoptic_json=save_json(tmp_path / "gt.json", content),
         panoptic_root=str(tmp_path / "gt"),
+        thing_classes=["cat", "dog", "owl"],
+        stuff_classes=["cat", "dog", "owl", "other in the annotation", "sky"],
         thing_dataset_id_to_contiguous_id=THINGS,
         stuff_dataset_id_to_contiguous_id=ALL,
         evaluation_set=UNSEEN,
@@ -148,8 +150,6 @@ def test_a_map_with_encoded_classes_is_understood(data):
 
 
 def test_a_data_set_without_unseen_classes_has_the_stock_keys(data, tmp_path, register, save_json):
-    from detectron2.data import MetadataCatalog
-
     name, maps = data
     meta = MetadataCatalog.get(name).as_dict()
     plain = register(**{k: v for k, v in meta.items() if k not in ("name", "evaluation_set")})
@@ -179,8 +179,6 @@ def test_mistakes_are_named(data, tmp_path, register):
 
 
 def test_an_unprocessed_image_stops_the_evaluation(data, register):
-    from detectron2.data import MetadataCatalog
-
     name, _ = data
     meta = {k: v for k, v in MetadataCatalog.get(name).as_dict().items() if k != "name"}
     name = register(_inputs((2, "a"), (11, "b")), **meta)

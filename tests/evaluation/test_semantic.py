@@ -11,7 +11,7 @@ from PIL import Image
 
 from PADing.errors import UserError
 from PADing.evaluation import SemSegGzeroEvaluator
-from PADing.evaluation.semantic import semantic_figures
+from PADing.evaluation.semantic import semantic_metrics
 
 NAMES = ["wall", "cat", "sky"]
 
@@ -83,10 +83,10 @@ def test_images_of_one_name_have_predictions_of_their_own(labelled, register, tm
 def test_absent_classes_make_nan_unless_asked_otherwise():
     confusion = np.zeros((4, 4), dtype=np.int64)
     confusion[0, 0], confusion[1, 0] = 3, 1  # a wall of 4 pixels; nothing else exists
-    plain = semantic_figures(confusion, NAMES, frozenset([2]))
+    plain = semantic_metrics(confusion, NAMES, frozenset([2]))
     assert plain["mIoU"] == pytest.approx(75 / 2)  # cat was predicted, so it counts; sky does not
     assert math.isnan(plain["IoU-cat"]) and math.isnan(plain["seen_IoU"]) and math.isnan(plain["hIoU"])
-    aware = semantic_figures(confusion, NAMES, frozenset([2]), nan_aware=True)
+    aware = semantic_metrics(confusion, NAMES, frozenset([2]), nan_aware=True)
     assert aware["seen_IoU"] == pytest.approx(75) and math.isnan(aware["unseen_IoU"])
 
 
@@ -128,7 +128,7 @@ def test_labels_come_from_the_panoptic_annotation_when_there_are_no_others(tmp_p
     assert result["IoU-sky"] == pytest.approx(50) and result["IoU-wall"] == pytest.approx(100)
 
 
-def test_a_data_set_without_unseen_classes_has_no_split_figures(labelled):
+def test_a_data_set_without_unseen_classes_has_no_split_metrics(labelled):
     name, record = labelled([[0, 1, 2]], evaluation_set=[])
     evaluator = SemSegGzeroEvaluator(name)
     evaluator.process([record], [{"sem_seg": _scores([[0, 1, 2]])}])

@@ -265,7 +265,7 @@ def test_predictions_on_disk_are_those_that_coco_tools_expect(panoptic, tmp_path
 
 
 @pytest.mark.parametrize("case", SEMANTIC)
-def test_semantic_figures(case, dataset, tmp_path):
+def test_semantic_metrics(case, dataset, tmp_path):
     expected = SEMANTIC[case]
     with np.load(FOLDER / f"semantic_{case}.npz") as maps:
         true_maps, predicted_maps = maps["gt"], maps["pred"]

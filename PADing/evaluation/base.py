@@ -1,0 +1,112 @@
+"""What the evaluators share: classes, the predictions of all processes, images that are left out, written files."""
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from PIL import Image
+
+from PADing.class_space import ClassSpace
+from PADing.errors import UserError
+from PADing.files import replacing, write_json
+
+__all__ = ["ZeroShotEvaluator"]
+
+# Images whose results travel at a time: some megabytes.
+CHUNK = 200
+
+
+class ZeroShotEvaluator(DatasetEvaluator):
+    """Base of the evaluators: subclasses keep something of every image in ``items`` and summarize it in the end.
+
+    Args:
+        dataset_name: registered name.
+        kind: what is evaluated: "instance", "panoptic" or "semantic".
+        distributed: gather from all processes.
+        output_dir: folder for results; None: nothing is written.
+
+    Attributes:
+        items: what is kept of the images; whatever it is, it can be pickled.
+        left_out: ids, as text, of the images that cannot be read.
+    """
+
+    def __init__(self, dataset_name: str, kind: str, distributed: bool, output_dir: str | None):
+        self.metadata = MetadataCatalog.get(dataset_name)
+        self.classes = ClassSpace.of(self.metadata, "" if kind == "panoptic" else kind)
+        self.output, self.switch = {
+            "instance": ("instances", "INSTANCE_ON"),
+            "panoptic": ("panoptic_seg", "PANOPTIC_ON"),
+            "semantic": ("sem_seg", "SEMANTIC_ON"),
+        }[kind]
+        self.distributed = distributed
+        self.output_dir = output_dir
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self.items: list = []
+        self.left_out: set[str] = set()
+
+    def leave_out(self, records: Iterable[dict]) -> None:
+        """Forget the annotation of images that cannot be read, until the next ``reset``."""
+        self.left_out.update(str(record.get("image_id")) for record in records)
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Look at a batch: dataset dicts, and the model's outputs for them; see ``process_image`` for each."""
+        for record, output in zip(inputs, outputs, strict=True):
+            if self.output not in output:
+                key = f"MODEL.MASK_FORMER.TEST.{self.switch}"
+                raise UserError(f"The model gives no `{self.output}`: set {key} True.")
+            self.process_image(record, output[self.output])
+
+    def process_image(self, record: dict, prediction: Any) -> None:
+        """Append to ``items`` what is to be known of one image."""
+        raise NotImplementedError
+
+    def evaluate(self) -> dict | None:
+        """Gather from all processes; the results on the main one, None elsewhere."""
+        if self.distributed:
+            comm.synchronize()
+        items = self.gather()
+        return None if items is None else self.summarize(items)
+
+    def gather(self) -> list | None:
+        """The items of all processes on the main one; None elsewhere, where ``items`` are emptied on the way.
+
+        They travel in parts, so that no message holds everything.
+        """
+        if not self.distributed or comm.get_world_size() == 1:
+            return self.items
+        rounds = -(-max(comm.all_gather(len(self.items))) // CHUNK)
+        result: list = []
+        for _ in range(rounds):
+            chunk, self.items[:CHUNK] = self.items[:CHUNK], []
+            for part in comm.gather(chunk, dst=0):
+                result += part
+        return result if comm.is_main_process() else None
+
+    def summarize(self, items: list) -> dict:
+        """The results; writes them, too, when there is an output folder."""
+        raise NotImplementedError
+
+    def starred(self, contiguous_id: int) -> str:
+        """The name of a class, with a star when it is unseen."""
+        return self.classes.names[contiguous_id] + ("*" if contiguous_id in self.classes.unseen else "")
+
+    def path(self, *parts: str) -> str:
+        """A path in the output folder."""
+        assert self.output_dir is not None
+        return os.path.join(self.output_dir, *parts)
+
+    def write_results(self, name: str, results: dict) -> None:
+        """Write ``results``, with the name of the data set before them, as JSON."""
+        write_json(self.path(name), {"data_set": self.classes.data_set, **results}, indent=2)
+
+    def save_png(self, pixels: np.ndarray, *parts: str) -> None:
+        """Write an image to the output folder."""
+        with replacing(self.path(*parts), sync=False) as temporary:
+            Image.fromarray(pixels).save(temporary)
