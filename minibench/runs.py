@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from PADing.engine.checkpoint_file import read_checkpoint, write_checkpoint
+from PADing.checkpoint_files import read_checkpoint, write_checkpoint
 from PADing.files import replacing
 
 RECORD = "minibench.json"

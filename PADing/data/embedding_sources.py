@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from PADing.checkpoint_files import check_file
 from PADing.data.embeddings import CLIP_TEMPLATES
 from PADing.errors import UserError
 from PADing.files import read_json
@@ -154,9 +155,12 @@ def _read_checkpoint(path: str) -> dict:
             from safetensors.torch import load_file
 
             return load_file(path)
+        check_file(path, f"CLIP checkpoint {path}")
         if _is_torchscript(path):
             return dict(torch.jit.load(path, map_location="cpu").state_dict())
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"CLIP checkpoint {path} cannot be read: {error}") from error
     return dict(content.get("state_dict", content))

@@ -5,18 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
 from d2lite.restricted_pickle import load_checkpoint
-from PADing.engine.checkpoint_content import guarded_state, short_reason, weights_problem, wrong_kinds
-from PADing.engine.checkpoint_file import (
-    UNREADABLE,
-    newest_good,
-    note_absent_checksums,
-    what_is_wrong,
-    write_checkpoint,
-)
+from PADing.checkpoint_files import UNREADABLE, check_file, file_problem, newest_good, weights_problem, write_checkpoint
+from PADing.engine.training_state import guarded_state, short_reason
 from PADing.errors import UserError
 from PADing.files import replacing
 from PADing.meta_arch.contract import ModelContract, contract_of
@@ -65,10 +60,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
             raise UserError(f"Weights {bare!r} cannot be fetched: {error}") from error
         if not os.path.exists(local):
             raise UserError(f"Weights {bare!r} do not exist. Check MODEL.WEIGHTS (or OUTPUT_DIR).")
-        problem = what_is_wrong(local)
-        if problem:
-            raise UserError(f"Weights {bare!r} cannot be read: it is {problem}.")
-        note_absent_checksums(local)
+        check_file(local, f"Weights {bare!r}")
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
         """The last checkpoint of the output folder with all training state, or the weights of ``path`` alone.
@@ -111,7 +103,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
             )
         problem = ""
         if name and (folder / name).is_file():
-            problem = what_is_wrong(folder / name)
+            problem = file_problem(folder / name)
             if not problem:
                 return str(folder / name)
         others = sorted(path for path in folder.glob("model_*.pth") if path.name != name)
@@ -200,11 +192,11 @@ class TrainingCheckpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict):
         found = [key.removeprefix("module.") for key in checkpoint["model"]]
         own = self.model.state_dict()
-        others = wrong_kinds(checkpoint["model"], own)
-        if others:
-            raise UserError(
-                f"MODEL.WEIGHTS does not fit the model: {others[0]} has real numbers there, but not in the file."
-            )
+        for name, value in checkpoint["model"].items():
+            if name in own and own[name].is_floating_point() and not torch.as_tensor(value).is_floating_point():
+                raise UserError(
+                    f"MODEL.WEIGHTS does not fit the model: {name} has real numbers there, but not in the file."
+                )
         incompatible = super()._load_model(checkpoint)
         harmless = HARMLESS + self.contract.harmless_weights()
         wrong = [entry for entry in incompatible.incorrect_shapes if not entry[0].startswith(harmless)]

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from PADing.data.splits import Split
-from PADing.engine.checkpoint_file import read_checkpoint, write_checkpoint
+from PADing.checkpoint_files import read_checkpoint, write_checkpoint
 from PADing.errors import UserError
 
 logger = logging.getLogger(__name__)

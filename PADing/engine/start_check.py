@@ -12,11 +12,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
 import PADing.meta_arch  # noqa: F401  registers the meta-architectures
+from PADing.checkpoint_files import file_problem
 from PADing.config_check import value_problems
 from PADing.data.dataset_mappers import MAPPERS
 from PADing.data.presence import missing_files
-from PADing.engine.checkpoint_file import what_is_wrong
-from PADing.engine.file_kind import describe_wrong_file
 from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY
 from PADing.errors import UserError
 from PADing.meta_arch.contract import architecture_of, contract_of
@@ -197,13 +196,15 @@ def _weights(key: str, path: str) -> list[str]:
         return [f"Weights {path!r} ({key}) do not exist{hint}.{scheme}{tilde} Check the path."]
     if local.is_file() and not os.access(local, os.R_OK):
         return [f"Weights {path!r} ({key}) may not be read by this user. Change the permission of the file."]
-    kind = describe_wrong_file(local)
-    if kind:
-        return [f"Weights {path!r} ({key}) are {kind.rstrip('.')}. Name a checkpoint, such as model_final.pth."]
-    damage = what_is_wrong(local)
-    if damage:
-        return [f"Weights {path!r} ({key}) are {damage}. Copy or download the file again, or name another one."]
-    return []
+    problem = file_problem(local)
+    if not problem:
+        return []
+    cure = (
+        "Copy or download the file again, or name another one."
+        if problem.startswith("damaged")
+        else "Name a checkpoint, such as model_final.pth."
+    )
+    return [f"Weights {path!r} ({key}) are {problem.rstrip('.')}. {cure}"]
 
 
 def _output(path: str) -> list[str]:

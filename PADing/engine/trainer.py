@@ -22,12 +22,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 import PADing.meta_arch  # noqa: F401  registers the meta-architectures
 from PADing.data.dataset_mappers import EvaluationLoader, build_mapper
-from PADing.engine.checkpoint_content import difference
 from PADing.engine.checkpointer import TrainingCheckpointer, unwrap
 from PADing.engine.interruption import STOP, StopHook, explain_stop, without_stop_signals
 from PADing.engine.recipes import TrainingRecipe, build_recipe
-from PADing.engine.rng import preserved_rng, rng_state, set_rng_state
+from PADing.engine.rng import preserved_rng
 from PADing.engine.stream import POSITION, build_stream_loader
+from PADing.engine.training_state import RankStates
 from PADing.errors import Interrupted, UserError, short
 from PADing.evaluation import build_evaluator
 from PADing.evaluation.left_out import evaluate_readable
@@ -64,73 +64,6 @@ class RecipeLoop:
                 self._batches = iter(self.data_loader)
                 return next(self._batches)
         return next(self._batches)
-
-
-class RankStates:
-    """Random generators and data position of every process, as one entry of a checkpoint.
-
-    Only the main process writes checkpoints, so it has to hold everybody's state by then: ``collect`` is called by all
-    processes just before.
-    """
-
-    def __init__(self, data_loader):
-        self.data_loader = data_loader
-        self._states: list[dict[str, Any]] = []
-        self._loaded: list[dict[str, Any]] = []
-        self.collected = -1
-
-    def collect(self, iteration: int) -> None:
-        """Gather the states behind an iteration, unless that has been done."""
-        if self.collected == iteration:
-            return
-        self.collected = iteration
-        self._states = comm.gather(self._own())
-
-    def _own(self) -> dict[str, Any]:
-        own: dict[str, Any] = {"rng": rng_state()}
-        if hasattr(self.data_loader, "stream_sampler"):
-            own["data"] = {**self.data_loader.stream_sampler.state_dict(), "seed": self.data_loader.stream.seed}
-        return own
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"ranks": self._states}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._states = self._loaded = list(state["ranks"])
-        own = self._own()
-        for number, rank in enumerate(self._loaded):
-            # A state of the generators is taken or refused as a whole, so this is the one way to know.
-            with preserved_rng():
-                set_rng_state(rank["rng"])
-            place = difference(rank.get("data", {}), own.get("data", {}), f"ranks[{number}].data")
-            if "data" in rank and place:
-                raise ValueError(f"{place} is of another kind than needed")
-
-    def place_data(self, start_iter: int, images_per_iteration: int) -> None:
-        """Put the data stream where the stopped run left it."""
-        stream = getattr(self.data_loader, "stream", None)
-        if stream is None:
-            if start_iter:
-                logger.info("The data loader cannot be placed, so the data order begins anew.")
-            return
-        sampler = self.data_loader.stream_sampler
-        if len(self._loaded) == comm.get_world_size() and "data" in self._loaded[comm.get_rank()]:
-            data = self._loaded[comm.get_rank()]["data"]
-            stream.reseed(data["seed"])
-            sampler.load_state_dict(data)
-        elif start_iter:
-            # Another number of processes, or another program's checkpoint: skip as many images as have been used.
-            if self._loaded and "data" in self._loaded[0]:
-                stream.reseed(self._loaded[0]["data"]["seed"])
-            sampler.next = comm.get_rank() + start_iter * images_per_iteration
-
-    def restore_rng(self) -> None:
-        if len(self._loaded) == comm.get_world_size():
-            set_rng_state(self._loaded[comm.get_rank()]["rng"])
-        elif self._loaded:
-            logger.info(
-                "The checkpoint was written by %d processes, so random generators are not restored.", len(self._loaded)
-            )
 
 
 class Trainer(DefaultTrainer):

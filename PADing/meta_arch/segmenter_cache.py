@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from PADing.engine.checkpoint_file import read_checkpoint, write_checkpoint
+from PADing.checkpoint_files import read_checkpoint, write_checkpoint
 from PADing.errors import UserError
 
 logger = logging.getLogger(__name__)

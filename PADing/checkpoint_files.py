@@ -1,0 +1,243 @@
+"""Files of weights: written completely or not at all, and checked before they are loaded.
+
+``torch.load`` does not compare the checksums that such a file holds, so damaged weights would load without a word.
+"""
+
+import logging
+import os
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from PADing.errors import UserError, short
+from PADing.files import replacing
+
+__all__ = ["check_file", "file_problem", "newest_good", "read_checkpoint", "weights_problem", "write_checkpoint"]
+
+logger = logging.getLogger(__name__)
+
+# What a file that cannot be unpickled makes torch.load raise.
+UNREADABLE = (
+    *(RuntimeError, ValueError, EOFError, pickle.UnpicklingError, OverflowError, MemoryError),
+    *(KeyError, IndexError, TypeError, AttributeError, AssertionError),  # from the unpickler
+)
+_PIECE = 2**20
+# In its older versions, weights_only=True can be circumvented by files in the format from before PyTorch 1.6.
+_SAFE_TORCH = (2, 6)
+# Enough bytes for the tags that open a web page and for the whole of a Git LFS pointer.
+_HEAD = 1024
+# First bytes of whole files -> what the file is.
+_SIGNATURES = {
+    b"\x89PNG\r\n": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"GIF8": "a GIF image",
+    b"%PDF-": "a PDF document",
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"BZh": "a bzip2 archive; unpack it first",
+    b"\xfd7zXZ\x00": "an xz archive; unpack it first",
+    b"7z\xbc\xaf'\x1c": "a 7z archive; unpack it first",
+    b"Rar!\x1a\x07": "a RAR archive; unpack it first",
+    b"\x7fELF": "a program or library",
+    b"\x89HDF\r\n": "an HDF5 file of another framework",
+    b"\x93NUMPY": "a single NumPy array",
+}
+
+
+def write_checkpoint(path: str | os.PathLike, content: dict[str, Any]) -> None:
+    """``torch.save`` under a temporary name that becomes ``path`` when everything is on the disk.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written to. ``path`` is then as it was.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        sink = _Sink(file)
+        try:
+            torch.save(content, cast(IO[bytes], sink))
+        except RuntimeError:
+            # torch ends with an error of its own about what the disk refused.
+            if sink.error is None:
+                raise
+            raise sink.error from None
+
+
+class _Sink:
+    """A file to write to that remembers the error of the operating system."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file, self.flush = file, file.flush
+        self.error: OSError | None = None
+
+    def write(self, content) -> int:
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def read_checkpoint(path: str | os.PathLike, what: str) -> dict[str, Any]:
+    """Check a file and load it to the CPU; nothing in it can run code.
+
+    Args:
+        what: what the file is for the user; opens every message.
+
+    Raises:
+        UserError: no such file, a damaged one, or one of another kind.
+    """
+    name = f"{what} {path}"
+    if not os.path.exists(path):
+        raise UserError(f"{name} does not exist.")
+    check_file(path, name)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{name} cannot be read: damaged, or not a checkpoint ({reason}).") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{name} is not a checkpoint: it holds a {type(content).__name__}.")
+    problem = weights_problem(content if "model" in content else {"model": {}})
+    if problem:
+        raise UserError(f"{name} cannot be used: {problem}.")
+    return content
+
+
+def newest_good(files: Iterable[Path]) -> tuple[Path, int] | None:
+    """Of several checkpoints the undamaged one with the most iterations, and the last iteration in it."""
+    found = []
+    for path in files:
+        try:
+            # Mapped, so that the tensors of all files need no memory.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            found.append((int(content["iteration"]), path))
+        except (*UNREADABLE, OSError):
+            continue
+    return next(((path, iteration) for iteration, path in sorted(found, reverse=True) if not file_problem(path)), None)
+
+
+def check_file(path: str | os.PathLike, name: str) -> None:
+    """Refuse a file with a ``file_problem``; log it if the file has no checksums.
+
+    Raises:
+        UserError: the message begins with ``name``.
+    """
+    problem = file_problem(path)
+    if problem:
+        raise UserError(f"{name} cannot be read: it is {problem}.")
+    if not any(member.CRC for member in _members(path) or ()):
+        logger.info("%s has no checksums, so damage in it cannot be noticed.", path)
+
+
+def file_problem(path: str | os.PathLike) -> str:
+    """Compare the checksums of a file of weights, with one piece of it in memory at a time.
+
+    Returns:
+        the end of a sentence "<path> is ...", for example "a web page ..." or "damaged: ..."; "" if all is well, if
+        the file has no checksums (``.pkl`` files, and what PyTorch wrote before 1.6), or if there is no such file.
+    """
+    kind = _wrong_kind(Path(path))
+    if kind or not os.path.exists(path):
+        return kind
+    try:
+        members = _members(path)
+        if members is None:
+            return _danger_of_old_format(path)
+        if not any(member.CRC for member in members):
+            return ""
+        with zipfile.ZipFile(path) as archive:
+            for member in members:
+                try:
+                    with archive.open(member) as content:
+                        while content.read(_PIECE):
+                            pass
+                except Exception as error:
+                    if isinstance(error, OSError):
+                        raise
+                    return f"damaged: its part {member.filename} has another content than when it was written"
+    except OSError as error:
+        return f"unreadable: {error.strerror or error}"
+    except Exception:  # a damaged directory makes zipfile raise nearly anything
+        return "damaged: it is incomplete, or its table of contents is broken"
+    return ""
+
+
+def _members(path: str | os.PathLike) -> list[zipfile.ZipInfo] | None:
+    """What an archive of ``torch.save`` holds; None if the file is none. Without checksums all ``CRC`` are 0."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return None
+    with zipfile.ZipFile(path) as archive:
+        return archive.infolist()
+
+
+def _danger_of_old_format(path: str | os.PathLike) -> str:
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if os.fspath(path).endswith(".pkl") or version >= _SAFE_TORCH:  # .pkl files are read by an unpickler of our own
+        return ""
+    return (
+        f"in the format from before PyTorch 1.6, and PyTorch {torch.__version__} could run code that it holds. "
+        "Update PyTorch to 2.6 or newer; or, if you trust the source of the file, load it there and save it again"
+    )
+
+
+def _wrong_kind(path: Path) -> str:
+    """What ``path`` is when its first bytes show that it cannot be weights."""
+    if path.is_dir():
+        inside = sorted(file.name for pattern in ("*.pth", "*.pkl") for file in path.glob(pattern))
+        return "a folder" + (f". Name a file in it: {', '.join(inside[:5])}" if inside else "")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return ""
+    if not head:
+        return "an empty file. The download or the copy that made it has failed; get it again"
+    signed = (kind for signature, kind in _SIGNATURES.items() if head.startswith(signature))
+    return next(signed, None) or _kind_of_text(head)
+
+
+def _kind_of_text(head: bytes) -> str:
+    # Pickles of protocol 0 are text too, but hold no "<" or "{" at their beginning.
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, which only names the file. Run `git lfs pull` in its repository"
+    if start.startswith((b"<!doctype html", b"<html")) or b"<html" in start and start.startswith(b"<"):
+        return "a web page, not the file that the page offers. Open the address in a browser and download the file"
+    if start.startswith((b"<?xml", b"<!doctype", b"<error")):
+        return "an XML document, perhaps the error message of a download server. Get the file again"
+    if start.startswith((b"{", b"[")):
+        return "a JSON or text file"
+    # The last character may be cut in two.
+    text = head.decode("utf-8", "replace").removesuffix("\ufffd")
+    printable = all(letter.isprintable() and letter != "\ufffd" or letter in "\r\n\t\f" for letter in text)
+    return "a text file" if printable and (b":" in head.split(b"\n", 1)[0] or head.startswith(b"#")) else ""
+
+
+def weights_problem(content: Any) -> str:
+    """The end of a sentence "<file> cannot be used: ..." about what a file holds; "" if that is a dict of weights.
+
+    Args:
+        content: with the weights under ``model``.
+    """
+    weights = content.get("model") if isinstance(content, dict) else content
+    if not isinstance(weights, Mapping):
+        return f"it holds a {type(weights).__name__} in place of named weights"
+    for name, value in weights.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor | np.ndarray):
+            return f"its weight {short(name)} is a {type(value).__name__}, not a named tensor"
+        if isinstance(value, Tensor) and (value.is_meta or value.is_quantized or value.layout != torch.strided):
+            return f"its weight {name} is quantized, sparse, or without values"
+        if _has_nan(torch.as_tensor(value)):
+            return f"its weight {name} holds NaN, so the training that wrote it had failed. Use an earlier checkpoint"
+    return ""
+
+
+def _has_nan(value: Tensor) -> bool:
+    # An expanded tensor of a crafted file may have more elements than there is memory.
+    held = value.untyped_storage().nbytes()
+    return value.is_floating_point() and value.nbytes <= held and bool(value.isnan().any())
