@@ -1,22 +1,20 @@
-"""Checkpoints: damage is noticed, a full disk costs nothing that was there, and --resume finds what is good."""
+"""Files of weights: what cannot be weights is called what it is, damage is noticed, and no code in a file is run."""
 
-import errno
+import collections
+import gzip
 import logging
 import os
 import pickle
-import shutil
-import subprocess
 import tracemalloc
 
+import numpy as np
 import pytest
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
-from torch import nn
+from PIL import Image
 
-from PADing.engine.checkpoint_file import newest_good, read_checkpoint, what_is_wrong, write_checkpoint
-from PADing.engine.checkpointer import TAG, TrainingCheckpointer, read_weights
+from PADing.checkpoint_files import file_problem, read_checkpoint, weights_problem, write_checkpoint
+from PADing.engine.checkpointer import read_weights
 from PADing.errors import UserError
-from tests.engine.tiny import TinyTrainer, config
 
 
 def damage(path, block=4096):
@@ -36,10 +34,10 @@ def checkpoint(tmp_path):
 
 
 def test_damage_that_torch_does_not_notice_is_noticed(checkpoint):
-    assert what_is_wrong(checkpoint) == ""
+    assert file_problem(checkpoint) == ""
     damage(checkpoint)
     torch.load(checkpoint, weights_only=True)  # not a word
-    assert what_is_wrong(checkpoint).startswith("damaged: its part archive/data/0")
+    assert file_problem(checkpoint).startswith("damaged: its part archive/data/0")
     for read in (lambda: read_checkpoint(checkpoint, "File"), lambda: read_weights(str(checkpoint))):
         with pytest.raises(UserError, match=r"model_0000004.pth'? cannot be read: it is damaged"):
             read()
@@ -121,7 +119,7 @@ def test_wrong_files_are_called_what_they_are(tmp_path):
 def test_check_needs_little_memory(tmp_path):
     write_checkpoint(tmp_path / "large.pth", {"model": {"weight": torch.zeros(10, 1024, 1024)}})
     tracemalloc.start()
-    assert what_is_wrong(tmp_path / "large.pth") == ""
+    assert file_problem(tmp_path / "large.pth") == ""
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 * 2**20
@@ -141,142 +139,73 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
-# ---- a full disk
+# ---- other files in the place of weights
 
 
-def test_full_disk_is_called_so_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
-    checkpointer = TrainingCheckpointer(torch.nn.Linear(2, 2), str(tmp_path))
-    checkpointer.save("model_0000001", iteration=1)
-    before = (tmp_path / "model_0000001.pth").read_bytes()
-
-    def refuse(self, content):
-        self.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        raise self.error
-
-    monkeypatch.setattr("PADing.engine.checkpoint_file._Sink.write", refuse)
-    for name in ("model_0000002", "model_0000001"):
-        with pytest.raises(UserError, match=rf"Disk full: .*{name}.pth .* model_0000001.pth, is intact: --resume"):
-            checkpointer.save(name, iteration=2)
-    assert (tmp_path / "model_0000001.pth").read_bytes() == before
-    assert {path.name for path in tmp_path.iterdir()} == {"model_0000001.pth", TAG}
-
-
-def test_disk_that_is_really_full(tmp_path):
-    """What torch makes of it depends on its version, so a small file system is filled where that is allowed."""
-    mount = shutil.which("mount")
-    place = tmp_path / "small"
-    place.mkdir()
-    if os.name != "posix" or os.geteuid() or not mount:
-        pytest.skip("mounting a file system needs root")
-    if subprocess.run([mount, "-t", "tmpfs", "-o", "size=200k", "tmpfs", place], capture_output=True).returncode:
-        pytest.skip("this machine does not let root mount a file system")
-    try:
-        checkpointer = TrainingCheckpointer(torch.nn.Linear(100, 100), str(place))
-        checkpointer.save("model_0000001", iteration=1)
-        checkpointer.add_checkpointable("large", torch.nn.Linear(400, 400))
-        with pytest.raises(UserError, match=r"Disk full: .*model_0000002.pth .*model_0000001.pth, is intact"):
-            checkpointer.save("model_0000002", iteration=2)
-        assert {path.name for path in place.iterdir()} == {"model_0000001.pth", TAG}
-        assert what_is_wrong(place / "model_0000001.pth") == ""
-    finally:
-        subprocess.run(["umount", place], check=True)
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "an empty file"),
+        (b"<!DOCTYPE html>\n<html><title>Google Drive - Virus scan warning</title>", "a web page"),
+        (b"\xef\xbb\xbf\n  <HTML><body>Sign in</body>", "a web page"),
+        (b"<!-- saved --><html lang=en>", "a web page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "an XML document"),
+        (b'{"message": "Not Found"}', "a JSON or text file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12\n", "a Git LFS pointer"),
+        (b"MODEL:\n  WEIGHTS: a.pth\n", "a text file"),
+        (gzip.compress(b"x", mtime=0), "a gzip archive"),
+        (b"%PDF-1.7", "a PDF document"),
+    ],
+)
+def test_files_that_hold_no_weights_are_named(tmp_path, content, kind):
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    assert file_problem(path).startswith(kind)
 
 
-# ---- which checkpoint --resume takes
+def test_images_are_named(tmp_path):
+    for suffix, kind in (("png", "a PNG image"), ("jpeg", "a JPEG image")):
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / f"x.{suffix}")
+        assert file_problem(tmp_path / f"x.{suffix}") == kind
 
 
-@pytest.fixture
-def run(tmp_path):
-    """A folder with model_0000002, model_0000005 and model_final (iteration 7)."""
-    cfg = config(tmp_path, "TEST.EVAL_PERIOD", 0)
-    TinyTrainer(cfg).train()
-    return cfg
+def test_a_folder_is_named_with_the_checkpoints_in_it(tmp_path):
+    assert file_problem(tmp_path) == "a folder"
+    (tmp_path / "model_final.pth").write_bytes(b"x")
+    assert file_problem(tmp_path) == "a folder. Name a file in it: model_final.pth"
 
 
-def resume(cfg):
-    trainer = TinyTrainer(cfg)
-    trainer.resume_or_load(resume=True)
-    return trainer.start_iter
+def test_a_text_whose_last_character_is_cut_is_still_text(tmp_path):
+    # 1,024 bytes end in the middle of a two-byte character.
+    (tmp_path / "a.pth").write_bytes(b"# " + "é".encode() * 600 + b" ")
+    (tmp_path / "b.pth").write_bytes(b"#  " + "é".encode() * 600 + b" ")
+    assert file_problem(tmp_path / "a.pth") == file_problem(tmp_path / "b.pth") == "a text file"
 
 
-def test_damaged_last_checkpoint_is_named_with_the_newest_good_one(run, tmp_path):
-    damage(tmp_path / "model_final.pth", 1024)
-    with pytest.raises(UserError, match=r"(?s)model_final.pth', which is damaged.*model_0000005.pth \(iteration 5\)"):
-        resume(run)
-    damage(tmp_path / "model_0000005.pth", 1024)
-    with pytest.raises(UserError, match=r"model_0000002.pth \(iteration 2\).*move the damaged file away"):
-        resume(run)
-    (tmp_path / "model_final.pth").rename(tmp_path / "damaged")
-    assert resume(run) == 3
+def test_what_may_be_weights_is_not_accused(tmp_path):
+    state = collections.OrderedDict(a=torch.zeros(3))
+    torch.save(state, tmp_path / "zip.pth")
+    torch.save(state, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    np.savez(tmp_path / "array.npz", a=np.zeros(3))
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        (tmp_path / f"{protocol}.pkl").write_bytes(pickle.dumps({"model": {"a": np.zeros(3)}}, protocol=protocol))
+    accused = {path.name: file_problem(path) for path in tmp_path.iterdir() if file_problem(path)}
+    assert not accused
+    assert file_problem(tmp_path / "absent.pth") == ""
 
 
-@pytest.mark.parametrize("text", [None, "", "model_fin", "\x00\x00\x00"])
-def test_torn_or_missing_tag_does_not_begin_at_zero(run, tmp_path, text, caplog, monkeypatch):
-    """A new run would replace the checkpoints of the old one, one by one."""
-    (tmp_path / TAG).unlink()
-    if text is not None:
-        (tmp_path / TAG).write_text(text)
-    monkeypatch.setattr(logging.getLogger("fvcore.common.checkpoint"), "handlers", [caplog.handler])
-    assert resume(run) == 8
-    assert f"Resuming from the newest good checkpoint, {tmp_path / 'model_final.pth'} (iteration 7)" in caplog.text
+# ---- content
 
 
-def test_newest_is_by_iterations_not_by_name_or_time(run, tmp_path):
-    """model_final of a training that was prolonged is older than the checkpoints behind it."""
-    content = torch.load(tmp_path / "model_0000005.pth", weights_only=True)
-    write_checkpoint(tmp_path / "model_0000010.pth", {**content, "iteration": 10})
-    os.utime(tmp_path / "model_final.pth")
-    assert newest_good(tmp_path.glob("*.pth")) == (tmp_path / "model_0000010.pth", 10)
-    assert newest_good(tmp_path.glob("model_f*.pth")) == (tmp_path / "model_final.pth", 7)
-    assert newest_good([tmp_path / "absent.pth", tmp_path / "metrics.json"]) is None
-
-
-@pytest.mark.parametrize("name", ["../elsewhere.pth", "/etc/passwd", "deeper/model.pth"])
-def test_tag_that_leads_out_of_the_folder_is_refused(run, tmp_path, name):
-    (tmp_path / TAG).write_text(name)
-    with pytest.raises(UserError, match="outside the folder"):
-        resume(run)
-
-
-def test_folder_with_nothing_to_resume_says_so(tmp_path):
-    cfg = config(tmp_path, "TEST.EVAL_PERIOD", 0)
-    assert resume(cfg) == 0  # empty: a new run
-    (tmp_path / TAG).write_text("model_0000002.pth")
-    with pytest.raises(UserError, match="names 'model_0000002.pth', which is not there"):
-        resume(cfg)
-    (tmp_path / TAG).unlink()
-    torch.save({"model": TinyTrainer(cfg).model.state_dict()}, tmp_path / "model_final.pth")
-    with pytest.raises(UserError, match=r"model_final.pth: damaged, or weights without a training's state"):
-        resume(cfg)
-    (tmp_path / TAG).write_text("model_final.pth")
-    with pytest.raises(UserError, match="holds weights only"):
-        resume(cfg)
-
-
-def test_damaged_and_missing_weights_without_the_stand_ins_kindness(tmp_path, monkeypatch):
-    """The genuine Detectron2 answers both with a bare AssertionError; it must not be asked."""
-    monkeypatch.setattr("detectron2.checkpoint.DetectionCheckpointer.load", lambda *_, **__: pytest.fail("asked"))
-    (tmp_path / "damaged.pth").write_bytes(b"PK\x03\x04 not really")
-    trainer = TinyTrainer(config(tmp_path))
-    for name, message in (("absent.pth", "do not exist"), ("damaged.pth", "it is damaged")):
-        with pytest.raises(UserError, match=f"{name}' {'cannot be read: ' if 'it' in message else ''}{message}"):
-            trainer.checkpointer.resume_or_load(str(tmp_path / name), resume=False)
-
-
-def test_no_code_of_a_pickle_is_run_whoever_provides_detectron2(tmp_path, monkeypatch):
-    """Beside the genuine package too, which unpickles whatever the file says."""
-
-    class Hostile:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "ran"),)
-
-    def as_genuine(self, filename):
-        with open(filename, "rb") as file:
-            return pickle.load(file)
-
-    monkeypatch.setattr(DetectionCheckpointer, "_load_file", as_genuine)
-    path = tmp_path / "R-50.pkl"
-    path.write_bytes(pickle.dumps({"model": {"weight": Hostile()}, "__author__": "x"}))
-    with pytest.raises(UserError, match=r"R-50\.pkl.*mkdir"):
-        TrainingCheckpointer(nn.Linear(1, 1)).load(str(path))
-    assert not (tmp_path / "ran").exists()
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        ("text", "it holds a str in place of named weights"),
+        ({1: torch.zeros(2)}, "its weight 1 is a Tensor, not a named tensor"),
+        ({"weight": 3.0}, "its weight 'weight' is a float, not a named tensor"),
+        ({"weight": torch.empty(3, device="meta")}, "without values"),
+        ({"weight": torch.tensor([1.0, float("nan")])}, "its weight weight holds NaN"),
+    ],
+)
+def test_weights_that_are_none_are_named(model, message):
+    assert message in weights_problem({"model": model})

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from PADing.data.splits import Split
 from PADing.checkpoint_files import read_checkpoint, write_checkpoint
+from PADing.data.splits import Split
 from PADing.errors import UserError
 
 logger = logging.getLogger(__name__)

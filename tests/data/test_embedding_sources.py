@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from PADing.data.embedding_sources import (
+    _read_checkpoint,
     clip_vectors,
     encode_prompts,
     load_text_encoder,
@@ -18,6 +19,7 @@ from PADing.data.embedding_sources import (
 )
 from PADing.data.embeddings import CLIP_TEMPLATES
 from PADing.errors import UserError
+from tests.test_checkpoint_files import damage
 
 
 def _import(name: str):
@@ -278,3 +280,12 @@ class _Holder(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x
+
+
+def test_damaged_checkpoint_is_refused(tmp_path):
+    """torch would load it without a word, and every class would get a wrong vector."""
+    path = tmp_path / "clip.pt"
+    torch.save({"state_dict": {"weight": torch.randn(300, 300)}}, path)
+    damage(path)
+    with pytest.raises(UserError, match=r"CLIP checkpoint .*clip\.pt cannot be read: it is damaged"):
+        _read_checkpoint(str(path))
