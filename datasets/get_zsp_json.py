@@ -12,23 +12,27 @@ From ``annotations/panoptic_{train,val}2017.json`` it writes to ``annotations/ZS
 All three keep the complete list of categories. Which classes are unseen comes from the split file.
 """
 
-import argparse
+if __name__ == "__main__":
+    from PADing.command_line import quiet_ctrl_c
+
+    quiet_ctrl_c()  # before the imports that take seconds
+
 import logging
 import os
 import sys
 
 from tqdm import tqdm
 
-from PADing.command_line import run_command
+from PADing.command_line import CommandParser, run_command
 from PADing.data.images import empty_segments, painted_ids, read_panoptic_rgb
 from PADing.data.preparation import read_annotation
 from PADing.data.splits import Split, dataset_root, load_split
 from PADing.errors import UserError
-from PADing.files import write_json
+from PADing.files import REPOSITORY, write_json
 
 logger = logging.getLogger("get_zsp_json")
 
-SPLIT_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "splits", "coco_panoptic_119_14.yaml")
+SPLIT_FILE = str(REPOSITORY / "datasets" / "splits" / "coco_panoptic_119_14.yaml")
 PARTS = ("train2017", "val2017")
 
 
@@ -114,12 +118,13 @@ def _check_first_png(annotation: str, annotations: list[dict], folder: str) -> N
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Write the annotation of the command line; returns the exit status."""
     annotations = os.path.join(dataset_root(), "coco", "annotations")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--save_dir", default=os.path.join(annotations, "ZSP"), help="default: %(default)s")
-    parser.add_argument("--annotation_dir", default=annotations, help="default: %(default)s")
-    parser.add_argument("--split-file", default=SPLIT_FILE, help="which classes are unseen (default: %(default)s)")
-    parser.add_argument("--parts", nargs="+", default=PARTS, help="default: train2017 val2017")
+    parser = CommandParser(__doc__)
+    parser.add_argument("--save_dir", default=os.path.join(annotations, "ZSP"), help="folder to write to")
+    parser.add_argument("--annotation_dir", default=annotations, help="folder of COCO's panoptic JSONs")
+    parser.add_argument("--split-file", default=SPLIT_FILE, help="which classes are unseen")
+    parser.add_argument("--parts", nargs="+", default=PARTS, help="parts of COCO (default: train2017 val2017)")
     parser.add_argument("--force", action="store_true", help="write again what exists")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -13,7 +13,11 @@ For your own data, name a split file with a panoptic data set:
         --json panoptic_val.json --panoptic-root panoptic_val --output panoptic_semseg_val
 """
 
-import argparse
+if __name__ == "__main__":
+    from PADing.command_line import quiet_ctrl_c
+
+    quiet_ctrl_c()  # before the imports that take seconds
+
 import logging
 import os
 import sys
@@ -22,15 +26,16 @@ from pathlib import Path
 import numpy as np
 from panopticapi.utils import rgb2id
 
-from PADing.command_line import run_command
+from PADing.command_line import CommandParser, run_command
 from PADing.data.images import read_labels, read_panoptic_rgb
 from PADing.data.preparation import add_workers_flag, read_annotation, write_label_maps
 from PADing.data.splits import IGNORE_LABEL, Split, dataset_root, load_split
 from PADing.errors import UserError
+from PADing.files import REPOSITORY
 
 logger = logging.getLogger("prepare_semantic_from_panoptic")
 
-SPLIT_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "splits", "coco_panoptic_119_14.yaml")
+SPLIT_FILE = str(REPOSITORY / "datasets" / "splits" / "coco_panoptic_119_14.yaml")
 
 
 def paint(job: tuple[str, list[tuple[int, int]], str]) -> np.ndarray:
@@ -79,11 +84,14 @@ def prepare(panoptic_json: str, panoptic_root: str, output: str, split: Split, w
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Write the label PNGs of the command line; returns the exit status."""
     coco = os.path.join(dataset_root(), "coco")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", default=coco, help="folder of COCO (default: %(default)s)")
-    parser.add_argument("--parts", nargs="+", default=("val2017", "train2017"), help="default: val2017 train2017")
-    parser.add_argument("--split-file", default=SPLIT_FILE, help="default: %(default)s")
+    parser = CommandParser(__doc__)
+    parser.add_argument("--root", default=coco, help="folder of COCO")
+    parser.add_argument(
+        "--parts", nargs="+", default=("val2017", "train2017"), help="parts of COCO (default: val2017 train2017)"
+    )
+    parser.add_argument("--split-file", default=SPLIT_FILE, help="which classes there are")
     parser.add_argument("--json", help="own data: panoptic JSON")
     parser.add_argument("--panoptic-root", help="own data: folder of the panoptic PNGs")
     parser.add_argument("--output", help="own data: folder to write to")

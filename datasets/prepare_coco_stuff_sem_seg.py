@@ -17,7 +17,11 @@ your split file (255 = ignore, or another value with --ignore):
     python datasets/prepare_coco_stuff_sem_seg.py --split-file my_split.yaml --data-set my_train --source raw_labels
 """
 
-import argparse
+if __name__ == "__main__":
+    from PADing.command_line import quiet_ctrl_c
+
+    quiet_ctrl_c()  # before the imports that take seconds
+
 import logging
 import os
 import sys
@@ -25,15 +29,16 @@ from pathlib import Path
 
 import numpy as np
 
-from PADing.command_line import run_command
+from PADing.command_line import CommandParser, run_command
 from PADing.data.images import read_labels
 from PADing.data.preparation import add_workers_flag, write_label_maps
 from PADing.data.splits import IGNORE_LABEL, DataSet, Split, dataset_root, load_split
 from PADing.errors import UserError
+from PADing.files import REPOSITORY
 
 logger = logging.getLogger("prepare_coco_stuff")
 
-SPLIT_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "splits", "coco_stuff_156_15.yaml")
+SPLIT_FILE = str(REPOSITORY / "datasets" / "splits" / "coco_stuff_156_15.yaml")
 UNKNOWN = -1
 LARGEST_LABEL = 2**16 - 1
 
@@ -98,12 +103,13 @@ def prepare(
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Write the label PNGs of the command line; returns the exit status."""
     root = dataset_root()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--split-file", default=SPLIT_FILE, help="default: %(default)s")
+    parser = CommandParser(__doc__)
+    parser.add_argument("--split-file", default=SPLIT_FILE, help="which classes there are")
     parser.add_argument("--source", help="folder of raw PNGs (default: coco_stuff/annotations/{train,val}2017)")
     parser.add_argument("--data-set", nargs="+", help="data sets of the split file (default: all semantic ones)")
-    parser.add_argument("--ignore", type=int, default=IGNORE_LABEL, help="raw value of ignored pixels (default: 255)")
+    parser.add_argument("--ignore", type=int, default=IGNORE_LABEL, help="raw value of ignored pixels")
     add_workers_flag(parser)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

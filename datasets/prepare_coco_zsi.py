@@ -27,24 +27,27 @@ For your own data, name a split file with instance data sets and the complete an
     python datasets/prepare_coco_zsi.py --split-file my_split.yaml --train-json train.json --val-json val.json
 """
 
-import argparse
+if __name__ == "__main__":
+    from PADing.command_line import quiet_ctrl_c
+
+    quiet_ctrl_c()  # before the imports that take seconds
+
 import logging
 import os
 import sys
 
 from tqdm import tqdm
 
-from PADing.command_line import run_command
+from PADing.command_line import CommandParser, run_command
 from PADing.data.coco_schema import check_instances
 from PADing.data.loaders import load_data_set
 from PADing.data.preparation import read_annotation
 from PADing.data.splits import DataSet, Split, dataset_root, load_split
 from PADing.errors import UserError
-from PADing.files import write_json
+from PADing.files import REPOSITORY, write_json
 
 logger = logging.getLogger("prepare_coco_zsi")
 
-SPLIT_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "splits")
 SPLITS = ("48_17", "65_15")
 
 
@@ -129,17 +132,21 @@ def _check(split: Split, data_set: DataSet, root: str, output: str) -> dict[str,
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Write the annotation of the command line; returns the exit status."""
     root = dataset_root()
     annotations = os.path.join(root, "coco", "annotations")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--split", nargs="+", choices=SPLITS, default=SPLITS, help="default: both")
+    parser = CommandParser(__doc__)
+    parser.add_argument(
+        "--split", nargs="+", choices=SPLITS, default=SPLITS, help="which of the shipped splits (default: both)"
+    )
     parser.add_argument("--split-file", help="a split file of your own instead")
-    parser.add_argument("--train-json", default=os.path.join(annotations, "instances_train2014.json"))
-    parser.add_argument("--val-json", default=os.path.join(annotations, "instances_val2014.json"))
+    for part in ("train", "val"):
+        path = os.path.join(annotations, f"instances_{part}2014.json")
+        parser.add_argument(f"--{part}-json", default=path, help="complete COCO instances")
     parser.add_argument("--force", action="store_true", help="write again what exists")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    files = [os.path.join(SPLIT_FOLDER, f"coco_zsi_{name}.yaml") for name in args.split]
+    files = [REPOSITORY / "datasets" / "splits" / f"coco_zsi_{name}.yaml" for name in args.split]
 
     def run() -> None:
         for file in [args.split_file] if args.split_file else files:

@@ -9,6 +9,11 @@ Operations are multiply-adds of inference on one image, counted by fvcore; resul
 model's input. Images come from DATASETS.TEST, resized as in evaluation. Weights play no part and are not loaded.
 """
 
+if __name__ == "__main__":
+    from PADing.command_line import quiet_ctrl_c
+
+    quiet_ctrl_c()  # before the imports that take seconds
+
 import argparse
 import logging
 import sys
@@ -16,7 +21,7 @@ import sys
 from detectron2.modeling import build_model
 from detectron2.utils.analysis import parameter_count_table
 
-from PADing.command_line import add_config_options, positive, run_command
+from PADing.command_line import CommandParser, add_config_options, positive, run_command
 from PADing.engine.cost import count_activations, count_flops, inputs_of
 from PADing.engine.main import prepare
 from PADing.engine.start_check import BUILDING
@@ -24,8 +29,19 @@ from PADing.engine.start_check import BUILDING
 COUNTED = {"flop": count_flops, "activation": count_activations}
 
 
-def main(args: argparse.Namespace) -> None:
-    """Print what ``--tasks`` asks for."""
+def main(argv: list[str] | None = None) -> int:
+    """Print what the command line asks for; returns the exit status."""
+    parser = CommandParser(__doc__)
+    tasks = ["flop", "activation", "parameter", "structure"]
+    parser.add_argument("--tasks", choices=tasks, nargs="+", required=True, help="what to count or print")
+    add_config_options(parser, num_gpus=0)  # counts are the same on a GPU
+    parser.add_argument("--num-inputs", type=positive, default=10, help="images to count with")
+    size = {"type": positive, "nargs": 2, "metavar": ("H", "W")}
+    parser.add_argument("--input-size", **size, help="count with a grey image of this size")
+    return run_command(_run, parser.parse_args(argv))
+
+
+def _run(args: argparse.Namespace) -> None:
     # Activations are those of convolutions and products by definition; what is left out of flops is printed.
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     counted = COUNTED.keys() & set(args.tasks)
@@ -40,17 +56,5 @@ def main(args: argparse.Namespace) -> None:
             print(parameter_count_table(model, max_depth=5) if task == "parameter" else model)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    tasks = ["flop", "activation", "parameter", "structure"]
-    parser.add_argument("--tasks", choices=tasks, nargs="+", required=True, help="what to count or print")
-    add_config_options(parser, num_gpus=0)  # counts are the same on a GPU
-    parser.add_argument("--num-inputs", type=positive, default=10, help="images to count with (%(default)s)")
-    size = {"type": positive, "nargs": 2, "metavar": ("H", "W")}
-    parser.add_argument("--input-size", **size, help="count with a grey image of this size")
-    return parser
-
-
 if __name__ == "__main__":
-    sys.exit(run_command(main, make_parser().parse_args()))
+    sys.exit(main())

@@ -13,6 +13,11 @@ Word vectors (word2vec, fastText, GloVe; text or binary), and a matrix that exis
         --output embeddings/mine.npz
 """
 
+if __name__ == "__main__":
+    from PADing.command_line import quiet_ctrl_c
+
+    quiet_ctrl_c()  # before the imports that take seconds
+
 import argparse
 import logging
 import os
@@ -20,84 +25,74 @@ import sys
 
 import numpy as np
 
-from PADing.command_line import run_command
+from PADing.command_line import CommandParser, run_command
 from PADing.data.embedding_sources import clip_vectors, matrix_vectors, read_names, word_vectors
 from PADing.data.embeddings import CLIP_TEMPLATES, save_class_embeddings
 from PADing.data.splits import load_split
-from PADing.errors import UserError
+from PADing.errors import UserError, did_you_mean
 
 logger = logging.getLogger("class_embeddings")
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    """Make the file of the command line; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    return run_command(run, args)
+    return run_command(_run, _parser().parse_args(argv))
 
 
-def run(args: argparse.Namespace) -> None:
-    """Do what the command line says; UserError when it cannot be done."""
-    names = _names(args)
+def _run(args: argparse.Namespace) -> None:
+    splits = [load_split(file) for file in args.split or ()]
+    names = list(dict.fromkeys(name for split in splits for name in (*split.seen, *split.unseen)))
+    names = read_names(args.names) if args.names else names
     texts = dict(_pair(item, names) for item in args.text)
-    templates: tuple[str, ...] = ()
+    templates = tuple(getattr(args, "template", None) or ())
+    file = os.path.basename(args.checkpoint or args.pretrained if args.kind == "clip" else args.file)
     if args.kind == "clip":
-        templates = tuple(args.template or CLIP_TEMPLATES)
-        vectors = clip_vectors(
-            names, args.model, args.pretrained, args.checkpoint, templates, args.precision, texts, args.device
-        ).numpy()
-        weights = os.path.basename(args.checkpoint) if args.checkpoint else args.pretrained
-        source = f"CLIP {args.model}, weights {weights}, text encoder in {args.precision} (open_clip)"
+        templates = templates or CLIP_TEMPLATES
+        encoder = (args.model, args.pretrained, args.checkpoint, templates, args.precision, texts, args.device)
+        embeddings = clip_vectors(names, *encoder).numpy()
+        source = f"CLIP {args.model}, weights {file}, text encoder in {args.precision} (open_clip)"
     elif args.kind == "words":
-        vectors = word_vectors(names, args.file, texts, args.normalize)
-        source = f"word vectors {os.path.basename(args.file)}" + (", unit length" if args.normalize else "")
+        embeddings = word_vectors(names, args.file, texts, args.normalize)
+        source = f"word vectors {file}" + (", unit length" if args.normalize else "")
     else:
         file_names = read_names(args.file_names) if args.file_names else names
-        vectors = matrix_vectors(names, args.file, file_names)
-        templates = tuple(args.template or ())
-        source = args.source or f"matrix {os.path.basename(args.file)}"
-    save_class_embeddings(args.output, names, np.asarray(vectors), source, templates)
-    logger.info("%s: %d classes x %d, %s", args.output, *vectors.shape, source)
-
-
-def _names(args: argparse.Namespace) -> list[str]:
-    if args.names:
-        return read_names(args.names)
-    splits = [load_split(file) for file in args.split]
-    return list(dict.fromkeys(name for split in splits for name in (*split.seen, *split.unseen)))
+        embeddings = matrix_vectors(names, args.file, file_names)
+        source = args.source or f"matrix {file}"
+    save_class_embeddings(args.output, names, np.asarray(embeddings), source, templates)
+    logger.info("%s: %d classes x %d, %s", args.output, *embeddings.shape, source)
 
 
 def _pair(item: str, names: list[str]) -> tuple[str, str]:
     name, _, text = item.partition("=")
     if name not in names or not text:
-        raise UserError(f"--text {item!r} must be NAME=WORDS with the name of a class.")
+        raise UserError(f"--text {item!r} must be NAME=WORDS with the name of a class{did_you_mean(name, names)}.")
     return name, text
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    common = argparse.ArgumentParser(add_help=False)
+def _parser() -> CommandParser:
+    parser = CommandParser(__doc__)
+    common = CommandParser(add_help=False)
     which = common.add_mutually_exclusive_group(required=True)
     which.add_argument("--split", nargs="+", help="split files: all their seen and unseen classes")
     which.add_argument("--names", help="class names: a JSON list, or a text file with one name per line")
     common.add_argument("--output", required=True, help="the .npz to write")
-    common.add_argument(
-        "--text", action="append", default=[], metavar="NAME=WORDS", help="say or look up WORDS for NAME; repeatable"
-    )
+    text = {"action": "append", "default": [], "metavar": "NAME=WORDS"}
+    common.add_argument("--text", **text, help="say or look up WORDS for NAME; repeatable")
     kinds = parser.add_subparsers(dest="kind", required=True)
 
     clip = kinds.add_parser("clip", parents=[common], help="CLIP text encoder, through open_clip")
-    clip.add_argument("--model", default="ViT-B-16-quickgelu", help="open_clip architecture (default: %(default)s)")
-    clip.add_argument("--pretrained", default="openai", help="open_clip weights (default: %(default)s)")
+    clip.add_argument("--model", default="ViT-B-16-quickgelu", help="open_clip architecture")
+    clip.add_argument("--pretrained", default="openai", help="open_clip weights")
     clip.add_argument("--checkpoint", help="local file of weights; then nothing is downloaded")
-    clip.add_argument(
-        "--template", action="append", help="prompt with {}; repeatable (default: the 8 of the published models)"
-    )
-    clip.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="default: %(default)s")
-    clip.add_argument("--device", default="cpu", help="default: %(default)s")
+    template = "prompt with {}; repeatable (default: the 8 of the published models)"
+    clip.add_argument("--template", action="append", help=template)
+    clip.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of the text encoder")
+    clip.add_argument("--device", default="cpu", help="of the text encoder, such as cuda")
 
     words = kinds.add_parser("words", parents=[common], help="word2vec, fastText or GloVe file")
     words.add_argument("--file", required=True, help="text or binary word vectors, also .gz")
-    words.add_argument("--normalize", action="store_true", help="scale every class vector to unit length")
+    words.add_argument("--normalize", action="store_true", help="scale every class embedding to unit length")
 
     matrix = kinds.add_parser("matrix", parents=[common], help="existing .npy or .txt matrix")
     matrix.add_argument("--file", required=True, help=".npy (rows are classes), or .txt (column 0 background)")

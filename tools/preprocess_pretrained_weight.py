@@ -7,11 +7,16 @@ writes pretrained_weight_panoptic.pth. The class head grows to all classes of th
 classes in the file; for a data set of your own add --split my_split.yaml.
 """
 
+if __name__ == "__main__":
+    from PADing.command_line import quiet_ctrl_c
+
+    quiet_ctrl_c()  # before the imports that take seconds
+
 import argparse
 import sys
 from pathlib import Path
 
-from PADing.command_line import run_command
+from PADing.command_line import CommandParser, run_command
 from PADing.data.splits import load_split, shipped_split_files
 from PADing.engine.convert import LAYOUTS, TASKS, convert_file
 from PADing.errors import UserError
@@ -32,28 +37,26 @@ def find_splits(name: str | None) -> list:
     return [load_split(matches[0])]
 
 
-def main(args: argparse.Namespace) -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Convert the weights of the command line; returns the exit status."""
+    parser = CommandParser(__doc__)
+    parser.add_argument("--task_name", choices=TASKS, default="panoptic", help="what the weights were trained for")
+    stage_1 = Path("supervise/model_final.pth")
+    parser.add_argument("--input_file", "--input", type=Path, default=stage_1, help="weights of stage 1")
+    output = "file to write (default: pretrained_weight_<task_name>.pth)"
+    parser.add_argument("--output_file", "--output", type=Path, help=output)
+    parser.add_argument("--split", help="split file, or name of a shipped split, such as 48_17; found by itself else")
+    layout = "reference: rows as in the published weights; clean: the no-object row stays last"
+    parser.add_argument("--layout", choices=LAYOUTS, default="reference", help=layout)
+    parser.add_argument("--overwrite", action="store_true", help="replace an output file that exists")
+    return run_command(_run, parser.parse_args(argv))
+
+
+def _run(args: argparse.Namespace) -> None:
     output = args.output_file or Path(f"pretrained_weight_{args.task_name}.pth")
     convert_file(args.input_file, output, args.task_name, find_splits(args.split), args.layout, args.overwrite)
     print(f"Wrote {output}")
 
 
-def cli(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task_name", choices=TASKS, default="panoptic", help="(%(default)s)")
-    stage_1 = Path("supervise/model_final.pth")
-    parser.add_argument("--input_file", "--input", type=Path, default=stage_1, help="weights of stage 1 (%(default)s)")
-    parser.add_argument("--output_file", "--output", type=Path, help="(pretrained_weight_<task_name>.pth)")
-    parser.add_argument("--split", help="split file, or name of a shipped split, such as 48_17; found by itself else")
-    parser.add_argument(
-        "--layout",
-        choices=LAYOUTS,
-        default="reference",
-        help="reference: rows as in the published weights; clean: the no-object row stays last (%(default)s)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an output file that exists")
-    return run_command(main, parser.parse_args(argv))
-
-
 if __name__ == "__main__":
-    sys.exit(cli())
+    sys.exit(main())

@@ -9,6 +9,11 @@
 Panoptic, instance and semantic data alike. Unseen classes are outlined in magenta: a training set should show none.
 """
 
+if __name__ == "__main__":
+    from PADing.command_line import quiet_ctrl_c
+
+    quiet_ctrl_c()  # before the imports that take seconds
+
 import argparse
 import sys
 from collections.abc import Iterator
@@ -22,8 +27,9 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from PADing.command_line import add_config_options, count, run_command
+from PADing.command_line import CommandParser, add_config_options, count, run_command
 from PADing.engine.main import prepare
+from PADing.engine.trainer import Trainer
 from PADing.errors import UserError
 from PADing.output_names import safe_stem
 from PADing.visualization import ImageDrawer, read_rgb, write_rgb
@@ -40,8 +46,6 @@ def draw_annotations(cfg: CfgNode) -> Iterator[tuple[str, np.ndarray]]:
 
 def draw_training_examples(cfg: CfgNode) -> Iterator[tuple[str, np.ndarray]]:
     """(name, (h, w, 3) uint8 RGB) of examples in the order in which training with this config gets them, endlessly."""
-    from PADing.engine.trainer import Trainer
-
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED)
     drawer = ImageDrawer(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]))
     for batch in Trainer.build_train_loader(cfg):
@@ -49,7 +53,18 @@ def draw_training_examples(cfg: CfgNode) -> Iterator[tuple[str, np.ndarray]]:
             yield safe_stem(sample["file_name"]), drawer.draw_sample(sample, cfg.INPUT.FORMAT)
 
 
-def main(args: argparse.Namespace) -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Draw what the command line says; returns the exit status."""
+    parser = CommandParser(__doc__)
+    parser.add_argument("--source", choices=["annotation", "dataloader"], required=True, help="what to draw")
+    add_config_options(parser, num_gpus=0)  # drawing needs none
+    parser.add_argument("--output", "--output-dir", type=Path, default=Path("./"), help="folder for the drawings")
+    parser.add_argument("--show", action="store_true", help="show the drawings in a window instead of writing them")
+    parser.add_argument("--number", type=count, default=50, help="images to draw; 0: all annotations")
+    return run_command(_run, parser.parse_args(argv))
+
+
+def _run(args: argparse.Namespace) -> None:
     window = Window("data", "Leave out --show; the drawings are then written to --output.") if args.show else None
     if not args.number and args.source == "dataloader":
         raise UserError("--number 0 means all, but training never runs out of examples. Give a number.")
@@ -66,18 +81,6 @@ def main(args: argparse.Namespace) -> None:
         print(f"{number} drawings: {args.output}")
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", choices=["annotation", "dataloader"], required=True, help="what to draw")
-    add_config_options(parser, num_gpus=0)  # drawing needs none
-    where = {"type": Path, "default": Path("./"), "help": "folder for the drawings (%(default)s)"}
-    parser.add_argument("--output", "--output-dir", **where)
-    parser.add_argument("--show", action="store_true", help="show the drawings in a window instead of writing them")
-    parser.add_argument("--number", type=count, default=50, help="images to draw; 0: all annotations (%(default)s)")
-    return parser
-
-
 if __name__ == "__main__":
-    arguments = make_parser().parse_args()
     setup_logger(name="PADing")
-    sys.exit(run_command(main, arguments))
+    sys.exit(main())

@@ -8,13 +8,18 @@ Works for every architecture and task: it draws what the model returns (panoptic
 Images with unseen classes in the ground truth come first.
 """
 
+if __name__ == "__main__":
+    from PADing.command_line import quiet_ctrl_c
+
+    quiet_ctrl_c()  # before the imports that take seconds
+
 import argparse
 import sys
 from pathlib import Path
 
 from detectron2.utils.logger import setup_logger
 
-from PADing.command_line import add_config_options, count, fraction, positive, run_command
+from PADing.command_line import CommandParser, add_config_options, count, fraction, positive, run_command
 from PADing.config import load_config
 from PADing.config_values import as_one_message
 from PADing.engine.main import prepare
@@ -24,8 +29,20 @@ from PADing.inference import Predictor
 from PADing.visualization.comparison import draw_predictions
 
 
-def main(args: argparse.Namespace) -> None:
-    """Load the models and draw what the command line says."""
+def main(argv: list[str] | None = None) -> int:
+    """Draw what the command line says; returns the exit status."""
+    parser = CommandParser(__doc__)
+    add_config_options(parser)
+    parser.add_argument("--baseline", nargs=2, metavar=("CONFIG", "WEIGHTS"), help="a second model to show beside it")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the drawings")
+    parser.add_argument("--number", type=positive, default=12, help="images to draw")
+    least = "of instances that are shown, 0 to 1 (default: half of the image's best score)"
+    parser.add_argument("--score-threshold", type=fraction, help=least)
+    parser.add_argument("--scale", type=count, default=0, help="enlargement of the images; 0: chosen by their size")
+    return run_command(_run, parser.parse_args(argv))
+
+
+def _run(args: argparse.Namespace) -> None:
     cfg = prepare(args, PREDICTION | {"test data"})
     configs = {"prediction": cfg}
     if args.baseline:
@@ -42,23 +59,6 @@ def main(args: argparse.Namespace) -> None:
     print(f"{len(written) - 1} drawings and an overview: {written[-1]}")
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_config_options(parser)
-    parser.add_argument("--baseline", nargs=2, metavar=("CONFIG", "WEIGHTS"), help="a second model to show beside it")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the drawings")
-    parser.add_argument("--number", type=positive, default=12, help="images to draw (%(default)s)")
-    parser.add_argument(
-        "--score-threshold",
-        type=fraction,
-        help="of instances that are shown, 0 to 1 (default: half of the image's best score)",
-    )
-    parser.add_argument("--scale", type=count, default=0, help="enlargement of the images (0: chosen by their size)")
-    return parser
-
-
 if __name__ == "__main__":
-    arguments = make_parser().parse_args()
     setup_logger(name="fvcore")
-    sys.exit(run_command(main, arguments))
+    sys.exit(main())

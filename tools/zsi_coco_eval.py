@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Zero-shot figures of a COCO result file on unseen classes alone: AP and recall@100 at IoU 0.4, 0.5 and 0.6.
+"""Zero-shot metrics of a COCO result file on unseen classes alone: AP and recall@100 at IoU 0.4, 0.5 and 0.6.
 
     python tools/zsi_coco_eval.py output/inference/coco_instances_results.json \\
         --ann datasets/coco/annotations/ZSIS/instances_val2014_unseen_48_17.json
@@ -7,7 +7,10 @@
 
 import sys
 
-from PADing.evaluation.command_line import main
-
 if __name__ == "__main__":
-    sys.exit(main(__doc__.splitlines()[0], generalized=False))
+    from PADing.command_line import quiet_ctrl_c
+
+    quiet_ctrl_c()
+    from PADing.evaluation.command_line import main
+
+    sys.exit(main(__doc__, generalized=False))

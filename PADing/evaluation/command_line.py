@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 
-from PADing.command_line import positive, run_command
+from PADing.command_line import CommandParser, positive, run_command
 from PADing.data.splits import load_split
 from PADing.evaluation.coco_metrics import coco_eval_revise
 
@@ -17,7 +17,7 @@ def main(
     """Evaluate a result file and log the metrics to standard output; returns the exit status.
 
     Args:
-        description: one sentence for ``--help``.
+        description: what ``--help`` says first.
         generalized: offer the options that split the metrics into seen and unseen classes.
         num_seen_classes: default of ``--num-seen-classes``.
         argv: arguments; by default those of the process.
@@ -36,8 +36,8 @@ def _evaluate(args: argparse.Namespace, generalized: bool) -> None:
     coco_eval_revise(args.result, args.types, args.ann, args.max_dets, args.classwise, **split)
 
 
-def _parser(description: str, generalized: bool, num_seen_classes: int | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description)
+def _parser(description: str, generalized: bool, num_seen_classes: int | None) -> CommandParser:
+    parser = CommandParser(description)
     parser.add_argument("result", help="detections in COCO's result format (.json)")
     parser.add_argument("--ann", required=True, help="ground truth in COCO's instance format (.json)")
     types = ("segm", "bbox", "proposal", "proposal_fast")
@@ -47,7 +47,7 @@ def _parser(description: str, generalized: bool, num_seen_classes: int | None) -
     parser.add_argument("--classwise", action="store_true", help="also print a table per class")
     if generalized:
         parser.add_argument("--gzsi", action="store_true", help="split the metrics into seen and unseen classes")
-        help_text = "the first so many categories of --ann, in its order, are seen (default: %(default)s)"
+        help_text = "the first so many categories of --ann, in its order, are seen"
         parser.add_argument("--num-seen-classes", type=positive, default=num_seen_classes, help=help_text)
         help_text = "the unseen classes: names, or one split file; instead of --num-seen-classes"
         parser.add_argument("--unseen", nargs="+", metavar="NAME", help=help_text)

@@ -48,7 +48,7 @@ def test_conversion(name, tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("preprocess", tool_file)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    assert tool.cli(["--task_name", case["task_name"], "--input_file", "model_final.pth"]) == 0
+    assert tool.main(["--task_name", case["task_name"], "--input_file", "model_final.pth"]) == 0
 
     after = torch.load(case["output_file"], weights_only=True)
     assert list(after) == case["file_keys_after"]

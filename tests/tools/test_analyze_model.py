@@ -3,7 +3,6 @@
 import pytest
 from detectron2.modeling import build_model
 
-from PADing.command_line import run_command
 from PADing.config import load_config
 
 
@@ -17,7 +16,7 @@ def test_command(analyze, drawn, model_options, capsys, architecture):
     """Every model can be counted, on images of its evaluation set, on the CPU and without weights."""
     (_, file), opts = model_options(architecture)
     args = ["--tasks", "flop", "activation", "parameter", "structure", "--config-file", file, "--num-inputs", "1"]
-    assert run_command(analyze.main, analyze.make_parser().parse_args([*args, *opts[:-2]])) == 0
+    assert analyze.main([*args, *opts[:-2]]) == 0
     text = capsys.readouterr().out
     model = build_model(load_config(file, opts))
     parameters = sum(p.numel() for p in model.parameters())

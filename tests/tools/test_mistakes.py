@@ -85,7 +85,7 @@ def _status(tool, name: str, arguments: list[str]) -> int:
         module = tool(name)
         if hasattr(module, "make_parser"):
             return run_command(module.main, module.make_parser().parse_args(arguments))
-        return getattr(module, "cli", module.main)(arguments)
+        return module.main(arguments)
     except SystemExit as end:  # argparse
         return end.code
 

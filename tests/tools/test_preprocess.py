@@ -44,7 +44,7 @@ def test_every_shipped_split_is_recognised_by_its_class_count(tool, task, tmp_pa
     assert cases
     for _, seen, total in cases:
         stage_1(tmp_path / "in.pth", seen)
-        assert tool.cli(["--task_name", task, "--input_file", "in.pth", "--overwrite"]) == 0
+        assert tool.main(["--task_name", task, "--input_file", "in.pth", "--overwrite"]) == 0
         model = torch.load(tmp_path / f"pretrained_weight_{task}.pth", weights_only=True)["model"]
         assert len(model["new_fc.weight"]) == total + 1
 
@@ -56,7 +56,7 @@ def test_split_by_file_and_by_name(tool, tmp_path):
     base = ["--task_name", "instance", "--input_file", str(tmp_path / "in.pth")]
     for split in (path, load_split(path).name):
         output = tmp_path / "deeper" / f"{Path(split).stem}-{len(split)}.pth"
-        assert tool.cli([*base, "--split", split, "--output_file", str(output)]) == 0
+        assert tool.main([*base, "--split", split, "--output_file", str(output)]) == 0
         assert len(torch.load(output, weights_only=True)["model"]["new_fc.bias"]) == total + 1
 
 
@@ -66,8 +66,8 @@ def test_converting_twice_is_refused(tool, tmp_path, capsys):
     stage_1(tmp_path / "in.pth", seen)
     once, twice = tmp_path / "once.pth", tmp_path / "twice.pth"
     base = ["--task_name", "instance", "--input_file"]
-    assert tool.cli([*base, str(tmp_path / "in.pth"), "--output_file", str(once)]) == 0
-    assert tool.cli([*base, str(once), "--output_file", str(twice)]) == 2
+    assert tool.main([*base, str(tmp_path / "in.pth"), "--output_file", str(once)]) == 0
+    assert tool.main([*base, str(once), "--output_file", str(twice)]) == 2
     assert "converted" in capsys.readouterr().err
     assert not twice.exists()
 
@@ -75,11 +75,11 @@ def test_converting_twice_is_refused(tool, tmp_path, capsys):
 def test_wrong_split_and_unknown_split_are_named(tool, tmp_path, capsys):
     stage_1(tmp_path / "in.pth", 3)
     base = ["--task_name", "instance", "--input_file", str(tmp_path / "in.pth")]
-    assert tool.cli([*base, "--split", "48_17"]) == 2
+    assert tool.main([*base, "--split", "48_17"]) == 2
     assert "trained on 3 classes" in capsys.readouterr().err
-    assert tool.cli([*base, "--split", "1_2"]) == 2
+    assert tool.main([*base, "--split", "1_2"]) == 2
     assert "'1_2' is neither a split file" in capsys.readouterr().err
-    assert tool.cli(["--input_file", str(tmp_path / "absent.pth")]) == 2
+    assert tool.main(["--input_file", str(tmp_path / "absent.pth")]) == 2
     assert "absent.pth does not exist" in capsys.readouterr().err
 
 
@@ -93,7 +93,7 @@ def test_stage_1_weights_are_never_replaced(tool, tmp_path, capsys):
         (tmp_path / "deeper").mkdir(exist_ok=True)
         files = ["--input_file", str(source), "--output_file", str(tmp_path / name)]
         for flags in ([], ["--overwrite"]):
-            assert tool.cli(["--task_name", "instance", *files, *flags]) == 2
+            assert tool.main(["--task_name", "instance", *files, *flags]) == 2
             assert "are the same file" in capsys.readouterr().err
     assert source.read_bytes() == before
 
@@ -103,10 +103,10 @@ def test_existing_output_needs_a_flag(tool, tmp_path, capsys):
     output = tmp_path / "out.pth"
     output.write_text("other weights")
     command = ["--task_name", "instance", "--input_file", str(source), "--output_file", str(output)]
-    assert tool.cli(command) == 2
+    assert tool.main(command) == 2
     assert "add --overwrite" in capsys.readouterr().err
     assert output.read_text() == "other weights"
-    assert tool.cli([*command, "--overwrite"]) == 0
+    assert tool.main([*command, "--overwrite"]) == 0
     assert "new_fc.weight" in torch.load(output, weights_only=True)["model"]
     assert {path.name for path in tmp_path.iterdir()} == {"in.pth", "out.pth"}
 
@@ -117,5 +117,5 @@ def test_damaged_input_is_refused(tool, tmp_path, capsys):
     start = content.index(b"data/0") + 80
     content[start : start + 40] = bytes(40)
     source.write_bytes(content)
-    assert tool.cli(["--task_name", "instance", "--input_file", str(source)]) == 2
+    assert tool.main(["--task_name", "instance", "--input_file", str(source)]) == 2
     assert "in.pth cannot be read: it is damaged" in capsys.readouterr().err

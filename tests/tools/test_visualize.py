@@ -9,7 +9,6 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from PADing.command_line import run_command
 from PADing.visualization.comparison import most_unseen_first
 from PADing.visualization.files import read_rgb
 from PADing.visualization.panoptic import UNSEEN_RGB
@@ -18,8 +17,7 @@ from PADing.visualization.panoptic import UNSEEN_RGB
 @pytest.fixture(scope="module")
 def run(tool):
     def function(name, *args):
-        module = tool(f"tools/{name}.py")
-        return run_command(module.main, module.make_parser().parse_args([str(arg) for arg in args]))
+        return tool(f"tools/{name}.py").main([str(arg) for arg in args])
 
     return function
 

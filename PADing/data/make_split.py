@@ -1,0 +1,182 @@
+"""A split file from COCO-format annotation and a list of unseen classes."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import yaml
+
+from PADing.data.coco_schema import check_categories, check_instances, check_panoptic
+from PADing.data.splits import Split, load_split, split_from_dict
+from PADing.errors import UserError, did_you_mean
+from PADing.files import read_json, replacing
+
+__all__ = ["make_split"]
+
+logger = logging.getLogger(__name__)
+
+Paths = Mapping[str, str | None]
+
+
+def make_split(
+    name: str,
+    unseen: list[str],
+    output: str,
+    train: Paths,
+    val: Paths,
+    class_embeddings: str = "",
+    categories: str | None = None,
+) -> Split:
+    """Write the split file ``output`` and return it, read back.
+
+    Args:
+        name: name of the split, and beginning of its data sets' names (``<name>_train_instance`` ...).
+        unseen: names of unseen classes; names that hold commas may come in pieces.
+        output: the split file.
+        train: paths by ``json, images, panoptic, instances, labels``, see tools/make_split.py; missing ones None.
+        val: the same for validation.
+        class_embeddings: default file of class embeddings.
+        categories: a JSON file with the classes, for data without annotation JSON.
+
+    Raises:
+        UserError: what is wrong in which file; nothing is written then.
+    """
+    folder = os.path.dirname(os.path.abspath(output))
+    contents = {str(paths["json"]): _read_annotation(str(paths["json"])) for paths in (train, val) if paths.get("json")}
+    lists = {path: content["categories"] for path, content in contents.items()}
+    if categories:
+        lists[categories] = _read_categories(categories)
+    if not lists:
+        raise UserError("The classes are unknown: give --train-json, --val-json or --categories.")
+    classes = _merged_categories(lists)
+    content = {
+        "name": name,
+        "categories": classes,
+        "unseen": _checked_unseen(unseen, [entry["name"] for entry in classes]),
+        "data_sets": [
+            data_set
+            for role, paths in (("train", train), ("val", val))
+            for data_set in _data_sets(f"{name}_{role}", role, paths, contents.get(str(paths.get("json"))), folder)
+        ],
+    }
+    if class_embeddings:
+        content["class_embeddings"] = _relative(class_embeddings, folder)
+    if not content["data_sets"]:
+        raise UserError("No data set is left to describe: give --train-images or --val-images and their annotation.")
+    split_from_dict(content, os.path.abspath(output))  # checked first, so that a mistake leaves no file behind
+    with replacing(output) as temporary:
+        temporary.write_text(_as_yaml(content), encoding="utf-8")
+    split = load_split(output)
+    for role, paths in (("train", train), ("val", val)):
+        if paths.get("json"):
+            _warn_of_empty_classes(split, role, contents[str(paths["json"])])
+    logger.info("%s: %d seen and %d unseen classes", split.file, len(split.seen), len(split.unseen))
+    return split
+
+
+def _read_annotation(path: str) -> dict:
+    content = read_json(path, "Annotation")
+    annotations = content.get("annotations")
+    if isinstance(annotations, list) and "segments_info" in str(annotations[:1]):
+        check_panoptic(content, f"Annotation {path}", complete=False)
+    else:
+        check_instances({"images": [], **content}, f"Annotation {path}", complete=False)
+    return content
+
+
+def _read_categories(path: str) -> list:
+    content = read_json(path, "Category list", object)
+    categories = content.get("categories") if isinstance(content, dict) else content
+    if not isinstance(categories, list):
+        raise UserError(f"{path} must hold a list of categories, or an object with such a list as `categories`.")
+    check_categories(categories, f"Category list {path}")
+    return categories
+
+
+def _merged_categories(lists: Mapping[str, list]) -> list[dict]:
+    merged: dict[int, tuple[dict, str]] = {}
+    for path, categories in lists.items():
+        for category in categories:
+            entry = {"id": category["id"], "name": category["name"], "isthing": category.get("isthing", 1)}
+            if category.get("color") is not None:
+                entry["color"] = category["color"]
+            former, source = merged.setdefault(category["id"], (entry, path))
+            if former["name"] != entry["name"]:
+                raise UserError(
+                    f"Category {category['id']} is {former['name']!r} in {source}, but {entry['name']!r} in {path}."
+                )
+    return sorted((entry for entry, _ in merged.values()), key=lambda entry: entry["id"])
+
+
+def _checked_unseen(pieces: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The classes that are named; a name that holds a comma is put together: sofa, couch -> "sofa, couch"."""
+    if not pieces:
+        raise UserError("--unseen names no class. Without unseen classes there is nothing zero-shot about the split.")
+    pieces = [piece.strip() for item in pieces for piece in item.split(",")]
+    by_pieces = {tuple(piece.strip() for piece in name.split(",")): name for name in known}
+    names, unknown = [], []
+    while pieces:
+        length = next((n for n in range(len(pieces), 0, -1) if tuple(pieces[:n]) in by_pieces), 0)
+        if length:
+            names.append(by_pieces[tuple(pieces[:length])])
+        else:
+            unknown.append(repr(pieces[0]) + did_you_mean(pieces[0], known))
+        del pieces[: length or 1]
+    if unknown:
+        raise UserError(
+            f"--unseen: not among the {len(known)} classes: {', '.join(dict.fromkeys(unknown))}. Write the names as "
+            "the annotation does, with commas between them, or name a file with one on each line."
+        )
+    return list(dict.fromkeys(names))
+
+
+def _data_sets(name: str, role: str, paths: Paths, content: dict | None, folder: str) -> list[dict]:
+    """The entries of the split file for training or for validation."""
+    if not paths.get("images"):
+        if any(paths.values()):
+            raise UserError(f"--{role}-images, the folder of the images, is missing.")
+        return []
+    # Label maps may still have to be made, for which the split file is needed.
+    used = {key: _relative(path, folder, must_exist=key != "labels") for key, path in paths.items() if path}
+    common = {"role": role, "subset": "seen" if role == "train" else "all", "image_root": used["images"]}
+    made, labels = [], {"sem_seg_root": used["labels"]} if "labels" in used else {}
+    if content is not None and any("segments_info" in annotation for annotation in content["annotations"][:1]):
+        if "panoptic" not in used:
+            raise UserError(f"{paths['json']} is panoptic; --{role}-panoptic, the folder of its PNGs, is missing.")
+        entry = {"name": f"{name}_panoptic", "kind": "panoptic", **common}
+        entry |= {"panoptic_root": used["panoptic"], "panoptic_json": used["json"]}
+        instances = {"json": used["instances"]} if "instances" in used else {}
+        made.append({**entry, **instances, **labels})
+        common["class_order"] = "listed"  # as in the panoptic set, which shares the label maps
+    elif content is not None:
+        made.append({"name": f"{name}_instance", "kind": "instance", **common, "json": used["json"]})
+    if labels:
+        made.append({"name": f"{name}_semantic", "kind": "semantic", **common, **labels})
+    return made
+
+
+def _relative(path: str, folder: str, must_exist: bool = True) -> str:
+    """``./`` relative to the split file when the path lies below its folder, else absolute."""
+    path = os.path.abspath(os.path.expanduser(path))
+    if must_exist and not os.path.exists(path):
+        raise UserError(f"{path} does not exist.")
+    below = os.path.relpath(path, folder)
+    return path if below.startswith("..") else f"./{below}"
+
+
+def _as_yaml(content: Mapping) -> str:
+    """The split file: a category on each line, whatever its name is."""
+    dump = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, width=10**6)
+    head = {key: content[key] for key in ("name", "class_embeddings") if key in content}
+    categories = [f"  - {dump(category, default_flow_style=True)}" for category in content["categories"]]
+    unseen = dump({"unseen": content["unseen"]}, default_flow_style=None)
+    return f"{dump(head)}categories:\n{''.join(categories)}{unseen}{dump({'data_sets': content['data_sets']})}"
+
+
+def _warn_of_empty_classes(split: Split, role: str, content: dict) -> None:
+    count = Counter(part["category_id"] for a in content["annotations"] for part in a.get("segments_info", (a,)))
+    empty = [category.name for category in split.categories if not count[category.id]]
+    if empty:
+        logger.warning("No annotation in %s: %s", role, ", ".join(empty))
