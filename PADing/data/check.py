@@ -36,14 +36,17 @@ class DataSetReport:
 
     @property
     def problems(self) -> list[str]:
+        """What is missing, then what is wrong."""
         return self.missing + self.wrong
 
     @property
     def ok(self) -> bool:
+        """Whether the data set can be used."""
         return not self.problems
 
     @property
     def state(self) -> str:
+        """One word for a report."""
         return "WRONG" if self.wrong else "MISSING" if self.missing else "ok"
 
 

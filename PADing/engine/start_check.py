@@ -14,7 +14,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_H
 import PADing.meta_arch  # noqa: F401  registers the meta-architectures
 from PADing.checkpoint_files import file_problem
 from PADing.config_check import value_problems
-from PADing.data.dataset_mappers import MAPPERS
+from PADing.data.dataset_mappers import MAPPER_REGISTRY
 from PADing.data.presence import missing_files
 from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY
 from PADing.errors import UserError
@@ -132,7 +132,7 @@ def _names(cfg: CfgNode, uses: Collection[str]) -> list[str]:
     if "train" in uses:
         recipe = recipe_name(cfg)
         checked += [
-            ("INPUT.DATASET_MAPPER_NAME", cfg.INPUT.DATASET_MAPPER_NAME, {*MAPPERS, "default"}, ""),
+            ("INPUT.DATASET_MAPPER_NAME", cfg.INPUT.DATASET_MAPPER_NAME, MAPPER_REGISTRY, ""),
             ("SOLVER.LR_SCHEDULER_NAME", cfg.SOLVER.LR_SCHEDULER_NAME, SCHEDULERS, ""),
             ("SOLVER.RECIPE", recipe, _keys(TRAINING_RECIPE_REGISTRY), own),
             ("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, ["TrainingSampler"], ""),
@@ -226,9 +226,10 @@ def _fit(cfg: CfgNode, needs: Collection[str]) -> list[str]:
     except UserError as error:
         problems.append(str(error))
     if "train" in needs and cfg.INPUT.DATASET_MAPPER_NAME == "default" and cfg.INPUT.MASK_FORMAT != "bitmask":
+        others = ", ".join(sorted(name for name in MAPPER_REGISTRY if name != "default"))
         problems.append(
             "INPUT.DATASET_MAPPER_NAME is 'default' and INPUT.MASK_FORMAT 'polygon', but the losses need bitmasks. Set "
-            f"INPUT.MASK_FORMAT bitmask, or one of the mappers {', '.join(sorted(MAPPERS))}."
+            f"INPUT.MASK_FORMAT bitmask, or one of the mappers {others}."
         )
     if "train" in needs and not problems:
         # A label beyond the outputs would end as an index error in the loss, or as a failed assertion on the GPU.

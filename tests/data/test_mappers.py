@@ -240,7 +240,7 @@ def test_masks_agree_with_detectron2s_on_real_pictures(shared_data):
     from detectron2.data import transforms as T
     from detectron2.structures import BoxMode
 
-    from PADing.data.dataset_mappers.polygons import annotation_masks
+    from PADing.data.dataset_mappers.instance import annotation_masks
 
     folder = shared_data / "real_coco"
     content = json.loads((folder / "annotations" / "instances_val2017.json").read_text())

@@ -72,7 +72,7 @@ def _evaluate(own, kind):
     name = f"own_val_{kind}"
     records = load_data_set(split, split.data_set(name))
     if kind == "instance":
-        InsSegzeroEvaluator(name).figures([])
+        InsSegzeroEvaluator(name).evaluate()
         return
     evaluator = (PanopticzeroEvaluator if kind == "panoptic" else SemSegGzeroEvaluator)(name)
     for record in records:

@@ -1,20 +1,23 @@
-"""Mappers: one dict of a data set -> one training example. ``INPUT.DATASET_MAPPER_NAME`` chooses among them."""
+"""Mappers: one dict of a data set -> one training example. ``INPUT.DATASET_MAPPER_NAME`` chooses among them.
 
-from difflib import get_close_matches
+A plug-in adds one that is called with the config: ``@MAPPER_REGISTRY.register("my_mapper")``.
+"""
 
+from collections.abc import Callable
+
+from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
 
-from PADing.data.dataset_mappers.base import CorruptFile, TrainingMapper
-from PADing.data.dataset_mappers.coco_instance_lsj import COCOInstanceNewBaselineDatasetMapper
-from PADing.data.dataset_mappers.coco_panoptic_lsj import COCOPanopticNewBaselineDatasetMapper
+from PADing.data.dataset_mappers.base import MAPPER_REGISTRY, CorruptFile, TrainingMapper
 from PADing.data.dataset_mappers.evaluation import EvaluationLoader, EvaluationMapper
-from PADing.data.dataset_mappers.mask_former_instance import MaskFormerInstanceDatasetMapper
-from PADing.data.dataset_mappers.mask_former_panoptic import MaskFormerPanopticDatasetMapper
-from PADing.data.dataset_mappers.mask_former_semantic import MaskFormerSemanticDatasetMapper
+from PADing.data.dataset_mappers.instance import COCOInstanceNewBaselineDatasetMapper, MaskFormerInstanceDatasetMapper
+from PADing.data.dataset_mappers.panoptic import COCOPanopticNewBaselineDatasetMapper, MaskFormerPanopticDatasetMapper
+from PADing.data.dataset_mappers.semantic import MaskFormerSemanticDatasetMapper
 from PADing.data.images import check_eight_bit
-from PADing.errors import UserError
+from PADing.errors import UserError, did_you_mean
 
 __all__ = [
+    "MAPPER_REGISTRY",
     "COCOInstanceNewBaselineDatasetMapper",
     "COCOPanopticNewBaselineDatasetMapper",
     "CorruptFile",
@@ -27,30 +30,21 @@ __all__ = [
     "build_mapper",
 ]
 
-MAPPERS = {
-    "coco_instance_lsj": COCOInstanceNewBaselineDatasetMapper,
-    "coco_panoptic_lsj": COCOPanopticNewBaselineDatasetMapper,
-    "mask_former_instance": MaskFormerInstanceDatasetMapper,
-    "mask_former_panoptic": MaskFormerPanopticDatasetMapper,
-    "mask_former_semantic": MaskFormerSemanticDatasetMapper,
-}
 
-
+@MAPPER_REGISTRY.register("default")
 class DefaultMapper:
     """Detectron2's own mapper in training, without the images whose pixels it would misread."""
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: CfgNode):
         self.mapper = DatasetMapper(cfg, is_train=True)
 
-    def __call__(self, dataset_dict: dict) -> dict:
+    def __call__(self, dataset_dict: dict) -> dict | None:
         check_eight_bit(dataset_dict["file_name"])
         return self.mapper(dataset_dict)
 
 
-def build_mapper(cfg, is_train: bool = True):
+def build_mapper(cfg: CfgNode, is_train: bool = True) -> Callable[[dict], dict | None]:
     """The mapper of a config: ``INPUT.DATASET_MAPPER_NAME`` in training, ``EvaluationMapper`` in evaluation.
-
-    The name "default" gives Detectron2's own in training too.
 
     Raises:
         UserError: an unknown name.
@@ -58,10 +52,7 @@ def build_mapper(cfg, is_train: bool = True):
     if not is_train:
         return EvaluationMapper(cfg)
     name = cfg.INPUT.DATASET_MAPPER_NAME
-    if name == "default":
-        return DefaultMapper(cfg)
-    if name not in MAPPERS:
-        near = get_close_matches(name, MAPPERS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(MAPPERS)} and default."
-        raise UserError(f"INPUT.DATASET_MAPPER_NAME is {name!r}, which is no mapper; {hint}")
-    return MAPPERS[name](cfg, is_train=True)
+    if name not in MAPPER_REGISTRY:
+        hint, known = did_you_mean(name, MAPPER_REGISTRY), ", ".join(MAPPER_REGISTRY)
+        raise UserError(f"INPUT.DATASET_MAPPER_NAME is {name!r}, which is no mapper{hint}. Known: {known}.")
+    return MAPPER_REGISTRY[name](cfg)

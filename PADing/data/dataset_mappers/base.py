@@ -6,10 +6,12 @@ augmentations, from NumPy's global generator.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import SizeMismatchError, check_image_size
 from detectron2.projects.point_rend import ColorAugSSDTransform
@@ -18,21 +20,26 @@ from detectron2.utils.logger import log_first_n
 
 from PADing.data.images import CorruptFile, empty_segments, read_image, read_labels, read_panoptic_rgb
 from PADing.errors import UserError
+from PADing.registry import NamedRegistry
 
 __all__ = [
+    "MAPPER_REGISTRY",
     "CorruptFile",
     "TrainingMapper",
     "augment",
     "check_on_corrupt",
-    "flip_augmentation",
-    "make_instances",
+    "image_tensor",
+    "large_scale_jitter",
     "read_class_labels",
     "read_record_image",
     "read_segments",
+    "resize_and_crop",
 ]
 
 logger = logging.getLogger(__name__)
 
+# By INPUT.DATASET_MAPPER_NAME: what makes a training mapper, called with the config.
+MAPPER_REGISTRY: NamedRegistry[Callable[[CfgNode], Callable[[dict], dict | None]]] = NamedRegistry("a mapper")
 PAD_PIXEL = 128
 
 
@@ -40,17 +47,25 @@ class TrainingMapper:
     """Base of the training mappers: ``__call__`` handles corrupt files, subclasses write ``map``.
 
     Args:
-        is_train: must be true; evaluation uses Detectron2's mapper (see ``build_mapper``).
+        is_train: must be true; evaluation uses another mapper (see ``build_mapper``).
         augmentations: applied in order to image and labels.
         image_format: channel order of the image, "RGB" or "BGR".
         on_corrupt: "fatal" raises ``CorruptFile``; "skip" logs it and returns None, so the loader takes another image.
+        size_divisibility: see ``pad``.
     """
 
     # Keys that a dict of the data set must have.
     needs: tuple[str, ...] = ("file_name",)
 
+    @configurable
     def __init__(
-        self, is_train: bool = True, *, augmentations: Sequence, image_format: str = "RGB", on_corrupt: str = "fatal"
+        self,
+        is_train: bool = True,
+        *,
+        augmentations: Sequence[T.Augmentation],
+        image_format: str = "RGB",
+        on_corrupt: str = "fatal",
+        size_divisibility: int = -1,
     ):
         if not is_train:
             raise ValueError(f"{type(self).__name__} is for training; see build_mapper(cfg, is_train=False).")
@@ -58,9 +73,16 @@ class TrainingMapper:
         self.augmentations = T.AugmentationList(list(augmentations))
         self.image_format = image_format
         self.on_corrupt = on_corrupt
+        self.size_divisibility = size_divisibility
         logger.info("[%s] augmentations in training: %s", type(self).__name__, list(augmentations))
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """The arguments that all mappers have; subclasses add ``large_scale_jitter`` or ``resize_and_crop``."""
+        return {"is_train": is_train, "image_format": cfg.INPUT.FORMAT, "on_corrupt": cfg.INPUT.ON_CORRUPT}
+
     def __call__(self, dataset_dict: dict) -> dict | None:
+        """A training example; None for a corrupt file that is skipped."""
         lacking = [key for key in self.needs if key not in dataset_dict]
         if lacking:
             raise UserError(
@@ -78,6 +100,29 @@ class TrainingMapper:
     def map(self, dataset_dict: dict) -> dict:
         """One dict of the data set (a copy, whose values are not to be changed) to one training example."""
         raise NotImplementedError
+
+    def augment(self, path: str, image: np.ndarray, labels: np.ndarray | None = None) -> tuple:
+        """Augmented image, augmented labels (None without), and what was done; ``path`` is for messages."""
+        augmented = T.AugInput(image, sem_seg=labels)
+        transforms = augment(self.augmentations, augmented, path)
+        return augmented.image, augmented.sem_seg, transforms
+
+    def pad(self, array: np.ndarray, value: int) -> np.ndarray:
+        """Pad (H, W) or (H, W, n) at the right and bottom to multiples of ``size_divisibility`` if it is positive."""
+        if self.size_divisibility <= 0:
+            return array
+        padding = [(0, -side % self.size_divisibility) for side in array.shape[:2]]
+        if not any(after for _, after in padding):
+            return array
+        return np.pad(array, padding + [(0, 0)] * (array.ndim - 2), constant_values=value)
+
+    def example(self, dataset_dict: dict, image: np.ndarray, classes: Sequence[int], masks: np.ndarray) -> dict:
+        """``dataset_dict`` with the padded ``image`` (H, W, 3), and ``instances`` of bool masks (n, H', W')."""
+        dataset_dict["image"] = image_tensor(self.pad(image, PAD_PIXEL))
+        dataset_dict["instances"] = instances = Instances(tuple(masks.shape[1:]))
+        instances.gt_classes = torch.as_tensor(list(classes), dtype=torch.int64)
+        instances.gt_masks = torch.from_numpy(np.ascontiguousarray(masks))
+        return dataset_dict
 
 
 def check_on_corrupt(value: str) -> None:
@@ -152,57 +197,41 @@ def augment(augmentations: T.AugmentationList, augmented: T.AugInput, path: str)
         ) from error
 
 
-def flip_augmentation(cfg) -> list:
+def resize_and_crop(cfg: CfgNode, ignored_label: int | None = None) -> dict[str, Any]:
+    """Arguments of the ``mask_former_*`` mappers: shortest-edge resize, crop, SSD color jitter, flip, and padding.
+
+    With ``INPUT.CROP.SINGLE_CATEGORY_MAX_AREA`` below 1, crops that are nearly all one class are drawn again, if
+    ``ignored_label``, the label of no class, says that there is a label map to look at.
+    """
+    node = cfg.INPUT
+    augmentations: list = [T.ResizeShortestEdge(node.MIN_SIZE_TRAIN, node.MAX_SIZE_TRAIN, node.MIN_SIZE_TRAIN_SAMPLING)]
+    if node.CROP.ENABLED and ignored_label is None:
+        augmentations.append(T.RandomCrop(node.CROP.TYPE, node.CROP.SIZE))
+    elif node.CROP.ENABLED:
+        limit = node.CROP.SINGLE_CATEGORY_MAX_AREA
+        augmentations.append(T.RandomCrop_CategoryAreaConstraint(node.CROP.TYPE, node.CROP.SIZE, limit, ignored_label))
+    if node.COLOR_AUG_SSD:
+        augmentations.append(ColorAugSSDTransform(img_format=node.FORMAT))
+    return {"augmentations": augmentations + _flip(cfg), "size_divisibility": node.SIZE_DIVISIBILITY}
+
+
+def large_scale_jitter(cfg: CfgNode) -> dict[str, Any]:
+    """Arguments of the ``coco_*_lsj`` mappers: flip, random resize, crop or padding to ``INPUT.IMAGE_SIZE`` squared.
+
+    Label maps are padded with 0, which is void in panoptic maps and background in masks.
+    """
+    side = cfg.INPUT.IMAGE_SIZE
+    resize = T.ResizeScale(cfg.INPUT.MIN_SCALE, cfg.INPUT.MAX_SCALE, target_height=side, target_width=side)
+    crop = T.FixedSizeCrop(crop_size=(side, side), pad=True, pad_value=PAD_PIXEL, seg_pad_value=0)
+    return {"augmentations": [*_flip(cfg), resize, crop]}
+
+
+def _flip(cfg: CfgNode) -> list:
     """``INPUT.RANDOM_FLIP`` as augmentations: none, or one flip with probability 1/2."""
     kind = cfg.INPUT.RANDOM_FLIP
     return [] if kind == "none" else [T.RandomFlip(horizontal=kind == "horizontal", vertical=kind == "vertical")]
 
 
-def crop_resize_flip_augmentations(cfg, ignored_label: int) -> list:
-    """Shortest-edge resize, crop, SSD color jitter and flip, each as ``INPUT`` asks; for the ``mask_former_*`` mappers.
-
-    With ``INPUT.CROP.SINGLE_CATEGORY_MAX_AREA`` below 1, crops that are nearly all one class are drawn again.
-    """
-    size, limit = cfg.INPUT.CROP.SIZE, cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA
-    augmentations = [
-        T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
-    ]
-    if cfg.INPUT.CROP.ENABLED:
-        augmentations.append(T.RandomCrop_CategoryAreaConstraint(cfg.INPUT.CROP.TYPE, size, limit, ignored_label))
-    if cfg.INPUT.COLOR_AUG_SSD:
-        augmentations.append(ColorAugSSDTransform(img_format=cfg.INPUT.FORMAT))
-    return augmentations + flip_augmentation(cfg)
-
-
-def large_scale_jitter(cfg) -> list:
-    """Flip, resize by a random factor, crop or pad to a square of ``INPUT.IMAGE_SIZE``; for the ``coco_*_lsj`` mappers.
-
-    Label maps are padded with 0, which is void in panoptic maps and background in masks.
-    """
-    side = cfg.INPUT.IMAGE_SIZE
-    return flip_augmentation(cfg) + [
-        T.ResizeScale(cfg.INPUT.MIN_SCALE, cfg.INPUT.MAX_SCALE, target_height=side, target_width=side),
-        T.FixedSizeCrop(crop_size=(side, side), pad=True, pad_value=PAD_PIXEL, seg_pad_value=0),
-    ]
-
-
-def pad_to_multiple(array: np.ndarray, divisor: int, value: int) -> np.ndarray:
-    """Pad (H, W) or (H, W, 3) at the right and bottom to multiples of ``divisor``; nothing when it is not positive."""
-    if divisor <= 0:
-        return array
-    height, width = array.shape[:2]
-    padding = [(0, -height % divisor), (0, -width % divisor)] + [(0, 0)] * (array.ndim - 2)
-    return np.pad(array, padding, constant_values=value) if any(p[1] for p in padding) else array
-
-
 def image_tensor(image: np.ndarray) -> torch.Tensor:
     """(H, W, 3) array to a uint8 tensor (3, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-
-
-def make_instances(classes: Sequence[int], masks: np.ndarray) -> Instances:
-    """Instances with ``gt_classes`` (int64 (n,)) and ``gt_masks`` (bool (n, H, W)) from a bool array (n, H, W)."""
-    instances = Instances(tuple(masks.shape[1:]))
-    instances.gt_classes = torch.as_tensor(list(classes), dtype=torch.int64)
-    instances.gt_masks = torch.from_numpy(np.ascontiguousarray(masks))
-    return instances

@@ -32,6 +32,7 @@ class EvaluationMapper:
         check_on_corrupt(self.on_corrupt)
 
     def __call__(self, dataset_dict: dict) -> dict:
+        """The record with ``image``, without ``annotations``."""
         record = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         try:
             augmented = T.AugInput(read_record_image(record, self.image_format))

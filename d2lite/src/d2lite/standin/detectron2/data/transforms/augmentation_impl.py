@@ -32,16 +32,14 @@ __all__ = [
     "ResizeShortestEdge",
 ]
 
-# Arguments become attributes, by which an augmentation also describes itself.
-_parameters = dataclass(repr=False, eq=False)
-
 
 def _nearest_whole(length: float) -> int:
     """Halves up, as in the sizes of published trainings."""
     return int(length + 0.5)
 
 
-@_parameters
+# Here and below arguments become attributes, by which an augmentation also describes itself.
+@dataclass(repr=False, eq=False)
 class RandomFlip(Augmentation):
     """Mirror left and right, or top and bottom, with probability ``prob``. Draws one uniform number."""
 
@@ -61,7 +59,7 @@ class RandomFlip(Augmentation):
         return VFlipTransform(height) if self.vertical else HFlipTransform(width)
 
 
-@_parameters
+@dataclass(repr=False, eq=False)
 class Resize(Augmentation):
     """Resize to ``shape``, or to a square of that side. Draws nothing."""
 
@@ -116,7 +114,7 @@ class ResizeShortestEdge(Augmentation):
         return (new_short, new_long) if oldh < oldw else (new_long, new_short)
 
 
-@_parameters
+@dataclass(repr=False, eq=False)
 class ResizeScale(Augmentation):
     """Fit the image into a target size times a random factor, with its proportions kept. Draws one uniform number.
 
@@ -136,7 +134,7 @@ class ResizeScale(Augmentation):
         return ResizeTransform(height, width, round(height * fit), round(width * fit), self.interp)
 
 
-@_parameters
+@dataclass(repr=False, eq=False)
 class FixedSizeCrop(Augmentation):
     """Cut what exceeds ``crop_size``, at one random relative offset for both axes; pad what is missing at the far ends.
 
@@ -186,7 +184,7 @@ _CROP_SIZES: dict[str, Callable] = {
 }
 
 
-@_parameters
+@dataclass(repr=False, eq=False)
 class RandomCrop(Augmentation):
     """Cut out a rectangle at a random place. Draws its size, if that is random; then ``randint`` for row and column.
 
@@ -215,7 +213,7 @@ class RandomCrop(Augmentation):
         return CropTransform(column, row, crop[1], crop[0])
 
 
-@_parameters
+@dataclass(repr=False, eq=False)
 class RandomCrop_CategoryAreaConstraint(Augmentation):
     """``RandomCrop``, drawn up to ten times until no class covers too much of the labels inside.
 

@@ -1,0 +1,86 @@
+"""Mapper of semantic segmentation: PNGs of class labels -> one mask per class."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+
+from PADing.class_space import ClassSpace
+from PADing.data.dataset_mappers.base import (
+    MAPPER_REGISTRY,
+    CorruptFile,
+    TrainingMapper,
+    read_class_labels,
+    read_record_image,
+    resize_and_crop,
+)
+
+__all__ = ["MaskFormerSemanticDatasetMapper"]
+
+
+@MAPPER_REGISTRY.register("mask_former_semantic")
+class MaskFormerSemanticDatasetMapper(TrainingMapper):
+    """One mask per label that is present, with shortest-edge resizing; ``sem_seg`` (int64 (H, W)) is the label map.
+
+    Args:
+        ignore_label: of the pixels without a class.
+        num_labels: labels must be below it, else the file is reported as corrupt.
+        hidden_labels: labels of unseen classes, which become ``ignore_label`` in a training set of seen classes.
+    """
+
+    needs = ("file_name", "sem_seg_file_name")
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool = True,
+        *,
+        ignore_label: int,
+        num_labels: int,
+        hidden_labels: tuple[int, ...] = (),
+        **kwargs: Any,
+    ):
+        super().__init__(is_train, **kwargs)
+        self.ignore_label = ignore_label
+        self.num_labels = num_labels
+        self.hidden_labels = np.asarray(hidden_labels, dtype=np.int64)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """See ``resize_and_crop``; labels are those of the whole split."""
+        space, ignored = ClassSpace.of_config(cfg), MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).ignore_label
+        return {
+            **super().from_config(cfg, is_train),
+            **resize_and_crop(cfg, ignored),
+            "ignore_label": ignored,
+            "num_labels": len(space.vocabulary),
+            "hidden_labels": space.unseen_outputs if space.subset == "seen" else (),
+        }
+
+    def map(self, dataset_dict: dict) -> dict:
+        """See the base class."""
+        image = read_record_image(dataset_dict, self.image_format)
+        label_file = dataset_dict.pop("sem_seg_file_name")
+        labels = read_class_labels(label_file, image.shape[:2])
+        self.check_labels(labels, label_file)
+        image, labels, _ = self.augment(dataset_dict["file_name"], image, labels)
+        labels = self.pad(labels, self.ignore_label).astype(np.int64)
+        labels[np.isin(labels, self.hidden_labels)] = self.ignore_label
+        classes = np.unique(labels)
+        classes = classes[classes != self.ignore_label]
+        dataset_dict["sem_seg"] = torch.from_numpy(labels)
+        return self.example(dataset_dict, image, classes.tolist(), labels == classes[:, None, None])
+
+    def check_labels(self, labels: np.ndarray, path: str) -> None:
+        """CorruptFile when labels (H, W), read from ``path``, hold something else than classes and "ignore"."""
+        wrong = labels[((labels >= self.num_labels) | (labels < 0)) & (labels != self.ignore_label)]
+        if wrong.size:
+            values = ", ".join(str(int(value)) for value in np.unique(wrong)[:5])
+            raise CorruptFile(
+                f"Label file {path} has the values {values}, but there are {self.num_labels} classes: labels must be "
+                f"contiguous ids 0..{self.num_labels - 1}, or {self.ignore_label} where nothing is labelled. "
+                "datasets/prepare_coco_stuff_sem_seg.py converts them (with --ignore 0 where 0 is background; see "
+                "datasets/README.md)."
+            )
