@@ -13,6 +13,6 @@ if __name__ == "__main__":
     from PADing.command_line import quiet_ctrl_c
 
     quiet_ctrl_c()
-    from PADing.engine.main import cli
+    from PADing.engine.main import main
 
-    sys.exit(cli())
+    sys.exit(main())

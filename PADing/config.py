@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode, get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
-from PADing.config_values import as_one_message, merge, merge_opts, parse_opts
+from PADing.config_values import merge, merge_opts, parse_opts
 from PADing.data.registration import register_split_files
-from PADing.errors import UserError
+from PADing.errors import UserError, refuse
 from PADing.plugins import import_plugins
 from PADing.yaml_files import read_config_tree
 
@@ -208,8 +208,7 @@ def load_config(path: str | os.PathLike, opts: Sequence = ()) -> CfgNode:
             cannot be imported. All mistakes of one kind are named at once.
     """
     cfg, problems = read_config(path, opts)
-    if problems:
-        raise UserError(as_one_message(problems))
+    refuse(problems)
     return cfg
 
 

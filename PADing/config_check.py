@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 
 from PADing.config_rules import RULES, Rule
 
-__all__ = ["Joint", "multiple", "value_problems"]
+__all__ = ["Joint", "multiple", "value_at", "value_problems"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def value_problems(cfg: CfgNode, uses: Collection[str]) -> list[str]:
     own = [rule for name in cfg.PLUGINS for rule in getattr(sys.modules.get(name), "CONFIG_RULES", ())]
     for rule in (*RULES, *(rule for rule in own if isinstance(rule, Rule))):
         if rule.key not in found and rule.needed_for & set(uses):
-            problem = _problem(rule, _get(cfg, rule.key))
+            problem = _problem(rule, value_at(cfg, rule.key))
             if problem:
                 found[rule.key] = problem
     problems = list(found.values())
@@ -56,7 +56,8 @@ def _problem(rule: Rule, value) -> str:
     return f"{rule.key} is {value!r}. Set {rule.allowed.words}{note}."
 
 
-def _get(node: CfgNode, key: str):
+def value_at(node: CfgNode, key: str):
+    """The value of a key such as ``SOLVER.BASE_LR``."""
     for part in key.split("."):
         node = node[part]
     return node
@@ -84,7 +85,7 @@ def multiple(key: str, of: str | int, when: Callable[[CfgNode], bool] = lambda c
     """The value of ``key`` is a multiple of a number or of another key's value."""
 
     def problem(cfg: CfgNode) -> str:
-        value, divisor = _get(cfg, key), of if isinstance(of, int) else _get(cfg, of)
+        value, divisor = value_at(cfg, key), of if isinstance(of, int) else value_at(cfg, of)
         if not when(cfg) or value % divisor == 0:
             return ""
         name = "" if isinstance(of, int) else f", which is {of}"

@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 
 from PADing.errors import UserError
 
-__all__ = ["as_one_message", "literal", "merge", "merge_opts", "parse_opts"]
+__all__ = ["literal", "merge", "merge_opts", "parse_opts"]
 
 _SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -65,13 +65,6 @@ def merge(cfg: CfgNode, tree: Mapping, where: str, defaults: CfgNode) -> list[st
     """
     known = list(_leaf_keys(cfg))
     return [f"{where}: {problem}" for problem in _merge(cfg, tree, "", defaults, known)]
-
-
-def as_one_message(problems: Sequence[str]) -> str:
-    """One sentence as it is, several as a list."""
-    if len(problems) == 1:
-        return problems[0]
-    return f"{len(problems)} mistakes:\n" + "\n".join(f"  - {problem}" for problem in problems)
 
 
 def literal(value):

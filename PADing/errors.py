@@ -1,7 +1,7 @@
 """Exceptions for mistakes that the user can mend and for runs that the user stops; parts of their messages."""
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -10,6 +10,14 @@ class UserError(RuntimeError):
 
     The message stands alone: what is wrong, where, and what to do. Command-line tools print it without a traceback.
     """
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise one ``UserError`` with all problems: one sentence as it is, several as a list. Nothing if there is none."""
+    if len(problems) > 1:
+        raise UserError(f"{len(problems)} mistakes:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    if problems:
+        raise UserError(problems[0])
 
 
 class Interrupted(KeyboardInterrupt):

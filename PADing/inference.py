@@ -12,10 +12,9 @@ from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 
 import PADing.meta_arch  # noqa: F401  registers the meta-architectures
-from PADing.config_values import as_one_message
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.start_check import PREDICTION, on_present_device, start_problems
-from PADing.errors import UserError
+from PADing.errors import UserError, refuse
 from PADing.meta_arch.contract import contract_of
 
 __all__ = ["Predictor", "load_model"]
@@ -86,9 +85,7 @@ def load_model(cfg: CfgNode) -> torch.nn.Module:
             "MODEL.WEIGHTS path/to/model_final.pth (in the demo: after --opts)."
         )
     cfg = on_present_device(cfg)
-    problems = start_problems(cfg, PREDICTION)
-    if problems:
-        raise UserError(as_one_message(problems))
+    refuse(start_problems(cfg, PREDICTION))
     model = build_model(cfg).eval()
     contract_of(model).set_test_metadata(MetadataCatalog.get(cfg.DATASETS.TEST[0]))
     _TrainedCheckpointer(model).load(cfg.MODEL.WEIGHTS)

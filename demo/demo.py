@@ -21,8 +21,7 @@ from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
 from PADing.command_line import add_config_options, fraction, run_command
-from PADing.engine.main import prepare
-from PADing.engine.start_check import PREDICTION
+from PADing.engine.start_check import PREDICTION, checked_config
 from PADing.errors import UserError
 from PADing.visualization import ImageDrawer, read_rgb, write_rgb
 from PADing.visualization.files import find_images, output_paths
@@ -104,7 +103,7 @@ def main(args: argparse.Namespace) -> None:
         args.opts = [CONFIDENCE_KEY, str(args.confidence_threshold), *args.opts]
     threshold = args.confidence_threshold
 
-    cfg = prepare(args, PREDICTION)
+    cfg = checked_config(args, PREDICTION)
     from PADing.inference import Predictor
 
     predictor = Predictor(cfg, one_result=True)

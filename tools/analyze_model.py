@@ -23,8 +23,7 @@ from detectron2.utils.analysis import parameter_count_table
 
 from PADing.command_line import CommandParser, add_config_options, positive, run_command
 from PADing.engine.cost import count_activations, count_flops, inputs_of
-from PADing.engine.main import prepare
-from PADing.engine.start_check import BUILDING
+from PADing.engine.start_check import BUILDING, checked_config
 
 COUNTED = {"flop": count_flops, "activation": count_activations}
 
@@ -46,7 +45,7 @@ def _run(args: argparse.Namespace) -> None:
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     counted = COUNTED.keys() & set(args.tasks)
     needs = {"test", "test data"} if counted and args.input_size is None else set()
-    cfg = prepare(args, BUILDING | needs)
+    cfg = checked_config(args, BUILDING | needs)
     model = build_model(cfg).eval()
     inputs = inputs_of(cfg, args.num_inputs, args.input_size) if counted else []
     for task in args.tasks:

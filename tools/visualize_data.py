@@ -28,7 +28,7 @@ from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
 from PADing.command_line import CommandParser, add_config_options, count, run_command
-from PADing.engine.main import prepare
+from PADing.engine.start_check import checked_config
 from PADing.engine.trainer import Trainer
 from PADing.errors import UserError
 from PADing.output_names import safe_stem
@@ -68,7 +68,7 @@ def _run(args: argparse.Namespace) -> None:
     window = Window("data", "Leave out --show; the drawings are then written to --output.") if args.show else None
     if not args.number and args.source == "dataloader":
         raise UserError("--number 0 means all, but training never runs out of examples. Give a number.")
-    cfg = prepare(args, {"train data", *(["train"] if args.source == "dataloader" else [])})
+    cfg = checked_config(args, {"train data", *(["train"] if args.source == "dataloader" else [])})
     drawn = draw_annotations(cfg) if args.source == "annotation" else draw_training_examples(cfg)
     number = 0
     for number, (name, image) in enumerate(tqdm(islice(drawn, args.number or None), desc="drawing", mininterval=1), 1):

@@ -21,10 +21,8 @@ from detectron2.utils.logger import setup_logger
 
 from PADing.command_line import CommandParser, add_config_options, count, fraction, positive, run_command
 from PADing.config import load_config
-from PADing.config_values import as_one_message
-from PADing.engine.main import prepare
-from PADing.engine.start_check import PREDICTION, start_problems
-from PADing.errors import UserError
+from PADing.engine.start_check import PREDICTION, checked_config, start_problems
+from PADing.errors import refuse
 from PADing.inference import Predictor
 from PADing.visualization.comparison import draw_predictions
 
@@ -43,16 +41,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    cfg = prepare(args, PREDICTION | {"test data"})
+    cfg = checked_config(args, PREDICTION | {"test data"})
     configs = {"prediction": cfg}
     if args.baseline:
         config_file, weights = args.baseline
         test, splits = str(tuple(cfg.DATASETS.TEST)), str(tuple(cfg.DATASETS.SPLIT_FILES))
         data = ["DATASETS.TEST", test, "DATASETS.SPLIT_FILES", splits, "MODEL.DEVICE", cfg.MODEL.DEVICE]
         baseline = load_config(config_file, ["MODEL.WEIGHTS", weights, *data])
-        problems = start_problems(baseline, PREDICTION)
-        if problems:
-            raise UserError(f"--baseline {config_file}: {as_one_message(problems)}")
+        refuse([f"--baseline {config_file}: {problem}" for problem in start_problems(baseline, PREDICTION)])
         configs = {"baseline": baseline, **configs}
     models = {title: Predictor(config, one_result=True) for title, config in configs.items()}
     written = draw_predictions(cfg.DATASETS.TEST[0], models, args.output, args.number, args.score_threshold, args.scale)

@@ -1,9 +1,9 @@
 """Finds what would stop a command later before it starts, all at once: values, names, files, processes."""
 
+import argparse
 import logging
 import os
 from collections.abc import Collection, Iterable
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -13,23 +13,18 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_H
 
 import PADing.meta_arch  # noqa: F401  registers the meta-architectures
 from PADing.checkpoint_files import file_problem
-from PADing.config_check import value_problems
+from PADing.config import parse_opts, read_config
+from PADing.config_check import value_at, value_problems
 from PADing.data.dataset_mappers import MAPPER_REGISTRY
 from PADing.data.presence import missing_files
+from PADing.engine.distributed import launched_by_torchrun
+from PADing.engine.output_folder import refuse_to_replace
 from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY
-from PADing.errors import UserError
+from PADing.errors import UserError, did_you_mean, refuse
 from PADing.meta_arch.contract import architecture_of, contract_of
 from PADing.modeling.transformer_decoder.registry import TRANSFORMER_DECODER_REGISTRY
 
-__all__ = [
-    "BUILDING",
-    "EVALUATION",
-    "PREDICTION",
-    "TRAINING",
-    "on_present_device",
-    "recipe_name",
-    "start_problems",
-]
+__all__ = ["BUILDING", "EVALUATION", "PREDICTION", "TRAINING", "checked_config", "on_present_device", "start_problems"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +35,51 @@ EVALUATION = PREDICTION | {"test data", "output"}
 TRAINING = EVALUATION | {"train", "train data"}
 
 SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR", "WarmupPolyLR")
-OPTIMIZERS = ("SGD", "ADAMW")
-# Names that one message lists.
-SHOWN = 12
+# Those of train_net.py, which other commands lack.
+FURTHER_FLAGS = dict(more_opts=(), resume=False, overwrite=False, num_machines=1, machine_rank=0, recipes=None)
 # Names that Detectron2 fetches, and opens as paths of this machine otherwise.
 REMOTE = ("detectron2://", "catalog://", "http://", "https://")
+
+
+def checked_config(args: argparse.Namespace, needs: Collection[str] | None = None) -> CfgNode:
+    """The config that a command line names, after a check of all that the command needs. Completes ``args.opts``.
+
+    Args:
+        args: ``config_file``, ``num_gpus``, ``opts``, and what else ``train_net.py`` has.
+        needs: what the command needs, see the sets above; default: training, or with ``args.eval_only`` evaluation.
+
+    Raises:
+        UserError: everything that is wrong, where, and what to do.
+    """
+    flags = argparse.Namespace(**{**FURTHER_FLAGS, **vars(args)})
+    args.opts = parse_opts([*args.opts, *flags.more_opts])
+    if args.num_gpus is None:
+        args.num_gpus = int(torch.cuda.is_available())
+        if not args.num_gpus:
+            logger.info("No GPU is available here, so the CPU is used.")
+    if args.num_gpus == 0 and "MODEL.DEVICE" not in args.opts[::2]:
+        args.opts += ["MODEL.DEVICE", "cpu"]
+    if not args.config_file and "MODEL.META_ARCHITECTURE" not in args.opts[::2]:
+        raise UserError("--config-file is missing. Name a YAML file, such as configs/mini/panoptic-PADing.yaml.")
+    cfg, problems = read_config(args.config_file, args.opts)
+    if needs is None:
+        needs = EVALUATION if args.eval_only else TRAINING
+    if flags.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")):
+        needs = set(needs) - {"weights"}  # MODEL.WEIGHTS is not read then
+    problems += _processes(cfg, args.num_gpus, flags.num_machines, flags.machine_rank)
+    processes = max(args.num_gpus, 1) * max(flags.num_machines, 1)
+    problems += start_problems(cfg, needs, int(os.environ["WORLD_SIZE"]) if launched_by_torchrun() else processes)
+    if flags.recipes is not None and not args.eval_only:
+        name = _recipe(cfg)
+        if flags.recipes and name not in flags.recipes and name in TRAINING_RECIPE_REGISTRY:
+            recipes = " or ".join(flags.recipes)
+            problems.append(f"This script trains by {recipes}, but the config asks for {name}. Use train_net.py.")
+        try:
+            refuse_to_replace(Path(cfg.OUTPUT_DIR), flags.resume, flags.overwrite)
+        except UserError as error:
+            problems.append(str(error))
+    refuse(problems)
+    return cfg
 
 
 def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> list[str]:
@@ -95,72 +130,77 @@ def on_present_device(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
-def recipe_name(cfg: CfgNode) -> str:
+def _recipe(cfg: CfgNode) -> str:
     """The training recipe that a config asks for, by ``SOLVER.RECIPE`` or through its meta-architecture."""
     return cfg.SOLVER.RECIPE or contract_of(architecture_of(cfg)).training_recipe
 
 
-def unknown_name(key: str, name: str, known: Iterable[str], advice: str = "") -> str:
-    """One sentence for a name that is not registered: near matches, or all there are."""
-    known = sorted(known)
-    lower = {other.lower(): other for other in known}
-    near = [lower[other] for other in get_close_matches(str(name).lower(), lower, n=3)]
-    shown = ", ".join(known[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
-    hint = f"did you mean {', '.join(near)}?" if near else f"there are: {shown}"
-    return f"{key} is {name!r}, which does not exist ({hint}){advice}."
+def _processes(cfg: CfgNode, gpus: int, machines: int, rank: int) -> list[str]:
+    """What is wrong with the flags that start processes, and with the device for this machine."""
+    problems = []
+    if gpus < 0:
+        problems.append(f"--num-gpus is {gpus}. Set a whole number of at least 0 (0: on the CPU).")
+    if machines < 1:
+        problems.append(f"--num-machines is {machines}. Set a whole number of at least 1.")
+    elif not 0 <= rank < machines:
+        problems.append(f"--machine-rank is {rank}. Set a number from 0 to {machines - 1}, one for each machine.")
+    if not cfg.MODEL.DEVICE.startswith("cuda"):
+        return problems
+    present = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not present:
+        problems.append(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but no GPU is available here. Add --num-gpus 0 to run on the CPU "
+            "(or MODEL.DEVICE cpu)."
+        )
+    elif not launched_by_torchrun() and gpus > present:
+        problems.append(f"--num-gpus is {gpus}, but this machine has {present}.")
+    return problems
 
 
 def _names(cfg: CfgNode, uses: Collection[str]) -> list[str]:
     """Names in the config that nothing is registered under."""
-    own = ". One of your own is registered by a module that PLUGINS names"
-    checked = [("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, _keys(META_ARCH_REGISTRY), own)]
-    head, node = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER
+    registries = {"MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY}
+    known: dict[str, Iterable[str]] = {}
     if "model" in uses:
-        heads = _keys(SEM_SEG_HEADS_REGISTRY)
+        heads = {key for key, _ in SEM_SEG_HEADS_REGISTRY}
         decoders = {key for key in heads if hasattr(SEM_SEG_HEADS_REGISTRY.get(key), "forward_features")}
-        checked += [
-            ("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, _keys(BACKBONE_REGISTRY), own),
-            ("MODEL.SEM_SEG_HEAD.NAME", head.NAME, heads - decoders, own),
-            ("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", head.PIXEL_DECODER_NAME, decoders, own),
-            (
-                "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME",
-                node.TRANSFORMER_DECODER_NAME,
-                _keys(TRANSFORMER_DECODER_REGISTRY),
-                own,
-            ),
-        ]
+        known |= {"MODEL.SEM_SEG_HEAD.NAME": heads - decoders, "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": decoders}
+        registries["MODEL.BACKBONE.NAME"] = BACKBONE_REGISTRY
+        registries["MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME"] = TRANSFORMER_DECODER_REGISTRY
     if "train" in uses:
-        recipe = recipe_name(cfg)
-        checked += [
-            ("INPUT.DATASET_MAPPER_NAME", cfg.INPUT.DATASET_MAPPER_NAME, MAPPER_REGISTRY, ""),
-            ("SOLVER.LR_SCHEDULER_NAME", cfg.SOLVER.LR_SCHEDULER_NAME, SCHEDULERS, ""),
-            ("SOLVER.RECIPE", recipe, _keys(TRAINING_RECIPE_REGISTRY), own),
-            ("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, ["TrainingSampler"], ""),
-        ]
-        if recipe == DEFAULT_RECIPE:
-            checked.append(("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, OPTIMIZERS, ""))
-    return [unknown_name(*entry) for entry in checked if entry[1] not in entry[2]]
+        registries["SOLVER.RECIPE"] = TRAINING_RECIPE_REGISTRY
+    known |= {key: {name for name, _ in registry} for key, registry in registries.items()}
+    own = ". One of your own is registered by a module that PLUGINS names"
+    advice = dict.fromkeys(known, own)
+    if "train" in uses:
+        known["INPUT.DATASET_MAPPER_NAME"] = MAPPER_REGISTRY
+        known["SOLVER.LR_SCHEDULER_NAME"] = SCHEDULERS
+        known["DATALOADER.SAMPLER_TRAIN"] = ("TrainingSampler",)
+        if _recipe(cfg) == DEFAULT_RECIPE:
+            known["SOLVER.OPTIMIZER"] = ("SGD", "ADAMW")
+    found = {key: _recipe(cfg) if key == "SOLVER.RECIPE" else value_at(cfg, key) for key in known}
+    return [_unknown(key, found[key], known[key], advice.get(key, "")) for key in known if found[key] not in known[key]]
 
 
-def _keys(registry) -> set[str]:
-    return {key for key, _ in registry}
+def _unknown(key: str, name: str, known: Iterable[str], advice: str) -> str:
+    """One sentence for a name that is not registered: near matches, or all there are."""
+    known = sorted(known)
+    hint = did_you_mean(name, known) or f" (there are: {', '.join(known[:12])}{', ...' if len(known) > 12 else ''})"
+    return f"{key} is {name!r}, which does not exist{hint}{advice}."
 
 
 def _data_set_names(cfg: CfgNode, needs: Collection[str]) -> list[str]:
     problems, known = [], DatasetCatalog.list()
-    for key, use in (("TRAIN", {"model", "train data"}), ("TEST", {"test data"})):
-        if not cfg.DATASETS[key] and use & set(needs):
-            why = {
-                "TRAIN": "its first data set says which classes the model knows",
-                "TEST": "there is nothing to evaluate on",
-            }[key]
+    advice = ". Register your own data by a split file: DATASETS.SPLIT_FILES FILE"
+    for key, use, why in (
+        ("TRAIN", {"model", "train data"}, "its first data set says which classes the model knows"),
+        ("TEST", {"test data"}, "there is nothing to evaluate on"),
+    ):
+        names = cfg.DATASETS[key]
+        if not names and use & set(needs):
             problems.append(f"DATASETS.{key} is empty: {why}. Name one, such as DATASETS.{key} mini_val_panoptic.")
-        advice = ". Register your own data by a split file: DATASETS.SPLIT_FILES FILE"
-        problems += [
-            unknown_name(f"DATASETS.{key}", name, known, advice)
-            for name in cfg.DATASETS[key]
-            if isinstance(name, str) and name not in known
-        ]
+        wrong = [name for name in names if isinstance(name, str) and name not in known]
+        problems += [_unknown(f"DATASETS.{key}", name, known, advice) for name in wrong]
     return problems
 
 
@@ -189,8 +229,7 @@ def _weights(key: str, path: str) -> list[str]:
     if not os.path.exists(path):  # Path would forgive a slash at the end
         folder = local.parent
         others = sorted([*folder.glob("*.pth"), *folder.glob("*.pkl")]) if folder.is_dir() else []
-        near = get_close_matches(local.name, [other.name for other in others], n=3)
-        hint = f" (did you mean {', '.join(str(folder / name) for name in near)}?)" if near else ""
+        hint = did_you_mean(local.name, [other.name for other in others])
         scheme = "" if "://" not in path else f" Addresses begin with {', '.join(REMOTE)}."
         tilde = " Write the home folder in full." if path.startswith("~") else ""
         return [f"Weights {path!r} ({key}) do not exist{hint}.{scheme}{tilde} Check the path."]

@@ -99,9 +99,9 @@ def test_processes_wait_for_hours():
     seen = {}
     args = SimpleNamespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(main_module, "prepare", lambda args: SimpleNamespace(MODEL=SimpleNamespace(DEVICE="cuda")))
+        patch.setattr(main_module, "checked_config", lambda args: SimpleNamespace(MODEL=SimpleNamespace(DEVICE="cuda")))
         patch.setattr(main_module, "launch", lambda *_, **options: seen.update(options))
-        main_module._start(args)
+        main_module.start(args)
     assert seen["timeout"] >= timedelta(hours=2)
 
 

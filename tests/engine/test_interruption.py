@@ -18,7 +18,7 @@ from PADing.errors import Interrupted
 from tests.engine.tiny import TinyTrainer, config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-c", "import sys; from PADing.engine.main import cli; sys.exit(cli())"]
+COMMAND = [sys.executable, "-c", "import sys; from PADing.engine.main import main; sys.exit(main())"]
 ITERATIONS = 60
 
 
@@ -238,7 +238,7 @@ def test_job_of_two_processes_stops_behind_one_iteration(tmp_path, number, group
 def test_job_of_torchrun_stops_behind_one_iteration(tmp_path):
     """torchrun has an exit status of its own; the checkpoint and the line are ours."""
     script = tmp_path / "train.py"
-    script.write_text("import sys\nfrom PADing.engine.main import cli\nsys.exit(cli())\n")
+    script.write_text("import sys\nfrom PADing.engine.main import main\nsys.exit(main())\n")
     before = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     job = Job(tmp_path, before=[*before, str(script)]).wait_for("<step>", times=5).send(signal.SIGTERM, group=False)
     assert job.end() != 0

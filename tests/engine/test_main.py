@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from PADing.engine import main as main_module
-from PADing.engine.main import cli, prepare, run_command
-from PADing.engine.start_check import BUILDING
+from PADing.engine.main import main, run_command
+from PADing.engine.start_check import BUILDING, checked_config
 from PADing.errors import UserError
 from tests.golden.util import REPOSITORY
 
@@ -18,11 +18,11 @@ MINI = ["--config-file", str(REPOSITORY / "configs" / "mini" / "panoptic-PADing.
 @pytest.fixture
 def never_starts(monkeypatch):
     """Fail if the command gets as far as training."""
-    monkeypatch.setattr(main_module, "main", lambda args: pytest.fail("training began"))
+    monkeypatch.setattr(main_module, "train_or_evaluate", lambda args: pytest.fail("training began"))
 
 
 def message_of(argv, capsys):
-    assert cli(argv) == 2
+    assert main(argv) == 2
     out, err = capsys.readouterr()
     assert "Traceback" not in out + err
     assert err.count("error:") == 1
@@ -55,7 +55,7 @@ def test_missing_split_file(never_starts, capsys):
 def test_num_gpus_0_chooses_the_cpu_unless_a_device_is_named():
     for opts, device in (([], "cpu"), (["MODEL.DEVICE", "meta"], "meta")):
         args = Namespace(config_file=MINI[1], num_gpus=0, opts=opts)
-        assert prepare(args, needs=BUILDING).MODEL.DEVICE == device
+        assert checked_config(args, needs=BUILDING).MODEL.DEVICE == device
 
 
 def test_file_that_a_library_does_not_find_is_named(capsys):
@@ -103,6 +103,6 @@ def test_traceback_on_request(monkeypatch):
 def test_scripts_know_each_other():
     """train_net.py trains everything, train_net_pretrain.py stage 1 only."""
     pretrain = (REPOSITORY / "train_net_pretrain.py").read_text()
-    assert 'cli(recipes=["OneOptimizer"])' in pretrain
-    assert "cli()" in (REPOSITORY / "train_net.py").read_text()
+    assert 'main(recipes=["OneOptimizer"])' in pretrain
+    assert "main()" in (REPOSITORY / "train_net.py").read_text()
     assert "PADing.engine.main" in sys.modules

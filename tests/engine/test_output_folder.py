@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from PADing.engine.main import cli
+from PADing.engine.main import main
 from PADing.engine.output_folder import LOCK, discard_training, keeping_config, training_folder, training_in
 from PADing.errors import UserError
 
@@ -79,9 +79,9 @@ def test_a_folder_with_a_training_needs_a_flag(tmp_path, name):
 def test_command_refuses_before_it_writes_anything(tmp_path, capsys):
     """config.yaml would otherwise be that of a training that never was."""
     (tmp_path / "model_final.pth").write_text("hours of work")
-    assert cli([*MINI, "OUTPUT_DIR", str(tmp_path)]) == 2
+    assert main([*MINI, "OUTPUT_DIR", str(tmp_path)]) == 2
     assert "holds a finished training (model_final.pth)" in capsys.readouterr().err
-    assert cli([*MINI, "--resume", "--overwrite", "OUTPUT_DIR", str(tmp_path)]) == 2
+    assert main([*MINI, "--resume", "--overwrite", "OUTPUT_DIR", str(tmp_path)]) == 2
     assert "choose one" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["model_final.pth"]
 

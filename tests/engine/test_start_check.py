@@ -16,8 +16,16 @@ from PADing.data.embeddings import save_class_embeddings
 from PADing.data.registration import register_builtin
 from PADing.data.splits import load_split
 from PADing.engine import main as main_module
-from PADing.engine.main import cli, prepare
-from PADing.engine.start_check import BUILDING, EVALUATION, PREDICTION, TRAINING, on_present_device, start_problems
+from PADing.engine.main import main
+from PADing.engine.start_check import (
+    BUILDING,
+    EVALUATION,
+    PREDICTION,
+    TRAINING,
+    checked_config,
+    on_present_device,
+    start_problems,
+)
 from PADing.errors import UserError
 from PADing.inference import Predictor
 from tests.golden.util import REPOSITORY
@@ -58,13 +66,13 @@ def data_in():
 @pytest.fixture
 def message(mini, data_in, tmp_path, monkeypatch, capsys):
     """``message(argv)``: what the command says; it must say it once, with status 2, and not begin to train."""
-    monkeypatch.setattr(main_module, "main", lambda args: pytest.fail("training began"))
+    monkeypatch.setattr(main_module, "train_or_evaluate", lambda args: pytest.fail("training began"))
     data_in(mini)
     vectors = ["MODEL.CLASS_EMBEDDINGS", str(_vectors(tmp_path)), "OUTPUT_DIR", str(tmp_path / "out")]
 
     def function(argv, recipes=()):
         opts = argv if any(item.startswith("MODEL.CLASS_EMB") for item in argv) else [*argv, *vectors]
-        assert cli(opts, recipes) == 2
+        assert main(opts, recipes) == 2
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err and err.count("error:") == 1 and not (tmp_path / "out").exists()
         return err
@@ -299,7 +307,7 @@ def test_what_is_not_needed_is_not_asked_for(data_in, tmp_path):
     for name, needs in (("b", BUILDING), ("p", PREDICTION), ("e", EVALUATION), ("t", TRAINING)):
         args = Namespace(config_file=STAGE_1[1], num_gpus=0, opts=list(bad))
         try:
-            prepare(args, needs)
+            checked_config(args, needs)
             counts[name] = 0
         except UserError as error:
             counts[name] = max(1, str(error).count("\n"))
@@ -310,10 +318,10 @@ def test_what_is_not_needed_is_not_asked_for(data_in, tmp_path):
 def test_a_resumed_run_does_not_need_its_first_weights(mini, data_in, monkeypatch, tmp_path):
     data_in(mini)
     started = []
-    monkeypatch.setattr(main_module, "main", lambda args: started.append(args.resume))
+    monkeypatch.setattr(main_module, "train_or_evaluate", lambda args: started.append(args.resume))
     (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
     argv = [*STAGE_1, "--resume", "OUTPUT_DIR", str(tmp_path), "MODEL.WEIGHTS", "gone.pth"]
-    assert cli(argv) == 0 and started == [True]
+    assert main(argv) == 0 and started == [True]
 
 
 def test_expected_results_of_another_form(message):

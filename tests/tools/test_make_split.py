@@ -163,7 +163,7 @@ def test_printed_commands_start(tool, data, caplog, monkeypatch, capsys):
     """Nobody types counts: what make_split prints for each stage passes the check of the whole config."""
     from argparse import Namespace
 
-    from PADing.engine.main import prepare
+    from PADing.engine.start_check import checked_config
 
     caplog.set_level("INFO")
     monkeypatch.chdir(REPOSITORY)
@@ -178,7 +178,7 @@ def test_printed_commands_start(tool, data, caplog, monkeypatch, capsys):
         # What the first two commands would have made.
         opts = [opt.replace("output/mk_instance_1/converted.pth", str(data / "converted.pth")) for opt in opts]
         args = Namespace(config_file=config, num_gpus=0, opts=[*opts, "OUTPUT_DIR", str(data / "out")], eval_only=False)
-        counts.append(prepare(args).MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+        counts.append(checked_config(args).MODEL.SEM_SEG_HEAD.NUM_CLASSES)
     assert counts == [2, 3]  # the seen classes; all of them
 
 
