@@ -20,6 +20,7 @@ if __name__ == "__main__":
 import logging
 import os
 import sys
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -28,11 +29,11 @@ from PADing.data.images import empty_segments, painted_ids, read_panoptic_rgb
 from PADing.data.preparation import read_annotation
 from PADing.data.splits import Split, dataset_root, load_split
 from PADing.errors import UserError
-from PADing.files import REPOSITORY, write_json
+from PADing.files import write_json
 
 logger = logging.getLogger("get_zsp_json")
 
-SPLIT_FILE = str(REPOSITORY / "datasets" / "splits" / "coco_panoptic_119_14.yaml")
+SPLIT_FILE = str(Path(__file__).resolve().parent / "splits" / "coco_panoptic_119_14.yaml")
 PARTS = ("train2017", "val2017")
 
 

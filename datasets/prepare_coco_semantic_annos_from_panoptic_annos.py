@@ -31,11 +31,10 @@ from PADing.data.images import read_labels, read_panoptic_rgb
 from PADing.data.preparation import add_workers_flag, read_annotation, write_label_maps
 from PADing.data.splits import IGNORE_LABEL, Split, dataset_root, load_split
 from PADing.errors import UserError
-from PADing.files import REPOSITORY
 
 logger = logging.getLogger("prepare_semantic_from_panoptic")
 
-SPLIT_FILE = str(REPOSITORY / "datasets" / "splits" / "coco_panoptic_119_14.yaml")
+SPLIT_FILE = str(Path(__file__).resolve().parent / "splits" / "coco_panoptic_119_14.yaml")
 
 
 def paint(job: tuple[str, list[tuple[int, int]], str]) -> np.ndarray:

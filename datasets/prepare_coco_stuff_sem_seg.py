@@ -34,11 +34,10 @@ from PADing.data.images import read_labels
 from PADing.data.preparation import add_workers_flag, write_label_maps
 from PADing.data.splits import IGNORE_LABEL, DataSet, Split, dataset_root, load_split
 from PADing.errors import UserError
-from PADing.files import REPOSITORY
 
 logger = logging.getLogger("prepare_coco_stuff")
 
-SPLIT_FILE = str(REPOSITORY / "datasets" / "splits" / "coco_stuff_156_15.yaml")
+SPLIT_FILE = str(Path(__file__).resolve().parent / "splits" / "coco_stuff_156_15.yaml")
 UNKNOWN = -1
 LARGEST_LABEL = 2**16 - 1
 

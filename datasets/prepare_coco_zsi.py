@@ -35,6 +35,7 @@ if __name__ == "__main__":
 import logging
 import os
 import sys
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -44,7 +45,7 @@ from PADing.data.loaders import load_data_set
 from PADing.data.preparation import read_annotation
 from PADing.data.splits import DataSet, Split, dataset_root, load_split
 from PADing.errors import UserError
-from PADing.files import REPOSITORY, write_json
+from PADing.files import write_json
 
 logger = logging.getLogger("prepare_coco_zsi")
 
@@ -146,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="write again what exists")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    files = [REPOSITORY / "datasets" / "splits" / f"coco_zsi_{name}.yaml" for name in args.split]
+    files = [Path(__file__).resolve().parent / "splits" / f"coco_zsi_{name}.yaml" for name in args.split]
 
     def run() -> None:
         for file in [args.split_file] if args.split_file else files:

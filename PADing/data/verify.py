@@ -18,11 +18,15 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from detectron2.data import DatasetCatalog
+
 from PADing.command_line import count, positive, run_command
 from PADing.data.check import DataSetReport, check_data_set
 from PADing.data.embeddings import find_embeddings, load_class_embeddings, making_command
+from PADing.data.presence import missing_files
 from PADing.data.splits import DataSet, Split, dataset_root, load_split, shipped_split_files
 from PADing.errors import UserError
+from PADing.plugins import import_plugins
 from PADing.yaml_files import read_config_tree
 
 __all__ = ["ConfigReport", "DataSetReport", "check_config", "check_data_set", "main"]
@@ -51,6 +55,7 @@ def check_config(
     result = ConfigReport(path)
     try:
         content = read_config_tree(path)
+        import_plugins(content.get("PLUGINS", ()), os.path.dirname(os.path.abspath(path)))
     except UserError as error:
         result.train_problems.append(str(error))
         result.test_problems.append(str(error))
@@ -59,7 +64,9 @@ def check_config(
     for key, problems in (("TRAIN", result.train_problems), ("TEST", result.test_problems)):
         for name in _as_tuple(data_sets.get(key, ())):
             if name not in reports:
-                problems.append(f"data set {name} is in no split file looked at")
+                problem = f"data set {name} is in no split file looked at"
+                # One that a plug-in registers is asked for its files alone.
+                problems += filter(None, [missing_files(name) if name in DatasetCatalog.list() else problem])
             elif not reports[name].ok:
                 problems.append(f"data set {name} is {'wrong' if reports[name].wrong else 'incomplete'}")
     names = [name for key in ("TEST", "TRAIN") for name in _as_tuple(data_sets.get(key, ()))]

@@ -22,16 +22,19 @@ SMALL = """
 SMALL_SEMANTIC = ["INPUT.CROP.SIZE", "[64,64]", "INPUT.SIZE_DIVISIBILITY", "64", "INPUT.MIN_SIZE_TRAIN", "[64]"]
 
 
-def run(command, *args, cwd: Path = REPOSITORY, data: Path | None = None, expect: int = 0) -> str:
+def run(
+    command, *args, cwd: Path = REPOSITORY, data: Path | None = None, expect: int = 0, packages: Path = REPOSITORY
+) -> str:
     """Run a command (text or list; ``python`` is this one) and return its output; its exit status must be ``expect``.
 
     Args:
         args: added to the command.
         data: ``$DETECTRON2_DATASETS``.
+        packages: the folder that Python imports our packages from.
     """
     words = [*(shlex.split(command) if isinstance(command, str) else command), *map(str, args)]
     words = [sys.executable if word == "python" else str(word) for word in words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(packages)}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
     if data is not None:
