@@ -15,7 +15,7 @@ from PADing.config_values import merge, merge_opts, parse_opts
 from PADing.data.registration import register_split_files
 from PADing.errors import UserError, refuse
 from PADing.plugins import import_plugins
-from PADing.yaml_files import read_config_tree
+from PADing.yaml_files import read_config_files
 
 __all__ = ["AS_THE_SPLIT_SAYS", "add_maskformer2_config", "load_config", "parse_opts", "read_config"]
 
@@ -223,9 +223,9 @@ def read_config(path: str | os.PathLike, opts: Sequence = ()) -> tuple[CfgNode, 
     cfg = get_cfg()
     add_deeplab_config(cfg)
     add_maskformer2_config(cfg)
-    tree = read_config_tree(path) if path else {}
+    tree, folders = read_config_files(path) if path else ({}, [])
     plugins = dict(zip(opts[0::2], opts[1::2], strict=True)).get("PLUGINS", tree.get("PLUGINS", ()))
-    for plugin in import_plugins(plugins, os.path.abspath(os.path.dirname(path))):
+    for plugin in import_plugins(plugins, folders):
         if hasattr(plugin, "add_config"):
             plugin.add_config(cfg)
     problems = _version_problems(cfg, tree, path)

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -16,13 +17,14 @@ __all__ = ["import_plugins"]
 REPOSITORY = str(Path(__file__).resolve().parents[1])
 
 
-def import_plugins(names, config_folder: str) -> list[ModuleType]:
-    """Import plug-ins: installed ones, or such in the repository's root, the config's folder or the current folder.
+def import_plugins(names, config_folders: Sequence[str] = ()) -> list[ModuleType]:
+    """Import plug-ins: installed ones, or such in the repository's root, the config's folders or the current folder.
 
     A folder in which one is found stays at the end of ``sys.path``, so that its parts can be imported later.
 
     Args:
         names: the value of ``PLUGINS``: a name, a list of names, or text for either.
+        config_folders: of the config file that names them, and of its ``_BASE_`` files.
 
     Raises:
         UserError: something else than names; a plug-in that does not exist, or that needs a package that is absent.
@@ -31,7 +33,7 @@ def import_plugins(names, config_folder: str) -> list[ModuleType]:
     names = [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise UserError(f'PLUGINS must be names of modules, such as ("my_method",), not {names!r}.')
-    return [_import(name, [REPOSITORY, config_folder, os.getcwd()]) for name in names]
+    return [_import(name, [REPOSITORY, *config_folders, os.getcwd()]) for name in names]
 
 
 def _import(name: str, folders: list[str]) -> ModuleType:

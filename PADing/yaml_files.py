@@ -9,7 +9,7 @@ import yaml
 from PADing.arithmetic import evaluate_arithmetic
 from PADing.errors import UserError
 
-__all__ = ["read_config_tree", "read_yaml"]
+__all__ = ["read_config_files", "read_config_tree", "read_yaml"]
 
 # Set to 1, it lets YAML files build any Python object, which runs code of the file's author.
 UNSAFE_VARIABLE = "PADING_UNSAFE_YAML"
@@ -155,12 +155,18 @@ def read_config_tree(path: str | os.PathLike) -> dict[str, Any]:
         UserError: as ``read_yaml``; keys that are not text; a ``_BASE_`` that is missing or leads back to itself; a
             section that takes the place of a plain value.
     """
-    return _ConfigReader().read(os.fspath(path), ())
+    return read_config_files(path)[0]
+
+
+def read_config_files(path: str | os.PathLike) -> tuple[dict[str, Any], list[str]]:
+    """As :func:`read_config_tree`; and the folders of the files that were read, that of ``path`` first."""
+    reader = _ConfigReader()
+    return reader.read(os.fspath(path), ()), list(dict.fromkeys(reader.folders))
 
 
 class _ConfigReader:
-    def __init__(self):
-        self.files_read = 0
+    def __init__(self) -> None:
+        self.folders: list[str] = []  # of the files read
 
     def read(self, path: str, descendants: tuple[str, ...]) -> dict[str, Any]:
         """``descendants``: the files that led here through their ``_BASE_``, the first one first."""
@@ -168,8 +174,8 @@ class _ConfigReader:
         own = os.path.realpath(path)
         if own in map(os.path.realpath, descendants):
             raise UserError(f"Config file {path} has itself as _BASE_, by way of {' -> '.join((*descendants, path))}.")
-        self.files_read += 1
-        if self.files_read > _MAX_FILES:
+        self.folders.append(os.path.dirname(os.path.abspath(path)))
+        if len(self.folders) > _MAX_FILES:
             raise UserError(f"Config file {descendants[0]} has more than {_MAX_FILES} _BASE_ files.")
         tree = read_yaml(path, what)
         _check_keys(tree, f"{what} {path}", "")

@@ -32,6 +32,16 @@ def test_beside_the_config(folder):
     assert load_config(folder / "a.yaml").MODEL.MY_KEY == 3.0
 
 
+def test_beside_the_base_of_a_config(folder):
+    """Someone else's method is used by a config of one's own, in another folder."""
+    (folder / "theirs").mkdir()
+    (folder / "mine").mkdir()
+    (folder / "theirs" / "own_method_e.py").write_text(METHOD)
+    (folder / "theirs" / "base.yaml").write_text("PLUGINS: own_method_e\n")
+    (folder / "mine" / "a.yaml").write_text("_BASE_: ../theirs/base.yaml\nMODEL: {MY_KEY: 4}\n")
+    assert load_config(folder / "mine" / "a.yaml").MODEL.MY_KEY == 4.0
+
+
 def test_what_is_missing_is_named(folder):
     (folder / "own_method_c.py").write_text("import no_such_package\n")
     (folder / "a.yaml").write_text("PLUGINS: own_method_c\n")

@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    import_plugins(args.plugins, ".")
+    import_plugins(args.plugins)
     register_split_files(args.split_file)
     known = DatasetCatalog.list()
     if args.dataset not in known:

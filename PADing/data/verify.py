@@ -27,7 +27,7 @@ from PADing.data.presence import missing_files
 from PADing.data.splits import DataSet, Split, dataset_root, load_split, shipped_split_files
 from PADing.errors import UserError
 from PADing.plugins import import_plugins
-from PADing.yaml_files import read_config_tree
+from PADing.yaml_files import read_config_files, read_config_tree
 
 __all__ = ["ConfigReport", "DataSetReport", "check_config", "check_data_set", "main"]
 
@@ -54,8 +54,8 @@ def check_config(
     """
     result = ConfigReport(path)
     try:
-        content = read_config_tree(path)
-        import_plugins(content.get("PLUGINS", ()), os.path.dirname(os.path.abspath(path)))
+        content, folders = read_config_files(path)
+        import_plugins(content.get("PLUGINS", ()), folders)
     except UserError as error:
         result.train_problems.append(str(error))
         result.test_problems.append(str(error))

@@ -132,6 +132,19 @@ def test_each_tool_finds_the_plugin(place, tmp_path, tool):
         assert "train yes  evaluate yes" in said
 
 
+def test_the_mini_benchmark_lists_a_method_from_elsewhere(place, tmp_path):
+    shutil.copytree(REPOSITORY / "examples" / "ridge", tmp_path / "ridge")
+    assert "ridge" in place.start("tools/minibench.py", "list", "--plugins", tmp_path / "ridge")
+
+
+@pytest.mark.slow
+def test_two_processes(place, tmp_path):
+    """Each process of a job imports the plug-in by itself."""
+    opts = [*SMALL, "SOLVER.MAX_ITER", 1, "OUTPUT_DIR", tmp_path]
+    place.start("train_net.py", *place.config, "--num-gpus", 2, "MODEL.DEVICE", "cpu", *opts)
+    assert results(tmp_path) == {"my_val_panoptic": {"counted": {"images": 1}}}
+
+
 def test_a_package_that_is_installed_elsewhere(place, tmp_path):
     """As after ``pip install``: nothing of the repository lies beside the packages."""
     for package in ("PADing", "d2zero"):
