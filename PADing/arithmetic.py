@@ -2,26 +2,22 @@
 
 import ast
 import operator
+from collections.abc import Callable
 
 __all__ = ["evaluate_arithmetic"]
 
-_OPERATORS = {
+_SIGNS: dict[type, Callable] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
+_OPERATORS: dict[type, Callable] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
-    ast.UAdd: operator.pos,
-    ast.USub: operator.neg,
 }
-_FUNCTIONS = {
-    "int": int,
-    "float": float,
+_FUNCTIONS: dict[str, Callable] = {
+    **{"int": int, "float": float, "range": range, "list": list, "tuple": tuple},
     "round": lambda value: round(value),  # a number of digits of a million would take all memory
-    "range": range,
-    "list": list,
-    "tuple": tuple,
 }
 _MAX_TEXT = 500
 _MAX_ITEMS = 10_000
@@ -53,31 +49,27 @@ class _Evaluator:
                 return node.value
             case ast.Name(id=name) if name in names:
                 return names[name]
-            case ast.List() | ast.Tuple():
-                items = [self.value(item, names) for item in node.elts]
-                return items if isinstance(node, ast.List) else tuple(items)
-            case ast.UnaryOp(op=sign, operand=operand) if type(sign) in _OPERATORS:
-                return _OPERATORS[type(sign)](self._number(operand, names))
+            case ast.List(elts=parts):
+                return [self.value(part, names) for part in parts]
+            case ast.Tuple(elts=parts):
+                return tuple(self.value(part, names) for part in parts)
+            case ast.UnaryOp(op=sign, operand=part) if type(sign) in _SIGNS:
+                return _SIGNS[type(sign)](self._number(part, names))
             case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
                 return _OPERATORS[type(sign)](self._number(left, names), self._number(right, names))
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
-                return self._bounded(_FUNCTIONS[name](*(self.value(a, names) for a in arguments)))
-            case ast.ListComp(
-                elt=element, generators=[ast.comprehension(target=ast.Name(id=name), iter=source, ifs=[])]
-            ):
-                return [self.value(element, {**names, name: item}) for item in self.value(source, names)]
+                made = _FUNCTIONS[name](*(self.value(argument, names) for argument in arguments))
+                if not isinstance(made, int | float):
+                    self.items_left -= len(made)  # of all calls together: nested loops multiply them
+                    if self.items_left < 0:
+                        raise ValueError(f"an expression with more than {_MAX_ITEMS} items")
+                return made
+            case ast.ListComp(elt=part, generators=[ast.comprehension(target=ast.Name(id=name), iter=source, ifs=[])]):
+                return [self.value(part, {**names, name: item}) for item in self.value(source, names)]
         raise ValueError(f"`{ast.unparse(node)}` is not arithmetic")
 
     def _number(self, node: ast.expr, names: dict) -> int | float:
         value = self.value(node, names)
         if not isinstance(value, int | float):
             raise ValueError(f"`{ast.unparse(node)}` is not a number")
-        return value
-
-    def _bounded(self, value):
-        """Count the items of what a function made: nested loops multiply them."""
-        if not isinstance(value, int | float):
-            self.items_left -= len(value)
-            if self.items_left < 0:
-                raise ValueError(f"an expression with more than {_MAX_ITEMS} items")
         return value

@@ -8,6 +8,8 @@ import math
 import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -19,10 +21,13 @@ __all__ = ["Joint", "multiple", "value_at", "value_problems"]
 
 @dataclass(frozen=True)
 class Joint:
-    """Keys that must fit together: ``problem(cfg)`` is a sentence, or "" when they do."""
+    """Keys that must fit together, for one use of a config: "model", "train" or "test".
+
+    ``problem(cfg)`` is "" when they do, else a sentence that names the keys in full; it is left out when one of them is
+    wrong by itself.
+    """
 
     needed_for: str
-    keys: tuple[str, ...]
     problem: Callable[[CfgNode], str]
 
 
@@ -35,32 +40,33 @@ def value_problems(cfg: CfgNode, uses: Collection[str]) -> list[str]:
     found = {key: f"{key} is {value!r}. Set finite numbers." for key, value in _leaves(cfg) if not _finite(key, value)}
     own = [rule for name in cfg.PLUGINS for rule in getattr(sys.modules.get(name), "CONFIG_RULES", ())]
     for rule in (*RULES, *(rule for rule in own if isinstance(rule, Rule))):
-        if rule.key not in found and rule.needed_for & set(uses):
-            problem = _problem(rule, value_at(cfg, rule.key))
-            if problem:
-                found[rule.key] = problem
+        if set(uses).isdisjoint(rule.needed_for.split()):
+            continue
+        for key in rule.full_keys():
+            value = value_at(cfg, key)
+            if key not in found and not _holds(rule, value):
+                found[key] = f"{key} is {value!r}. Set {rule.allowed.words}{rule.note and f' ({rule.note})'}."
     problems = list(found.values())
-    for joint in (*JOINT, *(rule for rule in own if isinstance(rule, Joint))):
-        if joint.needed_for in uses and not found.keys() & set(joint.keys):
-            problems += filter(None, [joint.problem(cfg)])
+    for joint in (*JOINTS, *(rule for rule in own if isinstance(rule, Joint))):
+        try:
+            problem = joint.problem(cfg) if joint.needed_for in uses else ""
+        except (TypeError, ZeroDivisionError):  # a value that is named already
+            continue
+        if problem and not any(key in problem for key in found):
+            problems.append(problem)
     return problems
 
 
-def _problem(rule: Rule, value) -> str:
+def _holds(rule: Rule, value) -> bool:
     try:
-        if rule.allowed.holds(value):
-            return ""
-    except TypeError:
-        pass  # None or text where a number belongs
-    note = f" ({rule.note})" if rule.note else ""
-    return f"{rule.key} is {value!r}. Set {rule.allowed.words}{note}."
+        return rule.allowed.holds(value)
+    except TypeError:  # None or text where a number belongs
+        return False
 
 
 def value_at(node: CfgNode, key: str):
     """The value of a key such as ``SOLVER.BASE_LR``."""
-    for part in key.split("."):
-        node = node[part]
-    return node
+    return reduce(getitem, key.split("."), node)
 
 
 def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -86,12 +92,10 @@ def multiple(key: str, of: str | int, when: Callable[[CfgNode], bool] = lambda c
 
     def problem(cfg: CfgNode) -> str:
         value, divisor = value_at(cfg, key), of if isinstance(of, int) else value_at(cfg, of)
-        if not when(cfg) or value % divisor == 0:
-            return ""
-        name = "" if isinstance(of, int) else f", which is {of}"
-        return f"{key} is {value}. Set a multiple of {divisor}{name}."
+        source = "" if isinstance(of, int) else f" ({of})"
+        return f"{key} is {value}. Set a multiple of {divisor}{source}." if when(cfg) and value % divisor else ""
 
-    return Joint("model", (key, *([] if isinstance(of, int) else [of])), problem)
+    return Joint("model", problem)
 
 
 def _group_normed(cfg: CfgNode) -> bool:
@@ -115,14 +119,14 @@ def _shallow_resnet(cfg: CfgNode) -> str:
 
 
 def _swin(cfg: CfgNode) -> str:
-    swin = cfg.MODEL.SWIN
+    depths, heads = cfg.MODEL.SWIN.DEPTHS, cfg.MODEL.SWIN.NUM_HEADS
+    widths = [cfg.MODEL.SWIN.EMBED_DIM * 2**i for i in range(len(depths))]
     if cfg.MODEL.BACKBONE.NAME != "D2SwinTransformer":
         return ""
-    if len(swin.DEPTHS) != len(swin.NUM_HEADS):
-        return f"MODEL.SWIN.NUM_HEADS is {swin.NUM_HEADS}. Set {len(swin.DEPTHS)} values, as many as MODEL.SWIN.DEPTHS."
-    widths = [swin.EMBED_DIM * 2**i for i in range(len(swin.DEPTHS))]
-    if any(width % heads for width, heads in zip(widths, swin.NUM_HEADS, strict=True)):
-        return f"MODEL.SWIN.NUM_HEADS is {swin.NUM_HEADS}. Set divisors of the stages' widths {widths}."
+    if len(depths) != len(heads):
+        return f"MODEL.SWIN.NUM_HEADS is {heads}. Set {len(depths)} values, as many as MODEL.SWIN.DEPTHS."
+    if any(width % number for width, number in zip(widths, heads, strict=True)):
+        return f"MODEL.SWIN.NUM_HEADS is {heads}. Set divisors of the stages' widths {widths}."
     return ""
 
 
@@ -166,26 +170,33 @@ def _one_result(cfg: CfgNode) -> str:
     return "MODEL.MASK_FORMER.TEST has SEMANTIC_ON, INSTANCE_ON and PANOPTIC_ON all False. Set one of them True."
 
 
+def _expected_of_one_set(cfg: CfgNode) -> str:
+    if len(cfg.DATASETS.TEST) < 2 or not cfg.TEST.EXPECTED_RESULTS:
+        return ""
+    return "TEST.EXPECTED_RESULTS is for one data set. Set it to [], or DATASETS.TEST to a single name."
+
+
 def _scales(cfg: CfgNode) -> str:
     low, high = cfg.INPUT.MIN_SCALE, cfg.INPUT.MAX_SCALE
     return "" if low <= high else f"INPUT.MIN_SCALE is {low}. Set a number up to INPUT.MAX_SCALE, which is {high}."
 
 
 def _range_of_sizes(cfg: CfgNode) -> str:
-    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "choice" or len(cfg.INPUT.MIN_SIZE_TRAIN) == 2:
-        return ""
     sizes = cfg.INPUT.MIN_SIZE_TRAIN
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "choice" or len(sizes) == 2:
+        return ""
     return f"INPUT.MIN_SIZE_TRAIN is {sizes}. Set (smallest, largest) for INPUT.MIN_SIZE_TRAIN_SAMPLING range."
 
 
 def _crop(cfg: CfgNode) -> str:
-    kind, size = cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE
-    if not cfg.INPUT.CROP.ENABLED:
+    crop = cfg.INPUT.CROP
+    if crop.TYPE.startswith("relative"):
+        fits, wanted = max(crop.SIZE) <= 1, "shares up to 1"
+    else:
+        fits, wanted = all(isinstance(side, int) for side in crop.SIZE), "whole numbers of pixels"
+    if fits or not crop.ENABLED:
         return ""
-    if kind.startswith("relative"):
-        return "" if max(size) <= 1 else f"INPUT.CROP.SIZE is {size}. Set shares up to 1 for INPUT.CROP.TYPE {kind}."
-    whole = all(isinstance(side, int) for side in size)
-    return "" if whole else f"INPUT.CROP.SIZE is {size}. Set whole numbers of pixels for INPUT.CROP.TYPE {kind}."
+    return f"INPUT.CROP.SIZE is {crop.SIZE}. Set {wanted} for INPUT.CROP.TYPE {crop.TYPE}."
 
 
 def _cosine(cfg: CfgNode) -> str:
@@ -216,31 +227,13 @@ def _nesterov(cfg: CfgNode) -> str:
     return "SOLVER.NESTEROV is True, but SOLVER.MOMENTUM 0. Set MOMENTUM above 0, or NESTEROV False."
 
 
-def _expected_of_one_set(cfg: CfgNode) -> str:
-    if len(cfg.DATASETS.TEST) < 2 or not cfg.TEST.EXPECTED_RESULTS:
-        return ""
-    return "TEST.EXPECTED_RESULTS is for one data set. Set it to [], or DATASETS.TEST to a single name."
-
-
-_HEAD, _NODE = "MODEL.SEM_SEG_HEAD.", "MODEL.MASK_FORMER."
-_FEATURES = ("IN_FEATURES", "DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES")
-
-JOINT = [
-    multiple(_NODE + "HIDDEN_DIM", _NODE + "NHEADS"),
-    multiple(_NODE + "HIDDEN_DIM", 4),  # sines and cosines for rows and columns
-    multiple(_HEAD + "CONVS_DIM", _NODE + "NHEADS", _encodes),
-    multiple(_HEAD + "CONVS_DIM", 4, lambda cfg: _encodes(cfg) and not _group_normed(cfg)),
-    multiple(_HEAD + "CONVS_DIM", 32, _group_normed),  # groups of GN
-    Joint("model", ("MODEL.RESNETS.DEPTH", "MODEL.RESNETS.RES5_DILATION"), _shallow_resnet),
-    Joint("model", ("MODEL.SWIN.DEPTHS", "MODEL.SWIN.NUM_HEADS", "MODEL.SWIN.EMBED_DIM"), _swin),
-    Joint("model", ("MODEL.RESNETS.OUT_FEATURES", *(_HEAD + key for key in _FEATURES)), _feature_maps),
-    Joint("model", (), _decoder_input),
-    Joint("test", (), _one_result),
-    Joint("test", ("TEST.EXPECTED_RESULTS",), _expected_of_one_set),
-    Joint("train", ("INPUT.MIN_SCALE", "INPUT.MAX_SCALE"), _scales),
-    Joint("train", ("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TRAIN_SAMPLING"), _range_of_sizes),
-    Joint("train", ("INPUT.CROP.TYPE", "INPUT.CROP.SIZE"), _crop),
-    Joint("train", ("SOLVER.BASE_LR", "SOLVER.BASE_LR_END"), _cosine),
-    Joint("train", ("SOLVER.STEPS", "SOLVER.MAX_ITER"), _steps),
-    Joint("train", ("SOLVER.MOMENTUM",), _nesterov),
+JOINTS = [
+    multiple("MODEL.MASK_FORMER.HIDDEN_DIM", "MODEL.MASK_FORMER.NHEADS"),
+    multiple("MODEL.MASK_FORMER.HIDDEN_DIM", 4),  # sines and cosines for rows and columns
+    multiple("MODEL.SEM_SEG_HEAD.CONVS_DIM", "MODEL.MASK_FORMER.NHEADS", _encodes),
+    multiple("MODEL.SEM_SEG_HEAD.CONVS_DIM", 4, lambda cfg: _encodes(cfg) and not _group_normed(cfg)),
+    multiple("MODEL.SEM_SEG_HEAD.CONVS_DIM", 32, _group_normed),  # groups of GN
+    *(Joint("model", problem) for problem in (_shallow_resnet, _swin, _feature_maps, _decoder_input)),
+    *(Joint("test", problem) for problem in (_one_result, _expected_of_one_set)),
+    *(Joint("train", problem) for problem in (_scales, _range_of_sizes, _crop, _cosine, _steps, _nesterov)),
 ]

@@ -1,11 +1,11 @@
 """Which values of config keys make sense, as one table. ``PADing.config_check`` applies it before anything starts."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["RULES", "Allowed", "Rule", "above", "at_least", "below_one", "from_to", "one_of", "rules"]
+__all__ = ["RULES", "Allowed", "Rule", "above", "at_least", "below_one", "from_to", "one_of"]
 
 
 @dataclass(frozen=True)
@@ -18,42 +18,46 @@ class Allowed:
 
 @dataclass(frozen=True)
 class Rule:
-    """What one key may be.
+    """What some keys of one section may be.
 
     Attributes:
-        needed_for: uses of a config that read the key: "model" (build it), "train", "test"; with any of them it is
-            checked. note: what helps to choose a value.
+        needed_for: uses of a config that read the keys, as words: "model" (build it), "train", "test"; with any of them
+            the keys are checked. keys: as words. note: what helps to choose a value.
     """
 
-    key: str
+    needed_for: str
+    section: str
     allowed: Allowed
-    needed_for: frozenset[str]
+    keys: str
     note: str = ""
 
-
-def rules(needed_for: str, section: str, allowed: Allowed, keys: str, note: str = "") -> list[Rule]:
-    """The same rule for several keys of a section; ``needed_for`` and ``keys`` are lists of words."""
-    return [Rule(f"{section}.{key}", allowed, frozenset(needed_for.split()), note) for key in keys.split()]
+    def full_keys(self) -> list[str]:
+        """Such as ``SOLVER.BASE_LR``."""
+        return [f"{self.section}.{key}".lstrip(".") for key in self.keys.split()]
 
 
 def at_least(low: float) -> Allowed:
+    """Numbers from ``low``."""
     return Allowed(f"a number of at least {low}", lambda value: _is_number(value) and value >= low)
 
 
 def above(low: float) -> Allowed:
+    """Numbers greater than ``low``."""
     return Allowed(f"a number above {low}", lambda value: _is_number(value) and value > low)
 
 
 def from_to(low: float, high: float) -> Allowed:
+    """Numbers from ``low`` to ``high``, both included."""
     return Allowed(f"a number from {low} to {high}", lambda value: _is_number(value) and low <= value <= high)
 
 
 def one_of(*values) -> Allowed:
+    """The values that are listed."""
     shown = ", ".join("''" if value == "" else str(value) for value in values)
     return Allowed(f"one of {shown}" if len(values) > 1 else shown, lambda value: value in values)
 
 
-def _each(allowed: Allowed, sizes: Collection[int] = range(1, 1000)) -> Allowed:
+def _each(allowed: Allowed, sizes: Sequence[int] = range(1, 1000)) -> Allowed:
     number = f"{sizes[0]} or more values" if len(sizes) > 9 else f"{' or '.join(map(str, sizes))} values"
     return Allowed(
         f"a list of {number}, each {allowed.words}",
@@ -96,87 +100,87 @@ _expected = Allowed(
 )
 
 RULES: list[Rule] = [
-    *rules("model train test", "DATASETS", _names, "TRAIN TEST SPLIT_FILES"),
+    Rule("model train test", "DATASETS", _names, "TRAIN TEST SPLIT_FILES"),
     # ---- the network
-    *rules("model", "MODEL", _each(_number, [3]), "PIXEL_MEAN", "one for each channel, scale 0 to 255"),
-    *rules("model", "MODEL", _each(above(0), [3]), "PIXEL_STD", "one for each channel, scale 0 to 255"),
-    *rules("model", "MODEL.BACKBONE", from_to(-1, 5), "FREEZE_AT", "0: nothing is frozen; 5: everything"),
-    *rules("model", "MODEL.RESNETS", one_of(18, 34, 50, 101, 152), "DEPTH"),
-    *rules("model", "MODEL.RESNETS", at_least(1), "NUM_GROUPS WIDTH_PER_GROUP RES2_OUT_CHANNELS STEM_OUT_CHANNELS"),
-    *rules("model", "MODEL.RESNETS", one_of(1, 2), "RES5_DILATION"),
-    *rules("model", "MODEL.RESNETS", _norm, "NORM"),
-    *rules("model", "MODEL.RESNETS", _each(one_of("stem", "res2", "res3", "res4", "res5")), "OUT_FEATURES"),
-    *rules("model", "MODEL.SWIN", at_least(1), "PRETRAIN_IMG_SIZE PATCH_SIZE EMBED_DIM WINDOW_SIZE"),
-    *rules("model", "MODEL.SWIN", _each(at_least(1)), "DEPTHS NUM_HEADS"),
-    *rules("model", "MODEL.SWIN", above(0), "MLP_RATIO"),
-    *rules("model", "MODEL.SWIN", below_one, "DROP_RATE ATTN_DROP_RATE DROP_PATH_RATE"),
-    *rules("model", "MODEL.SWIN", _number_or_none, "QK_SCALE", "None: by the width of a head"),
-    *rules("model", "MODEL.SEM_SEG_HEAD", _class_count, "NUM_CLASSES"),
-    *rules("model", "MODEL.SEM_SEG_HEAD", from_to(-1, 255), "IGNORE_VALUE", "the label that no loss counts"),
-    *rules("model", "MODEL.SEM_SEG_HEAD", at_least(1), "CONVS_DIM MASK_DIM COMMON_STRIDE"),
-    *rules("model", "MODEL.SEM_SEG_HEAD", at_least(0), "TRANSFORMER_ENC_LAYERS LOSS_WEIGHT"),
-    *rules("model", "MODEL.SEM_SEG_HEAD", at_least(1), "TRANSFORMER_ENC_DIM_FEEDFORWARD"),
-    *rules("model", "MODEL.SEM_SEG_HEAD", at_least(1), "DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS"),
-    *rules("model", "MODEL.SEM_SEG_HEAD", at_least(1), "DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS"),
-    *rules("model", "MODEL.SEM_SEG_HEAD", _norm, "NORM"),
-    *rules("model", "MODEL.SEM_SEG_HEAD", _each(_text), "IN_FEATURES DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES"),
-    *rules("model", "MODEL.MASK_FORMER", at_least(1), "HIDDEN_DIM NHEADS NUM_OBJECT_QUERIES DIM_FEEDFORWARD"),
-    *rules("model", "MODEL.MASK_FORMER", at_least(0), "ENC_LAYERS NO_OBJECT_WEIGHT"),
-    *rules("model", "MODEL.MASK_FORMER", at_least(1), "DEC_LAYERS", "it counts the prediction on the initial queries"),
-    *rules("model", "MODEL.MASK_FORMER", below_one, "DROPOUT"),
-    *rules("model", "MODEL.MASK_FORMER", at_least(0), "CLASS_WEIGHT MASK_WEIGHT DICE_WEIGHT"),
-    *rules("model", "MODEL.MASK_FORMER", at_least(1), "TRAIN_NUM_POINTS OVERSAMPLE_RATIO"),
-    *rules("model", "MODEL.MASK_FORMER", from_to(0, 1), "IMPORTANCE_SAMPLE_RATIO"),
-    *rules("model test", "MODEL.MASK_FORMER.TEST", from_to(0, 1), "OBJECT_MASK_THRESHOLD OVERLAP_THRESHOLD"),
+    Rule("model", "MODEL", _each(_number, [3]), "PIXEL_MEAN", "one for each channel, scale 0 to 255"),
+    Rule("model", "MODEL", _each(above(0), [3]), "PIXEL_STD", "one for each channel, scale 0 to 255"),
+    Rule("model", "MODEL.BACKBONE", from_to(-1, 5), "FREEZE_AT", "0: nothing is frozen; 5: everything"),
+    Rule("model", "MODEL.RESNETS", one_of(18, 34, 50, 101, 152), "DEPTH"),
+    Rule("model", "MODEL.RESNETS", at_least(1), "NUM_GROUPS WIDTH_PER_GROUP RES2_OUT_CHANNELS STEM_OUT_CHANNELS"),
+    Rule("model", "MODEL.RESNETS", one_of(1, 2), "RES5_DILATION"),
+    Rule("model", "MODEL.RESNETS", _norm, "NORM"),
+    Rule("model", "MODEL.RESNETS", _each(one_of("stem", "res2", "res3", "res4", "res5")), "OUT_FEATURES"),
+    Rule("model", "MODEL.SWIN", at_least(1), "PRETRAIN_IMG_SIZE PATCH_SIZE EMBED_DIM WINDOW_SIZE"),
+    Rule("model", "MODEL.SWIN", _each(at_least(1)), "DEPTHS NUM_HEADS"),
+    Rule("model", "MODEL.SWIN", above(0), "MLP_RATIO"),
+    Rule("model", "MODEL.SWIN", below_one, "DROP_RATE ATTN_DROP_RATE DROP_PATH_RATE"),
+    Rule("model", "MODEL.SWIN", _number_or_none, "QK_SCALE", "None: by the width of a head"),
+    Rule("model", "MODEL.SEM_SEG_HEAD", _class_count, "NUM_CLASSES"),
+    Rule("model", "MODEL.SEM_SEG_HEAD", from_to(-1, 255), "IGNORE_VALUE", "the label that no loss counts"),
+    Rule("model", "MODEL.SEM_SEG_HEAD", at_least(1), "CONVS_DIM MASK_DIM COMMON_STRIDE"),
+    Rule("model", "MODEL.SEM_SEG_HEAD", at_least(0), "TRANSFORMER_ENC_LAYERS LOSS_WEIGHT"),
+    Rule("model", "MODEL.SEM_SEG_HEAD", at_least(1), "TRANSFORMER_ENC_DIM_FEEDFORWARD"),
+    Rule("model", "MODEL.SEM_SEG_HEAD", at_least(1), "DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS"),
+    Rule("model", "MODEL.SEM_SEG_HEAD", at_least(1), "DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS"),
+    Rule("model", "MODEL.SEM_SEG_HEAD", _norm, "NORM"),
+    Rule("model", "MODEL.SEM_SEG_HEAD", _each(_text), "IN_FEATURES DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES"),
+    Rule("model", "MODEL.MASK_FORMER", at_least(1), "HIDDEN_DIM NHEADS NUM_OBJECT_QUERIES DIM_FEEDFORWARD"),
+    Rule("model", "MODEL.MASK_FORMER", at_least(0), "ENC_LAYERS NO_OBJECT_WEIGHT"),
+    Rule("model", "MODEL.MASK_FORMER", at_least(1), "DEC_LAYERS", "it counts the prediction on the initial queries"),
+    Rule("model", "MODEL.MASK_FORMER", below_one, "DROPOUT"),
+    Rule("model", "MODEL.MASK_FORMER", at_least(0), "CLASS_WEIGHT MASK_WEIGHT DICE_WEIGHT"),
+    Rule("model", "MODEL.MASK_FORMER", at_least(1), "TRAIN_NUM_POINTS OVERSAMPLE_RATIO"),
+    Rule("model", "MODEL.MASK_FORMER", from_to(0, 1), "IMPORTANCE_SAMPLE_RATIO"),
+    Rule("model test", "MODEL.MASK_FORMER.TEST", from_to(0, 1), "OBJECT_MASK_THRESHOLD OVERLAP_THRESHOLD"),
     # ---- PADing
-    *rules("model", "MODEL.MASK_FORMER", one_of("primitive", "mlp", "linear"), "GENERATOR"),
-    *rules("model", "MODEL.MASK_FORMER", at_least(1), "TRANS_NUM_LAYER TRANS_MEMORY_NUM_QUERY NUM_CHOOSE CLS_SLICE"),
-    *rules("model", "MODEL.MASK_FORMER", at_least(1), "NUM_GENERATE"),
-    *rules("model", "MODEL.MASK_FORMER", below_one, "TRANS_DROP_RATE DROP_OUT_ED"),
-    *rules("model", "MODEL.MASK_FORMER", at_least(0), "CLASS_ECO GENERATOR_CLS_WEIGHT STRUCTURE_WEIGHT"),
-    *rules("model", "MODEL.MASK_FORMER", at_least(0), "WEIGHT_1 WEIGHT_2 WEIGHT_3"),
-    *rules("model", "MODEL.MASK_FORMER", _text_or_none, "VEC_PATH", "None: MODEL.CLASS_EMBEDDINGS is used"),
-    *rules("train", "MODEL.MASK_FORMER.SELF_TRAINING", from_to(0, 1), "SCORE MAX_OVERLAP"),
+    Rule("model", "MODEL.MASK_FORMER", one_of("primitive", "mlp", "linear"), "GENERATOR"),
+    Rule("model", "MODEL.MASK_FORMER", at_least(1), "TRANS_NUM_LAYER TRANS_MEMORY_NUM_QUERY NUM_CHOOSE CLS_SLICE"),
+    Rule("model", "MODEL.MASK_FORMER", at_least(1), "NUM_GENERATE"),
+    Rule("model", "MODEL.MASK_FORMER", below_one, "TRANS_DROP_RATE DROP_OUT_ED"),
+    Rule("model", "MODEL.MASK_FORMER", at_least(0), "CLASS_ECO GENERATOR_CLS_WEIGHT STRUCTURE_WEIGHT"),
+    Rule("model", "MODEL.MASK_FORMER", at_least(0), "WEIGHT_1 WEIGHT_2 WEIGHT_3"),
+    Rule("model", "MODEL.MASK_FORMER", _text_or_none, "VEC_PATH", "None: MODEL.CLASS_EMBEDDINGS is used"),
+    Rule("train", "MODEL.MASK_FORMER.SELF_TRAINING", from_to(0, 1), "SCORE MAX_OVERLAP"),
     # ---- images
-    *rules("model train test", "INPUT", one_of("RGB", "BGR"), "FORMAT"),
-    *rules("train", "INPUT", at_least(1), "IMAGE_SIZE MAX_SIZE_TRAIN"),
-    *rules("train", "INPUT", above(0), "MIN_SCALE MAX_SCALE"),
-    *rules("train", "INPUT", _each(at_least(1)), "MIN_SIZE_TRAIN", "sides in pixels"),
-    *rules("train", "INPUT", one_of("choice", "range"), "MIN_SIZE_TRAIN_SAMPLING"),
-    *rules("train", "INPUT", one_of("none", "horizontal", "vertical"), "RANDOM_FLIP"),
-    *rules("train", "INPUT", one_of("polygon", "bitmask"), "MASK_FORMAT"),
-    *rules("train test", "INPUT", one_of("fatal", "skip"), "ON_CORRUPT"),
-    *rules("train", "INPUT.CROP", one_of("absolute", "absolute_range", "relative", "relative_range"), "TYPE"),
-    *rules("train", "INPUT.CROP", _each(above(0), [2]), "SIZE", "height and width"),
-    *rules("train", "INPUT.CROP", from_to(0, 1), "SINGLE_CATEGORY_MAX_AREA"),
-    *rules("test", "INPUT", at_least(0), "MIN_SIZE_TEST", "0: images keep their size"),
-    *rules("test", "INPUT", at_least(1), "MAX_SIZE_TEST"),
-    *rules("train test", "DATALOADER", at_least(0), "NUM_WORKERS", "0 loads images in the training process itself"),
-    *rules("train", "DATALOADER", at_least(0), "REPEAT_THRESHOLD"),
+    Rule("model train test", "INPUT", one_of("RGB", "BGR"), "FORMAT"),
+    Rule("train", "INPUT", at_least(1), "IMAGE_SIZE MAX_SIZE_TRAIN"),
+    Rule("train", "INPUT", above(0), "MIN_SCALE MAX_SCALE"),
+    Rule("train", "INPUT", _each(at_least(1)), "MIN_SIZE_TRAIN", "sides in pixels"),
+    Rule("train", "INPUT", one_of("choice", "range"), "MIN_SIZE_TRAIN_SAMPLING"),
+    Rule("train", "INPUT", one_of("none", "horizontal", "vertical"), "RANDOM_FLIP"),
+    Rule("train", "INPUT", one_of("polygon", "bitmask"), "MASK_FORMAT"),
+    Rule("train test", "INPUT", one_of("fatal", "skip"), "ON_CORRUPT"),
+    Rule("train", "INPUT.CROP", one_of("absolute", "absolute_range", "relative", "relative_range"), "TYPE"),
+    Rule("train", "INPUT.CROP", _each(above(0), [2]), "SIZE", "height and width"),
+    Rule("train", "INPUT.CROP", from_to(0, 1), "SINGLE_CATEGORY_MAX_AREA"),
+    Rule("test", "INPUT", at_least(0), "MIN_SIZE_TEST", "0: images keep their size"),
+    Rule("test", "INPUT", at_least(1), "MAX_SIZE_TEST"),
+    Rule("train test", "DATALOADER", at_least(0), "NUM_WORKERS", "0 loads images in the training process itself"),
+    Rule("train", "DATALOADER", at_least(0), "REPEAT_THRESHOLD"),
     # ---- training
-    *rules("train", "SOLVER", at_least(1), "MAX_ITER", "the number of iterations"),
-    *rules("train", "SOLVER", at_least(1), "CHECKPOINT_PERIOD", "above MAX_ITER, only the end is saved"),
-    *rules("train", "SOLVER", at_least(1), "IMS_PER_BATCH", "images of all processes together"),
-    *rules("train", "SOLVER", at_least(0), "REFERENCE_WORLD_SIZE WARMUP_ITERS BASE_LR GENERATOR_LR BASE_LR_END"),
-    *rules("train", "SOLVER", at_least(0), "WEIGHT_DECAY WEIGHT_DECAY_NORM WEIGHT_DECAY_EMBED BACKBONE_MULTIPLIER"),
-    *rules("train", "SOLVER", at_least(0), "BIAS_LR_FACTOR POLY_LR_POWER"),
-    *rules("train", "SOLVER", _number_or_none, "WEIGHT_DECAY_BIAS", "None: as WEIGHT_DECAY"),
-    *rules("train", "SOLVER", below_one, "MOMENTUM"),
-    *rules("train", "SOLVER", above(0), "GAMMA"),
-    *rules("train", "SOLVER", at_least(1), "NUM_DECAYS"),
-    *rules("train", "SOLVER", _ascending, "STEPS", "those beyond MAX_ITER are left out"),
-    *rules("train", "SOLVER", from_to(0, 1), "WARMUP_FACTOR POLY_LR_CONSTANT_ENDING"),
-    *rules("train", "SOLVER", one_of("linear", "constant"), "WARMUP_METHOD"),
-    *rules("train", "SOLVER.CLIP_GRADIENTS", one_of("value", "norm", "full_model"), "CLIP_TYPE"),
-    *rules("train", "SOLVER.CLIP_GRADIENTS", above(0), "CLIP_VALUE"),
-    *rules("train", "SOLVER.CLIP_GRADIENTS", _norm_type, "NORM_TYPE"),
-    *rules("train", "SOLVER.AMP", one_of("float16", "bfloat16"), "PRECISION"),
+    Rule("train", "SOLVER", at_least(1), "MAX_ITER", "the number of iterations"),
+    Rule("train", "SOLVER", at_least(1), "CHECKPOINT_PERIOD", "above MAX_ITER, only the end is saved"),
+    Rule("train", "SOLVER", at_least(1), "IMS_PER_BATCH", "images of all processes together"),
+    Rule("train", "SOLVER", at_least(0), "REFERENCE_WORLD_SIZE WARMUP_ITERS BASE_LR GENERATOR_LR BASE_LR_END"),
+    Rule("train", "SOLVER", at_least(0), "WEIGHT_DECAY WEIGHT_DECAY_NORM WEIGHT_DECAY_EMBED BACKBONE_MULTIPLIER"),
+    Rule("train", "SOLVER", at_least(0), "BIAS_LR_FACTOR POLY_LR_POWER"),
+    Rule("train", "SOLVER", _number_or_none, "WEIGHT_DECAY_BIAS", "None: as WEIGHT_DECAY"),
+    Rule("train", "SOLVER", below_one, "MOMENTUM"),
+    Rule("train", "SOLVER", above(0), "GAMMA"),
+    Rule("train", "SOLVER", at_least(1), "NUM_DECAYS"),
+    Rule("train", "SOLVER", _ascending, "STEPS", "those beyond MAX_ITER are left out"),
+    Rule("train", "SOLVER", from_to(0, 1), "WARMUP_FACTOR POLY_LR_CONSTANT_ENDING"),
+    Rule("train", "SOLVER", one_of("linear", "constant"), "WARMUP_METHOD"),
+    Rule("train", "SOLVER.CLIP_GRADIENTS", one_of("value", "norm", "full_model"), "CLIP_TYPE"),
+    Rule("train", "SOLVER.CLIP_GRADIENTS", above(0), "CLIP_VALUE"),
+    Rule("train", "SOLVER.CLIP_GRADIENTS", _norm_type, "NORM_TYPE"),
+    Rule("train", "SOLVER.AMP", one_of("float16", "bfloat16"), "PRECISION"),
     # ---- evaluation
-    *rules("test", "TEST", at_least(1), "DETECTIONS_PER_IMAGE"),
-    *rules("test", "TEST", _expected, "EXPECTED_RESULTS"),
-    *rules("train test", "TEST.PRECISE_BN", at_least(1), "NUM_ITER"),
-    *rules("test", "TEST.AUG", one_of(False), "ENABLED", "there is no test-time augmentation here"),
-    Rule("SEED", _seed, frozenset({"train", "test"})),
-    Rule("FLOAT32_PRECISION", one_of("", "highest", "high", "medium"), frozenset({"train", "test"})),
-    Rule("OUTPUT_DIR", Allowed("the path of a folder", _is_text), frozenset({"train", "test"})),
+    Rule("test", "TEST", at_least(1), "DETECTIONS_PER_IMAGE"),
+    Rule("test", "TEST", _expected, "EXPECTED_RESULTS"),
+    Rule("train test", "TEST.PRECISE_BN", at_least(1), "NUM_ITER"),
+    Rule("test", "TEST.AUG", one_of(False), "ENABLED", "there is no test-time augmentation here"),
+    Rule("train test", "", _seed, "SEED"),
+    Rule("train test", "", one_of("", "highest", "high", "medium"), "FLOAT32_PRECISION"),
+    Rule("train test", "", Allowed("the path of a folder", _is_text), "OUTPUT_DIR"),
 ]

@@ -7,11 +7,10 @@ Values are understood where their meaning is plain: ``1`` and ``1e3`` for a numb
 import ast
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 
 from detectron2.config import CfgNode
 
-from PADing.errors import UserError
+from PADing.errors import UserError, did_you_mean
 
 __all__ = ["literal", "merge", "merge_opts", "parse_opts"]
 
@@ -86,7 +85,8 @@ def _merge(node: CfgNode, tree: Mapping, prefix: str, defaults: CfgNode, known: 
         elif isinstance(node[key], CfgNode) and isinstance(value, dict):
             yield from _merge(node[key], value, f"{full}.", default, known)
         elif isinstance(node[key], CfgNode):
-            yield f"{full} is a section and takes no value. Set one of its keys, such as {_first(node[key], full)}."
+            first = next(_leaf_keys(node[key], f"{full}."), full)
+            yield f"{full} is a section and takes no value. Set one of its keys, such as {first}."
         elif isinstance(value, dict) and value:
             yield from (_unknown(leaf, known) for leaf in _leaf_keys(value, f"{full}."))
         else:
@@ -103,7 +103,11 @@ def _converted(value, default):
     if default is None:
         return found
     if isinstance(default, str):
-        return _as_text(value, found)
+        if found is None or isinstance(found, str):
+            return found or ""
+        if isinstance(value, list | tuple | dict):
+            raise _Mismatch
+        return str(value)  # a name that looks like a number
     if isinstance(default, list | tuple):
         return type(default)(_as_items(found, default))
     if isinstance(default, bool):
@@ -112,16 +116,6 @@ def _converted(value, default):
             raise _Mismatch
         return bool(switch)
     return _as_number(found, type(default))
-
-
-def _as_text(value, found) -> str:
-    if found is None:
-        return ""
-    if isinstance(found, str):
-        return found
-    if isinstance(value, list | tuple | dict):
-        raise _Mismatch
-    return str(value)  # a name that looks like a number
 
 
 def _as_number(found, kind: type):
@@ -163,14 +157,9 @@ def _form(key: str, default) -> str:
 
 
 def _unknown(key: str, known: list[str]) -> str:
-    by_upper = {name.upper(): name for name in known}
-    near = [by_upper[name] for name in get_close_matches(key.upper(), by_upper, n=3, cutoff=0.6)]
-    near = near or [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:3]
-    return f"{key or repr(key)} is not a config key" + (f" (did you mean {', '.join(near)}?)." if near else ".")
-
-
-def _first(node: CfgNode, prefix: str) -> str:
-    return next(_leaf_keys(node, f"{prefix}."), prefix)
+    same_end = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:3]
+    hint = did_you_mean(key, known) or (f" (did you mean {', '.join(same_end)}?)" if same_end else "")
+    return f"{key or repr(key)} is not a config key{hint}."
 
 
 def _leaf_keys(node: Mapping, prefix: str = "") -> Iterator[str]:

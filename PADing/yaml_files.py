@@ -21,7 +21,13 @@ _MAX_FILES = 50
 _TAGS = "tag:yaml.org,2002:python/"
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+try:
+    from yaml import CSafeLoader as _SafeLoader
+except ImportError:  # PyYAML was built without its compiled parser
+    from yaml import SafeLoader as _SafeLoader  # type: ignore[assignment]
+
+
+class _Loader(_SafeLoader):
     """PyYAML's safe loader, with the two tags that published config files use: tuples and arithmetic."""
 
     def get_single_node(self):
@@ -31,16 +37,14 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
 
 
 class _UnknownTag(ValueError):
-    def __init__(self, tag: str, line: int):
-        super().__init__(f"unknown tag {tag}")
-        self.tag, self.line = tag, line
+    """A tag that may run code; its arguments are the tag and its line."""
 
 
 def _refuse(loader: yaml.Loader, node: yaml.Node) -> None:
     raise _UnknownTag(node.tag.replace("tag:yaml.org,2002:", "!!"), node.start_mark.line + 1)
 
 
-def _tuple(loader: yaml.Loader, node: yaml.Node) -> tuple:
+def _tuple(loader: yaml.Loader, node: yaml.SequenceNode) -> tuple:
     return tuple(loader.construct_sequence(node, deep=True))
 
 
@@ -111,13 +115,14 @@ def read_yaml(path: str | os.PathLike, what: str) -> Any:
         _check_depth(text)
         content = yaml.load(text, Loader=loader)
     except _UnknownTag as error:
+        tag, line = error.args
         raise UserError(
-            f"{what} {path} is refused: line {error.line} has the tag {error.tag}, and such a tag can run code. Write "
-            f"the value itself in its place. Only if you trust the file's author: set {UNSAFE_VARIABLE}=1."
+            f"{what} {path} is refused: line {line} has the tag {tag}, and such a tag can run code. Write the value "
+            f"itself in its place. Only if you trust the file's author: set {UNSAFE_VARIABLE}=1."
         ) from error
     except yaml.MarkedYAMLError as error:
-        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
-        raise UserError(f"{what} {path} is not valid YAML: {error.problem or error.context}{line}.") from error
+        place = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise UserError(f"{what} {path} is not valid YAML: {error.problem or error.context}{place}.") from error
     except Exception as error:  # a tag on an unfit value, as in `!!int x`, raises KeyError, IndexError, ...
         raise UserError(f"{what} {path} is not valid YAML: {error}") from error
     if content is None:
@@ -126,10 +131,9 @@ def read_yaml(path: str | os.PathLike, what: str) -> Any:
 
 
 def _read_text(path: str | os.PathLike, what: str) -> str:
-    if os.path.isdir(path):
-        raise UserError(f"{what} {path} is a folder. Give the YAML file itself.")
     if not os.path.isfile(path):
-        raise UserError(f"{what} {path} does not exist.")
+        folder = os.path.isdir(path)
+        raise UserError(f"{what} {path} {'is a folder. Give the YAML file itself' if folder else 'does not exist'}.")
     try:
         with open(path, "rb") as file:
             content = file.read(_MAX_BYTES + 1)
@@ -160,33 +164,28 @@ def read_config_tree(path: str | os.PathLike) -> dict[str, Any]:
 
 def read_config_files(path: str | os.PathLike) -> tuple[dict[str, Any], list[str]]:
     """As :func:`read_config_tree`; and the folders of the files that were read, that of ``path`` first."""
-    reader = _ConfigReader()
-    return reader.read(os.fspath(path), ()), list(dict.fromkeys(reader.folders))
+    folders: list[str] = []
+    return _read_tree(os.fspath(path), (), folders), list(dict.fromkeys(folders))
 
 
-class _ConfigReader:
-    def __init__(self) -> None:
-        self.folders: list[str] = []  # of the files read
-
-    def read(self, path: str, descendants: tuple[str, ...]) -> dict[str, Any]:
-        """``descendants``: the files that led here through their ``_BASE_``, the first one first."""
-        what = "Config file" if not descendants else f"_BASE_ of config file {descendants[-1]}:"
-        own = os.path.realpath(path)
-        if own in map(os.path.realpath, descendants):
-            raise UserError(f"Config file {path} has itself as _BASE_, by way of {' -> '.join((*descendants, path))}.")
-        self.folders.append(os.path.dirname(os.path.abspath(path)))
-        if len(self.folders) > _MAX_FILES:
-            raise UserError(f"Config file {descendants[0]} has more than {_MAX_FILES} _BASE_ files.")
-        tree = read_yaml(path, what)
-        _check_keys(tree, f"{what} {path}", "")
-        bases = tree.pop("_BASE_", [])
-        result: dict[str, Any] = {}
-        for base in bases if isinstance(bases, list | tuple) else [bases]:
-            if not isinstance(base, str) or "\0" in base:
-                raise UserError(f"{what} {path}: _BASE_ must be a path or a list of paths, not {base!r}.")
-            base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
-            result = _overlaid(result, self.read(base, (*descendants, path)), f"{what} {path}", "")
-        return _overlaid(result, tree, f"{what} {path}", "")
+def _read_tree(path: str, descendants: tuple[str, ...], folders: list[str]) -> dict[str, Any]:
+    """``descendants``: the files that led here through their ``_BASE_``; ``folders``: gets that of each file read."""
+    what = "Config file" if not descendants else f"_BASE_ of config file {descendants[-1]}:"
+    if os.path.realpath(path) in map(os.path.realpath, descendants):
+        raise UserError(f"Config file {path} has itself as _BASE_, by way of {' -> '.join((*descendants, path))}.")
+    folders.append(os.path.dirname(os.path.abspath(path)))
+    if len(folders) > _MAX_FILES:
+        raise UserError(f"Config file {descendants[0]} has more than {_MAX_FILES} _BASE_ files.")
+    tree = read_yaml(path, what)
+    _check_keys(tree, f"{what} {path}", "")
+    bases = tree.pop("_BASE_", [])
+    result: dict[str, Any] = {}
+    for base in bases if isinstance(bases, list | tuple) else [bases]:
+        if not isinstance(base, str) or "\0" in base:
+            raise UserError(f"{what} {path}: _BASE_ must be a path or a list of paths, not {base!r}.")
+        base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
+        result = _overlaid(result, _read_tree(base, (*descendants, path), folders), f"{what} {path}", "")
+    return _overlaid(result, tree, f"{what} {path}", "")
 
 
 def _check_keys(tree: Any, where: str, section: str) -> None:

@@ -3,7 +3,7 @@
 from detectron2.config import CfgNode
 
 from PADing.config_check import multiple
-from PADing.config_rules import above, at_least, below_one, one_of, rules
+from PADing.config_rules import Rule, above, at_least, below_one, one_of
 
 
 def add_config(cfg: CfgNode) -> None:
@@ -43,11 +43,11 @@ def add_config(cfg: CfgNode) -> None:
 
 # Which values make sense; see PADing.config_check.
 CONFIG_RULES = [
-    *rules("model", "MODEL.MASK_FORMER", below_one, "TRANS_DROP_OUT_RATE"),
-    *rules("model test", "MODEL.MASK_FORMER.TEST", above(0), "SOFTMAX_TEMPERATURE"),
-    *rules("model", "MODEL.D2ZERO", at_least(1), "SEMANTIC_DIM"),
+    Rule("model", "MODEL.MASK_FORMER", below_one, "TRANS_DROP_OUT_RATE"),
+    Rule("model test", "MODEL.MASK_FORMER.TEST", above(0), "SOFTMAX_TEMPERATURE"),
+    Rule("model", "MODEL.D2ZERO", at_least(1), "SEMANTIC_DIM"),
     multiple("MODEL.D2ZERO.SEMANTIC_DIM", "MODEL.MASK_FORMER.NHEADS"),
-    *rules("model", "MODEL.D2ZERO", one_of("image", "learned"), "BACKGROUND"),
-    *rules("train", "MODEL.D2ZERO", at_least(0), "UNSEEN_LOSS_WEIGHT"),
-    *rules("train", "MODEL.D2ZERO", above(0), "UNSEEN_LOSS_TEMPERATURE"),
+    Rule("model", "MODEL.D2ZERO", one_of("image", "learned"), "BACKGROUND"),
+    Rule("train", "MODEL.D2ZERO", at_least(0), "UNSEEN_LOSS_WEIGHT"),
+    Rule("train", "MODEL.D2ZERO", above(0), "UNSEEN_LOSS_TEMPERATURE"),
 ]
