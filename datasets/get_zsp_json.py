@@ -78,7 +78,13 @@ def prepare(annotation_dir: str, save_dir: str, split: Split, parts=PARTS, force
             for kind, content in split_panoptic(read_annotation(source, "Panoptic annotation"), split).items():
                 write_json(outputs[kind], content)
         written = {kind: read_annotation(path, "Written annotation") for kind, path in outputs.items()}
-        _check(outputs, written, split)
+        again = split_panoptic(written["all"], split)
+        wrong = [path for kind, path in outputs.items() if _images(again[kind]) != _images(written[kind])]
+        if wrong or again["all"]["categories"] != written["all"]["categories"]:
+            path = (wrong or [outputs["all"]])[0]
+            raise UserError(
+                f"{path} was made for other unseen classes or from other annotation; make it again with --force."
+            )
         folder = os.path.join(os.path.dirname(os.path.abspath(annotation_dir)), f"panoptic_{part}")
         _check_first_png(outputs["all"], written["all"]["annotations"], folder)
         for kind, content in written.items():
@@ -88,19 +94,8 @@ def prepare(annotation_dir: str, save_dir: str, split: Split, parts=PARTS, force
     return counts
 
 
-def _check(outputs: dict[str, str], written: dict[str, dict], split: Split) -> None:
-    """The parts add up, and they were made for this split."""
-    images = {kind: {a["image_id"] for a in content["annotations"]} for kind, content in written.items()}
-    if images["seen"] & images["unseen"] or images["seen"] | images["unseen"] != images["all"]:
-        raise UserError(
-            f"{outputs['seen']} and {outputs['unseen']} do not add up to {outputs['all']}; make them with --force."
-        )
-    unseen = {c["id"]: c["name"] for c in written["all"]["categories"] if c.get("split") == "unseen"}
-    if set(unseen.values()) != set(split.unseen):
-        raise UserError(f"{outputs['all']} was made for other unseen classes; make it again with --force.")
-    shown = {s["category_id"] for a in written["seen"]["annotations"] for s in a["segments_info"]} & unseen.keys()
-    if shown:
-        raise UserError(f"{outputs['seen']} shows the unseen categories {sorted(shown)}; make it again with --force.")
+def _images(content: dict) -> set:
+    return {annotation["image_id"] for annotation in content["annotations"]}
 
 
 def _check_first_png(annotation: str, annotations: list[dict], folder: str) -> None:

@@ -24,15 +24,10 @@ def add_workers_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def read_annotation(path: str | os.PathLike, what: str, check: Callable = check_panoptic) -> dict:
-    """Read a COCO JSON as the scripts need it: without the fields that only training reads.
-
-    Args:
-        path: the file.
-        what: what the file is for the user; opens every message.
-        check: ``check_panoptic`` or ``check_instances``.
+    """Read a COCO JSON and check it as far as the scripts need it, by ``check_panoptic`` or ``check_instances``.
 
     Raises:
-        UserError: no such file, or not in COCO's layout.
+        UserError: no such file, or not in COCO's layout; the message begins with ``what``.
     """
     content = read_json(path, what)
     check(content, f"{what} {path}", complete=False)
@@ -47,7 +42,7 @@ def write_label_maps(make: Callable[[tuple], np.ndarray], jobs: Iterable[tuple],
     Args:
         make: makes the map of a job; a function of a module, so that other processes can import it.
         jobs: the last item of each is the PNG to write.
-        output: the folder of the PNGs; its name is shown beside the progress bar.
+        output: the folder of the PNGs, named beside the progress bar.
         workers: number of processes.
     """
     jobs = list(jobs)

@@ -97,6 +97,23 @@ def test_panoptic_pngs_of_another_release_are_noticed(prepared, downloads, tmp_p
         zsp.prepare(*args)
 
 
+@pytest.mark.parametrize("stale", ["seen", "all"])
+def test_panoptic_parts_of_another_split_are_noticed(prepared, tmp_path, stale):
+    """Such files would train on unseen classes."""
+    split = _split("coco_panoptic_119_14")
+    annotations = prepared / "coco" / "annotations"
+    shutil.copytree(annotations / "ZSP", tmp_path / "ZSP")
+    path = tmp_path / "ZSP" / f"panoptic_val2017_{stale}.json"
+    content = json.loads(path.read_text())
+    if stale == "seen":
+        content["annotations"] = json.loads((annotations / "panoptic_val2017.json").read_text())["annotations"]
+    else:
+        next(c for c in content["categories"] if c["split"] == "unseen")["split"] = "seen"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"panoptic_val2017_{stale}.json was made for other unseen classes.*--force"):
+        zsp.prepare(str(annotations), str(tmp_path / "ZSP"), split, ["val2017"])
+
+
 def test_crowds_of_unseen_classes_count_as_shown():
     """A crowd of cows is still cows."""
     split = _split("coco_panoptic_119_14")
