@@ -13,12 +13,21 @@ import numpy as np
 from PADing.data.images import max_pixels
 from PADing.errors import UserError, short
 
-__all__ = ["check_categories", "check_detections", "check_instances", "check_panoptic", "mask_problem", "usable"]
+__all__ = [
+    "LARGEST_NUMBER",
+    "check_categories",
+    "check_detections",
+    "check_instances",
+    "check_panoptic",
+    "mask_problem",
+    "rle_pixels",
+    "usable",
+]
 
 SHOWN = 3
 # Colors have three bytes; 0 is void.
 LARGEST_SEGMENT_ID = 256**3 - 1
-_LARGEST_NUMBER = 1e9
+LARGEST_NUMBER = 1e9
 
 
 def check_instances(content: dict, where: str, complete: bool = True) -> None:
@@ -100,7 +109,7 @@ def mask_problem(segmentation, height: int, width: int, all_usable: bool = True)
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if not isinstance(size, (list, tuple)) or [(type(v), v) for v in size] != [(int, height), (int, width)]:
         return f"the mask has size {short(size)}, but its image is {height} x {width} (height x width)"
-    pixels = _run_lengths(counts)
+    pixels = _pixels(counts)
     if pixels is None:
         return f"the mask's `counts` are neither a list of whole numbers nor a compressed RLE: {short(counts)}"
     if pixels != height * width:
@@ -108,21 +117,30 @@ def mask_problem(segmentation, height: int, width: int, all_usable: bool = True)
     return None
 
 
-def _run_lengths(counts) -> int | None:
+def _pixels(counts) -> int | None:
     """The sum of an RLE's counts; None for something else than counts."""
     if isinstance(counts, list):
         valid = all(type(count) is int and count >= 0 for count in counts)
         return sum(counts) if valid else None
     if isinstance(counts, str):
         counts = counts.encode("utf-8", "replace")
-    if not isinstance(counts, bytes) or not counts:
+    sums = rle_pixels([counts]) if isinstance(counts, bytes) else None
+    return None if sums is None else int(sums[0])
+
+
+def rle_pixels(strings: Sequence[bytes]) -> np.ndarray | None:
+    """The sums of the counts of n compressed RLEs, int64 (n,); None if one of them is not valid.
+
+    pycocotools writes a number as groups of 5 bits, lowest first, each a character from "0" on; 32 marks that another
+    group follows, and the highest bit of the last one is the sign. From the fourth on, numbers are differences to the
+    last but one.
+    """
+    if not all(strings):
         return None
-    # pycocotools writes a number as groups of 5 bits, lowest first, each a character from "0" on; 32 marks that another
-    # group follows, and the highest bit of the last one is the sign. From the fourth on, numbers are differences to
-    # the last but one.
-    groups = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
+    groups = np.frombuffer(b"".join(strings), dtype=np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero(groups & 32 == 0)
-    if groups.min() < 0 or groups.max() > 63 or not len(ends) or ends[-1] != len(groups) - 1:
+    stops = np.cumsum([len(string) for string in strings])
+    if groups.min() < 0 or groups.max() > 63 or (groups[stops - 1] & 32).any():
         return None
     starts = np.concatenate([[0], ends[:-1] + 1])
     place = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
@@ -130,8 +148,14 @@ def _run_lengths(counts) -> int | None:
         return None
     numbers = np.add.reduceat((groups & 31) << (5 * place), starts)
     numbers -= np.where(groups[ends] & 16, 1 << (5 * (place[ends] + 1)), 0)
-    lengths = [numbers[:1], np.cumsum(numbers[1::2]), np.cumsum(numbers[2::2])]
-    return None if any((part < 0).any() for part in lengths) else int(sum(part.sum() for part in lengths))
+    first = np.concatenate([[0], np.searchsorted(ends, stops)[:-1]])  # of each string, among all numbers
+    lengths = np.diff(first, append=len(numbers))
+    index = np.arange(len(numbers)) - np.repeat(first, lengths)
+    for chain in (index % 2 == 1, (index % 2 == 0) & (index > 0)):
+        # Neither chain has the first number of a string, so the sum there is that of the strings before.
+        sums = np.where(chain, numbers, 0).cumsum()
+        numbers = np.where(chain, sums - np.repeat(sums[first], lengths), numbers)
+    return None if (numbers < 0).any() else np.add.reduceat(numbers, first)
 
 
 def _check_lists(content: dict, where: str, needed: Iterable[str], optional: Iterable[str] = ()) -> None:
@@ -224,7 +248,7 @@ def _detection_problem(detection) -> str | None:
     problem = _object_problem(detection)
     if problem is not None:
         return problem
-    if "score" not in detection or not _within([detection["score"]], -_LARGEST_NUMBER, _LARGEST_NUMBER):
+    if "score" not in detection or not _within([detection["score"]], -LARGEST_NUMBER, LARGEST_NUMBER):
         return _wrong(detection, "score", "a number")
     segmentation = detection.get("segmentation")
     if isinstance(segmentation, dict):
@@ -278,11 +302,11 @@ def _common_problem(entry: dict) -> str | None:
     """Of what objects and segments share: ``iscrowd``, ``area``, ``bbox``, all of which may be absent."""
     if entry.get("iscrowd", 0) not in (0, 1):
         return _wrong(entry, "iscrowd", "0 or 1")
-    if "area" in entry and not _within([entry["area"]], 0, _LARGEST_NUMBER**2):
+    if "area" in entry and not _within([entry["area"]], 0, LARGEST_NUMBER**2):
         return _wrong(entry, "area", "a number >= 0")
     if "bbox" in entry:
         box = entry["bbox"]
-        if type(box) is not list or len(box) != 4 or not _within(box, -_LARGEST_NUMBER, _LARGEST_NUMBER):
+        if type(box) is not list or len(box) != 4 or not _within(box, -LARGEST_NUMBER, LARGEST_NUMBER):
             return _wrong(entry, "bbox", "four numbers [x, y, width, height]")
         if min(box[2:]) < 0:
             return _wrong(entry, "bbox", "[x, y, width, height] with a width and height >= 0")

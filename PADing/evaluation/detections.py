@@ -13,13 +13,16 @@ from itertools import islice
 import numpy as np
 import pycocotools.mask as mask_util
 
-from PADing.data.coco_schema import check_detections, mask_problem
+from PADing.data.coco_schema import LARGEST_NUMBER, check_detections, mask_problem, rle_pixels
 from PADing.errors import UserError
 
 __all__ = ["ImageDetections", "as_rle", "by_image"]
 
+# Height and width of an image, where they are known.
+Size = tuple[int | None, int | None]
 # Entries that are checked at a time.
-PART = 10_000
+PART = 2_000
+NO_BOX = (math.nan,) * 4
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,7 @@ class ImageDetections:
             yield result
 
 
-def by_image(
-    results: Iterable[dict], sizes: Mapping[Hashable, tuple[int | None, int | None]], where: str
-) -> list[ImageDetections]:
+def by_image(results: Iterable[dict], sizes: Mapping[Hashable, Size], where: str) -> list[ImageDetections]:
     """COCO's result format -> detections image by image.
 
     Args:
@@ -73,51 +74,103 @@ def by_image(
     Raises:
         UserError: what is wrong with which entry.
     """
-    rows: dict[Hashable, list[tuple]] = {}
-    for number, result in _checked(results, where):
-        image_id, rle = result["image_id"], None
-        if image_id not in sizes:
-            raise UserError(f"{where}: entry {number} is for image {image_id}, which the annotation does not have.")
-        if segmentation := result.get("segmentation"):
-            size = sizes[image_id]
-            if None in size and isinstance(segmentation, dict):
-                size = tuple(segmentation["size"])
-            problem = "its image has no height and width" if None in size else mask_problem(segmentation, *size)
-            if problem:
-                raise UserError(f"{where}: entry {number} (image {image_id}): {problem}.")
-            rle = as_rle(segmentation, size)
-            rle = (tuple(rle["size"]), rle["counts"])
-        box = array("d", result.get("bbox") or (math.nan,) * 4)
-        row = (result["category_id"], result["score"], box, rle)
-        rows.setdefault(image_id, []).append(row)
-    return [_of_image(image_id, rows.pop(image_id), where) for image_id in list(rows)]
-
-
-def _checked(results: Iterable[dict], where: str) -> Iterator[tuple[int, dict]]:
-    """(number, entry), checked a part at a time: there may be millions."""
+    number: dict[Hashable, int] = {}
+    images, columns = array("q"), []
+    masks: list[tuple[tuple[int, int], bytes] | None] = []
     results, start = iter(results), 0
     while part := list(islice(results, PART)):
-        check_detections(part, f"{where} (counted from entry {start})" if start else where)
-        yield from enumerate(part, start)
+        if not _surely_right(part, sizes):
+            _check(part, start, sizes, where)
+        for entry in part:
+            images.append(number.setdefault(entry["image_id"], len(number)))
+            mask, size = entry.get("segmentation"), sizes[entry["image_id"]]
+            rle = as_rle(mask, _size(mask, size)) if mask else None
+            masks.append(rle and (tuple(rle["size"]), rle["counts"]))
+        categories = np.array([entry["category_id"] for entry in part], dtype=np.int64)
+        scores = np.array([entry["score"] for entry in part], dtype=np.float64)
+        columns.append((categories, scores, np.array([entry.get("bbox", NO_BOX) for entry in part], dtype=np.float64)))
         start += len(part)
+    if not start:
+        return []
+    categories, scores, boxes = map(np.concatenate, zip(*columns, strict=True))
+    order = np.argsort(images, kind="stable")
+    edges = np.searchsorted(np.asarray(images)[order], range(1, len(number)))
+    return [
+        _of_image(image_id, categories[own], scores[own], boxes[own], [masks[i] for i in own], where)
+        for image_id, own in zip(number, np.split(order, edges), strict=True)
+    ]
 
 
-def _of_image(image_id: Hashable, rows: list[tuple], where: str) -> ImageDetections:
-    categories, scores, boxes, rles = zip(*rows, strict=True)
-    sizes = {rle[0] for rle in rles if rle is not None}
+def _surely_right(part: list[dict], sizes: Mapping[Hashable, Size]) -> bool:
+    """Whether all entries are right and of the form that files mostly have; found for all at a time.
+
+    False leaves the answer to :func:`_check`, which takes several times longer and has words for what is wrong.
+    """
+    try:
+        ids = {(entry["image_id"], entry["category_id"]) for entry in part}
+        scores = np.array([entry["score"] for entry in part])
+        boxes = np.array([entry["bbox"] for entry in part if "bbox" in entry] or np.zeros((0, 4)))
+        masked = [entry for entry in part if entry.get("segmentation") is not None]
+        masks = [entry["segmentation"] for entry in masked]
+        wanted = [sizes[entry["image_id"]] for entry in masked]
+        if (
+            {type(entry) for entry in part} != {dict}
+            or {"area", "iscrowd"} & set().union(*part)
+            or not {(type(entry["image_id"]), type(entry["category_id"])) for entry in part} <= {(int, int), (str, int)}
+            or not all(image in sizes and 0 <= category < 2**63 for image, category in ids)
+            or {type(entry.get("bbox", [])) for entry in part} != {list}
+            or boxes.shape[1:] != (4,)
+            or not all(values.dtype.kind in "if" for values in (scores, boxes))
+            or not all((np.abs(values) <= LARGEST_NUMBER).all() for values in (scores, boxes))
+            or (boxes[:, 2:] < 0).any()
+            or not {(type(mask), type(mask["size"]), *map(type, mask["size"])) for mask in masks}
+            <= {(dict, list, int, int)}
+            or [tuple(mask["size"]) for mask in masks] != wanted
+        ):
+            return False
+        pixels = rle_pixels([mask["counts"].encode("ascii") for mask in masks]) if masks else np.zeros(0)
+        return pixels is not None and pixels.tolist() == [height * width for height, width in wanted]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+
+
+def _check(part: list[dict], start: int, sizes: Mapping[Hashable, Size], where: str) -> None:
+    """UserError for what is wrong in a part of the entries, the first of which has the number ``start``."""
+    check_detections(part, f"{where} (counted from entry {start})" if start else where)
+    for number, entry in enumerate(part, start):
+        image_id, segmentation = entry["image_id"], entry.get("segmentation")
+        if image_id not in sizes:
+            raise UserError(f"{where}: entry {number} is for image {image_id}, which the annotation does not have.")
+        if segmentation:
+            height, width = _size(segmentation, sizes[image_id])
+            problem = "its image has no height and width"
+            if height is not None and width is not None:
+                problem = mask_problem(segmentation, height, width)
+            if problem:
+                raise UserError(f"{where}: entry {number} (image {image_id}): {problem}.")
+
+
+def _size(segmentation: list | dict, size: Size) -> Size:
+    """The size of an image, which an RLE gives where the annotation does not."""
+    return tuple(segmentation["size"]) if None in size and isinstance(segmentation, dict) else size
+
+
+def _of_image(
+    image_id: Hashable,
+    category_ids: np.ndarray,
+    scores: np.ndarray,
+    boxes: np.ndarray,
+    masks: list[tuple[tuple[int, int], bytes] | None],
+    where: str,
+) -> ImageDetections:
+    sizes = {mask[0] for mask in masks if mask}
     if len(sizes) > 1:
         raise UserError(f"{where}: the masks of image {image_id} have different sizes: {sorted(sizes)[:3]}.")
-    return ImageDetections(
-        image_id,
-        np.array(categories, dtype=np.int64),
-        np.array(scores, dtype=np.float64),
-        np.array(boxes, dtype=np.float64),
-        [None if rle is None else rle[1] for rle in rles] if sizes else None,
-        *sizes,
-    )
+    strings = [mask and mask[1] for mask in masks] if sizes else None
+    return ImageDetections(image_id, category_ids, scores, boxes, strings, *sizes)
 
 
-def as_rle(segmentation: list | Mapping, size: tuple[int, int]) -> dict:
+def as_rle(segmentation: list | Mapping, size: Size) -> dict:
     """Compressed RLE of polygons, of uncompressed or of compressed RLE."""
     if isinstance(segmentation, list):
         return mask_util.merge(mask_util.frPyObjects(segmentation, *size))
