@@ -22,7 +22,7 @@ from PADing.engine.output_folder import refuse_to_replace
 from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY
 from PADing.errors import UserError, did_you_mean, refuse
 from PADing.meta_arch.contract import architecture_of, contract_of
-from PADing.modeling.transformer_decoder.registry import TRANSFORMER_DECODER_REGISTRY
+from PADing.modeling.registry import TRANSFORMER_DECODER_REGISTRY
 
 __all__ = ["BUILDING", "EVALUATION", "PREDICTION", "TRAINING", "checked_config", "on_present_device", "start_problems"]
 

@@ -66,4 +66,5 @@ class Attention(nn.Module):
         return q, k, F.linear(value, weight[2 * c :], bias[2 * c :])
 
     def extra_repr(self) -> str:
+        """What ``print(model)`` shows of it."""
         return f"width={self.width}, heads={self.heads}, dropout={self.dropout}"

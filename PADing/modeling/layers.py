@@ -1,76 +1,231 @@
-"""The building blocks of the transformers: a residual sublayer each, and the small multi-layer perceptron."""
+"""The layers that several networks share: residual attention layers, transformer stacks, the multi-layer perceptron."""
 
+import copy
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from PADing.modeling.attention import Attention
 
+Branch = Callable[[Tensor], Tensor]
 
-class _Sublayer(nn.Module):
-    """A residual branch with one LayerNorm, behind the sum (post-norm) or before the branch (pre-norm)."""
 
-    def __init__(self, width: int, dropout: float, pre_norm: bool) -> None:
+def xavier_uniform(module: nn.Module) -> None:
+    """Initialise all parameters of two and more dimensions."""
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)
+
+
+class ResidualLayer(nn.Module):
+    """Base of layers that are residual branches, each with a LayerNorm.
+
+    Args:
+        dropout: on the output of every branch and inside the feed-forward network.
+        pre_norm: LayerNorm before each branch instead of behind each sum.
+    """
+
+    linear1: nn.Linear
+    linear2: nn.Linear
+
+    def __init__(self, dropout: float, pre_norm: bool) -> None:
         super().__init__()
-        self.drop = nn.Dropout(dropout)
-        self.pre_norm = pre_norm
-        self.width = width
+        self.drop, self.pre_norm = nn.Dropout(dropout), pre_norm
 
-    def _residual(self, x: Tensor, branch) -> Tensor:
+    def residual(self, x: Tensor, norm: Branch, branch: Branch) -> Tensor:
+        """One branch: (B, L, C) -> (B, L, C)."""
         if self.pre_norm:
-            return x + self.drop(branch(self.norm(x)))
-        return self.norm(x + self.drop(branch(x)))
+            return x + self.drop(branch(norm(x)))
+        return norm(x + self.drop(branch(x)))
 
-    def _xavier(self) -> None:
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The branch of two linear layers with a ReLU between them: (..., C) -> (..., C)."""
+        return self.linear2(self.drop(F.relu(self.linear1(x), inplace=True)))
 
 
-class SelfAttentionLayer(_Sublayer):
-    """Queries look at each other; positions are added to queries and keys, not to values."""
+def self_attention(attention: Attention, positions: Tensor | None) -> Branch:
+    """The branch in which places look at each other; positions are added to queries and keys, not to values."""
+
+    def branch(x: Tensor) -> Tensor:
+        placed = _add(x, positions)
+        return attention(placed, placed, x)
+
+    return branch
+
+
+# ---- one branch for each layer: Mask2Former's decoder
+
+
+class SelfAttentionLayer(ResidualLayer):
+    """Queries look at each other."""
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0, pre_norm: bool = False) -> None:
-        super().__init__(width, dropout, pre_norm)
+        super().__init__(dropout, pre_norm)
         self.self_attn = Attention(width, heads, dropout)
         self.norm = nn.LayerNorm(width)
-        self._xavier()
+        xavier_uniform(self)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """x: (B, Q, C); positions: broadcastable to it. Returns (B, Q, C)."""
-
-        def branch(x: Tensor) -> Tensor:
-            placed = x + positions
-            return self.self_attn(placed, placed, x)
-
-        return self._residual(x, branch)
+        return self.residual(x, self.norm, self_attention(self.self_attn, positions))
 
 
-class CrossAttentionLayer(_Sublayer):
+class CrossAttentionLayer(ResidualLayer):
     """Queries look at the allowed places of a feature map."""
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0, pre_norm: bool = False) -> None:
-        super().__init__(width, dropout, pre_norm)
+        super().__init__(dropout, pre_norm)
         self.multihead_attn = Attention(width, heads, dropout)
         self.norm = nn.LayerNorm(width)
-        self._xavier()
+        xavier_uniform(self)
 
     def forward(self, x: Tensor, positions: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
         """x: (B, Q, C); key (memory with its positions), value (memory): (B, S, C); allowed: (B, 1, Q, S) bool."""
-        return self._residual(x, lambda x: self.multihead_attn(x + positions, key, value, allowed))
+        return self.residual(x, self.norm, lambda x: self.multihead_attn(x + positions, key, value, allowed))
 
 
-class FFNLayer(_Sublayer):
-    """Two linear layers with a ReLU between them."""
+class FFNLayer(ResidualLayer):
+    """The feed-forward network."""
 
     def __init__(self, width: int, hidden: int, dropout: float = 0.0, pre_norm: bool = False) -> None:
-        super().__init__(width, dropout, pre_norm)
-        self.linear1 = nn.Linear(width, hidden)
-        self.linear2 = nn.Linear(hidden, width)
+        super().__init__(dropout, pre_norm)
+        self.linear1, self.linear2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.norm = nn.LayerNorm(width)
-        self._xavier()
+        xavier_uniform(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._residual(x, lambda x: self.linear2(self.drop(F.relu(self.linear1(x), inplace=True))))
+        """(B, Q, C) -> (B, Q, C)."""
+        return self.residual(x, self.norm, self.feed_forward)
+
+
+# ---- the classic transformer (Vaswani et al., Sec. 3.1), with positions as in DETR
+
+
+class TransformerEncoderLayer(ResidualLayer):
+    """Self-attention and feed-forward network; keys ``self_attn, linear1, linear2, norm1, norm2``."""
+
+    def __init__(self, d_model: int, nhead: int, dim_feedforward: int, dropout: float, pre_norm: bool) -> None:
+        super().__init__(dropout, pre_norm)
+        self.self_attn = Attention(d_model, nhead, dropout)
+        self.linear1, self.linear2 = nn.Linear(d_model, dim_feedforward), nn.Linear(dim_feedforward, d_model)
+        self.norm1, self.norm2 = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
+
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        """x: (B, S, C); positions: broadcastable to it. Returns (B, S, C)."""
+        x = self.residual(x, self.norm1, self_attention(self.self_attn, positions))
+        return self.residual(x, self.norm2, self.feed_forward)
+
+
+class TransformerEncoder(nn.Module):
+    """A stack of encoder layers, with a last LayerNorm if they are pre-norm."""
+
+    def __init__(self, layer: TransformerEncoderLayer, num_layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(layer.norm1.normalized_shape) if layer.pre_norm else None
+
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        """x: (B, S, C); positions: broadcastable to it. Returns (B, S, C)."""
+        for layer in self.layers:
+            x = layer(x, positions)
+        return x if self.norm is None else self.norm(x)
+
+
+class TransformerDecoderLayer(ResidualLayer):
+    """Self-attention, cross-attention and feed-forward network.
+
+    State-dict keys: ``self_attn, multihead_attn, linear1, linear2, norm1, norm2, norm3``.
+
+    Args:
+        d_model: width C. nhead: attention heads. dim_feedforward: width inside the feed-forward network.
+        dropout, pre_norm: see :class:`ResidualLayer`; dropout also on attention weights.
+        noise: add standard normal noise behind the cross-attention's sum, before its LayerNorm, in training and in
+            evaluation (PADing's generator); post-norm only.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        pre_norm: bool = False,
+        noise: bool = False,
+    ) -> None:
+        super().__init__(dropout, pre_norm)
+        if noise and pre_norm:
+            raise ValueError("TransformerDecoderLayer: noise is defined for post-norm layers only")
+        self.self_attn = Attention(d_model, nhead, dropout)
+        self.multihead_attn = Attention(d_model, nhead, dropout)
+        self.linear1, self.linear2 = nn.Linear(d_model, dim_feedforward), nn.Linear(dim_feedforward, d_model)
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(d_model) for _ in range(3))
+        self.noise = noise
+
+    def forward(
+        self, x: Tensor, memory: Tensor, positions: Tensor | None = None, memory_positions: Tensor | None = None
+    ) -> Tensor:
+        """x: (B, L, C); memory: (B, S, C) or (1, S, C); positions: broadcastable to them. Returns (B, L, C)."""
+        key = _add(memory, memory_positions)
+        x = self.residual(x, self.norm1, self_attention(self.self_attn, positions))
+        norm2 = self._norm2_of_noisy if self.noise else self.norm2
+        x = self.residual(x, norm2, lambda x: self.multihead_attn(_add(x, positions), key, memory))
+        return self.residual(x, self.norm3, self.feed_forward)
+
+    def _norm2_of_noisy(self, x: Tensor) -> Tensor:
+        # Drawn in the sequence-first shape of the published code, so that equal draws give equal numbers.
+        return self.norm2(x + torch.randn(x.shape[1], x.shape[0], x.shape[2], device=x.device).transpose(0, 1))
+
+
+class TransformerDecoder(nn.Module):
+    """A stack of decoder layers behind a last LayerNorm; keys ``layers.{i}.*, norm.*``.
+
+    It also serves as PADing's primitive generator and as D2Zero's classifier, which use no positions.
+
+    Args:
+        layer: copied ``num_layers`` times, so all layers start from the same weights.
+        return_intermediate: return the normalised output of every layer instead of the last one's only.
+    """
+
+    def __init__(self, layer: TransformerDecoderLayer, num_layers: int, return_intermediate: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(layer.norm1.normalized_shape)
+        self.return_intermediate = return_intermediate
+
+    def forward(
+        self,
+        target: Tensor,
+        memory: Tensor,
+        positions: Tensor | None = None,
+        memory_positions: Tensor | None = None,
+    ) -> Tensor:
+        """Run the stack on sequence-first tensors.
+
+        Args:
+            target: (L, B, C) queries.
+            memory: (S, B, C), or (S, 1, C) for a memory that the whole batch shares: it is then projected only once.
+                A memory expanded along the batch counts as shared.
+            positions, memory_positions: added to queries and keys; broadcastable to target and memory.
+
+        Returns:
+            (1, L, B, C), or (layers, L, B, C) with ``return_intermediate``.
+        """
+        if memory.stride(1) == 0:
+            memory = memory[:, :1]
+        x, memory = target.transpose(0, 1), memory.transpose(0, 1)
+        positions, memory_positions = (None if p is None else p.transpose(0, 1) for p in (positions, memory_positions))
+        outputs = []
+        for layer in self.layers:
+            x = layer(x, memory, positions, memory_positions)
+            if self.return_intermediate:
+                outputs.append(self.norm(x))
+        return torch.stack(outputs or [self.norm(x)]).transpose(1, 2)
+
+
+def _add(x: Tensor, positions: Tensor | None) -> Tensor:
+    return x if positions is None else x + positions
 
 
 class MLP(nn.Module):

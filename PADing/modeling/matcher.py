@@ -113,6 +113,7 @@ class HungarianMatcher(nn.Module):
         return self.cost_mask * bce + self.cost_dice * dice
 
     def extra_repr(self) -> str:
+        """What ``print(model)`` shows of it."""
         costs = f"cost_class={self.cost_class}, cost_mask={self.cost_mask}, cost_dice={self.cost_dice}"
         return f"{costs}, num_points={self.num_points}"
 

@@ -1,10 +1,11 @@
 """Fixed two-dimensional position encodings."""
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+
+from PADing.modeling.cached_table import cached_table
 
 EPS = 1e-6
 
@@ -62,10 +63,10 @@ class PositionEmbeddingSine(nn.Module):
     def tokens(self, height: int, width: int, like: Tensor) -> Tensor:
         """The encodings of a map without padding, row by row: (h * w, 2F), in ``like``'s dtype and on its device."""
         scale = self.scale if self.normalize else None
-        make = _table if torch.compiler.is_compiling() else _cached_table
-        return make(height, width, self.num_pos_feats, self.temperature, scale, like.dtype, like.device)
+        return _table(height, width, self.num_pos_feats, self.temperature, scale, like.dtype, like.device)
 
     def extra_repr(self) -> str:
+        """What ``print(model)`` shows of it."""
         return f"num_pos_feats={self.num_pos_feats}, temperature={self.temperature}, normalize={self.normalize}"
 
 
@@ -76,6 +77,7 @@ def _waves(position: Tensor, features: int, temperature: float) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
 
 
+@cached_table
 def _table(
     height: int,
     width: int,
@@ -94,10 +96,3 @@ def _table(
     rows, columns = (_waves(p, features, temperature) for p in (rows, columns))
     grid = torch.cat([rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)], dim=-1)
     return grid.flatten(0, 1).to(dtype)
-
-
-@lru_cache(maxsize=12)
-def _cached_table(*arguments) -> Tensor:
-    # A training run needs one table for each level; sizes that vary, as in evaluation, push each other out.
-    with torch.inference_mode(False), torch.no_grad():
-        return _table(*arguments)

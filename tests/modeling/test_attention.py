@@ -6,7 +6,7 @@ from torch import nn
 
 from PADing.modeling import TransformerDecoder, TransformerDecoderLayer
 from PADing.modeling.attention import Attention
-from PADing.modeling.transformer_decoder.transformer import TransformerEncoder, TransformerEncoderLayer
+from PADing.modeling.layers import TransformerEncoder, TransformerEncoderLayer
 
 WIDTH, HEADS = 24, 4
 

@@ -1,7 +1,6 @@
 """The Swin Transformer (Liu et al., 2021) as a backbone."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from detectron2.config import CfgNode
@@ -12,16 +11,18 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from PADing.errors import UserError
+from PADing.modeling.cached_table import cached_table
 
 
 class DropPath(nn.Module):
-    """In training, drop a residual branch for whole images with probability ``rate``; scale the others up."""
+    """In training, drop a residual branch for whole images with probability ``rate``."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """Zeros, or x scaled up, for each image: (B, ...) -> (B, ...)."""
         if not (self.training and self.rate):
             return x
         keep = 1 - self.rate
@@ -30,7 +31,7 @@ class DropPath(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Linear, GELU, linear; keys ``fc1, fc2``."""
+    """The feed-forward network; keys ``fc1, fc2``."""
 
     def __init__(self, width: int, hidden: int, drop: float) -> None:
         super().__init__()
@@ -38,6 +39,7 @@ class Mlp(nn.Module):
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Linear, GELU, linear: (..., C) -> (..., C)."""
         return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
 
 
@@ -47,6 +49,8 @@ class WindowAttention(nn.Module):
     Keys: ``relative_position_bias_table ((2w - 1)^2, heads)``, the buffer ``relative_position_index (w^2, w^2)``,
     ``qkv``, ``proj``.
     """
+
+    relative_position_index: Tensor
 
     def __init__(
         self, width: int, window: int, heads: int, qkv_bias: bool, qk_scale: float | None, attn_drop: float, drop: float
@@ -126,19 +130,18 @@ class SwinTransformerBlock(nn.Module):
         return x[:, :height, :width]
 
 
-@lru_cache(maxsize=16)
+@cached_table
 def _shift_mask(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
     """(windows, w^2, w^2): 0 between places that were neighbours before the shift, -100 between others."""
-    with torch.inference_mode(False), torch.no_grad():
 
-        def parts(length: int) -> Tensor:
-            # Along one side: the part that stayed together (0), and the last window's two, which came from both ends.
-            place = torch.arange(length, device=device)
-            return (place >= length - window).long() + (place >= length - shift).long()
+    def parts(length: int) -> Tensor:
+        # Along one side: the part that stayed together (0), and the last window's two, which came from both ends.
+        place = torch.arange(length, device=device)
+        return (place >= length - window).long() + (place >= length - shift).long()
 
-        part = parts(height)[:, None] * 3 + parts(width)
-        part = part.unflatten(1, (-1, window)).unflatten(0, (-1, window)).transpose(1, 2).reshape(-1, window**2)
-        return torch.where(part.unsqueeze(1) == part.unsqueeze(2), 0.0, -100.0)
+    part = parts(height)[:, None] * 3 + parts(width)
+    part = part.unflatten(1, (-1, window)).unflatten(0, (-1, window)).transpose(1, 2).reshape(-1, window**2)
+    return torch.where(part.unsqueeze(1) == part.unsqueeze(2), 0.0, -100.0)
 
 
 class PatchMerging(nn.Module):
@@ -157,7 +160,7 @@ class PatchMerging(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Cut an image into patches and embed them: (B, 3, H, W) -> (B, h, w, C); keys ``proj, norm``."""
+    """Cut an image into patches and embed them; keys ``proj, norm``."""
 
     def __init__(self, patch: int, in_channels: int, width: int, norm: bool) -> None:
         super().__init__()
@@ -166,6 +169,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, h, w, C), sizes rounded up."""
         x = F.pad(x, (0, -x.shape[3] % self.patch, 0, -x.shape[2] % self.patch))
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
 
@@ -181,6 +185,12 @@ class Stage(nn.Module):
         )
         self.downsample = None if last else PatchMerging(width)
 
+    def forward(self, x: Tensor, save_memory: bool) -> tuple[Tensor, Tensor]:
+        """(B, h, w, C) -> this stage's map, input of the next; ``save_memory``: recompute activations for gradients."""
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False) if save_memory else block(x)
+        return x, x if self.downsample is None else self.downsample(x)
+
 
 @BACKBONE_REGISTRY.register()
 class D2SwinTransformer(Backbone):
@@ -193,6 +203,7 @@ class D2SwinTransformer(Backbone):
     def __init__(self, cfg: CfgNode, input_shape: ShapeSpec) -> None:
         super().__init__()
         swin = cfg.MODEL.SWIN
+        assert input_shape.channels is not None
         stages = len(swin.DEPTHS)
         names = [f"res{i + 2}" for i in range(stages)]
         unknown = set(swin.OUT_FEATURES) - set(names)
@@ -205,12 +216,11 @@ class D2SwinTransformer(Backbone):
         self._stage_names, self._checkpoint = names, swin.USE_CHECKPOINT
 
         self.patch_embed = PatchEmbed(swin.PATCH_SIZE, input_shape.channels, swin.EMBED_DIM, swin.PATCH_NORM)
+        self.absolute_pos_embed: nn.Parameter | None = None
         if swin.APE:
             side = swin.PRETRAIN_IMG_SIZE // swin.PATCH_SIZE
             self.absolute_pos_embed = nn.Parameter(torch.zeros(1, swin.EMBED_DIM, side, side))
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
-        else:
-            self.absolute_pos_embed = None
         self.pos_drop = nn.Dropout(swin.DROP_RATE)
         rates = torch.linspace(0, swin.DROP_PATH_RATE, sum(swin.DEPTHS)).split(list(swin.DEPTHS))
         self.layers = nn.ModuleList(
@@ -245,23 +255,14 @@ class D2SwinTransformer(Backbone):
         x = self.pos_drop(x)
         outputs = {}
         for i, (name, stage) in enumerate(zip(self._stage_names, self.layers, strict=True)):
-            for block in stage.blocks:
-                save_memory = self._checkpoint and self.training
-                x = checkpoint(block, x, use_reentrant=False) if save_memory else block(x)
+            result, x = stage(x, save_memory=self._checkpoint and self.training)
             if name in self._out_features:
-                outputs[name] = getattr(self, f"norm{i}")(x).permute(0, 3, 1, 2).contiguous()
-            if stage.downsample is not None:
-                x = stage.downsample(x)
+                outputs[name] = getattr(self, f"norm{i}")(result).permute(0, 3, 1, 2).contiguous()
         return outputs
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return {
-            name: ShapeSpec(channels=self._out_feature_channels[name], stride=self._out_feature_strides[name])
-            for name in self._out_features
-        }
 
     @property
     def size_divisibility(self) -> int:
+        """Images are padded to a multiple of it."""
         return 32
 
 

@@ -8,25 +8,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from PADing.errors import UserError
-from PADing.modeling.heads.legacy_keys import insert_pixel_decoder
-from PADing.modeling.heads.mask_former_head import ENCODER, PIXELS, decoder_channels
-from PADing.modeling.pixel_decoder import build_pixel_decoder, select_features
-from PADing.modeling.transformer_decoder import build_transformer_decoder
+from PADing.modeling.heads.pixel_decoder_head import PixelDecoderHead
+from PADing.modeling.pixel_decoder.fpn import PixelDecoder
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
-class PerPixelBaselineHead(nn.Module):
-    """Pixel decoder and a 1 x 1 convolution; keys ``pixel_decoder.*``, ``predictor.*``.
+class PerPixelBaselineHead(PixelDecoderHead):
+    """Pixel decoder and a 1 x 1 convolution.
 
     Args:
-        input_shape: channels and strides of the backbone's maps.
-        num_classes: outputs for each pixel.
-        pixel_decoder: see :mod:`PADing.modeling.pixel_decoder`; its ``mask_dim`` is the classifier's input.
-        loss_weight: factor of the loss. ignore_value: label of pixels without annotation.
-        common_stride: stride of the predictions.
+        pixel_decoder: its ``mask_dim`` is the classifier's input.
+        common_stride: stride of the predictions. predictor: another classifier than the convolution.
+        shared: see :class:`PixelDecoderHead`; ``num_classes`` outputs for each pixel.
     """
-
-    _version = 2
 
     @configurable
     def __init__(
@@ -34,34 +28,23 @@ class PerPixelBaselineHead(nn.Module):
         input_shape: dict[str, ShapeSpec],
         *,
         num_classes: int,
-        pixel_decoder: nn.Module,
-        loss_weight: float = 1.0,
-        ignore_value: int = -1,
+        pixel_decoder: PixelDecoder,
         common_stride: int = 4,
+        predictor: nn.Module | None = None,
+        **shared,
     ) -> None:
-        super().__init__()
-        self.in_features = [name for name, _ in sorted(input_shape.items(), key=lambda item: item[1].stride)]
-        self.num_classes, self.loss_weight, self.ignore_value = num_classes, loss_weight, ignore_value
+        if predictor is None:
+            predictor = Conv2d(pixel_decoder.mask_dim, num_classes, kernel_size=1)
+            weight_init.c2_msra_fill(predictor)
+        super().__init__(
+            input_shape, num_classes=num_classes, pixel_decoder=pixel_decoder, predictor=predictor, **shared
+        )
         self.common_stride = common_stride
-        self.pixel_decoder = pixel_decoder
-        self.predictor = self.build_predictor()
-
-    def build_predictor(self) -> nn.Module:
-        predictor = Conv2d(self.pixel_decoder.mask_dim, self.num_classes, kernel_size=1)
-        weight_init.c2_msra_fill(predictor)
-        return predictor
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
-        head = cfg.MODEL.SEM_SEG_HEAD
-        return {
-            "input_shape": select_features(cfg, input_shape),
-            "num_classes": head.NUM_CLASSES,
-            "pixel_decoder": build_pixel_decoder(cfg, input_shape),
-            "loss_weight": head.LOSS_WEIGHT,
-            "ignore_value": head.IGNORE_VALUE,
-            "common_stride": head.COMMON_STRIDE,
-        }
+        """Arguments from ``MODEL.SEM_SEG_HEAD``."""
+        return {**super().from_config(cfg, input_shape), "common_stride": cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE}
 
     def forward(
         self, features: dict[str, Tensor], targets: Tensor | None = None
@@ -75,28 +58,22 @@ class PerPixelBaselineHead(nn.Module):
             training: (None, ``{"loss_sem_seg": ...}``); evaluation: ((B, num_classes, H, W) logits at the size of the
             image, ``{}``).
         """
-        logits, auxiliary = self.layers(features)
-        if self.training:
-            return None, self.losses(logits, auxiliary, targets)
-        return self._to_image_size(logits), {}
-
-    def layers(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Logits at ``common_stride``, and those of earlier layers for deep supervision."""
-        return self.predictor(self.pixel_decoder.forward_features(features)[0]), []
-
-    def losses(self, logits: Tensor, auxiliary: list[Tensor], targets: Tensor) -> dict[str, Tensor]:
+        logits, *auxiliary = self.layers(features)
+        if not self.training:
+            return self._to_image_size(logits), {}
+        assert targets is not None
         named = {"loss_sem_seg": logits} | {f"loss_sem_seg_{i}": x for i, x in enumerate(auxiliary)}
-        return {name: self.loss_weight * self._cross_entropy(x, targets) for name, x in named.items()}
+        return None, {name: self.loss_weight * self._cross_entropy(x, targets) for name, x in named.items()}
+
+    def layers(self, features: dict[str, Tensor]) -> list[Tensor]:
+        """Logits at ``common_stride``, and behind them those of earlier layers for deep supervision."""
+        return [self.predictor(self.pixel_decoder.forward_features(features)[0])]
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(self._to_image_size(logits.float()), targets, ignore_index=self.ignore_value)
 
     def _to_image_size(self, logits: Tensor) -> Tensor:
         return F.interpolate(logits, scale_factor=self.common_stride, mode="bilinear", align_corners=False)
-
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
-        insert_pixel_decoder(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -105,9 +82,8 @@ class PerPixelBaselinePlusHead(PerPixelBaselineHead):
 
     Args:
         transformer_predictor: transformer decoder without classification, one query for each class.
-        transformer_in_feature: which map it attends to.
         deep_supervision: also apply the loss to its earlier layers.
-        Others: see :class:`PerPixelBaselineHead`.
+        baseline: see :class:`PerPixelBaselineHead`.
     """
 
     @configurable
@@ -116,39 +92,27 @@ class PerPixelBaselinePlusHead(PerPixelBaselineHead):
         input_shape: dict[str, ShapeSpec],
         *,
         transformer_predictor: nn.Module,
-        transformer_in_feature: str,
         deep_supervision: bool,
         **baseline,
     ) -> None:
-        self._transformer_predictor = (transformer_predictor,)  # in a tuple: not a submodule under this name
-        super().__init__(input_shape, **baseline)
-        del self._transformer_predictor
-        self.transformer_in_feature, self.deep_supervision = transformer_in_feature, deep_supervision
-
-    def build_predictor(self) -> nn.Module:
-        return self._transformer_predictor[0]
+        super().__init__(input_shape, predictor=transformer_predictor, **baseline)
+        self.deep_supervision = deep_supervision
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        """Arguments from ``MODEL.SEM_SEG_HEAD`` and ``MODEL.MASK_FORMER``."""
         node = cfg.MODEL.MASK_FORMER
         if node.NUM_OBJECT_QUERIES != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
             raise UserError(
                 "PerPixelBaselinePlusHead has one query for each class: set MODEL.MASK_FORMER.NUM_OBJECT_QUERIES "
                 f"({node.NUM_OBJECT_QUERIES}) to MODEL.SEM_SEG_HEAD.NUM_CLASSES ({cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES})"
             )
-        channels = decoder_channels(cfg, input_shape)
-        return {
-            **super().from_config(cfg, input_shape),
-            "transformer_predictor": build_transformer_decoder(cfg, channels, mask_classification=False),
-            "transformer_in_feature": node.TRANSFORMER_IN_FEATURE,
-            "deep_supervision": node.DEEP_SUPERVISION,
-        }
+        baseline = super().from_config(cfg, input_shape)
+        transformer = cls.transformer_arguments(cfg, input_shape, classify=False)
+        return {**baseline, **transformer, "deep_supervision": node.DEEP_SUPERVISION}
 
-    def layers(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        mask_features, encoded, _ = self.pixel_decoder.forward_features(features)
-        source = {ENCODER: encoded, PIXELS: mask_features}.get(self.transformer_in_feature)
-        if source is None:
-            source = features[self.transformer_in_feature]
-        outputs = self.predictor(source, mask_features)
+    def layers(self, features: dict[str, Tensor]) -> list[Tensor]:
+        """See the base class."""
+        outputs = self.transformer_outputs(features)
         auxiliary = [aux["pred_masks"] for aux in outputs["aux_outputs"]] if self.deep_supervision else []
-        return outputs["pred_masks"], auxiliary
+        return [outputs["pred_masks"], *auxiliary]

@@ -1,12 +1,8 @@
 """Pixel decoders: backbone maps become mask features and feature levels. Importing this registers all of them."""
 
-from .fpn import BasePixelDecoder, TransformerEncoderPixelDecoder, build_pixel_decoder, select_features
+from PADing.modeling.registry import build_pixel_decoder
+
+from .fpn import BasePixelDecoder, TransformerEncoderPixelDecoder
 from .msdeformattn import MSDeformAttnPixelDecoder
 
-__all__ = [
-    "BasePixelDecoder",
-    "MSDeformAttnPixelDecoder",
-    "TransformerEncoderPixelDecoder",
-    "build_pixel_decoder",
-    "select_features",
-]
+__all__ = ["BasePixelDecoder", "MSDeformAttnPixelDecoder", "TransformerEncoderPixelDecoder", "build_pixel_decoder"]

@@ -1,43 +1,42 @@
 """Pixel decoders that go from coarse to fine by convolutions, with or without a transformer on the coarsest map."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-import fvcore.nn.weight_init as weight_init
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from fvcore.nn import weight_init
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from PADing.errors import UserError
+from PADing.modeling.layers import TransformerEncoder, TransformerEncoderLayer, xavier_uniform
 from PADing.modeling.position_encoding import PositionEmbeddingSine
-from PADing.modeling.transformer_decoder.transformer import TransformerEncoder, TransformerEncoderLayer
 
 NUM_LEVELS = 3  # feature maps handed to a multi-scale transformer decoder
+Norm = str | Callable | None
 
 
-def build_pixel_decoder(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
-    """Build the pixel decoder that ``MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME`` names.
+class FeatureMap(NamedTuple):
+    """A map of the backbone."""
 
-    Raises:
-        UserError: nothing of that name, or nothing that decodes pixels.
-    """
-    name = cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME
-    if name not in SEM_SEG_HEADS_REGISTRY:
-        known = ", ".join(sorted(key for key, _ in SEM_SEG_HEADS_REGISTRY))
-        raise UserError(f"MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME {name!r} is not registered. There are: {known}")
-    model = SEM_SEG_HEADS_REGISTRY.get(name)(cfg, input_shape)
-    if not callable(getattr(model, "forward_features", None)):
-        raise UserError(f"MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME is {name!r}, which has no forward_features method")
-    return model
+    name: str
+    channels: int
+    stride: int
+
+
+def by_stride(input_shape: dict[str, ShapeSpec]) -> list[FeatureMap]:
+    """The backbone's maps, from fine to coarse."""
+    maps = []
+    for name, shape in input_shape.items():
+        assert shape.channels is not None and shape.stride is not None, f"the backbone does not describe {name}"
+        maps.append(FeatureMap(name, shape.channels, shape.stride))
+    return sorted(maps, key=lambda feature: feature.stride)
 
 
 def select_features(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:
-    """The backbone's maps that ``MODEL.SEM_SEG_HEAD.IN_FEATURES`` names.
-
-    Raises:
-        UserError: the backbone does not produce one of them.
-    """
+    """The backbone's maps that ``MODEL.SEM_SEG_HEAD.IN_FEATURES`` names; UserError if it does not produce one."""
     wanted = cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES
     missing = [name for name in wanted if name not in input_shape]
     if missing:
@@ -48,73 +47,56 @@ def select_features(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str
     return {name: shape for name, shape in input_shape.items() if name in wanted}
 
 
-def by_stride(input_shape: dict[str, ShapeSpec]) -> list[tuple[str, ShapeSpec]]:
-    """Feature maps from fine to coarse."""
-    return sorted(input_shape.items(), key=lambda item: item[1].stride)
+def xavier_conv(in_channels: int, out_channels: int, kernel: int, **conv) -> Conv2d:
+    """Convolution that keeps the size."""
+    layer = Conv2d(in_channels, out_channels, kernel_size=kernel, padding=kernel // 2, **conv)
+    weight_init.c2_xavier_fill(layer)
+    return layer
 
 
 def conv_norm(
-    in_channels: int, out_channels: int, kernel: int, norm: str | Callable, activation: Callable | None = None
+    in_channels: int, out_channels: int, kernel: int, norm: Norm, activation: Callable | None = None
 ) -> Conv2d:
-    """Convolution that keeps the size, with normalisation and activation; a bias only where there is no norm."""
-    conv = Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size=kernel,
-        padding=kernel // 2,
-        bias=norm == "",
-        norm=get_norm(norm, out_channels),
-        activation=activation,
-    )
-    weight_init.c2_xavier_fill(conv)
-    return conv
+    """Convolution with normalisation and activation; a bias only where there is no norm."""
+    norm = norm or ""
+    layers = {"norm": get_norm(norm, out_channels), "activation": activation}
+    return xavier_conv(in_channels, out_channels, kernel, bias=norm == "", **layers)
 
 
-@SEM_SEG_HEADS_REGISTRY.register()
-class BasePixelDecoder(nn.Module):
-    """A feature pyramid: ``layer_n`` on the coarsest map; then nearest upsampling + ``adapter_i``, then ``layer_i``.
+class PixelDecoder(nn.Module):
+    """Base of pixel decoders: a step to the next finer map is ``adapter_i`` on that map, upsampling, and ``layer_i``.
 
     Args:
         input_shape: channels and strides of the backbone's maps.
         conv_dim: channels inside. mask_dim: channels of the mask features.
-        norm: normalisation of every convolution ("" for none).
+        norm: normalisation of the convolutions ("" for none).
     """
 
-    @configurable
-    def __init__(
-        self, input_shape: dict[str, ShapeSpec], *, conv_dim: int, mask_dim: int, norm: str | Callable | None = None
-    ) -> None:
+    upsampling: str  # how the coarser map is brought to the size of the finer one
+
+    def __init__(self, input_shape: dict[str, ShapeSpec], conv_dim: int, mask_dim: int, norm: Norm) -> None:
         super().__init__()
-        norm = norm or ""
-        shapes = by_stride(input_shape)
-        self.in_features = [name for name, _ in shapes]
-        for i, (_, shape) in enumerate(shapes, start=1):
-            if i < len(shapes):
-                self.add_module(f"adapter_{i}", conv_norm(shape.channels, conv_dim, 1, norm))
-                self.add_module(f"layer_{i}", conv_norm(conv_dim, conv_dim, 3, norm, F.relu))
-            else:
-                self.add_coarsest(i, shape.channels, conv_dim, norm)
-        self.mask_dim = mask_dim
-        self.mask_features = Conv2d(conv_dim, mask_dim, kernel_size=3, padding=1)
-        weight_init.c2_xavier_fill(self.mask_features)
+        self.in_features = [feature.name for feature in by_stride(input_shape)]
+        self.conv_dim, self.mask_dim, self.norm = conv_dim, mask_dim, norm
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        """Arguments from ``MODEL.SEM_SEG_HEAD``."""
         head = cfg.MODEL.SEM_SEG_HEAD
-        return {
-            "input_shape": select_features(cfg, input_shape),
-            "conv_dim": head.CONVS_DIM,
-            "mask_dim": head.MASK_DIM,
-            "norm": head.NORM,
-        }
+        shape = select_features(cfg, input_shape)
+        return {"input_shape": shape, "conv_dim": head.CONVS_DIM, "mask_dim": head.MASK_DIM, "norm": head.NORM}
 
-    def add_coarsest(self, i: int, channels: int, conv_dim: int, norm: str | Callable) -> None:
-        """Create what :meth:`coarsest` needs."""
-        self.add_module(f"layer_{i}", conv_norm(channels, conv_dim, 3, norm, F.relu))
+    def add_step(self, i: int, channels: int) -> None:
+        """Create the convolutions of the step to the ``i``-th finest map, counted from 1."""
+        self.add_module(f"adapter_{i}", conv_norm(channels, self.conv_dim, 1, self.norm))
+        self.add_module(f"layer_{i}", conv_norm(self.conv_dim, self.conv_dim, 3, self.norm, F.relu))
 
-    def coarsest(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(conv_dim map of the coarsest feature, encoder features if there are any)."""
-        return getattr(self, f"layer_{len(self.in_features)}")(feature), None
+    def step(self, i: int, feature: Tensor, coarser: Tensor) -> Tensor:
+        """The ``i``-th finest map ``feature`` and the result (B, conv_dim, ., .) of the step before -> the next."""
+        lateral = getattr(self, f"adapter_{i}")(feature)
+        corners = None if self.upsampling == "nearest" else False
+        upsampled = F.interpolate(coarser, lateral.shape[-2:], mode=self.upsampling, align_corners=corners)
+        return getattr(self, f"layer_{i}")(lateral + upsampled)
 
     def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """Decode the backbone's maps.
@@ -123,16 +105,43 @@ class BasePixelDecoder(nn.Module):
             mask features (B, mask_dim, h, w) at the finest stride; encoder features (B, conv_dim, ., .) of the coarsest
             stride, or None; the three coarsest maps (B, conv_dim, ., .), coarsest first.
         """
+        raise NotImplementedError
+
+    def forward(self, features: dict[str, Tensor], targets=None):
+        """Refuse: pixel decoders stand where Detectron2 has heads, but give features."""
+        raise RuntimeError("Pixel decoders are called through forward_features")
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class BasePixelDecoder(PixelDecoder):
+    """A feature pyramid: ``layer_n`` on the coarsest map, then steps with nearest upsampling; see the base class."""
+
+    upsampling = "nearest"
+
+    @configurable
+    def __init__(self, input_shape: dict[str, ShapeSpec], *, conv_dim: int, mask_dim: int, norm: Norm = None) -> None:
+        super().__init__(input_shape, conv_dim, mask_dim, norm)
+        *finer, coarsest = by_stride(input_shape)
+        for i, feature in enumerate(finer, start=1):
+            self.add_step(i, feature.channels)
+        self.add_coarsest(len(finer) + 1, coarsest.channels)
+        self.mask_features = xavier_conv(conv_dim, mask_dim, 3)
+
+    def add_coarsest(self, i: int, channels: int) -> None:
+        """Create what :meth:`coarsest` needs."""
+        self.add_module(f"layer_{i}", conv_norm(channels, self.conv_dim, 3, self.norm, F.relu))
+
+    def coarsest(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(conv_dim map of the coarsest feature, encoder features if there are any)."""
+        return getattr(self, f"layer_{len(self.in_features)}")(feature), None
+
+    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        """See :meth:`PixelDecoder.forward_features`; there are encoder features if a transformer is on top."""
         y, encoded = self.coarsest(features[self.in_features[-1]])
         levels = [y]
         for i in range(len(self.in_features) - 1, 0, -1):
-            lateral = getattr(self, f"adapter_{i}")(features[self.in_features[i - 1]])
-            y = getattr(self, f"layer_{i}")(lateral + F.interpolate(y, size=lateral.shape[-2:], mode="nearest"))
-            levels.append(y)
-        return self.mask_features(y), encoded, levels[:NUM_LEVELS]
-
-    def forward(self, features: dict[str, Tensor], targets=None):
-        raise RuntimeError("Pixel decoders are called through forward_features")
+            levels.append(self.step(i, features[self.in_features[i - 1]], levels[-1]))
+        return self.mask_features(levels[-1]), encoded, levels[:NUM_LEVELS]
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -141,7 +150,7 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
 
     Args:
         transformer_dropout, transformer_nheads, transformer_dim_feedforward, transformer_enc_layers,
-        transformer_pre_norm: of the encoder. Others: see :class:`BasePixelDecoder`.
+        transformer_pre_norm: of the encoder. pyramid: see :class:`BasePixelDecoder`.
     """
 
     @configurable
@@ -154,26 +163,20 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
         transformer_dim_feedforward: int,
         transformer_enc_layers: int,
         transformer_pre_norm: bool,
-        conv_dim: int,
-        mask_dim: int,
-        norm: str | Callable | None = None,
+        **pyramid,
     ) -> None:
-        super().__init__(input_shape, conv_dim=conv_dim, mask_dim=mask_dim, norm=norm)
-        channels = by_stride(input_shape)[-1][1].channels
-        self.input_proj = Conv2d(channels, conv_dim, kernel_size=1)
-        weight_init.c2_xavier_fill(self.input_proj)
+        super().__init__(input_shape, **pyramid)
+        self.input_proj = xavier_conv(by_stride(input_shape)[-1].channels, self.conv_dim, 1)
         layer = TransformerEncoderLayer(
-            conv_dim, transformer_nheads, transformer_dim_feedforward, transformer_dropout, transformer_pre_norm
+            self.conv_dim, transformer_nheads, transformer_dim_feedforward, transformer_dropout, transformer_pre_norm
         )
-        self.transformer = nn.Module()
-        self.transformer.encoder = TransformerEncoder(layer, transformer_enc_layers)
-        for parameter in self.transformer.parameters():
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
-        self.pe_layer = PositionEmbeddingSine(conv_dim // 2, normalize=True)
+        self.transformer = nn.ModuleDict({"encoder": TransformerEncoder(layer, transformer_enc_layers)})
+        xavier_uniform(self.transformer)
+        self.pe_layer = PositionEmbeddingSine(self.conv_dim // 2, normalize=True)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        """Arguments from ``MODEL.SEM_SEG_HEAD`` and ``MODEL.MASK_FORMER``."""
         node = cfg.MODEL.MASK_FORMER
         return {
             **super().from_config(cfg, input_shape),
@@ -184,13 +187,13 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
             "transformer_pre_norm": node.PRE_NORM,
         }
 
-    def add_coarsest(self, i: int, channels: int, conv_dim: int, norm: str | Callable) -> None:
-        super().add_coarsest(
-            i, conv_dim, conv_dim, norm
-        )  # on the encoder's output, which already has conv_dim channels
+    def add_coarsest(self, i: int, channels: int) -> None:
+        """It sees the encoder's output, which already has ``conv_dim`` channels."""
+        super().add_coarsest(i, self.conv_dim)
 
     def coarsest(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(conv_dim map of the encoder's output, that output)."""
         tokens = self.input_proj(feature).flatten(2).transpose(1, 2)
-        positions = self.pe_layer.tokens(*feature.shape[-2:], tokens)
-        encoded = self.transformer.encoder(tokens, positions).transpose(1, 2).unflatten(2, feature.shape[-2:])
+        positions = self.pe_layer.tokens(feature.shape[-2], feature.shape[-1], tokens)
+        encoded = self.transformer["encoder"](tokens, positions).transpose(1, 2).unflatten(2, feature.shape[-2:])
         return super().coarsest(encoded)[0], encoded

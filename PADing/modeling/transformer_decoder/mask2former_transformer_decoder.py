@@ -1,20 +1,19 @@
 """Mask2Former's decoder: queries attend only to the places that their previous masks cover."""
 
-import fvcore.nn.weight_init as weight_init
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import Conv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from PADing.errors import UserError
 from PADing.modeling.layers import MLP, CrossAttentionLayer, FFNLayer, SelfAttentionLayer
 from PADing.modeling.position_encoding import PositionEmbeddingSine
-from PADing.modeling.transformer_decoder.registry import TRANSFORMER_DECODER_REGISTRY
+from PADing.modeling.registry import TRANSFORMER_DECODER_REGISTRY
+from PADing.modeling.transformer_decoder.query_decoder import QueryDecoder
 
 
 @TRANSFORMER_DECODER_REGISTRY.register()
-class MultiScaleMaskedTransformerDecoder(nn.Module):
+class MultiScaleMaskedTransformerDecoder(QueryDecoder):
     """Masked-attention transformer decoder (Mask2Former, Sec. 3.2).
 
     Layer ``i`` attends to feature level ``i mod levels``, coarsest first, where the mask predicted before it is above
@@ -24,15 +23,8 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
     A method that classifies queries in another way overrides :meth:`add_class_head` and :meth:`classify`.
 
     Args:
-        in_channels: channels of the feature levels.
-        mask_classification: predict classes; this decoder does nothing else.
-        num_classes: classes without "no object".
-        hidden_dim: width C of the queries. num_queries: their number Q. nheads: attention heads.
-        dim_feedforward: width inside the feed-forward networks. dec_layers: their number. pre_norm: LayerNorm first.
-        mask_dim: channels of the mask features.
-        enforce_input_project: project the features even where their width already is ``hidden_dim``.
         num_feature_levels: feature maps, from coarse to fine.
-        deep_supervision: in training, predict after every layer; else only once, behind the last one.
+        Others: see :class:`QueryDecoder`; ``mask_classification`` must be True.
     """
 
     _version = 2
@@ -76,35 +68,19 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         self.query_feat = nn.Embedding(num_queries, hidden_dim)
         self.query_embed = nn.Embedding(num_queries, hidden_dim)
         self.level_embed = nn.Embedding(num_feature_levels, hidden_dim)
-        self.input_proj = nn.ModuleList()
-        for _ in range(num_feature_levels):
-            if in_channels != hidden_dim or enforce_input_project:
-                self.input_proj.append(Conv2d(in_channels, hidden_dim, kernel_size=1))
-                weight_init.c2_xavier_fill(self.input_proj[-1])
-            else:
-                self.input_proj.append(nn.Identity())
+        self.input_proj = nn.ModuleList(
+            self.input_projection(in_channels, hidden_dim, enforce_input_project) for _ in range(num_feature_levels)
+        )
         self.add_class_head(hidden_dim, num_classes)
         self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int, mask_classification: bool) -> dict:
-        node = cfg.MODEL.MASK_FORMER
-        if node.DEC_LAYERS < 1:
+        """``DEC_LAYERS`` counts predictions: the first one is made before any layer."""
+        arguments = super().from_config(cfg, in_channels, mask_classification)
+        if arguments["dec_layers"] < 1:
             raise UserError("MODEL.MASK_FORMER.DEC_LAYERS counts the prediction on the initial queries: at least 1")
-        return {
-            "in_channels": in_channels,
-            "mask_classification": mask_classification,
-            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-            "hidden_dim": node.HIDDEN_DIM,
-            "num_queries": node.NUM_OBJECT_QUERIES,
-            "nheads": node.NHEADS,
-            "dim_feedforward": node.DIM_FEEDFORWARD,
-            "dec_layers": node.DEC_LAYERS - 1,
-            "pre_norm": node.PRE_NORM,
-            "mask_dim": cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
-            "enforce_input_project": node.ENFORCE_INPUT_PROJ,
-            "deep_supervision": node.DEEP_SUPERVISION,
-        }
+        return {**arguments, "dec_layers": arguments["dec_layers"] - 1}
 
     # ---- the class head: what other methods replace
 
@@ -189,7 +165,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         return torch.bmm(kernels, level_features.to(kernels.dtype)) < 0
 
     def _predict(self, embed: Tensor, kernels: Tensor, mask_features: Tensor, last: bool) -> dict[str, Tensor | None]:
-        mask_logits = torch.bmm(kernels, mask_features.flatten(2)).unflatten(2, mask_features.shape[-2:])
+        mask_logits = self.draw(kernels, mask_features)
         return {"pred_logits": self.classify(embed, mask_logits, mask_features, last), "pred_masks": mask_logits}
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:

@@ -1,10 +1,11 @@
 """The attention module of the pixel decoder's encoder."""
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+
+from PADing.modeling.cached_table import cached_table
 
 from .functional import Shapes, Starts, ms_deform_attn
 
@@ -91,6 +92,7 @@ class MSDeformAttn(nn.Module):
         return self.output_proj(output)
 
     def extra_repr(self) -> str:
+        """What ``print(model)`` shows of it."""
         return f"d_model={self.d_model}, n_levels={self.n_levels}, n_heads={self.n_heads}, n_points={self.n_points}"
 
 
@@ -108,14 +110,12 @@ def _size_xy(spatial_shapes: Shapes, like: Tensor) -> Tensor:
     """
     if isinstance(spatial_shapes, Tensor):
         return spatial_shapes.flip(-1).to(like).clamp(min=1)
-    shapes = tuple((max(h, 1), max(w, 1)) for h, w in spatial_shapes)
-    if torch.compiler.is_compiling() or type(like) is not Tensor:  # what is being traced must not be kept
-        return torch.tensor([(w, h) for h, w in shapes], dtype=like.dtype, device=like.device)
-    return _cached_size_xy(shapes, like.dtype, like.device)
+    sizes = tuple((max(w, 1), max(h, 1)) for h, w in spatial_shapes)
+    if type(like) is not Tensor:  # what is being traced must not be kept
+        return torch.tensor(sizes, dtype=like.dtype, device=like.device)
+    return _table(sizes, like.dtype, like.device)
 
 
-@lru_cache(maxsize=64)
-def _cached_size_xy(shapes: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    # Made once per shape: copying even a few numbers to a GPU waits for everything queued there.
-    with torch.inference_mode(False):
-        return torch.tensor([(w, h) for h, w in shapes], dtype=dtype, device=device)
+@cached_table
+def _table(rows: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(rows, dtype=dtype, device=device)

@@ -1,0 +1,52 @@
+"""Building what a config names: pixel decoders and transformer decoders."""
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from detectron2.utils.registry import Registry
+from torch import nn
+
+from PADing.errors import UserError, did_you_mean
+
+TRANSFORMER_DECODER_REGISTRY = Registry("TRANSFORMER_MODULE")
+TRANSFORMER_DECODER_REGISTRY.__doc__ = """
+Registry of transformer decoders: called with (cfg, in_channels, mask_classification), they map multi-scale features
+and mask features to classes and masks of queries.
+"""
+
+
+def build_pixel_decoder(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
+    """Build the pixel decoder that ``MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME`` names.
+
+    Raises:
+        UserError: nothing of that name, or nothing that decodes pixels.
+    """
+    key, name = "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME
+    model = _registered(SEM_SEG_HEADS_REGISTRY, key, name)(cfg, input_shape)
+    if not callable(getattr(model, "forward_features", None)):
+        raise UserError(f"{key} is {name!r}, which has no forward_features method")
+    return model
+
+
+def build_transformer_decoder(cfg: CfgNode, in_channels: int, mask_classification: bool = True) -> nn.Module:
+    """Build the decoder that ``MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME`` names.
+
+    Args:
+        in_channels: channels of the features it attends to.
+        mask_classification: also predict a class for each query (False: only masks, one query for each class).
+
+    Raises:
+        UserError: nothing of that name is registered.
+    """
+    key, name = "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME", cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME
+    return _registered(TRANSFORMER_DECODER_REGISTRY, key, name)(cfg, in_channels, mask_classification)
+
+
+def _registered(registry: Registry, key: str, name: str):
+    known = sorted(name for name, _ in registry)
+    if name not in known:
+        raise UserError(
+            f"{key} {name!r} is not registered{did_you_mean(name, known)}. There are: {', '.join(known)}. A decoder of "
+            "your own is registered by a module that PLUGINS names."
+        )
+    return registry.get(name)
