@@ -1,7 +1,7 @@
 """From Python: load a model of any method, and segment images with it.
 
-    predictor = Predictor(load_config("configs/panoptic-segmentation/PADing.yaml", ["MODEL.WEIGHTS", "model.pth"]))
-    result = predictor(image)   # image: (H, W, 3) uint8 RGB
+>>> predictor = Predictor(load_config("configs/panoptic-segmentation/PADing.yaml", ["MODEL.WEIGHTS", "model.pth"]))
+>>> result = predictor(image)  # image: (H, W, 3) uint8 RGB
 """
 
 import numpy as np
@@ -52,7 +52,7 @@ class Predictor:
         """Segment one image.
 
         Args:
-            image: (H, W, 3) uint8 RGB, whatever ``INPUT.FORMAT`` is.
+            image: (H, W, 3) uint8 RGB; ``INPUT.FORMAT`` does not matter.
 
         Returns:
             the model's results, in the size of the image: any of ``panoptic_seg``, ``instances``, ``sem_seg``.

@@ -1,6 +1,6 @@
-"""A COCO-shaped tree of a few real pictures, in the layout that ``datasets/README.md`` asks for before preparation.
+"""A COCO-shaped tree of a few real images, in the layout that ``datasets/README.md`` asks for before preparation.
 
-Instances are COCO's own. Panoptic maps and stuff labels are painted from them: each picture's background gets one stuff
+Instances are COCO's own. Panoptic maps and stuff labels are painted from them: each image's background gets one stuff
 class in its upper and one in its lower half, so every protocol has seen and unseen classes to load.
 """
 
@@ -26,14 +26,14 @@ BACKGROUNDS = [
 ]
 
 
-def make_tiny_coco(root: Path, source: Path, pictures: int = 12) -> Path:
-    """Make ``root/coco`` from the first ``pictures`` of train and val in ``source`` (real samples); return ``root``."""
+def make_tiny_coco(root: Path, source: Path, count: int = 12) -> Path:
+    """Make ``root/coco`` from the first ``count`` of train and val in ``source`` (real samples); return ``root``."""
     panoptic = _table("coco_panoptic.yaml")
     stuff_value = {category["name"]: category["id"] for category in _table("coco_stuff.yaml")}
     panoptic_id = {category["name"]: category["id"] for category in panoptic}
     for part in ("train", "val"):
         content = json.loads((source / "real_coco" / "annotations" / f"instances_{part}2017.json").read_text())
-        content["images"] = content["images"][:pictures]
+        content["images"] = content["images"][:count]
         kept = {image["id"] for image in content["images"]}
         content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
         coco = root / "coco"
@@ -46,7 +46,7 @@ def make_tiny_coco(root: Path, source: Path, pictures: int = 12) -> Path:
         annotations = []
         for number, image in enumerate(content["images"]):
             objects = [a for a in content["annotations"] if a["image_id"] == image["id"]]
-            # Unseen backgrounds in every third picture only, so that training has pictures left.
+            # Unseen backgrounds in every third image only, so that training has images left.
             upper, lower = BACKGROUNDS[number % 4], BACKGROUNDS[4 + number % 2 if number % 3 == 2 else (number + 1) % 4]
             ids, segments = _paint(image, objects, panoptic_id[upper[0]], panoptic_id[lower[0]])
             labels = np.full(ids.shape, 255, dtype=np.uint8)
@@ -66,10 +66,10 @@ def make_tiny_coco(root: Path, source: Path, pictures: int = 12) -> Path:
     return root
 
 
-def draw_source(folder: Path, pictures: int = 12) -> Path:
-    """Make a ``source`` for ``make_tiny_coco`` without any real picture: rectangles named after COCO's things.
+def draw_source(folder: Path, count: int = 12) -> Path:
+    """Make a ``source`` for ``make_tiny_coco`` without any real image: rectangles named after COCO's things.
 
-    Every third picture shows classes that are unseen in all protocols, so training has pictures left.
+    Every third image shows classes that are unseen in all protocols, so training has images left.
     """
     things = [category for category in _table("coco_panoptic.yaml") if category["isthing"]]
     categories = [{"id": category["id"], "name": category["name"]} for category in things]
@@ -77,16 +77,16 @@ def draw_source(folder: Path, pictures: int = 12) -> Path:
     rng = np.random.default_rng(7)
     for part, first in (("train", 1000), ("val", 5000)):
         images, annotations = [], []
-        for number in range(pictures):
+        for number in range(count):
             image = {"id": first + 7 * number, "file_name": f"{first + 7 * number:012d}.jpg", "height": 72, "width": 96}
             images.append(image)
-            picture = rng.integers(0, 60, (72, 96, 3), dtype=np.uint8)
+            image = rng.integers(0, 60, (72, 96, 3), dtype=np.uint8)
             for place in range(3):
                 unseen = number % 3 == 2 and place == 0
                 category = (unseen_ids if unseen else seen_ids)[(number // 3 + place) % 4]
                 x, y, width, height = 4 + 30 * place, 6 + 9 * place, 24, 40
                 paint = np.array([3 * category % 190, 70 * place, 100], dtype=np.uint8)
-                picture[y : y + height, x : x + width] += paint
+                image[y : y + height, x : x + width] += paint
                 polygon = [x, y, x + width, y, x + width, y + height, x, y + height]
                 annotations.append(
                     {
@@ -100,7 +100,7 @@ def draw_source(folder: Path, pictures: int = 12) -> Path:
                     }
                 )
             path = folder / "real_coco" / f"{part}2017" / image["file_name"]
-            _save(picture, path)
+            _save(image, path)
         content = {"images": images, "annotations": annotations, "categories": categories}
         _write(folder / "real_coco" / "annotations" / f"instances_{part}2017.json", content)
     return folder

@@ -2,7 +2,7 @@
 """Look at results: input | ground truth | (baseline |) prediction, unseen classes outlined in magenta.
 
     python tools/visualize_predictions.py --config-file configs/mini/panoptic-PADing.yaml --num-gpus 0 \\
-        --output output/pictures --number 12 MODEL.WEIGHTS output/mini_panoptic_PADing/model_final.pth
+        --output output/drawings --number 12 MODEL.WEIGHTS output/mini_panoptic_PADing/model_final.pth
 
 Works for every architecture and task: it draws what the model returns (panoptic, else instances, else semantic).
 Images with unseen classes in the ground truth come first.

@@ -85,7 +85,8 @@ def draw_detections(
         UserError: the results are no results, or they belong to another data set.
     """
     detections, metadata = read_detections(results), MetadataCatalog.get(name)
-    contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
+    space = ClassSpace.of(metadata)
+    contiguous = {space.dataset_ids[i]: i for i in space.things}
     if not contiguous:
         raise UserError(f"Data set {name!r} has no things, so it has no instance results. Name an instance data set.")
     records = DatasetCatalog.get(name)

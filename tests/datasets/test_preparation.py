@@ -1,4 +1,4 @@
-"""From the official downloads to data sets that load: every preparation script, on a small tree of real pictures."""
+"""From the official downloads to data sets that load: every preparation script, on a small tree of real images."""
 
 import importlib.util
 import io
@@ -144,7 +144,7 @@ def test_semantic_labels_from_panoptic(prepared, downloads):
 
 
 def test_stuff_labels(prepared, downloads):
-    """Contiguous ids of each part's classes; unseen pixels are ignored in training, whose pictures are all kept."""
+    """Contiguous ids of each part's classes; unseen pixels are ignored in training, whose images are all kept."""
     split = _split("coco_stuff_156_15")
     seen_ids = [c.id for c in split.categories if c.name not in split.unseen]
     unseen_ids = [next(c.id for c in split.categories if c.name == name) for name in split.unseen]
@@ -264,7 +264,7 @@ def test_labels_are_not_written_outside_of_the_output(tmp_path):
 
 
 def test_counts_are_printed_for_comparison_with_the_original_files(prepared, capsys, monkeypatch):
-    """Figures on the substitute are comparable only if the counts agree with the ZSI project's files."""
+    """Metrics on the substitute are comparable only if the counts agree with the ZSI project's files."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(prepared))
     assert zsi.main(["--split", "48_17"]) == 0
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:]}
@@ -306,7 +306,7 @@ def test_verify_before_and_after(prepared, downloads, monkeypatch):
 
 
 def test_verify_looks_into_files(prepared, tmp_path):
-    """A folder full of unconverted labels, or of half-downloaded pictures, is not a data set."""
+    """A folder full of unconverted labels, or of half-downloaded images, is not a data set."""
     split = _split("coco_stuff_156_15")
     data_set = split.data_set("coco_2017_train_stuff_seen_sem_seg")
     metadata = split.metadata(data_set, str(tmp_path))

@@ -73,7 +73,7 @@ def free_port() -> int:
 
 
 def results(folder: Path) -> dict:
-    """``results.json`` of an output folder: figures by data set."""
+    """``results.json`` of an output folder: metrics by data set."""
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""Data trees for whole runs: COCO's layout with drawn pictures or real samples, prepared as datasets/README.md says."""
+"""Data trees for whole runs: COCO's layout with drawn images or real samples, prepared as datasets/README.md says."""
 
 import os
 import sys
@@ -25,15 +25,15 @@ def prepare(root: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def drawn_coco(tmp_path_factory) -> Path:
-    """A prepared COCO-shaped tree of 24 drawn pictures; it needs nothing beside the repository."""
+    """A prepared COCO-shaped tree of 24 drawn images; it needs nothing beside the repository."""
     source = draw_source(tmp_path_factory.mktemp("drawn"))
     return prepare(make_tiny_coco(tmp_path_factory.mktemp("drawn_coco"), source))
 
 
 @pytest.fixture(scope="session")
 def real_coco(tmp_path_factory) -> Path:
-    """The same of 12 real pictures; skipped where there are none."""
+    """The same of 12 real images; skipped where there are none."""
     source = Path(os.environ.get("DATA_DIR", REPOSITORY.parent / "shared" / "data"))
     if not source.is_dir():
         pytest.skip(f"real data samples are not at {source} (set DATA_DIR)")
-    return prepare(make_tiny_coco(tmp_path_factory.mktemp("real_coco"), source, pictures=6))
+    return prepare(make_tiny_coco(tmp_path_factory.mktemp("real_coco"), source, count=6))

@@ -30,10 +30,10 @@ AWKWARD = [
 NEVER = "leer"
 
 
-def write_own_data(folder: Path, categories: list[dict], unseen: list[str], pictures: int = 6) -> Path:
+def write_own_data(folder: Path, categories: list[dict], unseen: list[str], count: int = 6) -> Path:
     """Write below ``folder``, for both of train and val: ``images/ panoptic/ raw/ <part>.json panoptic_<part>.json``.
 
-    ``raw`` holds label PNGs whose pixel values are category ids. Every third picture shows unseen classes.
+    ``raw`` holds label PNGs whose pixel values are category ids. Every third image shows unseen classes.
     """
     usable = [category for category in categories if category["name"] != NEVER]
     things = {flag: [c["id"] for c in usable if c["isthing"] and (c["name"] in unseen) == flag] for flag in (0, 1)}
@@ -41,7 +41,7 @@ def write_own_data(folder: Path, categories: list[dict], unseen: list[str], pict
     rng = np.random.default_rng(1)
     for part, first in (("train", 12), ("val", 90_000)):
         images, annotations, panoptic = [], [], []
-        for number in range(pictures):
+        for number in range(count):
             image_id, shows_unseen = first + 11 * number, number % 3 == 2
             name = f"Bild {image_id}"
             ground = (grounds[shows_unseen] or grounds[0])[0]
@@ -52,14 +52,14 @@ def write_own_data(folder: Path, categories: list[dict], unseen: list[str], pict
                 segments.append((70_000 + 300 * number + place, kind[(number + place) % len(kind)], box))
             ids = np.zeros((HEIGHT, WIDTH), dtype=np.int64)
             raw = np.zeros((HEIGHT, WIDTH), dtype=np.uint16)
-            picture = rng.integers(0, 60, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+            image = rng.integers(0, 60, (HEIGHT, WIDTH, 3), dtype=np.uint8)
             for segment_id, category, (x, y, width, height) in segments:
                 area = (slice(y, y + height), slice(x, x + width))
                 ids[area], raw[area] = segment_id, category
-                picture[area] = picture[area] // 4 + np.array([category % 150, category * 7 % 150, 90], dtype=np.uint8)
+                image[area] = image[area] // 4 + np.array([category % 150, category * 7 % 150, 90], dtype=np.uint8)
             ids[:2], raw[:2] = 0, 255
             file_name = f"{name}.png"
-            for kind, array in (("images", picture), ("panoptic", _rgb(ids)), ("raw", raw)):
+            for kind, array in (("images", image), ("panoptic", _rgb(ids)), ("raw", raw)):
                 (folder / kind / part).mkdir(parents=True, exist_ok=True)
                 Image.fromarray(array).save(folder / kind / part / file_name)
             images.append({"id": image_id, "file_name": file_name, "height": HEIGHT, "width": WIDTH})

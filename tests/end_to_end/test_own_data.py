@@ -17,7 +17,7 @@ UNSEEN = ["四角", "Gras"]
 
 @pytest.fixture(scope="module")
 def awkward(tmp_path_factory):
-    """Own data with a split file written by hand, class vectors and label PNGs."""
+    """Own data with a split file written by hand, class embeddings and label PNGs."""
     folder = write_own_data(tmp_path_factory.mktemp("eigene Daten"), AWKWARD, UNSEEN)
     data_sets = []
     for role in ("train", "val"):
@@ -69,27 +69,27 @@ def whole_path(folder, kind, seen, every, out):
 
 
 def test_instance(awkward, tmp_path):
-    """Ids with gaps, names of several scripts and a class without annotation get as far as figures."""
-    figures, _ = whole_path(awkward, "instance", seen=3, every=4, out=tmp_path)
+    """Ids with gaps, names of several scripts and a class without annotation get as far as metrics."""
+    metrics, _ = whole_path(awkward, "instance", seen=3, every=4, out=tmp_path)
     for task in ("bbox", "segm"):
-        assert {"AP50_seen", "AP50_unseen", "AP50_hm", "AP-κύκλος", "AP-四角"} <= set(figures[task])
-        assert figures[task]["AP-leer"] is None and figures[task]["AP50_seen"] is not None
+        assert {"AP50_seen", "AP50_unseen", "AP50_hm", "AP-κύκλος", "AP-四角"} <= set(metrics[task])
+        assert metrics[task]["AP-leer"] is None and metrics[task]["AP50_seen"] is not None
     detections = json.loads((tmp_path / "2" / "inference" / "coco_instances_results.json").read_text())
     assert {d["category_id"] for d in detections} <= {c["id"] for c in AWKWARD if c["isthing"]}
 
 
 @pytest.mark.slow
 def test_panoptic(awkward, tmp_path):
-    figures, _ = whole_path(awkward, "panoptic", seen=6, every=6, out=tmp_path)
-    assert {"PQ", "PQ_se", "PQ_un", "PQ_hm"} <= set(figures["panoptic_seg"])
-    assert "AP50_hm" in figures["segm"] and figures["sem_seg"]["IoU-Gras"] is not None
+    metrics, _ = whole_path(awkward, "panoptic", seen=6, every=6, out=tmp_path)
+    assert {"PQ", "PQ_se", "PQ_un", "PQ_hm"} <= set(metrics["panoptic_seg"])
+    assert "AP50_hm" in metrics["segm"] and metrics["sem_seg"]["IoU-Gras"] is not None
 
 
 @pytest.mark.slow
 def test_semantic(awkward, tmp_path):
     """A class without a pixel makes the published means NaN; the log says how to leave it out."""
-    figures, log = whole_path(awkward, "semantic", seen=4, every=6, out=tmp_path)
-    assert figures["sem_seg"]["seen_IoU"] is None and figures["sem_seg"]["unseen_IoU"] is not None
+    metrics, log = whole_path(awkward, "semantic", seen=4, every=6, out=tmp_path)
+    assert metrics["sem_seg"]["seen_IoU"] is None and metrics["sem_seg"]["unseen_IoU"] is not None
     assert NEVER in log and "TEST.SEM_SEG_NAN_AWARE True" in log
     stage_2 = sets(awkward, "semantic", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 6, "TEST.SEM_SEG_NAN_AWARE", "True")
     stage_2 += ["MODEL.WEIGHTS", tmp_path / "2" / "model_final.pth", "OUTPUT_DIR", tmp_path / "3"]
@@ -99,7 +99,7 @@ def test_semantic(awkward, tmp_path):
 
 @pytest.mark.slow
 def test_documented_commands(tmp_path):
-    """Whoever follows datasets/README.md to the letter arrives at figures."""
+    """The commands of datasets/README.md, as written, end with metrics."""
     for name in ("tools", "configs", "datasets", "train_net.py", "train_net_pretrain.py"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     write_own_data(tmp_path, PLAIN, ["zebra", "hot dog", "sea"])
@@ -120,8 +120,8 @@ def test_documented_commands(tmp_path):
     assert len(done) == 12
     report = next(text for text in done if "read with their annotation" in text)
     assert report.count("  ok  ") == 8 and "MISSING" not in report and "WRONG" not in report
-    figures = results(tmp_path / "output" / "mine_2")["mine_val_instance"]
-    assert figures["segm"]["AP-zebra"] is not None and "AP50_hm" in figures["segm"]
+    metrics = results(tmp_path / "output" / "mine_2")["mine_val_instance"]
+    assert metrics["segm"]["AP-zebra"] is not None and "AP50_hm" in metrics["segm"]
 
 
 @pytest.fixture

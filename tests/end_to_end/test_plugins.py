@@ -1,4 +1,4 @@
-"""Every tool that reads a config finds a plug-in outside the repository, from whatever folder it is started."""
+"""Every tool that reads a config finds a plug-in outside the repository, in whatever folder it is started."""
 
 import json
 import shutil

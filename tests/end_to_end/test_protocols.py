@@ -1,4 +1,4 @@
-"""Every protocol of the paper from the downloads to the figures, by the commands of the documentation, in small."""
+"""Every protocol of the paper from the downloads to the metrics, by the commands of the documentation, in small."""
 
 import json
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Protocol:
     split: str
     val: str
     more: tuple[str, ...]
-    figures: tuple[tuple[str, str], ...]  # by which seen, unseen and harmonic mean are reported
+    metrics: tuple[tuple[str, str], ...]  # by which seen, unseen and harmonic mean are reported
 
 
 PROTOCOLS = {
@@ -120,7 +120,7 @@ def check_evaluation(protocol: Protocol, data: Path, out: Path) -> None:
     """One process, two processes and training's own last evaluation agree; several sets in one run are all there."""
     own = results(out / "2")
     assert list(own) == [protocol.val]
-    for task, key in protocol.figures:
+    for task, key in protocol.metrics:
         assert key in own[protocol.val][task]
     # No class embeddings are given here: evaluation needs none.
     one = evaluate(protocol, data, out, "one", "TEST.WRITE_PNG", "True")
@@ -133,12 +133,12 @@ def check_evaluation(protocol: Protocol, data: Path, out: Path) -> None:
     assert all(several[name] for name in names)
 
 
-def test_panoptic_from_downloads_to_figures(drawn_coco, tmp_path):
-    """The longest path that exists; where it breaks, nothing of the paper can be reproduced."""
+def test_panoptic_from_downloads_to_metrics(drawn_coco, tmp_path):
+    """The longest path that exists; if it breaks, the paper cannot be reproduced."""
     both_stages(PROTOCOLS["panoptic"], drawn_coco, tmp_path)
     check_training(PROTOCOLS["panoptic"], tmp_path)
     own = results(tmp_path / "2")["coco_2017_val_panoptic_with_sem_seg"]
-    for task, key in PROTOCOLS["panoptic"].figures:
+    for task, key in PROTOCOLS["panoptic"].metrics:
         assert key in own[task]
     assert json.loads(evaluate(PROTOCOLS["panoptic"], drawn_coco, tmp_path, "one")) == results(tmp_path / "2")
 
@@ -147,7 +147,7 @@ def test_panoptic_from_downloads_to_figures(drawn_coco, tmp_path):
 @pytest.mark.parametrize("name", PROTOCOLS)
 @pytest.mark.parametrize("tree", ["drawn_coco", "real_coco"])
 def test_every_protocol(tree, name, request, tmp_path):
-    """All configs run from the downloads to the figures, in one process and in two."""
+    """All configs run from the downloads to the metrics, in one process and in two."""
     data = request.getfixturevalue(tree)
     both_stages(PROTOCOLS[name], data, tmp_path)
     check_training(PROTOCOLS[name], tmp_path)

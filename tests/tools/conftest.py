@@ -1,4 +1,4 @@
-"""A drawn data set of a few pictures, and untrained models with weights of their own, for the tools."""
+"""A drawn data set of a few images, and untrained models with weights of their own, for the tools."""
 
 import importlib.util
 from pathlib import Path
@@ -51,7 +51,7 @@ def tool():
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory):
-    """Two training and two test pictures of 64 x 64: ``pictures``, ``names`` (of data sets), ``vectors`` (file)."""
+    """Two training and two validation images of 64 x 64: ``images``, ``names`` (of data sets), ``vectors`` (file)."""
     folder = tmp_path_factory.mktemp("tools") / "mini"
     make_mini_coco(folder, train=3, val=2, size=64, seed=3)
     content = yaml.safe_load((REPOSITORY / "datasets" / "splits" / "mini.yaml").read_text())
@@ -62,7 +62,7 @@ def drawn(tmp_path_factory):
     register_split(split, root=str(folder.parent))
     names = [entry["name"] for entry in content["data_sets"]]
     yield SimpleNamespace(
-        pictures=sorted((folder / "val").glob("*.jpg")),
+        images=sorted((folder / "val").glob("*.jpg")),
         vectors=folder / "class_vectors.npz",
         classes=[c.name for c in split.categories],
         unseen=list(split.unseen),

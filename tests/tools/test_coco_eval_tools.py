@@ -44,7 +44,7 @@ def files(tmp_path):
 
 
 @pytest.mark.parametrize("unseen", [["grey wolf"], "split"])
-def test_generalized_figures(files, unseen):
+def test_generalized_metrics(files, unseen):
     ann, result, split = files
     unseen = [split] if unseen == "split" else unseen
     done = _run("gzsi_coco_eval.py", result, "--ann", ann, "--gzsi", "--unseen", *unseen, "--types", "segm", "bbox")
@@ -61,7 +61,7 @@ def test_seen_classes_by_number_and_boxes_by_default(files):
     assert "grey wolf" in done.stdout
 
 
-def test_zero_shot_figures(files):
+def test_zero_shot_metrics(files):
     ann, result, _ = files
     done = _run("zsi_coco_eval.py", result, "--ann", ann)
     assert done.returncode == 0, done.stderr

@@ -35,16 +35,16 @@ def test_every_architecture_and_task_is_drawn(demo, drawn, model_options, tmp_pa
     config, opts = model_options(architecture)
     off = [] if architecture == "D2Zero" else [f"MODEL.MASK_FORMER.TEST.{key}" for key in TASKS[task]]
     opts = opts + [item for key in off for item in (key, "False")]
-    picture, output = drawn.pictures[0], tmp_path / "out" / "a.png"
+    image, output = drawn.images[0], tmp_path / "out" / "a.png"
     threshold = [] if task == "panoptic" else ["--confidence-threshold", "0.01"]
-    args = [*config, "--input", picture, "--output", output, "--num-gpus", "0", *threshold, "--opts", *opts]
+    args = [*config, "--input", image, "--output", output, "--num-gpus", "0", *threshold, "--opts", *opts]
     assert demo(*args) == 0
     said = capsys.readouterr().out
     if architecture != "D2Zero":
         assert f"{drawn.unseen[0]} (unseen)" in said
     assert f"-> {output}" in said
-    before, after = read_rgb(picture), read_rgb(output)
-    assert after.shape == (6 * 64, 6 * 64, 3)  # small pictures are enlarged so that names can be read
+    before, after = read_rgb(image), read_rgb(output)
+    assert after.shape == (6 * 64, 6 * 64, 3)  # small images are enlarged so that names can be read
     enlarged = cv2.resize(before, (384, 384), interpolation=cv2.INTER_LINEAR)
     assert (np.abs(enlarged.astype(int) - after).max(axis=2) > 20).mean() > 0.02
     if architecture != "D2Zero":
@@ -74,25 +74,25 @@ def test_an_image_beyond_memory_costs_only_itself(demo, drawn, model_options, tm
         raise MemoryError("Unable to allocate 9 GiB")
 
     monkeypatch.setattr(ImageDrawer, "draw", fail_first)
-    args = ["--input", *drawn.pictures, "--output", tmp_path / "out", "--num-gpus", "0"]
+    args = ["--input", *drawn.images, "--output", tmp_path / "out", "--num-gpus", "0"]
     assert demo(*config, *args, "--opts", *opts) == 2
     error = capsys.readouterr().err
-    assert f"{drawn.pictures[0]} does not fit into memory" in error and "1 of 2 images were left out" in error
-    assert [p.name for p in (tmp_path / "out").iterdir()] == [drawn.pictures[1].name]
+    assert f"{drawn.images[0]} does not fit into memory" in error and "1 of 2 images were left out" in error
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [drawn.images[1].name]
 
 
 @pytest.mark.parametrize("threshold", ["1.5", "-0.1", "nan", "high"])
 def test_thresholds_beyond_one_are_refused(demo, drawn, model_options, tmp_path, capsys, threshold):
     config, opts = model_options("MaskFormer")
     with pytest.raises(SystemExit) as stop:
-        args = ["--input", drawn.pictures[0], "--output", tmp_path, "--confidence-threshold", threshold]
+        args = ["--input", drawn.images[0], "--output", tmp_path, "--confidence-threshold", threshold]
         demo(*config, *args, "--opts", *opts)
     assert stop.value.code == 2 and "a number from 0 to 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("channels", ["RGB", "BGR"])
 def test_the_demo_answers_as_the_evaluation(drawn, model_options, channels):
-    """Otherwise the pictures would not show what the figures measure."""
+    """Otherwise the drawings would not show what the metrics measure."""
     (_, file), opts = model_options("MaskFormer")
     cfg = load_config(file, [*opts, "INPUT.FORMAT", channels])
     predictor = Predictor(cfg)
@@ -107,13 +107,13 @@ def test_the_demo_answers_as_the_evaluation(drawn, model_options, channels):
 def test_unreadable_images_are_listed_and_the_others_drawn(demo, drawn, model_options, tmp_path, capsys):
     config, opts = model_options("MaskFormer")
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(drawn.pictures[0].read_bytes()[:300])
-    inputs = [broken, tmp_path / "missing.jpg", str(drawn.pictures[0].parent / "*.jpg")]
+    broken.write_bytes(drawn.images[0].read_bytes()[:300])
+    inputs = [broken, tmp_path / "missing.jpg", str(drawn.images[0].parent / "*.jpg")]
     assert demo(*config, "--input", *inputs, "--output", tmp_path / "out", "--num-gpus", "0", "--opts", *opts) == 2
     error = capsys.readouterr().err
     assert f"Image {broken} cannot be read" in error and "missing.jpg does not exist" in error
     assert "2 of 4 images were left out" in error
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [p.name for p in drawn.pictures]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [p.name for p in drawn.images]
 
 
 def test_video(demo, drawn, model_options, tmp_path):
@@ -161,7 +161,7 @@ def _without(opts, key):
 def test_mistakes_are_answered(demo, drawn, model_options, tmp_path, capfd, monkeypatch, change, said):
     """One message that says what to do, and status 2, instead of a traceback or a crash of the window system."""
     config, opts = model_options("MaskFormer")
-    what, output = ["--input", drawn.pictures[0]], ["--output", tmp_path / "out"]
+    what, output = ["--input", drawn.images[0]], ["--output", tmp_path / "out"]
     if change == "no weights":
         opts = _without(opts, "MODEL.WEIGHTS")
     elif change == "lost weights":
@@ -179,7 +179,7 @@ def test_mistakes_are_answered(demo, drawn, model_options, tmp_path, capfd, monk
         what = ["--input", tmp_path / "*.jpg"]
     elif change == "over the input":
         mine = tmp_path / "mine.jpg"
-        shutil.copy(drawn.pictures[0], mine)
+        shutil.copy(drawn.images[0], mine)
         what, output = ["--input", mine], ["--output", tmp_path]
     elif change == "no video":
         what = ["--video-input", tmp_path / "none.mp4"]

@@ -33,7 +33,7 @@ def tool():
 
 @pytest.fixture
 def data(tmp_path):
-    """Instances and panoptic JSON for one picture each; the pictures themselves are not looked at."""
+    """Instances and panoptic JSON for one image each; the images themselves are not looked at."""
     for name in ("images", "panoptic"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""The drawing tools on drawn data; wrong here means that users look at pictures of something else."""
+"""The drawing tools on drawn data; wrong here means that users look at drawings of something else."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def run(tool):
     return function
 
 
-def _pictures(folder):
+def _names(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
@@ -39,11 +39,11 @@ def test_predictions_beside_truth_and_baseline(run, drawn, model_options, tmp_pa
     keys = {key: value for key, value in zip(opts[0::2], opts[1::2], strict=True) if key.startswith(("MODEL", "INPUT"))}
     own.write_text(json.dumps(_tree({"_BASE_": file, **keys})))
     assert run("visualize_predictions", *args, "--baseline", own, opts[-1], *tiny) == 0
-    name, overview = _pictures(tmp_path / "out")
+    name, overview = _names(tmp_path / "out")
     assert overview == "overview.png"
-    picture = read_rgb(tmp_path / "out" / name)
-    assert picture.shape == (22 + 64 + 4, 4 * (64 + 4), 3)
-    column = {i: picture[22 : 22 + 64, i * 68 + 2 : i * 68 + 66] for i in range(4)}
+    drawing = read_rgb(tmp_path / "out" / name)
+    assert drawing.shape == (22 + 64 + 4, 4 * (64 + 4), 3)
+    column = {i: drawing[22 : 22 + 64, i * 68 + 2 : i * 68 + 66] for i in range(4)}
     assert np.array_equal(column[2], column[3]) and not np.array_equal(column[1], column[2])
     shown = next(r for r in DatasetCatalog.get("tools_mini_val_panoptic") if name[:-4] in r["file_name"])
     assert np.array_equal(column[0], read_rgb(shown["file_name"]))
@@ -80,13 +80,13 @@ def test_data(run, drawn, model_options, tmp_path, source, kind):
     more += ["INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.CROP.SIZE", "(64, 64)", "SOLVER.IMS_PER_BATCH", "1"]
     args = ["--source", source, flag, file, "--output-dir", tmp_path / "out", "--number", "1", *opts, *more]
     assert run("visualize_data", *args) == 0
-    (name,) = _pictures(tmp_path / "out")
+    (name,) = _names(tmp_path / "out")
     assert name.startswith("00001-")
     record = next(r for r in DatasetCatalog.get(f"tools_mini_train_{kind}") if name[6:-4] in r["file_name"])
-    drawn_picture = read_rgb(tmp_path / "out" / name)
-    assert drawn_picture.shape == (384, 384, 3)
+    drawing = read_rgb(tmp_path / "out" / name)
+    assert drawing.shape == (384, 384, 3)
     if source == "annotation":
-        small, original = drawn_picture[3::6, 3::6].astype(int), read_rgb(record["file_name"])
+        small, original = drawing[3::6, 3::6].astype(int), read_rgb(record["file_name"])
         assert (np.abs(small - original).max(axis=2) > 20).mean() > 0.05
 
 
@@ -122,7 +122,7 @@ def test_drawings_never_replace_the_images(run, drawn, model_options, tmp_path, 
     (flag, file), opts = model_options("MaskFormer")
     assert run("visualize_predictions", flag, file, "--num-gpus", "0", "--output", tmp_path, *opts) == 2
     assert "would replace the image" in capsys.readouterr().err
-    assert (tmp_path / "1.png").read_bytes() == before and _pictures(tmp_path) == ["1.png"]
+    assert (tmp_path / "1.png").read_bytes() == before and _names(tmp_path) == ["1.png"]
 
 
 # results in a file ----------------------------------------------------------------------------------------------------
@@ -147,10 +147,10 @@ def test_json_results(run, drawn, tmp_path):
     results.write_text(json.dumps([detection(slice(4, 28), 0.9), detection(slice(36, 60), 0.3)]))
     args = ["--input", results, "--dataset", name, "--output", tmp_path / "out", "--conf-threshold", "0.5"]
     assert run("visualize_json_results", *args) == 0
-    assert len(_pictures(tmp_path / "out")) == 2
-    picture = read_rgb(tmp_path / "out" / f"{record['file_name'].split('/')[-1][:-4]}.png")
+    assert len(_names(tmp_path / "out")) == 2
+    drawing = read_rgb(tmp_path / "out" / f"{record['file_name'].split('/')[-1][:-4]}.png")
     side = 6 * 64
-    detections = picture[22 : 22 + side, 2 * (side + 4) + 2 : 3 * (side + 4) - 2].astype(int)
+    detections = drawing[22 : 22 + side, 2 * (side + 4) + 2 : 3 * (side + 4) - 2].astype(int)
     outlined = np.abs(detections - UNSEEN_RGB).max(axis=2) < 40
     assert outlined[4 * 6 : 28 * 6].any(axis=1).all() and not outlined[36 * 6 :].any()
 
