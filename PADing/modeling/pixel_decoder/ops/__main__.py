@@ -6,14 +6,15 @@ import sys
 
 import torch
 
-from PADing.command_line import run_command
+from PADing.command_line import CommandParser, run_command
 
 from . import backends, build
 from .pytorch import ms_deform_attn_pytorch
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m PADing.modeling.pixel_decoder.ops", description=__doc__)
+    """The command; returns its exit status."""
+    parser = CommandParser(__doc__, prog="python -m PADing.modeling.pixel_decoder.ops")
     parser.add_argument("--build", action="store_true", help="compile first what can be compiled here")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

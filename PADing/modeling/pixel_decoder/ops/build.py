@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 
@@ -142,12 +143,10 @@ def build(kind: str, folder: Path | None = None) -> Path:
     reason = missing(kind)
     if reason:
         raise Unavailable(reason)
+    ahead_of_time = folder is not None
     try:
-        ahead_of_time = folder is not None
-        if ahead_of_time:
-            folder.mkdir(parents=True, exist_ok=True)
-        else:
-            folder = _default_folder()
+        folder = folder or _default_folder()
+        folder.mkdir(parents=True, exist_ok=True)
         target = folder / library_name(kind)
         with _only_one(folder / f"{target.stem}.lock"):
             if not target.is_file() or not ahead_of_time and _foreign(target):
@@ -197,7 +196,14 @@ def _compile(kind: str, target: Path) -> None:
         os.replace(built, target)
 
 
-def _flags(kind: str) -> dict[str, object]:
+class _Flags(TypedDict, total=False):
+    extra_cflags: list[str]
+    extra_ldflags: list[str]
+    extra_cuda_cflags: list[str]
+    with_cuda: bool
+
+
+def _flags(kind: str) -> _Flags:
     openmp = [] if sys.platform == "darwin" else ["-fopenmp"]  # Apple's compiler has none
     common = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
     if kind == "cpu":

@@ -120,8 +120,10 @@ class EagerMSDeformAttn(_EagerFunction):
 
     @staticmethod
     def forward(value, locations, weights, levels, table):
+        """Arguments of the operator."""
         return torch.ops.pading.ms_deform_attn(value, locations, weights, levels, table)
 
     @staticmethod
     def backward(ctx, grad):
+        """The gradients of value, locations and weights."""
         return _differentiate(ctx, grad, _EagerBackward.apply)

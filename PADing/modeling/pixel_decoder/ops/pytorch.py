@@ -29,7 +29,7 @@ def ms_deform_attn_pytorch(
     if output is None:
         # Zeros that autograd still connects with every input; the sums of no elements are 0 whatever the input holds.
         inputs = (value, sampling_locations, attention_weights)
-        nothing = sum(tensor.flatten()[:0].sum().to(value.dtype) for tensor in inputs)
+        nothing = sum((tensor.flatten()[:0].sum().to(value.dtype) for tensor in inputs), start=value.new_zeros(()))
         return nothing.expand(batch, sampling_locations.shape[1], heads * channels).contiguous()
     return output.unflatten(0, (batch, heads)).permute(0, 3, 1, 2).flatten(2).to(value.dtype).contiguous()
 

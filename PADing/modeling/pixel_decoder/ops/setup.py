@@ -13,6 +13,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> int:
+    """The command; returns its exit status: 1 where an extension that was asked for by name cannot be had."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("words", nargs="*", default=[], metavar="build|install|cpu|cuda")
     words = parser.parse_args().words

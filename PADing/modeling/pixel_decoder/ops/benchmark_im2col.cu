@@ -1,4 +1,4 @@
-// The classic way to compute multi-scale deformable attention on a GPU, as a yardstick for tools/benchmark.py: one
+// The classic way to compute multi-scale deformable attention on a GPU, as a yardstick for benchmark.py: one
 // thread per output channel, each working out every sample for itself; gradients by atomic additions. Simple on
 // purpose.
 #include <ATen/ATen.h>

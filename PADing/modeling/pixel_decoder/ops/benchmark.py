@@ -1,0 +1,297 @@
+"""Measure, side by side in one run, how fast and how large the ways to compute this operator are.
+
+    python -m PADing.modeling.pixel_decoder.ops.benchmark msda [--output FILE] [--device cpu|cuda] [--case NAME]
+
+``msda``: multi-scale deformable attention, every backend that can be had here and every peer that is installed
+(transformers, mmcv, deformops; on a GPU also the classic kernel with one thread per output channel), forward alone
+(``fwd``) and with backward (``fwdbwd``). Backends take turns, so that a busy machine is unfair to all of them alike;
+``ratio_to_pytorch`` is how many times faster than the ``grid_sample`` path of this project in the same run.
+``peak_mb`` is memory in use at the worst moment of one call, beyond what was in use before it.
+"""
+
+if __name__ == "__main__":
+    from PADing.command_line import quiet_ctrl_c
+
+    quiet_ctrl_c()  # before the imports that take seconds
+
+import argparse
+import ctypes
+import functools
+import importlib
+import logging
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from PADing.command_line import CommandParser, positive, run_command
+from PADing.errors import UserError
+from PADing.files import write_json
+from PADing.modeling.pixel_decoder.ops import backends, build
+from PADing.modeling.pixel_decoder.ops.pytorch import ms_deform_attn_pytorch
+
+logger = logging.getLogger("benchmark")
+
+HEADS, CHANNELS, POINTS = 8, 32, 4
+SPREAD = 2.0  # pixels, standard deviation of the samples around their reference point
+# name -> batch, levels (h, w) finest first, queries (None: every position of every level)
+CASES: dict[str, tuple[int, list[tuple[int, int]], int | None]] = {
+    "800x1066": (1, [(100, 134), (50, 67), (25, 34)], None),
+    "512x512": (1, [(64, 64), (32, 32), (16, 16)], None),
+    "1024x1024_batch2": (2, [(128, 128), (64, 64), (32, 32)], None),
+    "300_queries": (1, [(100, 134), (50, 67), (25, 34)], 300),
+}
+DEFAULT_CASES = {"cpu": ["800x1066", "512x512"], "cuda": ["800x1066", "1024x1024_batch2"]}
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Inputs:
+    """One problem; ``locations`` and ``weights`` in float32 beside half-precision values, as autocast makes them."""
+
+    shapes: list[tuple[int, int]]
+    starts: list[int]
+    value: Tensor
+    locations: Tensor
+    weights: Tensor
+    grad: Tensor
+
+    def __post_init__(self) -> None:
+        self.table = [n for (h, w), s in zip(self.shapes, self.starts, strict=True) for n in (h, w, s)]
+        self.shapes_tensor = torch.tensor(self.shapes, device=self.value.device)
+        self.starts_tensor = torch.tensor(self.starts, device=self.value.device)
+
+
+# (inputs, value, locations, weights) -> output; the last two in the dtype that the contender wants.
+Contender = Callable[[Inputs, Tensor, Tensor, Tensor], Tensor]
+
+
+def make_inputs(case: str, dtype: torch.dtype, device: str) -> Inputs:
+    """Random values, and samples near the place of each query, as a trained encoder has them."""
+    batch, shapes, queries = CASES[case]
+    generator = torch.Generator().manual_seed(0)
+    grids = []
+    for h, w in shapes:
+        y, x = torch.meshgrid((torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w, indexing="ij")
+        grids.append(torch.stack([x, y], -1).view(-1, 2))
+    references = torch.cat(grids)
+    pixels = len(references)
+    if queries is not None:
+        references = torch.rand(queries, 2, generator=generator)
+    shape = (batch, len(references), HEADS, len(shapes), POINTS)
+    sizes = torch.tensor(shapes, dtype=torch.float32).flip(-1)
+    offsets = torch.randn(*shape, 2, generator=generator) * SPREAD / sizes[:, None]
+    wide = torch.promote_types(dtype, torch.float32)
+    return Inputs(
+        shapes,
+        [sum(h * w for h, w in shapes[:i]) for i in range(len(shapes))],
+        torch.randn(batch, pixels, HEADS, CHANNELS, generator=generator).to(device, dtype),
+        (references[:, None, None, None] + offsets).to(device, wide),
+        torch.randn(*shape[:3], len(shapes) * POINTS, generator=generator).softmax(-1).view(shape).to(device, wide),
+        torch.randn(batch, len(references), HEADS * CHANNELS, generator=generator).to(device, dtype),
+    )
+
+
+# ---- who takes part
+
+
+@functools.cache
+def contenders(device: str) -> dict[str, Contender]:
+    """Everyone who can be had here, by name."""
+    found: dict[str, Contender] = {"pytorch": lambda i, v, *rest: ms_deform_attn_pytorch(v, i.shapes, i.starts, *rest)}
+    reason = backends.load(device)
+    if reason is None:
+        found[device] = lambda i, *tensors: torch.ops.pading.ms_deform_attn(*tensors, i.table, None)
+    else:
+        logger.warning("%s kernel skipped: %s", device, reason)
+    peers = {"cuda": {"im2col": _im2col, "deformops": _deformops, "mmcv": _mmcv_cuda}, "cpu": {"mmcv": _mmcv_cpu}}
+    for name, make in {**peers[device], "transformers": _transformers}.items():
+        try:
+            found[name] = make()
+        except (ImportError, AttributeError, OSError, RuntimeError) as error:
+            logger.info("%s not measured: %s", name, str(error).splitlines()[0])
+    return found
+
+
+def _in_one_dtype(function: Contender) -> Contender:
+    """Give it locations and weights in the dtype of the value."""
+    return lambda i, value, locations, weights: function(i, value, locations.to(value.dtype), weights.to(value.dtype))
+
+
+def _transformers() -> Contender:
+    module = importlib.import_module("transformers.models.mask2former.modeling_mask2former")
+    function = module.multi_scale_deformable_attention
+    return _in_one_dtype(lambda i, value, *rest: function(value, i.shapes, *rest))
+
+
+def _mmcv_cpu() -> Contender:
+    function = importlib.import_module("mmcv.ops.multi_scale_deform_attn").multi_scale_deformable_attn_pytorch
+    return _in_one_dtype(lambda i, value, *rest: function(value, i.shapes_tensor, *rest))
+
+
+def _mmcv_cuda() -> Contender:
+    function = importlib.import_module("mmcv.ops.multi_scale_deform_attn").MultiScaleDeformableAttnFunction.apply
+    return _in_one_dtype(lambda i, value, *rest: function(value, i.shapes_tensor, i.starts_tensor, *rest, 64))
+
+
+def _deformops() -> Contender:
+    function = importlib.import_module("deformops").deform2d_multiscale
+    return lambda i, value, *rest: function(value, i.shapes_tensor, i.starts_tensor, *rest)
+
+
+def _im2col() -> Contender:
+    from torch.utils.cpp_extension import load
+
+    source, flags = Path(__file__).with_name("benchmark_im2col.cu"), ["-O3"]
+    with tempfile.TemporaryDirectory() as folder:
+        name = "pading_benchmark"
+        load(name, [str(source)], build_directory=folder, is_python_module=False, extra_cuda_cflags=flags)
+
+    class Im2col(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *inputs):
+            ctx.save_for_backward(*inputs)
+            return torch.ops.pading_benchmark.im2col_forward(*inputs)
+
+        @staticmethod
+        def backward(ctx, grad):
+            grads = torch.ops.pading_benchmark.im2col_backward(grad.contiguous(), *ctx.saved_tensors)
+            return grads[0], None, None, *grads[1:]
+
+    return _in_one_dtype(lambda i, value, *rest: Im2col.apply(value, i.shapes_tensor, i.starts_tensor, *rest))
+
+
+# ---- measuring
+
+
+def run_once(function: Contender, inputs: Inputs, backward: bool) -> None:
+    """One call, with the backward pass if asked for."""
+    tensors = [t.detach().requires_grad_(backward) for t in (inputs.value, inputs.locations, inputs.weights)]
+    output = function(inputs, *tensors)
+    if backward:
+        output.backward(inputs.grad)
+
+
+def milliseconds(function: Callable[[], object], device: str) -> float:
+    """Wall-clock time of a call, the work that it leaves to the device included."""
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    function()
+    wait()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def peak_mb(function: Callable[[], object], device: str) -> float | None:
+    """Most memory in use during a call beyond that before it, in MiB; None where the system does not tell."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # give freed memory back, else it hides what is used anew
+        Path("/proc/self/clear_refs").write_text("5")  # start the high-water mark afresh
+        before = _status("VmRSS")
+        function()
+        return (_status("VmHWM") - before) / 2**10
+    except (OSError, AttributeError):
+        return None
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1])
+    raise OSError(f"no {key} in /proc/self/status")
+
+
+def measure(case: str, dtype: str, device: str, rounds: int, budget: float) -> list[dict]:
+    """Rows of one case and dtype: all contenders in turn, ``rounds`` times or until ``budget`` seconds are spent."""
+    inputs = make_inputs(case, DTYPES[dtype], device)
+    rows = []
+    for passes, backward in (("fwd", False), ("fwdbwd", True)):
+        calls: dict[str, functools.partial[None]] = {}
+        peaks: dict[str, float | None] = {}
+        for name, function in contenders(device).items():
+            call = functools.partial(run_once, function, inputs, backward)
+            try:
+                call()
+            except (RuntimeError, TypeError, ValueError) as error:
+                logger.info("%s cannot do %s %s: %s", name, dtype, passes, str(error).splitlines()[0])
+                continue
+            calls[name], peaks[name] = call, peak_mb(call, device)
+            call()
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        deadline = time.perf_counter() + budget
+        for turn in range(rounds):
+            if turn >= 3 and time.perf_counter() > deadline:
+                break
+            for name, call in calls.items():
+                times[name].append(milliseconds(call, device))
+        medians = {name: statistics.median(taken) for name, taken in times.items()}
+        for name, taken in times.items():
+            peak = peaks[name]
+            row: dict = {"backend": name, "device": device, "dtype": dtype, "case": case, "pass": passes}
+            row |= {"median_ms": round(medians[name], 3), "min_ms": round(min(taken), 3)}
+            row["ratio_to_pytorch"] = round(medians["pytorch"] / medians[name], 2) if "pytorch" in medians else None
+            rows.append({**row, "peak_mb": None if peak is None else round(peak, 1), "runs": len(taken)})
+    return rows
+
+
+def benchmark_msda(args: argparse.Namespace) -> None:
+    """Measure, and print a table in Markdown."""
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda, but PyTorch sees no GPU here")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    rows = []
+    for case in args.case or DEFAULT_CASES[device]:
+        for dtype in args.dtype or ["float32", "bfloat16", "float16"]:
+            rows += measure(case, dtype, device, args.rounds, args.seconds)
+    print(f"torch {torch.__version__}, {describe(device)}")
+    print("| case | dtype | pass | backend | median ms | min ms | times faster than pytorch | peak MiB |")
+    print("| --- | --- | --- | --- | ---: | ---: | ---: | ---: |")
+    columns = ("case", "dtype", "pass", "backend", "median_ms", "min_ms", "ratio_to_pytorch", "peak_mb")
+    for row in rows:
+        print("| " + " | ".join("-" if row[k] is None else str(row[k]) for k in columns) + " |")
+    if args.output:
+        write_json(args.output, rows)
+
+
+def describe(device: str) -> str:
+    """The machine, in words."""
+    if device == "cuda":
+        return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
+    isa = "no compiled kernel"
+    if backends.load("cpu", compile_if_missing=False) is None:
+        isa = f"kernel for {torch.ops.pading_msda.cpu_instruction_set()}"
+    return f"{torch.get_num_threads()} CPU threads, {isa}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    parser = CommandParser(__doc__)
+    msda = parser.add_subparsers(required=True).add_parser("msda", help="multi-scale deformable attention")
+    msda.add_argument("--output", "--json", type=Path, metavar="FILE", help="also write the rows here, as JSON")
+    msda.add_argument("--device", choices=build.KINDS, help="default: cuda if there is one")
+    msda.add_argument("--threads", type=positive, help="CPU threads (default: PyTorch's)")
+    msda.add_argument("--case", action="append", choices=CASES, help="may be repeated; default: the encoder's sizes")
+    msda.add_argument("--dtype", action="append", choices=DTYPES, help="may be repeated; default: 32 and 16 bits")
+    msda.add_argument("--rounds", type=positive, default=20, help="measurements of each contender")
+    msda.add_argument("--seconds", type=float, default=30.0, help="stop a table after this long (at least 3 rounds)")
+    return run_command(benchmark_msda, parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
