@@ -7,7 +7,7 @@ image is a few bytes per detection, so any number of images can be evaluated.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -99,7 +99,8 @@ def _match_image(
     by_score = np.lexsort((ids, -found.scores[index], category))
     index, category = index[by_score], category[by_score]
     rank = (np.arange(len(index)) - np.searchsorted(category, category)).astype(np.int32)
-    index, category, rank = (part[rank < most] for part in (index, category, rank))
+    counts = rank < most
+    index, category, rank = index[counts], category[counts], rank[counts]
     shapes, areas = _shapes(found, index, kind)
     outside = _outside(areas)
     matched = np.zeros((len(thresholds), *outside.shape), dtype=bool)  # (T, A, n)
@@ -107,29 +108,35 @@ def _match_image(
     for label in np.intersect1d(category, objects.category):
         start, stop = np.searchsorted(category, [label, label + 1])
         own = np.flatnonzero(objects.category == label)
-        part = _Objects(*(field[own] for field in (objects.category, objects.area, objects.crowd)), objects.shapes)
-        overlap = mask_util.iou(shapes[start:stop], [objects.shapes[g] for g in own], part.crowd.tolist())
-        _match(overlap, part, thresholds, matched[..., start:stop], ignored[..., start:stop])
+        area, crowd = objects.area[own], objects.crowd[own]
+        overlap = mask_util.iou(shapes[start:stop], [objects.shapes[g] for g in own], crowd.tolist())
+        _match(overlap, area, crowd, thresholds, matched[..., start:stop], ignored[..., start:stop])
     cells = matched.shape[0] * matched.shape[1]
     bits = (np.packbits(flags.reshape(cells, -1).T, axis=1) for flags in (matched, ignored))
     return Outcome(category, found.scores[index], rank, *bits)
 
 
 def _match(
-    overlap: np.ndarray, objects: _Objects, thresholds: np.ndarray, matched: np.ndarray, ignored: np.ndarray
+    overlap: np.ndarray,
+    area: np.ndarray,
+    crowd: np.ndarray,
+    thresholds: np.ndarray,
+    matched: np.ndarray,
+    ignored: np.ndarray,
 ) -> None:
     """Match the detections and objects of one image and class.
 
     Args:
         overlap: (D, G) IoU, the best detection first.
+        area, crowd: (G,) of the objects.
         matched, ignored: (T, A, D) to be filled in; ``ignored`` says which detections are outside of the ranges.
     """
     count = overlap.shape[1]
-    spare = objects.crowd | _outside(objects.area)  # (A, G): objects that are ignored
+    spare = crowd | _outside(area)  # (A, G): objects that are ignored
     taken = np.zeros((*matched.shape[:2], count), dtype=bool)
     t, a = np.ogrid[: matched.shape[0], : matched.shape[1]]
     for d in np.flatnonzero(overlap.max(axis=1) >= thresholds.min()):
-        possible = (overlap[d] >= thresholds[:, None])[:, None, :] & (~taken | objects.crowd)  # (T, A, G)
+        possible = (overlap[d] >= thresholds[:, None])[:, None, :] & (~taken | crowd)  # (T, A, G)
         wanted = possible & ~spare
         pool = np.where(wanted.any(axis=2, keepdims=True), wanted, possible)
         # Of equal overlaps the last object wins.
@@ -229,9 +236,6 @@ def _outside(areas: np.ndarray) -> np.ndarray:
 
 
 def _joined(parts: list[Outcome], cells: int) -> Outcome:
-    width = -(-cells // 8)
-    if not parts:
-        bits = np.zeros((0, width), dtype=np.uint8)
-        return Outcome(np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.int32), bits, bits)
-    names = ("category", "score", "rank", "matched", "ignored")
-    return Outcome(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    bits = np.zeros((0, -(-cells // 8)), dtype=np.uint8)
+    nothing = Outcome(np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.int32), bits, bits)
+    return Outcome(*(np.concatenate([getattr(p, f.name) for p in (nothing, *parts)]) for f in fields(Outcome)))

@@ -115,7 +115,7 @@ def load_ground_truth(source: str | os.PathLike | dict) -> COCO:
 
 def evaluate_detections(
     truth: COCO,
-    detections: Iterable[ImageDetections] | Iterable[dict],
+    detections: Iterable[ImageDetections | dict],
     kind: str,
     *,
     iou: Sequence[float] = (ZSI_IOU[0], *STANDARD_IOU),
@@ -127,8 +127,8 @@ def evaluate_detections(
 
     Args:
         truth: from :func:`load_ground_truth`.
-        detections: image by image; or dicts ``image_id, category_id, score`` and ``bbox`` (XYWH, pixels) or
-            ``segmentation`` (RLE). None at all is legal: every class with ground truth then has AP and recall 0.
+        detections: image by image, or in COCO's result format. None at all is legal: every class with ground truth then
+            has AP and recall 0.
         kind: "segm" or "bbox". For "segm", sizes are those of the masks.
         iou: thresholds.
         category_ids: classes to evaluate; by default all of the annotation.
@@ -140,18 +140,19 @@ def evaluate_detections(
     """
     if kind not in ("segm", "bbox"):
         raise UserError(f"Detections are evaluated as 'segm' or 'bbox', not {kind!r}.")
-    detections = list(detections)
-    if not all(isinstance(item, ImageDetections) for item in detections):
-        detections = by_image(detections, image_sizes(truth), "Detections")
+    given = list(detections)
+    entries = [item for item in given if isinstance(item, dict)]
+    found = [item for item in given if isinstance(item, ImageDetections)]
+    found += by_image(entries, image_sizes(truth), "Detections")
     met = set()
-    for item in detections:
+    for item in found:
         if item.image_id not in truth.imgs:
             raise UserError(f"There is a detection for image {item.image_id}, which the annotation does not have.")
         if item.image_id in met:
             raise UserError(f"Image {item.image_id} was predicted twice; call reset() before evaluating again.")
         met.add(item.image_id)
     ids = sorted(set(truth.cats if category_ids is None else category_ids))
-    outcome, totals = match_images(truth, detections, kind, iou, ids, max(max_dets), class_agnostic)
+    outcome, totals = match_images(truth, found, kind, iou, ids, max(max_dets), class_agnostic)
     precision, recall = precision_recall(outcome, totals, len(iou), max_dets)
     return CocoMetrics(tuple(iou), (-1,) if class_agnostic else tuple(ids), precision, recall, tuple(max_dets))
 

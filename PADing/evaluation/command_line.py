@@ -28,12 +28,12 @@ def main(
 
 
 def _evaluate(args: argparse.Namespace, generalized: bool) -> None:
-    split = {}
-    if generalized:
-        split["gzsd"] = args.gzsi or args.unseen is not None
-        split["num_seen_classes"] = args.num_seen_classes
-        split["unseen"] = None if args.unseen is None else _unseen_names(args.unseen)
-    coco_eval_revise(args.result, args.types, args.ann, args.max_dets, args.classwise, **split)
+    common = (args.result, args.types, args.ann, args.max_dets, args.classwise)
+    if not generalized:
+        coco_eval_revise(*common)
+        return
+    unseen = None if args.unseen is None else _unseen_names(args.unseen)
+    coco_eval_revise(*common, args.gzsi or unseen is not None, args.num_seen_classes, unseen=unseen)
 
 
 def _parser(description: str, generalized: bool, num_seen_classes: int | None) -> CommandParser:

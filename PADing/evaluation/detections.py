@@ -6,7 +6,7 @@ arrays it takes about 250 bytes.
 
 import math
 from array import array
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -18,6 +18,7 @@ from PADing.errors import UserError
 
 __all__ = ["ImageDetections", "as_rle", "by_image"]
 
+ImageId = int | str
 # Height and width of an image, where they are known.
 Size = tuple[int | None, int | None]
 # Entries that are checked at a time.
@@ -37,7 +38,7 @@ class ImageDetections:
         size: (H, W) of the masks.
     """
 
-    image_id: Hashable
+    image_id: ImageId
     category_ids: np.ndarray
     scores: np.ndarray
     boxes: np.ndarray | None = None
@@ -49,8 +50,8 @@ class ImageDetections:
 
     def rle(self, index: int) -> dict | None:
         """The mask of a detection as pycocotools takes it."""
-        counts = None if self.masks is None else self.masks[index]
-        return None if counts is None else {"size": list(self.size), "counts": counts}
+        counts = self.masks[index] if self.masks and self.size else None
+        return None if counts is None else {"size": list(self.size or ()), "counts": counts}
 
     def results(self) -> Iterator[dict]:
         """One dict a detection, in COCO's result format."""
@@ -63,7 +64,7 @@ class ImageDetections:
             yield result
 
 
-def by_image(results: Iterable[dict], sizes: Mapping[Hashable, Size], where: str) -> list[ImageDetections]:
+def by_image(results: Iterable[dict], sizes: Mapping[ImageId, Size], where: str) -> list[ImageDetections]:
     """COCO's result format -> detections image by image.
 
     Args:
@@ -74,7 +75,7 @@ def by_image(results: Iterable[dict], sizes: Mapping[Hashable, Size], where: str
     Raises:
         UserError: what is wrong with which entry.
     """
-    number: dict[Hashable, int] = {}
+    number: dict[ImageId, int] = {}
     images, columns = array("q"), []
     masks: list[tuple[tuple[int, int], bytes] | None] = []
     results, start = iter(results), 0
@@ -85,7 +86,7 @@ def by_image(results: Iterable[dict], sizes: Mapping[Hashable, Size], where: str
             images.append(number.setdefault(entry["image_id"], len(number)))
             mask, size = entry.get("segmentation"), sizes[entry["image_id"]]
             rle = as_rle(mask, _size(mask, size)) if mask else None
-            masks.append(rle and (tuple(rle["size"]), rle["counts"]))
+            masks.append((tuple(rle["size"]), rle["counts"]) if rle else None)
         categories = np.array([entry["category_id"] for entry in part], dtype=np.int64)
         scores = np.array([entry["score"] for entry in part], dtype=np.float64)
         columns.append((categories, scores, np.array([entry.get("bbox", NO_BOX) for entry in part], dtype=np.float64)))
@@ -101,7 +102,7 @@ def by_image(results: Iterable[dict], sizes: Mapping[Hashable, Size], where: str
     ]
 
 
-def _surely_right(part: list[dict], sizes: Mapping[Hashable, Size]) -> bool:
+def _surely_right(part: list[dict], sizes: Mapping[ImageId, Size]) -> bool:
     """Whether all entries are right and of the form that files mostly have; found for all at a time.
 
     False leaves the answer to :func:`_check`, which takes several times longer and has words for what is wrong.
@@ -129,12 +130,12 @@ def _surely_right(part: list[dict], sizes: Mapping[Hashable, Size]) -> bool:
         ):
             return False
         pixels = rle_pixels([mask["counts"].encode("ascii") for mask in masks]) if masks else np.zeros(0)
-        return pixels is not None and pixels.tolist() == [height * width for height, width in wanted]
+        return pixels is not None and pixels.tolist() == [math.prod(mask["size"]) for mask in masks]
     except (KeyError, TypeError, ValueError, AttributeError):
         return False
 
 
-def _check(part: list[dict], start: int, sizes: Mapping[Hashable, Size], where: str) -> None:
+def _check(part: list[dict], start: int, sizes: Mapping[ImageId, Size], where: str) -> None:
     """UserError for what is wrong in a part of the entries, the first of which has the number ``start``."""
     check_detections(part, f"{where} (counted from entry {start})" if start else where)
     for number, entry in enumerate(part, start):
@@ -143,7 +144,7 @@ def _check(part: list[dict], start: int, sizes: Mapping[Hashable, Size], where: 
             raise UserError(f"{where}: entry {number} is for image {image_id}, which the annotation does not have.")
         if segmentation:
             height, width = _size(segmentation, sizes[image_id])
-            problem = "its image has no height and width"
+            problem: str | None = "its image has no height and width"
             if height is not None and width is not None:
                 problem = mask_problem(segmentation, height, width)
             if problem:
@@ -156,7 +157,7 @@ def _size(segmentation: list | dict, size: Size) -> Size:
 
 
 def _of_image(
-    image_id: Hashable,
+    image_id: ImageId,
     category_ids: np.ndarray,
     scores: np.ndarray,
     boxes: np.ndarray,
