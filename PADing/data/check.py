@@ -1,4 +1,4 @@
-"""Checks the files of one data set: it reads them with the loaders and mappers of training."""
+"""Checks the files of one data set: that they exist, and that the loaders and mappers of training accept them."""
 
 import functools
 import os
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from multiprocessing import Pool
 
 import numpy as np
+from detectron2.data import MetadataCatalog
 from tqdm import tqdm
 
 from PADing.data.dataset_mappers import (
@@ -16,13 +17,33 @@ from PADing.data.dataset_mappers import (
 )
 from PADing.data.dataset_mappers.base import read_class_labels
 from PADing.data.images import CorruptFile, empty_segments, painted_ids, read_image, read_labels, read_panoptic_rgb
-from PADing.data.loaders import IMAGE_EXTENSIONS, load_data_set
-from PADing.data.splits import IGNORE_LABEL, DataSet, Split
+from PADing.data.loaders import IMAGE_EXTENSIONS, load_data_set, missing_message
+from PADing.data.registration import registered_split
+from PADing.data.splits import IGNORE_LABEL, NEEDED_PATHS, DataSet, Split
 from PADing.errors import UserError
 
-__all__ = ["DataSetReport", "check_data_set"]
+__all__ = ["DataSetReport", "check_data_set", "missing_files"]
 
 SHOWN = 5
+
+
+def missing_files(name: str) -> str:
+    """Which folders and annotation files a registered data set lacks, and what makes them; "" if none.
+
+    It opens no file, so it is quick enough for the beginning of every command.
+    """
+    metadata, split = MetadataCatalog.get(name), registered_split(name)
+    data_set = split.data_set(name) if split else None
+    kind = "panoptic" if metadata.get("panoptic_json") else "instance" if metadata.get("json_file") else "semantic"
+    absent = []
+    for key in NEEDED_PATHS[data_set.kind if data_set else kind]:
+        path = metadata.get("json_file" if key == "json" else key)
+        if path is None or "://" in path:
+            continue  # not of a split file, or fetched when it is read
+        folder = key.endswith("_root")
+        if not (os.path.isdir(path) if folder else os.path.isfile(path)):
+            absent.append(f"{path} (not a {'folder' if folder else 'file'})" if os.path.exists(path) else path)
+    return missing_message(name, data_set.made_by if data_set else "", *absent) if absent else ""
 
 
 @dataclass
@@ -114,10 +135,9 @@ def _add_problem(problems: list[str], function: Callable, *args) -> None:
 @functools.lru_cache(maxsize=4)
 def _semantic_mapper(split: Split, data_set: DataSet) -> MaskFormerSemanticDatasetMapper:
     # Training ignores the pixels of unseen classes, so its label maps may show them.
-    classes = split.vocabulary(data_set.kind, data_set.class_order) if data_set.role == "train" else None
-    return MaskFormerSemanticDatasetMapper(
-        True, augmentations=[], ignore_label=IGNORE_LABEL, num_labels=len(classes or split.classes(data_set))
-    )
+    space = split.class_space(data_set)
+    num_labels = len(space.vocabulary if data_set.role == "train" else space)
+    return MaskFormerSemanticDatasetMapper(True, augmentations=[], ignore_label=IGNORE_LABEL, num_labels=num_labels)
 
 
 def _check_deep(
@@ -160,7 +180,7 @@ def _count_annotations(split: Split, data_set: DataSet, records: list[dict], rep
     report.facts.append(f"{len(objects)} annotations")
     if data_set.role == "train" and not present:
         report.wrong.append("no image has an annotation to train on")
-    empty = [category.name for i, category in enumerate(split.classes(data_set)) if i not in present]
+    empty = [name for i, name in split.class_space(data_set).names.items() if i not in present]
     if empty:
         shown = ", ".join(empty[:8]) + (" ..." if len(empty) > 8 else "")
         report.facts.append(f"no annotation of {len(empty)} classes: {shown}")

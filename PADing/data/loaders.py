@@ -17,7 +17,7 @@ from PADing.data.splits import DataSet, Split
 from PADing.errors import UserError
 from PADing.files import read_json
 
-__all__ = ["load_data_set", "load_instances", "load_panoptic", "load_semantic"]
+__all__ = ["IMAGE_EXTENSIONS", "load_data_set", "load_instances", "load_panoptic", "load_semantic", "missing_message"]
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ def load_panoptic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]
     _log_dropped(data_set, dropped_images, out_of_lists)
     for key in ("file_name", "pan_seg_file_name", "sem_seg_file_name"):
         if dicts and key in dicts[0] and not os.path.isfile(dicts[0][key]):
-            raise UserError(_missing(data_set, dicts[0][key]))
+            raise _missing(data_set, dicts[0][key])
     return dicts
 
 
@@ -187,7 +187,7 @@ def load_semantic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]
     if os.path.realpath(image_root) == os.path.realpath(label_root):
         images = _files_by_stem(image_root, tuple(e for e in IMAGE_EXTENSIONS if e != ".png"))
     if not labels:
-        raise UserError(_missing(data_set, os.path.join(label_root, "*.png")))
+        raise _missing(data_set, os.path.join(label_root, "*.png"))
     both = sorted(images.keys() & labels.keys())
     if not both:
         raise UserError(
@@ -221,21 +221,27 @@ def _files_by_stem(root: str, extensions: tuple[str, ...]) -> dict[str, str]:
 
 def _read_annotation(data_set: DataSet, path: str) -> dict:
     if not os.path.isfile(path):
-        raise UserError(_missing(data_set, path))
+        raise _missing(data_set, path)
     return read_json(path, f"Data set {data_set.name}")
 
 
-def _missing(data_set: DataSet, path: str) -> str:
-    maker = f"Its annotation is made by: {data_set.made_by}. " if data_set.made_by else ""
+def missing_message(name: str, made_by: str, *paths: str) -> str:
+    """What to say of paths of a data set that do not exist; ``made_by`` is of the split file, or empty."""
+    maker = f"The annotation is made by: {made_by}. " if made_by else ""
     return (
-        f"Data set {data_set.name}: {path} does not exist. {maker}Paths are relative to $DETECTRON2_DATASETS (default "
-        "`datasets`); datasets/README.md describes the tree, `python -m PADing.data.verify` checks it."
+        f"Data set {name}: {', '.join(paths)} {'do' if len(paths) > 1 else 'does'} not exist. {maker}Paths are "
+        "relative to $DETECTRON2_DATASETS (default `datasets`); datasets/README.md describes the tree, `python -m "
+        "PADing.data.verify` checks it."
     )
+
+
+def _missing(data_set: DataSet, path: str) -> UserError:
+    return UserError(missing_message(data_set.name, data_set.made_by, path))
 
 
 def _check_folder(data_set: DataSet, metadata: dict, key: str) -> None:
     if key in metadata and not os.path.isdir(metadata[key]):
-        raise UserError(_missing(data_set, metadata[key]))
+        raise _missing(data_set, metadata[key])
 
 
 def _check_categories(split: Split, content: dict, where: str) -> None:

@@ -1,4 +1,4 @@
-"""What of the data is there, what is missing or wrong, and which configs can run.
+"""Says which data are there, what is missing or wrong, and which configs can run.
 
     python -m PADing.data.verify                             # the shipped data sets and configs/
     python -m PADing.data.verify --split-file my_split.yaml --config my_config.yaml
@@ -11,27 +11,24 @@ Status 0: all is there; 1: something is missing or wrong; 2: a split file or an 
 """
 
 import argparse
-import ast
 import logging
 import os
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from detectron2.data import DatasetCatalog
 
-from PADing.command_line import count, positive, run_command
-from PADing.data.check import DataSetReport, check_data_set
+from PADing.command_line import CommandParser, count, positive, run_command
+from PADing.config_values import literal
+from PADing.data.check import DataSetReport, check_data_set, missing_files
 from PADing.data.embeddings import find_embeddings, load_class_embeddings, making_command
-from PADing.data.presence import missing_files
 from PADing.data.splits import DataSet, Split, dataset_root, load_split, shipped_split_files
 from PADing.errors import UserError
+from PADing.files import REPOSITORY
 from PADing.plugins import import_plugins
 from PADing.yaml_files import read_config_files, read_config_tree
 
-__all__ = ["ConfigReport", "DataSetReport", "check_config", "check_data_set", "main"]
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+__all__ = ["main"]
 
 
 @dataclass
@@ -43,36 +40,35 @@ class ConfigReport:
     test_problems: list[str] = field(default_factory=list)
 
 
-def check_config(
+def _check_config(
     path: str, reports: dict[str, DataSetReport], splits: dict[str, tuple[Split, DataSet]]
 ) -> ConfigReport:
-    """Whether the data sets and class vectors that a YAML config names are there. Nothing of the model is built.
+    """Whether the data sets and class embeddings that a YAML config names are there. No model is built.
 
     Args:
-        reports: by data set name.
-        splits: the split and its data set, by data set name.
+        path: of the config. reports: by data set name. splits: the split and its data set, by data set name.
     """
     result = ConfigReport(path)
     try:
         content, folders = read_config_files(path)
         import_plugins(content.get("PLUGINS", ()), folders)
     except UserError as error:
-        result.train_problems.append(str(error))
-        result.test_problems.append(str(error))
-        return result
+        return ConfigReport(path, [str(error)], [str(error)])
     data_sets = _section(content, "DATASETS")
+    named = {key: _as_tuple(data_sets.get(key)) for key in ("TEST", "TRAIN")}
     for key, problems in (("TRAIN", result.train_problems), ("TEST", result.test_problems)):
-        for name in _as_tuple(data_sets.get(key, ())):
-            if name not in reports:
-                problem = f"data set {name} is in no split file looked at"
-                # One that a plug-in registers is asked for its files alone.
-                problems += filter(None, [missing_files(name) if name in DatasetCatalog.list() else problem])
-            elif not reports[name].ok:
-                problems.append(f"data set {name} is {'wrong' if reports[name].wrong else 'incomplete'}")
-    names = [name for key in ("TEST", "TRAIN") for name in _as_tuple(data_sets.get(key, ()))]
-    known = [splits[name] for name in names if name in splits]
-    path = _vector_file(content, next((split.class_embeddings for split, _ in known if split.class_embeddings), ""))
-    problem = _check_vectors(path, *known[0]) if path and known else ""
+        for name in named[key]:
+            if name in reports:
+                if not reports[name].ok:
+                    problems.append(f"data set {name} is {'wrong' if reports[name].wrong else 'incomplete'}")
+            elif name not in DatasetCatalog.list():
+                problems.append(f"data set {name} is in no split file looked at")
+            elif missing := missing_files(name):  # of a plug-in's data set nothing else is known
+                problems.append(missing)
+    known = [splits[name] for name in (*named["TEST"], *named["TRAIN"]) if name in splits]
+    default = next((split.class_embeddings for split, _ in known if split.class_embeddings), "")
+    embeddings = _embedding_file(content, default)
+    problem = _check_embeddings(embeddings, *known[0]) if embeddings and known else ""
     if problem:
         result.train_problems.append(problem)
         # PADing needs them to train its generator only; D2Zero classifies with them.
@@ -81,22 +77,29 @@ def check_config(
     return result
 
 
-def _check_vectors(path: str, split: Split, data_set: DataSet) -> str:
-    """What is wrong with a file of class vectors for the classes of a data set's split; "" if nothing is."""
+def _embedding_file(content: dict, default: str) -> str:
+    """The class embeddings a config reads; "" for configs of models without any, which don't mention them."""
+    model = _section(content, "MODEL")
+    keys = (_section(model, "MASK_FORMER"), "VEC_PATH"), (model, "CLASS_EMBEDDINGS")
+    values = [str(node[key]) for node, key in keys if node.get(key) not in (None, "", "None")]
+    return values[0] if values else default if any(key in node for node, key in keys) else ""
+
+
+def _check_embeddings(path: str, split: Split, data_set: DataSet) -> str:
+    """What is wrong with a file of class embeddings for the classes of a data set's split; "" if nothing is."""
     file = find_embeddings(path)
     if file is None:
-        return f"class vectors {path} are missing; made by: {making_command(split.file, path)}"
-    vocabulary = [category.name for category in split.vocabulary(data_set.kind, data_set.class_order)]
-    unseen = set(split.unseen)
-    columns = sorted(vocabulary, key=lambda name: name in unseen)  # of a .txt file: seen, then unseen
+        return f"class embeddings {path} are missing; made by: {making_command(split.file, path)}"
+    space = split.class_space(data_set)
     try:
-        load_class_embeddings(file, vocabulary, file_names=columns)
+        # A .txt file has the seen classes first.
+        load_class_embeddings(file, space.vocabulary, file_names=(*space.seen_names, *space.unseen_names))
     except UserError as error:
         return str(error)
     return ""
 
 
-def _split_files(path: str) -> tuple:
+def _split_files(path: str) -> tuple[str, ...]:
     """``DATASETS.SPLIT_FILES`` of a config."""
     try:
         return _as_tuple(_section(read_config_tree(path), "DATASETS").get("SPLIT_FILES"))
@@ -104,14 +107,9 @@ def _split_files(path: str) -> tuple:
         return ()  # reported with the config
 
 
-def _as_tuple(value) -> tuple[str, ...]:
-    # Detectron2's YAML files write tuples as text: ("name",)
-    if isinstance(value, str):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            pass  # a name without quotes
-    return tuple(map(str, value)) if isinstance(value, (list, tuple)) else (str(value),) if value else ()
+def _as_tuple(value: object) -> tuple[str, ...]:
+    value = literal(value)  # Detectron2's YAML files write tuples as text: ("name",)
+    return tuple(map(str, value)) if isinstance(value, list | tuple) else (str(value),) if value else ()
 
 
 def _section(content: dict, key: str) -> dict:
@@ -119,16 +117,7 @@ def _section(content: dict, key: str) -> dict:
     return content[key] if isinstance(content.get(key), dict) else {}
 
 
-def _vector_file(content: dict, default: str) -> str:
-    """The file of class vectors a config reads; "" for configs of models without any, which don't mention them."""
-    model = _section(content, "MODEL")
-    keys = (_section(model, "MASK_FORMER"), "VEC_PATH"), (model, "CLASS_EMBEDDINGS")
-    set_values = [str(node[key]) for node, key in keys if node.get(key) not in (None, "", "None")]
-    mentioned = any(key in node for node, key in keys)
-    return set_values[0] if set_values else default if mentioned else ""
-
-
-def default_configs() -> list[str]:
+def _default_configs() -> list[str]:
     """The YAML files below ``configs/`` that are not mere bases."""
     files = (REPOSITORY / "configs").rglob("*.yaml")
     return sorted(str(file) for file in files if not file.name.startswith(("Base", "Mask2Former")))
@@ -136,28 +125,21 @@ def default_configs() -> list[str]:
 
 def main(argv: list[str] | None = None, out=None) -> int:
     """Print the report; returns the exit status, see above."""
-    parser = argparse.ArgumentParser(prog="python -m PADing.data.verify", description=__doc__.split("\n\n")[0])
+    parser = CommandParser(__doc__, prog="python -m PADing.data.verify")
     parser.add_argument("--split-file", nargs="+", default=[], help="check your own data sets instead")
     parser.add_argument("--config", nargs="+", help="configs to check (default: all below configs/)")
     parser.add_argument("--deep", action="store_true", help="also read annotation and images, as training would")
-    parser.add_argument(
-        "--images",
-        "--pictures",
-        type=count,
-        default=0,
-        help="images of each data set that --deep reads; 0: all (default)",
-    )
+    help_text = "images of each data set that --deep reads; 0: all (default)"
+    parser.add_argument("--images", "--pictures", type=count, default=0, help=help_text)
     parser.add_argument("--workers", type=positive, default=min(os.cpu_count() or 1, 8), help="default: %(default)s")
     args = parser.parse_args(argv)
     loading = logging.getLogger("PADing.data")
     level = loading.level
     loading.setLevel(logging.ERROR)  # what matters here is in the report
-    problems: list[bool] = []
     try:
-        status = run_command(lambda: problems.append(_print_report(args, out or sys.stdout)))
+        return run_command(lambda: int(_print_report(args, out or sys.stdout)))
     finally:
         loading.setLevel(level)
-    return status or int(any(problems))
 
 
 def _print_report(args: argparse.Namespace, out) -> bool:
@@ -178,7 +160,7 @@ def _print_report(args: argparse.Namespace, out) -> bool:
     if not shipped:
         return not all(report.ok for report in reports.values())
     by_name = {data_set.name: (split, data_set) for split in splits for data_set in split.data_sets}
-    configs = [check_config(path, reports, by_name) for path in (args.config or default_configs())]
+    configs = [_check_config(path, reports, by_name) for path in (args.config or _default_configs())]
     out.write("\nConfigs\n")
     for config in configs:
         train, test = ["no" if p else "yes" for p in (config.train_problems, config.test_problems)]

@@ -15,8 +15,8 @@ import PADing.meta_arch  # noqa: F401  registers the meta-architectures
 from PADing.checkpoint_files import file_problem
 from PADing.config import parse_opts, read_config
 from PADing.config_check import value_at, value_problems
+from PADing.data.check import missing_files
 from PADing.data.dataset_mappers import MAPPER_REGISTRY
-from PADing.data.presence import missing_files
 from PADing.engine.distributed import launched_by_torchrun
 from PADing.engine.output_folder import refuse_to_replace
 from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from PADing.data import verify
+from PADing.data.check import check_data_set
 from PADing.data.embeddings import save_class_embeddings
 from PADing.data.loaders import load_data_set
 from PADing.data.splits import load_split
@@ -314,7 +315,7 @@ def test_verify_looks_into_files(prepared, tmp_path):
     Path(metadata["image_root"]).mkdir(parents=True)
     Image.fromarray(np.full((4, 4), 171, dtype=np.uint8)).save(Path(metadata["sem_seg_root"]) / "a.png")
     (Path(metadata["image_root"]) / "a.jpg").write_bytes(b"half")
-    problems = " ".join(verify.check_data_set(split, data_set, str(tmp_path)).problems)
+    problems = " ".join(check_data_set(split, data_set, str(tmp_path)).problems)
     assert "values 171" in problems and "a.jpg cannot be read" in problems
 
 
