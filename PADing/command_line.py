@@ -142,10 +142,10 @@ def message_of(error: UserError) -> str:
 
 def _explain(error: OSError) -> str:
     """The mistake behind an error of the operating system; "" for a defect of ours."""
-    if is_disk_full(error):
-        if error.filename:
-            return explain_os_error(error.filename, error)
+    if is_disk_full(error) and not error.filename:
         return "Disk full: a file could not be written. Make room and run the command again."
+    if is_disk_full(error):
+        return explain_os_error(error.filename, error)
     if not error.filename or error.errno is None:
         return ""
     if isinstance(error, FileNotFoundError):
@@ -158,7 +158,8 @@ def _report(error: UserError, cause: BaseException | None = None) -> int:
         raise error from cause
     message = message_of(error)
     # Under torchrun the process group is gone by now, so its environment is asked.
-    rank = int(os.environ["RANK"]) if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys() else comm.get_rank()
+    torchrun = {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys()
+    rank = int(os.environ["RANK"]) if torchrun else comm.get_rank()
     if rank > 0:
         # The first process usually says the same, and its end is this one's; if not, this one has to say it.
         time.sleep(GRACE)
@@ -179,16 +180,18 @@ def add_config_options(parser: argparse.ArgumentParser, num_gpus: int | None = N
     default = "a GPU if there is one" if num_gpus is None else num_gpus
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the model")
     parser.add_argument("--num-gpus", type=count, default=num_gpus, help=f"0: use the CPU (default: {default})")
-    overrides = {"nargs": argparse.REMAINDER, "metavar": "KEY VALUE"}
     add_opts_flag(parser)
-    parser.add_argument("opts", help="config overrides at the end of the line: KEY value, or KEY=value", **overrides)
+    text = "config overrides at the end of the line: KEY value, or KEY=value"
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=text)
     parser.set_defaults(eval_only=True)
 
 
 def add_opts_flag(parser: argparse.ArgumentParser) -> None:
     """``--opts KEY value ...``, for lines where a list of files comes before the overrides."""
-    flag = {"dest": "more_opts", "default": [], "nargs": argparse.REMAINDER, "metavar": "KEY VALUE"}
-    parser.add_argument("--opts", help="config overrides; the last flag on the line", **flag)
+    text = "config overrides; the last flag on the line"
+    parser.add_argument(
+        "--opts", dest="more_opts", default=[], nargs=argparse.REMAINDER, metavar="KEY VALUE", help=text
+    )
 
 
 def positive(text: str) -> int:

@@ -151,7 +151,7 @@ def read_json(path: str | os.PathLike, what: str, kind: type = dict) -> Any:
     with _reading_json(path, what) as file:
         content = json.load(file)
     if not isinstance(content, kind):
-        wanted = {dict: "an object {...}", list: "a list [...]"}.get(kind, kind.__name__)
+        wanted = "an object {...}" if kind is dict else "a list [...]"
         raise UserError(f"{what}: {path} must hold {wanted}, not a {type(content).__name__}.")
     return content
 
@@ -200,7 +200,8 @@ def _items(file: TextIO) -> Iterator[Any]:
     def next_mark() -> str:
         nonlocal place
         while True:
-            place = _SPACE.match(text, place).end()
+            space = _SPACE.match(text, place)
+            place = space.end() if space else place
             if place < len(text) or not more():
                 return text[place : place + 1]
 

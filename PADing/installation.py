@@ -9,6 +9,7 @@ import torch
 
 
 def main() -> int:
+    """Print it; returns the exit status: 1 if torchvision does not fit."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     print(f"python {platform.python_version()}, torch {torch.__version__}, GPUs: {gpus}")
     problem = torchvision_problem()

@@ -235,7 +235,7 @@ def _whole_parts(keys: Sequence[str], among: Iterable[str]) -> list[str]:
     """Names of the largest modules all of whose keys (of those ``among``) are in ``keys``; else single keys."""
     others = set(among).difference(keys)
     mixed = {key[:i] for key in others for i, letter in enumerate(key) if letter == "."}
-    names = {}
+    names: dict[str, None] = {}
     for key in keys:
         ends = [i for i, letter in enumerate(key) if letter == "."]
         names[next((key[:i] for i in ends if key[:i] not in mixed), key)] = None

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.util import Finalize
 from select import select
+from typing import Any
 
 import torch
 from detectron2.engine import HookBase
@@ -20,6 +21,7 @@ from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from PADing.command_line import STATUS_USER_ERROR
+from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.errors import Interrupted
 
 __all__ = ["STOP", "StopHook", "StopSignals", "explain_stop", "relayed_stop_signals", "without_stop_signals"]
@@ -32,7 +34,9 @@ GRACE = 15.0
 END = 0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # What the first process of a job sends to the others -> what it was sent. Without POSIX, Python deals with signals.
-RELAYS = {signal.SIGUSR1: signal.SIGINT, signal.SIGUSR2: signal.SIGTERM} if os.name == "posix" else {}
+RELAYS: dict[int, int] = {}
+if os.name == "posix":
+    RELAYS = {signal.SIGUSR1: signal.SIGINT, signal.SIGUSR2: signal.SIGTERM}
 
 
 class StopSignals:
@@ -104,13 +108,13 @@ class StopSignals:
     def _guard(self, reader: int, wanted: set[int]) -> None:
         # A thread of its own, because a handler has to wait while the main thread is inside a long computation or
         # waits for another process.
-        first, deadline = None, None
+        first, came = 0, 0.0  # the first signal, and when
+        deadline: float | None = None
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = select([reader], [], [], left)[0]
-            if not ready:
+            if not select([reader], [], [], left)[0]:
                 if not self._safe.is_set():
-                    self._end(first[0])
+                    self._end(first)
                 deadline = None
                 continue
             number, now = os.read(reader, 1)[0], time.monotonic()
@@ -119,13 +123,13 @@ class StopSignals:
             if number not in wanted:
                 continue
             several = comm.get_world_size() > 1
-            if first is None:
-                first = (RELAYS.get(number, number), now)
+            if not first:
+                first, came = RELAYS.get(number, number), now
                 deadline = now + GRACE if several and number == signal.SIGTERM else None
             elif number in RELAYS:
                 deadline = None  # the SIGTERM before was meant for the whole job
-            elif not several or now - first[1] > AGAIN:
-                self._end(first[0])
+            elif not several or now - came > AGAIN:
+                self._end(first)
 
     @staticmethod
     def _end(number: int) -> None:
@@ -182,7 +186,8 @@ def relayed_stop_signals() -> Iterator[None]:
     def relay(number: int, _=None) -> None:
         came.append(number)
         for process in multiprocessing.active_children():
-            os.kill(process.pid, relays[number])
+            if process.pid:
+                os.kill(process.pid, relays[number])
 
     def wait_for_keyboard() -> None:
         while (number := signal.sigwait(held)) not in RELAYS:
@@ -207,6 +212,7 @@ def relayed_stop_signals() -> Iterator[None]:
     finally:
         for n, handler in handlers.items():
             signal.signal(n, handler)
+        assert keyboard.ident is not None  # it has been started
         signal.pthread_kill(keyboard.ident, relays[signal.SIGINT])
         keyboard.join()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -217,24 +223,27 @@ def relayed_stop_signals() -> Iterator[None]:
 class StopHook(HookBase):
     """Lets every iteration come to its end, and asks behind it whether to stop. Its place is before long hooks."""
 
+    trainer: Any  # a PADing.engine.trainer.Trainer
+
     def before_step(self) -> None:
+        """From here on a signal is only noted."""
         STOP.deferred = True
 
     def after_step(self) -> None:
+        """Stop here, if a signal has come."""
         self.trainer.stop_if_asked()
         STOP.deferred = False
 
 
-def explain_stop(number: int, trainer: "PADing.engine.trainer.Trainer") -> str:  # noqa: F821
-    """One line: what has stopped the training, what is saved, how to continue."""
+def explain_stop(number: int, checkpointer: TrainingCheckpointer, total: int) -> str:
+    """One line: which signal has stopped a training of ``total`` iterations, what is saved, how to continue."""
     name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-    saved, total = trainer.checkpointer.last_iteration + 1, trainer.max_iter
-    again = "run the same command with --resume"
+    saved, again = checkpointer.last_iteration + 1, "run the same command with --resume"
     if saved >= total:
         return f"Stopped by {name}. All {total} iterations are done and saved, but not evaluated: {again}."
     if not saved:
         return f"Stopped by {name} before the first iteration was done. Nothing is saved."
-    file = trainer.checkpointer.get_checkpoint_file()
+    file = checkpointer.get_checkpoint_file()
     return f"Stopped by {name}. {saved} of {total} iterations are saved in {file}. To continue, {again}."
 
 

@@ -35,7 +35,8 @@ def log_losses(losses: Mapping[str, Tensor], data_time: float, prefix: str = "")
     storage.put_scalar("data_time", data_time)
     storage.put_scalar(f"{prefix}total_loss", sum(values.values()))
     if len(values) > 1:
-        storage.put_scalars(**{prefix + name: value for name, value in values.items()})
+        for name, value in values.items():
+            storage.put_scalar(prefix + name, value)
 
 
 def _reduce(losses: Mapping[str, Tensor], data_time: float) -> tuple[dict[str, float], float]:

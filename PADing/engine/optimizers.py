@@ -31,15 +31,16 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """
     solver = cfg.SOLVER
     groups = parameter_groups(cfg, model)
+    optimizer: torch.optim.Optimizer
     if solver.OPTIMIZER == "SGD":
         optimizer = torch.optim.SGD(groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
     elif solver.OPTIMIZER == "ADAMW":
         optimizer = torch.optim.AdamW(groups, solver.BASE_LR)
     else:
         raise UserError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}, but must be 'SGD' or 'ADAMW'.")
-    if clips_full_model(cfg):
-        return optimizer
-    return maybe_add_gradient_clipping(cfg, optimizer)
+    if not clips_full_model(cfg):
+        maybe_add_gradient_clipping(cfg, optimizer)  # changes the class of this object
+    return optimizer
 
 
 def clips_full_model(cfg: CfgNode) -> bool:

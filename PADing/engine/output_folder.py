@@ -16,7 +16,7 @@ from PADing.files import explain_os_error, replacing
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = [
     "LOCK",

@@ -14,6 +14,7 @@ class Scaler(torch.amp.GradScaler):
     """A gradient scaler that also accepts the empty state of one that was switched off."""
 
     def load_state_dict(self, state_dict: dict) -> None:
+        """As in the base class; an empty state changes nothing."""
         if state_dict:
             super().load_state_dict(state_dict)
 

@@ -15,7 +15,7 @@ def rng_state() -> dict[str, Any]:
     state = {
         "python": random.getstate(),
         # torch.load(weights_only=True) admits tensors, but no arrays.
-        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
+        "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached),
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():

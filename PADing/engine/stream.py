@@ -46,7 +46,7 @@ class TrainingStream(Dataset):
 
     def _restart(self) -> None:
         self._generator = torch.Generator().manual_seed(self.seed)
-        self._epoch, self._order = -1, None
+        self._epoch, self._order = -1, torch.empty(0)
 
     def __getstate__(self) -> dict[str, Any]:
         # For workers that are started anew, as in jobs of several processes: PyTorch cannot hand them a generator.
@@ -116,9 +116,11 @@ class PositionSampler(Sampler):
             self.next = beyond
 
     def state_dict(self) -> dict[str, Any]:
+        """The place as plain values."""
         return {"world_size": self.world_size, "next": self.next, "pending": list(self.pending)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at a place."""
         self.next, self.pending = state["next"], list(state["pending"])
 
 
@@ -140,14 +142,14 @@ def build_stream_loader(cfg: CfgNode, mapper: Callable[[dict], dict | None]):
         raise UserError(
             f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {world_size} processes cannot share evenly."
         )
-    dicts = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    dicts: Any = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     if not dicts:
         raise UserError(f"The training data {list(cfg.DATASETS.TRAIN)} contain no image with an annotation.")
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     stream = TrainingStream(dicts, mapper, seed)
     sampler = PositionSampler(comm.get_rank(), world_size)
     # Without a mapper: the stream has mapped its samples already, because only there is the position known.
-    loader = build_detection_train_loader(
+    loader: Any = build_detection_train_loader(
         stream,
         mapper=None,
         sampler=sampler,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
+from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator, print_csv_format, verify_results
 from detectron2.projects.deeplab import build_lr_scheduler
@@ -37,33 +37,29 @@ from PADing.meta_arch.contract import contract_of
 logger = logging.getLogger(__name__)
 
 
-class RecipeLoop:
-    """What ``DefaultTrainer`` expects as its inner trainer: fetches batches and gives them to the recipe."""
+class RecipeLoop(SimpleTrainer):
+    """Detectron2's inner trainer, which gives its batches to a recipe."""
 
     def __init__(self, model: torch.nn.Module, data_loader, recipe: TrainingRecipe):
-        model.train()
-        self.model, self.data_loader, self.recipe = model, data_loader, recipe
-        self.optimizer = next(iter(recipe.optimizers.values()))
-        self.iter = 0
-        self._batches = None
+        super().__init__(model, data_loader, next(iter(recipe.optimizers.values())))
+        self.recipe = recipe
+        self._own_batches: Iterator[list[dict]] | None = None
 
     def run_step(self) -> None:
+        """One iteration, on the next batch."""
         assert self.model.training, "The model was left in eval mode; whoever did that must restore it."
         start = time.perf_counter()
-        batch = self._next_batch()
-        data_time = time.perf_counter() - start
-        self.recipe.step(self.model, batch, data_time)
+        if self._own_batches is None:
+            # Starting a loader draws a seed for its workers. A resumed run starts one more than an uninterrupted run.
+            with preserved_rng(), without_stop_signals():
+                self._own_batches = iter(self.data_loader)
+                batch = next(self._own_batches)
+        else:
+            batch = next(self._own_batches)
+        self.recipe.step(self.model, batch, time.perf_counter() - start)
         sampler = getattr(self.data_loader, "stream_sampler", None)
         if sampler is not None:
             sampler.used(sample[POSITION] for sample in batch)
-
-    def _next_batch(self) -> list[dict]:
-        if self._batches is None:
-            # Starting a loader draws a seed for its workers. A resumed run starts one more than an uninterrupted run.
-            with preserved_rng(), without_stop_signals():
-                self._batches = iter(self.data_loader)
-                return next(self._batches)
-        return next(self._batches)
 
 
 class Trainer(DefaultTrainer):
@@ -72,8 +68,7 @@ class Trainer(DefaultTrainer):
     The methods to override are Detectron2's, except that optimizers belong to the recipe (``PADing.engine.recipes``).
     A checkpoint holds ``model``, ``trainer`` (iteration and hooks), ``iteration``, the recipe's optimizers
     (``optimizer`` is the first), ``scaler``, ``scheduler``, and ``ranks``: each process's random generators and place
-    in the data.
-    A resumed run repeats the numbers of an uninterrupted one. With several data-loading workers and
+    in the data. A resumed run repeats the numbers of an uninterrupted one. With several data-loading workers and
     ``ASPECT_RATIO_GROUPING``, images may be batched with other neighbours than they would have been.
     """
 
@@ -89,14 +84,10 @@ class Trainer(DefaultTrainer):
         self._trainer = RecipeLoop(model, data_loader, self.recipe)
         self.scheduler = self.build_lr_scheduler(cfg, self._trainer.optimizer)
         self.ranks = RankStates(data_loader)
-        self.checkpointer = TrainingCheckpointer(
-            model,
-            cfg.OUTPUT_DIR,
-            trainer=weakref.proxy(self),
-            scheduler=self.scheduler,
-            ranks=self.ranks,
-            **self.recipe.checkpointables(),
-        )
+        parts = {"trainer": weakref.proxy(self), "scheduler": self.scheduler, "ranks": self.ranks}
+        self.checkpointer = TrainingCheckpointer(model, cfg.OUTPUT_DIR)
+        for name, part in (parts | self.recipe.checkpointables()).items():
+            self.checkpointer.add_checkpointable(name, part)
         self.start_iter = 0
         self.done_iter = -1  # the last iteration behind which everything could be saved
         self.max_iter = cfg.SOLVER.MAX_ITER
@@ -136,7 +127,7 @@ class Trainer(DefaultTrainer):
             raise ValueError(f"{len(evaluators)} evaluators for the {len(cfg.DATASETS.TEST)} sets of DATASETS.TEST")
         if number := STOP.agreed():
             raise Interrupted(number)
-        results = OrderedDict()
+        results: dict[str, Any] = OrderedDict()
         for name, evaluator in zip(cfg.DATASETS.TEST, evaluators, strict=True):
             contract_of(unwrap(model)).set_test_metadata(MetadataCatalog.get(name))
             with preserved_rng():
@@ -173,9 +164,9 @@ class Trainer(DefaultTrainer):
             if self.start_iter == self.max_iter and not os.path.exists(final):  # lost, or damaged and moved away
                 self.checkpointer.save("model_final", iteration=self.max_iter - 1)
 
-    def build_hooks(self) -> list[HookBase]:
+    def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's, with the end by Ctrl-C behind the periodic checkpoint and before a long evaluation."""
-        built = [hook for hook in super().build_hooks() if hook is not None]
+        built = super().build_hooks()
         places = [i for i, hook in enumerate(built) if isinstance(hook, EvalHook)]
         built.insert(places[0] if places else len(built), StopHook())
         return built
@@ -184,14 +175,14 @@ class Trainer(DefaultTrainer):
         """Run the training; Ctrl-C and SIGTERM end it with a checkpoint, if the caller watches for them (``STOP``).
 
         Returns:
-            in the main process, if ``TEST.EXPECTED_RESULTS`` names figures: the last evaluation's results.
+            in the main process, if ``TEST.EXPECTED_RESULTS`` names metrics: the last evaluation's results.
 
         Raises:
             Interrupted: after the user has been told what is saved.
-            UserError: the disk is full; an expected figure is of a task that was not evaluated.
+            UserError: the disk is full; an expected metric is of a task that was not evaluated.
         """
         try:
-            # Not DefaultTrainer's, which compares with the expected figures, but ends in KeyError if one is absent.
+            # Not DefaultTrainer's, which compares with the expected metrics, but ends in KeyError if one is absent.
             TrainerBase.train(self, self.start_iter, self.max_iter)
             if not self.cfg.TEST.EXPECTED_RESULTS or not comm.is_main_process():
                 return None
@@ -202,7 +193,7 @@ class Trainer(DefaultTrainer):
                 # Stopped in an evaluation: all is as it was behind the iteration, and rank 0 knows every state.
                 if self.ranks.collected == self.done_iter > self.checkpointer.last_iteration:
                     self.save(self.done_iter)
-                logger.warning(explain_stop(stop.number, self))
+                logger.warning(explain_stop(stop.number, self.checkpointer, self.max_iter))
             raise Interrupted(stop.number, told=True) from None
         finally:
             STOP.deferred = False
@@ -229,11 +220,13 @@ class Trainer(DefaultTrainer):
         self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
 
     def before_train(self) -> None:
+        """Continue data order and random generators where a resumed run left them."""
         super().before_train()
         self.ranks.place_data(self.start_iter, self.cfg.SOLVER.IMS_PER_BATCH)
         self.ranks.restore_rng()
 
     def after_step(self) -> None:
+        """Before a hook may write a checkpoint, gather the states of all processes."""
         done = self.iter + 1
         periods = (self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.TEST.EVAL_PERIOD)
         if done >= self.max_iter or any(period > 0 and done % period == 0 for period in periods):
@@ -242,6 +235,7 @@ class Trainer(DefaultTrainer):
             super().after_step()
 
     def after_train(self) -> None:
+        """Call the hooks."""
         with self._explaining_full_disk():
             super().after_train()
 
@@ -257,18 +251,19 @@ class Trainer(DefaultTrainer):
             raise UserError(f"{problem} {self.checkpointer.what_is_kept()}") from error
 
     def state_dict(self) -> dict[str, Any]:
-        # Optimizers are entries of their own, so nothing of the inner trainer belongs here.
+        """Iteration and hooks; optimizers are entries of their own in a checkpoint."""
         return TrainerBase.state_dict(self)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` has returned."""
         TrainerBase.load_state_dict(self, state_dict)
 
 
 def compare_with_expected(cfg: CfgNode, results: Mapping[str, Any]) -> None:
-    """End with status 1 if a figure is not as ``TEST.EXPECTED_RESULTS`` says.
+    """End with status 1 if a metric is not as ``TEST.EXPECTED_RESULTS`` says.
 
     Raises:
-        UserError: a figure is of a task that was not evaluated.
+        UserError: a metric is of a task that was not evaluated.
     """
     absent = [task for task, *_ in cfg.TEST.EXPECTED_RESULTS if task not in results]
     if absent:
@@ -282,12 +277,8 @@ def compare_with_expected(cfg: CfgNode, results: Mapping[str, Any]) -> None:
 def wrap_for_processes(model: torch.nn.Module, find_unused_parameters: bool = False) -> DistributedDataParallel:
     """Share a model's gradients among all processes of the job, on GPUs or CPUs."""
     device = next(model.parameters()).device
+    options: dict[str, Any] = {"device_ids": [device.index] if device.type == "cuda" else None}
     # Renamed in newer versions of torch.
     names = inspect.signature(DistributedDataParallel).parameters
-    sync_buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-    return DistributedDataParallel(
-        model,
-        device_ids=[device.index] if device.type == "cuda" else None,
-        find_unused_parameters=find_unused_parameters,
-        **{sync_buffers: False},
-    )
+    options["forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"] = False
+    return DistributedDataParallel(model, find_unused_parameters=find_unused_parameters, **options)

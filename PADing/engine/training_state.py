@@ -24,7 +24,7 @@ class RankStates:
     processes just before.
     """
 
-    def __init__(self, data_loader):
+    def __init__(self, data_loader: Any):
         self.data_loader = data_loader
         self._states: list[dict[str, Any]] = []
         self._loaded: list[dict[str, Any]] = []
@@ -44,9 +44,11 @@ class RankStates:
         return own
 
     def state_dict(self) -> dict[str, Any]:
+        """What was collected."""
         return {"ranks": self._states}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Keep the states for ``place_data`` and ``restore_rng``; ValueError if they are of another kind."""
         self._states = self._loaded = list(state["ranks"])
         own = self._own()
         for number, rank in enumerate(self._loaded):
@@ -76,6 +78,7 @@ class RankStates:
             sampler.next = comm.get_rank() + start_iter * images_per_iteration
 
     def restore_rng(self) -> None:
+        """Continue this process's random generators; with another number of processes, nothing."""
         if len(self._loaded) == comm.get_world_size():
             set_rng_state(self._loaded[comm.get_rank()]["rng"])
         elif self._loaded:
