@@ -22,6 +22,8 @@ FORBIDDEN = {
     "d2lite/src": OURS,
     "minibench": ("tools", "demo", "tests"),
 }
+# A command beside what it measures; it may also write a file.
+COMMANDS = {"PADing/modeling/pixel_decoder/ops/benchmark.py": ("PADing.files",)}
 
 
 def imports(path: Path) -> set[str]:
@@ -51,7 +53,7 @@ def test_packages_import_only_what_they_may_know(folder):
         f"{path.relative_to(REPOSITORY)} imports {module}"
         for path in files
         for module in sorted(imports(path))
-        if within(module, FORBIDDEN[folder])
+        if within(module, FORBIDDEN[folder]) and not within(module, COMMANDS.get(str(path.relative_to(REPOSITORY)), ()))
     ]
     assert not wrong
 
