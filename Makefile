@@ -32,7 +32,7 @@ $(STAMP_DEV): requirements-dev.txt $(STAMP)
 setup: $(STAMP)
 
 quickstart: $(STAMP)
-	$(BIN)/python tools/quickstart.py $(ARGS)
+	$(BIN)/python -m minibench quickstart $(ARGS)
 
 test: $(STAMP_DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)

@@ -1,5 +1,6 @@
 """What the person at the keyboard sees: one line per event, and one status line that stays."""
 
+import shlex
 import shutil
 import sys
 import time
@@ -9,15 +10,20 @@ from typing import TYPE_CHECKING, TextIO
 from minibench.steps import Step
 
 if TYPE_CHECKING:
-    from minibench.scheduler import Failure, Running
+    from minibench.remaining import TimeLeft
+    from minibench.scheduler import Process
 
 
 class Display:
-    """Progress on a terminal (a line that is rewritten) or in a log file (a line every ``period`` seconds)."""
+    """Progress on a terminal (a line that is rewritten) or in a log file (a line every ``period`` seconds).
 
-    def __init__(self, stream: TextIO | None = None, period: float = 60.0):
+    Args:
+        commands: show the command of each step, to be repeated by hand.
+    """
+
+    def __init__(self, stream: TextIO | None = None, period: float = 60.0, commands: bool = False):
         self.stream = sys.stderr if stream is None else stream
-        self.terminal = self.stream.isatty()
+        self.terminal, self.commands = self.stream.isatty(), commands
         self.period = 0.5 if self.terminal else period
         self._shown = time.monotonic() - self.period + min(self.period, 5.0)
         self._status = ""
@@ -28,20 +34,26 @@ class Display:
         print(text, file=self.stream, flush=True)
 
     def started(self, step: Step) -> None:
+        """A step has begun."""
         self.line(f"start    {step.name}")
+        if self.commands:
+            environment = shlex.join(f"{name}={value}" for name, value in step.env.items())
+            self.line(f"         $ {environment} {shlex.join(['python', *step.command[1:]])}")
 
     def finished(self, step: Step, seconds: float) -> None:
+        """A step has ended well."""
         self.line(f"done     {step.name}  {duration(seconds)}")
 
-    def failed(self, failure: "Failure") -> None:
-        self.line(f"FAILED   {failure.step.name}: {failure.error}")
+    def failed(self, step: Step, error: str) -> None:
+        """A step has failed."""
+        self.line(f"FAILED   {step.name}: {error}")
 
-    def show(self, done: int, total: int, running: Sequence["Running"], seconds_left: float) -> None:
+    def show(self, done: int, total: int, running: Sequence["Process"], time_left: "TimeLeft") -> None:
         """The status line, unless the last is too recent."""
         if time.monotonic() - self._shown < self.period:
             return
         self._shown = time.monotonic()
-        left = f"{duration(seconds_left)} left"
+        left = f"{duration(time_left.seconds(running))} left"
         text = " | ".join([f"{done}/{total} steps", *map(_state, running), left])
         if not self.terminal:
             print(text, file=self.stream, flush=True)
@@ -58,13 +70,14 @@ class Display:
             self._status = ""
 
 
-def _state(child: "Running") -> str:
-    progress = child.progress
+def _state(child: "Process") -> str:
+    progress = child.step.progress()
     if progress is None:
         return f"{child.step.name} {duration(child.seconds)}"
-    if progress.phase == "evaluation":
-        return f"{child.step.name} evaluates {progress.done}/{progress.total}"
-    return f"{child.step.name} iteration {progress.done}"
+    if progress.done >= progress.total:
+        return f"{child.step.name} evaluates"
+    losses = "".join(f", {name} {value:.3g}" for name, value in progress.losses.items())
+    return f"{child.step.name} iteration {progress.done}/{progress.total}{losses}"
 
 
 def duration(seconds: float) -> str:

@@ -1,54 +1,46 @@
-"""What is compared: the methods that ``minibench.yaml`` files describe, found in the repository and in plug-ins.
-
-The format is described in ``docs/add_a_method.md``.
-"""
+"""``Method``: one row of the tables, as a ``minibench.yaml`` describes it; docs/add_a_method.md has the format."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from PADing.errors import UserError
+from minibench.tasks import TASKS, TASKS_OF, Task
+from PADing.errors import UserError, did_you_mean
+from PADing.files import REPOSITORY
 from PADing.yaml_files import read_yaml
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 FILE_NAME = "minibench.yaml"
-# The method whose weights everything else starts from.
-PRETRAINING = "baseline"
-# Where a method's first weights come from, beside other methods: none; those of ``PRETRAINING``; the same with PADing's
-# classifier added (tools/preprocess_pretrained_weight.py).
+# Where the repository's own methods lie.
+PLACES = ("*", "PADing/*", "baselines/*")
+# Where a method's first weights come from, beside other methods: none; those of the shared pretraining; the same with
+# PADing's classifier added (tools/preprocess_pretrained_weight.py).
 STARTS = ("nothing", "pretrained", "converted")
-TASKS = ("panoptic", "instance")
+# The shared pretraining, from which all others start; what a method has to beat; the method of a paper.
+ROLES = ("pretraining", "baseline", "main")
 # What the runner calls its own steps.
 STEPS = ("data", "convert")
 BUDGETS = ("quick", "full")
 
-_KEYS = {
-    "name": str,
-    "title": str,
-    "task": str,
-    "config": str,
-    "starts_from": str,
-    "weights_key": str,
-    "uses": dict,
-    "ablates": str,
-    "removes": str,
-    "iterations": (int, dict),
-    "set": dict,
-    "tune": dict,
+_TEXT, _MAPPING, _LENGTH = "text", "a mapping", "a number, or one for each of quick and full"
+_KEYS: dict[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("name", "title", "task", "config", "starts_from", "weights_key"), ((str,), _TEXT)),
+    **dict.fromkeys(("role", "ablates", "removes", "extends"), ((str,), _TEXT)),
+    **dict.fromkeys(("uses", "set", "tune", "expected_above"), ((dict,), _MAPPING)),
+    "iterations": ((int, dict), _LENGTH),
+    "maps_features": ((bool,), "true or false"),
 }
-_SEARCH_KEYS = {"keys": list, "trials": list, "iterations": int, "finalists": int}
+_SEARCH_KEYS: dict[str, type] = {"keys": list, "trials": list, "iterations": int, "finalists": int}
 _NEEDED = ("name", "title", "task", "config", "starts_from", "iterations")
 
 
 @dataclass(frozen=True)
 class Search:
-    """The settings that a method tries on the tuning split (``tune`` in the file).
+    """The hyperparameters that a method tries on the tuning split (``tune`` in the file).
 
     Attributes:
-        keys: config keys. trials: for each setting the values of these keys.
+        keys: config keys. trials: for each trial the values of these keys.
         iterations: length of the trials; None: that of the budget.
         finalists: how many of the best trials are trained again with the length of the budget, to decide among them.
     """
@@ -61,40 +53,62 @@ class Search:
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the table; the fields are those of ``minibench.yaml``.
+    """One row of the tables; the fields are those of ``minibench.yaml``.
+
+    A method that the report reads from ``results.json`` has the first fields only: it can be shown, not run.
 
     Attributes:
+        iterations: by budget; 0: nothing is trained, the start weights are evaluated.
+        role: one of ``ROLES``, or "".
+        ablates: the method of which it is a variant, and ``removes``: what it lacks. extends: the one it adds to.
+        expected_above: method -> what a heading calls it; this method is expected to have the better harmonic mean.
+        maps_features: the report maps the features that it generates.
         config: absolute path of its YAML config.
+        source: the method whose final weights it starts from ("" for none), by ``starts_from``.
         uses: config key -> the method whose final weights are named there.
-        iterations: for each budget; 0: nothing is trained, the start weights are evaluated.
-        settings: config key -> value (``set`` in the file).
+        overrides: config key -> value (``set`` in the file).
         search: what is tried on the tuning split, None for nothing.
-        file: the ``minibench.yaml`` that describes it.
+        file: the ``minibench.yaml`` that describes it. import_from: the folder that a plug-in's package lies in.
     """
 
     name: str
     title: str
     task: str
-    config: Path
-    starts_from: str
-    iterations: dict[str, int]
-    file: Path
-    weights_key: str = "MODEL.WEIGHTS"
-    uses: Mapping[str, str] = field(default_factory=dict)
+    iterations: Mapping[str, int] = field(default_factory=dict)
+    role: str = ""
     ablates: str = ""
     removes: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    extends: str = ""
+    expected_above: Mapping[str, str] = field(default_factory=dict)
+    maps_features: bool = False
+    config: Path = Path()
+    starts_from: str = "nothing"
+    source: str = ""
+    weights_key: str = "MODEL.WEIGHTS"
+    uses: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     search: Search | None = None
+    file: Path = Path()
+    import_from: Path | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Names of the methods that have to be trained before this one."""
-        start = {"nothing": (), "pretrained": (PRETRAINING,), "converted": (PRETRAINING,)}
-        return tuple(dict.fromkeys([*start.get(self.starts_from, (self.starts_from,)), *self.uses.values()]))
+        return tuple(dict.fromkeys([*([self.source] if self.source else []), *self.uses.values()]))
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What it is evaluated on."""
+        return TASKS_OF.get(self.task, TASKS)
+
+    @property
+    def main_task(self) -> Task:
+        """The task that it is judged by."""
+        return self.tasks[0]
 
 
 def discover(plugins: Sequence[Path] = (), repository: Path = REPOSITORY) -> dict[str, Method]:
-    """All methods by name: those of the repository's top-level folders, then those of ``plugins``.
+    """All methods by name: those of the repository, then those of ``plugins``.
 
     Args:
         plugins: folders with a ``minibench.yaml``, or folders of such folders.
@@ -102,21 +116,21 @@ def discover(plugins: Sequence[Path] = (), repository: Path = REPOSITORY) -> dic
     Raises:
         UserError: a mistake in a file; two methods of one name; a start that does not exist; a circle of starts.
     """
-    files = sorted(repository.glob(f"*/{FILE_NAME}"))
+    files = {file: False for file in sorted(f for place in PLACES for f in repository.glob(f"{place}/{FILE_NAME}"))}
     for folder in map(Path, plugins):
         found = [folder / FILE_NAME] if (folder / FILE_NAME).is_file() else sorted(folder.glob(f"*/{FILE_NAME}"))
         if not found:
             raise UserError(f"--plugins {folder}: there is no {FILE_NAME} in it, nor in a folder in it.")
-        files += [file.resolve() for file in found]
+        for file in found:
+            files.setdefault(file.resolve(), True)
     methods: dict[str, Method] = {}
-    for file in dict.fromkeys(files):
+    for file, is_plugin in files.items():
         for method in read_methods(file, repository):
             if method.name in methods:
                 first = methods[method.name].file
                 raise UserError(f"{file}: the method name {method.name!r} is taken already, by {first}.")
-            methods[method.name] = method
-    _check_links(methods)
-    return methods
+            methods[method.name] = replace(method, import_from=file.parent.parent if is_plugin else None)
+    return _linked(methods)
 
 
 def ordered(methods: Mapping[str, Method], names: Iterable[str]) -> list[Method]:
@@ -129,9 +143,9 @@ def ordered(methods: Mapping[str, Method], names: Iterable[str]) -> list[Method]
 
     def add(name: str) -> None:
         if name not in methods:
-            near = get_close_matches(name, methods, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise UserError(f"There is no method {name!r}.{hint} Methods: {', '.join(methods)}.")
+            raise UserError(
+                f"There is no method {name!r}{did_you_mean(name, methods, 1)}. Methods: {', '.join(methods)}."
+            )
         if name not in done:
             for needed in methods[name].needs:
                 add(needed)
@@ -161,37 +175,34 @@ def _method(entry: Any, where: str, file: Path, repository: Path) -> Method:
         where = f"{where} ({entry['name']})"
     for key, value in entry.items():
         if key not in _KEYS:
-            near = get_close_matches(str(key), _KEYS, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"known keys are {', '.join(_KEYS)}"
-            raise UserError(f"{where}: unknown key `{key}`; {hint}")
-        if not isinstance(value, _KEYS[key]) or isinstance(value, bool):
-            kinds = {str: "text", dict: "a mapping", (int, dict): "a number, or one for each of quick and full"}
-            raise UserError(f"{where}: `{key}` must be {kinds[_KEYS[key]]}, but is {value!r}.")
+            hint = did_you_mean(key, _KEYS, 1) or f"; known keys are {', '.join(_KEYS)}"
+            raise UserError(f"{where}: unknown key `{key}`{hint}")
+        kinds, wanted = _KEYS[key]
+        if not isinstance(value, kinds) or isinstance(value, bool) and bool not in kinds:
+            raise UserError(f"{where}: `{key}` must be {wanted}, but is {value!r}.")
     for key in _NEEDED:
         if key not in entry:
             raise UserError(f"{where}: the key `{key}` is missing.")
     if not re.fullmatch(r"[a-z0-9_]+", entry["name"]) or entry["name"] in (*STARTS, *STEPS):
         raise UserError(f"{where}: `name` is made of a-z, 0-9 and _, and is none of {', '.join((*STARTS, *STEPS))}.")
-    if entry["task"] not in TASKS:
-        raise UserError(f"{where}: `task` must be one of {', '.join(TASKS)}, but is {entry['task']!r}.")
-    folder = file.parent if entry["config"].startswith("./") else repository
-    config = folder / entry["config"]
+    for key, known in (("task", tuple(TASKS_OF)), ("role", ROLES)):
+        if entry.get(key, known[0]) not in known:
+            raise UserError(f"{where}: `{key}` must be one of {', '.join(known)}, but is {entry[key]!r}.")
+    for key in ("uses", "expected_above"):
+        for left, right in entry.get(key, {}).items():
+            if not isinstance(right, str):
+                kinds_of = "config keys to names of methods" if key == "uses" else "names of methods to headings"
+                raise UserError(f"{where}: `{key}` maps {kinds_of}, but {left} is {right!r}.")
+    config = (file.parent if entry["config"].startswith("./") else repository) / entry["config"]
     if not config.is_file():
         raise UserError(f"{where}: its config {config} does not exist.")
     length = _iterations(entry["iterations"], where)
-    search = _search(entry["tune"], where) if "tune" in entry else None
-    if search and search.finalists and search.iterations >= length["full"]:
-        raise UserError(
-            f"{where}: `tune` trials of {search.iterations} iterations are no shorter than the full length, "
-            f"{length['full']}, so `finalists` would be no longer."
-        )
     return Method(
-        **{k: v for k, v in entry.items() if k not in ("config", "iterations", "set", "tune", "uses")},
+        **{k: v for k, v in entry.items() if k not in ("config", "iterations", "set", "tune")},
         config=config.resolve(),
         iterations=length,
-        uses=_uses(entry.get("uses", {}), where),
-        settings=entry.get("set", {}),
-        search=search,
+        overrides=entry.get("set", {}),
+        search=_search(entry["tune"], length["full"], f"{where}: `tune`") if "tune" in entry else None,
         file=file,
     )
 
@@ -204,15 +215,8 @@ def _iterations(value: int | dict, where: str) -> dict[str, int]:
     return value
 
 
-def _uses(value: dict, where: str) -> dict[str, str]:
-    for key, method in value.items():
-        if not isinstance(method, str):
-            raise UserError(f"{where}: `uses` maps config keys to names of methods, but {key} is {method!r}.")
-    return value
-
-
-def _search(value: dict, where: str) -> Search:
-    where = f"{where}: `tune`"
+def _search(value: dict, full: int, where: str) -> Search:
+    """``full``: iterations of the full budget."""
     for key, content in value.items():
         if not isinstance(content, _SEARCH_KEYS.get(key, ())) or isinstance(content, bool):
             raise UserError(
@@ -221,51 +225,66 @@ def _search(value: dict, where: str) -> Search:
             )
     keys, trials = value.get("keys"), value.get("trials")
     if not keys or not trials or not all(isinstance(key, str) for key in keys):
-        raise UserError(f"{where} needs `keys`, a list of config keys, and `trials`, a list of settings.")
+        raise UserError(f"{where} needs `keys`, a list of config keys, and `trials`, a list of lists of their values.")
     for trial in trials:
         if not isinstance(trial, list) or len(trial) != len(keys):
             raise UserError(f"{where}: each of `trials` lists {len(keys)} values, one for each key, not {trial!r}.")
-    if value.get("iterations", 1) < 1:
+    length, finalists = value.get("iterations"), value.get("finalists", 0)
+    if length is not None and length < 1:
         raise UserError(f"{where}: `iterations` must be at least 1.")
-    finalists = value.get("finalists", 0)
-    if finalists and ("iterations" not in value or not 2 <= finalists < len(trials)):
+    if finalists and (length is None or not 2 <= finalists < len(trials)):
         raise UserError(
             f"{where}: `finalists` are at least 2 and fewer than the {len(trials)} trials, whose `iterations` must be "
             "named."
         )
-    return Search(tuple(keys), tuple(map(tuple, trials)), value.get("iterations"), finalists)
+    if finalists and length is not None and length >= full:
+        raise UserError(
+            f"{where} trials of {length} iterations are no shorter than the full length, {full}, so `finalists` would "
+            "be no longer."
+        )
+    return Search(tuple(keys), tuple(map(tuple, trials)), length, finalists)
 
 
-def _check_links(methods: Mapping[str, Method]) -> None:
-    for method in methods.values():
-        where = f"{method.file}: method {method.name}"
-        links = {"starts_from": method.starts_from, **{f"uses {key}": name for key, name in method.uses.items()}}
-        for key, name in links.items():
-            if key == "starts_from" and name in STARTS:
-                continue
-            if name not in methods:
-                raise UserError(f"{where}: `{key}` names {name!r}, which is no method, nor {', '.join(STARTS)}.")
-            if not all(methods[name].iterations.values()):
-                raise UserError(f"{where}: `{key}` names {name!r}, which trains nothing, so it has no weights.")
-        if PRETRAINING in method.needs and PRETRAINING not in methods:
-            raise UserError(f"{where}: it starts from {method.starts_from} weights, but no method is {PRETRAINING!r}.")
-        if method.ablates and method.ablates not in methods:
-            raise UserError(f"{where}: `ablates` names {method.ablates!r}, which is no method.")
-        chain = [method.name]
-        while len(chain) <= len(methods) and chain[-1] in methods and methods[chain[-1]].ablates:
-            chain.append(methods[chain[-1]].ablates)
-            if chain[-1] == method.name:
-                raise UserError(f"{where}: `ablates` leads back to it: {' -> '.join(chain)}.")
-    for method in methods.values():
-        path = _circle(methods, [method.name])
-        if path:
+def _linked(methods: Mapping[str, Method]) -> dict[str, Method]:
+    """The methods with their ``source``, after a check of everything that one of them says of another."""
+    pretrainings = [m for m in methods.values() if m.role == "pretraining"]
+    if len(pretrainings) > 1:
+        raise UserError(f"{pretrainings[1].file}: `role: pretraining` is taken already, by {pretrainings[0].name}.")
+    linked = {}
+    for name, method in methods.items():
+        where = f"{method.file}: method {name}"
+        source = method.starts_from if method.starts_from not in STARTS else ""
+        for key, other in (("starts_from", source), *((f"uses {key}", other) for key, other in method.uses.items())):
+            if other and other not in methods:
+                raise UserError(f"{where}: `{key}` names {other!r}, which is no method, nor {', '.join(STARTS)}.")
+            if other and not all(methods[other].iterations.values()):
+                raise UserError(f"{where}: `{key}` names {other!r}, which trains nothing, so it has no weights.")
+        if method.starts_from in STARTS[1:]:
+            if not pretrainings:
+                raise UserError(
+                    f"{where}: it starts from {method.starts_from} weights, but no method has `role: pretraining`."
+                )
+            source = pretrainings[0].name
+        links = [("ablates", method.ablates), ("extends", method.extends)]
+        for key, other in (*links, *(("expected_above", other) for other in method.expected_above)):
+            if other and other not in methods:
+                raise UserError(f"{where}: `{key}` names {other!r}, which is no method.")
+        linked[name] = replace(method, source=source)
+    parents = {name: [p for p in (m.ablates, m.extends) if p] for name, m in linked.items()}
+    needs = {name: m.needs for name, m in linked.items()}
+    for name, method in linked.items():
+        if path := _circle(parents, [name]):
+            raise UserError(f"{method.file}: `ablates` leads back to it: {' -> '.join(path)}.")
+        if path := _circle(needs, [name]):
             raise UserError(f"{method.file}: methods wait for each other in a circle: {' -> '.join(path)}.")
+    return linked
 
 
-def _circle(methods: Mapping[str, Method], path: list[str]) -> list[str]:
-    for name in methods[path[-1]].needs:
+def _circle(links: Mapping[str, Sequence[str]], path: list[str]) -> list[str]:
+    """A way along ``links`` from the end of ``path`` back to its beginning; [] if there is none."""
+    for name in links[path[-1]]:
         if name == path[0]:
             return [*path, name]
-        if name not in path and (found := _circle(methods, [*path, name])):
+        if name not in path and (found := _circle(links, [*path, name])):
             return found
     return []

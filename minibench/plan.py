@@ -2,21 +2,20 @@
 
 import hashlib
 import json
-import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from minibench.methods import PRETRAINING, REPOSITORY, Method, ordered
-from minibench.runs import RECORD, RunFolder, finish_training, read_record, repair_checkpoints, write_record
+from minibench.methods import Method, ordered
+from minibench.runs import RECORD, Run, finish_training, read_record, repair_checkpoints
 from minibench.settings import SMOKE_BATCH, Settings, annotation_checksum
-from minibench.steps import Step
+from minibench.steps import Step, training_progress
 from PADing.config import load_config
 from PADing.errors import UserError
+from PADing.files import REPOSITORY, write_json
 
 CONVERTED = "pretrained_weight_panoptic.pth"
 # Keys that a hash leaves out: paths, what only decides how often something is written, and the seed, which is added.
@@ -32,26 +31,10 @@ _NOT_HASHED = (
 START, ITERATION, EVALUATED_IMAGE, DRAWN_IMAGE = 12.0, 0.3, 0.2, 0.02
 
 
-@dataclass(frozen=True)
-class Run:
-    """One method trained with one seed. ``folder`` is relative to the output folder; ``opts`` override the config."""
-
-    method: Method
-    seed: int
-    iterations: int
-    hash: str
-    folder: str
-    opts: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        return f"{self.method.name}-seed{self.seed}"
-
-
 class Plan:
-    """All runs of some methods with some seeds.
+    """All runs of some methods with some seeds, and the steps that lead to them.
 
-    A run's hash covers everything that its figures depend on: every config value that differs from the defaults, the
+    A run's hash covers everything that its metrics depend on: every config value that differs from the defaults, the
     hashes of the runs whose weights it starts from, the data, and the seed. Keys added later with a default that
     changes nothing therefore leave it as it is. It does not cover the program's text.
 
@@ -65,44 +48,45 @@ class Plan:
     """
 
     def __init__(self, methods: Mapping[str, Method], names: Iterable[str], settings: Settings, out: Path):
-        self.methods, self.settings, self.out = ordered(methods, names), settings, out
-        self._opts: dict[str, tuple[str, ...]] = {}
-        self._content: dict[str, dict] = {}
+        self.methods = {method.name: method for method in ordered(methods, names)}
+        self.settings, self.out = settings, out
         self._plugged: set[str] = set()
-        for method in self.methods:
-            self._opts[method.name], self._content[method.name] = self._read(method)
+        read = {name: self._read(method) for name, method in self.methods.items()}
+        self._opts = {name: opts for name, (opts, _) in read.items()}
+        self._content = {name: content for name, (_, content) in read.items()}
         self._runs: dict[tuple[str, int], Run] = {}
-        self.runs = [self.run(method, seed) for seed in settings.seeds for method in self.methods]
+        self.runs = [self.run(name, seed) for seed in settings.seeds for name in self.methods]
 
-    def run(self, method: Method, seed: int) -> Run:
+    def run(self, name: str, seed: int) -> Run:
         """The run of a method of this plan with any seed."""
-        key = (method.name, seed)
-        if key not in self._runs:
-            by_name = {m.name: m for m in self.methods}
-            settings = self.settings
+        if (name, seed) not in self._runs:
+            method = self.methods[name]
             content = {
-                "config": self._content[method.name],
-                "from": {name: self.run(by_name[name], seed).hash for name in method.needs},
+                "config": self._content[name],
+                "from": {needed: self.run(needed, seed).hash for needed in method.needs},
                 "starts_from": method.starts_from,
-                "data": settings.data_folder(seed),
+                "data": self.settings.data_folder(seed),
                 "seed": seed,
             }
             text = json.dumps(content, sort_keys=True, default=str)
             digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-            folder = f"runs/{method.name}-seed{seed}-{digest}"
-            iterations = settings.iterations(method)
-            self._runs[key] = Run(method, seed, iterations, digest, folder, self._opts[method.name])
-        return self._runs[key]
+            folder = self.out / "runs" / f"{name}-seed{seed}-{digest}"
+            self._runs[name, seed] = Run(method, seed, folder, digest, self._opts[name])
+        return self._runs[name, seed]
 
-    def steps(self) -> list[Step]:
-        """The commands, each after those it waits for. Finished ones are among them: ``Step.done``."""
+    def steps(self, after_run: Callable[[], object] = lambda: None) -> list[Step]:
+        """The commands, each after those it waits for. Finished ones are among them: ``Step.done``.
+
+        Args:
+            after_run: called whenever a run has been finished.
+        """
         steps = []
         for seed in self.settings.seeds:
             steps.append(self._data_step(seed))
             runs = [run for run in self.runs if run.seed == seed]
             for run in runs:
-                steps.append(self._run_step(run))
-                if run.method.name == PRETRAINING and any(r.method.starts_from == "converted" for r in runs):
+                steps.append(self._run_step(run, after_run))
+                if any(r.method.starts_from == "converted" and r.method.source == run.method.name for r in runs):
                     steps.append(self._convert_step(run))
         return steps
 
@@ -110,11 +94,10 @@ class Plan:
         """A method's overrides that are the same for all seeds and machines, and what of its config is hashed."""
         settings = self.settings
         where = f"{method.file}: method {method.name}"
-        for folder in _python_path(method).values():
-            if folder not in sys.path:
-                sys.path.append(folder)
+        if method.import_from and str(method.import_from) not in sys.path:
+            sys.path.append(str(method.import_from))
         try:
-            opts = [str(item) for pair in method.settings.items() for item in pair]
+            opts = [str(item) for pair in method.overrides.items() for item in pair]
             cfg = load_config(method.config, opts)
             for key in ("TRAIN", "TEST"):
                 opts += [f"DATASETS.{key}", str(self._data_sets(cfg.DATASETS[key]))]
@@ -125,8 +108,9 @@ class Plan:
                 opts += ["INPUT.IMAGE_SIZE", str(settings.size), "INPUT.MIN_SIZE_TEST", str(settings.size)]
                 opts += ["INPUT.MAX_SIZE_TEST", str(2 * settings.size)]
             cfg = load_config(method.config, opts)
+            values = _leaves(cfg)
             for key in (method.weights_key, *method.uses):
-                if key not in _leaves(cfg):
+                if key not in values:
                     raise UserError(f"{key}, which is to name weights, is no config key.")
             default = _leaves(load_config("", ["PLUGINS", str(tuple(cfg.PLUGINS))]))
             if cfg.PLUGINS:
@@ -136,11 +120,11 @@ class Plan:
         except Exception as error:  # a plug-in's module is anybody's code, and fails in any way
             raise UserError(f"{where}: {type(error).__name__}: {error}") from error
         hidden = {*_NOT_HASHED, *method.uses}
-        if method.starts_from != "nothing":
+        if method.source:
             hidden.add(method.weights_key)
         content = {
             key: repr(value)
-            for key, value in _leaves(cfg).items()
+            for key, value in values.items()
             if key not in hidden and (key not in default or value != default[key])
         }
         return tuple(opts), {**content, "weights": method.weights_key, "uses": dict(method.uses)}
@@ -161,98 +145,104 @@ class Plan:
 
     def _data_step(self, seed: int) -> Step:
         s = self.settings
-        root = self._data(seed) / s.split_name
-        record = self._data(seed) / "minibench.json"
+        root, record = self._data(seed) / s.split_name, self._data(seed) / RECORD
         command = ["datasets/make_mini_coco.py", "--out", root, "--seed", seed, "--split", s.split]
         command += ["--train", s.train, "--val", s.val, "--size", s.size, "--noise", s.noise]
 
-        def finish(seconds: float) -> None:
-            write_record(record, {"seconds": round(seconds, 1), "checksum": annotation_checksum(root)})
+        def note(state: str, seconds: float) -> None:
+            if state == "done":
+                content = {"seconds": round(seconds, 1), "checksum": annotation_checksum(root)}
+                write_json(record, content, indent=1)
 
         return Step(
             name=f"data-seed{seed}",
             command=_python(command),
             log=self.out / "logs" / f"data-seed{seed}.txt",
             done=record.is_file,
-            finish=finish,
+            note=note,
             usual=2 + DRAWN_IMAGE * (s.train + s.val) * (s.size / 128) ** 2,
             kind="data",
             measured=lambda: read_record(record).get("seconds"),
         )
 
-    def _run_step(self, run: Run) -> Step:
+    def _run_step(self, run: Run, after_run: Callable[[], object]) -> Step:
         s, method = self.settings, run.method
-        folder = self.out / run.folder
-        command = self.command(run)
-        record = RunFolder(folder, {"method": method.name, "seed": run.seed, "hash": run.hash, "command": command})
+        command, iterations = self.command(run), s.iterations(method)
+        seconds_before = run.record().get("seconds", 0.0)
 
-        def prepare() -> None:
-            if not (folder / "results.json").is_file():
-                repair_checkpoints(folder)
-            record.start()
+        def begin() -> None:
+            if not run.evaluated:
+                repair_checkpoints(run.folder)
+            note("running", 0.0)
 
-        def finish(seconds: float) -> None:
-            if (folder / "results.json").is_file():
-                finish_training(folder)
-                record.end("done", seconds)
+        def note(state: str, seconds: float) -> None:
+            if state == "done":
+                if not run.evaluated:
+                    return
+                finish_training(run.folder)
+            run.note(state, seconds_before + seconds, command)
+            if state == "done":
                 self.drop_answers(run.seed)
+                after_run()
 
-        start = {"nothing": [], "converted": [f"convert-seed{run.seed}"]}
-        waits = [f"{name}-seed{run.seed}" for name in method.needs]
+        needs = [f"data-seed{run.seed}", *(f"{name}-seed{run.seed}" for name in method.needs)]
+        needs += [f"convert-seed{run.seed}"] if method.starts_from == "converted" else []
         size = (s.size / 128) ** 2
         iteration = ITERATION * (SMOKE_BATCH / 8 if s.budget == "smoke" else 1)
+        path = {"PYTHONPATH": str(method.import_from)} if method.import_from else {}
         return Step(
             name=run.name,
             command=_python(command),
-            log=self.out / "logs" / f"{Path(run.folder).name}.txt",
-            needs=(f"data-seed{run.seed}", *start.get(method.starts_from, []), *waits),
-            env={"DETECTRON2_DATASETS": str(self._data(run.seed)), **_python_path(method)},
-            done=record.is_done,
-            # Evaluated, but stopped before the end was noted.
-            complete=(folder / "results.json").is_file,
-            prepare=prepare,
-            tick=record.tick,
-            finish=finish,
-            fail=lambda seconds: record.end("failed", seconds),
-            usual=START + size * (iteration * run.iterations + EVALUATED_IMAGE * s.val),
+            log=self.out / "logs" / f"{run.folder.name}.txt",
+            needs=tuple(needs),
+            env={"DETECTRON2_DATASETS": str(self._data(run.seed)), **path},
+            done=lambda: run.done,
+            evaluated=lambda: run.evaluated,
+            begin=begin,
+            note=note,
+            progress=lambda: training_progress(run.folder, iterations),
+            usual=START + size * (iteration * iterations + EVALUATED_IMAGE * s.val),
             usual_end=START / 4 + size * EVALUATED_IMAGE * s.val,
-            kind=f"{method.name} {run.iterations}",
-            measured=record.measured,
+            kind=f"{method.name} {iterations}",
+            measured=lambda: run.record()["seconds"] if run.done else None,
         )
 
     def _convert_step(self, run: Run) -> Step:
         """The pretraining's weights with PADing's classifier added."""
-        folder = self.out / run.folder
+        converted = run.weights.with_name(CONVERTED)
         command = ["tools/preprocess_pretrained_weight.py", "--task_name", "panoptic"]
         command += ["--split", self.settings.split_name]
-        command += ["--input_file", folder / "model_final.pth", "--output_file", folder / CONVERTED]
+        command += ["--input_file", str(run.weights), "--output_file", str(converted)]
         return Step(
             name=f"convert-seed{run.seed}",
             command=_python(command),
-            log=self.out / "logs" / f"convert-{Path(run.folder).name}.txt",
+            log=self.out / "logs" / f"convert-{run.folder.name}.txt",
             needs=(run.name,),
-            done=(folder / CONVERTED).is_file,
+            done=converted.is_file,
             usual=START / 2,
             kind="convert",
         )
 
     def command(self, run: Run) -> list[str]:
         """What trains and evaluates a run, after ``python``."""
-        method, seed, iterations = run.method, run.seed, run.iterations
-        command = ["train_net.py", "--config-file", _relative(method.config), "--num-gpus", "0"]
+        method, seed, iterations = run.method, run.seed, self.settings.iterations(run.method)
+        config = method.config
+        config = config.relative_to(REPOSITORY) if config.is_relative_to(REPOSITORY) else config
+        command = ["train_net.py", "--config-file", str(config), "--num-gpus", "0"]
         command += ["--resume"] if iterations else ["--eval-only"]
         opts = list(run.opts)
-        if method.starts_from != "nothing":
-            start = self._start(method.starts_from, seed)
-            opts += [method.weights_key, str(start)]
+        if method.source:
+            weights = self.run(method.source, seed).weights
+            weights = weights.with_name(CONVERTED) if method.starts_from == "converted" else weights
+            opts += [method.weights_key, str(weights)]
         if self._shares_answers(method):
             opts += ["MODEL.MASK_FORMER.SEGMENTER_CACHE", str(self._answers(seed))]
         for key, name in method.uses.items():
-            opts += [key, str(self._weights(name, seed))]
-        opts += ["SEED", str(seed), "OUTPUT_DIR", str(self.out / run.folder)]
+            opts += [key, str(self.run(name, seed).weights)]
+        opts += ["SEED", str(seed), "OUTPUT_DIR", str(run.folder)]
         opts += ["SOLVER.CHECKPOINT_PERIOD", str(max(1, -(-iterations // 4)))]
         opts += ["MODEL.CLASS_EMBEDDINGS", str(self._data(seed) / self.settings.split_name / "class_vectors.npz")]
-        # Pictures are shown of one seed.
+        # Images are shown of one seed.
         opts += ["TEST.WRITE_PNG", str(seed == min(self.settings.seeds))]
         return command + opts
 
@@ -269,42 +259,16 @@ class Plan:
 
     def drop_answers(self, seed: int) -> None:
         """Free the disk when no run of this plan needs them any more."""
-        runs = [run for run in self.runs if run.seed == seed and self._shares_answers(run.method)]
-        if all(read_record(self.out / run.folder / RECORD).get("state") == "done" for run in runs):
+        if all(run.done for run in self.runs if run.seed == seed and self._shares_answers(run.method)):
             shutil.rmtree(self._answers(seed), ignore_errors=True)
-
-    def _start(self, starts_from: str, seed: int) -> Path:
-        if starts_from == "converted":
-            return self._weights(PRETRAINING, seed).with_name(CONVERTED)
-        return self._weights(PRETRAINING if starts_from == "pretrained" else starts_from, seed)
-
-    def _weights(self, name: str, seed: int) -> Path:
-        method = next(m for m in self.methods if m.name == name)
-        return self.out / self.run(method, seed).folder / "model_final.pth"
-
-
-def shown(command: list[str]) -> str:
-    """A command line to read or to copy."""
-    return shlex.join(["python", *command])
 
 
 def _python(command: list) -> list[str]:
     return [sys.executable, *map(str, command)]
 
 
-def _python_path(method: Method) -> dict[str, str]:
-    """A plug-in's folder is a package: what lies beside it can be imported."""
-    if method.file.parent.parent == REPOSITORY:
-        return {}
-    return {"PYTHONPATH": str(method.file.parent.parent)}
-
-
-def _relative(path: Path) -> str:
-    return str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else str(path)
-
-
 def _leaves(node: CfgNode, prefix: str = "") -> dict:
-    leaves = {}
+    leaves: dict = {}
     for key, value in node.items():
         if isinstance(value, CfgNode):
             leaves |= _leaves(value, f"{prefix}{key}.")

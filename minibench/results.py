@@ -1,38 +1,36 @@
-"""``results.json``: the figures of all finished runs, and on what they were measured."""
+"""``results.json``: the metrics of all finished runs, and on what they were measured."""
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from minibench.methods import Method
-from minibench.plan import Plan, Run
-from minibench.runs import RECORD, read_record, write_record
+from minibench.plan import Plan
+from minibench.runs import RECORD, Run, read_record
 from minibench.scheduler import cores
 from minibench.settings import Settings
 from PADing.data.mini import VERSION as DATA_VERSION
 from PADing.errors import UserError
+from PADing.files import write_json
 
 VERSION = 1
 
 
-def write_results(out: Path, methods: Mapping[str, Method], settings: Settings) -> dict:
-    """Collect what is finished in ``out`` under these settings into ``<out>/results.json``; returns its content.
+def write_results(out: Path, methods: Mapping[str, Method], settings: Settings) -> None:
+    """Collect what is finished in ``out`` under these settings into ``<out>/results.json``.
 
     Runs of methods and seeds that were asked for in earlier calls count too, as long as what they depend on is
     unchanged: a folder holds one benchmark, which grows.
     """
-    plans = _plans(out, methods, settings)
-    runs = [run for plan, run in _finished(out, plans)]
+    names = list(methods)
+    runs = sorted(_finished(out, methods, settings), key=lambda run: (names.index(run.method.name), run.seed))
     seeds = sorted({run.seed for run in runs})
-    names = [name for name in methods if any(run.method.name == name for run in runs)]
-    order = {name: i for i, name in enumerate(names)}
-    runs.sort(key=lambda run: (order[run.method.name], run.seed))
-    checksums = {
-        str(seed): read_record(out / settings.data_folder(seed) / RECORD).get("checksum", "") for seed in seeds
-    }
+    folders = {str(seed): settings.data_folder(seed) for seed in seeds}
+    checksums = {seed: read_record(out / folder / RECORD).get("checksum", "") for seed, folder in folders.items()}
     content = {
         "version": VERSION,
         "split": settings.split,
@@ -45,64 +43,40 @@ def write_results(out: Path, methods: Mapping[str, Method], settings: Settings) 
             "val": settings.val,
             "size": settings.size,
             "noise": settings.noise,
-            "folders": {str(seed): settings.data_folder(seed) for seed in seeds},
+            "folders": folders,
         },
-        "machine": {
-            "cpu": _cpu(),
-            "cores": cores(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "methods": [
+        "machine": {"cpu": _cpu(), "cores": cores(), "torch": torch.__version__, "python": platform.python_version()},
+        "methods": [_row(method, settings) for method in {run.method.name: run.method for run in runs}.values()],
+        "runs": [
             {
-                "name": method.name,
-                "title": method.title,
-                "task": method.task,
-                "ablates": method.ablates,
-                "removes": method.removes,
-                "iterations": settings.iterations(method),
+                "method": run.method.name,
+                "seed": run.seed,
+                "hash": run.hash,
+                "folder": str(run.folder.relative_to(out)),
+                "seconds": run.record()["seconds"],
+                "results": read_record(run.folder / "results.json"),
             }
-            for method in map(methods.__getitem__, names)
+            for run in runs
         ],
-        "runs": [_entry(out, run) for run in runs],
     }
-    write_record(out / "results.json", content)
-    return content
+    write_json(out / "results.json", content, indent=1)
 
 
-def _plans(out: Path, methods: Mapping[str, Method], settings: Settings) -> dict[str, Plan]:
-    plans = {}
-    started = {path.name.split("-seed")[0] for path in (out / "runs").glob("*-seed*")}
-    for name in methods:
-        if name in started:
-            try:
-                plans[name] = Plan(methods, [name], settings, out)
-            except UserError:  # a method of another time, whose config no longer fits: nobody asked for it now
-                continue
-    return plans
+def _row(method: Method, settings: Settings) -> dict:
+    keys = ("name", "title", "task", "role", "ablates", "removes", "extends", "expected_above", "maps_features")
+    return {**{key: getattr(method, key) for key in keys}, "iterations": settings.iterations(method)}
 
 
-def _finished(out: Path, plans: Mapping[str, Plan]):
-    for name, plan in plans.items():
-        method = next(m for m in plan.methods if m.name == name)
-        for folder in sorted((out / "runs").glob(f"{name}-seed*")):
-            record = read_record(folder / RECORD)
-            if record.get("state") == "done" and (folder / "results.json").is_file():
-                run = plan.run(method, record["seed"])
-                if run.hash == record["hash"]:
-                    yield plan, run
-
-
-def _entry(out: Path, run: Run) -> dict:
-    folder = out / run.folder
-    return {
-        "method": run.method.name,
-        "seed": run.seed,
-        "hash": run.hash,
-        "folder": run.folder,
-        "seconds": read_record(folder / RECORD)["seconds"],
-        "results": read_record(folder / "results.json"),
-    }
+def _finished(out: Path, methods: Mapping[str, Method], settings: Settings) -> Iterator[Run]:
+    seeds: dict[str, set[int]] = {}
+    for path in (out / "runs").glob(f"*/{RECORD}"):
+        record = read_record(path)
+        if record.get("state") == "done" and record.get("method") in methods:
+            seeds.setdefault(record["method"], set()).add(record["seed"])
+    for name, found in seeds.items():
+        with suppress(UserError):  # a method of another time, whose config no longer fits: nobody asked for it now
+            plan = Plan(methods, [name], settings, out)
+            yield from (run for run in (plan.run(name, seed) for seed in found) if run.done and run.evaluated)
 
 
 def _cpu() -> str:

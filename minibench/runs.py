@@ -1,56 +1,75 @@
-"""A run's folder: the record of how far it is, and its files before a resumption and after the end."""
+"""``Run``: one method trained with one seed, in a folder of its own that records how far it is."""
 
 import json
 import shlex
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from minibench.methods import Method
 from PADing.checkpoint_files import read_checkpoint, write_checkpoint
-from PADing.files import replacing
+from PADing.files import read_json, replacing, write_json
 
 RECORD = "minibench.json"
 # Entries of a finished run's checkpoint; by the last two, evaluating it once more does not train it once more.
 _KEPT = ("model", "trainer", "iteration")
 
 
-def write_record(path: Path, content: Any) -> None:
-    """JSON for people, under its name only when complete."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+@dataclass(frozen=True)
+class Run:
+    """One method trained with one seed: planned, under way, or finished, as the record in its folder says.
 
-
-def read_record(path: Path) -> dict:
-    """The content of a JSON file; empty when there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-class RunFolder:
-    """``minibench.json`` in a run's folder: method, seed, hash, command, seconds and state.
-
-    State: running (or killed), failed, done. Seconds are those of all attempts together.
+    Attributes:
+        folder: its output folder; may be gone when the run is read from ``results.json``.
+        hash: of everything that its metrics depend on, see ``Plan``. opts: overrides of the method's config.
+        seconds: of training and evaluation together, None where nobody measured.
+        results: task key -> metric -> value in percent, None where it is not defined.
     """
 
-    def __init__(self, folder: Path, about: dict[str, Any]):
-        self.path = folder / RECORD
-        self.about = {**about, "command": shlex.join(["python", *map(str, about["command"])])}
-        self._before = read_record(self.path).get("seconds", 0.0)
+    method: Method
+    seed: int
+    folder: Path
+    hash: str = ""
+    opts: tuple[str, ...] = ()
+    seconds: float | None = None
+    results: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
-    def is_done(self) -> bool:
-        return read_record(self.path).get("state") == "done"
+    @property
+    def name(self) -> str:
+        """Unique in a plan; also the name of its step."""
+        return f"{self.method.name}-seed{self.seed}"
 
-    def measured(self) -> float | None:
-        record = read_record(self.path)
-        return record["seconds"] if record.get("state") == "done" else None
+    @property
+    def weights(self) -> Path:
+        """Its final weights."""
+        return self.folder / "model_final.pth"
 
-    def start(self) -> None:
-        self.end("running", 0.0)
+    @property
+    def evaluated(self) -> bool:
+        """Whether its command has written everything, even if nobody has noted it."""
+        return (self.folder / "results.json").is_file()
 
-    def tick(self, seconds: float) -> None:
-        self.end("running", seconds)
+    def record(self) -> dict[str, Any]:
+        """``minibench.json``: method, seed, hash, command, seconds of all attempts, state (running, failed, done)."""
+        return read_record(self.folder / RECORD)
 
-    def end(self, state: str, seconds: float) -> None:
-        write_record(self.path, {**self.about, "seconds": round(self._before + seconds, 1), "state": state})
+    @property
+    def done(self) -> bool:
+        """Whether it is finished and its folder put in order."""
+        return self.record().get("state") == "done"
+
+    def note(self, state: str, seconds: float, command: list[str]) -> None:
+        """Write the record; a killed run keeps the state "running"."""
+        about = {"method": self.method.name, "seed": self.seed, "hash": self.hash}
+        about |= {"command": shlex.join(["python", *command]), "seconds": round(seconds, 1), "state": state}
+        write_json(self.folder / RECORD, about, indent=1)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The content of a JSON file; empty when there is none."""
+    return read_json(path, "Record of the benchmark") if path.is_file() else {}
 
 
 def repair_checkpoints(folder: Path) -> None:
@@ -88,17 +107,21 @@ def finish_training(folder: Path) -> None:
         path.unlink(missing_ok=True)
     metrics = folder / "metrics.json"
     if metrics.is_file():
-        _once_each(metrics)
+        lines: dict[int, dict] = {}
+        for entry in logged(metrics.read_text(encoding="utf-8")):
+            lines.setdefault(entry["iteration"], {}).update(entry)
+        with replacing(metrics) as temporary:
+            temporary.write_text("".join(json.dumps(lines[i], sort_keys=True) + "\n" for i in sorted(lines)))
 
 
-def _once_each(metrics: Path) -> None:
-    lines: dict[int, dict] = {}
-    for line in metrics.read_text(encoding="utf-8").splitlines():
+def logged(text: str) -> list[dict[str, Any]]:
+    """The lines of a ``metrics.json``, without those that were cut off."""
+    entries = []
+    for line in text.splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:  # cut off
+        except ValueError:
             continue
         if isinstance(entry, dict) and "iteration" in entry:
-            lines[entry["iteration"]] = {**lines.get(entry["iteration"], {}), **entry}
-    with replacing(metrics) as temporary:
-        temporary.write_text("".join(json.dumps(lines[i], sort_keys=True) + "\n" for i in sorted(lines)))
+            entries.append(entry)
+    return entries

@@ -5,176 +5,175 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from minibench.display import Display
-from minibench.methods import REPOSITORY
 from minibench.remaining import TimeLeft
 from minibench.steps import Step
-from PADing.engine.progress import Progress, read_progress
+from PADing.errors import Interrupted
+from PADing.files import REPOSITORY
 
-# Seconds between looks at the children, between notes of how long they have run, and to end before being killed.
-LOOK, NOTE, GRACE = 0.2, 10.0, 5.0
+# Seconds between looks at the processes, between notes of how long they have run, and to save before being killed.
+LOOK, NOTE, GRACE = 0.2, 10.0, 30.0
+# Bytes of a log in which a failed step's last words are looked for.
+LAST_WORDS = 2**14
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A step that failed, and its last words."""
+    """A step that failed: its exit status, what it said last, and the end of its output."""
 
     step: Step
     status: int
     error: str
+    output: str = ""
 
 
-class Running:
-    """A step's process; its output goes to the step's log, and what it tells of its progress to ``progress``."""
+class Process:
+    """A started step; its output is added to the step's log.
 
-    def __init__(self, step: Step, threads: int, keep_open: Sequence[int] = ()):
+    Args:
+        threads: of the numerical libraries; None: as the environment says.
+    """
+
+    def __init__(self, step: Step, threads: int | None = None):
         self.step, self.started, self.noted = step, time.monotonic(), time.monotonic()
-        self.progress: Progress | None = None
-        self.last_line = self.error = ""
+        environment = {**os.environ, **step.env, "PYTHONUNBUFFERED": "1"}
+        path = [step.env.get("PYTHONPATH"), os.environ.get("PYTHONPATH")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+        if threads is not None:
+            counts = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+            environment |= dict.fromkeys(counts, str(threads))
         step.log.parent.mkdir(parents=True, exist_ok=True)
-        path = os.pathsep.join(filter(None, [step.env.get("PYTHONPATH"), os.environ.get("PYTHONPATH")]))
-        counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-        environment = {**os.environ, **step.env, **counts, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
-        if not path:
-            del environment["PYTHONPATH"]
-        self.process = subprocess.Popen(
-            step.command,
-            cwd=REPOSITORY,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            # A session of its own: Ctrl-C reaches this process alone, which then ends its children in order.
-            start_new_session=True,
-            preexec_fn=_end_with_parent,
-            pass_fds=tuple(keep_open),
-        )
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
+        with open(step.log, "ab") as log:
+            self._output_from = log.tell()
+            self.process = subprocess.Popen(
+                step.command,
+                cwd=REPOSITORY,
+                env={key: value for key, value in environment.items() if value or key != "PYTHONPATH"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # A session of its own: Ctrl-C reaches this process alone, which then ends its children in order.
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
 
     @property
     def seconds(self) -> float:
+        """Since it started."""
         return time.monotonic() - self.started
 
-    def _read(self) -> None:
-        with open(self.step.log, "a", encoding="utf-8") as log:
-            for line in self.process.stdout:
-                log.write(line)
-                log.flush()
-                self.progress = read_progress(line) or self.progress
-                if line.strip():
-                    self.last_line = line.strip()
-                if line.startswith("error:") or "Error: " in line:
-                    self.error = line.strip()
-
-    def signal(self, number: int) -> None:
-        try:
-            os.killpg(self.process.pid, number)
-        except ProcessLookupError:
-            pass
+    def failure(self) -> Failure:
+        """Why it failed, after its end."""
+        with open(self.step.log, "rb") as log:
+            log.seek(max(self._output_from, log.seek(0, os.SEEK_END) - LAST_WORDS))
+            lines = [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("error:") or "Error: " in line]
+        error = (errors or lines or ["it said nothing"])[-1].strip()
+        return Failure(self.step, self.process.returncode, error, "\n".join(lines[-25:]))
 
 
-def run_steps(steps: Sequence[Step], jobs: int, display: Display, keep_open: Sequence[int] = ()) -> list[Failure]:
+def run_steps(steps: Sequence[Step], jobs: int, display: Display, share_cores: bool = True) -> list[Failure]:
     """Run what is not done yet, at most ``jobs`` at a time; those that most work waits for come first.
 
-    A failed step ends what waits for it, not the others. An exception (Ctrl-C) ends all children before it passes.
+    A failed step ends what waits for it, not the others. An exception, such as ``Interrupted`` for Ctrl-C, SIGTERM and
+    a closed terminal, ends all processes before it passes: they are asked to, and have ``GRACE`` seconds to save.
 
     Args:
         steps: in an order in which each stands behind what it needs.
-        jobs: each process gets its share of the cores as threads, or ``OMP_NUM_THREADS`` if that is less.
-        keep_open: file descriptors that the processes inherit (a lock).
+        share_cores: each process gets its share of the cores as threads, or ``OMP_NUM_THREADS`` if that is less.
 
     Returns:
         the failures; what waited for them has not run.
     """
-    done = {step.name for step in steps if step.done()}
+    done = {step.name for step in steps if step.done() and not step.always}
     waiting = [step for step in steps if step.name not in done]
-    threads = max(1, min(cores() // jobs, _threads_wanted()))
+    threads = max(1, min(cores() // jobs, _threads_wanted())) if share_cores else None
     left = TimeLeft(steps, jobs)
-    running: list[Running] = []
+    running: list[Process] = []
     failures: list[Failure] = []
-    try:
-        while waiting or running:
-            for ended in [r for r in running if r.process.poll() is not None]:
-                running.remove(ended)
-                ended.reader.join()
-                failure = _end(ended, display)
-                if failure:
-                    failures.append(failure)
-                else:
-                    done.add(ended.step.name)
-            ready = [step for step in waiting if done.issuperset(step.needs)]
-            ready.sort(key=left.waiting_for, reverse=True)
-            for step in ready[: jobs - len(running)]:
-                waiting.remove(step)
-                if step.complete():
-                    failure = _finish(step, 0.0, display)
-                    if failure:
-                        failures.append(failure)
-                    else:
-                        done.add(step.name)
-                    continue
-                step.prepare()
-                display.started(step)
-                running.append(Running(step, threads, keep_open))
-            if not running and not any(done.issuperset(step.needs) for step in waiting):
-                break
-            for child in running:
-                if time.monotonic() - child.noted > NOTE:
-                    child.noted = time.monotonic()
-                    child.step.tick(child.seconds)
-            display.show(len(done), len(steps), running, left.seconds(done, running))
-            time.sleep(LOOK)
-    finally:
-        _end_all(running)
+
+    def ended(step: Step, seconds: float, failure: Failure | None) -> None:
+        failure = failure or _finish(step, seconds)
+        if failure is None:
+            done.add(step.name)
+            left.learn(step)
+            display.finished(step, seconds)
+        else:
+            step.note("failed", seconds)
+            failures.append(failure)
+            display.failed(step, failure.error)
+
+    with _interruptions():
+        try:
+            while waiting or running:
+                for child in [r for r in running if r.process.poll() is not None]:
+                    running.remove(child)
+                    ended(child.step, child.seconds, child.failure() if child.process.returncode else None)
+                ready = sorted((s for s in waiting if done.issuperset(s.needs)), key=left.waiting_for, reverse=True)
+                for step in ready[: jobs - len(running)]:
+                    waiting.remove(step)
+                    if step.evaluated():
+                        ended(step, 0.0, None)
+                        continue
+                    step.begin()
+                    display.started(step)
+                    running.append(Process(step, threads))
+                if not running and not any(done.issuperset(step.needs) for step in waiting):
+                    break
+                for child in running:
+                    if time.monotonic() - child.noted > NOTE:
+                        child.noted = time.monotonic()
+                        child.step.note("running", child.seconds)
+                display.show(len(done), len(steps), running, left)
+                time.sleep(LOOK)
+        finally:
+            _end_all(running)
     return failures
 
 
-def _end(ended: Running, display: Display) -> Failure | None:
-    step, status = ended.step, ended.process.returncode
-    if status == 0:
-        return _finish(step, ended.seconds, display)
-    step.fail(ended.seconds)
-    failure = Failure(step, status, ended.error or ended.last_line or "it said nothing")
-    display.failed(failure)
-    return failure
-
-
-def _finish(step: Step, seconds: float, display: Display) -> Failure | None:
+def _finish(step: Step, seconds: float) -> Failure | None:
     """What is left to do after a command that ended well; its files can still be unfit."""
     try:
-        step.finish(seconds)
+        step.note("done", seconds)
         problem = "" if step.done() else "it ended well, but its results are missing"
     except Exception as error:  # what one method has written must not end the others
         problem = f"what it has written cannot be used: {type(error).__name__}: {error}"
-    if not problem:
-        display.finished(step, seconds)
-        return None
-    step.fail(seconds)
-    failure = Failure(step, 0, problem)
-    display.failed(failure)
-    return failure
+    return Failure(step, 0, problem) if problem else None
 
 
-def _end_all(running: Sequence[Running]) -> None:
+@contextmanager
+def _interruptions() -> Iterator[None]:
+    """Inside, the signals that ask for an end raise ``Interrupted``."""
+
+    def interrupt(number: int, _frame) -> None:
+        raise Interrupted(number, told=True)
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_all(running: Sequence[Process]) -> None:
     for child in running:
-        child.signal(signal.SIGTERM)
+        child.process.terminate()
     deadline = time.monotonic() + GRACE
     for child in running:
         try:
             child.process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            child.signal(signal.SIGKILL)
+            os.killpg(child.process.pid, signal.SIGKILL)
             child.process.wait()
-        child.step.tick(child.seconds)
+        child.step.note("running", child.seconds)
 
 
 def cores() -> int:
@@ -187,39 +186,7 @@ def _threads_wanted() -> int:
     return int(wanted) if wanted.isdigit() else sys.maxsize
 
 
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
 def _end_with_parent() -> None:
-    # On Linux the kernel kills a child whose parent is killed. Elsewhere it goes on and holds the folder's lock.
+    # On Linux the kernel kills a child whose parent is killed. Elsewhere it goes on, and its folder is locked.
     if _libc is not None:
         _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-class Lock:
-    """One benchmark at a time may write to a folder. Children inherit the lock, so one that outlives us holds it.
-
-    Raises:
-        BlockingIOError: at entry, when somebody else still has it after ``patience`` seconds.
-    """
-
-    def __init__(self, path: Path, patience: float = 10.0):
-        self.path, self.patience = path, patience
-
-    def __enter__(self) -> int:
-        import fcntl
-
-        self.file = open(self.path, "w")
-        deadline = time.monotonic() + self.patience
-        while True:
-            try:
-                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return self.file.fileno()
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    self.file.close()
-                    raise
-                time.sleep(0.2)
-
-    def __exit__(self, *_) -> None:
-        self.file.close()

@@ -15,13 +15,13 @@ SEEDS = {"quick": 1, "full": 3, "smoke": 1}
 # Training images, validation images, side in pixels. Smoke is for tests: every step, nothing learnt.
 SIZES = {"quick": (2000, 300, 128), "full": (2000, 300, 128), "smoke": (24, 8, 64)}
 SMOKE_ITERATIONS, SMOKE_BATCH = 4, 2
-# The seed of the tuning split: no reported figure has seen its images.
+# The seed of the tuning split: no reported metric has seen its images.
 TUNING_SEED = 0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One benchmark. ``size``: side of an image in pixels; ``noise``: of the class vectors, see the generator."""
+    """One benchmark. ``size``: side of an image in pixels; ``noise``: of the class embeddings, ``PADing.data.mini``."""
 
     split: str
     budget: str
@@ -38,11 +38,11 @@ class Settings:
 
     def data_folder(self, seed: int) -> str:
         """``DETECTRON2_DATASETS`` of a seed, relative to the output folder."""
-        version = VERSION
         sizes = f"{self.train}-{self.val}-{self.size}px"
-        return f"data/v{version}-{self.split}-seed{seed}-{sizes}-noise{self.noise:g}"
+        return f"data/v{VERSION}-{self.split}-seed{seed}-{sizes}-noise{self.noise:g}"
 
     def iterations(self, method: Method) -> int:
+        """How long a method trains."""
         if self.budget == "smoke":
             return min(SMOKE_ITERATIONS, method.iterations["quick"])
         return method.iterations[self.budget]
@@ -71,7 +71,8 @@ def make_settings(
         raise UserError(f"There must be at least one seed, and none below 0, but they are {list(seeds)}.")
     if TUNING_SEED in seeds and split != "tuning":
         raise UserError(
-            f"Seed {TUNING_SEED} draws the pictures on which settings are chosen; take others for the {split} split."
+            f"Seed {TUNING_SEED} draws the images on which hyperparameters are chosen; "
+            f"take others for the {split} split."
         )
     if min(train, val) < 1 or size < 32 or size % 32:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Choosing settings: each method tries those that its ``tune`` names, on a split that no report shows.
+"""Choosing hyperparameters: each method tries those that its ``tune`` names, on a split that no report shows.
 
 A trial is a run like any other, of a method named ``<method>.<number>``. The best has the highest harmonic mean of seen
 and unseen classes, averaged over the tasks that the method does. Where trials are shorter than the budget, the best of
@@ -6,15 +6,18 @@ them can be trained again with its whole length, as ``<method>.<number>.final``;
 """
 
 import dataclasses
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from minibench.methods import BUDGETS, Method
-from minibench.report.bench import INSTANCE, TASKS, Bench, Task, read_bench
-from minibench.report.document import Cell, Note, Row, Section, Table
+from detectron2.config import CfgNode
+
+from minibench.bench import MISSING, Bench, read_bench
+from minibench.methods import BUDGETS, Method, Search
+from minibench.report.document import Block, Cell, Row, Section, Table, Text
 from minibench.report.markdown import to_markdown
-from minibench.report.statistics import MISSING
 from PADing.config import load_config
 from PADing.errors import UserError
 from PADing.files import replacing
@@ -23,24 +26,24 @@ TUNING = "tuning.md"
 
 
 def chosen(methods: Mapping[str, Method], names: Sequence[str] | None) -> list[str]:
-    """The methods to tune: ``names``, or all that name settings.
+    """The methods to tune: ``names``, or all that name hyperparameters.
 
     Raises:
-        UserError: a method that does not exist or names no settings.
+        UserError: a method that does not exist or names none.
     """
     able = [name for name, method in methods.items() if method.search]
     for name in names or ():
         if name not in able:
-            why = f"names no settings (`tune` in {methods[name].file})" if name in methods else "does not exist"
+            why = f"names no hyperparameters (`tune` in {methods[name].file})" if name in methods else "does not exist"
             raise UserError(f"The method {name!r} {why}. Methods that do: {', '.join(able)}.")
     return list(names or able)
 
 
 def make_trials(method: Method) -> list[Method]:
-    """A method for each of the settings that ``method`` names, in their order."""
-    length = method.search.iterations
+    """A method for each of the trials that ``method`` names, in their order."""
+    length = _search(method).iterations
     short = None if length is None else {budget: min(length, method.iterations[budget]) for budget in BUDGETS}
-    return [_trial(method, number, short) for number in _numbers(method)]
+    return [_trial(method, name, short or method.iterations) for name in _trials(method)]
 
 
 def make_finals(out: Path, method: Method, budget: str = "full") -> list[Method]:
@@ -48,44 +51,42 @@ def make_finals(out: Path, method: Method, budget: str = "full") -> list[Method]
 
     There are none for a budget whose length is that of the trials.
     """
-    if method.search.iterations is None or method.search.iterations >= method.iterations.get(budget, sys.maxsize):
+    search, names = _search(method), _trials(method)
+    if search.iterations is None or search.iterations >= method.iterations.get(budget, sys.maxsize):
         return []
-    names = [_name(method, number) for number in _numbers(method)]
-    means = list(map(_mean, _figures(read_bench(out), method, names)))
-    ranked = sorted((n for n in _numbers(method) if means[n - 1] is not None), key=lambda n: -means[n - 1])
-    return [_trial(method, number, None, ".final") for number in sorted(ranked[: method.search.finalists])]
+    means = dict(zip(names, map(_mean, _metrics(read_bench(out), method, names)), strict=True))
+    ranked = sorted((-mean, n) for n, mean in enumerate(means.values()) if mean is not None)[: search.finalists]
+    return [_trial(method, names[n], method.iterations, ".final") for n in sorted(n for _, n in ranked)]
 
 
 def write_tuning(out: Path, methods: Sequence[Method]) -> Path:
-    """Write ``tuning.md``, all settings of ``methods`` with their figures, from the results in ``out``; its path."""
+    """Write ``tuning.md``, all trials of ``methods`` with their metrics, from the results in ``out``; its path."""
     bench = read_bench(out)
-    counts = sorted({len(method.search.trials) for method in methods})
+    counts = sorted({len(_trials(method)) for method in methods})
     seeds = ", ".join(map(str, bench.seeds))
     note = (
-        f"{' to '.join(map(str, counts))} settings for each method, {bench.split} split, seed {seeds}. Figures: "
-        "harmonic means of seen and unseen classes. Bold: the best, by their mean; where some were trained again, by "
-        "that. †: what the config says now."
+        f"{' to '.join(map(str, counts))} trials for each method, {bench.split} split, seed {seeds}. Metrics: harmonic "
+        "means of seen and unseen classes. Bold: the best, by their mean; where some were trained again, by that. †: "
+        "what the config says now."
     )
-    blocks = [Note(note), *(_table(bench, method) for method in methods)]
-    path = out / TUNING
-    with replacing(path) as temporary:
-        temporary.write_text(to_markdown("Settings tried", [Section("", "", blocks)]), encoding="utf-8")
-    return path
+    blocks: list[Block] = [Text(note, "note"), *(_table(bench, method) for method in methods)]
+    with replacing(out / TUNING) as temporary:
+        temporary.write_text(to_markdown("Hyperparameters tried", [Section("", "", blocks)]), encoding="utf-8")
+    return out / TUNING
 
 
 def _table(bench: Bench, method: Method) -> Table:
-    search, names = method.search, [_name(method, number) for number in _numbers(method)]
-    tasks = _tasks(method)
-    cfg = load_config(method.config, [str(item) for pair in method.settings.items() for item in pair])
+    search, names = _search(method), _trials(method)
+    cfg = load_config(method.config, [str(item) for pair in method.overrides.items() for item in pair])
     in_use = tuple(_value(cfg, key) for key in search.keys)
-    columns = [*(key.rpartition(".")[2] for key in search.keys), *(task.metric for task in tasks)]
-    figures = _figures(bench, method, names)
-    means = deciding = again = list(map(_mean, figures))
-    if len(tasks) > 1:
+    columns = [*(key.rpartition(".")[2] for key in search.keys), *(task.metric for task in method.tasks)]
+    metrics = _metrics(bench, method, names)
+    means = deciding = again = list(map(_mean, metrics))
+    if len(method.tasks) > 1:
         columns.append("Mean")
     if search.finalists:
         finals = [f"{name}.final" for name in names]
-        again = list(map(_mean, _figures(bench, method, finals)))
+        again = list(map(_mean, _metrics(bench, method, finals)))
         columns.append(f"after {_lengths(bench, finals)} iterations")
         deciding = means if again.count(None) == len(again) else again
     best = max((mean for mean in deciding if mean is not None), default=None)
@@ -93,56 +94,59 @@ def _table(bench: Bench, method: Method) -> Table:
     for i, values in enumerate(search.trials):
         texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
         texts[-1] += " †" if values == in_use else ""
-        shown = [*(figures[i] or [None] * len(tasks))]
-        shown += [means[i]] if len(tasks) > 1 else []
+        shown: list[float | None] = list(metrics[i] or ()) or [None] * len(method.tasks)
+        shown += [means[i]] if len(method.tasks) > 1 else []
         shown += [again[i]] if search.finalists else []
-        texts += [MISSING if figure is None else f"{figure:.1f}" for figure in shown]
+        texts += [MISSING if value is None else f"{value:.1f}" for value in shown]
         rows.append(Row([Cell(text, best=best is not None and deciding[i] == best) for text in texts]))
     return Table(f"{method.title}: after {_lengths(bench, names)} iterations", columns, rows)
 
 
-def _tasks(method: Method) -> tuple[Task, ...]:
-    return (INSTANCE,) if method.task == "instance" else TASKS
-
-
 def _lengths(bench: Bench, names: Sequence[str]) -> str:
-    lengths = sorted({m.iterations for m in bench.methods if m.name in names})
+    lengths = sorted({m.iterations.get(bench.budget, 0) for m in bench.methods if m.name in names})
     return ", ".join(f"{length:,}" for length in lengths) or MISSING
 
 
-def _mean(figures: Sequence[float] | None) -> float | None:
-    return None if figures is None else sum(figures) / len(figures)
+def _mean(values: Sequence[float] | None) -> float | None:
+    return None if values is None else statistics.fmean(values)
 
 
-def _figures(bench: Bench, method: Method, names: Sequence[str]) -> list[list[float] | None]:
+def _metrics(bench: Bench, method: Method, names: Sequence[str]) -> list[list[float] | None]:
     """Of some trials of ``method``: the harmonic mean of each task, over the seeds that all finished trials share.
 
     None for a trial that lacks one.
     """
-    tasks = _tasks(method)
-    found = [[bench.values(name, task, task.harmonic) for task in tasks] for name in names]
+    found = [[bench.values(name, task, task.harmonic) for task in method.tasks] for name in names]
     finished = [row for row in found if all(row)]
     shared = set.intersection(*(set(values) for row in finished for values in row)) if finished else set()
     if finished and not shared:
-        raise UserError(f"No seed has figures of all finished trials of {method.name}: run `tune` with the same seeds.")
-    return [[_mean([values[seed] for seed in sorted(shared)]) for values in row] if all(row) else None for row in found]
+        raise UserError(f"No seed has metrics of all finished trials of {method.name}: run `tune` with the same seeds.")
+    return [
+        [statistics.fmean(values[seed] for seed in sorted(shared)) for values in row] if all(row) else None
+        for row in found
+    ]
 
 
-def _trial(method: Method, number: int, length: Mapping[str, int] | None, suffix: str = "") -> Method:
-    values = dict(zip(method.search.keys, method.search.trials[number - 1], strict=True))
-    name, settings = _name(method, number) + suffix, {**method.settings, **values}
-    return dataclasses.replace(method, name=name, settings=settings, iterations=length or method.iterations)
+def _search(method: Method) -> Search:
+    assert method.search is not None, f"{method.name} names no hyperparameters; see `chosen`"
+    return method.search
 
 
-def _numbers(method: Method) -> range:
-    return range(1, len(method.search.trials) + 1)
+def _trials(method: Method) -> list[str]:
+    """Names of the trials of a method."""
+    return [f"{method.name}.{number + 1}" for number in range(len(_search(method).trials))]
 
 
-def _name(method: Method, number: int) -> str:
-    return f"{method.name}.{number}"
+def _trial(method: Method, name: str, length: Mapping[str, int], suffix: str = "") -> Method:
+    search = _search(method)
+    values = dict(zip(search.keys, search.trials[_trials(method).index(name)], strict=True))
+    overrides = {**method.overrides, **values}
+    # A trial plays no part in a report.
+    trial = dataclasses.replace(method, role="", expected_above={}, maps_features=False)
+    return dataclasses.replace(trial, name=name + suffix, overrides=overrides, iterations=length)
 
 
-def _value(cfg, key: str):
+def _value(cfg: CfgNode, key: str) -> Any:
     for part in key.split("."):
         cfg = cfg[part]
     return cfg

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""The mini benchmark: compare all methods on the mini data set. See --help and docs/minibench.md."""
+"""The mini benchmark: compare all methods on the mini data set; the same as `python -m minibench`."""
 
 import sys
 from pathlib import Path
 
-# The package lies at the root of the repository; in place of this folder, where this script has its name.
+# The package lies at the root of the repository; in place of this folder, where minibench.py has its name.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from minibench.cli import cli  # noqa: E402
+from minibench.__main__ import cli  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(cli())

@@ -1,9 +1,6 @@
-"""The report of a benchmark: one self-contained web page, the same as Markdown with pictures, and the figures as JSON.
+"""The report of a benchmark: one self-contained web page, the same as Markdown with images, and the metrics as JSON.
 
-``bench`` reads ``results.json``; ``statistics`` and ``reading`` compute; ``tables``, ``figures`` and ``sections`` show;
-``document`` is what both pages are made of, ``html`` and ``markdown`` write them.
+``write`` puts it together of sections: ``headline``, ``results`` and ``reading`` from the numbers, ``curves``,
+``images`` (of ``predictions``) and ``embeddings`` from the runs' files. ``charts`` draws into the ``album``; ``html``
+and ``markdown`` write the ``document``.
 """
-
-from minibench.report.write import write_report
-
-__all__ = ["write_report"]

@@ -3,26 +3,23 @@
 Text may hold ``**bold**`` and `` `code` ``; nothing else is markup, whatever names of classes and data sets contain.
 """
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-__all__ = ["Bullets", "Cell", "Note", "Paragraph", "Picture", "Pictures", "Row", "Section", "Strip", "Table"]
-
 
 @dataclass(frozen=True)
-class Paragraph:
-    text: str
-    lead: bool = False  # the sentence that a reader in a hurry reads
-
-
-@dataclass(frozen=True)
-class Note:
-    """Small print: how figures came about, or why something is missing."""
+class Text:
+    """A paragraph. ``kind``: "", "lead" (for a reader in a hurry) or "note" (small print)."""
 
     text: str
+    kind: str = ""
 
 
 @dataclass(frozen=True)
 class Bullets:
+    """A list."""
+
     items: list[str]
 
 
@@ -46,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The first column holds names, the others figures, unless ``text`` names their indices."""
+    """The first column holds names, the others numbers, unless ``text`` names their indices."""
 
     caption: str
     columns: list[str]
@@ -55,7 +52,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Image:
     """A file below ``pictures/``; ``alt`` says what it shows to whoever cannot see it."""
 
     file: str
@@ -64,19 +61,18 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Charts, as many side by side as there is room for; layout "wide": each over the whole width, "small": more."""
+class Images:
+    """Charts, as many side by side as there is room for; layout "wide": each over the whole width, "small": more.
 
-    items: list[Picture]
+    Layout "strip", with a title: a row of small images that belong together; their captions stand above them.
+    """
+
+    items: list[Image]
     layout: str = ""
+    title: str = ""
 
 
-@dataclass(frozen=True)
-class Strip:
-    """A row of small pictures that belong together; their captions stand above them."""
-
-    title: str
-    items: list[Picture]
+Block = Text | Bullets | Table | Images
 
 
 @dataclass
@@ -85,4 +81,26 @@ class Section:
 
     title: str
     key: str
-    blocks: list = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks, control characters and what is no character at all."""
+    return re.sub(r"[\ud800-\udfff\ufffe\uffff]", "\ufffd", re.sub(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+", " ", text))
+
+
+def inline(text: str, plain: Callable[[str], str], code: Callable[[str], str], bold: tuple[str, str]) -> str:
+    """Translate the markup of a text: what ``plain`` and ``code`` make of its parts, in one line.
+
+    ``bold``: what opens and closes bold text, which always nest. A mark without its partner is text.
+    """
+    pieces = re.split(r"(`[^`]+`|\*\*)", one_line(text))
+    marks = [i for i, piece in enumerate(pieces) if piece == "**"]
+    paired = dict(zip(marks[: len(marks) // 2 * 2], bold * (len(marks) // 2), strict=True))
+    done = []
+    for i, piece in enumerate(pieces):
+        if i in paired:
+            done.append(paired[i])
+        else:
+            done.append(code(piece[1:-1]) if len(piece) > 2 and piece[0] == piece[-1] == "`" else plain(piece))
+    return "".join(done)

@@ -1,34 +1,22 @@
 """The first lines of the report, computed from the numbers: what came out, what was run, on what, and how long."""
 
-from minibench.report.bench import INSTANCE, PANOPTIC, Bench
-from minibench.report.document import Bullets
-from minibench.report.reading import FAILS, HOLDS, WITHIN, Expectation, once_each, role
-from minibench.report.statistics import spread_of, total
-from minibench.report.tables import duration
+from minibench.bench import Bench
+from minibench.methods import Method
+from minibench.report.document import Bullets, Section, Text
+from minibench.report.reading import FAILS, HOLDS, WITHIN, Expectation, once_each
+from minibench.report.results import duration
 
-__all__ = ["about", "outcome"]
+
+def headline_section(bench: Bench, found: list[Expectation]) -> Section:
+    """What a reader in a hurry reads, without a heading."""
+    return Section("", "top", [Text(outcome(bench, found), "lead"), Bullets(_about(bench))])
 
 
 def outcome(bench: Bench, found: list[Expectation]) -> str:
     """One sentence about the main methods, and one about how many comparisons came out as expected."""
-    baseline, projection, pading, d2zero = (role(bench, p) for p in ("baseline", "projection", "pading", "d2zero"))
-    parts = []
-    for method, task, others in ((pading, PANOPTIC, (baseline, projection)), (d2zero, INSTANCE, (baseline,))):
-        if method is None:
-            continue
-        unseen = spread_of(bench, method.name, task, task.unseen)
-        if not unseen.n:
-            continue
-        against = [
-            f"{_inner(other.title)}: {spread_of(bench, other.name, task, task.unseen).text()}"
-            for other in others
-            if other and spread_of(bench, other.name, task, task.unseen).n
-        ]
-        harmonic = spread_of(bench, method.name, task, task.harmonic)
-        text = f"{method.title} reaches {task.metric} {unseen.text()} on unseen classes"
-        text += f" ({'; '.join(against)})" if against else ""
-        parts.append(f"{text} and a harmonic mean of {harmonic.text()}")
-    sentence = "; ".join(parts) + "." if parts else "Neither PADing nor D2Zero was run."
+    parts = [part for method in bench.with_role("main") if (part := _reached(bench, method))]
+    titles = [method.title for method in bench.declared.values() if method.role == "main"]
+    sentence = "; ".join(parts) + "." if parts else f"Neither {' nor '.join(titles)} was run."
     verdicts = [c.verdict for _, c in once_each(found)]
     counts = [verdicts.count(v) for v in (HOLDS, WITHIN, FAILS)]
     if sum(counts):
@@ -40,33 +28,45 @@ def outcome(bench: Bench, found: list[Expectation]) -> str:
     return sentence
 
 
-def about(bench: Bench) -> list:
-    """Bullets: methods, data, machine, time; what results.json does not say is left out."""
+def _reached(bench: Bench, method: Method) -> str:
+    """What a main method reaches, beside the baselines; "" if it was not run."""
+    task = method.main_task
+    unseen = bench.spread(method, task, task.unseen)
+    if not unseen.n:
+        return ""
+    baselines = [m for m in bench.with_role("baseline") if m.name in method.expected_above]
+    others = [(m, bench.spread(m, task, task.unseen)) for m in (*bench.with_role("pretraining"), *baselines)]
+    against = "; ".join(f"{_inner(m.title)}: {spread.text()}" for m, spread in others if spread.n)
+    text = f"{method.title} reaches {task.metric} {unseen.text()} on unseen classes"
+    text += f" ({against})" if against else ""
+    return f"{text} and a harmonic mean of {bench.spread(method, task, task.harmonic).text()}"
+
+
+def _about(bench: Bench) -> list[str]:
+    """Methods, data, machine, time; what results.json does not say is left out."""
     data, machine = bench.data, bench.machine
     seeds = f"{'seed' if len(bench.seeds) == 1 else 'seeds'} {', '.join(map(str, bench.seeds)) or '–'}"
     counts = f"{_count(len(bench.methods), 'method')}, {_count(len(bench.runs), 'run')}"
     items = [f"**Run**: {counts}, budget `{bench.budget}`, {seeds}."]
-    pictures = [f"{data[key]} {name}" for key, name in (("train", "training"), ("val", "validation")) if key in data]
+    images = [f"{data[key]} {name}" for key, name in (("train", "training"), ("val", "validation")) if key in data]
     size = f" of {data['size']} × {data['size']} px" if "size" in data else ""
     parts = [f"mini benchmark v{data['version']}" if "version" in data else "mini benchmark", f"{bench.split} split"]
-    parts += [f"{' and '.join(pictures)} pictures{size}"] if pictures else []
-    parts += [f"noise of the class vectors {data['noise']}"] if "noise" in data else []
-    items.append(f"**Data**: {', '.join(parts)}; every seed has its own pictures and its own pretraining.")
-    checksum = data.get("checksum")
-    if checksum:
-        sums = checksum.items() if isinstance(checksum, dict) else [("all", checksum)]
-        shown = ", ".join(f"`{str(value)[:12]}` (seed {seed})" for seed, value in sums)
+    parts += [f"{' and '.join(images)} images{size}"] if images else []
+    parts += [f"noise of the class embeddings {data['noise']}"] if "noise" in data else []
+    items.append(f"**Data**: {', '.join(parts)}; every seed has its own images and its own pretraining.")
+    if checksum := data.get("checksum"):
+        sums = checksum if isinstance(checksum, dict) else {"all": checksum}
+        shown = ", ".join(f"`{str(value)[:12]}` (seed {seed})" for seed, value in sums.items())
         items.append(f"**Checksum of the annotation** (SHA-256, first digits): {shown}.")
-    programs = (("torch", "PyTorch"), ("python", "Python"))
-    versions = [f"{name} {machine[key]}" for key, name in programs if key in machine]
     hardware = [machine["cpu"]] if machine.get("cpu") else []
     hardware += [_count(machine["cores"], "core")] if "cores" in machine else []
-    if hardware or versions:
-        items.append(f"**Machine**: {', '.join(hardware + versions)}.")
-    seconds = total(run.seconds for run in bench.runs)
-    if seconds:
+    hardware += [
+        f"{name} {machine[key]}" for key, name in (("torch", "PyTorch"), ("python", "Python")) if key in machine
+    ]
+    items += [f"**Machine**: {', '.join(hardware)}."] if hardware else []
+    if seconds := sum(run.seconds or 0.0 for run in bench.runs):
         items.append(f"**Time**: {duration(seconds)} of training and evaluation, summed over all runs.")
-    return [Bullets(items)]
+    return items
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""Blocks -> one HTML file that needs nothing beside it: style and pictures are inside, and there is no script."""
+"""Blocks -> one HTML file that needs nothing beside it: style and images are inside, and there is no script."""
 
 import base64
 import re
@@ -6,59 +6,50 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from PIL import Image
+import PIL.Image
 
-from minibench.report.document import Bullets, Cell, Note, Paragraph, Picture, Pictures, Row, Section, Strip, Table
-from minibench.report.markup import inline, one_line
-from minibench.report.style import STYLE
-
-__all__ = ["to_html"]
+from minibench.report.document import Block, Bullets, Cell, Image, Images, Row, Section, Table, Text, inline, one_line
 
 # Pixels of a chart for each rem (16 px) of the page: sharp on screens of up to 1.4 times that density.
 PIXELS_PER_REM = 22.5
 _KINDS = {".png": "image/png", ".jpg": "image/jpeg"}
 
 
-def to_html(title: str, sections: Iterable[Section], pictures: Path) -> str:
-    """The whole page, well-formed as XML too; ``pictures``: the folder whose files are embedded."""
+def to_html(title: str, sections: Iterable[Section], images: Path) -> str:
+    """The whole page, well-formed as XML too; ``images``: the folder whose files are embedded."""
     sections = list(sections)
     links = [f'<a href="#{s.key}">{_text(s.title)}</a>' for s in sections if s.title]
     body = [f"<header><h1>{_text(title)}</h1></header>"]
     for index, section in enumerate(sections):
-        body.append(f'<section id="{section.key}">')
-        if section.title:
-            body.append(f"<h2>{_text(section.title)}</h2>")
-        body += [_block(block, pictures) for block in section.blocks]
-        body.append("</section>")
+        heading = [f"<h2>{_text(section.title)}</h2>"] if section.title else []
+        blocks = [_block(block, images) for block in section.blocks]
+        body += [f'<section id="{section.key}">', *heading, *blocks, "</section>"]
         if index == 0 and len(links) > 1:
             body.append(f'<nav aria-label="Sections">{" ".join(links)}</nav>')
+    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     head = (
         '<meta charset="utf-8"/><meta name="viewport" content="width=device-width, initial-scale=1"/>'
         '<meta name="color-scheme" content="light dark"/>'
-        f"<title>{_text(title)}</title><style>{STYLE}</style>"
+        f"<title>{_text(title)}</title><style>\n{style}</style>"
     )
-    content = "\n".join(body)
-    body = f"<body>\n<main>\n{content}\n</main>\n</body>"
-    return f'<!DOCTYPE html>\n<html lang="en">\n<head>{head}</head>\n{body}\n</html>\n'
+    content = "\n".join(["<body>", "<main>", *body, "</main>", "</body>"])
+    return f'<!DOCTYPE html>\n<html lang="en">\n<head>{head}</head>\n{content}\n</html>\n'
 
 
-def _block(block, pictures: Path) -> str:
+def _block(block: Block, images: Path) -> str:
     match block:
-        case Paragraph(text=text, lead=lead):
-            return f'<p class="lead">{_inline(text)}</p>' if lead else f"<p>{_inline(text)}</p>"
-        case Note(text=text):
-            return f'<p class="note">{_inline(text)}</p>'
+        case Text(text=text, kind=kind):
+            return f'<p class="{kind}">{_inline(text)}</p>' if kind else f"<p>{_inline(text)}</p>"
         case Bullets(items=items):
             return "<ul>" + "".join(f"<li>{_inline(item)}</li>" for item in items) + "</ul>"
         case Table():
             return _table(block)
-        case Pictures(items=items, layout=layout):
-            return f'<div class="charts {layout}">' + "".join(_figure(item, pictures) for item in items) + "</div>"
-        case Strip(title=title, items=items):
-            tiles = "".join(_figure(item, pictures, above=True) for item in items)
+        case Images(items=items, layout="strip", title=title):
+            tiles = "".join(_figure(item, images, above=True) for item in items)
             label = f'role="group" tabindex="0" aria-label="{_plain(title)}"'
             return f'<h3>{_inline(title)}</h3><div class="strip" {label}>{tiles}</div>'
-    raise TypeError(f"no HTML for {type(block).__name__}")
+        case Images(items=items, layout=layout):
+            return f'<div class="charts {layout}">' + "".join(_figure(item, images) for item in items) + "</div>"
 
 
 def _table(table: Table) -> str:
@@ -75,9 +66,10 @@ def _row(row: Row, table: Table) -> str:
     if row.kind == "group":
         heading = _inline(row.cells[0].text)
         return f'<tr class="group"><th scope="rowgroup" colspan="{len(table.columns)}"><span>{heading}</span></th></tr>'
-    first = f'<th scope="row">{_cell(row.cells[0])}</th>'
-    rest = "".join(f"<td{_kind(table, i + 1, cell)}>{_cell(cell)}</td>" for i, cell in enumerate(row.cells[1:]))
-    return f'<tr class="{row.kind}">{first}{rest}</tr>' if row.kind else f"<tr>{first}{rest}</tr>"
+    cells = [f"<td{_kind(table, i, cell)}>{_cell(cell)}</td>" for i, cell in enumerate(row.cells)]
+    cells[0] = f'<th scope="row">{_cell(row.cells[0])}</th>'
+    kind = f' class="{row.kind}"' if row.kind else ""
+    return f"<tr{kind}>{''.join(cells)}</tr>"
 
 
 def _kind(table: Table, index: int, cell: Cell | None = None) -> str:
@@ -93,22 +85,20 @@ def _cell(cell: Cell) -> str:
     return f'{text} <span class="sd">{_inline(cell.detail)}</span>' if cell.detail else text
 
 
-def _figure(picture: Picture, pictures: Path, above: bool = False) -> str:
-    path = pictures / picture.file
-    with Image.open(path) as image:
-        width, height = image.size
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    source = f"data:{_KINDS[path.suffix]};base64,{data}"
-    alt = _attribute(picture.alt)
+def _figure(image: Image, images: Path, above: bool = False) -> str:
+    path = images / image.file
+    with PIL.Image.open(path) as content:
+        width, height = content.size
+    source = f"data:{_KINDS[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
     # Charts have small text, so none is shown larger or, side by side, at another scale than it is meant to be.
     style = "" if above else f' style="max-width:{width / PIXELS_PER_REM:.1f}rem"'
-    image = f'<img src="{source}" alt="{alt}" width="{width}" height="{height}"{style}/>'
-    caption = f"<figcaption>{_inline(picture.caption)}</figcaption>" if picture.caption else ""
-    return f"<figure>{caption}{image}</figure>" if above else f"<figure>{image}{caption}</figure>"
+    tag = f'<img src="{source}" alt="{_attribute(image.alt)}" width="{width}" height="{height}"{style}/>'
+    caption = f"<figcaption>{_inline(image.caption)}</figcaption>" if image.caption else ""
+    return f"<figure>{caption}{tag}</figure>" if above else f"<figure>{tag}{caption}</figure>"
 
 
 def _plain(text: str) -> str:
-    """For an attribute."""
+    """For an attribute, without the marks of bold text and code."""
     return _attribute(re.sub(r"[*`]", "", text))
 
 

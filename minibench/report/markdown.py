@@ -4,54 +4,43 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote
 
-from minibench.report.document import Bullets, Cell, Note, Paragraph, Picture, Pictures, Row, Section, Strip, Table
-from minibench.report.markup import inline
-
-__all__ = ["to_markdown"]
+from minibench.report.document import Block, Bullets, Cell, Image, Images, Row, Section, Table, Text, inline
 
 
-def to_markdown(title: str, sections: Iterable[Section], pictures: str = "pictures") -> str:
-    """The whole page; ``pictures``: folder of the pictures, relative to the page."""
+def to_markdown(title: str, sections: Iterable[Section], images: str = "pictures") -> str:
+    """The whole page; ``images``: their folder, relative to the page."""
     parts = [f"# {_inline(title)}"]
     for section in sections:
         if section.title:
             parts.append(f"## {_inline(section.title)}")
-        parts += [_block(block, pictures) for block in section.blocks]
+        parts += [_block(block, images) for block in section.blocks]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _block(block, pictures: str) -> str:
+def _block(block: Block, images: str) -> str:
     match block:
-        case Paragraph(text=text, lead=lead):
-            return f"**{_inline(text.replace('**', ''))}**" if lead else _inline(text)
-        case Note(text=text):
-            return f"*{_inline(text.replace('**', ''))}*"
+        case Text(text=text, kind=kind):
+            mark = {"lead": "**", "note": "*"}.get(kind, "")
+            return f"{mark}{_inline(text.replace('**', '') if mark else text)}{mark}"
         case Bullets(items=items):
             return "\n".join(f"- {_inline(item)}" for item in items)
         case Table():
-            return _table(block)
-        case Pictures(items=items):
-            return "\n\n".join(_picture(item, pictures) for item in items)
-        case Strip():
-            return _strip(block, pictures)
-    raise TypeError(f"no Markdown for {type(block).__name__}")
-
-
-def _table(table: Table) -> str:
-    aligned = [":---" if index == 0 or index in table.text else "---:" for index in range(len(table.columns))]
-    head = _line(_inline(text) for text in table.columns)
-    lines = [head, _line(aligned), *(_row(row, len(table.columns)) for row in table.rows)]
-    return f"{_inline(table.caption)}\n\n" + "\n".join(lines)
+            aligned = [":---" if i == 0 or i in block.text else "---:" for i in range(len(block.columns))]
+            rows = (_row(row, len(block.columns)) for row in block.rows)
+            return "\n".join([f"{_inline(block.caption)}\n", _line(map(_inline, block.columns)), _line(aligned), *rows])
+        case Images(items=items, layout="strip", title=title):
+            files = [_image(Image(item.file, item.alt), images) for item in items]
+            lines = [_line(_inline(item.caption) for item in items), _line([":---:"] * len(items)), _line(files)]
+            return "\n".join([f"{_inline(title)}\n", *lines])
+        case Images(items=items):
+            return "\n\n".join(_image(item, images) for item in items)
 
 
 def _row(row: Row, columns: int) -> str:
     if row.kind == "group":
-        cells = [f"**{_inline(row.cells[0].text.replace('**', ''))}**"] + [""] * (columns - 1)
-    else:
-        cells = [_cell(cell) for cell in row.cells]
-    if row.kind == "sub":
-        cells[0] = "· " + cells[0]
-    return _line(cells)
+        return _line([f"**{_inline(row.cells[0].text.replace('**', ''))}**"] + [""] * (columns - 1))
+    cells = [_cell(cell) for cell in row.cells]
+    return _line(["· " + cells[0], *cells[1:]] if row.kind == "sub" else cells)
 
 
 def _cell(cell: Cell) -> str:
@@ -64,29 +53,18 @@ def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _picture(picture: Picture, pictures: str) -> str:
-    alt = _inline(picture.alt.replace("[", "(").replace("]", ")"))
-    image = f"![{alt}]({pictures}/{quote(picture.file)})"
-    return f"{image}\n\n{_inline(picture.caption)}" if picture.caption else image
-
-
-def _strip(strip: Strip, pictures: str) -> str:
-    images = [_picture(Picture(item.file, item.alt), pictures) for item in strip.items]
-    rule = [":---:"] * len(images)
-    lines = [_line(_inline(item.caption) for item in strip.items), _line(rule), _line(images)]
-    return f"{_inline(strip.title)}\n\n" + "\n".join(lines)
+def _image(image: Image, images: str) -> str:
+    alt = _inline(image.alt.replace("[", "(").replace("]", ")"))
+    text = f"![{alt}]({images}/{quote(image.file)})"
+    return f"{text}\n\n{_inline(image.caption)}" if image.caption else text
 
 
 def _inline(text: str) -> str:
-    return inline(text, _text, lambda code: f"`{_code(code)}`", ("**", "**"))
+    # Nothing is markup in code, but a backslash there would take away the one before a table's "|".
+    return inline(text, _text, lambda code: f"`{code.replace(chr(92), '/')}`", ("**", "**"))
 
 
 def _text(text: str) -> str:
     """Text without any markup: characters that would start a tag, a link, an entity or an emphasis are written out."""
     text = re.sub(r"&(?=#|\w+;)", "&amp;", text).replace("<", "&lt;").replace("\\", "&#92;")
     return re.sub(r"([*`\[\]])", r"\\\1", text)
-
-
-def _code(text: str) -> str:
-    # Nothing is markup in code, but a backslash there would take away the one before a table's "|".
-    return text.replace("\\", "/")

@@ -1,47 +1,45 @@
-"""The validation set of a run, and what the run predicted on it, from files."""
+"""What a run predicted on the validation images that show an unseen class, read from its files and judged."""
 
-import json
-from collections import defaultdict
-from collections.abc import Iterator
+import logging
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from minibench.bench import Bench
+from minibench.methods import Method
+from minibench.report.document import Section, Text
+from minibench.runs import Run
+from minibench.tasks import INSTANCE
 from PADing.data.loaders import load_data_set
 from PADing.data.splits import DataSet, Split, load_split, shipped_split_files
 from PADing.errors import UserError
 from PADing.evaluation.panoptic import read_panoptic_png
-from PADing.visualization import Segmentation
+from PADing.evaluation.panoptic_quality import match_segments, quality_per_class
+from PADing.files import read_json
+from PADing.visualization import Segmentation, from_detections, from_record
 from PADing.yaml_files import read_yaml
 
-__all__ = [
-    "ANALYSIS",
-    "Prediction",
-    "Validation",
-    "analysis_is_fresh",
-    "detections",
-    "inference_folder",
-    "open_validation",
-    "panoptic_predictions",
-    "rle",
-    "with_unseen",
-]
-
-
-# In a run's folder: what ``minibench.analysis`` writes.
-ANALYSIS = "analysis.npz"
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+# A true segment is found when a predicted one of any class overlaps it with a greater IoU.
+FOUND = 0.5
+# Share of a detection that must be visible. One object often has several answers, which would overlay each other.
+VISIBLE = 0.5
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The first test set of a run.
+    """The first evaluation set of a run.
 
     Attributes:
         root: what its paths are relative to (``$DETECTRON2_DATASETS``).
-        names: class names by contiguous id. unseen: ids of unseen classes. contiguous: category id -> contiguous id.
+        names: class names by contiguous id. unseen: ids of unseen classes. contiguous: dataset id -> contiguous id.
     """
 
     split: Split
@@ -56,25 +54,47 @@ class Validation:
         """Detectron2 dataset dicts."""
         return load_data_set(self.split, self.data_set, self.root)
 
+    @property
+    def with_unseen(self) -> Iterator[dict]:
+        """Records whose annotation shows an unseen class."""
+        for record in self.records:
+            parts = record.get("segments_info") or record.get("annotations") or ()
+            if any(part["category_id"] in self.unseen for part in parts):
+                yield record
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run made of one image that shows an unseen class.
+
+    Attributes:
+        record: the image's dataset dict. quality: in percent, see ``panoptic_quality`` and ``mask_quality``.
+        called: (class, class that it was called or None if it was missed) of each true segment of an unseen class.
+    """
+
+    record: Mapping
+    truth: Segmentation
+    predicted: Segmentation
+    quality: float
+    called: list[tuple[int, int | None]]
+
 
 def open_validation(run_folder: Path, root: Path) -> Validation:
-    """The test set that a run's ``config.yaml`` names, with its data below ``root``.
+    """The evaluation set that a run's ``config.yaml`` names, with its data below ``root``.
 
     Raises:
-        UserError: the run has no readable config, or no split file knows its test set, or the data are gone.
+        UserError: the run has no readable config, or no split file knows its evaluation set, or the data are gone.
     """
     path = run_folder / "config.yaml"
     config = read_yaml(path, "The config of a run,")["DATASETS"]
     name = config["TEST"][0]
-    for file in (*(config.get("SPLIT_FILES") or ()), *shipped_split_files()):
-        split = load_split(file)
-        data_set = next((d for d in split.data_sets if d.name == name), None)
-        if data_set is not None:
-            break
-    else:
+    splits = map(load_split, (*(config.get("SPLIT_FILES") or ()), *shipped_split_files()))
+    found = next(((split, d) for split in splits for d in split.data_sets if d.name == name), None)
+    if found is None:
         raise UserError(f"No split file has the data set {name!r} that {path} names.")
+    split, data_set = found
     if not (root / data_set.image_root).is_dir():
-        raise UserError(f"The pictures of {name!r} are not in {root / data_set.image_root}.")
+        raise UserError(f"The images of {name!r} are not in {root / data_set.image_root}.")
     classes = split.classes(data_set)
     return Validation(
         split=split,
@@ -86,74 +106,165 @@ def open_validation(run_folder: Path, root: Path) -> Validation:
     )
 
 
-def inference_folder(run_folder: Path, validation: Validation) -> Path:
-    """Where a run's evaluators have written: ``inference``, with a folder below it for each of several test sets."""
+def data_root(bench: Bench, run: Run) -> Path:
+    """``$DETECTRON2_DATASETS`` of a run: every seed has its own data; UserError when they are gone."""
+    folder = bench.data.get("folders", {}).get(str(run.seed))
+    if folder is None or not (bench.folder / folder).is_dir():
+        raise UserError(f"The data of seed {run.seed} are gone: {folder}.")
+    return bench.folder / folder
+
+
+def first_run(bench: Bench, method: Method) -> tuple[Run, Validation]:
+    """The first run of a method whose predictions are there, and its evaluation set.
+
+    Raises:
+        UserError: there is none, and why.
+    """
+    problem = UserError(f"{method.title} was not run.")
+    for run in bench.runs_of(method.name):
+        try:
+            validation = open_validation(run.folder, data_root(bench, run))
+            if not _inference_folder(run.folder, validation).is_dir():
+                raise UserError(f"The predictions of {run.folder.name} are gone.")
+            return run, validation
+        except UserError as error:
+            problem = error
+    raise problem
+
+
+def first_outcomes(bench: Bench, method: Method) -> tuple[Run, Validation, list[Outcome]]:
+    """As ``first_run``, with what the run predicted, by the task of the method."""
+    run, validation = first_run(bench, method)
+    read = instance_outcomes if method.main_task is INSTANCE else panoptic_outcomes
+    return run, validation, read(run.folder, validation)
+
+
+def attempt(section: Section, method: Method, compute: Callable[[Method], T]) -> T | None:
+    """What ``compute`` makes of a method; None, with a note in the section, where that fails."""
+    try:
+        return compute(method)
+    except Exception as error:
+        # Hours of training lie behind the metrics; a damaged file must cost its own image only. What is no plain lack
+        # of a file is logged in full.
+        unexpected = not isinstance(error, (UserError, OSError))
+        logger.warning("%s, %s: %s", section.title, method.title, error, exc_info=unexpected)
+        note = f"{method.title}: not available; what `python -m minibench report` prints says why."
+        section.blocks.append(Text(note, "note"))
+        return None
+
+
+def _inference_folder(run_folder: Path, validation: Validation) -> Path:
+    """Where a run's evaluators have written: ``inference``, with a folder below it for each of several sets."""
     below = run_folder / "inference" / validation.data_set.name
     return below if below.is_dir() else run_folder / "inference"
 
 
-def panoptic_predictions(run_folder: Path, validation: Validation) -> dict[int, "Prediction"]:
-    """Image id -> its panoptic prediction; the label picture is read when it is asked for.
+def panoptic_outcomes(run_folder: Path, validation: Validation) -> list[Outcome]:
+    """Of a run that wrote panoptic label maps, with ``panoptic_quality``.
 
     Raises:
-        UserError: there are none (``TEST.WRITE_PNG`` was off).
+        UserError: it wrote none (``TEST.WRITE_PNG`` was off).
     """
-    folder = inference_folder(run_folder, validation)
-    path, pictures = folder / "predictions.json", folder / "panoptic_png"
-    if not path.is_file() or not pictures.is_dir():
+    folder = _inference_folder(run_folder, validation)
+    path, maps = folder / "predictions.json", folder / "panoptic_png"
+    if not path.is_file() or not maps.is_dir():
         raise UserError(f"{folder} has no panoptic predictions; they are written with TEST.WRITE_PNG True.")
-    content = json.loads(path.read_text(encoding="utf-8"))["annotations"]
-    found = {}
-    for item in content:
-        classes = {s["id"]: validation.contiguous[s["category_id"]] for s in item["segments_info"]}
-        found[item["image_id"]] = Prediction(pictures, item["file_name"], classes)
-    return found
+    predictions = {item["image_id"]: item for item in read_json(path, "Panoptic predictions")["annotations"]}
+    outcomes = []
+    for record in validation.with_unseen:
+        if item := predictions.get(record["image_id"]):
+            classes = {s["id"]: validation.contiguous[s["category_id"]] for s in item["segments_info"]}
+            predicted = Segmentation(read_panoptic_png(str(maps), item["file_name"]), classes)
+            truth = from_record(record)
+            names = called(truth, predicted, validation.unseen)
+            outcomes.append(Outcome(record, truth, predicted, panoptic_quality(truth, predicted), names))
+    return outcomes
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """A panoptic prediction on disk."""
+def instance_outcomes(run_folder: Path, validation: Validation) -> list[Outcome]:
+    """Of a run that wrote detections, with ``mask_quality``; UserError when it wrote none.
 
-    folder: Path
-    file_name: str
-    classes: dict[int, int]
-
-    def read(self) -> Segmentation:
-        ids: np.ndarray = read_panoptic_png(str(self.folder), self.file_name)
-        return Segmentation(ids, self.classes)
-
-
-def detections(run_folder: Path, validation: Validation) -> dict[int, list[dict]]:
-    """Image id -> detections in COCO's format, best first, masks as RLE. UserError when the run has none."""
-    path = inference_folder(run_folder, validation) / "coco_instances_results.json"
+    The predicted segmentation holds the detections that images show (``PADing.visualization.from_detections``), without
+    those of which better ones hide more than half. ``called`` looks at all, whatever their score, the best one first.
+    """
+    path = _inference_folder(run_folder, validation) / "coco_instances_results.json"
     if not path.is_file():
         raise UserError(f"{path} does not exist.")
-    sizes = {record["image_id"]: (record["height"], record["width"]) for record in validation.records}
-    found = defaultdict(list)
-    for detection in json.loads(path.read_text(encoding="utf-8")):
-        image = detection["image_id"]
-        found[image].append({**detection, "segmentation": rle(detection["segmentation"], sizes[image])})
-    for items in found.values():
-        items.sort(key=lambda d: -d["score"])
-    return dict(found)
+    detections: dict[int, list[dict]] = {}
+    for detection in read_json(path, "Detections", list):
+        detections.setdefault(detection["image_id"], []).append(detection)
+    outcomes = []
+    for record in validation.with_unseen:
+        size = (record["height"], record["width"])
+        found = sorted(detections.get(record["image_id"], []), key=lambda d: -d["score"])
+        found = [{**d, "segmentation": _rle(d["segmentation"], size)} for d in found]
+        truth, predicted = from_record(record), from_detections(_in_sight(found), validation.contiguous, size)
+        names = _called_in(found, record, validation)
+        outcomes.append(Outcome(record, truth, predicted, mask_quality(truth, predicted), names))
+    return outcomes
 
 
-def rle(segmentation: list | dict, size: tuple[int, int]) -> dict:
+def _rle(segmentation: list | dict, size: tuple[int, int]) -> dict:
     """Compressed RLE of polygons, of uncompressed or of compressed RLE; size: (H, W)."""
     if isinstance(segmentation, list):
         return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
     return coco_mask.frPyObjects(segmentation, *size) if isinstance(segmentation["counts"], list) else segmentation
 
 
-def analysis_is_fresh(run_folder: Path) -> bool:
-    """Whether the embeddings of a run have been looked at since its weights were written."""
-    done, weights = run_folder / ANALYSIS, run_folder / "model_final.pth"
-    return done.is_file() and (not weights.is_file() or done.stat().st_mtime >= weights.stat().st_mtime)
+def called(truth: Segmentation, predicted: Segmentation, classes: Iterable[int]) -> list[tuple[int, int | None]]:
+    """(class, what it is called or None) of each true segment of ``classes``, in predictions that do not overlap."""
+    wanted, found = set(classes), []
+    for segment, label in truth.classes.items():
+        mask = truth.ids == segment
+        if label not in wanted or not mask.any():
+            continue
+        # More than half of the union means more than half of the segment, which one prediction alone can cover.
+        ids, areas = np.unique(predicted.ids[mask], return_counts=True)
+        best = int(ids[areas.argmax()])
+        union = mask.sum() + (predicted.ids == best).sum() - areas.max()
+        found.append((label, predicted.classes.get(best) if areas.max() / union > FOUND else None))
+    return found
 
 
-def with_unseen(validation: Validation) -> Iterator[dict]:
-    """Records whose annotation shows an unseen class."""
-    for record in validation.records:
-        parts = record.get("segments_info") or record.get("annotations") or ()
-        if any(part["category_id"] in validation.unseen for part in parts):
-            yield record
+def _called_in(found: list[dict], record: Mapping, validation: Validation) -> list[tuple[int, int | None]]:
+    """The same for detections, which may overlap: the best-scoring one that covers a segment names it."""
+    objects = [a for a in record["annotations"] if a["category_id"] in validation.unseen]
+    truth = [_rle(a["segmentation"], (record["height"], record["width"])) for a in objects]
+    masks = [d["segmentation"] for d in found]
+    iou = coco_mask.iou(masks, truth, [0] * len(truth)) if masks and truth else np.zeros((0, len(truth)))
+    names: list[tuple[int, int | None]] = []
+    for column, item in enumerate(objects):
+        hits = np.flatnonzero(iou[:, column] > FOUND)
+        name = validation.contiguous.get(found[hits[0]]["category_id"]) if len(hits) else None
+        names.append((item["category_id"], name))
+    return names
+
+
+def _in_sight(found: list[dict]) -> list[dict]:
+    """The detections, best first, of which at least half would be seen in front of those that are worse."""
+    kept, covered = [], np.zeros((), dtype=bool)
+    for detection in found:
+        mask = coco_mask.decode(detection["segmentation"]).astype(bool)
+        if (mask & ~covered).sum() >= VISIBLE * max(mask.sum(), 1):
+            kept.append(detection)
+            covered = covered | mask
+    return kept
+
+
+def panoptic_quality(truth: Segmentation, predicted: Segmentation) -> float:
+    """PQ of one image in percent: the mean over the classes in truth or prediction; 0 for an empty one."""
+    match = match_segments(truth.ids, truth.classes, (), predicted.ids, predicted.classes)
+    labels = {*truth.classes.values(), *predicted.classes.values()}
+    values = [q.pq for q in quality_per_class([match], labels).values() if q.present]
+    return 100 * statistics.fmean(values) if values else 0.0
+
+
+def mask_quality(truth: Segmentation, predicted: Segmentation) -> float:
+    """Mean over the true segments, in percent, of the IoU with the best predicted segment of the same class."""
+    values = []
+    for segment, label in truth.classes.items():
+        mask = truth.ids == segment
+        others = (predicted.ids == other for other, name in predicted.classes.items() if name == label)
+        if mask.any():
+            values.append(max(((mask & other).sum() / (mask | other).sum() for other in others), default=0.0))
+    return 100 * statistics.fmean(values) if values else 0.0

@@ -1,40 +1,38 @@
 """The report of a benchmark folder, put together and written."""
 
+import functools
 import logging
 from pathlib import Path
 
 import matplotlib
 
-from minibench.report import sections
+from minibench.bench import Bench, Spread, read_bench
 from minibench.report.album import Album
-from minibench.report.bench import Bench, read_bench
-from minibench.report.document import Note, Paragraph, Section
-from minibench.report.headline import about, outcome
+from minibench.report.curves import class_section, curve_section
+from minibench.report.document import Section
+from minibench.report.embeddings import embedding_section
+from minibench.report.headline import headline_section
 from minibench.report.html import to_html
+from minibench.report.images import confusion_section, gallery_section
 from minibench.report.markdown import to_markdown
-from minibench.report.reading import Expectation, expectations, role
-from minibench.report.statistics import summary
-from minibench.report.tables import BASELINES, methods_table
+from minibench.report.predictions import first_outcomes
+from minibench.report.reading import Expectation, as_json, expectations, reading_section
+from minibench.report.results import difference_section, methods_section, results_section
+from minibench.tasks import TASKS
 from PADing.files import replacing, write_json
-
-__all__ = ["write_report"]
 
 logger = logging.getLogger(__name__)
 TITLE = "Mini benchmark of zero-shot segmentation"
-TIME_NOTE = (
-    "Second stages on one pretraining share what its frozen segmenter answers: the first of a seed takes the time, the "
-    "others find it done. So times compare methods of one kind only roughly."
-)
 
 
 def write_report(folder: Path) -> None:
     """Write ``report/{index.html, report.md, summary.json, pictures/}`` into a benchmark folder.
 
     Everything is read from ``<folder>/results.json`` and the run folders that it names. What is missing there is left
-    out, with a note. The embeddings of the first PADing run are computed if that has not been done before.
+    out, with a note. The features of the first PADing run are computed if that has not been done before.
 
     Args:
-        folder: output folder of ``tools/minibench.py run``.
+        folder: output folder of ``python -m minibench run``.
 
     Raises:
         UserError: ``results.json`` is missing or damaged.
@@ -43,13 +41,11 @@ def write_report(folder: Path) -> None:
     out = bench.folder / "report"
     album, found = Album(out / "pictures"), expectations(bench)
     with matplotlib.rc_context({"text.parse_math": False}):  # a "$" in a name is a "$"
-        parts = _sections(bench, found, album)
+        sections = _sections(bench, found, album)
     title = f"{TITLE}: {bench.split} split" if bench.split else TITLE
-    write_json(out / "summary.json", summary(bench) | {"expectations": _as_json(found)}, indent=2)
-    for name, text in (
-        ("report.md", to_markdown(title, parts)),
-        ("index.html", to_html(title, parts, album.folder)),
-    ):
+    write_json(out / "summary.json", summary(bench) | {"expectations": as_json(found)}, indent=2)
+    pages = {"report.md": to_markdown(title, sections), "index.html": to_html(title, sections, album.folder)}
+    for name, text in pages.items():
         with replacing(out / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     album.clean()
@@ -57,40 +53,46 @@ def write_report(folder: Path) -> None:
 
 
 def _sections(bench: Bench, found: list[Expectation], album: Album) -> list[Section]:
-    baseline, pading, d2zero = (role(bench, part) for part in ("baseline", "pading", "d2zero"))
-    known = {m.name for m in (pading, d2zero) if m} | set(BASELINES)
-    others = [m for m in bench.methods if bench.full(m) is None and m.name not in known]
-    main = [method for method in (pading, d2zero, *others) if method]
-    curves = [method for method in (baseline, *main) if method and method.iterations != 0]
+    simple = bench.with_role("pretraining", "baseline")
+    others = [m for m in bench.methods if bench.full(m) is None and m not in simple and m.role != "main"]
+    main = [*bench.with_role("main"), *others]
+    curves = [m for m in (*bench.with_role("pretraining"), *main) if m.iterations.get(bench.budget) != 0]
+    by_name = functools.cache(lambda name: first_outcomes(bench, next(m for m in main if m.name == name)))
+
+    def outcomes(method):
+        return by_name(method.name)
+
     return [
-        Section("", "top", [Paragraph(outcome(bench, found), lead=True), *about(bench)]),
-        sections.results_section(bench, album),
-        sections.difference_section(bench, album),
-        sections.reading_section(found),
-        sections.class_section(bench, main, baseline, album),
-        sections.confusion_section(bench, main, album),
-        sections.embedding_section(bench, pading, album),
-        sections.gallery_section(bench, main, album),
-        sections.curve_section(bench, curves, album),
-        Section("Methods and time", "methods", [methods_table(bench), Note(TIME_NOTE)]),
+        headline_section(bench, found),
+        results_section(bench, album),
+        difference_section(bench, album),
+        reading_section(found),
+        class_section(bench, main, album),
+        confusion_section(main, outcomes, album),
+        embedding_section(bench, album),
+        gallery_section(main, outcomes, album),
+        curve_section(bench, curves, album),
+        methods_section(bench),
     ]
 
 
-def _as_json(found: list[Expectation]) -> list[dict]:
-    return [
-        {
-            "title": e.title,
-            "figure": e.figure,
-            "verdict": e.verdict,
-            "comparisons": [
-                {
-                    "text": c.text,
-                    "verdict": c.verdict,
-                    "task": c.main.key,
-                    "differences": {t.key: {"mean": s.mean, "sd": s.sd, "n": s.n} for t, s in c.differences.items()},
-                }
-                for c in e.comparisons
-            ],
-        }
-        for e in found
-    ]
+def summary(bench: Bench) -> dict:
+    """Mean, standard deviation, n and values by method, task and metric: the content of ``summary.json``."""
+    methods = {}
+    for method in bench.methods:
+        spreads = {t.key: {m: bench.spread(method, t, m) for m in t.metrics} for t in TASKS}
+        tasks = {key: _as_dicts(found) for key, found in spreads.items() if any(s.n for s in found.values())}
+        entry = {"title": method.title, "seeds": [run.seed for run in bench.runs_of(method.name)], "figures": tasks}
+        if full := bench.full(method):
+            entry["full"] = full.name
+            entry["difference"] = {
+                t.key: _as_dicts({m: bench.difference(method, full, t, m) for m in t.metrics})
+                for t in TASKS
+                if t.key in tasks
+            }
+        methods[method.name] = entry
+    return {"version": 1, "split": bench.split, "budget": bench.budget, "seeds": list(bench.seeds), "methods": methods}
+
+
+def _as_dicts(spreads: dict[str, Spread]) -> dict[str, dict]:
+    return {m: {"mean": s.mean, "sd": s.sd, "n": s.n, "values": dict(s.values)} for m, s in spreads.items()}

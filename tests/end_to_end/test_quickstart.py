@@ -10,8 +10,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-# The figures that results.json promises, by task.
-FIGURES = {
+# The metrics that results.json promises, by task.
+METRICS = {
     "panoptic_seg": [f"{m}{part}" for m in ("PQ", "SQ", "RQ") for part in ("", "_th", "_st", "_se", "_un")] + ["PQ_hm"],
     "sem_seg": ["mIoU", "seen_IoU", "unseen_IoU", "hIoU"],
     "segm": ["AP", "AP50", "AP50_seen", "AP50_unseen", "AP50_hm"],
@@ -39,11 +39,11 @@ def test_the_main_job_runs_from_nothing_to_the_table(quickstart):
     results = json.loads((out / "results.json").read_text())
     assert results["seed"] == 1 and results["seconds"] > 0
     for model in ("baseline", "pading"):
-        for task, names in FIGURES.items():
+        for task, names in METRICS.items():
             assert not set(names) - set(results[model][task]), (model, task)
     assert results["baseline"]["panoptic_seg"]["PQ_un"] == 0, "a seen-class model cannot name an unseen class"
-    for picture in ("losses.png", "pictures/overview.png"):
-        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+    for image in ("losses.png", "pictures/overview.png"):
+        assert (out / image).read_bytes().startswith(b"\x89PNG")
     table = result.stdout[result.stdout.index("Mini data set") :]
     assert "Mask2Former, seen classes only" in table and "PQ_un" in table
     # The data lie in the run's folder; those of the user are as they were.

@@ -17,11 +17,11 @@ FIGURES = {
 DATA = "data/v1-compositional-seed1-2-6-64px-noise0.15"
 
 
-def method(name: str, task: str = "panoptic", ablates: str = "", removes: str = "", title: str = "") -> dict:
-    """An entry of ``methods`` in results.json."""
+def method(name: str, task: str = "panoptic", ablates: str = "", removes: str = "", title: str = "", **more) -> dict:
+    """An entry of ``methods`` in results.json; roles that are not named are those of the repository's method."""
     title = title or name.capitalize()
     entry = {"name": name, "title": title, "task": task, "ablates": ablates, "removes": removes}
-    return {**entry, "iterations": 500}
+    return {**entry, "iterations": 500, **more}
 
 
 def run(name: str, seed: int, figures: dict[str, tuple]) -> dict:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from minibench import analysis
-from minibench.report.predictions import ANALYSIS, analysis_is_fresh, open_validation
+from minibench.report.embeddings import ANALYSIS, analysis_is_fresh
+from minibench.report.predictions import open_validation
 from PADing.config import load_config
 from PADing.errors import UserError
 from PADing.inference import load_model
@@ -73,10 +74,10 @@ def test_real_embeddings_are_those_of_queries_on_these_pictures(folder, content)
     assert len(set(distance.argmin(dim=1).tolist())) == len(own)
 
 
-def test_generated_embeddings_are_those_of_unseen_classes_in_order(folder):
+def test_generated_features_are_those_of_unseen_classes_in_order(folder):
     # Without noise and dropout, the generator's answer for one class is always the same.
     model = _model(folder, "MODEL.MASK_FORMER.NOISE", "False", "MODEL.MASK_FORMER.TRANS_DROP_RATE", "0.0")
-    fake = analysis.generated_embeddings(model, samples=3)
+    fake = analysis.generated_features(model, samples=3)
     assert fake.shape == (6, 3, 64)
     np.testing.assert_allclose(fake[:, 0], fake[:, 2], atol=1e-5)
     with torch.no_grad():
@@ -108,14 +109,14 @@ def test_it_is_repeatable_and_leaves_the_random_state_alone(folder, content):
 
 def test_it_is_done_again_only_when_the_weights_are_newer(folder, content, monkeypatch):
     run = folder / "run"
-    args = analysis.make_parser().parse_args([str(run), "--data", str(folder / DATA)])
+    arguments = [str(run), "--data", str(folder / DATA)]
     calls = []
-    monkeypatch.setattr(analysis, "analyse", lambda *arguments: calls.append(arguments))
-    analysis.main(args)
+    monkeypatch.setattr(analysis, "analyse", lambda *given: calls.append(given))
+    assert analysis.main(arguments) == 0
     assert analysis_is_fresh(run) and not calls
     later = (run / ANALYSIS).stat().st_mtime + 10
     os.utime(run / "model_final.pth", (later, later))
-    analysis.main(args)
+    assert analysis.main(arguments) == 0
     assert not analysis_is_fresh(run) and calls == [(run, folder / DATA, analysis.IMAGES)]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIMITS = ["--budget", "smoke", "--jobs", "2"]
-COMMAND = [sys.executable, "tools/minibench.py", "run", *LIMITS]
+COMMAND = [sys.executable, "-m", "minibench", "run", *LIMITS]
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +112,7 @@ def test_settings_are_tried_on_the_tuning_split_and_the_best_short_ones_again(tm
     entry = {"name": "mine", "title": "Mine", "task": "instance", "config": "configs/mini/d2zero.yaml"}
     entry |= {"starts_from": "pretrained", "iterations": 3, "tune": tune}
     (folder / "minibench.yaml").write_text(json.dumps({"methods": [entry]}))
-    out, command = tmp_path / "out", [sys.executable, "tools/minibench.py", "tune", *LIMITS]
+    out, command = tmp_path / "out", [sys.executable, "-m", "minibench", "tune", *LIMITS]
     arguments = ["--methods", "mine", "--plugins", str(folder)]
     result = _run(out, *arguments, command=command)
     assert result.returncode == 1, result.stdout + result.stderr

@@ -52,7 +52,7 @@ def _folder(root: Path, *entries: dict, name: str = "mine") -> Path:
 
 
 MISTAKES = [
-    ([_entry(titel="x")], "unknown key `titel`; did you mean `title`"),
+    ([_entry(titel="x")], "unknown key `titel` (did you mean title?)"),
     ([_entry(title=None)], "`title` is missing"),
     ([_entry(title=3)], "`title` must be text"),
     ([_entry(name="My Method")], "a-z, 0-9 and _"),
@@ -63,10 +63,16 @@ MISTAKES = [
     ([_entry(iterations=-1)], "`iterations` must be"),
     ([_entry(iterations=True)], "`iterations` must be"),
     ([_entry(starts_from="scratch")], "'scratch', which is no method"),
-    ([_entry(starts_from="pretrained")], "no method is 'baseline'"),
+    ([_entry(starts_from="pretrained")], "no method has `role: pretraining`"),
     ([_entry(uses={"MODEL.WEIGHTS": 3})], "`uses` maps config keys"),
     ([_entry(uses={"MODEL.WEIGHTS": "teacher"})], "'teacher', which is no method"),
     ([_entry(ablates="theirs")], "`ablates` names 'theirs'"),
+    ([_entry(extends="theirs")], "`extends` names 'theirs'"),
+    ([_entry(expected_above={"theirs": "it"})], "`expected_above` names 'theirs'"),
+    ([_entry(expected_above={"theirs": 3})], "`expected_above` maps names of methods to headings"),
+    ([_entry(role="best")], "pretraining, baseline, main"),
+    ([_entry(role="pretraining"), _entry(name="b", role="pretraining")], "is taken already, by mine"),
+    ([_entry(maps_features=1)], "`maps_features` must be true or false"),
     ([_entry(), _entry()], "'mine' is taken already"),
     ([_entry(starts_from="b"), _entry(name="b", starts_from="mine")], "circle: mine -> b -> mine"),
     ([_entry(starts_from="b"), _entry(name="b", iterations=0)], "trains nothing"),
@@ -119,5 +125,5 @@ def test_two_folders_may_not_give_one_name(tmp_path):
 def test_a_folder_without_methods_and_a_mistyped_name_are_told(tmp_path):
     with pytest.raises(UserError, match="there is no minibench.yaml"):
         discover([tmp_path])
-    with pytest.raises(UserError, match="Did you mean pading_no_noise"):
+    with pytest.raises(UserError, match="did you mean pading_no_noise"):
         ordered(discover(), ["pading_no_nois"])

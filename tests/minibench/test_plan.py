@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from minibench.methods import REPOSITORY, discover
+from minibench.methods import discover
 from minibench.plan import Plan
 from minibench.settings import make_settings
 from PADing.data.mini import UNSEEN, categories
 from PADing.data.splits import load_split
 from PADing.errors import UserError
+from PADing.files import REPOSITORY
 
 OUT = Path("/nowhere/out")
 
@@ -68,16 +69,16 @@ def test_runs_on_one_frozen_segmenter_share_its_answers_until_the_last_is_done(t
         Path(cache[f"pading-seed{seed}"]).mkdir(parents=True)
     steps = {step.name: step for step in plan.steps()}
     for name, left in (("pading-seed1", True), ("gmmn-seed1", False)):
-        folder = tmp_path / next(run.folder for run in plan.runs if run.name == name)
+        folder = next(run.folder for run in plan.runs if run.name == name)
         folder.mkdir(parents=True)
         (folder / "results.json").write_text("{}")
-        steps[name].finish(1.0)
+        steps[name].note("done", 1.0)
         assert Path(cache["gmmn-seed1"]).is_dir() == left
     assert Path(cache["gmmn-seed2"]).is_dir()
 
 
 def test_a_plug_in_does_not_share_the_answers_of_another_segmenter():
-    changed = _changed("gmmn", settings={"PLUGINS": '("d2zero",)'})
+    changed = _changed("gmmn", overrides={"PLUGINS": '("d2zero",)'})
     plan = _plan(["pading", "gmmn"], methods=changed)
     key = "MODEL.MASK_FORMER.SEGMENTER_CACHE"
     assert key in _opts(plan, "pading-seed1") and key not in _opts(plan, "gmmn-seed1")
@@ -87,7 +88,7 @@ def test_self_training_is_taught_by_pading_of_the_same_seed():
     plan = _plan(seeds=(2,))
     pading = next(run for run in plan.runs if run.method.name == "pading")
     opts = _opts(plan, "pading_self_training-seed2")
-    assert opts["MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS"] == f"{OUT}/{pading.folder}/model_final.pth"
+    assert opts["MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS"] == str(pading.folder / "model_final.pth")
 
 
 @pytest.mark.parametrize("split", sorted(UNSEEN))
@@ -116,7 +117,7 @@ def test_settings_are_chosen_on_classes_and_images_that_no_report_shows():
     assert make_settings(split="tuning").seeds == (0,)
     assert 0 not in make_settings().seeds
     for split in ("compositional", "hard"):
-        with pytest.raises(UserError, match="on which settings are chosen"):
+        with pytest.raises(UserError, match="on which hyperparameters are chosen"):
             make_settings(split=split, seeds=(0, 1))
 
 
@@ -129,12 +130,12 @@ def test_a_hash_covers_what_the_figures_depend_on():
         _plan(split="hard"),
         _plan(noise=0.3),
         _plan(val=200),
-        _plan(methods=_changed("baseline", settings={"SOLVER.BASE_LR": 0.002})),  # everything starts from it
+        _plan(methods=_changed("baseline", overrides={"SOLVER.BASE_LR": 0.002})),  # everything starts from it
     ):
         assert not set(_hashes(changed).values()) & set(base.values())
-    own = [_hashes(_plan(methods=_changed("baseline", settings={"MODEL.WEIGHTS": file}))) for file in ("a", "b")]
+    own = [_hashes(_plan(methods=_changed("baseline", overrides={"MODEL.WEIGHTS": file}))) for file in ("a", "b")]
     assert own[0]["baseline-seed1"] != own[1]["baseline-seed1"], "weights of one's own"
-    other = _hashes(_plan(methods=_changed("pading", settings={"MODEL.MASK_FORMER.NOISE": False})))
+    other = _hashes(_plan(methods=_changed("pading", overrides={"MODEL.MASK_FORMER.NOISE": False})))
     moved = {name for name in base if other[name] != base[name]}
     assert moved == {"pading-seed1", "pading_self_training-seed1"}, "only what uses the change is repeated"
 
@@ -168,7 +169,7 @@ def test_a_method_that_trains_nothing_is_evaluated():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"settings": {"MODEL.MASK_FORMER.NOIS": False}}, "did you mean MODEL.MASK_FORMER.NOISE"),
+        ({"overrides": {"MODEL.MASK_FORMER.NOIS": False}}, "did you mean MODEL.MASK_FORMER.NOISE"),
         ({"config": REPOSITORY / "configs" / "panoptic-segmentation" / "PADing.yaml"}, "are named mini_"),
         ({"weights_key": "MODEL.WEIGHT"}, "MODEL.WEIGHT, which is to name weights"),
     ],
@@ -184,7 +185,7 @@ def test_a_plug_in_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
     folder = tmp_path / "crooked"
     folder.mkdir()
     (folder / "__init__.py").write_text("def (:")
-    changes = {"file": folder / "minibench.yaml", "settings": {"PLUGINS": '("crooked",)'}}
+    changes = {"import_from": tmp_path, "overrides": {"PLUGINS": '("crooked",)'}}
     with pytest.raises(UserError, match="method pading: SyntaxError"):
         _plan(methods=_changed("pading", **changes))
 

@@ -7,12 +7,12 @@ import statistics
 from xml.etree import ElementTree
 
 import pytest
-from PIL import Image
+from PIL import Image as Pixels
 
-from minibench.report import write_report
-from minibench.report.document import Bullets, Cell, Note, Paragraph, Picture, Pictures, Row, Section, Strip, Table
+from minibench.report.document import Bullets, Cell, Image, Images, Row, Section, Table, Text
 from minibench.report.html import to_html
 from minibench.report.markdown import to_markdown
+from minibench.report.write import write_report
 from PADing.errors import UserError
 from tests.minibench.benchmark_folder import (
     DATA,
@@ -35,7 +35,7 @@ METHODS = [
     method("pading", title="PADing"),
     method("pading_no_noise", title="PADing without noise", ablates="pading", removes="noise"),
     method("d2zero", task="instance", title="D2Zero"),
-    method("d2zero_later", task="instance", title="D2Zero, later"),
+    method("d2zero_later", task="instance", title="D2Zero, later", extends="d2zero"),
 ]
 
 
@@ -56,7 +56,7 @@ def folder(tmp_path_factory):
     panoptic_run(folder / "runs" / "pading-seed1-0123456789", data, {"striped disc": "striped bar", "teal waves": None})
     instance_run(folder / "runs" / "d2zero-seed1-0123456789", data, {"dotted bar": "plain bar"})
     (folder / "report" / "pictures").mkdir(parents=True)
-    Image.new("RGB", (4, 4)).save(folder / "report" / "pictures" / "left_over.png")
+    Pixels.new("RGB", (4, 4)).save(folder / "report" / "pictures" / "left_over.png")
     write_report(folder)
     return folder
 
@@ -126,7 +126,7 @@ def test_markdown_links_resolve_and_nothing_else_is_left(folder):
     linked = set(re.findall(r"!\[[^\]]+\]\((pictures/[^)]+)\)", text))
     assert linked == {f"pictures/{path.name}" for path in (report / "pictures").iterdir()}
     for link in linked:
-        with Image.open(report / link) as image:
+        with Pixels.open(report / link) as image:
             image.verify()
     assert text.count("](") == len(linked)
     assert "**71.0 ± 1.4**" in text and "| PADing | **62.0 ± 1.4** |" not in text
@@ -222,15 +222,15 @@ HOSTILE = [
 def _all_blocks(name: str) -> list[Section]:
     cells = [Cell(name), Cell("1.0", name, best=True), Cell(name, best=True)]
     table = Table(name, [name, "b", name], [Row([Cell(name)], "group"), Row(cells), Row(cells, "sub")], text=(2,))
-    items = [Picture("x.png", name, name), Picture("x.png", name)]
-    blocks = [Paragraph(name), Paragraph(name, lead=True), Note(name), Bullets([name]), table, Pictures(items)]
-    return [Section(name, "key", [*blocks, Strip(name, items)]), Section("plain", "plain", [Paragraph(name)])]
+    items = [Image("x.png", name, name), Image("x.png", name)]
+    blocks = [Text(name), Text(name, "lead"), Text(name, "note"), Bullets([name]), table, Images(items)]
+    return [Section(name, "key", [*blocks, Images(items, "strip", name)]), Section("plain", "plain", [Text(name)])]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_are_no_markup_on_the_web_page(tmp_path, name):
     """The page stays well-formed, holds no element and no attribute of the name's, and shows the name."""
-    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
+    Pixels.new("RGB", (4, 4)).save(tmp_path / "x.png")
     text = to_html(name, _all_blocks(name), tmp_path).encode().decode()
     page, plain = (
         ElementTree.fromstring(t.removeprefix("<!DOCTYPE html>"))

@@ -2,10 +2,10 @@
 
 import pytest
 
-from minibench.report.bench import PANOPTIC, read_bench
+from minibench.bench import read_bench, spread
 from minibench.report.headline import outcome
 from minibench.report.reading import contradictions, expectations, verdict
-from minibench.report.statistics import spread
+from minibench.tasks import PANOPTIC
 from tests.minibench.benchmark_folder import method, run, write_results
 
 
@@ -64,8 +64,8 @@ def test_each_expectation_gets_its_own_verdict(bench):
     assert found == {
         "The baseline cannot name unseen classes": "holds",
         "Every zero-shot method names unseen classes better than the baseline": "holds",
-        "PADing is above the projection baseline": "holds",
-        "D2Zero is above the plain semantic classifier": "holds",
+        "Pading is above the projection baseline": "holds",
+        "D2zero is above the plain semantic classifier": "holds",
         "Each ablation is below the full Pading": "does not hold",
         "Each addition is above Pading alone": "within the spread",
         "Each ablation is below the full D2zero": "holds",
@@ -74,7 +74,7 @@ def test_each_expectation_gets_its_own_verdict(bench):
 
 def test_an_ablation_that_beats_the_full_method_is_named(bench):
     wrong = contradictions(expectations(bench))
-    assert [(e.figure, c.text) for e, c in wrong] == [("harmonic", "Pading − Pading_no_alignment")]
+    assert [(e.metric, c.text) for e, c in wrong] == [("harmonic", "Pading − Pading_no_alignment")]
     # 30 - 34, 33 - 36 and 31 - 35.5.
     assert wrong[0][1].differences[PANOPTIC].mean == pytest.approx(-11.5 / 3)
 
@@ -101,9 +101,9 @@ def test_a_baseline_that_names_unseen_classes_is_noticed(tmp_path):
 def test_methods_that_were_not_run_give_no_verdict(tmp_path):
     bench = _bench(tmp_path, {"baseline": [(0.0, 0.0)], "pading": []})
     found = {e.title: e.verdict for e in expectations(bench)}
-    assert found["PADing is above the projection baseline"] == "not run"
+    assert found["Pading is above the projection baseline"] == "not run"
     assert found["Every zero-shot method names unseen classes better than the baseline"] == "not run"
-    assert outcome(bench, expectations(bench)).startswith("Neither PADing nor D2Zero was run.")
+    assert outcome(bench, expectations(bench)).startswith("Neither Pading nor D2Zero was run.")
 
 
 def test_one_seed_is_judged_by_its_sign_and_says_so(tmp_path):

@@ -5,9 +5,10 @@ import statistics
 
 import pytest
 
-from minibench.report.bench import INSTANCE, PANOPTIC, read_bench
-from minibench.report.statistics import best_means, paired, spread, spread_of, summary
-from minibench.report.tables import groups, paired_table, task_table
+from minibench.bench import read_bench, spread
+from minibench.report.results import groups, paired_table, task_table
+from minibench.report.write import summary
+from minibench.tasks import INSTANCE, PANOPTIC
 from PADing.errors import UserError
 from tests.minibench.benchmark_folder import method, run, write_results
 
@@ -17,16 +18,20 @@ ABLATED = {1: (61.0, 15.0, 24.1), 3: (60.0, 16.5, 25.9)}
 
 @pytest.fixture()
 def bench(tmp_path):
-    methods = [method("pading"), method("pading_x", ablates="pading", removes="x"), method("pading_extra")]
+    methods = [
+        method("pading"),
+        method("pading_x", ablates="pading", removes="x"),
+        method("pading_extra", extends="pading"),
+    ]
     runs = [run("pading", seed, {"panoptic_seg": v}) for seed, v in PADING.items()]
     runs += [run("pading_x", seed, {"panoptic_seg": v}) for seed, v in ABLATED.items()]
     return read_bench(write_results(tmp_path, methods, runs))
 
 
 def test_mean_and_deviation_are_the_samples(bench):
-    for index, figure in enumerate(PANOPTIC.figures):
+    for index, figure in enumerate(PANOPTIC.metrics):
         values = [v[index] for v in PADING.values()]
-        found = spread_of(bench, "pading", PANOPTIC, figure)
+        found = bench.spread(bench.method("pading"), PANOPTIC, figure)
         assert found.mean == pytest.approx(statistics.mean(values))
         assert found.sd == pytest.approx(statistics.stdev(values))
         assert found.n == 3
@@ -34,7 +39,7 @@ def test_mean_and_deviation_are_the_samples(bench):
 
 def test_differences_pair_runs_of_the_same_seed(bench):
     # Seed 2 has no ablated run, so it must not count: neither its 33.8, nor as a difference to another seed.
-    found = paired(bench, "pading_x", "pading", PANOPTIC, "PQ_hm")
+    found = bench.difference(bench.method("pading_x"), bench.method("pading"), PANOPTIC, "PQ_hm")
     differences = [24.1 - 30.0, 25.9 - 28.7]
     assert found.values == pytest.approx({1: differences[0], 3: differences[1]})
     assert found.mean == pytest.approx(statistics.mean(differences))
@@ -60,16 +65,17 @@ def test_undefined_figures_do_not_count(tmp_path):
         run("pading", 2, {"panoptic_seg": (70.0, float("nan"), 8.0)}),
     ]
     bench = read_bench(write_results(tmp_path, [method("pading")], runs))
-    assert spread_of(bench, "pading", PANOPTIC, "PQ_un").n == 0
-    assert spread_of(bench, "pading", PANOPTIC, "PQ_hm").values == {2: 8.0}
-    assert spread_of(bench, "pading", PANOPTIC, "PQ_se").mean == 65.0
+    assert bench.spread(bench.method("pading"), PANOPTIC, "PQ_un").n == 0
+    assert bench.spread(bench.method("pading"), PANOPTIC, "PQ_hm").values == {2: 8.0}
+    assert bench.spread(bench.method("pading"), PANOPTIC, "PQ_se").mean == 65.0
 
 
 def test_best_is_the_highest_mean_of_a_column_and_never_zero(tmp_path):
     runs = [run("a", 1, {"panoptic_seg": (50.0, 0.0, 0.0)}), run("b", 1, {"panoptic_seg": (60.0, 0.0, 0.0)})]
     bench = read_bench(write_results(tmp_path, [method("a"), method("b"), method("c")], runs))
-    assert best_means(bench, PANOPTIC) == {"PQ_se": 60.0}
-    assert best_means(bench, INSTANCE) == {}
+    marked = [cell.text for row in task_table(bench, PANOPTIC).rows for cell in row.cells if cell.best]
+    assert marked == ["60.0"]
+    assert not any(cell.best for row in task_table(bench, INSTANCE).rows for cell in row.cells)
 
 
 def test_summary_holds_every_figure_by_method_and_task(bench):
@@ -84,7 +90,7 @@ def test_summary_holds_every_figure_by_method_and_task(bench):
     assert "full" not in content["pading"]
 
 
-def test_a_variant_is_compared_with_what_it_ablates_or_is_named_after(bench):
+def test_a_variant_is_compared_with_what_it_ablates_or_extends(bench):
     pading, ablated, added = bench.methods
     assert bench.full(ablated) is pading and bench.full(added) is pading and bench.full(pading) is None
     assert bench.variants(pading) == [ablated, added]
@@ -108,7 +114,7 @@ def test_a_variant_of_a_variant_has_its_row(tmp_path):
         (None, "does not exist"),
         ("{", "not valid JSON"),
         ('{"version": 2}', "version 2"),
-        ('{"version": 1, "methods": 3}', "not what tools/minibench.py writes"),
+        ('{"version": 1, "methods": 3}', "not what the mini benchmark writes"),
     ],
 )
 def test_a_damaged_file_is_refused_by_name(tmp_path, text, complaint):

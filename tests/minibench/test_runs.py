@@ -5,7 +5,10 @@ import json
 import pytest
 import torch
 
-from minibench.runs import RunFolder, finish_training, read_record, repair_checkpoints
+from minibench.methods import Method, discover
+from minibench.plan import Plan
+from minibench.runs import Run, finish_training, read_record, repair_checkpoints
+from minibench.settings import make_settings
 from PADing.errors import UserError
 
 
@@ -67,23 +70,37 @@ def test_damaged_weights_are_not_written_again(tmp_path):
     assert final.read_bytes() == damaged
 
 
-def test_the_record_adds_up_the_time_of_all_attempts(tmp_path):
-    record = RunFolder(tmp_path / "run", {"method": "m", "command": ["a b.py", "--x"]})
-    assert not record.is_done() and record.measured() is None
-    record.start()
-    record.tick(5.0)
-    again = RunFolder(tmp_path / "run", record.about | {"command": ["a b.py", "--x"]})  # killed, and started again
-    again.start()
-    again.end("done", 3.0)
-    assert again.is_done() and again.measured() == pytest.approx(8.0)
-    assert read_record(tmp_path / "run" / "minibench.json")["command"] == "python 'a b.py' --x"
+def test_the_record_says_how_far_a_run_is_and_what_its_command_was(tmp_path):
+    run = Run(Method("m", "M", "panoptic"), 3, tmp_path / "run", "abc")
+    assert not run.done and run.record() == {}
+    run.note("running", 5.04, ["a b.py", "--x"])
+    assert not run.done
+    run.note("done", 8.0, ["a b.py", "--x"])
+    assert run.done and read_record(tmp_path / "run" / "minibench.json") == {
+        "method": "m",
+        "seed": 3,
+        "hash": "abc",
+        "command": "python 'a b.py' --x",
+        "seconds": 8.0,
+        "state": "done",
+    }
 
 
-def test_a_run_that_was_killed_behind_its_last_result_keeps_its_time(tmp_path):
-    """It isn't started again: only its end is noted."""
-    about = {"method": "m", "command": ["a"]}
-    record = RunFolder(tmp_path, about)
-    record.start()
-    record.tick(42.0)
-    RunFolder(tmp_path, about).end("done", 0.0)
-    assert RunFolder(tmp_path, about).measured() == 42.0
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_the_time_of_all_attempts_is_added_up(tmp_path, evaluated):
+    """Also of a run that was killed behind its last result: it isn't started again, only its end is noted."""
+
+    def step():
+        plan = Plan(discover(), ["baseline"], make_settings(budget="smoke"), tmp_path)
+        return plan.runs[0], plan.steps()[1]
+
+    run, first = step()
+    first.begin()
+    first.note("running", 42.0)  # and killed
+    run, second = step()
+    if not evaluated:
+        second.begin()
+        assert run.record()["seconds"] == 42.0
+    (run.folder / "results.json").write_text("{}")
+    second.note("done", 3.0)
+    assert second.done() and second.measured() == pytest.approx(45.0)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from minibench.bench import read_bench
 from minibench.methods import discover
 from minibench.plan import Plan
-from minibench.report.bench import read_bench
 from minibench.settings import make_settings
-from minibench.tuning import _figures, chosen, make_finals, make_trials, write_tuning
+from minibench.tuning import _metrics, chosen, make_finals, make_trials, write_tuning
 from PADing.errors import UserError
 from tests.minibench.benchmark_folder import FIGURES, method, run, write_results
 
@@ -39,18 +39,18 @@ def test_a_trial_is_a_run_of_the_method_with_other_values_on_the_tuning_split():
     by_name = {run.method.name: plan.command(run) for run in plan.runs}
     for name, trial in trials.items():
         own = METHODS[name.partition(".")[0]]
-        assert set(trial.settings) == {*own.settings, *own.search.keys}, "what a variant leaves out stays out"
-        for key, value in trial.settings.items():
+        assert set(trial.overrides) == {*own.overrides, *own.search.keys}, "what a variant leaves out stays out"
+        for key, value in trial.overrides.items():
             assert key.startswith("DATASETS.") or _last(by_name[name], key) == str(value)
         assert _last(by_name[name], "DATASETS.TEST").startswith("('mini_tuning_val_")
     teacher = _last(by_name["pading_self_training.2"], "MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS")
     assert teacher.startswith("/nowhere/runs/pading-seed0-")
-    assert {r.iterations for r in plan.runs if r.method.name.startswith("d2zero.")} == {300}
+    assert {plan.settings.iterations(r.method) for r in plan.runs if r.method.name.startswith("d2zero.")} == {300}
     assert len({r.hash for r in plan.runs}) == len(plan.runs)
 
 
 def test_a_method_that_names_no_settings_is_told():
-    with pytest.raises(UserError, match="'baseline' names no settings"):
+    with pytest.raises(UserError, match="'baseline' names no hyperparameters"):
         chosen(METHODS, ["pading", "baseline"])
     with pytest.raises(UserError, match="'padding' does not exist"):
         chosen(METHODS, ["padding"])
@@ -69,7 +69,7 @@ def test_the_table_marks_the_best_setting_and_the_one_in_use(tmp_path):
     d2zero = dataclasses.replace(METHODS["d2zero"], search=search)
     harmonic = [30.0 + n for n in range(len(search.trials))]
     text = write_tuning(_results(tmp_path, "d2zero", "segm", dict(enumerate(harmonic, 1))), [d2zero]).read_text()
-    assert f"{len(search.trials)} settings for each method, tuning split, seed 0" in text
+    assert f"{len(search.trials)} trials for each method, tuning split, seed 0" in text
     assert "D2Zero: after 500 iterations" in text
     rows = [line for line in text.splitlines() if line.endswith((".0 |", ".0** |"))]
     assert len(rows) == len(search.trials)
@@ -83,7 +83,7 @@ def test_the_best_of_short_trials_are_trained_longer_and_decide(tmp_path):
     assert [(final.name, final.iterations) for final in finals] == [
         (f"d2zero.{n}.final", METHODS["d2zero"].iterations) for n in (1, 3)
     ]
-    assert [final.settings["SOLVER.BASE_LR"] for final in finals] == [0.001, 0.002]
+    assert [final.overrides["SOLVER.BASE_LR"] for final in finals] == [0.001, 0.002]
     figures = {**short, "1.final": 66.0, "3.final": 61.0}
     text = write_tuning(_results(tmp_path, "d2zero", "segm", figures), [METHODS["d2zero"]]).read_text()
     assert "| AP50 | after 500 iterations |" in text
@@ -96,11 +96,11 @@ def test_settings_are_compared_on_the_seeds_that_all_have(tmp_path):
     runs = [run(f"gmmn.{n}", s, {t: (60.0, 20.0, v) for t in FIGURES}) for n, s, v in [(1, 0, 60.0), (1, 1, 38.0)]]
     runs += [run("gmmn.2", 1, {t: (60.0, 20.0, 40.0) for t in FIGURES})]
     bench = read_bench(write_results(tmp_path, [method("gmmn.1"), method("gmmn.2")], runs))
-    assert _figures(bench, METHODS["gmmn"], ["gmmn.1", "gmmn.2", "gmmn.3"]) == [[38.0] * 3, [40.0] * 3, None]
+    assert _metrics(bench, METHODS["gmmn"], ["gmmn.1", "gmmn.2", "gmmn.3"]) == [[38.0] * 3, [40.0] * 3, None]
     other = run("gmmn.3", 5, {t: (60.0, 20.0, 40.0) for t in FIGURES})
     bench = read_bench(write_results(tmp_path, [method(f"gmmn.{n}") for n in (1, 2, 3)], [*runs, other]))
-    with pytest.raises(UserError, match="No seed has figures of all"):
-        _figures(bench, METHODS["gmmn"], ["gmmn.1", "gmmn.2", "gmmn.3"])
+    with pytest.raises(UserError, match="No seed has metrics of all"):
+        _metrics(bench, METHODS["gmmn"], ["gmmn.1", "gmmn.2", "gmmn.3"])
 
 
 def test_a_setting_that_failed_is_left_out(tmp_path):

@@ -5,18 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from minibench.report.confusion import Confusion, called, instance_confusion, panoptic_confusion
-from minibench.report.figures import confusion_matrix, embedding_map
-from minibench.report.gallery import (
-    Sample,
-    best_median_worst,
-    instance_samples,
+from minibench.report.charts import confusion_matrix, embedding_map
+from minibench.report.embeddings import nearest_classes, widths
+from minibench.report.images import Confusion, best_median_worst, confusion_of
+from minibench.report.predictions import (
+    Outcome,
+    called,
+    instance_outcomes,
     mask_quality,
+    open_validation,
+    panoptic_outcomes,
     panoptic_quality,
-    panoptic_samples,
 )
-from minibench.report.predictions import open_validation
-from minibench.report.sections.embeddings import nearest_classes, widths
 from PADing.errors import UserError
 from PADing.visualization import Segmentation
 from tests.minibench.benchmark_folder import DATA, draw_data, instance_run, panoptic_run
@@ -43,7 +43,7 @@ def _segments(folder, names=None) -> dict[str, int]:
 
 def test_confusion_counts_what_was_called_something_else_or_missed(folder):
     validation = open_validation(folder / "panoptic", folder / DATA)
-    confusion, truth = panoptic_confusion(folder / "panoptic", validation), _segments(folder)
+    confusion, truth = confusion_of(panoptic_outcomes(folder / "panoptic", validation), validation), _segments(folder)
     assert {validation.names[i] for i in confusion.rows} == set(validation.split.unseen)
     for label, row in zip(confusion.rows, confusion.counts, strict=True):
         name = validation.names[label]
@@ -57,7 +57,7 @@ def test_confusion_counts_what_was_called_something_else_or_missed(folder):
 
 def test_of_several_detections_of_an_object_the_best_scoring_one_names_it(folder):
     validation = open_validation(folder / "instance", folder / DATA)
-    confusion, truth = instance_confusion(folder / "instance", validation), _segments(folder)
+    confusion, truth = confusion_of(instance_outcomes(folder / "instance", validation), validation), _segments(folder)
     for label, row in zip(confusion.rows, confusion.counts, strict=True):
         name = validation.names[label]
         answer = "striped bar" if name == "striped disc" else name
@@ -101,7 +101,7 @@ def test_quality_of_a_picture_by_hand():
 
 def test_best_median_and_worst_are_those_of_a_sorted_list():
     empty = Segmentation(np.zeros((1, 1), dtype=int), {})
-    samples = [Sample({"image_id": i}, q, empty, empty) for i, q in enumerate([30.0, 90.0, 10.0, 50.0, 50.0])]
+    samples = [Outcome({"image_id": i}, empty, empty, q, []) for i, q in enumerate([30.0, 90.0, 10.0, 50.0, 50.0])]
     chosen = best_median_worst(samples)
     assert [(rank, s.quality) for rank, s in chosen] == [("Best", 90.0), ("Median", 50.0), ("Worst", 10.0)]
     assert [rank for rank, _ in best_median_worst(samples[:1])] == ["Best"]
@@ -110,7 +110,7 @@ def test_best_median_and_worst_are_those_of_a_sorted_list():
 
 def test_samples_show_an_unseen_class_and_are_perfect_where_nothing_is_wrong(folder):
     validation = open_validation(folder / "panoptic", folder / DATA)
-    samples = panoptic_samples(folder / "panoptic", validation)
+    samples = panoptic_outcomes(folder / "panoptic", validation)
     assert 0 < len(samples) <= 6
     for sample in samples:
         names = {validation.names[label] for label in sample.truth.classes.values()}
@@ -120,7 +120,7 @@ def test_samples_show_an_unseen_class_and_are_perfect_where_nothing_is_wrong(fol
 
 def test_shown_detections_are_the_good_ones(folder):
     validation = open_validation(folder / "instance", folder / DATA)
-    for sample in instance_samples(folder / "instance", validation):
+    for sample in instance_outcomes(folder / "instance", validation):
         names = [validation.names[label] for label in sample.truth.classes.values()]
         right = sum(name != "striped disc" for name in names) / len(names)
         # Masks of objects behind others are cut by those in front in the same way in both.
@@ -130,7 +130,7 @@ def test_shown_detections_are_the_good_ones(folder):
 def test_an_object_with_two_answers_is_drawn_once_under_the_better_one(folder):
     instance_run(folder / "twice", folder / DATA / "mini", {"striped disc": "striped bar"}, second=0.55)
     validation = open_validation(folder / "twice", folder / DATA)
-    samples = instance_samples(folder / "twice", validation)
+    samples = instance_outcomes(folder / "twice", validation)
     disc, bar = validation.names.index("striped disc"), validation.names.index("striped bar")
     assert any(disc in sample.truth.classes.values() for sample in samples)
     for sample in samples:
@@ -141,7 +141,7 @@ def test_an_object_with_two_answers_is_drawn_once_under_the_better_one(folder):
 def test_a_run_without_pictures_is_refused_with_the_key_that_makes_them(folder):
     validation = open_validation(folder / "instance", folder / DATA)
     with pytest.raises(UserError, match="TEST.WRITE_PNG"):
-        panoptic_confusion(folder / "instance", validation)
+        panoptic_outcomes(folder / "instance", validation)
     with pytest.raises(UserError, match="are not in"):
         open_validation(folder / "instance", folder)
 

@@ -4,19 +4,21 @@ Every function returns a matplotlib figure; nothing touches pyplot's global stat
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from minibench.report.bench import Method, Task
-from minibench.report.confusion import Confusion
-from minibench.report.statistics import Spread
+from minibench.bench import Spread
+from minibench.tasks import Task
 
-__all__ = ["class_bars", "confusion_matrix", "difference_plot", "embedding_map", "overview", "training_curves"]
+if TYPE_CHECKING:
+    from minibench.report.images import Confusion
 
 # Okabe and Ito's palette.
 SEEN, UNSEEN, HARMONIC = "#0072B2", "#D55E00", "#1c1e21"
@@ -42,21 +44,21 @@ def _tidy(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def overview(rows: Sequence[tuple[Method, Spread, Spread, Spread]], task: Task) -> Figure:
+def overview(rows: Mapping[str, Sequence[Spread]], task: Task) -> Figure:
     """Seen, unseen and harmonic mean of every method (means; bars: ± one standard deviation).
 
     Args:
-        rows: (method, seen, unseen, harmonic mean), from top to bottom.
+        rows: title of the method -> (seen, unseen, harmonic mean), from top to bottom.
     """
     figure, axes = _figure(0.9 + 0.36 * len(rows))
-    for y, (_, *spreads) in enumerate(rows):
+    for y, spreads in enumerate(rows.values()):
         means = [s.mean for s in spreads if s.mean is not None]
         if means:
             axes.plot([min(means), max(means)], [y, y], color=LIGHT, linewidth=3, zorder=1, solid_capstyle="round")
         for s, colour, marker in zip(spreads, (SEEN, UNSEEN, HARMONIC), ("o", "s", "D"), strict=True):
             if s.mean is not None:
                 axes.errorbar(s.mean, y, xerr=s.sd or None, color=colour, marker=marker, markersize=5, capsize=2)
-    axes.set_yticks(range(len(rows)), [_wrap(method.title) for method, *_ in rows])
+    axes.set_yticks(range(len(rows)), list(map(_wrap, rows)))
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(-1, min(101, axes.get_xlim()[1]))
     axes.set_xlabel(f"{task.metric} (%)", fontsize=8.5)
@@ -99,8 +101,9 @@ def class_bars(values: Mapping[str, Spread], unseen: set[str], label: str, refer
         s, is_unseen = values[name], name in unseen
         if s.mean is not None:
             # Hatching tells the two apart without any colour.
-            style = {"color": UNSEEN, "hatch": "////", "edgecolor": "white"} if is_unseen else {"color": SEEN}
-            axes.barh(y, s.mean, height=0.72, linewidth=0, **style)
+            bar = axes.barh(y, s.mean, height=0.72, linewidth=0, color=UNSEEN if is_unseen else SEEN)
+            if is_unseen:
+                bar[0].set(hatch="////", edgecolor="white")
             if s.sd:
                 axes.errorbar(s.mean, y, xerr=s.sd, color=HARMONIC, capsize=1.5, linewidth=0.9)
         other = reference.get(name)
@@ -113,7 +116,7 @@ def class_bars(values: Mapping[str, Spread], unseen: set[str], label: str, refer
     axes.grid(axis="x", color=LIGHT, linewidth=0.6)
     for tick, name in zip(axes.get_yticklabels(), names, strict=True):
         tick.set_color(UNSEEN if name in unseen else HARMONIC)
-    handles = [Patch(color=SEEN, label="seen")]
+    handles: list[Artist] = [Patch(color=SEEN, label="seen")]
     handles.append(Patch(facecolor=UNSEEN, hatch="////", edgecolor="white", label="unseen"))
     if reference:
         handles.append(Line2D([], [], color=HARMONIC, linewidth=1.6, label="baseline"))
@@ -121,7 +124,7 @@ def class_bars(values: Mapping[str, Spread], unseen: set[str], label: str, refer
     return figure
 
 
-def confusion_matrix(confusion: Confusion, least: float = 0.05) -> Figure:
+def confusion_matrix(confusion: "Confusion", least: float = 0.05) -> Figure:
     """What segments of unseen classes are called, in percent of each row.
 
     Columns: unseen classes, then the seen classes that take at least ``least`` of a row, all other ones, missed.
@@ -170,16 +173,23 @@ def embedding_map(analysis: Mapping[str, np.ndarray], unseen: set[int]) -> tuple
     figure, axes = _figure(5.0)
     classes = sorted(unseen)
     is_unseen = np.isin(analysis["real_class"], classes)
-    axes.scatter(*flat[~is_unseen].T, s=5, color=LIGHT, linewidths=0, label="seen, real")
+    axes.scatter(*_xy(flat[~is_unseen]), s=5, color=LIGHT, linewidths=0, label="seen, real")
     for colour, label in zip(CLASS_COLOURS, classes, strict=False):
         mine, copies = flat[analysis["real_class"] == label], made[analysis["generated_class"] == label]
-        axes.scatter(*mine.T, s=9, color=colour, alpha=0.55, linewidths=0)
-        axes.scatter(*copies.T, s=12, color=colour, marker="x", linewidths=0.7, alpha=0.55)
+        axes.scatter(*_xy(mine), s=9, color=colour, alpha=0.55, linewidths=0)
+        axes.scatter(*_xy(copies), s=12, color=colour, marker="x", linewidths=0.7, alpha=0.55)
         for points, marker in ((mine, "o"), (copies, "X")):
             if len(points):
-                axes.scatter(*points.mean(axis=0), s=70, color=colour, marker=marker, edgecolors="white", zorder=4)
+                axes.scatter(
+                    *_xy(points.mean(axis=0, keepdims=True)),
+                    s=70,
+                    color=colour,
+                    marker=marker,
+                    edgecolors="white",
+                    zorder=4,
+                )
     names = analysis["names"]
-    handles = [Patch(color=c, label=str(names[k])) for c, k in zip(CLASS_COLOURS, classes, strict=False)]
+    handles: list[Artist] = [Patch(color=c, label=str(names[k])) for c, k in zip(CLASS_COLOURS, classes, strict=False)]
     kinds = [("o", HARMONIC, "real (large: mean)"), ("X", HARMONIC, "generated"), ("o", LIGHT, "seen, real")]
     handles += [Line2D([], [], color=c, marker=m, markersize=6, linestyle="", label=n) for m, c, n in kinds]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=7.5, frameon=False)
@@ -188,6 +198,10 @@ def embedding_map(analysis: Mapping[str, np.ndarray], unseen: set[int]) -> tuple
     axes.set_xticks([])
     axes.set_yticks([])
     return figure, (float(shares[0]), float(shares[1]))
+
+
+def _xy(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return points[:, 0], points[:, 1]
 
 
 def training_curves(curves: Mapping[str, Mapping[int, tuple[Sequence[int], Sequence[float]]]]) -> Figure:

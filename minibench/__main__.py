@@ -1,0 +1,184 @@
+"""The mini benchmark: every method on the mini data set, from one shared pretraining per seed.
+
+    python -m minibench run                                # all methods, three seeds; two cores: within 4 h
+    python -m minibench run --budget quick                 # one seed, within half an hour
+    python -m minibench run --methods pading,gmmn --seed-list 4
+    python -m minibench run --plugins examples             # with the methods of docs/add_a_method.md
+    python -m minibench tune --methods pading,gmmn         # the hyperparameters that they name, on the tuning split
+    python -m minibench list
+    python -m minibench report --output output/minibench
+    python -m minibench quickstart                         # the smallest run: PADing and its pretraining, one table
+
+Finished work is never repeated, and what was interrupted goes on from its last checkpoint: run the same line again. To
+have a run repeated, delete its folder below <out>/runs.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from minibench import quickstart
+from minibench.display import Display, duration
+from minibench.methods import Method, discover
+from minibench.plan import Plan
+from minibench.results import write_results
+from minibench.scheduler import Failure, cores, run_steps
+from minibench.settings import BUDGETS, make_settings
+from minibench.tuning import chosen, make_finals, make_trials, write_tuning
+from PADing.command_line import CommandParser, positive, run_command
+from PADing.data.mini import UNSEEN
+from PADing.engine.output_folder import training_folder, training_in
+from PADing.errors import Interrupted, UserError
+
+
+def cli(argv: Sequence[str] | None = None) -> int:
+    """Parse arguments and do what they say; returns the exit status: 0, 1 for failed steps, 2 for a mistake."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(format="%(message)s")
+    return run_command(args.function, args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandParser(__doc__, prog="python -m minibench")
+    commands = parser.add_subparsers(required=True, metavar="run|tune|list|report|quickstart")
+    run = commands.add_parser("run", help="train and evaluate what is not finished, then write the report")
+    run.set_defaults(function=run_all)
+    _add_run_options(run, "full: 3, quick: 1; tuning split: seed 0")
+    run.add_argument("--split", choices=sorted(UNSEEN), default="compositional", help="which classes are unseen")
+    run.add_argument("--no-report", action="store_true", help="stop when results.json is written")
+    tune = commands.add_parser("tune", help="try the hyperparameters that methods name, on the tuning split")
+    tune.set_defaults(function=tune_all, split="tuning")
+    _add_run_options(tune, "seed 0")
+    show = commands.add_parser("list", help="the methods, and what each leaves out")
+    show.set_defaults(function=list_methods)
+    report = commands.add_parser("report", help="write the report again from finished runs")
+    report.set_defaults(function=lambda args: _report(args.out.absolute()))
+    for command in (run, tune, show):
+        plugins = "a folder with a minibench.yaml, or of such folders; may be repeated"
+        command.add_argument("--plugins", action="append", default=[], type=Path, metavar="PATH", help=plugins)
+    for command, folder in ((run, "minibench"), (tune, "minibench_tuning"), (report, "minibench")):
+        default = Path("output", folder)
+        command.add_argument("--output", "--out", dest="out", type=Path, default=default, help="folder of results")
+    help_text = "the smallest run: PADing and its pretraining, one table"
+    quickstart.add_options(commands.add_parser("quickstart", help=help_text, description=quickstart.__doc__))
+    return parser
+
+
+def _add_run_options(command: argparse.ArgumentParser, usual_seeds: str) -> None:
+    command.add_argument("--methods", type=_names, metavar="A,B,...", help="which (all)")
+    seeds = command.add_mutually_exclusive_group()
+    seeds.add_argument("--seeds", type=positive, metavar="N", help=f"seeds 1..N ({usual_seeds})")
+    seeds.add_argument("--seed-list", type=_numbers, metavar="1,2,...", help="these seeds instead")
+    command.add_argument("--budget", choices=BUDGETS, default="full", help="length of the trainings")
+    command.add_argument("--jobs", type=positive, default=cores(), help="processes at a time")
+    command.add_argument("--train", type=positive, metavar="N", help="training images (2000)")
+    command.add_argument("--val", type=positive, metavar="N", help="validation images (300)")
+    command.add_argument("--size", type=positive, metavar="N", help="side of an image in pixels (128)")
+    command.add_argument("--noise", type=float, default=0.15, metavar="F", help="of the class embeddings")
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("the list is empty")
+    return names
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(number) for number in _names(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"whole numbers with commas between them, as 1,2,3, but not {text!r}"
+        ) from None
+
+
+def list_methods(args: argparse.Namespace) -> None:
+    """Print a line for each method."""
+    methods = discover(args.plugins)
+    width = max(map(len, methods))
+    for method in methods.values():
+        note = f"; {method.ablates} minus {method.removes}" if method.ablates else ""
+        print(f"{method.name:{width}}  {method.title} ({method.task}; starts from {method.starts_from}{note})")
+
+
+def run_all(args: argparse.Namespace) -> int:
+    """Run the plan and report what is there; returns the exit status."""
+    methods = discover(args.plugins)
+    failed = _run(args, methods, args.methods or list(methods))
+    if not args.no_report:
+        _report(args.out.absolute())
+    return int(failed)
+
+
+def tune_all(args: argparse.Namespace) -> int:
+    """Run every trial that the methods name; then the table of all, and the best of each. Ends as ``run_all``.
+
+    A trial in which the training fails has no metrics; the others are compared.
+    """
+    methods = discover(args.plugins)
+    out, searches = args.out.absolute(), [methods[name] for name in chosen(methods, args.methods)]
+    trials = {trial.name: trial for method in searches for trial in make_trials(method)}
+    failed = _run(args, methods | trials, list(trials))
+    finals = {final.name: final for method in searches for final in make_finals(out, method, args.budget)}
+    if finals:
+        failed |= _run(args, methods | trials | finals, list(finals))
+    print(write_tuning(out, searches).read_text(encoding="utf-8"))
+    return int(failed)
+
+
+def _run(args: argparse.Namespace, methods: Mapping[str, Method], names: Sequence[str]) -> bool:
+    """Finish all runs of ``names``, with ``results.json`` as it grows; whether a step failed."""
+    seeds = args.seed_list if args.seeds is None else range(1, args.seeds + 1)
+    settings = make_settings(args.split, args.budget, seeds, args.train, args.val, args.size, args.noise)
+    out = args.out.absolute()
+    plan = Plan(methods, names, settings, out)
+    steps = plan.steps(after_run=lambda: write_results(out, methods, settings))
+    display = Display()
+    if training_in(out):
+        raise UserError(f"Another benchmark is running in {out}. Wait for it, or choose another --output.")
+    with training_folder(out, resume=True, overwrite=False):
+        try:
+            before = sum(step.done() for step in steps)
+            display.line(f"{len(steps)} steps in {out}, {before} of them done before; {args.jobs} at a time")
+            failures = run_steps(steps, args.jobs, display)
+        except Interrupted:
+            display.line("Stopped. The same command goes on from here.")
+            raise
+        for seed in settings.seeds:
+            plan.drop_answers(seed)
+        write_results(out, methods, settings)
+    if failures:
+        _explain(failures, [step.name for step in steps if not step.done()], display)
+        return True
+    total = sum(filter(None, (step.measured() for step in steps)))
+    display.line(f"All done, {duration(total)} of computing: {out / 'results.json'}")
+    return False
+
+
+def _explain(failures: list[Failure], unfinished: list[str], display: Display) -> None:
+    failed = {failure.step.name for failure in failures}
+    for failure in failures:
+        display.line(
+            f"\n{failure.step.name} failed (exit status {failure.status}): {failure.error}\n  log: {failure.step.log}"
+        )
+    skipped = [name for name in unfinished if name not in failed]
+    if skipped:
+        display.line(f"not run, because it waits for these: {', '.join(skipped)}")
+    display.line("The other results are there. When the cause is mended, the same command does the rest.")
+
+
+def _report(out: Path) -> None:
+    if not (out / "results.json").is_file():
+        raise UserError(f"{out} holds no results.json. Make it with: python -m minibench run --output {out}")
+    # Imported here, because it needs what draws, which the run does not.
+    from minibench.report.write import write_report
+
+    write_report(out)
+    print(f"Report: {out / 'report' / 'index.html'}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli())

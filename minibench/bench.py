@@ -1,0 +1,178 @@
+"""``Bench``: ``results.json`` read back, with means, deviations and differences paired by seed."""
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minibench.methods import Method, discover
+from minibench.runs import Run
+from minibench.tasks import TASKS, Task
+from PADing.errors import UserError
+from PADing.files import read_json
+
+__all__ = ["MISSING", "Bench", "Spread", "read_bench", "spread"]
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Values by seed, their mean and sample standard deviation (None with fewer than one or two values)."""
+
+    values: Mapping[int, float]
+    mean: float | None
+    sd: float | None
+
+    @property
+    def n(self) -> int:
+        """Number of seeds."""
+        return len(self.values)
+
+    def parts(self, signed: bool = False) -> tuple[str, str]:
+        """("12.3", "± 0.4"): mean and standard deviation as text, "" where there is no deviation."""
+        if self.mean is None:
+            return MISSING, ""
+        mean = f"{self.mean:+.1f}" if signed else f"{self.mean:.1f}"
+        mean = mean.replace("-", "−") if float(mean) else mean.lstrip("+-")
+        return mean, "" if self.sd is None else f"± {self.sd:.1f}"
+
+    def text(self, signed: bool = False) -> str:
+        """As in "12.3 ± 0.4"."""
+        return " ".join(part for part in self.parts(signed) if part)
+
+
+def spread(values: Mapping[int, float]) -> Spread:
+    """Of finite values by seed. The deviation divides by n - 1."""
+    kept = {seed: float(value) for seed, value in sorted(values.items()) if math.isfinite(value)}
+    numbers = list(kept.values())
+    mean = statistics.fmean(numbers) if numbers else None
+    return Spread(kept, mean, statistics.stdev(numbers) if len(numbers) > 1 else None)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All methods and runs of one benchmark folder; ``data`` and ``machine`` as in ``results.json``.
+
+    Attributes:
+        declared: the repository's methods and those of the folder, by name, whether they were run or not.
+    """
+
+    folder: Path
+    split: str
+    budget: str
+    seeds: tuple[int, ...]
+    data: Mapping[str, Any]
+    machine: Mapping[str, Any]
+    methods: tuple[Method, ...]
+    runs: tuple[Run, ...]
+    declared: Mapping[str, Method]
+
+    def method(self, name: str) -> Method | None:
+        """The method of this name, None when the benchmark has none."""
+        return next((m for m in self.methods if m.name == name), None)
+
+    def with_role(self, *roles: str) -> list[Method]:
+        """The methods of the benchmark that have one of ``roles``."""
+        return [m for m in self.methods if m.role in roles]
+
+    def runs_of(self, name: str) -> list[Run]:
+        """Finished runs of a method, by seed."""
+        return sorted((run for run in self.runs if run.method.name == name), key=lambda run: run.seed)
+
+    def values(self, name: str, task: Task, metric: str) -> dict[int, float]:
+        """Seed -> a metric of a method; seeds without a number are left out."""
+        found = {run.seed: run.results.get(task.key, {}).get(metric) for run in self.runs_of(name)}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def spread(self, method: Method, task: Task, metric: str) -> Spread:
+        """Of one metric of one method over its seeds."""
+        return spread(self.values(method.name, task, metric))
+
+    def difference(self, first: Method, second: Method, task: Task, metric: str) -> Spread:
+        """Of ``first - second``, over the seeds that both methods have a number for.
+
+        Runs of one seed share data and pretraining, so what these contribute cancels.
+        """
+        a, b = (self.values(method.name, task, metric) for method in (first, second))
+        return spread({seed: a[seed] - b[seed] for seed in a.keys() & b.keys()})
+
+    def full(self, method: Method) -> Method | None:
+        """What ``method`` is a variant of: the method that it ablates or extends."""
+        return self.method(method.ablates or method.extends)
+
+    def variants(self, method: Method) -> list[Method]:
+        """The methods that are ``method`` with something taken away or added."""
+        return [m for m in self.methods if self.full(m) is method]
+
+
+def read_bench(folder: Path) -> Bench:
+    """Read ``<folder>/results.json``. What an older file does not say of a method is taken from the repository's.
+
+    Raises:
+        UserError: the file is missing or is not what the mini benchmark writes.
+    """
+    folder = Path(folder).absolute()
+    path = folder / "results.json"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. `python -m minibench run` writes it.")
+    content = read_json(path, "Results of the mini benchmark")
+    try:
+        if content["version"] != 1:
+            raise UserError(f"{path} has version {content['version']}; this report reads version 1.")
+        budget, declared = str(content.get("budget", "")), discover()
+        methods = {entry["name"]: _method(entry, budget, declared) for entry in content["methods"]}
+        runs = tuple(_run(entry, methods, folder) for entry in content["runs"] if entry["method"] in methods)
+        return Bench(
+            folder=folder,
+            split=str(content.get("split", "")),
+            budget=budget,
+            seeds=tuple(content.get("seeds") or sorted({run.seed for run in runs})),
+            data=content.get("data") or {},
+            machine=content.get("machine") or {},
+            methods=tuple(methods.values()),
+            runs=runs,
+            declared={**declared, **methods},
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{path} is not what the mini benchmark writes: {error!r}. Run it once more.") from error
+
+
+def _method(entry: Mapping, budget: str, declared: Mapping[str, Method]) -> Method:
+    name, iterations = entry["name"], entry.get("iterations")
+    known = declared.get(name, Method(name, name, "panoptic"))
+    return Method(
+        name=name,
+        title=entry.get("title") or name,
+        task=entry.get("task") or "panoptic",
+        iterations={budget: int(iterations)} if isinstance(iterations, (int, float)) else {},
+        role=entry.get("role", known.role),
+        ablates=entry.get("ablates") or "",
+        removes=entry.get("removes") or "",
+        extends=entry.get("extends", known.extends),
+        expected_above=entry.get("expected_above", known.expected_above),
+        maps_features=entry.get("maps_features", known.maps_features),
+    )
+
+
+def _run(entry: Mapping, methods: Mapping[str, Method], folder: Path) -> Run:
+    results = entry.get("results") or {}
+    known = {task.key for task in TASKS}
+    if results and not known & results.keys():
+        # With one evaluation set, train_net.py puts the metrics below its name.
+        results = next((v for v in results.values() if isinstance(v, Mapping) and known & v.keys()), {})
+    metrics = {
+        task: {key: _number(value) for key, value in values.items()}
+        for task, values in results.items()
+        if isinstance(values, Mapping)
+    }
+    seconds = _number(entry.get("seconds"))
+    return Run(methods[entry["method"]], int(entry["seed"]), folder / entry["folder"], seconds=seconds, results=metrics)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None

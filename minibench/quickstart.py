@@ -1,0 +1,205 @@
+"""The smallest benchmark: draw the mini data set, train and evaluate PADing on its pretraining, print one table.
+
+    make quickstart                       # about 15 minutes on two CPU cores
+    make quickstart ARGS="--seed 2 --fresh"
+    python -m minibench quickstart --smoke    # the same steps in a minute or two, far too short to learn anything
+
+Each step is an ordinary command, printed as it runs, so that you can repeat it by hand. A finished step is not run
+again, and an interrupted training goes on where its last checkpoint was: just run the same line once more. Everything,
+the drawn data too, lies in the folder ``--output``.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from minibench.display import Display
+from minibench.scheduler import run_steps
+from minibench.steps import Step, training_progress
+from minibench.tasks import INSTANCE, PANOPTIC, SEMANTIC
+from PADing.command_line import STATUS_USER_ERROR, CommandParser, count, run_command
+from PADing.engine.output_folder import training_folder, training_in
+from PADing.errors import Interrupted, UserError
+from PADing.files import REPOSITORY, read_json, write_json
+from PADing.yaml_files import read_config_tree
+
+RECORD = "settings.json"  # marks a folder as one of this tool
+# Columns of the table, by task, under the evaluators' names.
+COLUMNS = {PANOPTIC: (*PANOPTIC.metrics, "SQ", "RQ"), SEMANTIC: SEMANTIC.metrics, INSTANCE: INSTANCE.metrics}
+# Seconds on two CPU cores.
+USUAL, USUAL_SMOKE = 960, 60
+
+
+def plan_steps(out: Path, seed: int, smoke: bool) -> list[Step]:
+    """The commands of the main job, in order; each waits for the one before. Their data are in ``out/data``."""
+    data = out / "data" / "mini"
+    pretrain, pading, weights = out / "pretrain", out / "pading", out / "pretrained_weight_panoptic.pth"
+    configs = [f"configs/mini/panoptic-{stage}.yaml" for stage in ("pretrain", "PADing")]
+    stage_1, stage_2 = (["--config-file", config, "--num-gpus", "0"] for config in configs)
+    embeddings = ["MODEL.CLASS_EMBEDDINGS", data / "class_vectors.npz"]
+    images, shown, training = [], ["--number", "12"], ["SEED", seed]
+    lengths = [read_config_tree(REPOSITORY / config)["SOLVER"]["MAX_ITER"] for config in configs]
+    if smoke:
+        images, shown, lengths = ["--train", "24", "--val", "8"], ["--number", "2"], [6, 6]
+        training += ["SOLVER.MAX_ITER", "6", "SOLVER.IMS_PER_BATCH", "2"]
+    steps: list[Step] = []
+
+    def add(name: str, share: float, done: Path, command: list, iterations: int = 0) -> None:
+        """``share``: usual part of the whole time. ``done``: the file that the command leaves when it succeeds."""
+        steps.append(
+            Step(
+                name=name,
+                command=[sys.executable, *map(str, command)],
+                log=out / "log.txt",
+                done=done.is_file,
+                always=not steps,  # the data set checks by itself what is there
+                needs=tuple(step.name for step in steps[-1:]),
+                env={"DETECTRON2_DATASETS": str(out / "data")},
+                progress=lambda: training_progress(done.parent, iterations) if iterations else None,
+                usual=share * (USUAL_SMOKE if smoke else USUAL),
+            )
+        )
+
+    add("data", 0.05, data / "mini.json", ["datasets/make_mini_coco.py", "--out", data, "--seed", seed, *images])
+    command = ["train_net_pretrain.py", *stage_1, "--resume", "OUTPUT_DIR", pretrain, *training]
+    add("stage 1: Mask2Former on the seen classes", 0.74, pretrain / "results.json", command, lengths[0])
+    command = ["tools/preprocess_pretrained_weight.py", "--task_name", "panoptic"]
+    command += ["--input_file", pretrain / "model_final.pth", "--output_file", weights]
+    add("conversion of the weights", 0.01, weights, command)
+    command = ["train_net.py", *stage_2, "--resume", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", pading]
+    command += [*embeddings, *training]
+    add("stage 2: PADing's generator and classifier", 0.18, pading / "results.json", command, lengths[1])
+    command = ["tools/visualize_predictions.py", *stage_2, "--output", out / "pictures", *shown]
+    command += ["--baseline", configs[0], pretrain / "model_final.pth"]
+    command += ["MODEL.WEIGHTS", pading / "model_final.pth", *embeddings]
+    add("drawing of predictions", 0.02, out / "pictures" / "overview.png", command)
+    return steps
+
+
+def run_plan(steps: Sequence[Step], out: Path) -> None:
+    """Run what is left to do; all output goes to ``out/log.txt``, the screen gets commands, progress and time left.
+
+    Raises:
+        UserError, SystemExit: when a command fails, the end of its output is shown.
+    """
+    display = Display(sys.stdout, period=10.0, commands=True)
+    for step in steps:
+        if step.done() and not step.always:
+            display.line(f"done before  {step.name}")
+    try:
+        failures = run_steps(steps, 1, display, share_cores=False)
+    except Interrupted:
+        print("Stopped. Run the same line once more to go on.", file=sys.stderr)
+        raise
+    if failures:
+        status, log = failures[0].status, out / "log.txt"
+        print(failures[0].output, file=sys.stderr)
+        message = f"This step failed (exit status {status}). The whole output is in {log}."
+        raise UserError(message) if status == STATUS_USER_ERROR else SystemExit(message)
+
+
+def table(models: dict[str, dict]) -> str:
+    """One row for each model (name -> the evaluators' results), columns as ``COLUMNS``."""
+    rows = [["", *(key for keys in COLUMNS.values() for key in keys)]]
+    for name, results in models.items():
+        values = [results[task.key][key] for task, keys in COLUMNS.items() for key in keys]
+        # JSON has no NaN: a mean over classes of which one never occurs in the ground truth comes back as None.
+        rows.append([name, *("nan" if value is None else f"{value:.1f}" for value in values)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=True))])
+        for first, *cells in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def open_folder(out: Path, settings: dict, fresh: bool) -> dict:
+    """Make ``out`` ready, or find the unfinished run in it; returns its record.
+
+    Raises:
+        UserError: ``out`` holds something else, or a run with other settings, or a run that is going on.
+    """
+    record = out / RECORD
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--output {out} is a file; name a folder.")
+    if out.exists() and any(out.iterdir()) and not record.is_file():
+        raise UserError(f"--output {out} holds other files and no run of this tool; name another folder.")
+    if fresh and out.exists():
+        if running := training_in(out):
+            raise UserError(f"A run is going on in {out} ({running}); stop it before --fresh removes the folder.")
+        shutil.rmtree(out)
+    if not record.is_file():
+        write_json(record, {"settings": settings, "seconds": 0.0})
+    state = read_json(record, "Record of the quickstart")
+    if state.get("settings") != settings:
+        raise UserError(
+            f"{out} holds a run with {state.get('settings')}. Add --fresh to throw it away, or name another --output."
+        )
+    return state
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run all steps, or those that are left, and print the table.
+
+    Raises:
+        UserError: see ``open_folder`` and ``run_plan``.
+    """
+    started = time.time()
+    out = args.out.absolute()
+    state = open_folder(out, {"seed": args.seed, "smoke": args.smoke}, args.fresh)
+    with training_folder(out, resume=True, overwrite=False):
+        try:
+            run_plan(plan_steps(out, args.seed, args.smoke), out)
+        finally:
+            state["seconds"] = state.get("seconds", 0.0) + time.time() - started
+            write_json(out / RECORD, state)
+        report(out, args.seed, state["seconds"])
+
+
+def report(out: Path, seed: int, seconds: float) -> None:
+    """Loss curves, ``results.json`` and the table of a finished run."""
+    from PADing.visualization import plot_curves
+
+    stage_1, stage_2 = ["loss_ce", "loss_mask", "loss_dice"], ["gan_loss_total_loss", "id_loss_total_loss"]
+    curves = {
+        "stage 1: Mask2Former, last layer": (out / "pretrain" / "metrics.json", stage_1),
+        "stage 2: PADing": (out / "pading" / "metrics.json", stage_2),
+    }
+    plot_curves(curves, out / "losses.png")
+    # A configuration with one evaluation set gives one entry.
+    baseline, pading = (
+        next(iter(read_json(out / stage / "results.json", "Results").values())) for stage in ("pretrain", "pading")
+    )
+    results = {"seed": seed, "seconds": round(seconds, 1), "baseline": baseline, "pading": pading}
+    write_json(out / "results.json", results)
+    print(f"\nMini data set, seed {seed}, {seconds / 60:.1f} min in all\n")
+    print(table({"Mask2Former, seen classes only": baseline, "PADing": pading}))
+    print("\nse/seen, un/unseen: means over seen and unseen classes; hm/hIoU: their harmonic mean.")
+    print(f"Images: {out / 'pictures' / 'overview.png'}   loss curves: {out / 'losses.png'}   {out / 'results.json'}")
+
+
+def _seed(text: str) -> int:
+    number = count(text)
+    if number >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be below 2**32, but is {text}")
+    return number
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The flags of the quickstart."""
+    folder, text = Path("output/quickstart"), "folder of data and results"
+    parser.add_argument("--output", "--out", dest="out", type=Path, default=folder, help=text)
+    parser.add_argument("--seed", type=_seed, default=1, help="of the data and of both trainings")
+    parser.add_argument("--fresh", action="store_true", help="throw away the run in --output and start over")
+    parser.add_argument("--smoke", action="store_true", help="a minute or two instead of a quarter of an hour")
+    parser.set_defaults(function=main)
+
+
+def cli(argv: Sequence[str] | None = None) -> int:
+    """Parse arguments and do what they say; returns the exit status."""
+    parser = CommandParser(__doc__)
+    add_options(parser)
+    return run_command(main, parser.parse_args(argv))

@@ -1,0 +1,120 @@
+"""The section with the map of query features and generated features."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from minibench.bench import Bench
+from minibench.methods import Method
+from minibench.report import charts
+from minibench.report.album import Album
+from minibench.report.document import Images, Section, Text
+from minibench.report.predictions import attempt, data_root, first_run
+from minibench.runs import Run
+from PADing.errors import UserError
+from PADing.files import REPOSITORY
+
+logger = logging.getLogger(__name__)
+# In a run's folder: what ``minibench.analysis`` writes.
+ANALYSIS = "analysis.npz"
+LIMIT = 1800  # seconds; 30 on idle cores, many times that on busy ones
+
+
+def embedding_section(bench: Bench, album: Album) -> Section:
+    """The map of query features and generated features, and how many generated means lie nearest to their class."""
+    section = Section("Query features and generated features", "embeddings")
+    methods = [m for m in bench.methods if m.maps_features]
+    if not methods:
+        titles = " and ".join(m.title for m in bench.declared.values() if m.maps_features)
+        section.blocks.append(Text(f"{titles} was not run.", "note"))
+    for method in methods:
+        found = attempt(section, method, lambda method: _analysis(bench, method))
+        if found is None:
+            continue
+        run, analysis = found
+        chart, shares = charts.embedding_map(analysis, {int(i) for i in analysis["unseen"]})
+        _, text = nearest_classes(analysis)
+        alt = f"Scatter plot of the first two principal components of query features of {method.title}. {text}"
+        caption = (
+            f"**{method.title}**, seed {run.seed}: {len(analysis['real'])} features of queries matched with validation "
+            f"segments and {len(analysis['generated'])} generated ones of unseen classes, in the plane of the query "
+            f"features' first two principal components ({100 * sum(shares):.0f} % of their variance)."
+        )
+        section.blocks.append(Images([album.chart(f"embeddings_{method.name}", chart, alt, caption)]))
+        section.blocks.append(Text(f"{text} {widths(analysis)}"))
+    return section
+
+
+def nearest_classes(analysis: Mapping[str, np.ndarray]) -> tuple[int, str]:
+    """For how many unseen classes the mean generated feature is nearest, by angle, to their own mean query feature.
+
+    Returns:
+        the number, and sentences that also name the classes which the others are nearest to.
+    """
+    names = [str(name) for name in analysis["names"]]
+    present = np.unique(analysis["real_class"])
+    means = np.stack([_direction(analysis["real"][analysis["real_class"] == k]) for k in present])
+    unseen = [int(k) for k in analysis["unseen"] if k in present]
+    made = {k: _direction(analysis["generated"][analysis["generated_class"] == k]) for k in unseen}
+    nearest = {k: int(present[(means @ vector).argmax()]) for k, vector in made.items()}
+    own = sum(k == other for k, other in nearest.items())
+    wrong = [f"{names[k]} → {names[other]}" for k, other in nearest.items() if k != other]
+    text = (
+        f"Of {len(unseen)} unseen classes, {own} {'has' if own == 1 else 'have'} a mean generated feature that is "
+        f"nearer to its own class's mean query feature than to that of any other of the {len(present)} classes "
+        f"(cosine, in all {analysis['real'].shape[1]} dimensions)."
+    )
+    return own, text + (f" The others: {', '.join(wrong)}." if wrong else "")
+
+
+def widths(analysis: Mapping[str, np.ndarray]) -> str:
+    """A sentence: how far generated features lie from the mean of their class, beside query features.
+
+    Root mean square over the features of unseen classes.
+    """
+    found = {}
+    for kind in ("real", "generated"):
+        points, labels = analysis[kind], analysis[f"{kind}_class"]
+        members = [points[labels == k] for k in analysis["unseen"] if (labels == k).any()]
+        squares = [((m - m.mean(axis=0)) ** 2).sum(axis=1) for m in members]
+        found[kind] = float(np.sqrt(np.concatenate(squares).mean())) if squares else 0.0
+    ratio = found["generated"] / max(found["real"], 1e-12)
+    return (
+        f"Around the mean of their class, generated features spread {ratio:.1f} times as far as query features "
+        f"({found['generated']:.1f} and {found['real']:.1f})."
+    )
+
+
+def _direction(features: np.ndarray) -> np.ndarray:
+    """Unit vector of the mean of (N, d) features."""
+    mean = features.mean(axis=0)
+    return mean / max(float(np.linalg.norm(mean)), 1e-12)
+
+
+def analysis_is_fresh(run_folder: Path) -> bool:
+    """Whether the features of a run have been looked at since its weights were written."""
+    done, weights = run_folder / ANALYSIS, run_folder / "model_final.pth"
+    return done.is_file() and (not weights.is_file() or done.stat().st_mtime >= weights.stat().st_mtime)
+
+
+def _analysis(bench: Bench, method: Method) -> tuple[Run, Mapping[str, np.ndarray]]:
+    run, _ = first_run(bench, method)
+    if run.weights.is_file() and not analysis_is_fresh(run.folder):
+        # In a process of its own: it registers data sets of this seed and loads a model.
+        command = [sys.executable, "-m", "minibench.analysis", str(run.folder), "--data", str(data_root(bench, run))]
+        logger.info("Looking at the features of %s.", run.folder.name)
+        try:
+            done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=LIMIT)
+        except subprocess.TimeoutExpired as error:
+            raise UserError(f"The analysis of {run.folder.name} took more than {error.timeout:.0f} s.") from error
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise UserError(f"The analysis of {run.folder.name} failed: {last}")
+    if not (run.folder / ANALYSIS).is_file():
+        raise UserError(f"{run.folder.name} has neither weights nor an analysis of its features.")
+    with np.load(run.folder / ANALYSIS) as content:
+        return run, dict(content)

@@ -1,0 +1,144 @@
+"""The sections that show predictions: what unseen segments are called, and the best, median and worst image."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from minibench.methods import Method
+from minibench.report import charts
+from minibench.report.album import Album
+from minibench.report.document import Cell, Images, Row, Section, Table, Text
+from minibench.report.predictions import Outcome, Validation, attempt
+from minibench.runs import Run
+from minibench.tasks import INSTANCE
+from PADing.visualization import paint, read_rgb
+from PADing.visualization.panoptic import display_scale
+
+CONFUSION = (
+    "Each ground-truth segment of an unseen class is looked up in the prediction: a predicted segment of any class "
+    "with IoU > 0.5 says what it was called (among detections, the best-scoring one); otherwise it was missed. Rows "
+    "add up to 100 %; outlined: the right name. AP is kinder to detections: it ranks the answers of each class by "
+    "themselves, so an object that is also found under its own name, with a lower score, still counts."
+)
+GALLERY = (
+    "Of the validation images that show an unseen class: the best, the median and the worst. Unseen classes are "
+    "outlined in magenta."
+)
+RULES = {
+    True: "{}, mask IoU: mean over the image's objects of the IoU with the shown instance of the same class. Shown are "
+    "detections with at least half of the image's best score, unless better ones hide them.",
+    False: "{}, PQ: mean over the classes in the image's truth or prediction.",
+}
+# A method -> what its first run predicted; raises what hinders it.
+Outcomes = Callable[[Method], tuple[Run, Validation, list[Outcome]]]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """``counts[i, j]``: segments of the unseen class ``rows[i]`` that were called class j; the last column: missed."""
+
+    rows: tuple[int, ...]
+    names: tuple[str, ...]
+    unseen: frozenset[int]
+    counts: np.ndarray
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Rows as fractions; zero where a class has no segment."""
+        return self.counts / np.maximum(self.counts.sum(axis=1, keepdims=True), 1)
+
+
+def confusion_of(outcomes: Iterable[Outcome], validation: Validation) -> Confusion:
+    """Count what the unseen segments of all images were called."""
+    rows = tuple(sorted(validation.unseen))
+    counts = np.zeros((len(rows), len(validation.names) + 1), dtype=np.int64)
+    for label, name in (pair for outcome in outcomes for pair in outcome.called):
+        counts[rows.index(label), -1 if name is None else name] += 1
+    return Confusion(rows, tuple(validation.names), validation.unseen, counts)
+
+
+def confusion_section(methods: Iterable[Method], outcomes: Outcomes, album: Album) -> Section:
+    """What unseen segments are called, as a chart and as a short table."""
+    section = Section("What unseen segments are called", "confusion", [Text(CONFUSION)])
+    images, rows = [], []
+    for method in methods:
+        found = attempt(section, method, outcomes)
+        if found is None:
+            continue
+        run, validation, predicted = found
+        confusion = confusion_of(predicted, validation)
+        parts = _shares(confusion)
+        alt = f"Confusion matrix of {method.title}, in percent of the true segments. "
+        alt += " ".join(f"{name}: {cells[0]} right, most often {cells[-1]}." for name, *cells in parts)
+        caption = f"**{method.title}**, seed {run.seed}: {confusion.counts.sum()} segments of unseen classes (in "
+        caption += "brackets: by class)."
+        images.append(album.chart(f"confusion_{method.name}", charts.confusion_matrix(confusion), alt, caption))
+        rows.append(Row([Cell(f"{method.title} (seed {run.seed})")], "group"))
+        rows += [Row(list(map(Cell, cells))) for cells in parts]
+    columns = ["True class", "Right", "Another unseen", "A seen class", "Missed", "Most often called"]
+    if rows:
+        section.blocks += [Images(images, "wide"), Table("The same in short", columns, rows, text=(5,))]
+    return section
+
+
+def _shares(confusion: Confusion) -> list[list[str]]:
+    """The rows of the short table."""
+    rows, unseen = [], list(confusion.rows)
+    for label, shares in zip(confusion.rows, confusion.shares, strict=True):
+        name = confusion.names[label]
+        if not shares.any():
+            rows.append([name, *["–"] * 4, "does not occur"])
+            continue
+        right, missed, other = shares[label], shares[-1], shares[unseen].sum() - shares[label]
+        top = int(shares.argmax())
+        most = "missed" if top == len(confusion.names) else confusion.names[top]
+        values = [right, other, 1 - right - other - missed, missed]
+        rows.append([name, *(f"{100 * abs(v):.0f} %" for v in values), f"{most} ({100 * shares[top]:.0f} %)"])
+    return rows
+
+
+def gallery_section(methods: Iterable[Method], outcomes: Outcomes, album: Album) -> Section:
+    """The best, median and worst image of each method."""
+    section, rules = Section("Gallery", "gallery", [Text(GALLERY)]), []
+    for method in methods:
+        found = attempt(section, method, outcomes)
+        if found is None:
+            continue
+        run, validation, predicted = found
+        measure = "mask IoU" if method.main_task is INSTANCE else "PQ"
+        for rank, outcome in best_median_worst(predicted):
+            place = f"{rank.lower()} of {len(predicted)}"
+            title = f"**{method.title}**, {place}: {measure} {outcome.quality:.0f} (seed {run.seed})"
+            tiles = []
+            for caption, alt, pixels in _tiles(outcome, validation):
+                tiles.append(album.photo(f"{method.name}_{rank}_{caption}".lower(), pixels, alt, caption))
+            section.blocks.append(Images(tiles, "strip", title))
+        rules.append(RULES[method.main_task is INSTANCE].format(method.title))
+    section.blocks += [Text(" ".join(rules), "note")] if rules else []
+    return section
+
+
+def best_median_worst(outcomes: Iterable[Outcome]) -> list[tuple[str, Outcome]]:
+    """The three, without repetition; equal qualities in the order of image ids."""
+    ranked = sorted(outcomes, key=lambda o: (-o.quality, o.record["image_id"]))
+    places = {len(ranked) - 1: "Worst", len(ranked) // 2: "Median", 0: "Best"} if ranked else {}
+    return [(places[place], ranked[place]) for place in sorted(places)]
+
+
+def _tiles(outcome: Outcome, validation: Validation) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(caption, description, (H, W, 3) uint8 RGB) of input, truth and prediction, large enough to read names."""
+    image = read_rgb(outcome.record["file_name"])
+    scale = display_scale(*image.shape[:2])
+    of_image = f"of image {outcome.record['image_id']}"
+    large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    yield "Input", f"Input {of_image}.", large
+    for caption, segmentation in (("Truth", outcome.truth), ("Prediction", outcome.predicted)):
+        names = [
+            validation.names[label] + (" (unseen)" if label in validation.unseen else "")
+            for segment, label in segmentation.classes.items()
+            if (segmentation.ids == segment).any()
+        ]
+        painted = paint(image, segmentation, validation.names, sorted(validation.unseen), scale)
+        yield caption, f"{caption} {of_image}: {', '.join(names) or 'nothing'}.", painted

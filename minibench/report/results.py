@@ -1,0 +1,157 @@
+"""The sections of numbers: tables by task, what each component is worth, and what was run for how long."""
+
+from collections.abc import Iterable
+
+from minibench.bench import MISSING, Bench, Spread
+from minibench.methods import Method
+from minibench.report import charts
+from minibench.report.album import Album
+from minibench.report.document import Block, Cell, Images, Row, Section, Table, Text
+from minibench.tasks import INSTANCE, PANOPTIC, TASKS, Task
+
+NOTE = (
+    "Seen, unseen: means over classes, in percent. Δ to full: difference of the harmonic mean to the full method, "
+    "paired by seed. n: number of seeds; the deviation is that of a sample (n − 1). Bold: the best mean of a column. "
+    "The instance methods train on all images without unseen things, the panoptic ones on those without any unseen "
+    "class."
+)
+TIME_NOTE = (
+    "Second stages on one pretraining share what its frozen segmenter answers: the first of a seed takes the time, the "
+    "others find it done. So times compare methods of one kind only roughly."
+)
+
+
+def results_section(bench: Bench, album: Album) -> Section:
+    """Seen, unseen and harmonic mean of every method, by task: charts and tables."""
+    images = []
+    for task in (PANOPTIC, INSTANCE):
+        methods = [m for _, group in groups(bench) for m in group if task in m.tasks]
+        rows = {m.title: [bench.spread(m, task, metric) for metric in task.metrics] for m in methods}
+        rows = {title: spreads for title, spreads in rows.items() if any(s.n for s in spreads)}
+        if rows:
+            text = "; ".join(
+                f"{title}: seen {s.text()}, unseen {u.text()}, harmonic mean {h.text()}"
+                for title, (s, u, h) in rows.items()
+            )
+            caption = f"**{task.title}**, {task.metric}: {_over_seeds(s for row in rows.values() for s in row)}."
+            images.append(album.chart(f"overview_{task.key}", charts.overview(rows, task), f"{text}.", caption))
+    tables = [table for task in TASKS if (table := task_table(bench, task))]
+    return Section("Results", "results", [*([Images(images)] if images else []), *tables, Text(NOTE, "note")])
+
+
+def difference_section(bench: Bench, album: Album) -> Section:
+    """Variants minus their full method."""
+    images = []
+    for full in bench.methods:
+        variants = bench.variants(full)
+        if not variants:
+            continue
+        task = variants[0].main_task
+        titles = [f"without {m.removes}" if m.removes else m.title for m in variants]
+        rows = [(t, bench.difference(m, full, task, task.harmonic)) for t, m in zip(titles, variants, strict=True)]
+        if any(difference.n for _, difference in rows):
+            alt = "; ".join(f"{title}: {difference.text(signed=True)}" for title, difference in rows)
+            caption = f"**{full.title}**: harmonic mean of {task.metric} minus that of the full method. Dots: seeds."
+            chart = charts.difference_plot(rows, f"Δ harmonic mean of {task.metric} (points)")
+            alt = f"{full.title} and variants. {alt}."
+            images.append(album.chart(f"components_{full.name}", chart, alt, caption))
+    table: Block = paired_table(bench) or Text("No ablation was run.", "note")
+    return Section("What each component is worth", "components", [*([Images(images)] if images else []), table])
+
+
+def methods_section(bench: Bench) -> Section:
+    """What each method leaves out, how long it trained and how long that took."""
+    rows = []
+    for heading, methods in groups(bench):
+        rows.append(Row([Cell(heading)], "group"))
+        for method in methods:
+            runs, full = bench.runs_of(method.name), bench.full(method)
+            seconds = [run.seconds for run in runs if run.seconds is not None]
+            iterations = method.iterations.get(bench.budget)
+            texts = [
+                method.title,
+                method.removes or ("nothing (an addition)" if full else ""),
+                MISSING if iterations is None else f"{iterations:,}",
+                duration(sum(seconds) / len(seconds)) if seconds else MISSING,
+                ", ".join(str(run.seed) for run in runs) or "not run",
+            ]
+            rows.append(Row(list(map(Cell, texts)), "sub" if full else ""))
+    columns = ["Method", "Leaves out", "Iterations", "Time per run", "Seeds"]
+    table = Table("The methods", columns, rows, text=(1,))
+    return Section("Methods and time", "methods", [table, Text(TIME_NOTE, "note")])
+
+
+def groups(bench: Bench) -> list[tuple[str, list[Method]]]:
+    """(heading, methods): baselines; each full method before its variants; what stands alone."""
+    families = [(m, _below(bench, m)) for m in bench.methods if bench.full(m) is None]
+    alone = [head for head, variants in families if not variants]
+    simple = bench.with_role("pretraining", "baseline")
+    found = [("Baselines", [m for m in alone if m in simple])]
+    found += [(f"{head.title} and variants", [head, *variants]) for head, variants in families if variants]
+    found += [("Other methods", [m for m in alone if m not in simple])]
+    return [(heading, methods) for heading, methods in found if methods]
+
+
+def _below(bench: Bench, method: Method) -> list[Method]:
+    """The variants of a method, each before its own."""
+    return [m for variant in bench.variants(method) for m in (variant, *_below(bench, variant))]
+
+
+def task_table(bench: Bench, task: Task) -> Table | None:
+    """Seen, unseen and harmonic mean of every method, and how far variants are from their full method.
+
+    None where no method of the benchmark does the task. Marked: the highest mean of a column, if it is above zero.
+    """
+    spreads = {m.name: [bench.spread(m, task, metric) for metric in task.metrics] for m in bench.methods}
+    best = [max((s.mean or 0.0 for s in column), default=0.0) for column in zip(*spreads.values(), strict=True)]
+    rows = []
+    for heading, group in groups(bench):
+        methods = [m for m in group if task in m.tasks]
+        rows += [Row([Cell(heading)], "group")] if methods else []
+        for method in methods:
+            full = bench.full(method)
+            cells = [Cell(method.title), Cell("not run"), *[Cell(MISSING)] * 4]
+            if bench.runs_of(method.name):
+                own = spreads[method.name]
+                delta = value(bench.difference(method, full, task, task.harmonic), signed=True) if full else Cell("")
+                n = "–".join(map(str, sorted({min(s.n for s in own), max(s.n for s in own)})))
+                metrics = [value(s, best=bool(s.mean) and s.mean == top) for s, top in zip(own, best, strict=True)]
+                cells = [cells[0], *metrics, delta, Cell(n)]
+            rows.append(Row(cells, "sub" if full else ""))
+    columns = ["Method", "Seen", "Unseen", "Harmonic mean", "Δ to full", "n"]
+    caption = f"{task.title}: {task.metric}, {_over_seeds(own[0] for own in spreads.values())}"
+    return Table(caption, columns, rows) if rows else None
+
+
+def paired_table(bench: Bench) -> Table | None:
+    """Variants minus their full method, paired by seed, on each method's main task; None without variants."""
+    rows = []
+    for full in bench.methods:
+        variants = bench.variants(full)
+        if variants:
+            metric = variants[0].main_task.metric
+            rows.append(Row([Cell(f"{full.title} and variants: {metric} minus that of {full.title}")], "group"))
+        for method in variants:
+            task = method.main_task
+            differences = [bench.difference(method, full, task, metric) for metric in task.metrics]
+            values = differences[-1].values.values()
+            lower = f"{sum(v < 0 for v in values)} of {len(values)}" if values else MISSING
+            rows.append(Row([Cell(method.title), *(value(d, signed=True) for d in differences), Cell(lower)]))
+    columns = ["Variant", "Δ seen", "Δ unseen", "Δ harmonic mean", "Seeds below full"]
+    return Table("Differences to the full method, paired by seed", columns, rows) if rows else None
+
+
+def value(spread: Spread, best: bool = False, signed: bool = False) -> Cell:
+    """A mean with its deviation."""
+    return Cell(*spread.parts(signed), best=best)
+
+
+def _over_seeds(spreads: Iterable[Spread]) -> str:
+    return "mean ± standard deviation over seeds" if max((s.n for s in spreads), default=1) > 1 else "one seed"
+
+
+def duration(seconds: float) -> str:
+    """As in "42 s", "7 min", "2.3 h"."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
