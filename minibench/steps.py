@@ -63,7 +63,7 @@ class Step:
 
 
 def training_progress(folder: Path, total: int) -> Progress | None:
-    """How far a training of ``total`` iterations is, by the ``metrics.json`` in its folder; None before its first line."""
+    """How far a training of ``total`` iterations is, by its folder's ``metrics.json``; None before the first line."""
     try:
         with open(folder / "metrics.json", "rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL))
