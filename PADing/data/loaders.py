@@ -8,16 +8,17 @@ protocols ask. For files that were prepared accordingly this changes nothing.
 import logging
 import os
 from collections import defaultdict
+from collections.abc import Callable
 
 import pycocotools.mask as mask_util
 from detectron2.structures import BoxMode
 
 from PADing.data.coco_schema import check_instances, check_panoptic, usable
-from PADing.data.splits import DataSet, Split
+from PADing.data.splits import NEEDED_PATHS, DataSet, Split
 from PADing.errors import UserError
 from PADing.files import read_json
 
-__all__ = ["IMAGE_EXTENSIONS", "load_data_set", "load_instances", "load_panoptic", "load_semantic", "missing_message"]
+__all__ = ["IMAGE_EXTENSIONS", "load_data_set", "missing_message"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,58 +31,46 @@ def load_data_set(split: Split, data_set: DataSet, root: str | None = None) -> l
     Raises:
         UserError: a missing file or folder, or an annotation of another structure or that contradicts the split file.
     """
-    load = {"instance": load_instances, "panoptic": load_panoptic, "semantic": load_semantic}[data_set.kind]
-    dicts = load(split, data_set, split.metadata(data_set, root))
-    if not dicts:
+    load = {"instance": _load_instances, "panoptic": _load_panoptic, "semantic": _load_semantic}[data_set.kind]
+    records = load(split, data_set, split.metadata(data_set, root))
+    if not records:
         raise UserError(f"Data set {data_set.name} has no image. Its paths are {data_set.paths()}.")
-    return dicts
+    return records
 
 
-def load_instances(split: Split, data_set: DataSet, metadata: dict) -> list[dict]:
+def _load_instances(split: Split, data_set: DataSet, metadata: dict) -> list[dict]:
     """COCO instances: dicts with ``file_name, height, width, image_id, annotations``.
 
     An annotation has ``iscrowd``, ``bbox`` and ``bbox_mode`` (XYWH_ABS), contiguous ``category_id``, and
     ``segmentation``: polygons (those with fewer than three points or an odd length are dropped, and the annotation with
     its last one) or compressed RLE.
     """
-    where = f"Data set {data_set.name}, file {metadata['json_file']}"
-    content = _read_annotation(data_set, metadata["json_file"])
-    check_instances(content, where)
-    _check_folder(data_set, metadata, "image_root")
-    _check_categories(split, content, where)
-    contiguous = metadata["thing_dataset_id_to_contiguous_id"]
-    unseen_ids = _unseen_ids(split)
-    drop_unseen_images = data_set.role == "train" and data_set.subset == "seen"
-
+    content, where = _read_annotation(split, data_set, metadata, "json_file", check_instances)
+    contiguous, hidden = _contiguous_ids(split, data_set), _hidden_ids(split, data_set)
     annotations = defaultdict(list)
     dropped_images, out_of_lists = set(), 0
     for annotation in content["annotations"]:
         category_id = annotation["category_id"]
         if category_id in contiguous:
             annotations[annotation["image_id"]].append(annotation)
-        elif drop_unseen_images and category_id in unseen_ids:
+        elif category_id in hidden:
             dropped_images.add(annotation["image_id"])
         else:
             out_of_lists += 1
-
     unlisted = annotations.keys() - {image["id"] for image in content["images"]}
     if unlisted:
         raise UserError(
             f"{where}: annotations belong to {len(unlisted)} images that `images` does not list, e.g. "
             f"{min(unlisted, key=str)}."
         )
-    dicts, bad_polygons = [], 0
+    records, bad_polygons = [], 0
     for image in sorted(content["images"], key=lambda image: image["id"]):
         if image["id"] in dropped_images:
             continue
-        objects = []
-        for annotation in annotations.get(image["id"], ()):
-            entry = _instance(annotation, contiguous)
-            if entry is None:
-                bad_polygons += 1
-            else:
-                objects.append(entry)
-        dicts.append(
+        entries = [_instance(annotation, contiguous) for annotation in annotations.get(image["id"], ())]
+        objects = [entry for entry in entries if entry is not None]
+        bad_polygons += len(entries) - len(objects)
+        records.append(
             {
                 "file_name": os.path.join(metadata["image_root"], image["file_name"]),
                 "height": image["height"],
@@ -93,7 +82,7 @@ def load_instances(split: Split, data_set: DataSet, metadata: dict) -> list[dict
     _log_dropped(data_set, dropped_images, out_of_lists)
     if bad_polygons:
         logger.warning("%s: %d annotations without a valid polygon are left out.", where, bad_polygons)
-    return dicts
+    return records
 
 
 def _instance(annotation: dict, contiguous: dict[int, int]) -> dict | None:
@@ -115,73 +104,59 @@ def _instance(annotation: dict, contiguous: dict[int, int]) -> dict | None:
     return entry
 
 
-def load_panoptic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]:
+def _load_panoptic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]:
     """COCO panoptic: dicts with ``file_name, image_id, pan_seg_file_name, segments_info`` (and ``sem_seg_file_name``).
 
     ``segments_info`` entries have contiguous ``category_id`` and ``isthing`` beside the file's own fields. Segments of
     classes that the split does not use are left out; their ids are kept as ``other_segment_ids``.
     """
-    where = f"Data set {data_set.name}, file {metadata['panoptic_json']}"
-    content = _read_annotation(data_set, metadata["panoptic_json"])
-    check_panoptic(content, where)
-    for key in ("image_root", "panoptic_root", "sem_seg_root"):
-        _check_folder(data_set, metadata, key)
-    _check_categories(split, content, where)
-    contiguous = metadata["stuff_dataset_id_to_contiguous_id"]
-    things = metadata["thing_dataset_id_to_contiguous_id"]
-    unseen_ids = _unseen_ids(split)
-    drop_unseen_images = data_set.role == "train" and data_set.subset == "seen"
-
+    content, _ = _read_annotation(split, data_set, metadata, "panoptic_json", check_panoptic)
+    contiguous, hidden = _contiguous_ids(split, data_set), _hidden_ids(split, data_set)
+    things = split.class_space(data_set).things
     images = {image["id"]: image for image in content.get("images", ())}
-    dicts, dropped_images, out_of_lists = [], set(), 0
+    records, dropped_images, out_of_lists = [], set(), 0
     for annotation in sorted(content["annotations"], key=lambda annotation: annotation["image_id"]):
-        image_id = annotation["image_id"]
+        image_id, stem = annotation["image_id"], os.path.splitext(annotation["file_name"])[0]
         segments, others = [], []
         for segment in annotation["segments_info"]:
             category_id = segment["category_id"]
-            if drop_unseen_images and category_id in unseen_ids:
+            if category_id in hidden:
                 dropped_images.add(image_id)
             elif category_id in contiguous:
-                segments.append({**segment, "category_id": contiguous[category_id], "isthing": category_id in things})
+                label = contiguous[category_id]
+                segments.append({**segment, "category_id": label, "isthing": label in things})
             else:
                 others.append(segment["id"])
         out_of_lists += len(others)
         if image_id in dropped_images:
             continue
-        if image_id in images:
-            image_file = images[image_id]["file_name"]
-        else:
-            image_file = os.path.splitext(annotation["file_name"])[0] + ".jpg"
+        image = images.get(image_id, {"file_name": f"{stem}.jpg"})
         entry = {
-            "file_name": os.path.join(metadata["image_root"], image_file),
+            "file_name": os.path.join(metadata["image_root"], image["file_name"]),
             "image_id": image_id,
             "pan_seg_file_name": os.path.join(metadata["panoptic_root"], annotation["file_name"]),
             "segments_info": segments,
+            **{key: image[key] for key in ("height", "width") if key in image},
         }
         if others:
             entry["other_segment_ids"] = others
-        for key in ("height", "width"):
-            if key in images.get(image_id, ()):
-                entry[key] = images[image_id][key]
         if "sem_seg_root" in metadata:
-            label_file = os.path.splitext(annotation["file_name"])[0] + ".png"
-            entry["sem_seg_file_name"] = os.path.join(metadata["sem_seg_root"], label_file)
-        dicts.append(entry)
+            entry["sem_seg_file_name"] = os.path.join(metadata["sem_seg_root"], f"{stem}.png")
+        records.append(entry)
     _log_dropped(data_set, dropped_images, out_of_lists)
     for key in ("file_name", "pan_seg_file_name", "sem_seg_file_name"):
-        if dicts and key in dicts[0] and not os.path.isfile(dicts[0][key]):
-            raise _missing(data_set, dicts[0][key])
-    return dicts
+        if records and key in records[0] and not os.path.isfile(records[0][key]):
+            raise _missing(data_set, records[0][key])
+    return records
 
 
-def load_semantic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]:
+def _load_semantic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]:
     """Pairs of image and label PNG with the same path below their roots: dicts with ``file_name, sem_seg_file_name``.
 
     Pixel values are contiguous ids, 255 is ignored. Files without a partner are left out, with a warning.
     """
     image_root, label_root = metadata["image_root"], metadata["sem_seg_root"]
-    for key in ("image_root", "sem_seg_root"):
-        _check_folder(data_set, metadata, key)
+    _check_folders(data_set, metadata)
     labels = _files_by_stem(label_root, (".png",))
     images = _files_by_stem(image_root, IMAGE_EXTENSIONS)
     if os.path.realpath(image_root) == os.path.realpath(label_root):
@@ -219,10 +194,30 @@ def _files_by_stem(root: str, extensions: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _read_annotation(data_set: DataSet, path: str) -> dict:
+def _read_annotation(
+    split: Split, data_set: DataSet, metadata: dict, key: str, check: Callable[[dict, str], None]
+) -> tuple[dict, str]:
+    """The checked content of a JSON, which metadata name under ``key``, and how messages call the file."""
+    path = metadata[key]
     if not os.path.isfile(path):
         raise _missing(data_set, path)
-    return read_json(path, f"Data set {data_set.name}")
+    content, where = read_json(path, f"Data set {data_set.name}"), f"Data set {data_set.name}, file {path}"
+    check(content, where)
+    _check_folders(data_set, metadata)
+    _check_categories(split, content, where)
+    return content, where
+
+
+def _contiguous_ids(split: Split, data_set: DataSet) -> dict[int, int]:
+    """Contiguous ids by the ids of the annotation."""
+    return {dataset_id: i for i, dataset_id in split.class_space(data_set).dataset_ids.items()}
+
+
+def _hidden_ids(split: Split, data_set: DataSet) -> set[int]:
+    """The ids of the annotation whose images a training set of seen classes leaves out: those of unseen classes."""
+    if data_set.role != "train" or data_set.subset != "seen":
+        return set()
+    return {category.id for category in split.categories if category.name in split.unseen}
 
 
 def missing_message(name: str, made_by: str, *paths: str) -> str:
@@ -239,9 +234,11 @@ def _missing(data_set: DataSet, path: str) -> UserError:
     return UserError(missing_message(data_set.name, data_set.made_by, path))
 
 
-def _check_folder(data_set: DataSet, metadata: dict, key: str) -> None:
-    if key in metadata and not os.path.isdir(metadata[key]):
-        raise _missing(data_set, metadata[key])
+def _check_folders(data_set: DataSet, metadata: dict) -> None:
+    optional = ("sem_seg_root",) if data_set.kind == "panoptic" else ()
+    for key in (*NEEDED_PATHS[data_set.kind], *optional):
+        if key.endswith("_root") and key in metadata and not os.path.isdir(metadata[key]):
+            raise _missing(data_set, metadata[key])
 
 
 def _check_categories(split: Split, content: dict, where: str) -> None:
@@ -264,11 +261,6 @@ def _check_categories(split: Split, content: dict, where: str) -> None:
                     f"{where}: annotation {annotation.get('id', annotation.get('image_id'))} has category "
                     f"{part['category_id']}, which is not among the categories of {split.file}."
                 )
-
-
-def _unseen_ids(split: Split) -> set[int]:
-    unseen = set(split.unseen)
-    return {category.id for category in split.categories if category.name in unseen}
 
 
 def _log_dropped(data_set: DataSet, images: set, annotations: int) -> None:

@@ -77,7 +77,7 @@ def annotation_masks(
     transformed as label maps.
 
     Args:
-        annotations: entries of ``load_instances`` whose masks have been checked.
+        annotations: ``annotations`` of ``load_data_set`` whose masks have been checked.
         transforms: what the augmentations did to the image.
         size: (H, W) of the augmented image.
     """
