@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make a file of class embeddings (.npz) once; configs name it under MODEL.CLASS_EMBEDDINGS.
 
-CLIP text vectors of a split's classes, as PADing and D2Zero use them (downloads the weights; --checkpoint is offline):
+CLIP text embeddings of a split's classes, as PADing and D2Zero use them (--checkpoint: without a download):
 
     python tools/class_embeddings.py clip --split datasets/splits/coco_*.yaml \\
         --output embeddings/coco/coco_clip_vitb16.npz
@@ -26,7 +26,7 @@ import sys
 import numpy as np
 
 from PADing.command_line import CommandParser, run_command
-from PADing.data.embedding_sources import clip_vectors, matrix_vectors, read_names, word_vectors
+from PADing.data.embedding_sources import clip_embeddings, matrix_embeddings, read_names, word_embeddings
 from PADing.data.embeddings import CLIP_TEMPLATES, save_class_embeddings
 from PADing.data.splits import load_split
 from PADing.errors import UserError, did_you_mean
@@ -50,14 +50,14 @@ def _run(args: argparse.Namespace) -> None:
     if args.kind == "clip":
         templates = templates or CLIP_TEMPLATES
         encoder = (args.model, args.pretrained, args.checkpoint, templates, args.precision, texts, args.device)
-        embeddings = clip_vectors(names, *encoder).numpy()
+        embeddings = clip_embeddings(names, *encoder).numpy()
         source = f"CLIP {args.model}, weights {file}, text encoder in {args.precision} (open_clip)"
     elif args.kind == "words":
-        embeddings = word_vectors(names, args.file, texts, args.normalize)
+        embeddings = word_embeddings(names, args.file, texts, args.normalize)
         source = f"word vectors {file}" + (", unit length" if args.normalize else "")
     else:
         file_names = read_names(args.file_names) if args.file_names else names
-        embeddings = matrix_vectors(names, args.file, file_names)
+        embeddings = matrix_embeddings(names, args.file, file_names)
         source = args.source or f"matrix {file}"
     save_class_embeddings(args.output, names, np.asarray(embeddings), source, templates)
     logger.info("%s: %d classes x %d, %s", args.output, *embeddings.shape, source)

@@ -1,4 +1,4 @@
-"""Where class vectors come from: CLIP text encoders, word-vector files, existing matrices.
+"""Makes class embeddings: by a CLIP text encoder, from word-vector files, from an existing matrix.
 
 Used once, by ``tools/class_embeddings.py``; models read the file that it writes. open_clip and gensim are imported only
 by the functions that need them.
@@ -21,7 +21,14 @@ from PADing.errors import UserError
 from PADing.files import read_json
 from PADing.installation import torchvision_problem
 
-__all__ = ["clip_vectors", "encode_prompts", "load_text_encoder", "matrix_vectors", "read_names", "word_vectors"]
+__all__ = [
+    "clip_embeddings",
+    "encode_prompts",
+    "load_text_encoder",
+    "matrix_embeddings",
+    "read_names",
+    "word_embeddings",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +38,7 @@ MOST_DIMENSIONS = 100_000
 UNSAFE_VARIABLE = "PADING_UNSAFE_PICKLE"
 
 
-def clip_vectors(
+def clip_embeddings(
     names: Sequence[str],
     model: str = "ViT-B-16-quickgelu",
     pretrained: str = "openai",
@@ -41,7 +48,7 @@ def clip_vectors(
     texts: Mapping[str, str] | None = None,
     device: str = "cpu",
 ) -> torch.Tensor:
-    """Ensembled CLIP text vectors: float32 (C, e), unit length.
+    """Ensembled CLIP text embeddings: float32 (C, e), unit length.
 
     Per class every template is filled with the class name, encoded and normalised; the mean is normalised again. A
     name that lists synonyms ("couch, sofa") is encoded with each of them.
@@ -173,13 +180,13 @@ def _is_torchscript(path: str) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def word_vectors(
+def word_embeddings(
     names: Sequence[str],
     path: str | os.PathLike,
     texts: Mapping[str, str] | None = None,
     normalize: bool = False,
 ) -> np.ndarray:
-    """Word vectors of class names: float32 (C, e); a name of several words gets the mean of theirs.
+    """Class embeddings of word vectors: float32 (C, e); a name of several words gets the mean of theirs.
 
     The file is read as a stream, and only the words needed are kept: word2vec text and binary (``.bin``), fastText
     ``.vec``, GloVe ``.txt``, each also with ``.gz``. fastText's own binary models and gensim's ``.kv`` go through
@@ -199,9 +206,9 @@ def word_vectors(
     for name, parts in words.items():
         hits = [next((found[v] for v in _variants(word) if v in found), None) for word in parts]
         missing_words += [f"{word} (of {name})" for word, hit in zip(parts, hits, strict=True) if hit is None]
-        hits = [hit for hit in hits if hit is not None]
-        if hits:
-            rows.append(np.mean(hits, axis=0, dtype=np.float64))
+        known = [hit for hit in hits if hit is not None]
+        if known:
+            rows.append(np.mean(known, axis=0, dtype=np.float64))
         else:
             missing_names.append(name)
     if missing_names:
@@ -211,10 +218,10 @@ def word_vectors(
         )
     if missing_words:
         logger.warning("Word vectors %s lack %s; the other words of the name count.", path, ", ".join(missing_words))
-    vectors = np.stack(rows)
+    embeddings = np.stack(rows)
     if normalize:
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors.astype(np.float32)
+        embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return embeddings.astype(np.float32)
 
 
 def _words(text: str) -> list[str]:
@@ -340,7 +347,7 @@ def _gensim():
     return gensim
 
 
-def matrix_vectors(names: Sequence[str], path: str | os.PathLike, file_names: Sequence[str]) -> np.ndarray:
+def matrix_embeddings(names: Sequence[str], path: str | os.PathLike, file_names: Sequence[str]) -> np.ndarray:
     """Rows of an existing matrix, by name: float32 or float16 (C, e).
 
     Args:
@@ -370,7 +377,7 @@ def matrix_vectors(names: Sequence[str], path: str | os.PathLike, file_names: Se
             "text with one row per dimension and column 0 the background."
         ) from error
     if matrix.ndim != 2 or len(matrix) != len(file_names):
-        raise UserError(f"Matrix {path} has vectors of shape {matrix.shape}, but {len(file_names)} names are given.")
+        raise UserError(f"Matrix {path} has the shape {matrix.shape}, but {len(file_names)} names are given.")
     row = {name: i for i, name in enumerate(file_names)}
     missing = [name for name in names if name not in row]
     if missing:

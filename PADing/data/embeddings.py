@@ -1,4 +1,4 @@
-"""Class embeddings: one vector per class name, read from a file. Nothing here downloads or runs a text encoder.
+"""Class embeddings by class name, read from a file. Nothing here downloads or runs a text encoder.
 
 Two formats. ``.npz``: ``names`` (C strings), ``vectors`` (C, e), ``source`` (a sentence), ``templates`` (the prompts of
 a text encoder; empty for word vectors); matched by name. ``.txt``: the older word-vector layout, comma separated, one
@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from PADing.data.splits import dataset_root, load_split, shipped_split_files
 from PADing.errors import UserError
-from PADing.files import replacing
+from PADing.files import REPOSITORY, replacing
 
 __all__ = [
     "CLIP_TEMPLATES",
@@ -32,7 +33,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Far beyond any vocabulary: 130,000 classes with vectors of 1024 numbers.
+# Far beyond any vocabulary: 130,000 classes with 1024 numbers each.
 MAX_UNPACKED_BYTES = 2**29
 
 # The prompts of the published PADing and D2Zero models, in their order, spelling included. Source: the first seven are
@@ -52,7 +53,7 @@ CLIP_TEMPLATES = (
 def load_class_embeddings(
     path: str | os.PathLike, names: Sequence[str], file_names: Sequence[str] | None = None
 ) -> torch.Tensor:
-    """Vectors of ``names``, one row each: float32 tensor (len(names), e) on the CPU, as stored (not normalised).
+    """Embeddings of ``names``, one row each: float32 tensor (len(names), e) on the CPU, as stored (not normalised).
 
     Args:
         path: an ``.npz`` or ``.txt`` file.
@@ -64,9 +65,9 @@ def load_class_embeddings(
     """
     path = os.fspath(path)
     if path.endswith(".npz"):
-        held, vectors = _read_npz(path)
+        held, embeddings = _read_npz(path)
     else:
-        held, vectors = _read_txt(path, list(names) if file_names is None else list(file_names))
+        held, embeddings = _read_txt(path, list(names) if file_names is None else list(file_names))
     row = {name: i for i, name in enumerate(held)}
     missing = [name for name in names if name not in row]
     if missing:
@@ -74,18 +75,16 @@ def load_class_embeddings(
             f"Class embeddings {path} lack {len(missing)} of {len(names)} classes: {', '.join(missing)}. "
             f"Make a file that has them with tools/class_embeddings.py, or correct the names in the split file."
         )
-    return torch.from_numpy(np.ascontiguousarray(vectors[[row[name] for name in names]], dtype=np.float32))
+    return torch.from_numpy(np.ascontiguousarray(embeddings[[row[name] for name in names]], dtype=np.float32))
 
 
 def embedding_width(path: str | os.PathLike) -> int:
-    """The number of dimensions e of the vectors in ``path``; UserError as ``load_class_embeddings``."""
+    """The number of dimensions e of the embeddings in ``path``; UserError as ``load_class_embeddings``."""
     path = os.fspath(path)
-    if path.endswith(".npz"):
-        return _read_npz(path)[1].shape[1]
-    return _read_table(path).shape[0]
+    return _read_npz(path)[1].shape[1] if path.endswith(".npz") else _read_table(path).shape[0]
 
 
-def resolve_embedding_path(cfg) -> str:
+def resolve_embedding_path(cfg: CfgNode) -> str:
     """The embedding file of a config, as an existing path.
 
     ``MODEL.MASK_FORMER.VEC_PATH`` when it is set, else ``MODEL.CLASS_EMBEDDINGS``, else what the split file of the
@@ -120,7 +119,7 @@ def resolve_embedding_path(cfg) -> str:
 def save_class_embeddings(
     path: str | os.PathLike,
     names: Sequence[str],
-    vectors: np.ndarray,
+    embeddings: np.ndarray,
     source: str,
     templates: Sequence[str] = (),
 ) -> None:
@@ -129,23 +128,23 @@ def save_class_embeddings(
     Args:
         path: ends in ``.npz``.
         names: C distinct class names.
-        vectors: (C, e) finite numbers; float16 and float32 are kept, anything else becomes float32.
-        source: where the vectors come from, for people.
+        embeddings: (C, e) finite numbers; float16 and float32 are kept, anything else becomes float32.
+        source: where the embeddings come from, for people.
         templates: the prompts of a text encoder.
     """
     path = Path(path)
     if path.suffix != ".npz":
         raise UserError(f"Class embeddings are written as .npz, but the output is {path}.")
-    vectors = np.asarray(vectors)
-    if vectors.dtype not in (np.float16, np.float32):
-        vectors = vectors.astype(np.float32)
-    _check(str(path), list(names), vectors)
+    embeddings = np.asarray(embeddings)
+    if embeddings.dtype not in (np.float16, np.float32):
+        embeddings = embeddings.astype(np.float32)
+    _check(str(path), list(names), embeddings)
     with replacing(path) as temporary:
         np.savez_compressed(
             temporary,
             names=np.array(list(names), dtype=np.str_),
-            vectors=vectors,
-            dimension=np.array(vectors.shape[1]),
+            vectors=embeddings,
+            dimension=np.array(embeddings.shape[1]),
             source=np.array(source, dtype=np.str_),
             templates=np.array(list(templates), dtype=np.str_),
         )
@@ -156,11 +155,11 @@ def _read_npz(path: str) -> tuple[list[str], np.ndarray]:
         raise UserError(f"Class embeddings {path} do not exist. tools/class_embeddings.py makes such files.")
     try:
         content = _npz_arrays(path)
-        names, vectors = _texts(content["names"]), content["vectors"]
+        names, embeddings = _texts(content["names"]), content["vectors"]
         templates = _texts(content["templates"]) if "templates" in content else []
         source = _texts(content["source"])[0] if "source" in content else "unknown"
-        if vectors.dtype.kind not in "fiu":
-            raise ValueError(f"`vectors` hold {vectors.dtype}, not real numbers")
+        if embeddings.dtype.kind not in "fiu":
+            raise ValueError(f"`vectors` hold {embeddings.dtype}, not real numbers")
     except Exception as error:  # a damaged archive raises nearly everything: zipfile, zlib and NumPy all read it
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
@@ -168,8 +167,8 @@ def _read_npz(path: str) -> tuple[list[str], np.ndarray]:
             "expected. tools/class_embeddings.py makes such files."
         ) from error
     with np.errstate(over="ignore"):
-        vectors = vectors.astype(np.float32)  # before the check: what is too large for it becomes infinite
-    _check(path, names, vectors)
+        embeddings = embeddings.astype(np.float32)  # before the check: what is too large for it becomes infinite
+    _check(path, names, embeddings)
     if templates and tuple(templates) != CLIP_TEMPLATES:
         logger.warning(
             "Class embeddings %s come from %d templates that differ from the published models' %d (source: %s), so "
@@ -180,8 +179,8 @@ def _read_npz(path: str) -> tuple[list[str], np.ndarray]:
             source,
         )
     else:
-        logger.info("Class embeddings %s: %d classes x %d, source: %s", path, *vectors.shape, source)
-    return names, vectors
+        logger.info("Class embeddings %s: %d classes x %d, source: %s", path, *embeddings.shape, source)
+    return names, embeddings
 
 
 def _npz_arrays(path: str) -> dict[str, np.ndarray]:
@@ -207,9 +206,9 @@ def _read_txt(path: str, names: list[str]) -> tuple[list[str], np.ndarray]:
             f"Class embeddings {path} have {table.shape[1]} columns, but background and {len(names)} classes "
             f"({names[0] if names else ''} ...) make {1 + len(names)}. Is it the file of another split?"
         )
-    vectors = np.ascontiguousarray(table[:, 1:].T)
-    _check(path, names, vectors)
-    return names, vectors
+    embeddings = np.ascontiguousarray(table[:, 1:].T)
+    _check(path, names, embeddings)
+    return names, embeddings
 
 
 def _read_table(path: str) -> np.ndarray:
@@ -226,17 +225,17 @@ def _read_table(path: str) -> np.ndarray:
         ) from error
 
 
-def _check(path: str, names: list[str], vectors: np.ndarray) -> None:
-    if vectors.ndim != 2 or len(vectors) != len(names) or not len(names):
-        raise UserError(f"Class embeddings {path}: {len(names)} names, but vectors of shape {vectors.shape}.")
+def _check(path: str, names: list[str], embeddings: np.ndarray) -> None:
+    if embeddings.ndim != 2 or len(embeddings) != len(names) or not len(names):
+        raise UserError(f"Class embeddings {path}: {len(names)} names, but numbers of shape {embeddings.shape}.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"Class embeddings {path}: these names occur twice: {', '.join(twice)}.")
-    bad = [name for name, ok in zip(names, np.isfinite(vectors).all(axis=1), strict=True) if not ok]
+    bad = [name for name, ok in zip(names, np.isfinite(embeddings).all(axis=1), strict=True) if not ok]
     if bad:
-        raise UserError(f"Class embeddings {path}: the vectors of {', '.join(bad)} have NaN or infinite entries.")
-    if not vectors.shape[1]:
-        raise UserError(f"Class embeddings {path}: the vectors have no entries.")
+        raise UserError(f"Class embeddings {path}: those of {', '.join(bad)} have NaN or infinite entries.")
+    if not embeddings.shape[1]:
+        raise UserError(f"Class embeddings {path}: they have no entries.")
 
 
 def making_command(split_file: str, output: str) -> str:
@@ -251,10 +250,7 @@ def making_command(split_file: str, output: str) -> str:
             return data_set.made_by
     sharing = [file for file in shipped_split_files() if load_split(file).class_embeddings == output]
     splits = sharing if split_file in sharing else [split_file or "<your split file>"]
-    splits = [
-        os.path.relpath(file, _repository_root()) if file.startswith(_repository_root() + os.sep) else file
-        for file in splits
-    ]
+    splits = [file.removeprefix(f"{REPOSITORY}{os.sep}") for file in splits]
     return f"python tools/class_embeddings.py clip --split {' '.join(splits)} --output {output}"
 
 
@@ -268,7 +264,7 @@ def find_embeddings(path: str) -> str | None:
 
 
 def _others(path: str) -> str:
-    """A sentence on the embedding files that lie beside a missing one: another project's vectors, or other prompts."""
+    """A sentence on the embedding files that lie beside a missing one: of another project, or other prompts."""
     folder = next((str(f) for f in _places(os.path.dirname(path)) if os.path.isdir(f)), "")
     others = sorted(name for name in os.listdir(folder) if name.endswith(".npz")) if folder else []
     if not others:
@@ -278,12 +274,8 @@ def _others(path: str) -> str:
 
 def _places(path: str) -> list[str]:
     expanded = os.path.expanduser(path)
-    places = [expanded, os.path.join(_repository_root(), expanded)]
+    places = [expanded, os.path.join(REPOSITORY, expanded)]
     first, _, rest = expanded.partition("/")
     if first == "datasets" and rest:
         places.insert(0, os.path.join(dataset_root(), rest))
     return places
-
-
-def _repository_root() -> str:
-    return str(Path(__file__).resolve().parents[2])

@@ -1,7 +1,7 @@
 """Split files: one YAML says which classes a zero-shot protocol has, which are unseen, and where its data lie.
 
 Everything in this project that is about classes (counts, order, contiguous ids, seen or unseen) comes from here,
-through the metadata of the registered data sets. A split file reads::
+through ``Split.class_space`` and the metadata of the registered data sets. A split file reads::
 
     name: my_split
     categories:                          # or the path of a YAML file with such a list, relative to this file
@@ -10,7 +10,7 @@ through the metadata of the registered data sets. A split file reads::
     unseen: [cat]
     seen: [grass]                        # optional: every other category, in the order above
     class_order: seen_first              # or `listed`, as panoptic data sets always are; see Split.classes
-    class_embeddings: ./my_vectors.npz   # optional: default of MODEL.CLASS_EMBEDDINGS
+    class_embeddings: ./my_own.npz       # optional: default of MODEL.CLASS_EMBEDDINGS
     data_sets:
       - name: my_train                   # the name for DATASETS.TRAIN or DATASETS.TEST
         role: train                      # or val
@@ -20,7 +20,7 @@ through the metadata of the registered data sets. A split file reads::
         sem_seg_root: ./labels
 
 ``instance`` needs ``image_root, json``; ``panoptic`` needs ``image_root, panoptic_root, panoptic_json`` (and for
-semantic and instance figures ``sem_seg_root``, ``json``); ``semantic`` needs ``image_root, sem_seg_root``.
+semantic and instance metrics ``sem_seg_root``, ``json``); ``semantic`` needs ``image_root, sem_seg_root``.
 """
 
 import colorsys
@@ -28,11 +28,11 @@ import functools
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
-from pathlib import Path
+from typing import Any
 
 from PADing.class_space import ClassSpace
-from PADing.errors import UserError, short
+from PADing.errors import UserError, did_you_mean, short
+from PADing.files import REPOSITORY
 from PADing.yaml_files import read_yaml
 
 __all__ = ["Category", "DataSet", "Split", "dataset_root", "load_split", "shipped_split_files", "split_from_dict"]
@@ -154,7 +154,7 @@ class Split:
             offset=len(vocabulary) - len(classes) if only_unseen else 0,
         )
 
-    def metadata(self, data_set: DataSet, root: str | None = None) -> dict:
+    def metadata(self, data_set: DataSet, root: str | None = None) -> dict[str, Any]:
         """What ``MetadataCatalog`` holds for ``data_set``; paths lie under ``root`` (default ``$DETECTRON2_DATASETS``).
 
         Besides the fields that Detectron2's data sets of this kind have, and those of :class:`ClassSpace`:
@@ -165,10 +165,9 @@ class Split:
         space = self.class_space(data_set)
         colors = [list(category.color) for category in self.classes(data_set)]
         paths = {key: _under(path, self.file, root) for key, path in data_set.paths().items()}
-        paths = {"json_file" if key == "json" else key: path for key, path in paths.items()}
-        entry = {
+        entry: dict[str, Any] = {
             **space.to_metadata(),
-            **paths,
+            **{"json_file" if key == "json" else key: path for key, path in paths.items()},
             "evaluator_type": data_set.evaluator,
             "class_embeddings": self.class_embeddings,
             "split_file": self.file,
@@ -192,7 +191,7 @@ def dataset_root() -> str:
 
 def shipped_split_files() -> list[str]:
     """The split files of this repository (``datasets/splits/*.yaml``), sorted; empty for an install without them."""
-    return sorted(str(path) for path in (Path(__file__).resolve().parents[2] / "datasets" / "splits").glob("*.yaml"))
+    return sorted(str(path) for path in (REPOSITORY / "datasets" / "splits").glob("*.yaml"))
 
 
 def load_split(path: str | os.PathLike) -> Split:
@@ -214,9 +213,9 @@ def split_from_dict(content: Mapping, file: str) -> Split:
     for key in ("name", "categories", "unseen", "data_sets"):
         if key not in content:
             raise UserError(f"{where} lacks the key `{key}`.")
-    _check_text(content["name"], f"{where}: name")
+    name = _text(content["name"], f"{where}: name")
     if content.get("class_embeddings") is not None:
-        _check_text(content["class_embeddings"], f"{where}: class_embeddings")
+        _text(content["class_embeddings"], f"{where}: class_embeddings")
     categories = _categories(content["categories"], file)
     known = [category.name for category in categories]
     unseen = _names(content["unseen"], known, f"{where}: unseen")
@@ -239,7 +238,7 @@ def split_from_dict(content: Mapping, file: str) -> Split:
     )
     _check_unique([d.name for d in data_sets], f"{where}: data set name")
     split = Split(
-        name=content["name"],
+        name=name,
         file=file,
         categories=categories,
         seen=seen,
@@ -276,21 +275,21 @@ def _parse_categories(content, where: str) -> tuple[Category, ...]:
     return categories
 
 
-def _category(entry, where: str) -> Category:
-    if not isinstance(entry, Mapping):
+def _category(entry: Any, where: str) -> Category:
+    if not isinstance(entry, dict):
         raise UserError(f"{where} must be a mapping with id and name, but is {short(entry)}.")
     # COCO's own tables carry a supercategory; it is accepted and not used.
     _check_keys(entry, {"id", "name", "isthing", "color", "supercategory"}, where)
-    identity, name = entry.get("id"), entry.get("name")
+    identity = entry.get("id")
     if isinstance(identity, bool) or not isinstance(identity, int) or not 0 <= identity < 2**63:
-        raise UserError(f"{where} ({short(name)}): id must be a whole number >= 0, but is {short(identity)}.")
-    _check_text(name, f"{where} (id {identity}): name")
-    isthing = entry.get("isthing", 1)
+        raise UserError(
+            f"{where} ({short(entry.get('name'))}): id must be a whole number >= 0, but is {short(identity)}."
+        )
+    name = _text(entry.get("name"), f"{where} (id {identity}): name")
+    isthing, color = entry.get("isthing", 1), entry.get("color")
     if isthing not in (0, 1):
         raise UserError(f"{where} ({short(name)}): isthing must be 1 (thing) or 0 (stuff), but is {short(isthing)}.")
-    color = entry.get("color")
-    if color is None:
-        color = _generated_color(identity)
+    color = _generated_color(identity) if color is None else color
     is_color = isinstance(color, (list, tuple)) and len(color) == 3
     if not is_color or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
         raise UserError(f"{where} ({short(name)}): color must be three whole numbers 0..255, but is {short(color)}.")
@@ -304,11 +303,10 @@ def _generated_color(identity: int) -> list[int]:
     return [round(255 * value) for value in rgb]
 
 
-def _data_set(entry, default_order: str | None, where: str) -> DataSet:
-    if not isinstance(entry, Mapping):
+def _data_set(entry: Any, default_order: str | None, where: str) -> DataSet:
+    if not isinstance(entry, dict):
         raise UserError(f"{where} must be a mapping with name, role, kind and paths, but is {short(entry)}.")
-    name = entry.get("name")
-    _check_text(name, f"{where}: name")
+    name = _text(entry.get("name"), f"{where}: name")
     where = f"{where} ({name})"
     _check_keys(entry, {f.name for f in fields(DataSet)}, where)
     kind = _choice(entry, "kind", NEEDED_PATHS, where)
@@ -316,7 +314,7 @@ def _data_set(entry, default_order: str | None, where: str) -> DataSet:
         raise UserError(f"{where}: the name becomes that of a folder, so it must not begin with a dot or have a slash.")
     for key, value in entry.items():
         if value is not None and value != "":
-            _check_text(value, f"{where}: {key}")
+            _text(value, f"{where}: {key}")
     for key in NEEDED_PATHS[kind]:
         if not entry.get(key):
             raise UserError(f"{where}: a data set of kind {kind} needs the path `{key}`.")
@@ -344,26 +342,25 @@ def _names(content, known: list[str], where: str) -> tuple[str, ...]:
     if not isinstance(content, list):
         raise UserError(f"{where} must be a list of category names.")
     for name in content:
-        _check_text(name, where)
+        _text(name, where)
         if name not in known:
-            near = get_close_matches(name, known, n=3)
-            hint = f" (did you mean {', '.join(near)}?)" if near else ""
+            hint = did_you_mean(name, known)
             raise UserError(f"{where} names {short(name)}, which is not the name of a category{hint}.")
     _check_unique(content, where)
     return tuple(content)
 
 
-def _check_text(value, where: str) -> None:
+def _text(value: object, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         hint = "put it into quotes if YAML takes it for something else"
         raise UserError(f"{where} must be text, but is {short(value)}; {hint}.")
+    return value
 
 
 def _check_keys(entry: Mapping, known: set[str], where: str) -> None:
     for key in entry:
         if key not in known:
-            near = get_close_matches(str(key), known, n=1)
-            hint = f" (did you mean `{near[0]}`?)" if near else f"; known keys are {', '.join(sorted(known))}"
+            hint = did_you_mean(key, known, n=1) or f"; known keys are {', '.join(sorted(known))}"
             raise UserError(f"{where}: unknown key `{key}`{hint}.")
 
 

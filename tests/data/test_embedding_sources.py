@@ -10,12 +10,12 @@ import torch
 
 from PADing.data.embedding_sources import (
     _read_checkpoint,
-    clip_vectors,
+    clip_embeddings,
     encode_prompts,
     load_text_encoder,
-    matrix_vectors,
+    matrix_embeddings,
     read_names,
-    word_vectors,
+    word_embeddings,
 )
 from PADing.data.embeddings import CLIP_TEMPLATES
 from PADing.errors import UserError
@@ -60,22 +60,22 @@ def word_file(request, tmp_path, monkeypatch):
 
 def test_word_vector_files(word_file):
     """Every format gives the same numbers; names of several words get their mean."""
-    vectors = word_vectors(["hair drier", "berlin", "TV", "Straße"], word_file)
+    vectors = word_embeddings(["hair drier", "berlin", "TV", "Straße"], word_file)
     assert vectors.dtype == np.float32
     assert vectors.tolist() == [[2, 1, 2], [4, 4, 4], [0, 1, 0], [7, 8, 9]]
 
 
 def test_missing_words_are_reported(word_file, caplog):
     """A class without a vector, or with half of one, must not pass unnoticed."""
-    assert word_vectors(["tv-stand"], word_file).tolist() == [[0, 1, 0]]
+    assert word_embeddings(["tv-stand"], word_file).tolist() == [[0, 1, 0]]
     assert "stand (of tv-stand)" in caplog.text
     with pytest.raises(UserError, match="no word of: xyzzy, plugh.*--text"):
-        word_vectors(["tv", "xyzzy", "plugh"], word_file)
-    assert word_vectors(["xyzzy"], word_file, texts={"xyzzy": "tv"}).tolist() == [[0, 1, 0]]
+        word_embeddings(["tv", "xyzzy", "plugh"], word_file)
+    assert word_embeddings(["xyzzy"], word_file, texts={"xyzzy": "tv"}).tolist() == [[0, 1, 0]]
 
 
 def test_normalised_words(word_file):
-    assert np.allclose(np.linalg.norm(word_vectors(["hair drier", "tv"], word_file, normalize=True), axis=1), 1)
+    assert np.allclose(np.linalg.norm(word_embeddings(["hair drier", "tv"], word_file, normalize=True), axis=1), 1)
 
 
 def test_truncated_binary_file(tmp_path):
@@ -86,7 +86,7 @@ def test_truncated_binary_file(tmp_path):
     vectors.save_word2vec_format(str(path), binary=True)
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(UserError, match="end early"):
-        word_vectors(["tv", "nothing"], path)
+        word_embeddings(["tv", "nothing"], path)
 
 
 def test_pickled_word_vectors_are_not_loaded(tmp_path):
@@ -95,7 +95,7 @@ def test_pickled_word_vectors_are_not_loaded(tmp_path):
     path = tmp_path / "words.kv"
     path.write_bytes(b"cos\nrmdir\n(S'" + str(tmp_path / "ran").encode() + b"'\ntR.")
     with pytest.raises(UserError, match="words.kv are a gensim pickle.*save_word2vec_format"):
-        word_vectors(["tv"], path)
+        word_embeddings(["tv"], path)
     assert (tmp_path / "ran").exists()
 
 
@@ -108,7 +108,7 @@ def test_files_of_another_kind_are_named(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UserError, match=name):
-        word_vectors(["tv"], path) if name.startswith("w") else matrix_vectors(["a"], path, ["a"])
+        word_embeddings(["tv"], path) if name.startswith("w") else matrix_embeddings(["a"], path, ["a"])
 
 
 @pytest.mark.parametrize(
@@ -122,13 +122,13 @@ def test_files_without_names_are_named(tmp_path, name, content):
 
 def test_matrix(tmp_path):
     np.save(tmp_path / "m.npy", np.arange(6, dtype=np.float16).reshape(3, 2))
-    assert matrix_vectors(["c", "a"], tmp_path / "m.npy", ["a", "b", "c"]).tolist() == [[4, 5], [0, 1]]
+    assert matrix_embeddings(["c", "a"], tmp_path / "m.npy", ["a", "b", "c"]).tolist() == [[4, 5], [0, 1]]
     np.savetxt(tmp_path / "m.txt", [[9, 0, 1], [9, 2, 3]], delimiter=",")
-    assert matrix_vectors(["b"], tmp_path / "m.txt", ["a", "b"]).tolist() == [[1, 3]]
+    assert matrix_embeddings(["b"], tmp_path / "m.txt", ["a", "b"]).tolist() == [[1, 3]]
     with pytest.raises(UserError, match="shape \\(3, 2\\), but 2 names"):
-        matrix_vectors(["a"], tmp_path / "m.npy", ["a", "b"])
+        matrix_embeddings(["a"], tmp_path / "m.npy", ["a", "b"])
     with pytest.raises(UserError, match="no class called: d"):
-        matrix_vectors(["d"], tmp_path / "m.npy", ["a", "b", "c"])
+        matrix_embeddings(["d"], tmp_path / "m.npy", ["a", "b", "c"])
 
 
 def test_prompt_ensemble_by_hand():
@@ -234,10 +234,10 @@ def test_text_encoder_against_transformers(small_clip):
         features = features / np.linalg.norm(features, axis=1, keepdims=True)
         mean = features.mean(axis=0)
         rows.append(mean / np.linalg.norm(mean))
-    vectors = clip_vectors(names, "small-test-clip", checkpoint=checkpoint)
+    vectors = clip_embeddings(names, "small-test-clip", checkpoint=checkpoint)
     assert vectors.dtype == torch.float32 and vectors.shape == (3, SMALL["embed_dim"])
     assert np.abs(vectors.numpy() - np.stack(rows)).max() < 2e-6
-    half = clip_vectors(names, "small-test-clip", checkpoint=checkpoint, precision="fp16")
+    half = clip_embeddings(names, "small-test-clip", checkpoint=checkpoint, precision="fp16")
     assert 0 < (half - vectors).abs().max() < 2e-2
 
 

@@ -90,7 +90,7 @@ def test_the_documented_command_makes_what_every_clip_config_reads(tool, tmp_pat
         said.update(model=model, pretrained=pretrained, templates=templates)
         return torch.nn.functional.normalize(torch.randn(len(names), 512))
 
-    monkeypatch.setattr(tool, "clip_vectors", encode)
+    monkeypatch.setattr(tool, "clip_embeddings", encode)
     monkeypatch.chdir(tmp_path)
     arguments = []
     for word in shlex.split(command):
@@ -124,7 +124,7 @@ def test_vectors_of_other_prompts_are_used_only_by_name(tmp_path, monkeypatch, n
     shipped = "embeddings/coco/coco_stuff_171_clip_vitb16.npz"
     (tmp_path / shipped).parent.mkdir(parents=True)
     shutil.copy(REPOSITORY / shipped, tmp_path / shipped)
-    monkeypatch.setattr(embeddings, "_repository_root", lambda: str(tmp_path))
+    monkeypatch.setattr(embeddings, "REPOSITORY", tmp_path)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="do not exist") as error:
         resolve_embedding_path(_config(name))
