@@ -34,20 +34,6 @@ from detectron2.utils import comm
 from PADing.errors import Interrupted, UserError
 from PADing.files import explain_os_error, is_disk_full
 
-__all__ = [
-    "STATUS_USER_ERROR",
-    "CommandParser",
-    "add_config_options",
-    "add_opts_flag",
-    "count",
-    "fraction",
-    "message_of",
-    "positive",
-    "quiet_ctrl_c",
-    "run_command",
-    "shows_tracebacks",
-]
-
 STATUS_USER_ERROR = 2
 STATUS_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 # Seconds that other processes give the first one to report a mistake that all have found.
@@ -77,22 +63,14 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """The parser of a command, and of its sub-commands.
-
-    Args:
-        description: what ``--help`` says before the flags, shown as it is written; usually the module's docstring.
-        kwargs: those of ``argparse.ArgumentParser``.
-    """
+    """The parser of a command and its sub-commands; the description is shown as it is written."""
 
     def __init__(self, description: str | None = None, **kwargs: Any):
         super().__init__(description=description, **{"formatter_class": _Help, **kwargs})
 
 
 def run_command(function: Callable[..., Any], *args) -> int:
-    """Call ``function(*args)`` as the whole of a command-line tool; returns the exit status.
-
-    0, or the number that the function returns (1: it found something wrong); 2 for a mistake; 130 after Ctrl-C and
-    143 after SIGTERM.
+    """Call ``function(*args)`` as the whole of a command-line tool; returns the exit status: 0, or what it returns.
 
     Mistakes are ``UserError`` and what the operating system refuses: a file that is not there or may not be read, a
     full disk, a reader of the output that went away. They are printed to stderr as one message, with a traceback only

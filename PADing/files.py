@@ -14,23 +14,9 @@ from typing import Any, TextIO
 
 from PADing.errors import UserError
 
-__all__ = [
-    "REPOSITORY",
-    "explain_os_error",
-    "is_disk_full",
-    "read_json",
-    "read_json_list",
-    "replacing",
-    "write_json",
-    "write_json_list",
-]
-
 # The checkout: what lies beside the packages (configs, split files, embeddings, tools).
 REPOSITORY = Path(__file__).resolve().parents[1]
-# Characters of a JSON file that are read at a time.
-_BLOCK = 2**22
-_SPACE = re.compile(r"[ \t\r\n]*")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_BLOCK = 2**22  # characters of a JSON file that are read at a time
 
 
 @contextmanager
@@ -82,7 +68,7 @@ def replacing(path: str | os.PathLike, sync: bool = True) -> Iterator[Path]:
 
 def is_disk_full(error: OSError) -> bool:
     """Whether there is no room left, on the disk or within the user's quota."""
-    return error.errno in _FULL
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def explain_os_error(path: str | os.PathLike, error: OSError) -> str:
@@ -101,32 +87,34 @@ def explain_os_error(path: str | os.PathLike, error: OSError) -> str:
 
 def write_json(path: str | os.PathLike, content: Any, indent: int | None = None) -> None:
     """Write ``content`` as strict JSON (NaN and infinity as null) piece by piece; the file appears when complete."""
-    with replacing(path) as temporary, _json_file(temporary) as file:
+    with _json_file(path) as file:
         try:
             json.dump(content, file, indent=indent, ensure_ascii=False, allow_nan=False)
         except ValueError:
             file.seek(0)
             file.truncate()
-            json.dump(_finite(content), file, indent=indent, ensure_ascii=False, allow_nan=False)
+            json.dump(_finite(content), file, indent=indent, ensure_ascii=False)
 
 
 def write_json_list(path: str | os.PathLike, items: Iterable[Any]) -> None:
     """Write a JSON list, one item a line, as strict as :func:`write_json`; only one item is in memory at a time."""
-    with replacing(path) as temporary, _json_file(temporary) as file:
+    with _json_file(path) as file:
         separator = "[\n"
         for item in items:
             try:
                 text = json.dumps(item, ensure_ascii=False, allow_nan=False)
             except ValueError:
-                text = json.dumps(_finite(item), ensure_ascii=False, allow_nan=False)
+                text = json.dumps(_finite(item), ensure_ascii=False)
             file.write(separator + text)
             separator = ",\n"
         file.write("[]\n" if separator == "[\n" else "\n]\n")
 
 
-def _json_file(path: Path) -> TextIO:
+@contextmanager
+def _json_file(path: str | os.PathLike) -> Iterator[TextIO]:
     # A lone surrogate, which is no UTF-8, is written as the escape that JSON has for it.
-    return open(path, "w", encoding="utf-8", errors="backslashreplace")
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
+        yield file
 
 
 def _finite(value: Any) -> Any:
@@ -186,7 +174,7 @@ def _reading_json(path: str | os.PathLike, what: str) -> Iterator[TextIO]:
 
 def _items(file: TextIO) -> Iterator[Any]:
     """The items of a JSON list; ValueError where it is damaged."""
-    decoder = json.JSONDecoder()
+    decoder, space = json.JSONDecoder(), re.compile(r"[ \t\r\n]*")
     text, place = file.read(_BLOCK), 0
 
     def more() -> bool:
@@ -200,36 +188,34 @@ def _items(file: TextIO) -> Iterator[Any]:
     def next_mark() -> str:
         nonlocal place
         while True:
-            space = _SPACE.match(text, place)
-            place = space.end() if space else place
+            skipped = space.match(text, place)
+            place = skipped.end() if skipped else place
             if place < len(text) or not more():
                 return text[place : place + 1]
 
     next_mark()
     place += 1  # the bracket
-    if next_mark() == "]":
+    mark = next_mark()
+    if mark == "]":
         place += 1
-    else:
+    while mark != "]":
+        next_mark()
         while True:
-            next_mark()
-            while True:
-                try:
-                    item, end = decoder.raw_decode(text, place)
-                except ValueError:
-                    if not more():
-                        raise
-                    continue
-                # A number at the end of the text may go on behind it: "12" as "123", "1." as "1.5", "1e" as "1e5".
-                if end < len(text) and text[end] not in ".eE" or not more():
-                    break
-            yield item
-            place = end
-            mark = next_mark()
-            place += 1
-            if mark == "]":
+            try:
+                item, end = decoder.raw_decode(text, place)
+            except ValueError:
+                if not more():
+                    raise
+                continue
+            # A number at the end of the text may go on behind it: "12" as "123", "1." as "1.5", "1e" as "1e5".
+            if end < len(text) and text[end] not in ".eE" or not more():
                 break
-            if mark != ",":
-                raise ValueError(f"',' or ']' is missing after an item, at {text[place - 1 : place + 20]!r}")
+        yield item
+        place = end
+        mark = next_mark()
+        place += 1
+        if mark not in ("]", ","):
+            raise ValueError(f"',' or ']' is missing after an item, at {text[place - 1 : place + 20]!r}")
     if next_mark():
         raise ValueError("something follows the end of the list")
 

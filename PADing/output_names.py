@@ -8,8 +8,7 @@ from pathlib import PurePosixPath
 
 __all__ = ["output_names", "safe_stem"]
 
-# File systems allow 255 bytes; a temporary name and an ending have to fit too.
-LONGEST = 150
+LONGEST = 150  # file systems allow 255 bytes; a temporary name and an ending have to fit too
 
 
 def safe_stem(name: str) -> str:
@@ -54,7 +53,7 @@ def output_names(file_names: Iterable[str], suffix: str = ".png", taken: Collect
     ]
     for way in ways:
         names = {file: way(file) + suffix for file in files}
-        if len({name.lower() for name in names.values()} | {name.lower() for name in taken}) == len(names) + len(taken):
+        if len({name.lower() for name in (*names.values(), *taken)}) == len(names) + len(taken):
             break
     return names
 

@@ -6,15 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.machinery import PathFinder
-from pathlib import Path
 from types import ModuleType
 
 from PADing.config_values import literal
 from PADing.errors import UserError
+from PADing.files import REPOSITORY
 
 __all__ = ["import_plugins"]
-
-REPOSITORY = str(Path(__file__).resolve().parents[1])
 
 
 def import_plugins(names, config_folders: Sequence[str] = ()) -> list[ModuleType]:
@@ -33,7 +31,7 @@ def import_plugins(names, config_folders: Sequence[str] = ()) -> list[ModuleType
     names = [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise UserError(f'PLUGINS must be names of modules, such as ("my_method",), not {names!r}.')
-    return [_import(name, [REPOSITORY, *config_folders, os.getcwd()]) for name in names]
+    return [_import(name, [str(REPOSITORY), *config_folders, os.getcwd()]) for name in names]
 
 
 def _import(name: str, folders: list[str]) -> ModuleType:
@@ -41,16 +39,12 @@ def _import(name: str, folders: list[str]) -> ModuleType:
         raise UserError(f"PLUGINS names {name!r}, which is not the name of a module, such as my_method.")
     top = name.split(".")[0]
     if top not in sys.modules and importlib.util.find_spec(top) is None:
-        for folder in folders:
-            if PathFinder.find_spec(top, [folder]) is not None:
-                sys.path.append(folder)
-                break
+        sys.path += [folder for folder in folders if PathFinder.find_spec(top, [folder]) is not None][:1]
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing and f"{name}.".startswith(f"{missing}."):
-            raise UserError(
-                f"PLUGINS names {name!r}, which is neither installed nor in {', '.join(dict.fromkeys(folders))}."
-            ) from error
+            places = ", ".join(dict.fromkeys(folders))
+            raise UserError(f"PLUGINS names {name!r}, which is neither installed nor in {places}.") from error
         raise UserError(f"PLUGINS names {name!r}, which needs {missing or 'a module'}: {error}.") from error

@@ -57,7 +57,7 @@ def test_ctrl_c_ends_with_130(capsys):
     [
         ("torch", ["train_net.py", "--help"]),
         ("torch", ["tools/make_split.py", "--help"]),
-        ("imported_later", ["-c", "from PADing.command_line import *\nquiet_ctrl_c()\nimport imported_later"]),
+        ("imported_later", ["-c", "from PADing.command_line import quiet_ctrl_c\nquiet_ctrl_c()\nimport imported_later"]),
     ],
 )
 def test_ctrl_c_while_python_imports_is_no_traceback(module, words, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from detectron2.utils import comm
 
-from PADing.errors import UserError
+from PADing.errors import UserError, refuse
 from PADing.files import explain_os_error, replacing
 
 try:
@@ -18,25 +18,13 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-__all__ = [
-    "LOCK",
-    "discard_training",
-    "keeping_config",
-    "refuse_to_replace",
-    "training_folder",
-    "training_in",
-]
-
 logger = logging.getLogger(__name__)
 
 LOCK = "training.lock"
-# What --resume would continue, and what says that a training has ended.
-CHECKPOINTS = ("last_checkpoint", "model_*.pth")
-RESULTS = ("results.json",)
+CHECKPOINTS = ("last_checkpoint", "model_*.pth")  # what --resume would continue
 # What a process leaves that is killed while it writes; names as ``PADing.files.replacing`` makes them.
 PARTIAL = (".model_*.tmp.pth", ".last_checkpoint.*.tmp")
-# Seconds to wait for a lock: ``training_in`` holds it for a moment.
-LOCK_TIMEOUT = 1.0
+LOCK_TIMEOUT = 1.0  # seconds to wait: ``training_in`` holds the lock for a moment
 
 _held: set[int] = set()
 
@@ -56,16 +44,14 @@ def training_folder(folder: str | os.PathLike, resume: bool, overwrite: bool) ->
             are; it cannot be made.
     """
     with ExitStack() as stack:
-        problem = ""
+        problems = []
         if comm.is_main_process():
             try:
                 stack.enter_context(_lock(Path(folder)))
                 refuse_to_replace(Path(folder), resume, overwrite)
             except UserError as error:
-                problem = str(error)
-        problem = comm.all_gather(problem)[0]
-        if problem:
-            raise UserError(problem)
+                problems = [str(error)]
+        refuse(comm.all_gather(problems)[0])
         yield
 
 
@@ -102,7 +88,7 @@ def keeping_config(folder: str | os.PathLike) -> Iterator[None]:
 
 def discard_training(folder: str | os.PathLike) -> None:
     """Remove checkpoints and results of an earlier training, so that nobody takes them for those of the new one."""
-    for pattern in (*CHECKPOINTS, *RESULTS):
+    for pattern in (*CHECKPOINTS, "results.json"):
         for path in Path(folder).glob(pattern):
             logger.info("Removing %s of the earlier training.", path)
             path.unlink()
