@@ -11,6 +11,11 @@ Without --output the drawings are shown in a window; any key goes on, escape or 
 listed, the others are drawn, and the exit status is then 2.
 """
 
+if __name__ == "__main__":
+    from PADing.command_line import quiet_ctrl_c
+
+    quiet_ctrl_c()  # before the imports that take seconds
+
 import argparse
 import sys
 import time
