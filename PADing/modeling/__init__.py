@@ -3,15 +3,11 @@
 from .backbone import D2SwinTransformer
 from .criterion import SetCriterion, SetCriterion_Generator
 from .heads import MaskFormerHead, PerPixelBaselineHead, PerPixelBaselinePlusHead
+from .layers import TransformerDecoder, TransformerDecoderLayer
 from .matcher import HungarianMatcher
 from .pixel_decoder import BasePixelDecoder, MSDeformAttnPixelDecoder, TransformerEncoderPixelDecoder
-from .transformer_decoder import (
-    TRANSFORMER_DECODER_REGISTRY,
-    MultiScaleMaskedTransformerDecoder,
-    StandardTransformerDecoder,
-    TransformerDecoder,
-    TransformerDecoderLayer,
-)
+from .registry import TRANSFORMER_DECODER_REGISTRY
+from .transformer_decoder import MultiScaleMaskedTransformerDecoder, StandardTransformerDecoder
 
 __all__ = [
     "TRANSFORMER_DECODER_REGISTRY",

@@ -55,16 +55,15 @@ def self_attention(attention: Attention, positions: Tensor | None) -> Branch:
     return branch
 
 
-# ---- one branch for each layer: Mask2Former's decoder
+# ---- one branch for each layer, without dropout: Mask2Former's decoder
 
 
 class SelfAttentionLayer(ResidualLayer):
     """Queries look at each other."""
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0, pre_norm: bool = False) -> None:
-        super().__init__(dropout, pre_norm)
-        self.self_attn = Attention(width, heads, dropout)
-        self.norm = nn.LayerNorm(width)
+    def __init__(self, width: int, heads: int, pre_norm: bool) -> None:
+        super().__init__(0.0, pre_norm)
+        self.self_attn, self.norm = Attention(width, heads), nn.LayerNorm(width)
         xavier_uniform(self)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
@@ -75,10 +74,9 @@ class SelfAttentionLayer(ResidualLayer):
 class CrossAttentionLayer(ResidualLayer):
     """Queries look at the allowed places of a feature map."""
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0, pre_norm: bool = False) -> None:
-        super().__init__(dropout, pre_norm)
-        self.multihead_attn = Attention(width, heads, dropout)
-        self.norm = nn.LayerNorm(width)
+    def __init__(self, width: int, heads: int, pre_norm: bool) -> None:
+        super().__init__(0.0, pre_norm)
+        self.multihead_attn, self.norm = Attention(width, heads), nn.LayerNorm(width)
         xavier_uniform(self)
 
     def forward(self, x: Tensor, positions: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
@@ -89,8 +87,8 @@ class CrossAttentionLayer(ResidualLayer):
 class FFNLayer(ResidualLayer):
     """The feed-forward network."""
 
-    def __init__(self, width: int, hidden: int, dropout: float = 0.0, pre_norm: bool = False) -> None:
-        super().__init__(dropout, pre_norm)
+    def __init__(self, width: int, hidden: int, pre_norm: bool) -> None:
+        super().__init__(0.0, pre_norm)
         self.linear1, self.linear2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.norm = nn.LayerNorm(width)
         xavier_uniform(self)
@@ -195,11 +193,7 @@ class TransformerDecoder(nn.Module):
         self.return_intermediate = return_intermediate
 
     def forward(
-        self,
-        target: Tensor,
-        memory: Tensor,
-        positions: Tensor | None = None,
-        memory_positions: Tensor | None = None,
+        self, target: Tensor, memory: Tensor, positions: Tensor | None = None, memory_positions: Tensor | None = None
     ) -> Tensor:
         """Run the stack on sequence-first tensors.
 

@@ -25,11 +25,7 @@ class PositionEmbeddingSine(nn.Module):
     """
 
     def __init__(
-        self,
-        num_pos_feats: int = 64,
-        temperature: float = 10000,
-        normalize: bool = False,
-        scale: float | None = None,
+        self, num_pos_feats: int = 64, temperature: float = 10000, normalize: bool = False, scale: float | None = None
     ) -> None:
         super().__init__()
         if scale is not None and not normalize:

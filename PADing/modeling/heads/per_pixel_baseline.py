@@ -88,12 +88,7 @@ class PerPixelBaselinePlusHead(PerPixelBaselineHead):
 
     @configurable
     def __init__(
-        self,
-        input_shape: dict[str, ShapeSpec],
-        *,
-        transformer_predictor: nn.Module,
-        deep_supervision: bool,
-        **baseline,
+        self, input_shape: dict[str, ShapeSpec], *, transformer_predictor: nn.Module, deep_supervision: bool, **baseline
     ) -> None:
         super().__init__(input_shape, predictor=transformer_predictor, **baseline)
         self.deep_supervision = deep_supervision

@@ -56,14 +56,12 @@ class MultiScaleMaskedTransformerDecoder(QueryDecoder):
 
         layers = range(dec_layers)
         self.transformer_self_attention_layers = nn.ModuleList(
-            SelfAttentionLayer(hidden_dim, nheads, pre_norm=pre_norm) for _ in layers
+            SelfAttentionLayer(hidden_dim, nheads, pre_norm) for _ in layers
         )
         self.transformer_cross_attention_layers = nn.ModuleList(
-            CrossAttentionLayer(hidden_dim, nheads, pre_norm=pre_norm) for _ in layers
+            CrossAttentionLayer(hidden_dim, nheads, pre_norm) for _ in layers
         )
-        self.transformer_ffn_layers = nn.ModuleList(
-            FFNLayer(hidden_dim, dim_feedforward, pre_norm=pre_norm) for _ in layers
-        )
+        self.transformer_ffn_layers = nn.ModuleList(FFNLayer(hidden_dim, dim_feedforward, pre_norm) for _ in layers)
         self.decoder_norm = nn.LayerNorm(hidden_dim)
         self.query_feat = nn.Embedding(num_queries, hidden_dim)
         self.query_embed = nn.Embedding(num_queries, hidden_dim)

@@ -20,14 +20,7 @@ class Transformer(nn.Module):
     """Encoder and decoder of DETR: queries start at zero and are told apart by their positions."""
 
     def __init__(
-        self,
-        width: int,
-        heads: int,
-        hidden: int,
-        dropout: float,
-        enc_layers: int,
-        dec_layers: int,
-        pre_norm: bool,
+        self, width: int, heads: int, hidden: int, dropout: float, enc_layers: int, dec_layers: int, pre_norm: bool
     ) -> None:
         super().__init__()
         layer = width, heads, hidden, dropout, pre_norm
