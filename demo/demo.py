@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Segment your own images, a video, or what a camera sees; unseen classes are outlined in magenta.
 
-    python demo/demo.py --config-file configs/panoptic-segmentation/PADing.yaml \
+    python demo/demo.py --config-file configs/panoptic-segmentation/PADing.yaml \\
         --input street.jpg "holiday/*.jpg" --output drawn --opts MODEL.WEIGHTS PADing_panoptic/model_final.pth
     python demo/demo.py --config-file ... --video-input street.mp4 --output drawn.mp4 --opts MODEL.WEIGHTS ...
     python demo/demo.py --config-file ... --webcam --opts MODEL.WEIGHTS ...
@@ -19,17 +19,20 @@ if __name__ == "__main__":
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from PADing.command_line import add_config_options, fraction, run_command
+from PADing.command_line import CommandParser, add_config_options, fraction, run_command
 from PADing.engine.start_check import PREDICTION, checked_config
 from PADing.errors import UserError
+from PADing.inference import Predictor
 from PADing.visualization import ImageDrawer, read_rgb, write_rgb
-from PADing.visualization.files import find_images, output_paths
+from PADing.visualization.image_files import find_images, output_paths
 from PADing.visualization.screen import Window
 from PADing.visualization.video import VideoSource, VideoWriter
 
@@ -37,12 +40,11 @@ CONFIDENCE_KEY = "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD"
 
 
 def draw_images(
-    predictor, paths: list[Path], drawings: list[Path], window: Window | None, threshold: float | None
+    predictor: Predictor, paths: list[Path], drawings: list[Path], window: Window | None, threshold: float | None
 ) -> None:
     """Segment and draw each image; one that cannot be read is listed, and the others are drawn.
 
     Args:
-        predictor: see ``PADing.inference``.
         drawings: where to write; not used with a window.
         threshold: least score of an instance to draw; None: half of the image's best score.
 
@@ -73,26 +75,39 @@ def draw_images(
 
 
 def draw_video(
-    predictor, source: VideoSource, sink: VideoWriter | None, window: Window | None, threshold: float | None
+    predictor: Predictor, source: VideoSource, threshold: float | None, deliver: Callable[[np.ndarray], bool | None]
 ) -> None:
-    """Segment and draw each frame of a video or camera, into a file or a window."""
+    """Segment and draw each frame of a video or camera, until ``deliver`` returns False for one."""
     drawer = ImageDrawer(predictor.metadata, threshold, enlarge=False)
     for frame in tqdm(source, total=source.length, desc="drawing", unit="frame", mininterval=1):
-        drawn = drawer.draw_output(frame, predictor(frame))
-        if sink is not None:
-            sink.write(drawn)
-        elif not window.show(drawn, wait=1):
+        if deliver(drawer.draw_output(frame, predictor(frame))) is False:
             break
 
 
-def main(args: argparse.Namespace) -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Draw what the command line says; returns the exit status."""
+    parser = CommandParser(__doc__)
+    add_config_options(parser)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--input", nargs="+", metavar="IMAGE", help='images, folders, or patterns like "dir/*.jpg"')
+    what.add_argument("--video-input", metavar="FILE", help="a video file")
+    what.add_argument("--webcam", action="store_true", help="the first camera")
+    parser.add_argument("--output", type=Path, help="folder for the drawings, or a file for one; default: a window")
+    least = (
+        "least score of what is drawn, 0 to 1 (default: half of the image's best score for instances; as the config "
+        "says for panoptic results)"
+    )
+    parser.add_argument("--confidence-threshold", type=fraction, metavar="SCORE", help=least)
+    return run_command(_run, parser.parse_args(argv))
+
+
+def _run(args: argparse.Namespace) -> None:
     # What can be checked at once is checked before a model is built and loaded.
-    window, drawings, sink = None, [], None
-    paths = find_images(args.input or ())
+    window = sink = None
+    drawings = paths = find_images(args.input or ())
     if args.output is None:
         instead = "Record a video and use --video-input" if args.webcam else "Name a file or folder with --output"
         window = Window("segmentation", f"{instead} instead.")
-        drawings = paths
     elif args.webcam:
         raise UserError("--webcam shows a window and writes nothing: leave out --output.")
     elif args.input:
@@ -104,44 +119,23 @@ def main(args: argparse.Namespace) -> None:
         if path.resolve() == Path(args.video_input).resolve():
             raise UserError(f"--output would replace the video {path} by its drawing. Name another file.")
         sink = VideoWriter(path, source.rate)
-    if args.confidence_threshold is not None:
-        args.opts = [CONFIDENCE_KEY, str(args.confidence_threshold), *args.opts]
     threshold = args.confidence_threshold
+    if threshold is not None:
+        args.opts = [CONFIDENCE_KEY, str(threshold), *args.opts]
 
-    cfg = checked_config(args, PREDICTION)
-    from PADing.inference import Predictor
-
-    predictor = Predictor(cfg, one_result=True)
+    predictor = Predictor(checked_config(args, PREDICTION), one_result=True)
     if source is None:
         draw_images(predictor, paths, drawings, window, threshold)
-    elif sink is None:
-        draw_video(predictor, source, None, window, threshold)
-    else:
+    elif sink is not None:
         with sink:
-            draw_video(predictor, source, sink, None, threshold)
+            draw_video(predictor, source, threshold, sink.write)
         print(f"written: {sink.path}")
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_config_options(parser)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--input", nargs="+", metavar="IMAGE", help='images, folders, or patterns like "dir/*.jpg"')
-    what.add_argument("--video-input", metavar="FILE", help="a video file")
-    what.add_argument("--webcam", action="store_true", help="the first camera")
-    parser.add_argument("--output", type=Path, help="folder for the drawings, or a file for one; default: a window")
-    parser.add_argument(
-        "--confidence-threshold",
-        type=fraction,
-        metavar="SCORE",
-        help="least score of what is drawn, 0 to 1 (default: half of the image's best score for instances; as the "
-        "config says for panoptic results)",
-    )
-    return parser
+    elif window is not None:
+        show = window.show
+        draw_video(predictor, source, threshold, lambda drawn: show(drawn, wait=1))
 
 
 if __name__ == "__main__":
-    arguments = make_parser().parse_args()
     for name in ("fvcore", "PADing"):
         setup_logger(name=name)
-    sys.exit(run_command(main, arguments))
+    sys.exit(main())

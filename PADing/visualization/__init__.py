@@ -3,10 +3,9 @@
 Unseen classes are outlined in magenta. Models are run by ``PADing.inference``.
 """
 
-from PADing.visualization.classes import class_names, unseen_ids
 from PADing.visualization.curves import plot_curves
 from PADing.visualization.drawer import ImageDrawer
-from PADing.visualization.files import read_rgb, write_rgb
+from PADing.visualization.image_files import read_rgb, write_rgb
 from PADing.visualization.panoptic import Segmentation, display_scale, paint, panel
 from PADing.visualization.sources import from_detections, from_output, from_record
 
@@ -15,7 +14,6 @@ PictureDrawer = ImageDrawer  # its name up to version 0.1.0
 __all__ = [
     "ImageDrawer",
     "Segmentation",
-    "class_names",
     "display_scale",
     "from_detections",
     "from_output",
@@ -24,6 +22,5 @@ __all__ = [
     "panel",
     "plot_curves",
     "read_rgb",
-    "unseen_ids",
     "write_rgb",
 ]

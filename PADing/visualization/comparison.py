@@ -1,6 +1,5 @@
 """Results beside the truth: ``input | ground truth | results``, an image file for each image of a data set."""
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from PADing.errors import UserError
 from PADing.files import read_json
 from PADing.output_names import output_names
 from PADing.visualization.drawer import ImageDrawer
-from PADing.visualization.files import read_rgb, write_overview, write_rgb
+from PADing.visualization.image_files import keep_originals, read_rgb, write_overview, write_rgb
 from PADing.visualization.panoptic import Segmentation
 from PADing.visualization.sources import classes_in_record, from_detections, from_record
 
@@ -134,10 +133,7 @@ def _compare(
 ) -> Iterator[tuple[Path, np.ndarray]]:
     """Write a drawing of each of the first records; yields its file and the drawing, (h, w, 3) uint8 RGB."""
     files = output_names((record["file_name"] for record in records), taken=[OVERVIEW])
-    originals = {os.path.realpath(file) for file in files}
-    for name in (OVERVIEW, *files.values()):
-        if os.path.realpath(output / name) in originals:
-            raise UserError(f"--output {output} would replace the image {output / name} by a drawing. Name another.")
+    keep_originals(output, [output / name for name in (OVERVIEW, *files.values())], files)
     for record in tqdm(records[:number], desc="drawing", mininterval=1):
         image = read_rgb(record["file_name"])
         truth = ("ground truth", from_record(record, drawer.ignore_label))

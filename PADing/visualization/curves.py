@@ -32,11 +32,11 @@ def read_metrics(path: str | os.PathLike) -> dict[str, tuple[list[int], list[flo
 
 
 def plot_curves(panels: Mapping[str, tuple[str | os.PathLike, Sequence[str]]], out: str | os.PathLike) -> None:
-    """Write one picture with a panel per run.
+    """Write one figure with a panel per run.
 
     Args:
         panels: title -> (path of a ``metrics.json``, names of the scalars to draw; absent ones are left out).
-        out: picture to write; the folder must exist.
+        out: file of the figure; the folder must exist.
     """
     # A figure object of its own needs no display and leaves pyplot's global state alone.
     from matplotlib.figure import Figure

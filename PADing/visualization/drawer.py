@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from detectron2.data import Metadata
 
-from PADing.visualization.classes import class_names, unseen_ids
+from PADing.class_space import ClassSpace
 from PADing.visualization.panoptic import Segmentation, display_scale, paint, panel
 from PADing.visualization.sources import from_output, from_record, from_sample
 
@@ -25,7 +25,8 @@ class ImageDrawer:
     """
 
     def __init__(self, metadata: Metadata, score_threshold: float | None = None, enlarge: bool = True):
-        self.names, self.unseen = class_names(metadata), unseen_ids(metadata)
+        classes = ClassSpace.of(metadata)
+        self.names, self.unseen = classes.class_names, classes.unseen
         self.ignore_label = metadata.get("ignore_label", 255)
         self.score_threshold, self.enlarge = score_threshold, enlarge
 
@@ -38,9 +39,7 @@ class ImageDrawer:
         scale = display_scale(*image.shape[:2]) if self.enlarge else 1
         return paint(image, seg, self.names, self.unseen, scale)
 
-    def draw_columns(
-        self, image: np.ndarray, columns: Sequence[tuple[str, Segmentation]], scale: int = 0
-    ) -> np.ndarray:
+    def draw_columns(self, image: np.ndarray, columns: Sequence[tuple[str, Segmentation]], scale: int) -> np.ndarray:
         """Draw ``input | column 1 | column 2 ...`` with titles; ``scale`` 0 enlarges small images, see :meth:`draw`."""
         return panel(image, columns, self.names, self.unseen, scale or display_scale(*image.shape[:2]))
 

@@ -1,12 +1,12 @@
 """Class names on images: readable at any size of the image, and never one over another."""
 
-import importlib.util
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -65,11 +65,12 @@ def _places(label: Label, height: int) -> Iterator[tuple[int, int]]:
     """Points (y, x) of the image to centre the name on, the best first."""
     step = max(1, -(-max(label.region.shape) // GRID))
     # The edge of the part is outside of the region, but the first row of the grid need not be.
-    region = np.pad(label.region[::step, ::step], 1).astype(np.uint8)
+    region = np.pad(label.region[::step, ::step], 1)
     if not region.any():
-        region = cv2.resize(np.pad(label.region, 1).astype(np.uint8), region.shape[::-1], interpolation=cv2.INTER_AREA)
-        region[region.shape[0] // 2, region.shape[1] // 2] = 1
-    depth = cv2.distanceTransform(region, cv2.DIST_L2, 3)
+        whole = np.pad(label.region, 1).astype(np.uint8)
+        region = cv2.resize(whole, region.shape[::-1], interpolation=cv2.INTER_AREA).astype(bool)
+        region[region.shape[0] // 2, region.shape[1] // 2] = True
+    depth = cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, 3)
     points = []
     for _ in range(POINTS):
         y, x = np.unravel_index(int(depth.argmax()), depth.shape)
@@ -96,5 +97,4 @@ def _written(text: str, box: tuple[int, int, int], size: int) -> np.ndarray:
 @lru_cache
 def _font(size: int):
     # matplotlib brings a font with most alphabets; OpenCV's own has nothing beyond ASCII.
-    folder = Path(importlib.util.find_spec("matplotlib").origin).parent
-    return ImageFont.truetype(str(folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)

@@ -47,8 +47,9 @@ def display_scale(height: int, width: int) -> int:
 
 def class_colour(index: int) -> tuple[int, int, int]:
     """A fixed RGB colour for a class index; neighbours differ clearly (golden-angle steps in hue)."""
-    hsv = np.uint8([[[int(index * 111.246) % 180, 150 + 50 * (index % 3), 235 - 45 * (index % 2)]]])
-    return tuple(int(v) for v in cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0])
+    hsv = [[[int(index * 111.246) % 180, 150 + 50 * (index % 3), 235 - 45 * (index % 2)]]]
+    red, green, blue = cv2.cvtColor(np.array(hsv, dtype=np.uint8), cv2.COLOR_HSV2RGB)[0, 0].tolist()
+    return red, green, blue
 
 
 def paint(
@@ -88,8 +89,9 @@ def paint(
         body = region if is_thing[number] or not marked else region | is_thing[part]
         kernel = np.ones((2 * width + 1, 2 * width + 1), dtype=np.uint8)
         # The edge of the image counts as an end of unseen segments only: one may fill the image.
-        edge = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0 if marked else 1}
-        line = region & (cv2.erode(body.astype(np.uint8), kernel, **edge) == 0)
+        edge = cv2.BORDER_CONSTANT
+        inner = cv2.erode(body.astype(np.uint8), kernel, borderType=edge, borderValue=0 if marked else 1)
+        line = region & (inner == 0)
         out[box][line] = UNSEEN_RGB if marked else SEEN_RGB
         score = seg.scores.get(segments[number - 1])
         text = names[label] + ("" if score is None else f" {score:.0%}")

@@ -94,10 +94,7 @@ def from_record(record: Mapping, ignore_label: int = 255) -> Segmentation:
     if "annotations" in record:
         size = (record["height"], record["width"])
         objects = [a for a in record["annotations"] if a.get("segmentation")]
-        masks = [(_mask(a["segmentation"], size), a["category_id"]) for a in objects]
-        # Large objects first, so that small ones stay visible.
-        masks.sort(key=lambda item: -item[0].sum())
-        return _stack([m for m, _ in masks], [c for _, c in masks], size)
+        return _small_on_top([(_mask(a["segmentation"], size), a["category_id"]) for a in objects], size)
     return _from_labels(read_labels(record["sem_seg_file_name"]), ignore_label)
 
 
@@ -119,9 +116,14 @@ def from_sample(sample: Mapping, ignore_label: int = 255) -> Segmentation:
         masks = [polygons_to_bitmask(polygons, *size) for polygons in masks.polygons]
     else:
         masks = getattr(masks, "tensor", masks).cpu().numpy().astype(bool)
-    pairs = [(mask, label) for mask, label in zip(masks, instances.gt_classes.tolist(), strict=True) if mask.any()]
-    pairs.sort(key=lambda item: -item[0].sum())  # small objects stay visible
-    return _stack([mask for mask, _ in pairs], [label for _, label in pairs], size)
+    labels = instances.gt_classes.tolist()
+    return _small_on_top([(mask, label) for mask, label in zip(masks, labels, strict=True) if mask.any()], size)
+
+
+def _small_on_top(objects: list[tuple[np.ndarray, int]], size: tuple[int, int]) -> Segmentation:
+    """Masks and classes over one another, large ones below, so that small ones stay visible."""
+    objects = sorted(objects, key=lambda item: -item[0].sum())
+    return _stack([mask for mask, _ in objects], [label for _, label in objects], size)
 
 
 def _least_score(scores: list[float], threshold: float | None) -> float:

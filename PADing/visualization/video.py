@@ -80,7 +80,7 @@ class VideoWriter:
         if self.path.suffix.lower() not in CODECS:
             raise UserError(f"A video cannot be written to {path}: its name must end in one of {', '.join(CODECS)}.")
         self._file = ExitStack()
-        self._writer = None
+        self._writer: cv2.VideoWriter | None = None
 
     def __enter__(self) -> "VideoWriter":
         self.partial = self._file.enter_context(replacing(self.path))
@@ -89,7 +89,7 @@ class VideoWriter:
     def write(self, frame: np.ndarray) -> None:
         """Append (H, W, 3) uint8 RGB; the first frame says the size."""
         if self._writer is None:
-            codec = cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
+            codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
             size = frame.shape[1], frame.shape[0]
             self._writer = cv2.VideoWriter(os.fspath(self.partial), codec, self.rate, size)
             if not self._writer.isOpened():

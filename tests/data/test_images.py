@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from PADing.data.images import CorruptFile, read_image, read_labels, read_panoptic_rgb
-from PADing.visualization.files import read_rgb
+from PADing.visualization.image_files import read_rgb
 
 HEIGHT, WIDTH = 5, 7
 # A grey ramp from black to white; what every kind of file below shows.

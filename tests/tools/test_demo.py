@@ -9,12 +9,11 @@ import torch
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from PADing.command_line import run_command
 from PADing.config import load_config
 from PADing.data.dataset_mappers import build_mapper
 from PADing.inference import Predictor
 from PADing.visualization import ImageDrawer, display_scale
-from PADing.visualization.files import read_rgb
+from PADing.visualization.image_files import read_rgb
 from PADing.visualization.panoptic import UNSEEN_RGB
 
 TASKS = {"panoptic": (), "instances": ("PANOPTIC_ON",), "semantic": ("PANOPTIC_ON", "INSTANCE_ON")}
@@ -23,7 +22,7 @@ TASKS = {"panoptic": (), "instances": ("PANOPTIC_ON",), "semantic": ("PANOPTIC_O
 @pytest.fixture(scope="module")
 def demo(tool):
     module = tool("demo/demo.py")
-    return lambda *args: run_command(module.main, module.make_parser().parse_args([str(arg) for arg in args]))
+    return lambda *args: module.main([str(arg) for arg in args])
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from PADing.visualization.comparison import most_unseen_first
-from PADing.visualization.files import read_rgb
+from PADing.visualization.image_files import read_rgb
 from PADing.visualization.panoptic import UNSEEN_RGB
 
 

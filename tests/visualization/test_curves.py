@@ -22,7 +22,7 @@ def test_a_resumed_run_replaces_what_it_repeats(tmp_path):
 
 
 def test_one_panel_for_each_run(tmp_path):
-    """A scalar that a run does not have is left out; the picture grows with the number of runs."""
+    """A scalar that a run does not have is left out; the figure grows with the number of runs."""
     file = tmp_path / "metrics.json"
     file.write_text('{"iteration": 1, "loss": 1.0}\n{"iteration": 2, "loss": 0.5}\n')
     sizes = []

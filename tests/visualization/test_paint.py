@@ -1,4 +1,4 @@
-"""paint and panel; wrong here means that pictures show a class where there is none, or hide that it is unseen."""
+"""paint and panel; wrong here means that images show a class where there is none, or hide that it is unseen."""
 
 import numpy as np
 import pytest
@@ -18,11 +18,11 @@ def _two_halves():
 
 
 def _mixed(label):
-    """45 % picture, 55 % colour of the class, as bytes."""
+    """45 % image, 55 % colour of the class, as bytes."""
     return (0.45 * 100 + 0.55 * np.array(class_colour(label), dtype=np.float32)).astype(np.uint8)
 
 
-def test_areas_have_the_colour_of_their_class_and_the_rest_is_the_picture():
+def test_areas_have_the_colour_of_their_class_and_the_rest_is_the_image():
     out = paint(GREY, _two_halves(), NAMES, unseen=())
     assert out.dtype == np.uint8 and out.shape == GREY.shape
     assert (out[5, 5] == _mixed(0)).all() and (out[5, 170] == _mixed(1)).all()

@@ -1,11 +1,11 @@
-"""Finding, reading and writing pictures; wrong here means that a drawing replaces somebody's photograph."""
+"""Finding, reading and writing images; wrong here means that a drawing replaces somebody's photograph."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from PADing.errors import UserError
-from PADing.visualization.files import find_images, output_paths, read_rgb, write_overview, write_rgb
+from PADing.visualization.image_files import find_images, output_paths, read_rgb, write_overview, write_rgb
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_no_drawing_replaces_an_image(album):
     """Neither its own image, nor another one, nor one that only lies beside them; links and ".." hide nothing."""
     one, two, other = album / "a" / "1.jpg", album / "a" / "2.PNG", album / "b" / "1.jpg"
     (album / "link").symlink_to(album / "a")
-    for pictures, output in (
+    for images, output in (
         ([one], one),
         ([one], album / "link" / "1.jpg"),
         ([one], album / "a"),
@@ -64,14 +64,14 @@ def test_no_drawing_replaces_an_image(album):
         ([one, other], album),
     ):
         with pytest.raises(UserError, match="would replace"):
-            output_paths(pictures, output)
+            output_paths(images, output)
 
 
-def test_pictures_are_turned_as_cameras_ask(tmp_path):
-    picture = Image.new("RGB", (4, 2), (200, 10, 10))
-    exif = picture.getexif()
+def test_images_are_turned_as_cameras_ask(tmp_path):
+    image = Image.new("RGB", (4, 2), (200, 10, 10))
+    exif = image.getexif()
     exif[0x0112] = 6  # turned by 90 degrees
-    picture.save(tmp_path / "turned.jpg", exif=exif)
+    image.save(tmp_path / "turned.jpg", exif=exif)
     read = read_rgb(tmp_path / "turned.jpg")
     assert read.shape == (4, 2, 3) and (np.abs(read.astype(int) - (200, 10, 10)) < 12).all()
 

@@ -12,7 +12,7 @@ from PADing.data.images import read_image
 from PADing.errors import UserError
 from PADing.files import replacing
 
-__all__ = ["find_images", "output_paths", "read_rgb", "write_overview", "write_rgb"]
+__all__ = ["find_images", "keep_originals", "output_paths", "read_rgb", "write_overview", "write_rgb"]
 
 # Formats that are both read and written; the drawing of an image in another format is a PNG.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -73,11 +73,16 @@ def output_paths(images: Sequence[Path], output: Path) -> list[Path]:
             name = f"{name}.png"
         used.add(name)
         paths.append(output / name)
-    inputs = {os.path.realpath(image): image for image in images}
-    for path in paths:
-        if os.path.realpath(path) in inputs:
-            raise UserError(f"--output {output} would replace the image {path} by a drawing. Name another folder.")
+    keep_originals(output, paths, images)
     return paths
+
+
+def keep_originals(output: Path, drawings: Iterable[Path], images: Iterable[str | os.PathLike]) -> None:
+    """Raise UserError if one of the files to write in ``output`` is one of the images."""
+    originals = {os.path.realpath(image) for image in images}
+    for path in drawings:
+        if os.path.realpath(path) in originals:
+            raise UserError(f"--output {output} would replace the image {path} by a drawing. Name another folder.")
 
 
 def read_rgb(path: str | os.PathLike) -> np.ndarray:
