@@ -81,8 +81,7 @@ def _state(child: "Process") -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time to read: 45 s, 12 min, 2 h 05 min."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
+    """A time to read: 42 s, 7 min, 2.3 h."""
+    if seconds < 99.5:
         return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -31,7 +31,6 @@ _KEYS: dict[str, tuple[tuple[type, ...], str]] = {
     "iterations": ((int, dict), _LENGTH),
     "maps_features": ((bool,), "true or false"),
 }
-_SEARCH_KEYS: dict[str, type] = {"keys": list, "trials": list, "iterations": int, "finalists": int}
 _NEEDED = ("name", "title", "task", "config", "starts_from", "iterations")
 
 
@@ -178,24 +177,21 @@ def _method(entry: Any, where: str, file: Path, repository: Path) -> Method:
             hint = did_you_mean(key, _KEYS, 1) or f"; known keys are {', '.join(_KEYS)}"
             raise UserError(f"{where}: unknown key `{key}`{hint}")
         kinds, wanted = _KEYS[key]
-        if not isinstance(value, kinds) or isinstance(value, bool) and bool not in kinds:
-            raise UserError(f"{where}: `{key}` must be {wanted}, but is {value!r}.")
+        fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+        _require(fits, f"{where}: `{key}` must be {wanted}, but is {value!r}.")
     for key in _NEEDED:
-        if key not in entry:
-            raise UserError(f"{where}: the key `{key}` is missing.")
-    if not re.fullmatch(r"[a-z0-9_]+", entry["name"]) or entry["name"] in (*STARTS, *STEPS):
-        raise UserError(f"{where}: `name` is made of a-z, 0-9 and _, and is none of {', '.join((*STARTS, *STEPS))}.")
+        _require(key in entry, f"{where}: the key `{key}` is missing.")
+    taken = (*STARTS, *STEPS)
+    fits = bool(re.fullmatch(r"[a-z0-9_]+", entry["name"])) and entry["name"] not in taken
+    _require(fits, f"{where}: `name` is made of a-z, 0-9 and _, and is none of {', '.join(taken)}.")
     for key, known in (("task", tuple(TASKS_OF)), ("role", ROLES)):
-        if entry.get(key, known[0]) not in known:
-            raise UserError(f"{where}: `{key}` must be one of {', '.join(known)}, but is {entry[key]!r}.")
-    for key in ("uses", "expected_above"):
+        value = entry.get(key, known[0])
+        _require(value in known, f"{where}: `{key}` must be one of {', '.join(known)}, but is {value!r}.")
+    for key, kind in (("uses", "config keys to names of methods"), ("expected_above", "names of methods to headings")):
         for left, right in entry.get(key, {}).items():
-            if not isinstance(right, str):
-                kinds_of = "config keys to names of methods" if key == "uses" else "names of methods to headings"
-                raise UserError(f"{where}: `{key}` maps {kinds_of}, but {left} is {right!r}.")
+            _require(isinstance(right, str), f"{where}: `{key}` maps {kind}, but {left} is {right!r}.")
     config = (file.parent if entry["config"].startswith("./") else repository) / entry["config"]
-    if not config.is_file():
-        raise UserError(f"{where}: its config {config} does not exist.")
+    _require(config.is_file(), f"{where}: its config {config} does not exist.")
     length = _iterations(entry["iterations"], where)
     return Method(
         **{k: v for k, v in entry.items() if k not in ("config", "iterations", "set", "tune")},
@@ -207,41 +203,40 @@ def _method(entry: Any, where: str, file: Path, repository: Path) -> Method:
     )
 
 
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise UserError(message)
+
+
 def _iterations(value: int | dict, where: str) -> dict[str, int]:
     value = dict.fromkeys(BUDGETS, value) if isinstance(value, int) else value
     numbers = all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value.values())
-    if set(value) != set(BUDGETS) or not numbers:
-        raise UserError(f"{where}: `iterations` must be a number from 0, or one for each of {' and '.join(BUDGETS)}.")
+    wanted = f"a number from 0, or one for each of {' and '.join(BUDGETS)}"
+    _require(set(value) == set(BUDGETS) and numbers, f"{where}: `iterations` must be {wanted}.")
     return value
 
 
 def _search(value: dict, full: int, where: str) -> Search:
     """``full``: iterations of the full budget."""
+    kinds: dict[str, type] = {"keys": list, "trials": list, "iterations": int, "finalists": int}
     for key, content in value.items():
-        if not isinstance(content, _SEARCH_KEYS.get(key, ())) or isinstance(content, bool):
-            raise UserError(
-                f"{where} has `keys` and `trials`, both lists, and may have the numbers `iterations` and `finalists`; "
-                f"not {key}: {content!r}."
-            )
-    keys, trials = value.get("keys"), value.get("trials")
-    if not keys or not trials or not all(isinstance(key, str) for key in keys):
-        raise UserError(f"{where} needs `keys`, a list of config keys, and `trials`, a list of lists of their values.")
+        fits = isinstance(content, kinds.get(key, ())) and not isinstance(content, bool)
+        known = "`keys` and `trials`, both lists, and may have the numbers `iterations` and `finalists`"
+        _require(fits, f"{where} has {known}; not {key}: {content!r}.")
+    keys, trials = value.get("keys", []), value.get("trials", [])
+    complete = keys and trials and all(isinstance(key, str) for key in keys)
+    _require(complete, f"{where} needs `keys`, a list of config keys, and `trials`, a list of lists of their values.")
     for trial in trials:
-        if not isinstance(trial, list) or len(trial) != len(keys):
-            raise UserError(f"{where}: each of `trials` lists {len(keys)} values, one for each key, not {trial!r}.")
+        fits = isinstance(trial, list) and len(trial) == len(keys)
+        _require(fits, f"{where}: each of `trials` lists {len(keys)} values, one for each key, not {trial!r}.")
     length, finalists = value.get("iterations"), value.get("finalists", 0)
-    if length is not None and length < 1:
-        raise UserError(f"{where}: `iterations` must be at least 1.")
-    if finalists and (length is None or not 2 <= finalists < len(trials)):
-        raise UserError(
-            f"{where}: `finalists` are at least 2 and fewer than the {len(trials)} trials, whose `iterations` must be "
-            "named."
-        )
-    if finalists and length is not None and length >= full:
-        raise UserError(
-            f"{where} trials of {length} iterations are no shorter than the full length, {full}, so `finalists` would "
-            "be no longer."
-        )
+    _require(length is None or length >= 1, f"{where}: `iterations` must be at least 1.")
+    if finalists:
+        few = f"at least 2 and fewer than the {len(trials)} trials"
+        fits = length is not None and 2 <= finalists < len(trials)
+        _require(fits, f"{where}: `finalists` are {few}, whose `iterations` must be named.")
+        shorter = f"{where} trials of {length} iterations are no shorter than the full length, {full}"
+        _require(value["iterations"] < full, f"{shorter}, so `finalists` would be no longer.")
     return Search(tuple(keys), tuple(map(tuple, trials)), length, finalists)
 
 
@@ -252,30 +247,25 @@ def _linked(methods: Mapping[str, Method]) -> dict[str, Method]:
         raise UserError(f"{pretrainings[1].file}: `role: pretraining` is taken already, by {pretrainings[0].name}.")
     linked = {}
     for name, method in methods.items():
-        where = f"{method.file}: method {name}"
-        source = method.starts_from if method.starts_from not in STARTS else ""
+        where, start = f"{method.file}: method {name}", method.starts_from
+        source = start if start not in STARTS else ""
         for key, other in (("starts_from", source), *((f"uses {key}", other) for key, other in method.uses.items())):
-            if other and other not in methods:
-                raise UserError(f"{where}: `{key}` names {other!r}, which is no method, nor {', '.join(STARTS)}.")
-            if other and not all(methods[other].iterations.values()):
-                raise UserError(f"{where}: `{key}` names {other!r}, which trains nothing, so it has no weights.")
-        if method.starts_from in STARTS[1:]:
-            if not pretrainings:
-                raise UserError(
-                    f"{where}: it starts from {method.starts_from} weights, but no method has `role: pretraining`."
-                )
+            known = f"{where}: `{key}` names {other!r}, which"
+            _require(not other or other in methods, f"{known} is no method, nor {', '.join(STARTS)}.")
+            trained = not other or all(methods[other].iterations.values())
+            _require(trained, f"{known} trains nothing, so it has no weights.")
+        if start in STARTS[1:]:
+            lacking = f"{where}: it starts from {start} weights, but no method has `role: pretraining`."
+            _require(bool(pretrainings), lacking)
             source = pretrainings[0].name
         links = [("ablates", method.ablates), ("extends", method.extends)]
         for key, other in (*links, *(("expected_above", other) for other in method.expected_above)):
-            if other and other not in methods:
-                raise UserError(f"{where}: `{key}` names {other!r}, which is no method.")
+            _require(not other or other in methods, f"{where}: `{key}` names {other!r}, which is no method.")
         linked[name] = replace(method, source=source)
-    parents = {name: [p for p in (m.ablates, m.extends) if p] for name, m in linked.items()}
-    needs = {name: m.needs for name, m in linked.items()}
     for name, method in linked.items():
-        if path := _circle(parents, [name]):
+        if path := _circle({m.name: [p for p in (m.ablates, m.extends) if p] for m in linked.values()}, [name]):
             raise UserError(f"{method.file}: `ablates` leads back to it: {' -> '.join(path)}.")
-        if path := _circle(needs, [name]):
+        if path := _circle({m.name: m.needs for m in linked.values()}, [name]):
             raise UserError(f"{method.file}: methods wait for each other in a circle: {' -> '.join(path)}.")
     return linked
 

@@ -1,7 +1,7 @@
 """``results.json``: the metrics of all finished runs, and on what they were measured."""
 
-import os
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -81,10 +81,6 @@ def _finished(out: Path, methods: Mapping[str, Method], settings: Settings) -> I
 
 def _cpu() -> str:
     """The processor's name, as the system tells it."""
-    path = "/proc/cpuinfo"
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    path = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:(.*)", path.read_text() if path.exists() else "", re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()

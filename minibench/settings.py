@@ -62,11 +62,10 @@ def make_settings(
     Raises:
         UserError: a size or seed out of range.
     """
-    default_train, default_val, default_size = SIZES[budget]
     if seeds is None:
         seeds = (TUNING_SEED,) if split == "tuning" else range(1, SEEDS[budget] + 1)
-    train, val = default_train if train is None else train, default_val if val is None else val
-    size = default_size if size is None else size
+    given = zip((train, val, size), SIZES[budget], strict=True)
+    train, val, size = (default if value is None else value for value, default in given)
     if not seeds or min(seeds) < 0:
         raise UserError(f"There must be at least one seed, and none below 0, but they are {list(seeds)}.")
     if TUNING_SEED in seeds and split != "tuning":

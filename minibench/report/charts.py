@@ -3,11 +3,11 @@
 Every function returns a matplotlib figure; nothing touches pyplot's global state, so no display is needed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -25,23 +25,26 @@ SEEN, UNSEEN, HARMONIC = "#0072B2", "#D55E00", "#1c1e21"
 CLASS_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7a6a00")
 GREY, LIGHT = "#767c84", "#d5d9de"
 WIDTH = 4.7  # inches; text is 8-9 pt, so about 10 px on a phone
-RESOLUTION = 170
+# What matplotlib draws and saves them with.
+STYLE = Path(__file__).with_name("charts.mplstyle")
 
 
 def _figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=RESOLUTION, layout="constrained", facecolor="white")
-    axes = figure.subplots()
-    _tidy(axes)
-    return figure, axes
+    figure = Figure(figsize=(width, height))
+    return figure, figure.subplots()
 
 
-def _tidy(axes: Axes) -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(GREY)
-    axes.tick_params(labelsize=8, color=GREY)
-    axes.set_axisbelow(True)
+def _rows(axes: Axes, labels: Sequence[str], xlabel: str, margin: float = 0.6) -> None:
+    """One line for each label, from top to bottom."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 1 + margin, -0.5 if margin == 0.5 else -0.6)
+    axes.set_xlabel(xlabel)
+    axes.grid(axis="x")
+
+
+def _markers(kinds: Iterable[tuple[str, str, str]], size: float) -> list[Line2D]:
+    """For a legend: (marker, colour, label)."""
+    return [Line2D([], [], color=c, marker=m, markersize=size, linestyle="", label=n) for m, c, n in kinds]
 
 
 def overview(rows: Mapping[str, Sequence[Spread]], task: Task) -> Figure:
@@ -51,21 +54,17 @@ def overview(rows: Mapping[str, Sequence[Spread]], task: Task) -> Figure:
         rows: title of the method -> (seen, unseen, harmonic mean), from top to bottom.
     """
     figure, axes = _figure(0.9 + 0.36 * len(rows))
+    kinds = [("o", SEEN, "seen"), ("s", UNSEEN, "unseen"), ("D", HARMONIC, "harmonic mean")]
     for y, spreads in enumerate(rows.values()):
         means = [s.mean for s in spreads if s.mean is not None]
         if means:
             axes.plot([min(means), max(means)], [y, y], color=LIGHT, linewidth=3, zorder=1, solid_capstyle="round")
-        for s, colour, marker in zip(spreads, (SEEN, UNSEEN, HARMONIC), ("o", "s", "D"), strict=True):
+        for s, (marker, colour, _) in zip(spreads, kinds, strict=True):
             if s.mean is not None:
                 axes.errorbar(s.mean, y, xerr=s.sd or None, color=colour, marker=marker, markersize=5, capsize=2)
-    axes.set_yticks(range(len(rows)), list(map(_wrap, rows)))
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    _rows(axes, list(map(_wrap, rows)), f"{task.metric} (%)", margin=0.5)
     axes.set_xlim(-1, min(101, axes.get_xlim()[1]))
-    axes.set_xlabel(f"{task.metric} (%)", fontsize=8.5)
-    axes.grid(axis="x", color=LIGHT, linewidth=0.6)
-    names = zip((SEEN, UNSEEN, HARMONIC), "osD", ("seen", "unseen", "harmonic mean"), strict=True)
-    handles = [Line2D([], [], color=c, marker=m, markersize=5, linestyle="", label=n) for c, m, n in names]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=8, frameon=False, handletextpad=0.2)
+    figure.legend(handles=_markers(kinds, 5), loc="outside upper center", ncols=3, handletextpad=0.2)
     return figure
 
 
@@ -80,12 +79,9 @@ def difference_plot(rows: Sequence[tuple[str, Spread]], label: str) -> Figure:
         axes.barh(y, difference.mean, height=0.55, color=colour, alpha=0.3, zorder=1)
         if difference.sd:
             axes.errorbar(difference.mean, y, xerr=difference.sd, color=HARMONIC, capsize=3, linewidth=1, zorder=2)
-        offsets = np.linspace(-0.14, 0.14, difference.n) if difference.n > 1 else [0.0]
-        axes.scatter(list(difference.values.values()), y + np.array(offsets), s=16, color=colour, zorder=3)
-    axes.set_yticks(range(len(rows)), [_wrap(title) for title, _ in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel(label, fontsize=8.5)
-    axes.grid(axis="x", color=LIGHT, linewidth=0.6)
+        offsets = np.linspace(-0.14, 0.14, difference.n) if difference.n > 1 else np.zeros(1)
+        axes.scatter(list(difference.values.values()), y + offsets, s=16, color=colour, zorder=3)
+    _rows(axes, [_wrap(title) for title, _ in rows], label)
     return figure
 
 
@@ -98,29 +94,22 @@ def class_bars(values: Mapping[str, Spread], unseen: set[str], label: str, refer
     names = sorted(values, key=lambda name: name in unseen)
     figure, axes = _figure(0.95 + 0.205 * len(names))
     for y, name in enumerate(names):
-        s, is_unseen = values[name], name in unseen
+        s, other = values[name], reference.get(name)
         if s.mean is not None:
-            # Hatching tells the two apart without any colour.
-            bar = axes.barh(y, s.mean, height=0.72, linewidth=0, color=UNSEEN if is_unseen else SEEN)
-            if is_unseen:
+            bar = axes.barh(y, s.mean, height=0.72, linewidth=0, color=UNSEEN if name in unseen else SEEN)
+            if name in unseen:  # hatching tells the two apart without any colour
                 bar[0].set(hatch="////", edgecolor="white")
             if s.sd:
                 axes.errorbar(s.mean, y, xerr=s.sd, color=HARMONIC, capsize=1.5, linewidth=0.9)
-        other = reference.get(name)
         if other is not None and other.mean is not None:
             axes.plot([other.mean] * 2, [y - 0.4, y + 0.4], color=HARMONIC, linewidth=1.6)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.4, -0.6)
+    _rows(axes, names, label)
     axes.set_xlim(0, min(101, axes.get_xlim()[1]))  # a percentage; a deviation may reach beyond
-    axes.set_xlabel(label, fontsize=8.5)
-    axes.grid(axis="x", color=LIGHT, linewidth=0.6)
     for tick, name in zip(axes.get_yticklabels(), names, strict=True):
         tick.set_color(UNSEEN if name in unseen else HARMONIC)
-    handles: list[Artist] = [Patch(color=SEEN, label="seen")]
-    handles.append(Patch(facecolor=UNSEEN, hatch="////", edgecolor="white", label="unseen"))
-    if reference:
-        handles.append(Line2D([], [], color=HARMONIC, linewidth=1.6, label="baseline"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    bars = [Patch(color=SEEN, label="seen"), Patch(facecolor=UNSEEN, hatch="////", edgecolor="white", label="unseen")]
+    ticks = [Line2D([], [], color=HARMONIC, linewidth=1.6, label="baseline")] if reference else []
+    figure.legend(handles=[*bars, *ticks], loc="outside upper center", ncols=3)
     return figure
 
 
@@ -151,19 +140,18 @@ def confusion_matrix(confusion: "Confusion", least: float = 0.05) -> Figure:
     axes.set_xticks(range(len(labels)), labels, rotation=55, ha="left", rotation_mode="anchor")
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
-    for side in axes.spines.values():
-        side.set_visible(False)
+    axes.spines[:].set_visible(False)
     return figure
 
 
 def embedding_map(analysis: Mapping[str, np.ndarray], unseen: set[int]) -> tuple[Figure, tuple[float, float]]:
-    """The two first principal components of real class embeddings, with the generated ones laid into the same plane.
+    """The two first principal components of query features, with the generated features laid into the same plane.
 
     Args:
         analysis: see ``minibench.analysis``: ``real``, ``real_class``, ``generated``, ``generated_class``, ``names``.
 
     Returns:
-        the figure, and the share of the real embeddings' variance that each component holds.
+        the figure, and the share of the query features' variance that each component holds.
     """
     real, generated = analysis["real"], analysis["generated"]
     centre = real.mean(axis=0)
@@ -172,36 +160,24 @@ def embedding_map(analysis: Mapping[str, np.ndarray], unseen: set[int]) -> tuple
     flat, made = (points @ axes_of_space[:2].T for points in (real - centre, generated - centre))
     figure, axes = _figure(5.0)
     classes = sorted(unseen)
-    is_unseen = np.isin(analysis["real_class"], classes)
-    axes.scatter(*_xy(flat[~is_unseen]), s=5, color=LIGHT, linewidths=0, label="seen, real")
+    seen = flat[~np.isin(analysis["real_class"], classes)]
+    axes.scatter(seen[:, 0], seen[:, 1], s=5, color=LIGHT, linewidths=0, label="seen, real")
     for colour, label in zip(CLASS_COLOURS, classes, strict=False):
         mine, copies = flat[analysis["real_class"] == label], made[analysis["generated_class"] == label]
-        axes.scatter(*_xy(mine), s=9, color=colour, alpha=0.55, linewidths=0)
-        axes.scatter(*_xy(copies), s=12, color=colour, marker="x", linewidths=0.7, alpha=0.55)
+        axes.scatter(mine[:, 0], mine[:, 1], s=9, color=colour, alpha=0.55, linewidths=0)
+        axes.scatter(copies[:, 0], copies[:, 1], s=12, color=colour, marker="x", linewidths=0.7, alpha=0.55)
         for points, marker in ((mine, "o"), (copies, "X")):
             if len(points):
-                axes.scatter(
-                    *_xy(points.mean(axis=0, keepdims=True)),
-                    s=70,
-                    color=colour,
-                    marker=marker,
-                    edgecolors="white",
-                    zorder=4,
-                )
-    names = analysis["names"]
-    handles: list[Artist] = [Patch(color=c, label=str(names[k])) for c, k in zip(CLASS_COLOURS, classes, strict=False)]
+                x, y = points.mean(axis=0)
+                axes.scatter(x, y, s=70, color=colour, marker=marker, edgecolors="white", zorder=4)
+    names = [str(analysis["names"][k]) for k in classes]
+    patches = [Patch(color=colour, label=name) for colour, name in zip(CLASS_COLOURS, names, strict=False)]
     kinds = [("o", HARMONIC, "real (large: mean)"), ("X", HARMONIC, "generated"), ("o", LIGHT, "seen, real")]
-    handles += [Line2D([], [], color=c, marker=m, markersize=6, linestyle="", label=n) for m, c, n in kinds]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=7.5, frameon=False)
-    axes.set_xlabel(f"component 1 ({100 * shares[0]:.0f} % of the variance)", fontsize=8.5)
-    axes.set_ylabel(f"component 2 ({100 * shares[1]:.0f} %)", fontsize=8.5)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    figure.legend(handles=[*patches, *_markers(kinds, 6)], loc="outside lower center", ncols=3, fontsize=7.5)
+    axes.set_xlabel(f"component 1 ({100 * shares[0]:.0f} % of the variance)")
+    axes.set_ylabel(f"component 2 ({100 * shares[1]:.0f} %)")
+    axes.set(xticks=[], yticks=[])
     return figure, (float(shares[0]), float(shares[1]))
-
-
-def _xy(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return points[:, 0], points[:, 1]
 
 
 def training_curves(curves: Mapping[str, Mapping[int, tuple[Sequence[int], Sequence[float]]]]) -> Figure:
@@ -223,10 +199,9 @@ def training_curves(curves: Mapping[str, Mapping[int, tuple[Sequence[int], Seque
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("iteration", fontsize=8.5)
-    axes.set_ylabel("loss", fontsize=8.5)
-    axes.grid(color=LIGHT, linewidth=0.6)
-    axes.legend(fontsize=8, frameon=False)
+    axes.set(xlabel="iteration", ylabel="loss")
+    axes.grid()
+    axes.legend()
     return figure
 
 
@@ -234,6 +209,5 @@ def _wrap(title: str, width: int = 22) -> str:
     """A title on two lines at most, broken at the space nearest to its middle."""
     if len(title) <= width or " " not in title:
         return title
-    spaces = [i for i, letter in enumerate(title) if letter == " "]
-    middle = min(spaces, key=lambda i: abs(i - len(title) / 2))
+    middle = min((i for i, letter in enumerate(title) if letter == " "), key=lambda i: abs(i - len(title) / 2))
     return f"{title[:middle]}\n{title[middle + 1 :]}"

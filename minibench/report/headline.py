@@ -1,10 +1,10 @@
 """The first lines of the report, computed from the numbers: what came out, what was run, on what, and how long."""
 
 from minibench.bench import Bench
+from minibench.display import duration
 from minibench.methods import Method
 from minibench.report.document import Bullets, Section, Text
 from minibench.report.reading import FAILS, HOLDS, WITHIN, Expectation, once_each
-from minibench.report.results import duration
 
 
 def headline_section(bench: Bench, found: list[Expectation]) -> Section:

@@ -2,7 +2,7 @@
 
 import logging
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from PADing.evaluation.panoptic import read_panoptic_png
 from PADing.evaluation.panoptic_quality import match_segments, quality_per_class
 from PADing.files import read_json
 from PADing.visualization import Segmentation, from_detections, from_record
+from PADing.visualization.sources import classes_in_record
 from PADing.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
@@ -55,12 +56,9 @@ class Validation:
         return load_data_set(self.split, self.data_set, self.root)
 
     @property
-    def with_unseen(self) -> Iterator[dict]:
+    def with_unseen(self) -> list[dict]:
         """Records whose annotation shows an unseen class."""
-        for record in self.records:
-            parts = record.get("segments_info") or record.get("annotations") or ()
-            if any(part["category_id"] in self.unseen for part in parts):
-                yield record
+        return [record for record in self.records if classes_in_record(record) & self.unseen]
 
 
 @dataclass(frozen=True)
@@ -95,15 +93,9 @@ def open_validation(run_folder: Path, root: Path) -> Validation:
     split, data_set = found
     if not (root / data_set.image_root).is_dir():
         raise UserError(f"The images of {name!r} are not in {root / data_set.image_root}.")
-    classes = split.classes(data_set)
-    return Validation(
-        split=split,
-        data_set=data_set,
-        root=str(root),
-        names=[c.name for c in classes],
-        unseen=frozenset(i for i, c in enumerate(classes) if c.name in set(split.unseen)),
-        contiguous={c.id: i for i, c in enumerate(classes)},
-    )
+    space = split.class_space(data_set)
+    contiguous = {dataset_id: i for i, dataset_id in space.dataset_ids.items()}
+    return Validation(split, data_set, str(root), list(space.class_names), space.unseen, contiguous)
 
 
 def data_root(bench: Bench, run: Run) -> Path:

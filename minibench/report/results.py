@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from minibench.bench import MISSING, Bench, Spread
+from minibench.display import duration
 from minibench.methods import Method
 from minibench.report import charts
 from minibench.report.album import Album
@@ -148,10 +149,3 @@ def value(spread: Spread, best: bool = False, signed: bool = False) -> Cell:
 
 def _over_seeds(spreads: Iterable[Spread]) -> str:
     return "mean ± standard deviation over seeds" if max((s.n for s in spreads), default=1) > 1 else "one seed"
-
-
-def duration(seconds: float) -> str:
-    """As in "42 s", "7 min", "2.3 h"."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

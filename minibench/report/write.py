@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 
 from minibench.bench import Bench, Spread, read_bench
+from minibench.report import charts
 from minibench.report.album import Album
 from minibench.report.curves import class_section, curve_section
 from minibench.report.document import Section
@@ -40,7 +41,7 @@ def write_report(folder: Path) -> None:
     bench = read_bench(Path(folder))
     out = bench.folder / "report"
     album, found = Album(out / "pictures"), expectations(bench)
-    with matplotlib.rc_context({"text.parse_math": False}):  # a "$" in a name is a "$"
+    with matplotlib.rc_context(fname=charts.STYLE):
         sections = _sections(bench, found, album)
     title = f"{TITLE}: {bench.split} split" if bench.split else TITLE
     write_json(out / "summary.json", summary(bench) | {"expectations": as_json(found)}, indent=2)

@@ -192,6 +192,6 @@ def test_the_time_left_of_a_training_is_the_one_it_writes(tmp_path):
 
 def test_a_log_file_gets_plain_lines_and_times_are_readable():
     stream = io.StringIO()
-    Display(stream, period=0.0).show(3, 9, [], SimpleNamespace(seconds=lambda running: 4000))
-    assert stream.getvalue() == "3/9 steps | 1 h 07 min left\n"
-    assert [duration(s) for s in (42, 300, 7500)] == ["42 s", "5 min", "2 h 05 min"]
+    Display(stream, period=0.0).show(3, 9, [], SimpleNamespace(seconds=lambda running: 7500))
+    assert stream.getvalue() == "3/9 steps | 2.1 h left\n"
+    assert [duration(s) for s in (42, 300, 7500)] == ["42 s", "5 min", "2.1 h"]
