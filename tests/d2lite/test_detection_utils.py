@@ -221,8 +221,8 @@ def test_empty_instances_are_filtered():
         record(segmentation=np.zeros_like(mask)),
     ]
     instances = utils.annotations_to_instances(annotations, (8, 10), "bitmask")
-    kept, which = utils.filter_empty_instances(instances, return_mask=True)
-    assert which.tolist() == [True, False, False] and len(kept) == 1
+    kept = utils.filter_empty_instances(instances)
+    assert len(kept) == 1 and torch.equal(kept.gt_boxes.tensor, instances.gt_boxes.tensor[:1])
     assert len(utils.filter_empty_instances(instances, by_mask=False)) == 2
     assert len(utils.filter_empty_instances(instances, by_box=False)) == 2
     assert len(utils.filter_empty_instances(instances, box_threshold=3.5)) == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import d2lite.provider as provider
-from d2lite.omitted import explain_missing_modules, omitted_names
+from d2lite.omitted import OMITTED, explain_missing_modules, omitted_names
 
 from .conftest import run_python
 
@@ -174,8 +174,9 @@ def test_a_folder_that_only_has_the_name_does_not_count(standin, tmp_path):
     assert made_up.__standin__
 
 
-def test_what_is_left_out_is_said(standin):
-    getter = omitted_names("made_up.config", ["LazyThing"])
+def test_what_is_left_out_is_said(standin, monkeypatch):
+    monkeypatch.setitem(OMITTED, "made_up.config", "EagerThing LazyThing")
+    getter = omitted_names("made_up.config")
     with pytest.raises(ImportError, match=r"made_up\.config\.LazyThing is not available: d2lite.*leaves it out"):
         getter("LazyThing")
     with pytest.raises(AttributeError, match="other"):

@@ -1,10 +1,11 @@
 """Pictures: what is drawn where, in which colour, and what must stay as it was."""
 
+import random
+
 import numpy as np
-import pycocotools.mask as mask_util
 import pytest
 import torch
-from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from PIL import Image
 
@@ -22,6 +23,7 @@ from tests.d2lite.drawing import (
     rectangle,
     unchanged,
 )
+from tests.d2lite.standin import standin_only
 
 
 @pytest.mark.parametrize("mode", list(ColorMode))
@@ -93,40 +95,6 @@ def test_panoptic_map(mode):
     assert again(torch.from_numpy(ids), segments).get_image().shape == picture.shape
 
 
-def test_dataset_dict_with_polygons_and_boxes():
-    polygon = [10.0, 20.0, 70.0, 20.0, 70.0, 100.0, 10.0, 100.0]
-    annotation = {"bbox": [10, 20, 60, 80], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 1, "segmentation": [polygon]}
-    picture = Visualizer(GREY, META).draw_dataset_dict({"annotations": [annotation]}).get_image()
-    assert (np.abs(picture[LEFT].astype(int) - 120).max(axis=1) > 10).mean() > 0.9
-    assert unchanged(picture, rectangle(90, 0, 160, 120))
-
-
-def test_dataset_dict_with_maps_in_files(tmp_path):
-    sem_seg = np.full((H, W), 255, np.uint8)
-    sem_seg[LEFT] = 2
-    Image.fromarray(sem_seg).save(tmp_path / "sem.png")
-    picture = Visualizer(GREY, META).draw_dataset_dict({"sem_seg_file_name": str(tmp_path / "sem.png")}).get_image()
-    assert mean_color(picture, LEFT).argmax() == 1 and unchanged(picture, away_from(LEFT))
-
-    ids, segments = panoptic()
-    colors = np.stack([ids % 256, ids // 256, np.zeros_like(ids)], axis=2).astype(np.uint8)
-    Image.fromarray(colors).save(tmp_path / "pan.png")
-    dic = {"pan_seg_file_name": str(tmp_path / "pan.png"), "segments_info": segments}
-    picture = Visualizer(GREY, META).draw_dataset_dict(dic).get_image()
-    assert mean_color(picture, LEFT).argmax() == 1
-
-
-def test_all_ways_to_give_a_mask_draw_the_same():
-    polygon = np.array([10.0, 20, 70, 20, 70, 100, 10, 100])
-    rle = mask_util.encode(np.asfortranarray(LEFT.astype(np.uint8)))
-    ways = [LEFT[None], BitMasks(torch.from_numpy(LEFT[None])), PolygonMasks([[polygon]]), [rle], [[polygon]]]
-    pictures = [
-        Visualizer(GREY, META).overlay_instances(masks=m, assigned_colors=["r"]).get_image().astype(int) for m in ways
-    ]
-    for picture in pictures[1:]:
-        assert (np.abs(picture - pictures[0]).max(axis=2) > 40).mean() < 0.05, "the same up to its outline"
-
-
 def test_binary_mask_leaves_out_specks():
     mask = LEFT.copy()
     mask[5:7, 150:152] = True
@@ -160,3 +128,63 @@ def test_the_callers_image_is_not_drawn_on():
     image = GREY.copy()
     Visualizer(image, META).draw_instance_predictions(predictions(LEFT, RIGHT))
     assert np.array_equal(image, GREY)
+
+
+@pytest.mark.parametrize("text", ["café", "猫", "стул", "", "a" * 300])
+def test_any_class_name_can_be_written(text):
+    """People bring their own vocabularies."""
+    visualizer = Visualizer(GREY)
+    image = visualizer.draw_text(text, (80, 60), color="b").get_image()
+    assert image.shape == GREY.shape and (image != 120).any()
+
+
+def test_drawing_leaves_the_random_generators_alone():
+    """An image drawn during training must not change the training."""
+    states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    Visualizer(GREY, META).draw_sem_seg(np.where(LEFT, 2, 255))
+    assert random.getstate() == states[0] and (np.random.get_state()[1] == states[1]).all()
+    assert torch.equal(torch.get_rng_state(), states[2])
+
+
+@standin_only
+def test_holes_are_holes():
+    ring = LEFT & ~rectangle(30, 40, 50, 80)
+    image = Visualizer(GREY).draw_binary_mask(ring, (1, 0, 0), edge_color=(0, 1, 0), alpha=0.25).get_image()
+    assert (image[25:35, 15:65] == np.round([120 * 0.75 + 255 * 0.25, 90, 90])).all()
+    assert (image[45:75, 35:45] == 120).all() and (image[away_from(LEFT)] == 120).all()
+    assert (image[42:78, 28:31, 1].max(axis=1) > 200).all(), "the hole has an outline too"
+
+
+@standin_only
+def test_panoptic_ids_that_encode_their_class():
+    ids = np.full((H, W), -1)
+    ids[LEFT], ids[RIGHT] = 2 * 1000, 1 * 1000 + 3
+    image = Visualizer(GREY, META).draw_panoptic_seg(ids, None).get_image()
+    assert mean_color(image, LEFT).argmax() == 1 and unchanged(image, away_from(LEFT, RIGHT))
+
+
+def test_stuff_needs_the_names_of_its_classes():
+    ids, segments = panoptic()
+    with pytest.raises(AttributeError, match="stuff_classes"):
+        Visualizer(GREY).draw_panoptic_seg(torch.from_numpy(ids), segments)
+    with pytest.raises(AttributeError, match="stuff_classes"):
+        Visualizer(GREY).draw_sem_seg(torch.from_numpy(ids))
+
+
+def test_without_metadata_classes_of_objects_are_numbers():
+    instances = predictions(LEFT, classes=[17])
+    for mode in ColorMode:
+        assert (Visualizer(GREY, None, 1.0, mode).draw_instance_predictions(instances).get_image()[LEFT] != 120).any()
+
+
+@standin_only
+def test_mistakes_are_explained():
+    visualizer = Visualizer(GREY, META)
+    with pytest.raises(ValueError, match="does not fit"):
+        visualizer.draw_binary_mask(np.zeros((3, 3), dtype=bool))
+    with pytest.raises(ValueError, match="color"):
+        visualizer.draw_text("a", (0, 0), color="no such color")
+    with pytest.raises(ValueError, match="shape"):
+        Visualizer(np.zeros((4, 4, 7), np.uint8))
+    with pytest.raises(AttributeError, match="draw_line is not available: d2lite"):
+        visualizer.draw_line([0, 1], [0, 1], "r")

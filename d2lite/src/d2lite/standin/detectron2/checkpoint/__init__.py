@@ -6,6 +6,4 @@ from d2lite.omitted import omitted_names
 
 from .detection_checkpoint import DetectionCheckpointer
 
-__all__ = ["Checkpointer", "PeriodicCheckpointer", "DetectionCheckpointer"]
-
-__getattr__ = omitted_names(__name__, ["catalog", "ModelCatalog", "ModelCatalogHandler"])
+__getattr__ = omitted_names(__name__)

@@ -4,9 +4,4 @@ from d2lite.omitted import omitted_names
 
 from .config import CfgNode, configurable, get_cfg, global_cfg, set_global_cfg
 
-__all__ = ["CfgNode", "configurable", "get_cfg", "global_cfg", "set_global_cfg"]
-
-__getattr__ = omitted_names(
-    __name__,
-    ["LazyConfig", "LazyCall", "instantiate", "downgrade_config", "upgrade_config"],
-)
+__getattr__ = omitted_names(__name__)

@@ -9,21 +9,17 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.config import BASE_KEY
 from fvcore.common.config import CfgNode as FvcoreNode
 
-from .configurable import configurable
-
-__all__ = ["CfgNode", "configurable", "get_cfg", "global_cfg", "set_global_cfg"]
-
-# Unlike in Detectron2, asking for it in the code is not enough to run code from a file: the user must ask as well.
-UNSAFE_VARIABLE = "D2LITE_UNSAFE_YAML"
+from .configurable import configurable  # noqa: F401 - people import it from here
 
 
 class _SafeLoader(yaml.SafeLoader):
     """Plain values, and the tuples that published files contain."""
 
+    def tuple_of(self, node: yaml.SequenceNode) -> tuple:
+        return tuple(self.construct_sequence(node, deep=True))
 
-_SafeLoader.add_constructor(
-    "tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node, deep=True))
-)
+
+_SafeLoader.add_constructor("tag:yaml.org,2002:python/tuple", _SafeLoader.tuple_of)
 
 
 class CfgNode(FvcoreNode):
@@ -39,13 +35,14 @@ class CfgNode(FvcoreNode):
 
         Args:
             filename: path or URL. Relative ``_BASE_`` paths start at its folder.
-            allow_unsafe: admit tags that build Python objects, provided that ``D2LITE_UNSAFE_YAML=1`` is set.
+            allow_unsafe: admit tags that build Python objects, provided that ``D2LITE_UNSAFE_YAML=1`` is set: unlike in
+                Detectron2, asking for it in the code is not enough to run code from a file.
 
         Raises:
             yaml.constructor.ConstructorError: a tag that is not admitted.
             ValueError: a section stands where the base has a plain value, or ``_BASE_`` leads back to the file.
         """
-        unsafe = allow_unsafe and os.environ.get(UNSAFE_VARIABLE) == "1"
+        unsafe = allow_unsafe and os.environ.get("D2LITE_UNSAFE_YAML") == "1"
         return cls._tree(filename, yaml.UnsafeLoader if unsafe else _SafeLoader, frozenset())
 
     @classmethod
@@ -54,15 +51,13 @@ class CfgNode(FvcoreNode):
             raise ValueError(f"{BASE_KEY} of {filename} leads back to that file.")
         with cls._open_cfg(filename) as file:
             own = yaml.load(file, Loader=loader) or {}
-        named = own.pop(BASE_KEY, [])
-        layers = [
-            cls._tree(_beside(filename, base), loader, users | {filename})
-            for base in ([named] if isinstance(named, str) else named)
-        ]
-        tree: dict[str, Any] = {}
-        for layer in (*layers, own):
-            tree = _stacked(tree, layer, filename)
-        return tree
+        bases, tree = own.pop(BASE_KEY, []), dict[str, Any]()
+        for base in [bases] if isinstance(bases, str) else bases:
+            path = os.path.expanduser(base)
+            if "://" not in path:
+                path = os.path.normpath(os.path.join(os.path.dirname(filename), path))
+            tree = _stacked(tree, cls._tree(path, loader, users | {filename}), filename)
+        return _stacked(tree, own, filename)
 
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = True) -> None:
         """Take over the values of a YAML file; see ``load_yaml_with_base`` for what it may contain.
@@ -86,11 +81,6 @@ class CfgNode(FvcoreNode):
                 "rename them, or convert the file with the genuine Detectron2."
             )
         self.merge_from_other_cfg(node)
-
-
-def _beside(filename: str, base: str) -> str:
-    base = os.path.expanduser(base)
-    return base if "://" in base else os.path.normpath(os.path.join(os.path.dirname(filename), base))
 
 
 def _stacked(lower: dict, upper: dict, filename: str) -> dict:

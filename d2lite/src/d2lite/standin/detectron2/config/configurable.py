@@ -7,10 +7,6 @@ from typing import Any
 
 from yacs.config import CfgNode as AnyConfig  # the base of fvcore's node and of ours
 
-__all__ = ["configurable"]
-
-_GREEDY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
 
 def configurable(init_func: Callable | None = None, *, from_config: Callable | None = None) -> Callable:
     """Make a function understand ``(cfg, ...)`` beside its own arguments, which ``from_config`` derives from ``cfg``.
@@ -50,13 +46,12 @@ def _on_function(function: Callable, derive: Callable) -> Callable:
     def call(*args, **kwargs):
         return function(**_derived(derive, args, kwargs)) if _has_config(args, kwargs) else function(*args, **kwargs)
 
-    call.from_config = derive
+    vars(call)["from_config"] = derive
     return call
 
 
 def _has_config(args: tuple, kwargs: dict) -> bool:
-    candidate = args[0] if args else kwargs.get("cfg")
-    return isinstance(candidate, AnyConfig)
+    return isinstance(args[0] if args else kwargs.get("cfg"), AnyConfig)
 
 
 def _derived(derive: Callable, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -64,7 +59,7 @@ def _derived(derive: Callable, args: tuple, kwargs: dict[str, Any]) -> dict[str,
     parameters = inspect.signature(derive).parameters
     if next(iter(parameters), None) != "cfg":
         raise TypeError(f"the first argument of {derive.__qualname__} must be called cfg; it has {list(parameters)}")
-    greedy = any(parameter.kind in _GREEDY for parameter in parameters.values())
-    replaced = {} if greedy else {name: value for name, value in kwargs.items() if name not in parameters}
-    asked = {name: value for name, value in kwargs.items() if name not in replaced}
-    return derive(*args, **asked) | replaced
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values()):
+        return derive(*args, **kwargs)
+    asked = {name: value for name, value in kwargs.items() if name in parameters}
+    return derive(*args, **asked) | {name: value for name, value in kwargs.items() if name not in parameters}

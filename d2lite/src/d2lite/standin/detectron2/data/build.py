@@ -18,18 +18,7 @@ from .dataset_mapper import DatasetMapper
 from .detection_utils import check_metadata_consistency
 from .samplers import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
 
-__all__ = [
-    "build_batch_data_loader",
-    "build_detection_test_loader",
-    "build_detection_train_loader",
-    "get_detection_dataset_dicts",
-    "print_instances_class_histogram",
-]
-
 logger = logging.getLogger(__name__)
-
-
-# ---- Data sets ----
 
 
 def _objects(image: dict) -> list[dict]:
@@ -37,21 +26,13 @@ def _objects(image: dict) -> list[dict]:
     return [annotation for annotation in image["annotations"] if not annotation.get("iscrowd", 0)]
 
 
-def filter_images_with_only_crowd_annotations(dataset_dicts: list[dict]) -> list[dict]:
-    """Images with at least one annotated object."""
-    useful = list(filter(_objects, dataset_dicts))
-    logger.info("%d of %d images have annotated objects; the others are left out.", len(useful), len(dataset_dicts))
-    return useful
-
-
-def print_instances_class_histogram(dataset_dicts: list[dict], class_names: Sequence[str]) -> None:
+def _log_classes(images: list[dict], names: Sequence[str]) -> None:
     """Log the number of objects of each class; AssertionError for a ``category_id`` that is no index of the names."""
-    counts = Counter(annotation["category_id"] for image in dataset_dicts for annotation in _objects(image))
-    stray = sorted(set(counts).difference(range(len(class_names))))
-    assert not stray, f"category_id={stray[0]} is annotated, but the data set has {len(class_names)} classes"
-    rows = [(name, counts[index]) for index, name in enumerate(class_names)]
-    table = tabulate([*rows, ("all classes", counts.total())], headers=("class", "objects"), tablefmt="simple")
-    logger.info("Annotated objects:\n%s", table)
+    counts = Counter(annotation["category_id"] for image in images for annotation in _objects(image))
+    stray = sorted(set(counts).difference(range(len(names))))
+    assert not stray, f"category_id={stray[0]} is annotated, but the data set has {len(names)} classes"
+    rows = [(name, counts[index]) for index, name in enumerate(names)]
+    logger.info("Annotated objects:\n%s", tabulate([*rows, ("all classes", counts.total())], ("class", "objects")))
 
 
 def get_detection_dataset_dicts(
@@ -64,6 +45,7 @@ def get_detection_dataset_dicts(
     """The images of one or several registered data sets, one after the other.
 
     Args:
+        names: of the data sets.
         filter_empty: without images that have no annotated object. Only if the first image has ``annotations`` at all.
         min_keypoints, proposal_files: d2lite has neither; leave them.
         check_consistency: the data sets must have the same ``thing_classes``.
@@ -80,22 +62,19 @@ def get_detection_dataset_dicts(
     parts = [DatasetCatalog.get(name) for name in names]
     if isinstance(parts[0], Dataset):
         return parts[0] if len(parts) == 1 else ConcatDataset(parts)
-
     empty = [name for name, images in zip(names, parts, strict=True) if not images]
     assert not empty, f"data sets without any image: {', '.join(empty)}"
     images = list(chain(*parts))
     if "annotations" in images[0]:
         if filter_empty:
-            images = filter_images_with_only_crowd_annotations(images)
+            total, images = len(images), list(filter(_objects, images))
+            logger.info("%d of %d images have annotated objects; the others are left out.", len(images), total)
         classes = MetadataCatalog.get(names[0]).get("thing_classes")
         if check_consistency and classes is not None:
             check_metadata_consistency("thing_classes", names)
-            print_instances_class_histogram(images, classes)
+            _log_classes(images, classes)
     assert images, f"no image of {', '.join(names)} can be used"
     return images
-
-
-# ---- Loaders ----
 
 
 def trivial_batch_collator(batch: list) -> list:
@@ -115,54 +94,37 @@ def worker_init_reset_seed(worker_id: int) -> None:
 def build_batch_data_loader(
     dataset: Dataset,
     sampler: Sampler | None,
-    total_batch_size: int | None,
+    total_batch_size: int,
     *,
-    single_gpu_batch_size: int | None = None,
-    drop_last: bool = True,
-    seed: int | None = None,
     aspect_ratio_grouping: bool = False,
     collate_fn: Callable[[list], object] | None = None,
     num_workers: int = 0,
     **kwargs,
 ):
-    """Batches of a data set in a sampler's order.
+    """Full batches of a data set in a sampler's order, endless if the sampler is.
 
     Args:
+        dataset: of model inputs.
         sampler: None if, and only if, the data set is iterable.
-        total_batch_size: elements in the batches of all processes together; None with ``single_gpu_batch_size``.
-        single_gpu_batch_size: elements in the batch of one process.
-        drop_last: no batch that is not full.
-        seed: of the workers' random numbers; by default drawn from torch's global generator.
+        total_batch_size: elements in the batches of all processes together.
         aspect_ratio_grouping: see ``AspectRatioGroupedDataset``.
         collate_fn: makes a batch of a list; by default the list is the batch.
         num_workers: processes that load, for each process that trains.
         **kwargs: go to torch's ``DataLoader``.
-
-    Returns:
-        An iterable, endless if the sampler is.
     """
-    assert bool(total_batch_size) != bool(single_gpu_batch_size), "one of the two batch sizes must be given"
-    if single_gpu_batch_size is None:
-        single_gpu_batch_size, rest = divmod(total_batch_size, get_world_size())
-        assert single_gpu_batch_size > 0 and rest == 0, (
-            f"a batch of {total_batch_size} cannot be shared evenly by {get_world_size()} processes"
-        )
-    stream = dataset
+    size, rest = divmod(total_batch_size, get_world_size())
+    assert size > 0 and rest == 0, (
+        f"a batch of {total_batch_size} cannot be shared evenly by {get_world_size()} processes"
+    )
     if not isinstance(dataset, IterableDataset):
-        stream = ToIterableDataset(dataset, sampler, shard_chunk_size=single_gpu_batch_size)
+        dataset = ToIterableDataset(dataset, sampler, shard_chunk_size=size)
     if num_workers == 0:  # torch refuses them then
         kwargs = {key: kwargs[key] for key in kwargs.keys() - {"prefetch_factor", "persistent_workers"}}
-    if seed is not None:
-        kwargs["generator"] = torch.Generator().manual_seed(seed)
     kwargs |= {"num_workers": num_workers, "worker_init_fn": worker_init_reset_seed}
-
     if aspect_ratio_grouping:
-        assert drop_last, "with aspect_ratio_grouping, batches that are not full are dropped"
-        singles = DataLoader(stream, collate_fn=_only_element, **kwargs)
-        batches = AspectRatioGroupedDataset(singles, single_gpu_batch_size)
+        batches = AspectRatioGroupedDataset(DataLoader(dataset, collate_fn=_only_element, **kwargs), size)
         return MapDataset(batches, collate_fn) if collate_fn else batches
-    collate_fn = collate_fn or trivial_batch_collator
-    return DataLoader(stream, batch_size=single_gpu_batch_size, drop_last=drop_last, collate_fn=collate_fn, **kwargs)
+    return DataLoader(dataset, size, drop_last=True, collate_fn=collate_fn or trivial_batch_collator, **kwargs)
 
 
 def _mapped(dataset, mapper, sampler, make_sampler) -> tuple[Dataset, Sampler | None]:
@@ -196,16 +158,14 @@ def _from_train_config(cfg, mapper=None, *, sampler=None, dataset=None) -> dict:
     }
 
 
-def _train_sampler(cfg, dataset: Sequence[dict]) -> Sampler:
+def _train_sampler(cfg, dataset: list[dict]) -> Sampler:
     loading = cfg.DATALOADER
-    match loading.SAMPLER_TRAIN:
-        case "TrainingSampler":
-            return TrainingSampler(len(dataset), seed=cfg.SEED)
-        case "RepeatFactorTrainingSampler":
-            factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-                dataset, loading.REPEAT_THRESHOLD, loading.REPEAT_SQRT
-            )
-            return RepeatFactorTrainingSampler(factors, seed=cfg.SEED)
+    if loading.SAMPLER_TRAIN == "TrainingSampler":
+        return TrainingSampler(len(dataset), seed=cfg.SEED)
+    if loading.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
+        factors_of = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency
+        factors = factors_of(dataset, loading.REPEAT_THRESHOLD, loading.REPEAT_SQRT)
+        return RepeatFactorTrainingSampler(factors, seed=cfg.SEED)
     raise ValueError(f"DATALOADER.SAMPLER_TRAIN {loading.SAMPLER_TRAIN!r} is unknown or left out of d2lite")
 
 
@@ -216,9 +176,7 @@ def build_detection_train_loader(
     total_batch_size: int,
     mapper: Callable[[dict], dict] | None,
     sampler: Sampler | None = None,
-    num_workers: int = 0,
     aspect_ratio_grouping: bool = True,
-    collate_fn: Callable[[list], object] | None = None,
     **kwargs,
 ):
     """Endless batches for training, from these arguments or from a config, as ``(cfg, mapper=...)``.
@@ -229,10 +187,10 @@ def build_detection_train_loader(
         mapper: makes a model input of a dict, in the workers; None: they are inputs already. By default, with a config,
             a ``DatasetMapper``.
         sampler: an endless one, by default ``TrainingSampler``.
-        num_workers, aspect_ratio_grouping, collate_fn, **kwargs: as for ``build_batch_data_loader``.
+        aspect_ratio_grouping, **kwargs: as for ``build_batch_data_loader``.
     """
     dataset, sampler = _mapped(dataset, mapper, sampler, TrainingSampler)
-    kwargs |= {"collate_fn": collate_fn, "num_workers": num_workers, "aspect_ratio_grouping": aspect_ratio_grouping}
+    kwargs["aspect_ratio_grouping"] = aspect_ratio_grouping
     return build_batch_data_loader(dataset, sampler, total_batch_size, **kwargs)
 
 

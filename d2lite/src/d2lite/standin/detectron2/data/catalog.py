@@ -5,8 +5,6 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-__all__ = ["DatasetCatalog", "Metadata", "MetadataCatalog"]
-
 
 class _Catalog(UserDict):
     def list(self) -> list[str]:
@@ -24,7 +22,7 @@ class _Catalog(UserDict):
 class _DatasetCatalog(_Catalog):
     """Name -> function that loads the data set, so that names may stand here whose files do not exist."""
 
-    def register(self, name: str, func: Callable[[], list[dict]]) -> None:
+    def register(self, name: str, func: Callable[[], Any]) -> None:
         """Enter a data set.
 
         Args:
@@ -35,15 +33,15 @@ class _DatasetCatalog(_Catalog):
         assert name not in self.data, f"the name {name!r} is taken by another data set"
         self.data[name] = func
 
-    def get(self, name: str) -> list[dict]:
-        """Load a data set; KeyError with the known names for one that was never entered."""
+    def get(self, name: str) -> Any:  # type: ignore[override]  # unlike a dict's, without a default
+        """Load a data set, usually a list of dicts; KeyError with the known names for one that was never entered."""
         if name not in self.data:
             raise KeyError(f"there is no data set {name!r}; there are: {', '.join(self.data) or 'none'}")
         return self.data[name]()
 
 
 class Metadata(SimpleNamespace):
-    """What is known about one data set, such as class names, colours and paths, as attributes.
+    """What is known about one data set, such as class names, colors and paths, as attributes.
 
     An attribute keeps its first value: setting it to an equal one does nothing, to another one is an error. ``del``
     frees it. Values are compared by ``==``, so arrays and tensors do not belong here.
@@ -67,6 +65,7 @@ class Metadata(SimpleNamespace):
         return self
 
     def get(self, key: str, default: Any = None) -> Any:
+        """An attribute, or the default."""
         return getattr(self, key, default)
 
     def as_dict(self) -> dict[str, Any]:
@@ -77,7 +76,7 @@ class Metadata(SimpleNamespace):
 class _MetadataCatalog(_Catalog):
     """Name -> ``Metadata``; a name need not be a data set's."""
 
-    def get(self, name: str) -> Metadata:
+    def get(self, name: str) -> Metadata:  # type: ignore[override]  # unlike a dict's, without a default
         """The one ``Metadata`` of this name, made when first asked for."""
         assert name, "metadata need the name of a data set"
         return self.data.setdefault(name, Metadata(name=name))

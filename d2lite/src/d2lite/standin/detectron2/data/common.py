@@ -11,8 +11,6 @@ from typing import Any
 
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
-__all__ = ["AspectRatioGroupedDataset", "DatasetFromList", "MapDataset", "ToIterableDataset"]
-
 logger = logging.getLogger(__name__)
 
 
@@ -51,17 +49,13 @@ class MapDataset(Dataset):
 
     Of an iterable data set, such elements are left out. Of an indexed one, another element stands in, drawn by a
     generator of this data set's own among those that have not failed. (The result is iterable when ``dataset`` is.)
-
-    Args:
-        dataset: what to map.
-        map_func: element -> new element, or None.
     """
 
     def __new__(cls, dataset, map_func):
-        # Not a MapDataset itself, so Python does not run __init__ below on it.
+        """A stream is not a MapDataset itself, so Python does not run ``__init__`` on it."""
         return _MappedStream(dataset, map_func) if isinstance(dataset, IterableDataset) else super().__new__(cls)
 
-    def __init__(self, dataset: Dataset, map_func: Callable):
+    def __init__(self, dataset, map_func: Callable):
         self._dataset, self._map_func = dataset, map_func
         self._substitutes = random.Random(42)
         self._failed: set[int] = set()
@@ -76,21 +70,18 @@ class MapDataset(Dataset):
         index, tries = int(idx), 1
         while (mapped := self._map_func(self._dataset[index])) is None:
             self._failed.add(index)
+            usable = [i for i in range(len(self)) if i not in self._failed]
+            if not usable:
+                raise ValueError(f"{self._map_func} gave None for all {len(self)} elements.")
             if tries >= 3:
                 logger.warning("%d elements in a row, the first at %d, cannot be used.", tries, idx)
-            index, tries = self._substitute(), tries + 1
+            index, tries = self._substitutes.sample(usable, 1)[0], tries + 1
         self._failed.discard(index)
         return mapped
 
-    def _substitute(self) -> int:
-        usable = [i for i in range(len(self)) if i not in self._failed]
-        if not usable:
-            raise ValueError(f"{self._map_func} gave None for all {len(self)} elements.")
-        return self._substitutes.sample(usable, 1)[0]
-
 
 class _MappedStream(IterableDataset):
-    def __init__(self, dataset: Iterable, map_func: Callable):
+    def __init__(self, dataset, map_func: Callable):
         self._dataset, self._map_func = dataset, map_func
 
     def __len__(self) -> int:
@@ -113,17 +104,17 @@ class ToIterableDataset(IterableDataset):
         shard_chunk_size: how many successive indices are dealt at a time.
     """
 
-    def __init__(self, dataset: Dataset, sampler: Sampler, shard_sampler: bool = True, shard_chunk_size: int = 1):
+    def __init__(
+        self, dataset: Dataset, sampler: Sampler | None, shard_sampler: bool = True, shard_chunk_size: int = 1
+    ):
         assert not isinstance(dataset, IterableDataset), "an iterable data set has no indices"
         assert isinstance(sampler, Sampler), f"a {type(sampler).__name__} is not a torch Sampler"
         self.dataset, self.sampler = dataset, sampler
         self.shard_sampler, self.shard_chunk_size = shard_sampler, shard_chunk_size
 
     def __iter__(self) -> Iterator:
-        worker = get_worker_info()
-        if worker is None or not self.shard_sampler:
-            mine = iter(self.sampler)
-        else:
+        worker, mine = get_worker_info(), iter(self.sampler)
+        if worker is not None and self.shard_sampler:
             deals = enumerate(self.sampler)
             mine = (i for n, i in deals if n // self.shard_chunk_size % worker.num_workers == worker.id)
         return map(self.dataset.__getitem__, mine)
@@ -141,13 +132,12 @@ class AspectRatioGroupedDataset(IterableDataset):
 
     def __init__(self, dataset: Iterable[dict], batch_size: int):
         self.dataset, self.batch_size = dataset, batch_size
-        self._waiting: dict[bool, list[dict]] = {}
+        self._waiting: dict[bool, list[dict]] = {True: [], False: []}
 
     def __iter__(self) -> Iterator[list[dict]]:
         for image in self.dataset:
             wide = image["width"] > image["height"]
-            together = [*self._waiting.pop(wide, ()), image]
-            if len(together) == self.batch_size:
-                yield together
-            else:
-                self._waiting[wide] = together
+            self._waiting[wide].append(image)
+            if len(self._waiting[wide]) == self.batch_size:
+                batch, self._waiting[wide] = self._waiting[wide], []
+                yield batch

@@ -11,8 +11,6 @@ from detectron2.structures import Instances
 from . import detection_utils as utils
 from . import transforms as T
 
-__all__ = ["DatasetMapper"]
-
 logger = logging.getLogger(__name__)
 
 
@@ -56,23 +54,23 @@ class DatasetMapper:
 
     @classmethod
     def from_config(cls, cfg, is_train: bool = True) -> dict:
+        """The arguments out of ``INPUT`` and ``MODEL``."""
         crop, masks = cfg.INPUT.CROP, cfg.MODEL.MASK_ON
-        crops = is_train and crop.ENABLED
+        crops: list[T.Augmentation] = [T.RandomCrop(crop.TYPE, crop.SIZE)] if is_train and crop.ENABLED else []
         proposals = cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN
         return {
             "is_train": is_train,
             "image_format": cfg.INPUT.FORMAT,
-            "augmentations": [T.RandomCrop(crop.TYPE, crop.SIZE)] * crops + utils.build_augmentation(cfg, is_train),
+            "augmentations": crops + utils.build_augmentation(cfg, is_train),
             "use_instance_mask": masks,
             "instance_mask_format": cfg.INPUT.MASK_FORMAT,
-            "recompute_boxes": masks and crops,
+            "recompute_boxes": masks and bool(crops),
             "use_keypoint": cfg.MODEL.KEYPOINT_ON,
             "precomputed_proposal_topk": proposals if cfg.MODEL.LOAD_PROPOSALS else None,
         }
 
     def __call__(self, dataset_dict: dict) -> dict:
-        """Args:
-            dataset_dict: one image of a data set; not changed.
+        """The input of a model for one image of a data set, whose dict is not changed.
 
         Returns:
             A copy with ``image``, uint8 (c, h, w); with ``sem_seg``, int64 (h, w), in place of ``sem_seg_file_name``;
@@ -91,7 +89,7 @@ class DatasetMapper:
         done = self.augmentations(seen)
         # Workers send tensors through shared memory, but arrays through a pipe.
         result["image"] = torch.from_numpy(seen.image.transpose(2, 0, 1).copy())
-        if label_file is not None:
+        if seen.sem_seg is not None:
             result["sem_seg"] = torch.from_numpy(seen.sem_seg.astype(np.int64))
         if self.is_train and annotations is not None:
             result["instances"] = self._instances(annotations, done, seen.image.shape[:2])

@@ -18,27 +18,4 @@ from .launch import DEFAULT_TIMEOUT, launch
 from .predictor import DefaultPredictor
 from .train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 
-__all__ = [
-    "AMPTrainer",
-    "BestCheckpointer",
-    "CallbackHook",
-    "DEFAULT_TIMEOUT",
-    "DefaultPredictor",
-    "DefaultTrainer",
-    "EvalHook",
-    "HookBase",
-    "IterationTimer",
-    "LRScheduler",
-    "PeriodicCheckpointer",
-    "PeriodicWriter",
-    "PreciseBN",
-    "SimpleTrainer",
-    "TrainerBase",
-    "create_ddp_model",
-    "default_argument_parser",
-    "default_setup",
-    "default_writers",
-    "launch",
-]
-
-__getattr__ = omitted_names(__name__, ["AutogradProfiler", "TorchProfiler", "TorchMemoryStats"])
+__getattr__ = omitted_names(__name__)

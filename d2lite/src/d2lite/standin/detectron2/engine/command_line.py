@@ -12,8 +12,6 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
-__all__ = ["default_argument_parser", "default_setup"]
-
 EXAMPLES = """\
 Eight GPUs of this machine:
     %(prog)s --config-file FILE --num-gpus 8

@@ -1,13 +1,11 @@
-"""A trainer that is made from a config, and what it is made of.
-
-The command line, the set-up of processes and the predictor, which are in files of their own, can be imported from here.
-"""
+"""A trainer that is made from a config, and what it is made of."""
 
 import functools
 import logging
 import os
 import weakref
-from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from detectron2 import data, modeling, solver
@@ -21,19 +19,9 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch.nn.parallel import DistributedDataParallel
 
 from . import hooks
-from .command_line import default_argument_parser, default_setup
-from .predictor import DefaultPredictor
-from .scaling import scale_to_processes
+from .command_line import default_argument_parser, default_setup  # noqa: F401 - people import them from here
+from .predictor import DefaultPredictor  # noqa: F401
 from .train_loop import AMPTrainer, SimpleTrainer, TrainerBase
-
-__all__ = [
-    "DefaultPredictor",
-    "DefaultTrainer",
-    "create_ddp_model",
-    "default_argument_parser",
-    "default_setup",
-    "default_writers",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +46,16 @@ def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventW
         max_iter: length of the training, for the time left.
     """
     os.makedirs(output_dir, exist_ok=True)
-    writers = [CommonMetricPrinter(max_iter), JSONWriter(os.path.join(output_dir, "metrics.json"))]
+    writers: list[EventWriter] = [
+        CommonMetricPrinter(max_iter),
+        JSONWriter(os.path.join(output_dir, "metrics.json")),
+    ]
     try:
         import torch.utils.tensorboard  # noqa: F401
     except Exception as error:  # not installed, or broken in one of the many ways that its own dependencies can be
         logger.warning("TensorBoard cannot be used (%s): there will be no event files.", error)
-    else:
-        writers.append(TensorboardXWriter(output_dir))
-    return writers
+        return writers
+    return [*writers, TensorboardXWriter(output_dir)]
 
 
 class _OfInnerTrainer:
@@ -74,7 +64,7 @@ class _OfInnerTrainer:
     def __set_name__(self, owner: type, name: str):
         self.name = name
 
-    def __get__(self, trainer: "DefaultTrainer | None", owner: type):
+    def __get__(self, trainer: "DefaultTrainer | None", owner: type) -> Any:
         return self if trainer is None else getattr(trainer._trainer, self.name)
 
     def __set__(self, trainer: "DefaultTrainer", value):
@@ -97,28 +87,55 @@ class DefaultTrainer(TrainerBase):
     model = _OfInnerTrainer()
     optimizer = _OfInnerTrainer()
     data_loader = _OfInnerTrainer()
+    _last_eval_results: dict | None = None
 
     def __init__(self, cfg: CfgNode):
         super().__init__()
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()  # the script has not done it, and nobody would see anything
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
-        self._trainer = self._build_inner_trainer(cfg)
-        self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
+        bare = self.build_model(cfg)
+        optimizer, loader = self.build_optimizer(cfg, bare), self.build_train_loader(cfg)
+        kind = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        self._trainer = kind(create_ddp_model(bare, broadcast_buffers=False), loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         # The checkpointer belongs to the trainer; the other way round is a weak reference.
         self.checkpointer = DetectionCheckpointer(self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
 
-    auto_scale_workers = staticmethod(scale_to_processes)
+    @staticmethod
+    def auto_scale_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
+        """Fit a config for ``SOLVER.REFERENCE_WORLD_SIZE`` processes to so many, with as many images in each.
 
-    def _build_inner_trainer(self, cfg: CfgNode) -> SimpleTrainer:
-        bare = self.build_model(cfg)
-        optimizer, loader = self.build_optimizer(cfg, bare), self.build_train_loader(cfg)
-        kind = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        return kind(create_ddp_model(bare, broadcast_buffers=False), loader, optimizer)
+        More images in each iteration go with larger steps and fewer of them.
 
-    # Training
+        Returns:
+            a changed copy, frozen if ``cfg`` is; or ``cfg`` itself if it fits or its reference is 0 (no scaling).
+
+        Raises:
+            AssertionError: the reference's processes cannot share the batch evenly.
+        """
+        old = cfg.SOLVER.REFERENCE_WORLD_SIZE
+        if old in (0, num_workers):
+            return cfg
+        assert not cfg.SOLVER.IMS_PER_BATCH % old, (
+            f"SOLVER.REFERENCE_WORLD_SIZE is {old}, but so many processes cannot share SOLVER.IMS_PER_BATCH "
+            f"({cfg.SOLVER.IMS_PER_BATCH}) evenly."
+        )
+        factor, scaled = num_workers / old, cfg.clone()
+        scaled.defrost()
+        steps = scaled.SOLVER
+        steps.REFERENCE_WORLD_SIZE = num_workers
+        steps.IMS_PER_BATCH, steps.BASE_LR = round(steps.IMS_PER_BATCH * factor), steps.BASE_LR * factor
+        for key in ("MAX_ITER", "WARMUP_ITERS", "CHECKPOINT_PERIOD"):
+            steps[key] = round(steps[key] / factor)
+        steps.STEPS = tuple(round(step / factor) for step in steps.STEPS)
+        scaled.TEST.EVAL_PERIOD = round(scaled.TEST.EVAL_PERIOD / factor)
+        if cfg.is_frozen():
+            scaled.freeze()
+        logger.info("The config for %d processes is scaled to %d:\n%s", old, num_workers, scaled.SOLVER)
+        return scaled
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Begin from ``MODEL.WEIGHTS``; or, to ``resume``, go on after the last checkpoint of ``OUTPUT_DIR``.
@@ -131,6 +148,7 @@ class DefaultTrainer(TrainerBase):
             self.start_iter = 1 + self.iter  # checkpoints are written at the end of an iteration
 
     def run_step(self) -> None:
+        """Let the inner trainer run the iteration."""
         self._trainer.iter = self.iter
         self._trainer.run_step()
 
@@ -138,24 +156,24 @@ class DefaultTrainer(TrainerBase):
         """Run the iterations that are left.
 
         Returns:
-            in the main process, if ``TEST.EXPECTED_RESULTS`` names figures: the results, which have been compared.
+            in the main process, if ``TEST.EXPECTED_RESULTS`` names metrics: the results, which have been compared.
         """
         super().train(self.start_iter, self.max_iter)
         if not self.cfg.TEST.EXPECTED_RESULTS or not comm.is_main_process():
             return None
-        results = getattr(self, "_last_eval_results", None)
-        assert results is not None, "TEST.EXPECTED_RESULTS names figures, but nothing has been evaluated."
+        results = self._last_eval_results
+        assert results is not None, "TEST.EXPECTED_RESULTS names metrics, but nothing has been evaluated."
         verify_results(self.cfg, results)
         return results
 
-    def load_state_dict(self, state_dict: dict) -> None:
+    def load_state_dict(self, state_dict: Mapping) -> None:
+        """Also the inner trainer's."""
         self._trainer.load_state_dict(state_dict["_trainer"])
         super().load_state_dict(state_dict)
 
     def state_dict(self) -> dict:
+        """Also the inner trainer's."""
         return super().state_dict() | {"_trainer": self._trainer.state_dict()}
-
-    # Parts
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
@@ -216,13 +234,12 @@ class DefaultTrainer(TrainerBase):
         cfg.DATALOADER.NUM_WORKERS = 0  # workers would wait, with their memory, for the next time
         return hooks.PreciseBN(period, self.model, self.build_train_loader(cfg), precise.NUM_ITER)
 
-    # Evaluation
-
     @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators=None) -> dict:
         """Evaluate on each data set of ``DATASETS.TEST``.
 
         Args:
+            cfg: has the names.
             model: its mode is kept.
             evaluators: one, or a list with one for each data set; by default, what ``build_evaluator`` makes.
 
@@ -235,8 +252,7 @@ class DefaultTrainer(TrainerBase):
         elif isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
         assert len(evaluators) == len(names), f"{len(evaluators)} evaluators for {len(names)} data sets: {names}"
-        pairs = zip(names, evaluators, strict=True)
-        results = OrderedDict((name, cls._test_on(cfg, model, name, evaluator)) for name, evaluator in pairs)
+        results = {name: cls._test_on(cfg, model, name, own) for name, own in zip(names, evaluators, strict=True)}
         return results.popitem()[1] if len(results) == 1 else results
 
     @classmethod

@@ -1,7 +1,6 @@
 """The hooks that trainings usually need."""
 
 import contextlib
-import functools
 import itertools
 import logging
 import math
@@ -25,18 +24,7 @@ from d2lite.omitted import omitted_names
 
 from .train_loop import HookBase
 
-__all__ = [
-    "BestCheckpointer",
-    "CallbackHook",
-    "EvalHook",
-    "IterationTimer",
-    "LRScheduler",
-    "PeriodicCheckpointer",
-    "PeriodicWriter",
-    "PreciseBN",
-]
-
-__getattr__ = omitted_names(__name__, ["AutogradProfiler", "TorchMemoryStats", "TorchProfiler"])
+__getattr__ = omitted_names(__name__)
 
 logger = logging.getLogger(__name__)
 
@@ -52,28 +40,13 @@ class CallbackHook(HookBase):
         unknown = functions.keys() - {"before_train", "after_train", "before_step", "after_step"}
         if unknown:
             raise TypeError(f"CallbackHook has no moment called {', '.join(sorted(unknown))}.")
-        self._functions = functions
-
-    def _call(self, moment: str) -> None:
-        function = self._functions.get(moment)
-        if function is not None:
-            function(self.trainer)
-
-    before_train = functools.partialmethod(_call, "before_train")
-    before_step = functools.partialmethod(_call, "before_step")
-    after_step = functools.partialmethod(_call, "after_step")
-
-    def after_train(self) -> None:
-        self._call("after_train")
-        self._functions = {}  # they may hold the trainer
+        for moment, function in functions.items():
+            if function is not None:
+                setattr(self, moment, lambda function=function: function(self.trainer))
 
 
 class _Periodic(HookBase):
-    """Base of hooks that act every so many iterations.
-
-    Args:
-        period: in iterations; 0 is never.
-    """
+    """Base of hooks that act every ``period`` iterations; 0 is never."""
 
     def __init__(self, period: int):
         self._period = period
@@ -101,27 +74,28 @@ class IterationTimer(HookBase):
 
     def __init__(self, warmup_iter: int = 3):
         self._skip = max(warmup_iter - 1, 0)
-        self._forget()
+        self.before_train()
 
     def before_train(self) -> None:
-        self._forget()
-
-    def _forget(self) -> None:
+        """Forget what is measured."""
         self._measured, self._in_steps, self._since = 0, 0.0, time.perf_counter()
 
     def before_step(self) -> None:
+        """Start the clock."""
         self._step_began = time.perf_counter()
 
     def after_step(self) -> None:
+        """Put the scalar."""
         seconds = time.perf_counter() - self._step_began
         if self.trainer.iter - self.trainer.start_iter < self._skip:
-            self._forget()
+            self.before_train()
             return
         self._measured += 1
         self._in_steps += seconds
         self.trainer.storage.put_scalar("time", seconds)
 
     def after_train(self) -> None:
+        """Log the summary."""
         wall = time.perf_counter() - self._since
         steps, others, total = (timedelta(seconds=int(s)) for s in (self._in_steps, wall - self._in_steps, wall))
         if self._measured:
@@ -145,28 +119,32 @@ class PeriodicWriter(_Periodic):
         self._writers = list(writers)
         assert all(isinstance(writer, EventWriter) for writer in self._writers), self._writers
 
-    def _write(self) -> None:
-        for writer in self._writers:
-            writer.write()
-
     def after_step(self) -> None:
+        """Write if it is time."""
         if self._due() or self._in_last_iteration():
             self._write()
 
     def after_train(self) -> None:
+        """Write what an evaluation after training has found, and close the writers."""
         with contextlib.ExitStack() as at_the_end:
             for writer in self._writers:
                 at_the_end.callback(writer.close)
-            self._write()  # what an evaluation after training has found
+            self._write()
+
+    def _write(self) -> None:
+        for writer in self._writers:
+            writer.write()
 
 
 class PeriodicCheckpointer(checkpoint.PeriodicCheckpointer, HookBase):
     """fvcore's class, which has the arguments, as a hook: ``model_0004999`` and so on, and ``model_final``."""
 
     def before_train(self) -> None:
+        """Learn which iteration is the last."""
         self.max_iter = self.trainer.max_iter
 
     def after_step(self) -> None:
+        """Save if it is time."""
         self.step(self.trainer.iter)
 
 
@@ -182,40 +160,42 @@ class BestCheckpointer(_Periodic):
     """
 
     def __init__(
-        self, eval_period: int, checkpointer: checkpoint.Checkpointer, val_metric: str,
-        mode: str = "max", file_prefix: str = "model_best",
-    ):  # fmt: skip
+        self,
+        eval_period: int,
+        checkpointer: checkpoint.Checkpointer,
+        val_metric: str,
+        mode: str = "max",
+        file_prefix: str = "model_best",
+    ):
         assert mode in ("max", "min"), f"mode is {mode!r}, but must be 'max' or 'min'."
         super().__init__(eval_period)
         self._checkpointer, self._metric, self._name = checkpointer, val_metric, file_prefix
-        self._sign = 1 if mode == "max" else -1
+        self._better = max if mode == "max" else min
         self.best_metric: float | None = None
         self.best_iter: int | None = None
 
     def after_step(self) -> None:
+        """Look at the metric if it is time."""
         if self._due() and not self._in_last_iteration():
             self._look()
 
     def after_train(self) -> None:
+        """Look at the metric of the evaluation after training."""
         if self._complete():
             self._look()
 
     def _look(self) -> None:
-        found = self.trainer.storage.latest().get(self._metric)
-        if found is None:
+        if self._metric not in self.trainer.storage.latest():
             logger.warning("No evaluation has put %r, so the best model is not known.", self._metric)
             return
-        value, iteration = found
-        if not math.isfinite(value):
+        value, iteration = self.trainer.storage.latest()[self._metric]
+        best = self.best_metric
+        if not math.isfinite(value) or (best is not None and self._better(value, best) == best):
+            logger.info("%s is %.5f, the best is %s: not saved", self._metric, value, best)
             return
-        best = "none before" if self.best_iter is None else f"best before: {self.best_metric:.5f} ({self.best_iter})"
-        better = self.best_iter is None or self._sign * (value - self.best_metric) > 0
-        logger.info(
-            "%s is %.5f (%s): %s", self._metric, value, best, f"saved as {self._name}" if better else "not saved"
-        )
-        if better:
-            self._checkpointer.save(self._name, iteration=iteration)
-            self.best_metric, self.best_iter = value, iteration
+        logger.info("%s is %.5f, the best before is %s: saved as %s", self._metric, value, best, self._name)
+        self._checkpointer.save(self._name, iteration=iteration)
+        self.best_metric, self.best_iter = value, iteration
 
 
 class LRScheduler(HookBase):
@@ -227,17 +207,17 @@ class LRScheduler(HookBase):
     """
 
     def __init__(self, optimizer: Optimizer | None = None, scheduler: TorchScheduler | ParamScheduler | None = None):
-        self._given = {"optimizer": optimizer, "scheduler": scheduler}
+        self._optimizer, self._scheduler = optimizer, scheduler
 
-    def _part(self, name: str):
-        return getattr(self.trainer, name) if self._given[name] is None else self._given[name]
+    @property
+    def optimizer(self) -> Optimizer:
+        """The given one, else the trainer's."""
+        return self.trainer.optimizer if self._optimizer is None else self._optimizer
 
     @property
     def scheduler(self) -> TorchScheduler | ParamScheduler:
-        return self._part("scheduler")
-
-    def _has_state(self) -> bool:
-        return isinstance(self.scheduler, TorchScheduler)
+        """The given one, else the trainer's."""
+        return self.trainer.scheduler if self._scheduler is None else self._scheduler
 
     @staticmethod
     def get_best_param_group_id(optimizer: Optimizer) -> int:
@@ -253,22 +233,26 @@ class LRScheduler(HookBase):
         return weights.index(max(weights))
 
     def before_train(self) -> None:
-        # Rates change during training, so which group is shown is decided before.
-        self._shown = self.get_best_param_group_id(self._part("optimizer"))
-        if not self._has_state():
+        """Decide which group is shown, because rates change during training."""
+        self._shown = self.get_best_param_group_id(self.optimizer)
+        if isinstance(self.scheduler, ParamScheduler):
             done, length = self.trainer.iter, self.trainer.max_iter
-            self._given["scheduler"] = LRMultiplier(self._part("optimizer"), self.scheduler, length, done - 1)
+            self._scheduler = LRMultiplier(self.optimizer, self.scheduler, length, done - 1)
 
     def after_step(self) -> None:
-        rate = self._part("optimizer").param_groups[self._shown]["lr"]
+        """Put the rate of this iteration, and go on to the next one's."""
+        rate = self.optimizer.param_groups[self._shown]["lr"]
         self.trainer.storage.put_scalar("lr", rate, smoothing_hint=False)
+        assert isinstance(self.scheduler, TorchScheduler)
         self.scheduler.step()
 
     def state_dict(self) -> dict:
-        return self.scheduler.state_dict() if self._has_state() else {}
+        """The state of a scheduler of torch; those of fvcore have none."""
+        return self.scheduler.state_dict() if isinstance(self.scheduler, TorchScheduler) else {}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        if self._has_state():
+        """Continue the schedule where it was."""
+        if isinstance(self.scheduler, TorchScheduler):
             self.scheduler.load_state_dict(state_dict)
             logger.info("The learning rate schedule continues from the checkpoint.")
 
@@ -288,29 +272,28 @@ class EvalHook(_Periodic):
 
     def __init__(self, eval_period: int, eval_function: Callable[[], dict | None], eval_after_train: bool = True):
         super().__init__(eval_period)
-        self._evaluate, self._at_the_end = eval_function, eval_after_train
+        self._evaluate: Callable[[], dict | None] = eval_function
+        self._at_the_end = eval_after_train
 
     def after_step(self) -> None:
+        """Evaluate if it is time."""
         if self._due() and not self._in_last_iteration():
             self._run()
 
     def after_train(self) -> None:
+        """Evaluate the trained model."""
         if self._complete() and self._at_the_end:
             self._run()
-        self._evaluate = None  # it may hold the trainer
+        del self._evaluate  # it may hold the trainer
 
     def _run(self) -> None:
-        results = flatten_results_dict(self._evaluate() or {})
-        scalars = {name: _number(name, result) for name, result in results.items()}
-        self.trainer.storage.put_scalars(smoothing_hint=False, **scalars)
+        for name, result in flatten_results_dict(self._evaluate() or {}).items():
+            try:
+                self.trainer.storage.put_scalar(name, float(result), smoothing_hint=False)
+            except (TypeError, ValueError) as error:
+                message = f"The evaluation must return a nested dict of floats, but {name} is {result!r}."
+                raise ValueError(message) from error
         comm.synchronize()  # or the fast processes would wait inside of the next step, and some backends give up
-
-
-def _number(name: str, result) -> float:
-    try:
-        return float(result)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"The evaluation must return a nested dict of floats, but {name} is {result!r}.") from error
 
 
 class PreciseBN(_Periodic):
@@ -332,11 +315,12 @@ class PreciseBN(_Periodic):
             logger.info("No batch norm of the model is in training mode, so its statistics need not be recomputed.")
 
     def after_step(self) -> None:
+        """Replace them if it is time."""
         if self._due() or self._in_last_iteration():
             self.update_stats()
 
     def update_stats(self) -> None:
-        """Do it now."""
+        """Replace them now."""
         if self._needed:
             logger.info("Recomputing the statistics of batch norm from %d batches ...", self._number)
             with EventStorage():  # losses in these batches are not the training's

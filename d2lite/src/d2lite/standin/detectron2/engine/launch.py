@@ -9,8 +9,6 @@ import torch
 from detectron2.utils import comm
 from torch import distributed
 
-__all__ = ["DEFAULT_TIMEOUT", "launch"]
-
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 
 

@@ -8,8 +8,6 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
 
-__all__ = ["DefaultPredictor"]
-
 
 class DefaultPredictor:
     """``predictor(image)`` is a model's output for one image.

@@ -6,13 +6,12 @@ import math
 import statistics
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
-
-__all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ class HookBase:
         trainer: the trainer, by a weak reference.
     """
 
-    trainer: "TrainerBase" = None
+    trainer: Any = None
 
     def before_train(self):
         """``trainer.iter`` is the first iteration."""
@@ -55,6 +54,8 @@ class HookBase:
 class TrainerBase:
     """Runs ``run_step``, which subclasses define, for a range of iterations, with hooks around it.
 
+    ``before_train`` and so on call the hooks; subclasses may do more there.
+
     Attributes:
         iter: the iteration that is being run, or ``max_iter`` after all have been.
         start_iter: the first iteration.
@@ -67,18 +68,18 @@ class TrainerBase:
     max_iter: int
     storage: EventStorage
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._hooks: list[HookBase] = []
 
     def register_hooks(self, hooks: Iterable[HookBase | None]) -> None:
         """Add hooks behind those that are there. None stands for a hook that is not wanted."""
-        wanted = [hook for hook in hooks if hook is not None]
-        strangers = [type(hook).__name__ for hook in wanted if not isinstance(hook, HookBase)]
-        assert not strangers, f"Hooks must be derived from HookBase, but these are not: {', '.join(strangers)}."
-        self._hooks += wanted
-        for hook in wanted:
+        for hook in hooks:
+            if hook is None:
+                continue
+            assert isinstance(hook, HookBase), f"Hooks must be derived from HookBase, but {hook} is not."
             # By a strong reference, trainer and hooks would keep each other (and the model's memory) alive.
             hook.trainer = weakref.proxy(self)
+            self._hooks.append(hook)
 
     def train(self, start_iter: int, max_iter: int) -> None:
         """Run the iterations from ``start_iter`` up to, but not including, ``max_iter``."""
@@ -109,21 +110,24 @@ class TrainerBase:
         if isinstance(error, Exception):
             logger.error("Training has failed in iteration %d:", self.iter, exc_info=error)
 
-    # Subclasses may do more at these moments.
-
     def before_train(self) -> None:
+        """Before the first iteration."""
         self._call_hooks("before_train")
 
     def before_step(self) -> None:
+        """Before each iteration."""
         self._call_hooks("before_step")
 
     def after_backward(self) -> None:
+        """Between the gradients and the optimizer's step."""
         self._call_hooks("after_backward")
 
     def after_step(self) -> None:
+        """After each iteration."""
         self._call_hooks("after_step")
 
     def after_train(self) -> None:
+        """After the last iteration, also one that has failed."""
         self._call_hooks("after_train")
 
     def _call_hooks(self, moment: str) -> None:
@@ -138,7 +142,7 @@ class TrainerBase:
     def load_state_dict(self, state_dict: Mapping) -> None:
         """Take over the iteration and the states of the hooks that are there."""
         self.iter = state_dict["iteration"]
-        present = {type(hook).__qualname__: hook for hook in reversed(self._hooks)}
+        present: dict[str, Any] = {type(hook).__qualname__: hook for hook in reversed(self._hooks)}
         for name, state in state_dict.get("hooks", {}).items():
             if name in present:
                 present[name].load_state_dict(state)
@@ -158,7 +162,7 @@ class SimpleTrainer(TrainerBase):
     def __init__(self, model: torch.nn.Module, data_loader: Iterable, optimizer: torch.optim.Optimizer):
         super().__init__()
         self.model, self.data_loader, self.optimizer = model, data_loader, optimizer
-        self._batches = None
+        self._batches: Iterator | None = None
         model.train()
 
     def run_step(self) -> None:
@@ -203,6 +207,7 @@ class SimpleTrainer(TrainerBase):
         Args:
             loss_dict: one number each, on any device; means over the processes are written.
             data_time: seconds; that of the slowest process is written.
+            cur_iter: for the error message and the storage.
             prefix: comes before ``total_loss``.
 
         Raises:
@@ -221,9 +226,11 @@ class SimpleTrainer(TrainerBase):
         get_event_storage().put_scalars(cur_iter=cur_iter, **scalars)
 
     def state_dict(self) -> dict:
+        """Also the optimizer's."""
         return super().state_dict() | {"optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state_dict: Mapping) -> None:
+        """Also the optimizer's."""
         self.optimizer.load_state_dict(state_dict["optimizer"])
         super().load_state_dict(state_dict)
 
@@ -232,27 +239,30 @@ class AMPTrainer(SimpleTrainer):
     """The same with automatic mixed precision, on GPUs.
 
     Args:
+        model, data_loader, optimizer: as for ``SimpleTrainer``.
         grad_scaler: scales losses so that gradients in half precision do not vanish; by default a new one.
         precision: of the forward pass.
     """
 
     def __init__(
-        self, model: torch.nn.Module, data_loader: Iterable, optimizer: torch.optim.Optimizer,
-        *, grad_scaler: torch.amp.GradScaler | None = None, precision: torch.dtype = torch.float16,
-    ):  # fmt: skip
+        self, model, data_loader, optimizer, *, grad_scaler: torch.amp.GradScaler | None = None, precision=torch.float16
+    ):
         assert not isinstance(model, torch.nn.DataParallel), "One process can drive one GPU; use one for each."
         super().__init__(model, data_loader, optimizer)
         self.precision = precision
         self.grad_scaler = grad_scaler or torch.amp.GradScaler("cuda")
 
     def load_state_dict(self, state_dict: Mapping) -> None:
+        """Also the scaler's."""
         self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         super().load_state_dict(state_dict)
 
     def state_dict(self) -> dict:
+        """Also the scaler's."""
         return super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
 
     def run_step(self) -> None:
+        """See ``SimpleTrainer``; AssertionError without CUDA."""
         assert torch.cuda.is_available(), "CUDA is required for AMP training. On CPUs, set SOLVER.AMP.ENABLED False."
         super().run_step()
 

@@ -8,25 +8,4 @@ from .panoptic_evaluation import COCOPanopticEvaluator
 from .sem_seg_evaluation import SemSegEvaluator
 from .testing import print_csv_format, verify_results
 
-__all__ = [
-    "COCOEvaluator",
-    "COCOPanopticEvaluator",
-    "DatasetEvaluator",
-    "DatasetEvaluators",
-    "SemSegEvaluator",
-    "inference_context",
-    "inference_on_dataset",
-    "print_csv_format",
-    "verify_results",
-]
-
-__getattr__ = omitted_names(
-    __name__,
-    [
-        "CityscapesInstanceEvaluator",
-        "CityscapesSemSegEvaluator",
-        "LVISEvaluator",
-        "PascalVOCDetectionEvaluator",
-        "RotatedCOCOEvaluator",
-    ],
-)
+__getattr__ = omitted_names(__name__)

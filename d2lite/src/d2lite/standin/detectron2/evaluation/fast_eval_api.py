@@ -1,8 +1,6 @@
 """The fastest COCO evaluation that is installed."""
 
-__all__ = ["COCOeval_opt"]
-
 try:
     from faster_coco_eval import COCOeval_faster as COCOeval_opt
 except ImportError:
-    from pycocotools.cocoeval import COCOeval as COCOeval_opt
+    from pycocotools.cocoeval import COCOeval as COCOeval_opt  # noqa: F401

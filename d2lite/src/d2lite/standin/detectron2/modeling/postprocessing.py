@@ -19,4 +19,4 @@ def sem_seg_postprocess(result: Tensor, img_size: tuple[int, int], output_height
     return interpolate(seen.unsqueeze(0), (output_height, output_width), mode="bilinear").squeeze(0)
 
 
-__getattr__ = omitted_names(__name__, ["detector_postprocess"])
+__getattr__ = omitted_names(__name__)

@@ -63,4 +63,4 @@ class DatasetMapperTTA:
                 yield [resize, T.RandomFlip(1.0)]
 
 
-__getattr__ = omitted_names(__name__, ["GeneralizedRCNNWithTTA"])
+__getattr__ = omitted_names(__name__)

@@ -5,14 +5,4 @@ from d2lite.omitted import omitted_names
 from .build import build_lr_scheduler, build_optimizer, get_default_optimizer_params
 from .lr_scheduler import LRMultiplier, LRScheduler, WarmupParamScheduler
 
-__all__ = [
-    "LRMultiplier",
-    "LRScheduler",
-    "WarmupParamScheduler",
-    "build_lr_scheduler",
-    "build_optimizer",
-    "get_default_optimizer_params",
-]
-
-# The deprecated schedules as classes; the config names of the same spelling work.
-__getattr__ = omitted_names(__name__, ["WarmupMultiStepLR", "WarmupCosineLR"])
+__getattr__ = omitted_names(__name__)

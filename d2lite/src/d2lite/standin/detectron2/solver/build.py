@@ -21,7 +21,7 @@ from .lr_scheduler import LRMultiplier, WarmupParamScheduler
 
 __all__ = ["build_lr_scheduler", "build_optimizer", "get_default_optimizer_params", "maybe_add_gradient_clipping"]
 
-__getattr__ = omitted_names(__name__, ["GradientClipType", "reduce_param_groups"])
+__getattr__ = omitted_names(__name__)
 
 NORM_LAYERS = (
     nn.GroupNorm,

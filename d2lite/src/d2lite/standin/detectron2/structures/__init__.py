@@ -7,27 +7,4 @@ from .image_list import ImageList
 from .instances import Instances
 from .masks import BitMasks, PolygonMasks, polygons_to_bitmask
 
-__all__ = [
-    "BitMasks",
-    "BoxMode",
-    "Boxes",
-    "ImageList",
-    "Instances",
-    "PolygonMasks",
-    "pairwise_iou",
-    "polygons_to_bitmask",
-]
-
-__getattr__ = omitted_names(
-    __name__,
-    [
-        "Keypoints",
-        "ROIMasks",
-        "RotatedBoxes",
-        "heatmaps_to_keypoints",
-        "pairwise_ioa",
-        "pairwise_iou_rotated",
-        "pairwise_point_box_distance",
-        "rasterize_polygons_within_box",
-    ],
-)
+__getattr__ = omitted_names(__name__)

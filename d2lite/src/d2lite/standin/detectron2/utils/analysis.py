@@ -11,19 +11,11 @@ from typing import Any
 import fvcore.nn
 import torch
 from detectron2.structures import Boxes, Instances
-from fvcore.nn import flop_count_table, parameter_count, parameter_count_table
+from fvcore.nn import flop_count_table, parameter_count, parameter_count_table  # noqa: F401
 
 from d2lite.omitted import omitted_names
 
-__all__ = [
-    "FlopCountAnalysis",
-    "activation_count_operators",
-    "flop_count_table",
-    "parameter_count",
-    "parameter_count_table",
-]
-
-__getattr__ = omitted_names(__name__, ["find_unused_parameters", "flop_count_operators"])
+__getattr__ = omitted_names(__name__)
 
 
 class FlopCountAnalysis(fvcore.nn.FlopCountAnalysis):

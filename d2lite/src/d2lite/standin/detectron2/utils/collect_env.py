@@ -4,13 +4,12 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 
 import detectron2
 import torch
 from tabulate import tabulate
-
-__all__ = ["collect_env_info"]
 
 LIBRARIES = ("numpy", "torchvision", "fvcore", "iopath", "pycocotools", "pillow", "opencv-python-headless")
 VARIABLES = ("DETECTRON2_DATASETS", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
@@ -26,8 +25,8 @@ def collect_env_info() -> str:
         "CPU": lambda: f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads in use",
         "GPUs": _gpus,
     }
-    facts |= {name: lambda name=name: _version(name) for name in LIBRARIES}
-    facts |= {name: lambda name=name: os.environ[name] for name in VARIABLES if name in os.environ}
+    facts |= {name: partial(_version, name) for name in LIBRARIES}
+    facts |= {name: partial(os.environ.get, name) for name in VARIABLES if name in os.environ}
     # As text: tabulate would print the version 2.10 as the number 2.1.
     return tabulate([(name, _answer(fact)) for name, fact in facts.items()], disable_numparse=True)
 

@@ -34,9 +34,6 @@ def is_main_process() -> bool:
     return not get_rank()
 
 
-# Processes of one machine ---------------------------------------------------------------------------------------------
-
-
 def create_local_process_group(num_workers_per_machine: int) -> None:
     """Tell this module which processes share a machine. All processes of the job have to call it; once is enough.
 
@@ -49,11 +46,7 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
 
 
 def get_local_process_group():
-    """The group of this machine's processes.
-
-    Raises:
-        AssertionError: nobody has created it.
-    """
+    """The group of this machine's processes; AssertionError if nobody has created it."""
     assert _LOCAL_PROCESS_GROUP is not None, (
         "It is not known which processes share this machine: start them by detectron2.engine.launch, "
         "or call comm.create_local_process_group in each."
@@ -71,15 +64,11 @@ def get_local_size() -> int:
     return dist.get_world_size(get_local_process_group()) if _in_a_job() else 1
 
 
-# Exchange -------------------------------------------------------------------------------------------------------------
-
-
 def synchronize() -> None:
     """Return when all processes have called this."""
     if get_world_size() > 1:
         # NCCL would guess the device otherwise, and say so in a warning.
-        gpu = {"device_ids": [torch.cuda.current_device()]} if dist.get_backend() == "nccl" else {}
-        dist.barrier(**gpu)
+        dist.barrier(device_ids=[torch.cuda.current_device()] if dist.get_backend() == "nccl" else None)
 
 
 def all_gather(data, group=None) -> list:
@@ -114,6 +103,7 @@ def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> di
 
     Args:
         input_dict: tensors of one number each, under the same names in every process.
+        average: divide by the number of processes.
     """
     size = get_world_size()
     if size == 1:
@@ -128,13 +118,9 @@ def _members(group) -> tuple:
     """A group in which objects can be exchanged, and its size. Groups of one need no communication."""
     if get_world_size() == 1:
         return None, 1
-    group = group or _everybody()
-    return group, dist.get_world_size(group)
-
-
-def _everybody():
     # NCCL moves what is on GPUs only.
-    return _gloo_group() if dist.get_backend() == "nccl" else dist.group.WORLD
+    group = group or (_gloo_group() if dist.get_backend() == "nccl" else dist.group.WORLD)
+    return group, dist.get_world_size(group)
 
 
 @functools.cache
@@ -146,6 +132,6 @@ def _timeout() -> timedelta | None:
     """How long the job's own group waits. Without this, other groups would wait for torch's default time."""
     device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
     try:
-        return dist.group.WORLD._get_backend(device).options._timeout
+        return dist.group.WORLD._get_backend(device).options._timeout  # type: ignore[union-attr]  # None: AttributeError
     except (AttributeError, RuntimeError):  # torch has no public name for it
         return None

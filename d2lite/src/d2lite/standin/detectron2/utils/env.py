@@ -10,9 +10,7 @@ import torch
 
 from d2lite.omitted import omitted_names
 
-__all__ = ["seed_all_rng"]
-
-__getattr__ = omitted_names(__name__, ["TORCH_VERSION", "fixup_module_metadata", "setup_environment"])
+__getattr__ = omitted_names(__name__)
 
 
 def seed_all_rng(seed: int | None = None) -> None:

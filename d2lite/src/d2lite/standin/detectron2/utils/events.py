@@ -1,15 +1,13 @@
-"""Numbers and images of a running training: where they are collected, and who writes them where."""
+"""Scalars and images of a running training: where they are collected, and who writes them where."""
 
 import bisect
 import contextlib
 import functools
-import itertools
 import json
 import logging
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import timedelta
 from operator import itemgetter
 
@@ -18,39 +16,7 @@ import torch
 from detectron2.utils.file_io import PathManager
 from fvcore.common.history_buffer import HistoryBuffer
 
-__all__ = [
-    "CommonMetricPrinter",
-    "EventStorage",
-    "EventWriter",
-    "JSONWriter",
-    "TensorboardXWriter",
-    "get_event_storage",
-    "has_event_storage",
-]
-
 logger = logging.getLogger(__name__)
-
-
-# Collecting -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Series:
-    """All values of one scalar."""
-
-    smooth: bool
-    history: HistoryBuffer = field(default_factory=HistoryBuffer)
-
-    def latest(self) -> tuple[float, int]:
-        return self.history.values()[-1]
-
-    def recent(self, window: int) -> int:
-        """How many values there are of the last ``window`` iterations, counted back from the latest value's."""
-        values = self.history.values()
-        return len(values) - bisect.bisect_right(values, self.latest()[1] - window, key=itemgetter(1))
-
-    def smoothed(self, window: int) -> float:
-        return float(self.history.median(self.recent(window)))
 
 
 class EventStorage:
@@ -67,7 +33,8 @@ class EventStorage:
 
     def __init__(self, start_iter: int = 0):
         self.iter = start_iter
-        self._series: dict[str, _Series] = {}
+        self._histories: dict[str, HistoryBuffer] = {}
+        self._smooth: dict[str, bool] = {}
         self._scope = ""
         self._images: list[tuple] = []
 
@@ -82,6 +49,7 @@ class EventStorage:
         """Append a value to a scalar.
 
         Args:
+            name: of the scalar; the scope's name comes before it.
             value: a number, or a tensor or array of one.
             smoothing_hint: whether people want to see a median over some iterations rather than the last value.
             cur_iter: by default the current iteration.
@@ -90,9 +58,10 @@ class EventStorage:
             AssertionError: the hint is not what it was when the name was used first.
         """
         name = self._scope + name
-        series = self._series.setdefault(name, _Series(smoothing_hint))
-        assert series.smooth == smoothing_hint, f"{name!r} has been put with smoothing_hint={series.smooth} before."
-        series.history.update(float(value), self.iter if cur_iter is None else cur_iter)
+        hint = self._smooth.setdefault(name, smoothing_hint)
+        assert hint == smoothing_hint, f"{name!r} has been put with smoothing_hint={hint} before."
+        history = self._histories.setdefault(name, HistoryBuffer())
+        history.update(float(value), self.iter if cur_iter is None else cur_iter)
 
     def put_scalars(self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **values) -> None:
         """Append a value to each of several scalars."""
@@ -118,20 +87,16 @@ class EventStorage:
             self._scope = outer
 
     def history(self, name: str) -> HistoryBuffer:
-        """A scalar's values.
-
-        Raises:
-            KeyError: nothing has been put under this name.
-        """
-        return self._series[name].history
+        """The values of a scalar; KeyError if there is none of this name."""
+        return self._histories[name]
 
     def histories(self) -> dict[str, HistoryBuffer]:
         """Name -> values."""
-        return {name: series.history for name, series in self._series.items()}
+        return self._histories
 
     def latest(self) -> dict[str, tuple[float, int]]:
         """Name -> (last value, its iteration)."""
-        return {name: series.latest() for name, series in self._series.items()}
+        return {name: history.values()[-1] for name, history in self._histories.items()}
 
     def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
         """Name -> (value to show, iteration).
@@ -139,35 +104,24 @@ class EventStorage:
         That is the last value, or the median over the last ``window_size`` iterations, as the scalar's hint asks.
         """
         shown = self.latest()
-        for name, series in self._series.items():
-            if series.smooth:
-                shown[name] = (series.smoothed(window_size), shown[name][1])
+        for name in filter(self._smooth.get, shown):
+            median = self._histories[name].median(self.count_samples(name, window_size))
+            shown[name] = (float(median), shown[name][1])
         return shown
 
     def count_samples(self, name: str, window_size: int = 20) -> int:
         """How many values a scalar has got in its last ``window_size`` iterations."""
-        return self._series[name].recent(window_size)
+        values = self._histories[name].values()
+        return len(values) - bisect.bisect_right(values, values[-1][1] - window_size, key=itemgetter(1))
 
 
 _open_storages: list[EventStorage] = []
 
 
 def get_event_storage() -> EventStorage:
-    """The storage of the training that is running.
-
-    Raises:
-        AssertionError: none is.
-    """
-    assert has_event_storage(), "No training is running: this needs to be inside of `with EventStorage():`."
+    """The storage of the training that is running; AssertionError if none is."""
+    assert _open_storages, "No training is running: this needs to be inside of `with EventStorage():`."
     return _open_storages[-1]
-
-
-def has_event_storage() -> bool:
-    """Whether a training is running."""
-    return bool(_open_storages)
-
-
-# Writing --------------------------------------------------------------------------------------------------------------
 
 
 class EventWriter:
@@ -181,19 +135,15 @@ class EventWriter:
         """No more will be written."""
 
 
-class _ScalarFileWriter(EventWriter):
+class _FileWriter(EventWriter):
     """Base of the writers that keep scalars in files. What the system refuses is reported once, and is not fatal.
-
-    Attributes:
-        failed: whether that has happened.
 
     Args:
         window_size: iterations of the median, for scalars that are to be shown smoothed.
     """
 
     def __init__(self, window_size: int):
-        self._window = window_size
-        self._written_until = -1
+        self._window, self._written_until = window_size, -1
         self.failed = False
 
     def _new_scalars(self) -> dict[int, dict[str, float]]:
@@ -211,16 +161,16 @@ class _ScalarFileWriter(EventWriter):
             yield
         except OSError as error:
             if not self.failed:
-                logger.warning("Figures of the training cannot be written to %s (%s); training goes on.", where, error)
+                logger.warning("Metrics of the training cannot be written to %s (%s); training goes on.", where, error)
             self.failed = True
 
 
-class JSONWriter(_ScalarFileWriter):
+class JSONWriter(_FileWriter):
     """Appends JSON objects, one a line and iteration, with the scalars and "iteration" as keys.
 
     Args:
         json_file: is continued if it exists, on a line of its own if a killed run has left half a line.
-        window_size: see the base class.
+        window_size: iterations of the median.
     """
 
     def __init__(self, json_file: str, window_size: int = 20):
@@ -229,6 +179,7 @@ class JSONWriter(_ScalarFileWriter):
         self._append("")
 
     def write(self) -> None:
+        """Append the new scalars."""
         rows = ({**scalars, "iteration": iteration} for iteration, scalars in self._new_scalars().items())
         self._append("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
 
@@ -236,21 +187,20 @@ class JSONWriter(_ScalarFileWriter):
         with self._not_fatal(self._path), PathManager.open(self._path, "a+b") as file:
             if text and file.tell():
                 file.seek(-1, os.SEEK_END)
-                if file.read() != b"\n":
-                    text = "\n" + text
+                text = text if file.read() == b"\n" else "\n" + text
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
 
 
-class TensorboardXWriter(_ScalarFileWriter):
+class TensorboardXWriter(_FileWriter):
     """Writes scalars and images for TensorBoard; nothing is created before there is something to write.
 
     After a failure it writes no more: an event file with a gap in the middle of a record cannot be read on.
 
     Args:
         log_dir: folder of the event files.
-        window_size: see the base class.
+        window_size: iterations of the median.
         kwargs: further arguments of ``torch.utils.tensorboard.SummaryWriter``.
     """
 
@@ -266,6 +216,7 @@ class TensorboardXWriter(_ScalarFileWriter):
         return SummaryWriter(self._folder, **self._options)
 
     def write(self) -> None:
+        """Write the new scalars and images."""
         scalars, images = self._new_scalars(), get_event_storage().take_images()
         if self.failed:
             return
@@ -277,6 +228,7 @@ class TensorboardXWriter(_ScalarFileWriter):
                 self._writer.add_image(*image)
 
     def close(self) -> None:
+        """Close the event file."""
         if "_writer" in vars(self) and not self.failed:
             with self._not_fatal(self._folder):
                 self._writer.close()
@@ -305,40 +257,30 @@ class CommonMetricPrinter(EventWriter):
     """
 
     def __init__(self, max_iter: int | None = None, window_size: int = 20):
-        self.logger = logger
         self._max_iter, self._window = max_iter, window_size
 
     def write(self) -> None:
+        """Log the line."""
         storage = get_event_storage()
-        if storage.iter == self._max_iter:
-            return  # the training is over, and its last line has been logged
-        parts = [f"iter: {storage.iter}", *self._losses(storage), *self._times(storage), self._rate(storage)]
-        if torch.cuda.is_available():
-            parts.append(f"max_mem: {torch.cuda.max_memory_allocated() // 2**20}M")
-        self.logger.info(" %s", "  ".join(itertools.chain(self._time_left(storage), parts)))
+        if storage.iter != self._max_iter:  # else the training is over, and its last line has been logged
+            logger.info(" %s", "  ".join(self._parts(storage)))
 
-    def _time_left(self, storage: EventStorage) -> Iterator[str]:
-        times = storage.histories().get("time")
-        if times is None or self._max_iter is None:
-            return
-        seconds = float(times.median(1000)) * (self._max_iter - 1 - storage.iter)
-        storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
-        yield f"eta: {timedelta(seconds=int(min(seconds, timedelta.max.total_seconds() / 2)))}"
-
-    def _losses(self, storage: EventStorage) -> Iterator[str]:
-        for name, history in storage.histories().items():
+    def _parts(self, storage: EventStorage) -> Iterator[str]:
+        histories = storage.histories()
+        if "time" in histories and self._max_iter is not None:
+            seconds = float(histories["time"].median(1000)) * (self._max_iter - 1 - storage.iter)
+            storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
+            yield f"eta: {timedelta(seconds=int(min(seconds, timedelta.max.total_seconds() / 2)))}"
+        yield f"iter: {storage.iter}"
+        for name in histories:
             if "loss" in name:
-                yield f"{name}: {history.median(storage.count_samples(name, self._window)):.4g}"
-
-    def _times(self, storage: EventStorage) -> Iterator[str]:
+                yield f"{name}: {histories[name].median(storage.count_samples(name, self._window)):.4g}"
         for name in ("time", "data_time"):
-            history = storage.histories().get(name)
-            if history is not None:
+            if name in histories:
                 # Data come unevenly, when workers have been slow; a mean over the whole training would hide that.
-                recent = storage.count_samples(name, self._window)
-                mean = history.global_avg() if name == "time" else history.avg(recent)
-                yield f"{name}: {mean:.4f}  last_{name}: {history.latest():.4f}"
-
-    def _rate(self, storage: EventStorage) -> str:
-        rate = storage.latest().get("lr")
-        return " lr: " + (f"{rate[0]:.5g}" if rate else "N/A")
+                recent = histories[name].avg(storage.count_samples(name, self._window))
+                mean = histories[name].global_avg() if name == "time" else recent
+                yield f"{name}: {mean:.4f}  last_{name}: {histories[name].latest():.4f}"
+        yield f" lr: {histories['lr'].latest():.5g}" if "lr" in histories else " lr: N/A"
+        if torch.cuda.is_available():
+            yield f"max_mem: {torch.cuda.max_memory_allocated() // 2**20}M"

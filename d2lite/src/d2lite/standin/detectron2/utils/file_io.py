@@ -1,13 +1,9 @@
 """``PathManager`` opens files on this machine, on web servers, and of Detectron2's model zoo."""
 
-from __future__ import annotations
-
 import os
 from urllib.parse import urlparse
 
 from iopath.common import file_io as iopath
-
-__all__ = ["PathHandler", "PathManager"]
 
 PathHandler = iopath.PathHandler
 
@@ -51,9 +47,10 @@ class Detectron2Handler(DownloadHandler):
     def _get_supported_prefixes(self) -> list[str]:
         return [self.PREFIX]
 
-    def _get_local_path(self, path: str, **options) -> str:
+    def _get_local_path(self, path: str, force: bool = False, cache_dir: str | None = None, **others) -> str:
+        url = path.replace(self.PREFIX, self.S3_DETECTRON2_PREFIX, 1)
         try:
-            return super()._get_local_path(path.replace(self.PREFIX, self.S3_DETECTRON2_PREFIX, 1), **options)
+            return super()._get_local_path(url, force=force, cache_dir=cache_dir, **others)
         except OSError as error:
             raise FileNotFoundError(f"{path}: {error}") from error
 

@@ -10,16 +10,18 @@ from collections import Counter
 from tabulate import tabulate
 from termcolor import colored
 
-__all__ = ["create_small_table", "log_every_n", "log_every_n_seconds", "log_first_n", "setup_logger"]
-
-
-# Where log messages go ------------------------------------------------------------------------------------------------
+CLOCK = "%m/%d %H:%M:%S"
+IN_FILES = logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", CLOCK)
 
 
 def setup_logger(
-    output: str | None = None, distributed_rank: int = 0,
-    *, color: bool = True, name: str = "detectron2", abbrev_name: str | None = None,
-) -> logging.Logger:  # fmt: skip
+    output: str | None = None,
+    distributed_rank: int = 0,
+    *,
+    color: bool = True,
+    name: str = "detectron2",
+    abbrev_name: str | None = None,
+) -> logging.Logger:
     """Send what is logged under ``name`` to the terminal (from rank 0) and to a file (from every rank).
 
     Calling it again replaces the terminal's format, and adds a file if it is another one. A log that cannot be written
@@ -29,7 +31,8 @@ def setup_logger(
         output: folder of ``log.txt``, or the file itself if the name ends in .txt or .log; ``.rank1`` and so on is
             appended on other ranks than 0. Default: no file.
         distributed_rank: this process's rank.
-        color: whether the terminal shows colours.
+        color: whether the terminal shows colors.
+        name: of the logger.
         abbrev_name: stands for ``name`` on the terminal; by default "d2" for "detectron2".
 
     Returns:
@@ -40,20 +43,20 @@ def setup_logger(
     logger.setLevel(logging.DEBUG)
     if not distributed_rank:
         short = abbrev_name if abbrev_name is not None else {"detectron2": "d2"}.get(name, name)
-        _attach(logger, _Terminal(), _Shown(name, short) if color else _Kept())
+        _attach(logger, _Terminal(), _Colored(name, short) if color else IN_FILES)
     if output is not None:
         path = output if os.path.splitext(output)[1] in (".txt", ".log") else os.path.join(output, "log.txt")
         path += f".rank{distributed_rank}" if distributed_rank else ""
         try:
             os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-            _attach(logger, _File(path), _Kept())
+            _attach(logger, _File(path), IN_FILES)
         except OSError as error:
             logger.warning("The log file %s cannot be opened (%s); the terminal has all messages.", path, error)
     return logger
 
 
-class _NeverFatal:
-    """Of a handler: one line, once, when what it writes to is full or gone; logging shows a traceback each time."""
+class _NeverFatal(logging.Handler):
+    """One line, once, when what a handler writes to is full or gone; logging shows a traceback each time."""
 
     silenced = False
     target = "standard output"
@@ -68,19 +71,16 @@ class _NeverFatal:
                 sys.stderr.write(f"warning: log messages to {self.target} are being lost ({error})\n")
 
 
-class _Terminal(_NeverFatal, logging.StreamHandler):
-    def __init__(self):
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self):
-        # Asked each time, because notebooks and tests replace it.
-        return sys.stdout
-
-    def format(self, record: logging.LogRecord) -> str:
-        # A terminal need not know all characters that class names have.
-        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-        return super().format(record).encode(encoding, "backslashreplace").decode(encoding)
+class _Terminal(_NeverFatal):
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stdout  # looked up each time, because notebooks and tests replace it
+        try:
+            # A terminal need not know all characters that class names have.
+            encoding = getattr(stream, "encoding", None) or "utf-8"
+            stream.write(self.format(record).encode(encoding, "backslashreplace").decode(encoding) + "\n")
+            stream.flush()
+        except Exception:
+            self.handleError(record)
 
 
 class _File(_NeverFatal, logging.FileHandler):
@@ -89,40 +89,31 @@ class _File(_NeverFatal, logging.FileHandler):
         self.target = self.baseFilename
 
 
-class _Kept(logging.Formatter):
-    """Lines for files: everything, in words."""
-
-    def __init__(self):
-        super().__init__("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%m/%d %H:%M:%S")
-
-
-class _Shown(logging.Formatter):
+class _Colored(logging.Formatter):
     """Lines for people: short names; a level only where there is something to worry about."""
 
-    alarms = {logging.WARNING: "WARNING", logging.ERROR: "ERROR", logging.CRITICAL: "ERROR"}
-
     def __init__(self, name: str, short: str):
-        super().__init__(f"{colored('[%(asctime)s %(short)s]: ', 'green')}%(message)s", "%m/%d %H:%M:%S")
+        super().__init__(f"{colored('[%(asctime)s %(short)s]: ', 'green')}%(message)s", CLOCK)
         self.name, self.short = name, short
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         below = record.name.startswith(self.name + ".")
         record.short = (self.short + record.name[len(self.name) :]).lstrip(".") if below else record.name
-        alarm = self.alarms.get(record.levelno)
         line = super().formatMessage(record)
-        return f"{colored(alarm, 'red', attrs=['bold'])} {line}" if alarm else line
+        if record.levelno < logging.WARNING:
+            return line
+        alarm = "WARNING" if record.levelno == logging.WARNING else "ERROR"
+        return f"{colored(alarm, 'red', attrs=['bold'])} {line}"
 
 
 def _attach(logger: logging.Logger, handler: _Terminal | _File, formatter: logging.Formatter) -> None:
     for present in list(logger.handlers):
-        if type(present) is type(handler) and present.target == handler.target:
+        if isinstance(present, _NeverFatal) and present.target == handler.target:
             logger.removeHandler(present)
             present.close()
     handler.setFormatter(formatter)
     logger.addHandler(handler)
 
-
-# Messages at a limited rate -------------------------------------------------------------------------------------------
 
 _times_called: Counter = Counter()
 _last_logged: dict[tuple, float] = {}
@@ -132,6 +123,7 @@ def log_first_n(lvl: int, msg: str, n: int = 1, *, name: str | None = None, key:
     """Log ``msg`` at level ``lvl`` for the first ``n`` calls only.
 
     Args:
+        lvl, msg, n: level, text and number of times.
         name: of the logger; by default the calling module's.
         key: what counts as the same call: "caller" (the line of code), "message" (the text), or both in a tuple.
     """
@@ -166,9 +158,6 @@ def _calling_line() -> tuple[str, tuple[str, int]]:
     frame = sys._getframe(2)
     module = frame.f_globals.get("__name__", "__main__")
     return "detectron2" if module == "__main__" else module, (frame.f_code.co_filename, frame.f_lineno)
-
-
-# Others ---------------------------------------------------------------------------------------------------------------
 
 
 def create_small_table(small_dict: dict[str, float]) -> str:

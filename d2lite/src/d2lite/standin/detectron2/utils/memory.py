@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import torch
 
-__all__ = ["retry_if_cuda_oom"]
-
 
 def retry_if_cuda_oom(func: Callable) -> Callable:
     """A version of ``func`` that tries harder when CUDA has no memory left.

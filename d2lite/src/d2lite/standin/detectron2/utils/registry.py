@@ -1,9 +1,7 @@
 """fvcore's registries: tables from names to functions and classes."""
 
-from fvcore.common.registry import Registry
+from fvcore.common.registry import Registry  # noqa: F401
 
 from d2lite.omitted import omitted_names
 
-__all__ = ["Registry"]
-
-__getattr__ = omitted_names(__name__, ["locate"])
+__getattr__ = omitted_names(__name__)

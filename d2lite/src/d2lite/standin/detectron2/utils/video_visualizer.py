@@ -1,31 +1,16 @@
 """Predictions drawn on the frames of a video, where an object keeps its color."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass, replace
-
 import numpy as np
 from detectron2.structures import Instances
 
-from .canvas import Color, VisImage, distinct_color
-from .visualizer import OPACITY, ColorMode, Visualizer
+from .visualizer import ColorLike, ColorMode, VisImage, Visualizer, distinct_color
 
 LEAST_IOU = 0.5  # with its last region, for an object to be the same one
 MEMORY = 10  # frames for which an object is remembered after it was last seen
 
 
-@dataclass
-class _Seen:
-    """An object of this or of an earlier frame."""
-
-    category: int
-    region: np.ndarray  # bool (H, W)
-    color: Color
-    absent: int = 0  # frames
-
-
 class VideoVisualizer:
-    """Draws on frames, which must come in their order.
+    """Draws on frames (H, W, 3) in RGB, which must come in their order.
 
     An object is recognized in the next frame by its class and by where it is, and has the same color there.
 
@@ -35,36 +20,26 @@ class VideoVisualizer:
     """
 
     def __init__(self, metadata, instance_mode: ColorMode = ColorMode.IMAGE):
-        self.metadata, self._instance_mode = metadata, instance_mode
-        self._memory: list[_Seen] = []
+        self.metadata, self.mode = metadata, instance_mode
+        # Class, region, color, and the number of frames since it was seen.
+        self._memory: list[tuple[int, np.ndarray, ColorLike, int]] = []
         self._colors_given = 0
 
     def draw_instance_predictions(self, frame: np.ndarray, predictions: Instances) -> VisImage:
-        """Draw objects on a frame (H, W, 3) in RGB.
+        """Draw objects on the CPU; ``scores`` may be absent.
 
-        Args:
-            predictions: on the CPU. ``pred_masks``, ``pred_boxes`` and ``pred_classes`` must be there if there is any
-                object, else it is an AttributeError; ``scores`` may be.
+        ``pred_masks``, ``pred_boxes`` and ``pred_classes`` must be there if there is any object: AttributeError.
         """
-        canvas = self._visualizer(frame)
-        if len(predictions) == 0:
-            return canvas.output
-        # The boxes are not drawn: beside masks they would only tremble. But the genuine class wants them.
-        regions, _, classes = predictions.pred_masks.numpy() != 0, predictions.pred_boxes, predictions.pred_classes
-        if self._instance_mode == ColorMode.SEGMENTATION:
-            return canvas.draw_instance_predictions(predictions)
-        if self._instance_mode == ColorMode.IMAGE_BW:
-            canvas._take_color_away_outside(list(regions))
-        return canvas.overlay_instances(
-            masks=regions,
-            labels=canvas._labels(classes.tolist(), predictions.get_fields().get("scores")),
-            assigned_colors=self._recognize(classes.tolist(), regions),
-            alpha=OPACITY[self._instance_mode.name],
-        )
+        drawn = {"pred_masks": predictions.pred_masks, "pred_classes": predictions.pred_classes} if predictions else {}
+        if not drawn:
+            return VisImage(frame)
+        _ = predictions.pred_boxes  # not drawn, they would tremble; but the genuine class wants them
+        drawn |= {"scores": predictions.scores} if predictions.has("scores") else {}
+        return _Frame(frame, self).draw_instance_predictions(Instances(predictions.image_size, **drawn))
 
     def draw_sem_seg(self, frame: np.ndarray, sem_seg, area_threshold: int | None = None) -> VisImage:
         """Draw a label map (H, W) on a frame."""
-        return self._visualizer(frame).draw_sem_seg(sem_seg, area_threshold)
+        return _Frame(frame, self).draw_sem_seg(sem_seg, area_threshold)
 
     def draw_panoptic_seg(
         self,
@@ -75,44 +50,42 @@ class VideoVisualizer:
         alpha: float = 0.5,
     ) -> VisImage:
         """Draw regions and objects on a frame; arguments as of :meth:`Visualizer.draw_panoptic_seg`."""
-        canvas, ids = self._visualizer(frame), np.asarray(panoptic_seg)
-        if self._instance_mode != ColorMode.IMAGE:
-            return canvas.draw_panoptic_seg(ids, segments_info, area_threshold, alpha)
-        things = [segment for segment in segments_info if segment["isthing"] and np.any(ids == segment["id"])]
-        stuff = [segment for segment in segments_info if not segment["isthing"]]
-        canvas.draw_panoptic_seg(ids, stuff, area_threshold, alpha)
-        if not things:
-            return canvas.output
-        regions = np.stack([ids == segment["id"] for segment in things])
-        colors = self._recognize([segment["category_id"] for segment in things], regions)
-        appearance = canvas._appearance(things) | {"assigned_colors": colors}
-        return canvas.overlay_instances(masks=regions, alpha=alpha, **appearance)
+        return _Frame(frame, self).draw_panoptic_seg(panoptic_seg, segments_info, area_threshold, alpha)
 
     draw_panoptic_seg_predictions = draw_panoptic_seg
 
-    def _visualizer(self, frame: np.ndarray) -> Visualizer:
-        return Visualizer(frame, self.metadata, instance_mode=self._instance_mode)
+    def recognize(self, classes: list[int], regions: list[np.ndarray]) -> list[ColorLike]:
+        """The colors of the objects of the next frame: those that they had, or new ones."""
+        overlaps = [
+            (_iou(old, region), i, j)
+            for i, (category, region) in enumerate(zip(classes, regions, strict=True))
+            for j, (old_category, old, _, _) in enumerate(self._memory)
+            if old_category == category and old.shape == region.shape
+        ]
+        same: dict[int, int] = {}
+        for iou, i, j in sorted(overlaps, reverse=True):
+            if iou >= LEAST_IOU and i not in same and j not in same.values():
+                same[i] = j
+        colors: list[ColorLike] = []
+        for i in range(len(classes)):
+            self._colors_given += i not in same
+            colors.append(self._memory[same[i]][2] if i in same else distinct_color(self._colors_given - 1))
+        away = [(*old[:3], old[3] + 1) for j, old in enumerate(self._memory) if j not in same.values()]
+        self._memory = [(*seen, 0) for seen in zip(classes, regions, colors, strict=True)]
+        self._memory += [old for old in away if old[3] <= MEMORY]
+        return colors
 
-    def _recognize(self, classes: list[int], regions: np.ndarray) -> list[Color]:
-        """The colors of the objects of this frame: those that they had, or new ones."""
-        objects = list(zip(classes, regions, strict=True))
-        pairs = [(_iou(old, *new), i, j) for i, new in enumerate(objects) for j, old in enumerate(self._memory)]
-        color_of, recognized = {}, set()
-        for iou, i, j in sorted(pairs, reverse=True):
-            if iou >= LEAST_IOU and i not in color_of and j not in recognized:
-                color_of[i] = self._memory[j].color
-                recognized.add(j)
-        for i in range(len(objects)):
-            if i not in color_of:
-                color_of[i] = distinct_color(self._colors_given)
-                self._colors_given += 1
-        absent = [replace(old, absent=old.absent + 1) for j, old in enumerate(self._memory) if j not in recognized]
-        self._memory = [_Seen(*new, color_of[i]) for i, new in enumerate(objects)]
-        self._memory += [old for old in absent if old.absent <= MEMORY]
-        return [color_of[i] for i in range(len(objects))]
+
+class _Frame(Visualizer):
+    def __init__(self, frame: np.ndarray, video: VideoVisualizer):
+        super().__init__(frame, video.metadata, instance_mode=video.mode)
+        self.video = video
+
+    def _object_colors(self, number: int, classes: list | None, masks: list | None) -> list[ColorLike]:
+        if self.mode == ColorMode.SEGMENTATION or classes is None or masks is None:
+            return super()._object_colors(number, classes, masks)
+        return self.video.recognize(classes, masks)
 
 
-def _iou(old: _Seen, category: int, region: np.ndarray) -> float:
-    if old.category != category or old.region.shape != region.shape:
-        return 0.0
-    return np.sum(old.region & region) / max(np.sum(old.region | region), 1)
+def _iou(one: np.ndarray, other: np.ndarray) -> float:
+    return np.sum(one & other) / max(np.sum(one | other), 1)

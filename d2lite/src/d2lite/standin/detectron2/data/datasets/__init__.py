@@ -2,26 +2,8 @@
 
 from d2lite.omitted import omitted_names
 
-from . import builtin  # noqa: F401 - importing it registers COCO
+from . import builtin  # registers COCO
 from .coco import convert_to_coco_json, load_coco_json, load_sem_seg, register_coco_instances
 from .coco_panoptic import register_coco_panoptic, register_coco_panoptic_separated
 
-__all__ = [
-    "convert_to_coco_json",
-    "load_coco_json",
-    "load_sem_seg",
-    "register_coco_instances",
-    "register_coco_panoptic",
-    "register_coco_panoptic_separated",
-]
-
-__getattr__ = omitted_names(
-    __name__,
-    [
-        "get_lvis_instances_meta",
-        "load_lvis_json",
-        "load_voc_instances",
-        "register_lvis_instances",
-        "register_pascal_voc",
-    ],
-)
+__getattr__ = omitted_names(__name__)

@@ -6,8 +6,6 @@ from .builtin_meta import _get_builtin_metadata
 from .coco import register_coco_instances
 from .coco_panoptic import register_coco_panoptic, register_coco_panoptic_separated
 
-__all__ = ["register_all_coco"]
-
 
 def register_all_coco(root: str) -> None:
     """Instances of 2014 and 2017, panoptic of 2017 in its three forms, from the folder ``root``/coco."""

@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-__all__ = ["COCO_CATEGORIES"]
-
 # Things, then stuff, each by ascending id: dicts with id, name, isthing (1 or 0) and color (RGB).
 COCO_CATEGORIES: list[dict] = json.loads(Path(__file__).with_name("coco_categories.json").read_text(encoding="utf-8"))
 _THINGS = [category for category in COCO_CATEGORIES if category["isthing"]]

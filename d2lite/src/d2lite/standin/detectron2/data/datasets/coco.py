@@ -14,12 +14,7 @@ from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import file_lock
 from pycocotools import mask as coco_mask
 
-__all__ = ["convert_to_coco_json", "load_coco_json", "load_sem_seg", "register_coco_instances"]
-
 logger = logging.getLogger(__name__)
-
-
-# ---- Reading ----
 
 
 def load_coco_json(
@@ -49,55 +44,45 @@ def load_coco_json(
     """
     with PathManager.open(json_file) as file:
         content = json.load(file)
-    if dataset_name is None:
-        number = {}
-    else:
-        number = _number_categories(content["categories"], dataset_name)
     annotations = content.get("annotations", [])
     # COCO's own "minival" files are known for it.
     repeated = len(annotations) - len({annotation["id"] for annotation in annotations})
     assert not repeated or "minival" in json_file, f"ids of annotations in {json_file} are not unique ({repeated})"
 
     of_image: dict[int, list[dict]] = defaultdict(list)
-    without_shape = 0
     for annotation in annotations:
-        record = _read_annotation(annotation, extra_annotation_keys or (), json_file)
-        if record is None:
-            without_shape += 1
-            continue
-        if dataset_name is not None:
+        of_image[annotation["image_id"]].append(_read_annotation(annotation, extra_annotation_keys or (), json_file))
+    records = {image_id: [record for record in of_image[image_id] if record] for image_id in list(of_image)}
+    used = sum(map(len, records.values()))
+    if used < len(annotations):
+        logger.warning("%s: %d objects without a valid polygon are left out.", json_file, len(annotations) - used)
+    if dataset_name is not None:
+        names = {category["id"]: category["name"] for category in content["categories"]}
+        number = {category: index for index, category in enumerate(sorted(names))}
+        MetadataCatalog.get(dataset_name).set(
+            thing_classes=[names[category] for category in number], thing_dataset_id_to_contiguous_id=number
+        )
+        for record in (record for listed in records.values() for record in listed):
             category = record["category_id"]
             if category not in number:
                 raise KeyError(f"{json_file} has annotations with category_id={category}, but no such category")
             record["category_id"] = number[category]
-        of_image[annotation["image_id"]].append(record)
-    if without_shape:
-        logger.warning("%s: %d objects without a valid polygon are left out.", json_file, without_shape)
-    images = {image["id"]: image for image in content["images"]}
-    logger.info("%s: %d images with %d objects.", json_file, len(images), sum(map(len, of_image.values())))
+    images = sorted(content["images"], key=lambda image: image["id"])
+    logger.info("%s: %d images with %d objects.", json_file, len(images), used)
     return [
         {
-            "image_id": image_id,
-            "file_name": os.path.join(image_root, images[image_id]["file_name"]),
-            **{side: images[image_id][side] for side in ("height", "width")},
-            "annotations": of_image[image_id],
+            "image_id": image["id"],
+            "file_name": os.path.join(image_root, image["file_name"]),
+            "height": image["height"],
+            "width": image["width"],
+            "annotations": records.get(image["id"], []),
         }
-        for image_id in sorted(images)
+        for image in images
     ]
 
 
-def _number_categories(categories: list[dict], dataset_name: str) -> dict[int, int]:
-    """Category id -> index in the order of ids, also written to the metadata."""
-    names = {category["id"]: category["name"] for category in categories}
-    number = {category: index for index, category in enumerate(sorted(names))}
-    MetadataCatalog.get(dataset_name).set(
-        thing_classes=[names[category] for category in number], thing_dataset_id_to_contiguous_id=number
-    )
-    return number
-
-
-def _read_annotation(annotation: dict, extra_keys, json_file: str) -> dict | None:
-    """An annotation as code expects it; None if it has polygons, but no valid one."""
+def _read_annotation(annotation: dict, extra_keys, json_file: str) -> dict:
+    """An annotation as code expects it; empty if it has polygons, but no valid one."""
     assert not annotation.get("ignore"), f'{json_file}: COCO has no "ignore", as annotation {annotation["id"]} has'
     record = {key: annotation[key] for key in ("iscrowd", "bbox", "category_id", *extra_keys) if key in annotation}
     record["bbox_mode"] = BoxMode.XYWH_ABS
@@ -111,7 +96,7 @@ def _read_annotation(annotation: dict, extra_keys, json_file: str) -> dict | Non
         case [_, *_] as polygons:
             record["segmentation"] = [p for p in polygons if len(p) >= 6 and len(p) % 2 == 0]
             if not record["segmentation"]:
-                return None
+                return {}
     if annotation.get("keypoints"):
         record["keypoints"] = _shift_keypoints(annotation["keypoints"], 0.5)
     return record
@@ -143,19 +128,13 @@ def load_sem_seg(gt_root: str, image_root: str, gt_ext: str = "png", image_ext: 
         pairs = list(zip(sorted(images), sorted(labels), strict=True))
     else:
         pairs = [(stem, stem) for stem in sorted(images.keys() & labels.keys())]
-        logger.warning(
-            "%s has %d images, %s has %d label images; %d of them are pairs.",
-            image_root, len(images), gt_root, len(labels), len(pairs),
-        )  # fmt: skip
+        counts = f"{image_root} has {len(images)} images, {gt_root} has {len(labels)} label images"
+        logger.warning("%s; %d of them are pairs.", counts, len(pairs))
     return [{"file_name": images[image], "sem_seg_file_name": labels[label]} for image, label in pairs]
 
 
 def register_coco_instances(name: str, metadata: dict, json_file: str, image_root: str) -> None:
-    """Register the data set of an annotation file; a name that is taken keeps its loader.
-
-    Args:
-        metadata: what else is known about it.
-    """
+    """Register the data set of an annotation file and its metadata; a name that is taken keeps its loader."""
     paths = {"json_file": json_file, "image_root": image_root}
     assert isinstance(name, str), f"the name of a data set is text, not {name!r}"
     assert all(isinstance(path, str | os.PathLike) for path in paths.values()), f"not paths: {paths}"
@@ -164,23 +143,22 @@ def register_coco_instances(name: str, metadata: dict, json_file: str, image_roo
     MetadataCatalog.get(name).set(evaluator_type="coco", **paths, **metadata)
 
 
-# ---- Writing ----
-
-
 def convert_to_coco_json(dataset_name: str, output_file: str, allow_cached: bool = True) -> None:
     """Write a registered data set, whose images have ``annotations``, as an annotation file for evaluation.
+
+    Categories have the ids of the data set where the metadata know them. Ids of annotations begin with 1, because
+    COCO's evaluation takes 0 for "none".
 
     Args:
         allow_cached: leave a file alone that exists, with a warning.
     """
     folder, name = os.path.split(output_file)
-    if folder:
-        PathManager.mkdirs(folder)
+    PathManager.mkdirs(folder or ".")
     with file_lock(output_file):  # all processes come here
         if allow_cached and PathManager.exists(output_file):
             logger.warning("%s is reused. Delete it if data set %s has changed since.", output_file, dataset_name)
             return
-        content = convert_to_coco_dict(dataset_name)
+        content = _as_coco(dataset_name)
         temporary = os.path.join(folder, f".{name}.{os.getpid()}")
         with PathManager.open(temporary, "w") as file:
             json.dump(content, file)
@@ -188,56 +166,44 @@ def convert_to_coco_json(dataset_name: str, output_file: str, allow_cached: bool
         logger.info("Data set %s is written in COCO's format: %s", dataset_name, output_file)
 
 
-def convert_to_coco_dict(dataset_name: str) -> dict:
-    """What an annotation file of a registered data set holds: ``info images categories annotations licenses``.
-
-    Categories have the ids of the data set where the metadata know them. Ids of annotations begin with 1, because
-    COCO's evaluation takes 0 for "none".
-    """
+def _as_coco(dataset_name: str) -> dict:
     images = DatasetCatalog.get(dataset_name)  # may enter the classes into the metadata
     metadata = MetadataCatalog.get(dataset_name)
     numbers = metadata.get("thing_dataset_id_to_contiguous_id") or {i: i for i in range(len(metadata.thing_classes))}
     category = {number: own for own, number in numbers.items()}
-    result = {
-        "info": {"description": f"{dataset_name} in COCO's format"},
-        "licenses": None,
-        "categories": [{"id": category[i], "name": name} for i, name in enumerate(metadata.thing_classes)],
-        "images": [],
-        "annotations": [],
-    }
-    ids = count(1)
+    listed, annotations, ids = [], [], count(1)
     for position, image in enumerate(images):
         image_id = image.get("image_id", position)
         size = {side: int(image[side]) for side in ("height", "width")}
-        result["images"].append({"id": image_id, "file_name": str(image["file_name"]), **size})
+        listed.append({"id": image_id, "file_name": str(image["file_name"]), **size})
         for record in image.get("annotations", ()):
             identity = {"id": next(ids), "image_id": image_id, "category_id": int(category[record["category_id"]])}
-            result["annotations"].append(identity | _write_annotation(record))
-    return result
+            annotations.append(identity | _write_annotation(record))
+    return {
+        "info": {"description": f"{dataset_name} in COCO's format"},
+        "licenses": None,
+        "categories": [{"id": category[i], "name": name} for i, name in enumerate(metadata.thing_classes)],
+        "images": listed,
+        "annotations": annotations,
+    }
 
 
 def _write_annotation(record: dict) -> dict:
-    corner_and_size = BoxMode.convert([float(x) for x in record["bbox"]], record["bbox_mode"], BoxMode.XYWH_ABS)
-    segmentation, area = _write_segmentation(record.get("segmentation"))
-    annotation = {
-        "bbox": [round(value, 3) for value in corner_and_size],
-        "area": corner_and_size[2] * corner_and_size[3] if area is None else area,
-        "iscrowd": int(record.get("iscrowd", 0)),
-        **({} if segmentation is None else {"segmentation": segmentation}),
-    }
+    """What JSON can hold of an annotation, with its area in pixels."""
+    bbox = BoxMode.convert([float(x) for x in record["bbox"]], record["bbox_mode"], BoxMode.XYWH_ABS)
+    annotation = {"bbox": [round(value, 3) for value in bbox], "iscrowd": int(record.get("iscrowd", 0))}
+    segmentation = record.get("segmentation")
+    if not segmentation:
+        annotation["area"] = bbox[2] * bbox[3]
+    elif isinstance(segmentation, dict):
+        counts = segmentation["counts"]
+        text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+        annotation["segmentation"] = {"counts": text, "size": list(map(int, segmentation["size"]))}
+        annotation["area"] = float(coco_mask.area(segmentation))
+    else:
+        polygons = [np.asarray(polygon, dtype=np.float64).tolist() for polygon in segmentation]
+        annotation |= {"segmentation": polygons, "area": float(PolygonMasks([polygons]).area()[0])}
     if "keypoints" in record:
         annotation["keypoints"] = _shift_keypoints(record["keypoints"], -0.5)
         annotation["num_keypoints"] = sum(visibility > 0 for visibility in record["keypoints"][2::3])
     return annotation
-
-
-def _write_segmentation(segmentation: list | dict | None) -> tuple[list | dict | None, float | None]:
-    """As JSON can hold it, and its area in pixels."""
-    if not segmentation:
-        return None, None
-    if isinstance(segmentation, dict):
-        counts = segmentation["counts"]
-        text = counts.decode("ascii") if isinstance(counts, bytes) else counts
-        return {"counts": text, "size": list(map(int, segmentation["size"]))}, float(coco_mask.area(segmentation))
-    polygons = [np.asarray(polygon, dtype=np.float64).tolist() for polygon in segmentation]
-    return polygons, float(PolygonMasks([polygons]).area()[0])

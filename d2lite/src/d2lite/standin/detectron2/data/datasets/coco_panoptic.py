@@ -9,8 +9,6 @@ from detectron2.utils.file_io import PathManager
 
 from .coco import load_coco_json, load_sem_seg
 
-__all__ = ["load_coco_panoptic_json", "register_coco_panoptic", "register_coco_panoptic_separated"]
-
 
 def load_coco_panoptic_json(json_file: str, image_dir: str, gt_dir: str, meta: dict) -> list[dict]:
     """The images of a panoptic annotation file, in its order, without opening one.
@@ -58,17 +56,14 @@ def register_coco_panoptic(
     panoptic_json: str,
     instances_json: str | None = None,
 ) -> None:
-    """Register a panoptic data set; ``instances_json``, if given, serves to evaluate boxes and masks.
+    """Register a panoptic data set; arguments as of ``load_coco_panoptic_json``.
 
-    Args:
-        metadata: what else is known about it, with the two maps that ``load_coco_panoptic_json`` needs.
-        image_root, panoptic_root, panoptic_json: folders of the images and PNGs, and the annotation file.
+    ``metadata`` is what else is known about it; ``instances_json``, if given, serves to evaluate boxes and masks.
     """
-    DatasetCatalog.register(
-        name, functools.partial(load_coco_panoptic_json, panoptic_json, image_root, panoptic_root, metadata)
-    )
+    load = functools.partial(load_coco_panoptic_json, panoptic_json, image_root, panoptic_root, metadata)
+    DatasetCatalog.register(name, load)
     paths = {"panoptic_json": panoptic_json, "panoptic_root": panoptic_root, "json_file": instances_json}
-    MetadataCatalog.get(name).set(label_divisor=1000, **_shared("coco_panoptic_seg", image_root, paths, metadata))
+    _describe(name, {"label_divisor": 1000, "image_root": image_root, **paths, **metadata})
 
 
 def register_coco_panoptic_separated(
@@ -87,19 +82,20 @@ def register_coco_panoptic_separated(
     """
     both, stuff = f"{name}_separated", f"{name}_stuffonly"
     labels = functools.partial(load_sem_seg, sem_seg_root, image_root)
+
+    def load() -> list[dict]:
+        file_of = {pair["file_name"]: pair["sem_seg_file_name"] for pair in labels()}
+        images = load_coco_json(instances_json, image_root, both)
+        return [image | {"sem_seg_file_name": file_of[image["file_name"]]} for image in images]
+
     DatasetCatalog.register(stuff, labels)
-    DatasetCatalog.register(both, lambda: merge_to_panoptic(load_coco_json(instances_json, image_root, both), labels()))
-    paths = {"sem_seg_root": sem_seg_root}
-    MetadataCatalog.get(stuff).set(**_shared("sem_seg", image_root, paths, metadata))
-    paths |= {"panoptic_json": panoptic_json, "panoptic_root": panoptic_root, "json_file": instances_json}
-    MetadataCatalog.get(both).set(**_shared("coco_panoptic_seg", image_root, paths, metadata))
+    DatasetCatalog.register(both, load)
+    shared = {"image_root": image_root, "sem_seg_root": sem_seg_root, **metadata}
+    _describe(stuff, {"evaluator_type": "sem_seg", **shared})
+    _describe(
+        both, {"panoptic_json": panoptic_json, "panoptic_root": panoptic_root, "json_file": instances_json, **shared}
+    )
 
 
-def _shared(evaluator_type: str, image_root: str, paths: dict, metadata: dict) -> dict:
-    return {"evaluator_type": evaluator_type, "ignore_label": 255, "image_root": image_root, **paths, **metadata}
-
-
-def merge_to_panoptic(detection_dicts: list[dict], sem_seg_dicts: list[dict]) -> list[dict]:
-    """Add to each image with instances its ``sem_seg_file_name``; KeyError if there is none."""
-    label_file = {labels["file_name"]: labels["sem_seg_file_name"] for labels in sem_seg_dicts}
-    return [image | {"sem_seg_file_name": label_file[image["file_name"]]} for image in detection_dicts]
+def _describe(name: str, facts: dict) -> None:
+    MetadataCatalog.get(name).set(**{"evaluator_type": "coco_panoptic_seg", "ignore_label": 255, **facts})

@@ -4,6 +4,4 @@ from d2lite.omitted import omitted_names
 
 from .distributed_sampler import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
 
-__all__ = ["InferenceSampler", "RepeatFactorTrainingSampler", "TrainingSampler"]
-
-__getattr__ = omitted_names(__name__, ["GroupedBatchSampler", "RandomSubsetTrainingSampler"])
+__getattr__ = omitted_names(__name__)

@@ -6,44 +6,42 @@ repeats nor loses an element, whatever the number of processes.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
-from itertools import chain, islice, repeat
+from collections.abc import Iterator
+from itertools import chain, islice
 
 import torch
 from detectron2.utils import comm
 from torch.utils.data import Sampler
 
-__all__ = ["InferenceSampler", "RepeatFactorTrainingSampler", "TrainingSampler"]
-
 
 class _SharedSequence(Sampler):
-    """This process's part of endless epochs.
+    """This process's part of endless epochs, each mixed by a permutation unless ``shuffle`` is False.
 
-    Args:
-        epoch: makes the elements of one epoch, int64 (n,), and may draw from the generator that it gets.
-        shuffle: mix each epoch, by a permutation from the same generator.
-        seed: of the generator; None makes the processes agree on a random one.
+    All numbers of one iteration come from one generator; ``seed`` None makes the processes agree on a random one.
     """
 
-    def __init__(self, epoch: Callable[[torch.Generator], torch.Tensor], shuffle: bool, seed: int | None):
-        self._epoch, self._shuffle = epoch, shuffle
-        self._seed = int(comm.shared_random_seed() if seed is None else seed)
+    def __init__(self, shuffle: bool, seed: int | None):
+        self._shuffle, self._seed = shuffle, int(comm.shared_random_seed() if seed is None else seed)
         self._turn, self._turns = comm.get_rank(), comm.get_world_size()
 
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed)
-        epochs = map(self._mixed_epoch, repeat(generator))
-        return islice(chain.from_iterable(epochs), self._turn, None, self._turns)
+    def _epoch(self, generator: torch.Generator) -> torch.Tensor:
+        """The elements of one epoch, int64 (n,)."""
+        raise NotImplementedError
 
-    def _mixed_epoch(self, generator: torch.Generator) -> list[int]:
-        elements = self._epoch(generator)
-        if self._shuffle:
-            elements = elements[torch.randperm(len(elements), generator=generator)]
-        return elements.tolist()
+    def __iter__(self) -> Iterator[int]:
+        return islice(self._endless(), self._turn, None, self._turns)
+
+    def _endless(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed)
+        while True:
+            elements = self._epoch(generator)
+            if self._shuffle:
+                elements = elements[torch.randperm(len(elements), generator=generator)]
+            yield from elements.tolist()
 
 
 class TrainingSampler(_SharedSequence):
-    """All of ``size`` elements, again and again; see ``_SharedSequence`` for the other arguments."""
+    """All of ``size`` elements, again and again; TypeError or ValueError if it is no positive int."""
 
     def __init__(self, size: int, shuffle: bool = True, seed: int | None = None):
         if not isinstance(size, int):
@@ -51,9 +49,9 @@ class TrainingSampler(_SharedSequence):
         if size < 1:
             raise ValueError(f"a sequence needs elements to sample, not {size}")
         self._size = size
-        super().__init__(self._all, shuffle, seed)
+        super().__init__(shuffle, seed)
 
-    def _all(self, generator: torch.Generator) -> torch.Tensor:
+    def _epoch(self, generator: torch.Generator) -> torch.Tensor:
         return torch.arange(self._size)
 
 
@@ -68,9 +66,9 @@ class RepeatFactorTrainingSampler(_SharedSequence):
 
     def __init__(self, repeat_factors: torch.Tensor, *, shuffle: bool = True, seed: int | None = None):
         self._factors = repeat_factors
-        super().__init__(self._repeated, shuffle, seed)
+        super().__init__(shuffle, seed)
 
-    def _repeated(self, generator: torch.Generator) -> torch.Tensor:
+    def _epoch(self, generator: torch.Generator) -> torch.Tensor:
         certain = self._factors.trunc()
         once_more = torch.rand(len(certain), generator=generator) < self._factors - certain
         return torch.arange(len(certain)).repeat_interleave(certain.long() + once_more)
@@ -79,24 +77,16 @@ class RepeatFactorTrainingSampler(_SharedSequence):
     def repeat_factors_from_category_frequency(
         dataset_dicts: list[dict], repeat_thresh: float, sqrt: bool = True
     ) -> torch.Tensor:
-        """The factors of LVIS (arXiv:1908.03195, appendix B.2).
+        """The factors of LVIS (arXiv:1908.03195, appendix B.2), float32 (n,), of n images with ``annotations``.
 
-        A category in the share f of all images has the factor max(1, sqrt(t / f)), an image the largest one of its
-        categories, or 1 without any.
-
-        Args:
-            dataset_dicts: n images with ``annotations``.
-            repeat_thresh: the threshold t.
-            sqrt: False: max(1, t / f).
-
-        Returns:
-            float32 (n,).
+        A category in the share f of all images has the factor max(1, sqrt(t / f)), or max(1, t / f) without ``sqrt``;
+        t is ``repeat_thresh``. An image has the largest factor of its categories, or 1 without any.
         """
         present = [{annotation["category_id"] for annotation in image["annotations"]} for image in dataset_dicts]
         images_with = Counter(chain.from_iterable(present))
         ratio = {c: repeat_thresh / (count / len(present)) for c, count in images_with.items()}
         factor = {c: math.sqrt(r) for c, r in ratio.items()} if sqrt else ratio
-        return torch.tensor([max([1.0, *map(factor.get, categories)]) for categories in present])
+        return torch.tensor([max([1.0, *(factor[c] for c in categories)]) for categories in present])
 
 
 class InferenceSampler(Sampler):

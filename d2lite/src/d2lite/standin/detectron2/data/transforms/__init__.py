@@ -33,48 +33,4 @@ from .augmentation_impl import (
 )
 from .transform import ResizeTransform
 
-__all__ = [
-    "Augmentation",
-    "AugmentationList",
-    "AugInput",
-    "BlendTransform",
-    "CropTransform",
-    "FixedSizeCrop",
-    "HFlipTransform",
-    "NoOpTransform",
-    "PadTransform",
-    "RandomCrop",
-    "RandomCrop_CategoryAreaConstraint",
-    "RandomFlip",
-    "Resize",
-    "ResizeScale",
-    "ResizeShortestEdge",
-    "ResizeTransform",
-    "ScaleTransform",
-    "Transform",
-    "TransformGen",
-    "TransformList",
-    "VFlipTransform",
-    "apply_augmentations",
-    "apply_transform_gens",
-]
-
-__getattr__ = omitted_names(
-    __name__,
-    [
-        "ColorTransform",
-        "ExtentTransform",
-        "GridSampleTransform",
-        "MinIoURandomCrop",
-        "PILColorTransform",
-        "RandomApply",
-        "RandomBrightness",
-        "RandomContrast",
-        "RandomExtent",
-        "RandomLighting",
-        "RandomResize",
-        "RandomRotation",
-        "RandomSaturation",
-        "RotationTransform",
-    ],
-)
+__getattr__ = omitted_names(__name__)

@@ -7,15 +7,6 @@ from typing import Any
 import numpy as np
 from fvcore.transforms.transform import Transform, TransformList
 
-__all__ = [
-    "AugInput",
-    "Augmentation",
-    "AugmentationList",
-    "TransformGen",
-    "apply_augmentations",
-    "apply_transform_gens",
-]
-
 # The fields of an input, and the method of a transform that is meant for each.
 _TREATMENT = {"image": "apply_image", "boxes": "apply_box", "sem_seg": "apply_segmentation"}
 
@@ -48,7 +39,7 @@ class Augmentation:
     A subclass writes ``get_transform``. Its parameters are called like the fields of the input that it wants to see.
     """
 
-    def get_transform(self, *fields: np.ndarray) -> Transform:
+    def get_transform(self, *args: Any, **kwargs: Any) -> Transform:
         """Choose what to do with an input."""
         raise NotImplementedError(f"{type(self).__name__} lacks get_transform")
 
@@ -114,6 +105,7 @@ class AugmentationList(Augmentation):
         raise TypeError(f"a {type(step).__name__} is neither an augmentation nor a transform, nor a list of them")
 
     def __call__(self, aug_input: AugInput) -> TransformList:
+        """Apply all in place; returns what was done."""
         return TransformList([augmentation(aug_input) for augmentation in self.augs])
 
     def __repr__(self) -> str:

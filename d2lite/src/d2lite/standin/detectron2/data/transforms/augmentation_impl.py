@@ -4,7 +4,6 @@ Sizes and places are pairs (height, width) or (row, column). ``interp`` is one o
 """
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,15 +21,7 @@ from PIL.Image import Resampling
 from .augmentation import Augmentation
 from .transform import ResizeTransform
 
-__all__ = [
-    "FixedSizeCrop",
-    "RandomCrop",
-    "RandomCrop_CategoryAreaConstraint",
-    "RandomFlip",
-    "Resize",
-    "ResizeScale",
-    "ResizeShortestEdge",
-]
+# Arguments of the dataclasses become attributes, by which an augmentation also describes itself.
 
 
 def _nearest_whole(length: float) -> int:
@@ -38,7 +29,6 @@ def _nearest_whole(length: float) -> int:
     return int(length + 0.5)
 
 
-# Here and below arguments become attributes, by which an augmentation also describes itself.
 @dataclass(repr=False, eq=False)
 class RandomFlip(Augmentation):
     """Mirror left and right, or top and bottom, with probability ``prob``. Draws one uniform number."""
@@ -53,24 +43,24 @@ class RandomFlip(Augmentation):
             raise ValueError(f"a RandomFlip has one direction, but {chosen} chosen; two of them can follow each other")
 
     def get_transform(self, image: np.ndarray) -> Transform:
+        """The flip, or nothing."""
         if not self._rand_range() < self.prob:
             return NoOpTransform()
         height, width = image.shape[:2]
         return VFlipTransform(height) if self.vertical else HFlipTransform(width)
 
 
-@dataclass(repr=False, eq=False)
 class Resize(Augmentation):
     """Resize to ``shape``, or to a square of that side. Draws nothing."""
 
-    shape: int | tuple[int, int]
-    interp: int = Resampling.BILINEAR
-
-    def __post_init__(self):
-        self.shape = (self.shape,) * 2 if isinstance(self.shape, int) else tuple(self.shape)
+    def __init__(self, shape: int | tuple[int, int], interp: int = Resampling.BILINEAR):
+        self.shape = (shape, shape) if isinstance(shape, int) else tuple(shape)
+        self.interp = interp
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        return ResizeTransform(*image.shape[:2], *self.shape, self.interp)
+        """The resizing."""
+        (height, width), (new_height, new_width) = image.shape[:2], self.shape
+        return ResizeTransform(height, width, new_height, new_width, self.interp)
 
 
 class ResizeShortestEdge(Augmentation):
@@ -82,7 +72,7 @@ class ResizeShortestEdge(Augmentation):
 
     def __init__(
         self,
-        short_edge_length: int | tuple[int, ...],
+        short_edge_length: int | tuple[int, ...] | list[int],
         max_size: int = sys.maxsize,
         sample_style: str = "range",
         interp: int = Resampling.BILINEAR,
@@ -95,23 +85,25 @@ class ResizeShortestEdge(Augmentation):
         self.is_range = sample_style == "range"
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        lengths = self.short_edge_length
+        """The resizing, or nothing for the length 0."""
+        lengths, (height, width) = self.short_edge_length, image.shape[:2]
         drawn = np.random.randint(lengths[0], lengths[1] + 1) if self.is_range else np.random.choice(lengths)
         if not drawn:
             return NoOpTransform()
-        size = image.shape[:2]
-        return ResizeTransform(*size, *self.get_output_shape(*size, drawn, self.max_size), self.interp)
+        new_height, new_width = self.get_output_shape(height, width, drawn, self.max_size)
+        return ResizeTransform(height, width, new_height, new_width, self.interp)
 
     @staticmethod
     def get_output_shape(oldh: int, oldw: int, short_edge_length: int, max_size: int) -> tuple[int, int]:
         """The size that an image of (oldh, oldw) gets, when its shorter side becomes ``short_edge_length``."""
         short, long = sorted((oldh, oldw))
-        sides = (float(short_edge_length), short_edge_length / short * long)
-        if max(sides) > max_size:
-            shrink = max_size / max(sides)
-            sides = tuple(side * shrink for side in sides)
-        new_short, new_long = map(_nearest_whole, sides)
-        return (new_short, new_long) if oldh < oldw else (new_long, new_short)
+        new_short, new_long = float(short_edge_length), short_edge_length / short * long
+        largest = max(new_short, new_long)
+        if largest > max_size:
+            shrink = max_size / largest
+            new_short, new_long = new_short * shrink, new_long * shrink
+        sides = _nearest_whole(new_short), _nearest_whole(new_long)
+        return sides if oldh < oldw else sides[::-1]
 
 
 @dataclass(repr=False, eq=False)
@@ -128,6 +120,7 @@ class ResizeScale(Augmentation):
     interp: int = Resampling.BILINEAR
 
     def get_transform(self, image: np.ndarray) -> Transform:
+        """The resizing."""
         factor = np.random.uniform(self.min_scale, self.max_scale)
         height, width = image.shape[:2]
         fit = min(self.target_height * factor / height, self.target_width * factor / width)
@@ -147,6 +140,7 @@ class FixedSizeCrop(Augmentation):
     seg_pad_value: int = 255
 
     def get_transform(self, image: np.ndarray) -> TransformList:
+        """The crop, and the padding behind it."""
         offset = np.random.uniform(0.0, 1.0)
         (height, width), (crop_h, crop_w) = image.shape[:2], self.crop_size
         top, left = (round(max(excess, 0) * offset) for excess in (height - crop_h, width - crop_w))
@@ -156,32 +150,6 @@ class FixedSizeCrop(Augmentation):
             below, right = crop_h - rest_h, crop_w - rest_w
             steps.append(PadTransform(0, 0, right, below, rest_w, rest_h, self.pad_value, self.seg_pad_value))
         return TransformList(steps)
-
-
-def _drawn_fractions(size: tuple[int, int], smallest: tuple[float, float]) -> tuple[int, int]:
-    lower = np.float32(smallest)
-    return _fractions(size, lower + np.random.rand(2) * (1 - lower))
-
-
-def _fractions(size: tuple[int, int], fractions: tuple[float, float]) -> tuple[int, int]:
-    return tuple(_nearest_whole(side * fraction) for side, fraction in zip(size, fractions, strict=True))
-
-
-def _drawn_pixels(size: tuple[int, int], bounds: tuple[int, int]) -> tuple[int, int]:
-    return tuple(np.random.randint(min(side, bounds[0]), min(side, bounds[1]) + 1) for side in size)
-
-
-def _pixels(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
-    return tuple(map(min, wanted, size))
-
-
-# crop_type -> the crop's size, from the image's size and crop_size.
-_CROP_SIZES: dict[str, Callable] = {
-    "relative": _fractions,
-    "relative_range": _drawn_fractions,
-    "absolute": _pixels,
-    "absolute_range": _drawn_pixels,
-}
 
 
 @dataclass(repr=False, eq=False)
@@ -197,20 +165,32 @@ class RandomCrop(Augmentation):
     crop_size: tuple[float, float]
 
     def __post_init__(self):
-        assert self.crop_type in _CROP_SIZES, f"unknown crop_type {self.crop_type!r}; known: {', '.join(_CROP_SIZES)}"
+        known = ("relative", "relative_range", "absolute", "absolute_range")
+        assert self.crop_type in known, f"unknown crop_type {self.crop_type!r}; known: {', '.join(known)}"
         ordered = self.crop_type != "absolute_range" or self.crop_size[0] <= self.crop_size[1]
         assert ordered, f"the bounds {self.crop_size} of a crop are not in order"
 
     def get_crop_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """The size of a crop of an image of this size; may draw."""
-        return _CROP_SIZES[self.crop_type](image_size, self.crop_size)
+        (height, width), (first, second) = image_size, self.crop_size
+        match self.crop_type:
+            case "absolute":
+                return int(min(first, height)), int(min(second, width))
+            case "absolute_range":
+                low, high = int(first), int(second)
+                rows = np.random.randint(min(height, low), min(height, high) + 1)
+                return rows, np.random.randint(min(width, low), min(width, high) + 1)
+            case "relative_range":
+                lower = np.array([first, second], dtype=np.float32)
+                first, second = lower + np.random.rand(2) * (1 - lower)
+        return _nearest_whole(height * first), _nearest_whole(width * second)
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        size = image.shape[:2]
-        crop = self.get_crop_size(size)
-        assert crop[0] <= size[0] and crop[1] <= size[1], f"a crop of {crop} does not fit into an image of {size}"
-        row, column = (np.random.randint(whole - part + 1) for whole, part in zip(size, crop, strict=True))
-        return CropTransform(column, row, crop[1], crop[0])
+        """The crop."""
+        (height, width), (rows, columns) = image.shape[:2], self.get_crop_size(image.shape[:2])
+        assert rows <= height and columns <= width, f"a crop of {rows, columns} does not fit into {height, width}"
+        top, left = np.random.randint(height - rows + 1), np.random.randint(width - columns + 1)
+        return CropTransform(left, top, columns, rows)
 
 
 @dataclass(repr=False, eq=False)
@@ -230,6 +210,7 @@ class RandomCrop_CategoryAreaConstraint(Augmentation):
         self.crop_aug = RandomCrop(self.crop_type, self.crop_size)
 
     def get_transform(self, image: np.ndarray, sem_seg: np.ndarray | None) -> Transform:
+        """The last crop drawn."""
         if self.single_category_max_area >= 1:
             return self.crop_aug.get_transform(image)
         for _attempt in range(10):

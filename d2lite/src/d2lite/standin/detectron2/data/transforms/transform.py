@@ -7,11 +7,12 @@ from PIL.Image import Resampling
 from PIL.Image import fromarray as pillow_image
 from torch.nn.functional import interpolate
 
-__all__ = ["ResizeTransform"]
-
-# What PyTorch calls the methods that it shares with Pillow, and whether they mix neighbours.
-_IN_TORCH = {Resampling.NEAREST: ("nearest", False), Resampling.BILINEAR: ("bilinear", True)}
-_IN_TORCH[Resampling.BICUBIC] = ("bicubic", True)
+# What PyTorch calls the methods that it shares with Pillow.
+_IN_TORCH: dict[int, str] = {
+    Resampling.NEAREST: "nearest",
+    Resampling.BILINEAR: "bilinear",
+    Resampling.BICUBIC: "bicubic",
+}
 
 
 class ResizeTransform(Transform):
@@ -32,10 +33,7 @@ class ResizeTransform(Transform):
         self.interp = Resampling.BILINEAR if interp is None else interp
 
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
-        """Resize an array whose first two dimensions are (h, w); one or two more may follow.
-
-        Args:
-            interp: in place of the method of this transform.
+        """Resize (h, w), (h, w, c) or (h, w, c, d), with ``interp`` in place of the method of this transform.
 
         Raises:
             AssertionError: an array of another size.
@@ -44,23 +42,19 @@ class ResizeTransform(Transform):
         """
         assert img.shape[:2] == (self.h, self.w)
         method = self.interp if interp is None else interp
-        resize = self._with_pillow if img.dtype == np.uint8 else self._with_torch
-        return resize(img, method)
-
-    def _with_pillow(self, pixels: np.ndarray, method: int) -> np.ndarray:
-        flat = pixels.shape[2:] == (1,)
-        resized = pillow_image(pixels.squeeze(2) if flat else pixels).resize((self.new_w, self.new_h), method)
-        return np.expand_dims(resized, 2) if flat else np.asarray(resized)
-
-    def _with_torch(self, values: np.ndarray, method: int) -> np.ndarray:
-        mode, mixes = _IN_TORCH[method]
+        if img.dtype == np.uint8:
+            pixels = img.squeeze(2) if img.shape[2:] == (1,) else img
+            resized = np.asarray(pillow_image(pixels).resize((self.new_w, self.new_h), method))
+            return resized if pixels is img else resized[:, :, None]
         # All further dimensions as channels; contiguous, because torch takes no negative strides.
-        channels = torch.from_numpy(np.ascontiguousarray(values).reshape(self.h, self.w, -1))
-        settings = {"align_corners": False} if mixes else {}
-        resized = interpolate(channels.movedim(2, 0)[None], (self.new_h, self.new_w), mode=mode, **settings)
-        return resized[0].movedim(0, 2).reshape(self.new_h, self.new_w, *values.shape[2:]).numpy()
+        channels = torch.from_numpy(np.ascontiguousarray(img).reshape(self.h, self.w, -1)).movedim(2, 0)
+        corners = None if method == Resampling.NEAREST else False
+        mode = _IN_TORCH[method]
+        done = interpolate(channels[None], (self.new_h, self.new_w), mode=mode, align_corners=corners)
+        return done[0].movedim(0, 2).reshape(self.new_h, self.new_w, *img.shape[2:]).numpy()
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """Resize labels (h, w)."""
         return self.apply_image(segmentation, Resampling.NEAREST)
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
@@ -70,4 +64,5 @@ class ResizeTransform(Transform):
         return coords
 
     def inverse(self) -> "ResizeTransform":
+        """Back to the size before."""
         return ResizeTransform(self.new_h, self.new_w, self.h, self.w, self.interp)

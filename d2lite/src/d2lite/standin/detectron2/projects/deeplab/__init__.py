@@ -6,8 +6,4 @@ from .build_solver import build_lr_scheduler
 from .config import add_deeplab_config
 from .lr_scheduler import WarmupPolyLR
 
-__all__ = ["add_deeplab_config", "build_lr_scheduler", "WarmupPolyLR"]
-
-__getattr__ = omitted_names(
-    __name__, ["build_resnet_deeplab_backbone", "DeepLabV3Head", "DeepLabV3PlusHead", "DeeplabV3Head", "resnet", "loss"]
-)
+__getattr__ = omitted_names(__name__)

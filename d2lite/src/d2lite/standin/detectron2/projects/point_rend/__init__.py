@@ -4,16 +4,4 @@ from d2lite.omitted import omitted_names
 
 from .color_augmentation import ColorAugSSDTransform
 
-__all__ = ["ColorAugSSDTransform"]
-
-__getattr__ = omitted_names(
-    __name__,
-    [
-        "CoarseMaskHead",
-        "ImplicitPointRendMaskHead",
-        "PointRendMaskHead",
-        "PointRendSemSegHead",
-        "StandardPointHead",
-        "add_pointrend_config",
-    ],
-)
+__getattr__ = omitted_names(__name__)

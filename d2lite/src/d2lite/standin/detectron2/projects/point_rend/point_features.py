@@ -66,13 +66,4 @@ def get_uncertain_point_coords_with_randomness(
     return torch.cat([chosen, uniform(missing)], dim=1) if missing else chosen
 
 
-__getattr__ = omitted_names(
-    __name__,
-    [
-        "generate_regular_grid_point_coords",
-        "get_point_coords_wrt_image",
-        "get_uncertain_point_coords_on_grid",
-        "point_sample_fine_grained_features",
-        "sample_point_labels",
-    ],
-)
+__getattr__ = omitted_names(__name__)
