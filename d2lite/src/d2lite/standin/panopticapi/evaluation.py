@@ -2,20 +2,16 @@
 
 import json
 import logging
-from collections import defaultdict
-from dataclasses import dataclass, fields
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from panopticapi.utils import rgb2id
 from PIL import Image
 
-__all__ = ["OFFSET", "VOID", "PQStat", "PQStatCat", "pq_compute"]
-
 VOID = 0  # the id of pixels without a label
 OFFSET = 256**3  # more than any id that a PNG can hold
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -28,8 +24,8 @@ class PQStatCat:
     fn: int = 0
 
     def __iadd__(self, other: "PQStatCat") -> "PQStatCat":
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+        for count, more in vars(other).items():
+            setattr(self, count, getattr(self, count) + more)
         return self
 
     def _quality(self) -> dict[str, float]:
@@ -44,7 +40,7 @@ class PQStatCat:
 class PQStat:
     """What was counted for each category, ``stat[category_id]``; the counts of images can be added."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.pq_per_cat: dict[int, PQStatCat] = defaultdict(PQStatCat)
 
     def __getitem__(self, category_id: int) -> PQStatCat:
@@ -102,13 +98,11 @@ def pq_compute(gt_json_file: str, pred_json_file: str, gt_folder: str | None = N
         predicted_map = _segment_ids(predicted_folder / prediction["file_name"])
         _check(prediction, predicted_map, categories)
         stat += _count(annotation["segments_info"], true_map, prediction["segments_info"], predicted_map)
-    logger.info("Panoptic quality: %d images of %s are counted.", len(truth["annotations"]), gt_json_file)
-
-    means = {group: stat.pq_average(categories, kind) for group, kind in _GROUPS.items()}
-    return {group: mean for group, (mean, _) in means.items()} | {"per_class": means["All"][1]}
-
-
-_GROUPS = {"All": None, "Things": True, "Stuff": False}
+    number = len(truth["annotations"])
+    logging.getLogger(__name__).info("Panoptic quality: %d images of %s are counted.", number, gt_json_file)
+    groups = {"All": None, "Things": True, "Stuff": False}
+    means = {group: stat.pq_average(categories, kind)[0] for group, kind in groups.items()}
+    return means | {"per_class": stat.pq_average(categories, None)[1]}
 
 
 def _png_folder(json_file: str, folder: str | None) -> Path:
@@ -139,53 +133,28 @@ def _check(prediction: dict, ids: np.ndarray, categories: dict[int, dict]) -> No
 
 def _count(truth: list[dict], true_map: np.ndarray, predicted: list[dict], predicted_map: np.ndarray) -> PQStat:
     """The counts of one image, from the listed segments and maps of ids (H, W)."""
-    shared = _Overlap(true_map, predicted_map)
+    pairs, counts = np.unique(true_map.astype(np.int64) * OFFSET + predicted_map, return_counts=True)
+    # (true id, predicted id) -> pixels that they share; predicted id -> its pixels
+    shared = Counter(dict(zip(map(lambda pair: divmod(pair, OFFSET), pairs.tolist()), counts.tolist(), strict=True)))
+    area: Counter[int] = Counter()
+    partners: dict[int, list[int]] = defaultdict(list)
+    for (true, other), pixels in shared.items():
+        area[other] += pixels
+        partners[true].append(other)
     # As in COCO's own tool, of several crowds of a category the last one counts, and the others excuse nothing.
     crowd = {entry["category_id"]: entry["id"] for entry in truth if entry["iscrowd"] == 1}
     stat, unmatched = PQStat(), {entry["id"]: entry["category_id"] for entry in predicted}
-    for entry in truth:
-        if entry["iscrowd"] == 1:
-            continue
-        counts = stat[entry["category_id"]]
-        match, iou = None, 0.0
-        for candidate, pixels in shared.partners(entry["id"]):
+    for entry in (entry for entry in truth if entry["iscrowd"] != 1):
+        match, best = None, 0.0
+        for candidate in partners[entry["id"]]:
             if unmatched.get(candidate) == entry["category_id"]:
-                union = entry["area"] + shared.area(candidate) - pixels - shared.pixels(VOID, candidate)
-                if pixels / union > 0.5:
-                    match, iou = candidate, pixels / union
-        if match is None:
-            counts.fn += 1
-        else:
-            counts += PQStatCat(iou, tp=1)
-            unmatched.pop(match)
+                pixels = shared[entry["id"], candidate]
+                iou = pixels / (entry["area"] + area[candidate] - pixels - shared[VOID, candidate])
+                match, best = (candidate, iou) if iou > 0.5 else (match, best)
+        counts_of = stat[entry["category_id"]]
+        counts_of += PQStatCat(fn=1) if match is None else PQStatCat(best, tp=1)
+        unmatched.pop(match, None)
     for number, category in unmatched.items():
-        excused = shared.pixels(VOID, number)
-        if category in crowd:
-            excused += shared.pixels(crowd[category], number)
-        stat[category].fp += excused <= shared.area(number) / 2
+        excused = shared[VOID, number] + (shared[crowd[category], number] if category in crowd else 0)
+        stat[category].fp += excused <= area[number] / 2
     return stat
-
-
-class _Overlap:
-    """How many pixels the segments of two maps have in common."""
-
-    def __init__(self, true_map: np.ndarray, predicted_map: np.ndarray):
-        pairs = true_map.astype(np.int64) * OFFSET + predicted_map
-        self._pixels: dict[int, dict[int, int]] = defaultdict(dict)
-        self._area: dict[int, int] = defaultdict(int)
-        for pair, pixels in np.stack(np.unique(pairs, return_counts=True), axis=1).tolist():
-            true, predicted = divmod(pair, OFFSET)
-            self._pixels[true][predicted] = pixels
-            self._area[predicted] += pixels
-
-    def partners(self, true: int):
-        """The predicted segments that a true one shares pixels with, and their number."""
-        return self._pixels[true].items()
-
-    def pixels(self, true: int, predicted: int) -> int:
-        """How many they share."""
-        return self._pixels[true].get(predicted, 0)
-
-    def area(self, predicted: int) -> int:
-        """How many a predicted segment has."""
-        return self._area[predicted]

@@ -1,24 +1,23 @@
-"""Ids of segments as colours of a PNG: red counts once, green 256 times, blue 65536 times."""
+"""Ids of segments as colors of a PNG: red counts once, green 256 times, blue 65536 times."""
 
 import json
 import random
+from pathlib import Path
 
 import numpy as np
-
-__all__ = ["IdGenerator", "id2rgb", "rgb2id", "save_json"]
 
 _WORTH = np.array([1, 256, 256**2], dtype=np.int32)
 
 
 def rgb2id(color):
-    """The ids, int32 (H, W), of an image (H, W, 3); or the id, an int, of one colour."""
+    """The ids, int32 (H, W), of an image (H, W, 3); or the id, an int, of one color."""
     if isinstance(color, np.ndarray) and color.ndim == 3:
         return color[..., :3].astype(np.int32) @ _WORTH
     return sum(int(channel) * worth for channel, worth in zip(color, _WORTH.tolist(), strict=False))
 
 
 def id2rgb(id_map):
-    """The colours, uint8 (H, W, 3), of ids (H, W); or the colour, a list of three ints, of one id."""
+    """The colors, uint8 (H, W, 3), of ids (H, W); or the color, a list of three ints, of one id."""
     if not isinstance(id_map, np.ndarray):
         return list(int(id_map).to_bytes(4, "little")[:3])
     # The bytes of a number are what it has of 1, 256, 256 ** 2 and 256 ** 3.
@@ -26,10 +25,10 @@ def id2rgb(id_map):
 
 
 class IdGenerator:
-    """Gives every segment of an image a colour, and thereby an id, that no other segment of the image has.
+    """Gives every segment of an image a color, and thereby an id, that no other segment of the image has.
 
-    Stuff has one segment of each category, in the category's colour. The first thing of a category has its colour too,
-    and further ones similar colours. The same calls give the same colours.
+    Stuff has one segment of each category, in the category's color. The first thing of a category has its color too,
+    and further ones similar colors. The same calls give the same colors.
 
     Args:
         categories: entries of a panoptic JSON, with ``color`` and ``isthing``, by id.
@@ -42,7 +41,7 @@ class IdGenerator:
         self._draw = random.Random(0)
 
     def get_color(self, cat_id: int):
-        """The colour [R, G, B] for the next segment of a category."""
+        """The color [R, G, B] for the next segment of a category."""
         category = self.categories[cat_id]
         color = tuple(category["color"])
         if not category["isthing"]:
@@ -67,5 +66,4 @@ class IdGenerator:
 
 def save_json(d, file: str) -> None:
     """Write something as JSON into a file."""
-    with open(file, "w") as stream:
-        stream.write(json.dumps(d))
+    Path(file).write_text(json.dumps(d))

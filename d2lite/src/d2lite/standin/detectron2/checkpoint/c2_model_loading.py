@@ -6,41 +6,33 @@ from collections import defaultdict
 
 import torch
 
-__all__ = ["align_and_update_state_dicts", "convert_basic_c2_names"]
-
 logger = logging.getLogger(__name__)
 
 # In Caffe2's names, once "_" has become ".": an expression and what it becomes, in this order.
-_TRANSLATION = [
-    (re.compile(expression), name)
-    for expression, name in {
-        r"\.w$": ".weight",
-        r"\.b$": ".bias",
-        r"\bbn\.(s|gamma)$": "norm.weight",
-        r"\bbn\.(bias|beta)$": "norm.bias",
-        r"\bbn\.(rm|running\.mean)$": "norm.running_mean",
-        r"\bbn\.(riv|running\.var)$": "norm.running_var",
-        r"\bgn\.s$": "norm.weight",
-        r"\bgn\.bias$": "norm.bias",
-        r"^res\.conv1\.norm\.": "conv1.norm.",
-        r"^conv1\.": "stem.conv1.",
-        r"\bbranch1\.": "shortcut.",
-        r"\bbranch2a\.": "conv1.",
-        r"\bbranch2b\.": "conv2.",
-        r"\bbranch2c\.": "conv3.",
-    }.items()
-]
+_TRANSLATION = {
+    r"\.w$": ".weight",
+    r"\.b$": ".bias",
+    r"\bbn\.(s|gamma)$": "norm.weight",
+    r"\bbn\.(bias|beta)$": "norm.bias",
+    r"\bbn\.(rm|running\.mean)$": "norm.running_mean",
+    r"\bbn\.(riv|running\.var)$": "norm.running_var",
+    r"\bgn\.s$": "norm.weight",
+    r"\bgn\.bias$": "norm.bias",
+    r"^res\.conv1\.norm\.": "conv1.norm.",
+    r"^conv1\.": "stem.conv1.",
+    r"\bbranch1\.": "shortcut.",
+    r"\bbranch2a\.": "conv1.",
+    r"\bbranch2b\.": "conv2.",
+    r"\bbranch2c\.": "conv3.",
+}
 
 
 def convert_basic_c2_names(original_keys: list[str]) -> list[str]:
     """Caffe2's names of a ResNet's entries in PyTorch's form: ``res2_0_branch2a_w`` is ``res2.0.conv1.weight``."""
-
-    def translated(name: str) -> str:
-        for expression, replacement in _TRANSLATION:
-            name = expression.sub(replacement, name)
-        return name
-
-    return [translated(key.replace("_", ".")) for key in original_keys]
+    names = [key.replace("_", ".") for key in original_keys]
+    for expression, replacement in _TRANSLATION.items():
+        names = [re.sub(expression, replacement, name) for name in names]
+    return names
 
 
 def align_and_update_state_dicts(

@@ -12,8 +12,6 @@ from d2lite.restricted_pickle import load_checkpoint
 
 from .c2_model_loading import align_and_update_state_dicts
 
-__all__ = ["DetectionCheckpointer"]
-
 # Constants that a model may hold as buffers, and that its files need not have.
 _CONSTANTS = ("pixel_mean", "pixel_std")
 

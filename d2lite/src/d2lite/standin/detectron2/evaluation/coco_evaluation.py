@@ -1,12 +1,10 @@
 """Average precision of boxes and masks, by pycocotools or a faster library with its interface."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 
 import numpy as np
@@ -27,27 +25,21 @@ from d2lite.omitted import ADVICE
 from .evaluator import DatasetEvaluator
 from .fast_eval_api import COCOeval_opt
 
-__all__ = ["COCOEvaluator", "instances_to_coco_json"]
-
 logger = logging.getLogger(__name__)
 
 # Where COCOeval's precision (IoU threshold, recall, class, size of object, number of detections) has what is reported.
 EVERY, AT_50, AT_75 = slice(None), 0, 5
 REPORTED = {
-    "AP": (EVERY, 0),
-    "AP50": (AT_50, 0),
-    "AP75": (AT_75, 0),
-    "APs": (EVERY, 1),
-    "APm": (EVERY, 2),
-    "APl": (EVERY, 3),
+    **{"AP": (EVERY, 0), "AP50": (AT_50, 0), "AP75": (AT_75, 0)},
+    **{"APs": (EVERY, 1), "APm": (EVERY, 2), "APl": (EVERY, 3)},
 }
 
 
 class COCOEvaluator(DatasetEvaluator):
-    """COCO's figures for instances, in percent.
+    """COCO's metrics for instances, in percent.
 
     They stand under ``bbox`` and ``segm``: ``AP AP50 AP75 APs APm APl``, and ``AP-{class}`` where there are several
-    classes. A figure without any ground truth to measure it is NaN.
+    classes. A metric without any ground truth to measure it is NaN.
 
     Args:
         dataset_name: its metadata have ``thing_classes`` and ``json_file``. Without it, a file is written into
@@ -88,6 +80,7 @@ class COCOEvaluator(DatasetEvaluator):
             self._truth = COCO(PathManager.get_local_path(metadata.json_file))
 
     def reset(self):
+        """Forget all detections."""
         self._answers: list[dict] = []
 
     def process(self, inputs, outputs):
@@ -98,14 +91,12 @@ class COCOEvaluator(DatasetEvaluator):
             outputs: dicts with ``instances``, see :func:`instances_to_coco_json`; those without are skipped.
         """
         for image, answer in zip(inputs, outputs, strict=True):
-            if "instances" not in answer:
-                continue
-            image_id = image["image_id"]
-            detections = instances_to_coco_json(answer["instances"].to("cpu"), image_id)
-            self._answers.append({"image_id": image_id, "instances": detections})
+            if "instances" in answer:
+                detections = instances_to_coco_json(answer["instances"].to("cpu"), image["image_id"])
+                self._answers.append({"image_id": image["image_id"], "instances": detections})
 
     def evaluate(self, img_ids: Sequence[int] | None = None):
-        """The figures, on the main process; an empty dict on the others, without predictions and without a truth.
+        """The metrics, on the main process; an empty dict on the others, without predictions and without a truth.
 
         Args:
             img_ids: count these images only.
@@ -117,44 +108,40 @@ class COCOEvaluator(DatasetEvaluator):
             if not comm.is_main_process():
                 return {}
         if not answers:
-            logger.warning("COCOEvaluator got no predictions, not even empty ones, so there are no figures.")
+            logger.warning("COCOEvaluator got no predictions, not even empty ones, so there are no metrics.")
             return {}
-        detections = self._with_categories(detection for answer in answers for detection in answer["instances"])
-        self._write(answers, detections)
+        category_of = self._category_of()
+        detections = []
+        for detection in (detection for answer in answers for detection in answer["instances"]):
+            index = detection["category_id"]
+            assert category_of is None or index in category_of, f"A detection has class={index}, known: {category_of}."
+            detections.append(detection | ({"category_id": category_of[index]} if category_of else {}))
+        if self._folder:
+            PathManager.mkdirs(self._folder)
+            with PathManager.open(os.path.join(self._folder, "instances_predictions.pth"), "wb") as file:
+                torch.save(answers, file)
+            with PathManager.open(os.path.join(self._folder, "coco_instances_results.json"), "w") as file:
+                json.dump(detections, file)
         if "annotations" not in self._truth.dataset:  # as in COCO's test sets
-            logger.info("%s has no annotations, so there are no figures.", self._metadata.json_file)
+            logger.info("%s has no annotations, so there are no metrics.", self._metadata.json_file)
             return {}
         tasks = self._tasks
         if tasks is None:
             tasks = ["bbox", "segm"] if any("segmentation" in detection for detection in detections) else ["bbox"]
-        return {task: self._figures(task, detections, img_ids) for task in sorted(tasks)}
+        return {task: self._metrics(task, detections, img_ids) for task in sorted(tasks)}
 
-    def _with_categories(self, detections: Iterable[dict]) -> list[dict]:
-        """The detections with the data set's category ids instead of contiguous ones."""
+    def _category_of(self) -> dict[int, int] | None:
+        """Contiguous ids -> the data set's category ids; None if these are the same."""
         index_of = self._metadata.get("thing_dataset_id_to_contiguous_id")
         if index_of is None:
-            return list(detections)
+            return None
         original = {index: category for category, index in index_of.items()}
         assert set(original) == set(range(len(index_of))), f"Class indices must be 0, 1, 2, ...: {sorted(original)}"
-        renamed = []
-        for detection in detections:
-            index = detection["category_id"]
-            assert index in original, f"A detection has class={index}, but there are {len(original)} classes."
-            renamed.append(detection | {"category_id": original[index]})
-        return renamed
+        return original
 
-    def _write(self, answers: list[dict], detections: list[dict]) -> None:
-        if not self._folder:
-            return
-        PathManager.mkdirs(self._folder)
-        with PathManager.open(os.path.join(self._folder, "instances_predictions.pth"), "wb") as file:
-            torch.save(answers, file)
-        with PathManager.open(os.path.join(self._folder, "coco_instances_results.json"), "w") as file:
-            json.dump(detections, file)
-
-    def _figures(self, task: str, detections: list[dict], img_ids: Sequence[int] | None) -> dict[str, float]:
+    def _metrics(self, task: str, detections: list[dict], img_ids: Sequence[int] | None) -> dict[str, float]:
         if not detections:
-            logger.warning("Nothing was detected, so the %s figures are NaN.", task)
+            logger.warning("Nothing was detected, so the %s metrics are NaN.", task)
             return dict.fromkeys(REPORTED, float("nan"))
         # COCO takes the size of an object from the box if there is one; that of a mask is its own area. The copies are
         # for loadRes, which writes into them.
@@ -167,23 +154,22 @@ class COCOEvaluator(DatasetEvaluator):
             backend.evaluate()
             backend.accumulate()
         precision = backend.eval["precision"][..., -1]
-        figures = {name: _mean(precision[iou, ..., size]) for name, (iou, size) in REPORTED.items()}
-        logger.info("%s, in percent (NaN: no such object in the truth):\n%s", task, create_small_table(figures))
-        return figures | self._figures_of_classes(task, precision[..., 0], backend.params.catIds)
-
-    def _figures_of_classes(self, task: str, precision: np.ndarray, categories: Sequence[int]) -> dict[str, float]:
+        metrics = {name: _mean(precision[iou, ..., size]) for name, (iou, size) in REPORTED.items()}
+        logger.info("%s, in percent (NaN: no such object in the truth):\n%s", task, create_small_table(metrics))
         names = self._metadata.get("thing_classes") or []
         if len(names) < 2:
-            return {}
-        index_of = self._metadata.get("thing_dataset_id_to_contiguous_id")
-        if index_of is None:
-            index_of = {category: index for index, category in enumerate(categories)}
+            return metrics
         # COCOeval sorts the categories by id, which need not be the order of the names.
-        column = {index_of[category]: column for column, category in enumerate(categories) if category in index_of}
-        figures = {name: _mean(precision[..., column[i]]) for i, name in enumerate(names) if i in column}
-        table = tabulate(figures.items(), headers=["class", "AP"], tablefmt="pipe", floatfmt=".3f")
+        categories = list(backend.params.catIds)
+        category_of = self._category_of() or dict(enumerate(categories))
+        of_class = {
+            name: _mean(precision[..., categories.index(category_of[i]), 0])
+            for i, name in enumerate(names)
+            if category_of.get(i) in categories
+        }
+        table = tabulate(of_class.items(), headers=["class", "AP"], tablefmt="pipe", floatfmt=".3f")
         logger.info("%s by class:\n%s", task, table)
-        return {f"AP-{name}": figure for name, figure in figures.items()}
+        return metrics | {f"AP-{name}": value for name, value in of_class.items()}
 
 
 def _mean(precision: np.ndarray) -> float:
@@ -203,17 +189,12 @@ def instances_to_coco_json(instances: Instances, img_id: int) -> list[dict]:
     Args:
         instances: on the CPU, with ``pred_boxes``, ``scores``, ``pred_classes``, and ``pred_masks`` if there are masks.
     """
-    corners = instances.pred_boxes.tensor
     columns = {
         "category_id": instances.pred_classes.tolist(),
-        "bbox": BoxMode.convert(corners, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).tolist(),
+        "bbox": BoxMode.convert(instances.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).tolist(),
         "score": instances.scores.tolist(),
     }
     if instances.has("pred_masks"):
-        columns["segmentation"] = [_encode(mask) for mask in instances.pred_masks]
+        masks = [np.asarray(mask, dtype=np.uint8, order="F") for mask in instances.pred_masks]
+        columns["segmentation"] = [rle | {"counts": rle["counts"].decode()} for rle in map(coco_mask.encode, masks)]
     return [{"image_id": img_id, **dict(zip(columns, row, strict=True))} for row in zip(*columns.values(), strict=True)]
-
-
-def _encode(mask) -> dict:
-    rle = coco_mask.encode(np.asarray(mask, dtype=np.uint8, order="F"))
-    return {"size": rle["size"], "counts": rle["counts"].decode()}

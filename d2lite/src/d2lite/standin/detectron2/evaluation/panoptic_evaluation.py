@@ -1,7 +1,5 @@
 """Panoptic quality, by panopticapi."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging
@@ -19,8 +17,6 @@ from tabulate import tabulate
 
 from .evaluator import DatasetEvaluator
 
-__all__ = ["COCOPanopticEvaluator"]
-
 METRICS = ("PQ", "SQ", "RQ")
 GROUPS = {"All": "", "Things": "_th", "Stuff": "_st"}  # panopticapi's names, and what they add to a metric's
 
@@ -28,7 +24,7 @@ GROUPS = {"All": "", "Things": "_th", "Stuff": "_st"}  # panopticapi's names, an
 class COCOPanopticEvaluator(DatasetEvaluator):
     """Writes predictions in COCO's panoptic format and has panopticapi compare them with the annotation.
 
-    The figures are percentages under the key ``panoptic_seg``: ``PQ SQ RQ``, and with ``_th`` and ``_st`` those of
+    The metrics are percentages under the key ``panoptic_seg``: ``PQ SQ RQ``, and with ``_th`` and ``_st`` those of
     things and of stuff.
 
     Args:
@@ -38,16 +34,13 @@ class COCOPanopticEvaluator(DatasetEvaluator):
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None):
-        self._metadata = MetadataCatalog.get(dataset_name)
-        self._folder = output_dir
-        maps = (
-            self._metadata.stuff_dataset_id_to_contiguous_id,
-            self._metadata.thing_dataset_id_to_contiguous_id,
-        )
-        # original[isthing][contiguous id] is the category id
-        self._original = [{index: category for category, index in ids.items()} for ids in maps]
+        self._metadata, self._folder = MetadataCatalog.get(dataset_name), output_dir
+        stuff, things = (self._metadata.get(f"{kind}_dataset_id_to_contiguous_id") for kind in ("stuff", "thing"))
+        # [isthing][contiguous id] is the category id
+        self._original = [{index: category for category, index in ids.items()} for ids in (stuff, things)]
 
     def reset(self):
+        """Forget all predictions."""
         self._annotations: list[dict] = []
         self._pngs: dict[str, bytes] = {}
 
@@ -71,27 +64,23 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             with io.BytesIO() as stream:
                 Image.fromarray(id2rgb(ids)).save(stream, "PNG")
                 self._pngs[png] = stream.getvalue()
-            listed = [self._with_category(segment) for segment in segments]
+            listed = [self._with_category(**segment) for segment in segments]
             self._annotations.append({"image_id": image["image_id"], "file_name": png, "segments_info": listed})
 
     def _segments_of(self, encoded: np.ndarray) -> list[dict]:
         """The segments of a map that encodes their categories; ids become greater by one, because 0 means void."""
-        segments = []
-        for number in np.unique(encoded[encoded != -1]).tolist():
-            category = number // self._metadata.label_divisor
-            segments.append({"id": number + 1, "category_id": category, "isthing": category in self._original[True]})
-        return segments
+        numbers, divisor = np.unique(encoded[encoded != -1]).tolist(), self._metadata.label_divisor
+        classes = {number: number // divisor for number in numbers}
+        return [{"id": n + 1, "category_id": c, "isthing": c in self._original[True]} for n, c in classes.items()]
 
-    def _with_category(self, segment: dict) -> dict:
+    def _with_category(self, *, isthing: bool | None = None, **segment) -> dict:
         """A segment as COCO's format has it. One without ``isthing`` has the data set's category id already."""
-        if "isthing" not in segment:
+        if isthing is None:
             return segment
-        original = self._original[bool(segment["isthing"])]
-        kept = {key: value for key, value in segment.items() if key != "isthing"}
-        return kept | {"category_id": original[segment["category_id"]]}
+        return segment | {"category_id": self._original[bool(isthing)][segment["category_id"]]}
 
     def evaluate(self):
-        """The figures, on the main process; None on the others."""
+        """The metrics, on the main process; None on the others."""
         comm.synchronize()
         gathered = comm.gather((self._annotations, self._pngs))
         if not comm.is_main_process():
@@ -103,26 +92,16 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             quality = self._compare([entry for annotations, _ in gathered for entry in annotations], folder)
 
         rows = {group: [100 * quality[group][metric.lower()] for metric in METRICS] for group in GROUPS}
-        table = tabulate(
-            [[group, *values, quality[group]["n"]] for group, values in rows.items()],
-            headers=["", *METRICS, "classes"],
-            tablefmt="pipe",
-            floatfmt=".3f",
-        )
+        cells = [[group, *values, quality[group]["n"]] for group, values in rows.items()]
+        table = tabulate(cells, headers=["", *METRICS, "classes"], tablefmt="pipe", floatfmt=".3f")
         logging.getLogger(__name__).info("Panoptic quality, in percent:\n%s", table)
-        figures = {
-            metric + GROUPS[group]: value
-            for group, values in rows.items()
-            for metric, value in zip(METRICS, values, strict=True)
-        }
-        return {"panoptic_seg": figures}
+        return {"panoptic_seg": {m + GROUPS[g]: v for g in rows for m, v in zip(METRICS, rows[g], strict=True)}}
 
     def _compare(self, annotations: list[dict], png_folder: str) -> dict:
         """panopticapi's answer for predictions whose PNGs lie in a folder."""
         from panopticapi.evaluation import pq_compute
 
         truth = PathManager.get_local_path(self._metadata.panoptic_json)
-        truth_pngs = PathManager.get_local_path(self._metadata.panoptic_root)
         with open(truth) as file:
             content = json.load(file) | {"annotations": annotations}
         folder = self._folder or png_folder
@@ -130,5 +109,6 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         path = os.path.join(folder, "predictions.json")
         with PathManager.open(path, "w") as file:
             json.dump(content, file)
+        truth_pngs = PathManager.get_local_path(self._metadata.panoptic_root)
         with redirect_stdout(io.StringIO()):  # it prints its progress
             return pq_compute(truth, PathManager.get_local_path(path), truth_pngs, png_folder)

@@ -1,11 +1,9 @@
 """Intersection over union, and accuracy, of semantic segmentation."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,8 +15,6 @@ from pycocotools import mask as coco_mask
 
 from .evaluator import DatasetEvaluator
 
-__all__ = ["SemSegEvaluator", "load_image_into_numpy_array"]
-
 
 def load_image_into_numpy_array(filename: str, dtype: np.dtype | type | None = None) -> np.ndarray:
     """An image file as an array of this type."""
@@ -29,7 +25,7 @@ def load_image_into_numpy_array(filename: str, dtype: np.dtype | type | None = N
 class SemSegEvaluator(DatasetEvaluator):
     """Counts pixels by their true and their predicted class.
 
-    The figures are percentages under the key ``sem_seg``: ``mIoU`` and ``mACC``, means over the classes that the truth
+    The metrics are percentages under the key ``sem_seg``: ``mIoU`` and ``mACC``, means over the classes that the truth
     shows; ``fwIoU``, weighted by their pixels; ``pACC``, the share of right pixels; and ``IoU-{class}``,
     ``ACC-{class}``, which are NaN where the truth never shows the class. Boundary IoU is not among them.
 
@@ -38,7 +34,6 @@ class SemSegEvaluator(DatasetEvaluator):
         distributed: count the images of all processes.
         output_dir: gets ``sem_seg_predictions.json`` and ``sem_seg_evaluation.pth``.
         sem_seg_loading_fn: reads a label image, from its path and with ``dtype``.
-        num_classes, ignore_label: of older programs; the metadata say both.
     """
 
     def __init__(
@@ -48,13 +43,9 @@ class SemSegEvaluator(DatasetEvaluator):
         output_dir: str | None = None,
         *,
         sem_seg_loading_fn: Callable[..., np.ndarray] = load_image_into_numpy_array,
-        num_classes: int | None = None,
-        ignore_label: int | None = None,
     ):
         metadata = MetadataCatalog.get(dataset_name)
-        self._names = list(metadata.stuff_classes)
-        assert num_classes in (None, len(self._names)), f"{dataset_name} has {len(self._names)} classes."
-        self._void = metadata.ignore_label if ignore_label is None else ignore_label
+        self._names, self._void = list(metadata.stuff_classes), metadata.ignore_label
         self._read_labels = sem_seg_loading_fn
         self._labels_of = {image["file_name"]: image["sem_seg_file_name"] for image in DatasetCatalog.get(dataset_name)}
         original = metadata.get("stuff_dataset_id_to_contiguous_id")
@@ -62,6 +53,7 @@ class SemSegEvaluator(DatasetEvaluator):
         self._everywhere, self._folder = distributed, output_dir
 
     def reset(self):
+        """Forget all counts."""
         # Rows: pixels that are right, that truly show a class, and that are predicted to show it.
         self._pixels = np.zeros((3, len(self._names)), dtype=np.int64)
         self._regions: list[dict] = []
@@ -84,20 +76,17 @@ class SemSegEvaluator(DatasetEvaluator):
 
     def encode_json_sem_seg(self, sem_seg: np.ndarray, input_file_name: str) -> list[dict]:
         """COCO's entry for each class of a label map (H, W), with the category id of the data set."""
-        return list(self._encode(sem_seg, input_file_name))
-
-    def _encode(self, sem_seg: np.ndarray, file_name: str) -> Iterator[dict]:
+        entries = []
         for index in map(int, np.unique(sem_seg)):
             assert self._category_of is None or index in self._category_of, f"No category has the class index {index}."
+            category = index if self._category_of is None else self._category_of[index]
             region = coco_mask.encode(np.asfortranarray(sem_seg == index).view(np.uint8))
-            yield {
-                "file_name": file_name,
-                "category_id": index if self._category_of is None else self._category_of[index],
-                "segmentation": region | {"counts": region["counts"].decode()},
-            }
+            region |= {"counts": region["counts"].decode()}
+            entries.append({"file_name": input_file_name, "category_id": category, "segmentation": region})
+        return entries
 
     def evaluate(self):
-        """The figures, on the main process; None on the others."""
+        """The metrics, on the main process; None on the others."""
         pixels, regions = self._pixels, self._regions
         if self._everywhere:
             comm.synchronize()
@@ -106,27 +95,25 @@ class SemSegEvaluator(DatasetEvaluator):
                 return None
             pixels = sum(part for part, _ in gathered)
             regions = [region for _, part in gathered for region in part]
-        figures = self._figures(*pixels.astype(np.float64))
+        metrics = self._metrics(*pixels.astype(np.float64))
         if self._folder:
             PathManager.mkdirs(self._folder)
             with PathManager.open(os.path.join(self._folder, "sem_seg_predictions.json"), "w") as file:
                 json.dump(regions, file)
             with PathManager.open(os.path.join(self._folder, "sem_seg_evaluation.pth"), "wb") as file:
-                torch.save(figures, file)
-        logging.getLogger(__name__).info("Semantic segmentation, in percent: %s", figures)
-        return {"sem_seg": figures}
+                torch.save(metrics, file)
+        logging.getLogger(__name__).info("Semantic segmentation, in percent: %s", metrics)
+        return {"sem_seg": metrics}
 
-    def _figures(self, right: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    def _metrics(self, right: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         with np.errstate(invalid="ignore", divide="ignore"):  # classes that the truth does not show become NaN
             accuracy = np.where(true > 0, 100 * right / true, np.nan)
             iou = np.where(true > 0, 100 * right / (true + predicted - right), np.nan)
-            share = true / true.sum()
-            overall = 100 * right.sum() / true.sum()
-        figures = {"mIoU": _mean(iou), "fwIoU": float(np.nansum(iou * share))}
-        figures |= {f"IoU-{name}": value for name, value in zip(self._names, iou.tolist(), strict=True)}
-        figures |= {"mACC": _mean(accuracy), "pACC": float(overall)}
-        figures |= {f"ACC-{name}": value for name, value in zip(self._names, accuracy.tolist(), strict=True)}
-        return figures
+            weighted, overall = iou * true / true.sum(), 100 * right.sum() / true.sum()
+        metrics = {"mIoU": _mean(iou), "fwIoU": float(np.nansum(weighted))}
+        metrics |= {f"IoU-{name}": value for name, value in zip(self._names, iou.tolist(), strict=True)}
+        metrics |= {"mACC": _mean(accuracy), "pACC": float(overall)}
+        return metrics | {f"ACC-{name}": value for name, value in zip(self._names, accuracy.tolist(), strict=True)}
 
 
 def _mean(values: np.ndarray) -> float:

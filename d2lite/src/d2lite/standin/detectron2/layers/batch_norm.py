@@ -1,15 +1,10 @@
 """Normalization layers, and how a config names them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-# What a frozen layer holds, in the order of published checkpoints, and the value that it begins with.
-_FROZEN_STATE = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -22,13 +17,17 @@ class FrozenBatchNorm2d(nn.Module):
     """
 
     _version = 3
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, num_features: int, eps: float = 1e-5):
         super().__init__()
         self.num_features, self.eps = num_features, eps
-        for name, value in _FROZEN_STATE.items():
+        # In the order of published checkpoints.
+        for name, value in {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0 - eps}.items():
             self.register_buffer(name, torch.full((num_features,), value))
-        self.running_var -= eps
         self.register_buffer("num_batches_tracked", None)  # None is not saved
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,10 +36,8 @@ class FrozenBatchNorm2d(nn.Module):
             # batch_norm would keep its whole input for the backward pass; a product with a constant needs none of it.
             slope = self.weight * torch.rsqrt(self.running_var + self.eps)
             offset = self.bias - self.running_mean * slope
-            slope, offset = (values.to(x.dtype)[:, None, None] for values in (slope, offset))
-            return x * slope + offset
-        statistics = self.running_mean, self.running_var
-        return functional.batch_norm(x, *statistics, self.weight, self.bias, eps=self.eps)
+            return x * slope.to(x.dtype)[:, None, None] + offset.to(x.dtype)[:, None, None]
+        return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others):
         """As PyTorch's, and quiet about two kinds of older files.
@@ -48,9 +45,8 @@ class FrozenBatchNorm2d(nn.Module):
         Version 1 had its statistics inside weight and bias. The count of batches is missing in files of layers that
         were made frozen, or written before the count was kept.
         """
-        stated_version = local_metadata.get("version") or 1
         optional = {"num_batches_tracked": self.num_batches_tracked}
-        if stated_version == 1 and f"{prefix}weight" in state_dict:
+        if (local_metadata.get("version") or 1) == 1 and f"{prefix}weight" in state_dict:
             optional |= {"running_mean": self.bias.new_zeros(()), "running_var": self.bias.new_ones(())}
         for name, value in optional.items():
             if value is not None:
@@ -76,6 +72,7 @@ class FrozenBatchNorm2d(nn.Module):
         return frozen.train(module.training)
 
     def extra_repr(self) -> str:
+        """For ``print(model)``."""
         return f"{self.num_features}, eps={self.eps}"
 
 
@@ -86,17 +83,14 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
-
-
-def _group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(num_groups=32, num_channels=channels)
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "BN": nn.BatchNorm2d,
     "FrozenBN": FrozenBatchNorm2d,
-    "GN": _group_norm,
+    "GN": lambda channels: nn.GroupNorm(num_groups=32, num_channels=channels),
     "LN": LayerNorm,
     "SyncBN": nn.SyncBatchNorm,
     "nnSyncBN": nn.SyncBatchNorm,
@@ -107,14 +101,10 @@ def get_norm(norm: str | Callable[[int], nn.Module] | None, out_channels: int) -
     """A new normalization layer for so many channels, or None for "" and None.
 
     Args:
-        norm: a name out of ``NORMS``, or a function that makes a layer for a number of channels.
-
-    Raises:
-        KeyError: there is no layer of that name.
+        norm: a name out of ``NORMS`` (KeyError for another one), or a function from the number of channels to a layer.
     """
     if isinstance(norm, str) and norm:
-        try:
-            norm = NORMS[norm]
-        except KeyError:
-            raise KeyError(f"No normalization is called {norm!r}. Known: {', '.join(NORMS)}, or '' for none.") from None
-    return norm(out_channels) if norm else None
+        if norm not in NORMS:
+            raise KeyError(f"No normalization is called {norm!r}. Known: {', '.join(NORMS)}, or '' for none.")
+        norm = NORMS[norm]
+    return norm(out_channels) if callable(norm) else None

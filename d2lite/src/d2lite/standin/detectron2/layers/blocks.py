@@ -1,26 +1,19 @@
 """What all convolutional blocks have in common."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from .batch_norm import FrozenBatchNorm2d
 
 
 class CNNBlockBase(nn.Module):
-    """A part of a network that knows its shape and can be frozen.
-
-    Args:
-        in_channels, out_channels: of the feature maps it takes and returns.
-        stride: by what height and width become smaller.
-    """
+    """A part of a network that knows its channels and by what it shrinks height and width, and can be frozen."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
         self.stride = stride
         self.in_channels, self.out_channels = in_channels, out_channels
 
-    def freeze(self) -> CNNBlockBase:
+    def freeze(self) -> "CNNBlockBase":
         """Take all parameters out of training and freeze the batch norms; returns the block."""
         FrozenBatchNorm2d.convert_frozen_batchnorm(self.requires_grad_(False))
         return self

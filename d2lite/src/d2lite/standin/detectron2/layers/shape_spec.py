@@ -1,18 +1,11 @@
 """The shape of a feature map, as far as builders know it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 
 @dataclass
 class ShapeSpec:
-    """``None`` stands for what is not known.
-
-    Attributes:
-        channels, height, width: of the map.
-        stride: pixels of the image that one pixel of the map stands for, in each direction.
-    """
+    """Channels, height and width of a map, and the image's pixels per pixel of it; None for what is not known."""
 
     channels: int | None = None
     height: int | None = None

@@ -1,7 +1,5 @@
 """PyTorch's convolution and functions with the extras that Detectron2's users expect."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,22 +7,17 @@ from torch import Tensor, nn
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution that can bring its norm and its activation along, in this order.
+    """PyTorch's convolution, followed by a norm and an activation.
 
     Args:
         norm: a module; its state has the prefix ``norm.``.
         activation: a function of tensors.
-        others: of ``torch.nn.Conv2d``.
     """
 
     def __init__(
-        self,
-        *others,
-        norm: nn.Module | None = None,
-        activation: Callable[[Tensor], Tensor] | None = None,
-        **named_others,
+        self, *args, norm: nn.Module | None = None, activation: Callable[[Tensor], Tensor] | None = None, **kwargs
     ):
-        super().__init__(*others, **named_others)
+        super().__init__(*args, **kwargs)
         self.norm, self.activation = norm, activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -38,8 +31,7 @@ class Conv2d(nn.Conv2d):
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Concatenate a list of tensors; a list of one gives that very tensor, without a copy."""
     assert isinstance(tensors, (list, tuple)), f"cat needs a list of tensors, got a {type(tensors).__name__}."
-    only, *more = tensors
-    return torch.cat(tensors, dim) if more else only
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim)
 
 
 def shapes_to_tensor(x: Sequence[int], device: torch.device | str | None = None) -> Tensor:

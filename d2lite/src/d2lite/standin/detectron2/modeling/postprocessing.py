@@ -1,11 +1,11 @@
 """What happens to a network's answer before it fits the image."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from d2lite.omitted import omitted_names
+
+__getattr__ = omitted_names(__name__)
 
 
 def sem_seg_postprocess(result: Tensor, img_size: tuple[int, int], output_height: int, output_width: int) -> Tensor:
@@ -17,6 +17,3 @@ def sem_seg_postprocess(result: Tensor, img_size: tuple[int, int], output_height
     """
     seen = result[:, : img_size[0], : img_size[1]]
     return interpolate(seen.unsqueeze(0), (output_height, output_width), mode="bilinear").squeeze(0)
-
-
-__getattr__ = omitted_names(__name__)

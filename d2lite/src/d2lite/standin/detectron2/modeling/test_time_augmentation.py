@@ -1,8 +1,6 @@
 """Views of an image, for models that answer to several and take the mean."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 
 import numpy as np
@@ -12,14 +10,15 @@ from detectron2.data import transforms as T
 
 from d2lite.omitted import omitted_names
 
+__getattr__ = omitted_names(__name__)
+
 
 class DatasetMapperTTA:
-    """Makes differently resized views of a model's input, and a mirrored one of each.
+    """Makes differently resized views of a model's input, and a mirrored one of each if ``flip``.
 
     Args:
         min_sizes: the shorter side of each view, in pixels.
         max_size: limit of the longer side.
-        flip: whether to mirror.
     """
 
     @configurable
@@ -42,25 +41,14 @@ class DatasetMapperTTA:
         """
         pixels = dataset_dict["image"].numpy().transpose(1, 2, 0)
         height, width = pixels.shape[:2]
-        in_file = dataset_dict.get("height", height), dataset_dict.get("width", width)
-        so_far = T.TransformList([])
-        if in_file != (height, width):
-            so_far += T.ResizeTransform(*in_file, height, width)
+        stored = dataset_dict.get("height", height), dataset_dict.get("width", width)
+        so_far = T.TransformList([] if stored == (height, width) else [T.ResizeTransform(*stored, height, width)])
         rest = {key: value for key, value in dataset_dict.items() if key != "image"}
         views = []
-        for steps in self._ways():
-            seen = T.AugInput(pixels.copy())
-            way = T.AugmentationList(steps)(seen)
-            image = torch.from_numpy(np.moveaxis(seen.image, -1, 0).copy())
-            views.append(deepcopy(rest) | {"image": image, "transforms": so_far + way})
+        for size in self.min_sizes:
+            for mirror in ([], [T.RandomFlip(1.0)]) if self.flip else ([],):
+                seen = T.AugInput(pixels.copy())
+                way = T.AugmentationList([T.ResizeShortestEdge(size, self.max_size), *mirror])(seen)
+                image = torch.from_numpy(np.moveaxis(seen.image, -1, 0).copy())
+                views.append(deepcopy(rest) | {"image": image, "transforms": so_far + way})
         return views
-
-    def _ways(self) -> Iterator[list[T.Augmentation]]:
-        for shorter_side in self.min_sizes:
-            resize = T.ResizeShortestEdge(shorter_side, self.max_size)
-            yield [resize]
-            if self.flip:
-                yield [resize, T.RandomFlip(1.0)]
-
-
-__getattr__ = omitted_names(__name__)

@@ -1,20 +1,16 @@
 """Learning rates that are a fixed multiple of the initial ones at each iteration."""
 
 from fvcore.common.param_scheduler import ConstantParamScheduler, LinearParamScheduler, ParamScheduler
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-
-__all__ = ["LRMultiplier", "LRScheduler", "WarmupParamScheduler", "warmup_ramp"]
 
 
 def warmup_ramp(method: str, first: float, last: float) -> ParamScheduler:
     """What a warmup does between its start (position 0) and its end (position 1).
 
     Args:
-        method: "linear" goes from ``first`` to ``last``, "constant" stays at ``first``.
-
-    Raises:
-        ValueError: another method.
+        method: "linear" goes from ``first`` to ``last``, "constant" stays at ``first``. ValueError for another one.
     """
     if method == "constant":
         return ConstantParamScheduler(first)
@@ -49,6 +45,7 @@ class WarmupParamScheduler(ParamScheduler):
         self._ramp = warmup_ramp(warmup_method, warmup_factor * scheduler(0.0), self._after_warmup(warmup_length))
 
     def __call__(self, where: float) -> float:
+        """The value at a position."""
         return self._ramp(where / self._end) if where < self._end else self._after_warmup(where)
 
     def _after_warmup(self, where: float) -> float:
@@ -62,25 +59,22 @@ class FactorScheduler(LRScheduler):
     """Base of the schedules here: every group's rate is its initial one times ``factor(iteration)``."""
 
     def factor(self, iteration: int) -> float:
+        """What the initial rates are multiplied by."""
         raise NotImplementedError
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """The rates for iteration ``last_epoch``, which torch counts from 0."""
         now = self.factor(self.last_epoch)
         return [initial * now for initial in self.base_lrs]
 
 
 class LRMultiplier(FactorScheduler):
-    """Applies a schedule of fvcore to an optimizer.
+    """Applies a schedule of fvcore to an optimizer that has the initial rates.
 
     Args:
-        optimizer: has the initial rates.
-        multiplier: position in the training, from 0 to 1, -> factor on the rates.
+        multiplier: position in the training, from 0 to 1, -> factor on the rates. ValueError for a plain function.
         max_iter: iterations of the training.
         last_iter: last iteration that has been trained, -1 for none.
-
-    Raises:
-        ValueError: ``multiplier`` is a plain function or another kind of scheduler.
     """
 
     def __init__(self, optimizer: Optimizer, multiplier: ParamScheduler, max_iter: int, last_iter: int = -1):
@@ -90,6 +84,7 @@ class LRMultiplier(FactorScheduler):
         super().__init__(optimizer, last_iter)
 
     def factor(self, iteration: int) -> float:
+        """The schedule's value."""
         return self._position_to_factor(iteration / self._length)
 
     def state_dict(self) -> dict:

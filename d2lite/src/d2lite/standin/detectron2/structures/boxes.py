@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from enum import IntEnum, unique
+from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# Which numbers of a box change, and how, between a far corner and a size: corner = size + near corner.
-_CORNER_MINUS_SIZE = {"XYWH_ABS to XYXY_ABS": 1, "XYXY_ABS to XYWH_ABS": -1}
 
-
-@unique
 class BoxMode(IntEnum):
     """The meaning of a box's numbers. These values stand in saved data sets, so they are fixed.
 
@@ -41,15 +38,14 @@ class BoxMode(IntEnum):
         """
         if from_mode == to_mode:
             return box
-        step = f"{BoxMode(from_mode).name} to {BoxMode(to_mode).name}"
-        if step not in _CORNER_MINUS_SIZE:
-            raise NotImplementedError(f"No conversion of boxes from {step}.")
+        if {from_mode, to_mode} != {BoxMode.XYXY_ABS, BoxMode.XYWH_ABS}:
+            raise NotImplementedError(f"No conversion of boxes from {from_mode!r} to {to_mode!r}.")
         if isinstance(box, (list, tuple)):
             assert len(box) in (4, 5), f"One box is a list of 4 or 5 numbers, this one has {len(box)}: {box}"
             rows = BoxMode.convert(torch.tensor(box)[None], from_mode, to_mode)
             return type(box)(rows[0].tolist())
-        moved = box.clone() if isinstance(box, Tensor) else np.array(box)
-        moved[:, 2:4] += _CORNER_MINUS_SIZE[step] * moved[:, :2]
+        moved: Any = box.clone() if isinstance(box, Tensor) else np.array(box)
+        moved[:, 2:4] += moved[:, :2] if to_mode == BoxMode.XYXY_ABS else -moved[:, :2]
         return moved
 
 
@@ -67,21 +63,13 @@ class Boxes:
         assert rows.ndim == 2 and rows.shape[1] == 4, f"Boxes need 4 numbers a row, got the shape {tuple(rows.shape)}."
         self.tensor = rows
 
-    # Sizes and places -------------------------------------------------------------------------------------------------
-
-    @property
-    def _near(self) -> Tensor:
-        """(N, 2) top left corners."""
-        return self.tensor[:, :2]
-
-    @property
-    def _far(self) -> Tensor:
-        """(N, 2) bottom right corners."""
-        return self.tensor[:, 2:]
+    def _sides(self) -> Tensor:
+        """(N, 2), width and height."""
+        return self.tensor[:, 2:] - self.tensor[:, :2]
 
     def area(self) -> Tensor:
         """float32 (N,), in pixels; negative where just one side is turned around."""
-        return (self._far - self._near).prod(dim=1)
+        return self._sides().prod(dim=1)
 
     def get_centers(self) -> Tensor:
         """float32 (N, 2), x and y."""
@@ -89,14 +77,12 @@ class Boxes:
 
     def nonempty(self, threshold: float = 0.0) -> Tensor:
         """bool (N,): where width and height exceed the threshold."""
-        return (self._far - self._near).amin(dim=1) > threshold
+        return self._sides().amin(dim=1) > threshold
 
     def inside_box(self, box_size: tuple[int, int], boundary_threshold: int = 0) -> Tensor:
         """bool (N,): which boxes stay within ``boundary_threshold`` pixels around an image of (height, width)."""
         end = self.tensor.new_tensor(box_size[::-1]) + boundary_threshold
-        return torch.cat([self._near >= -boundary_threshold, self._far < end], dim=1).all(dim=1)
-
-    # Changes in place -------------------------------------------------------------------------------------------------
+        return torch.cat([self.tensor[:, :2] >= -boundary_threshold, self.tensor[:, 2:] < end], dim=1).all(dim=1)
 
     def clip(self, box_size: tuple[int, int]) -> None:
         """Cut off what lies outside an image of (height, width). AssertionError for NaN and infinite coordinates."""
@@ -107,8 +93,6 @@ class Boxes:
     def scale(self, scale_x: float, scale_y: float) -> None:
         """Stretch the coordinates away from the image's top left corner."""
         self.tensor *= self.tensor.new_tensor([scale_x, scale_y]).repeat(2)
-
-    # As a container ---------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self.tensor)
@@ -150,8 +134,8 @@ class Boxes:
 
 def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     """IoU of each box of the first (N) with each of the second (M): float32 (N, M), 0 for boxes that are apart."""
-    near = torch.maximum(boxes1._near[:, None], boxes2._near)
-    far = torch.minimum(boxes1._far[:, None], boxes2._far)
+    near = torch.maximum(boxes1.tensor[:, None, :2], boxes2.tensor[:, :2])
+    far = torch.minimum(boxes1.tensor[:, None, 2:], boxes2.tensor[:, 2:])
     shared = (far - near).relu().prod(dim=2)
     # Boxes without an area share nothing; the quotient of zeros must not be seen.
     return torch.where(shared > 0, shared / (boxes1.area()[:, None] + boxes2.area() - shared), 0.0)

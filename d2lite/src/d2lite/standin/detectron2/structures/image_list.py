@@ -20,7 +20,7 @@ class ImageList:
 
     def __init__(self, tensor: Tensor, image_sizes: Sequence[tuple[int, int]]):
         self.tensor = tensor
-        self.image_sizes = [tuple(map(int, size)) for size in image_sizes]
+        self.image_sizes = [(int(height), int(width)) for height, width in image_sizes]
 
     @staticmethod
     def from_tensors(tensors: Sequence[Tensor], size_divisibility: int = 0, pad_value: float = 0.0) -> ImageList:
@@ -37,8 +37,8 @@ class ImageList:
         assert isinstance(tensors, (list, tuple)) and tensors, "ImageList.from_tensors needs a list of images."
         leading = {tuple(image.shape[:-2]) for image in tensors}
         assert len(leading) == 1, f"Images of one batch have different channels: {sorted(leading)}."
-        sizes = [tuple(map(int, image.shape[-2:])) for image in tensors]
         multiple = max(size_divisibility, 1)
+        sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in tensors]
         height, width = (math.ceil(max(lengths) / multiple) * multiple for lengths in zip(*sizes, strict=True))
         margins = [(0, width - w, 0, height - h) for h, w in sizes]
         frames = [pad(image, margin, value=pad_value) for image, margin in zip(tensors, margins, strict=True)]
@@ -50,7 +50,7 @@ class ImageList:
     def __getitem__(self, index: int) -> Tensor:
         """The image (..., h, w) at an index."""
         height, width = self.image_sizes[index]
-        return self.tensor[index].narrow(-2, 0, height).narrow(-1, 0, width)
+        return self.tensor[index][..., :height, :width]
 
     @property
     def device(self) -> torch.device:

@@ -33,8 +33,6 @@ class Instances:
         """(height, width)."""
         return self._image_size
 
-    # Fields -----------------------------------------------------------------------------------------------------------
-
     def get_fields(self) -> dict[str, Any]:
         """The dict of fields itself, not a copy."""
         return self._fields
@@ -68,8 +66,6 @@ class Instances:
             return fields[name]
         raise AttributeError(f"These Instances have no field {name!r}, but: {', '.join(fields) or 'none at all'}.")
 
-    # Rows -------------------------------------------------------------------------------------------------------------
-
     def __len__(self) -> int:
         if not self._fields:
             raise NotImplementedError("The number of objects is not known before the first field is set.")
@@ -94,20 +90,17 @@ class Instances:
         assert instance_lists, "Instances.cat needs at least one member."
         first = instance_lists[0]
         for member in instance_lists:
-            assert isinstance(member, Instances), f"Instances.cat got a {type(member).__name__}."
             assert member.image_size == first.image_size, f"Images of {first.image_size} and {member.image_size}."
             assert set(member._fields) == set(first._fields), f"Fields {list(first._fields)}, {list(member._fields)}."
         if len(instance_lists) == 1:
             return first
-        columns = {name: [member._fields[name] for member in instance_lists] for name in first._fields}
-        return first._with({name: _join(name, column) for name, column in columns.items()})
+        parts = {name: [member._fields[name] for member in instance_lists] for name in first._fields}
+        return first._with({name: _join(name, columns) for name, columns in parts.items()})
 
     def to(self, *args: Any, **kwargs: Any) -> Instances:
         """A table on another device, or of another dtype: arguments go to the ``to`` of each field that has one."""
-        moved = {}
-        for name, column in self._fields.items():
-            moved[name] = column.to(*args, **kwargs) if hasattr(column, "to") else column
-        return self._with(moved)
+        columns = self._fields.items()
+        return self._with({name: c.to(*args, **kwargs) if hasattr(c, "to") else c for name, c in columns})
 
     def _with(self, fields: dict[str, Any]) -> Instances:
         return Instances(self._image_size, **fields)

@@ -35,7 +35,7 @@ class BitMasks:
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width)."""
-        return tuple(self.tensor.shape[1:])
+        return self.tensor.shape[1], self.tensor.shape[2]
 
     @property
     def device(self) -> torch.device:

@@ -1,7 +1,5 @@
 """What every backbone offers."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 
 from detectron2.layers import ShapeSpec
@@ -14,6 +12,10 @@ class Backbone(nn.Module, ABC):
     A subclass says which in ``_out_features``, a list of names, and has their channels and strides in two dicts,
     ``_out_feature_channels`` and ``_out_feature_strides``. Or it has an ``output_shape`` of its own.
     """
+
+    _out_features: list[str]
+    _out_feature_channels: dict[str, int]
+    _out_feature_strides: dict[str, int]
 
     @abstractmethod
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -28,8 +30,3 @@ class Backbone(nn.Module, ABC):
     def size_divisibility(self) -> int:
         """By what the height and width of images must be divisible; 0 when any size will do."""
         return 0
-
-    @property
-    def padding_constraints(self) -> dict[str, int]:
-        """What else images must fulfil: nothing."""
-        return {}

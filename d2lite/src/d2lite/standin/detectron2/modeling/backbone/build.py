@@ -1,7 +1,5 @@
 """From a config to a backbone."""
 
-from __future__ import annotations
-
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry
 
@@ -12,17 +10,12 @@ BACKBONE_REGISTRY.__doc__ = "Classes and functions that make a backbone from a c
 
 
 def build_backbone(cfg, input_shape: ShapeSpec | None = None) -> Backbone:
-    """Make the backbone called ``MODEL.BACKBONE.NAME``.
+    """Make the backbone called ``MODEL.BACKBONE.NAME``; KeyError for an unknown name.
 
     Args:
         input_shape: of the images; without it, they have a channel for each number of ``MODEL.PIXEL_MEAN``.
-
-    Raises:
-        KeyError: no backbone has that name.
-        AssertionError: what has that name makes something else.
     """
     name = cfg.MODEL.BACKBONE.NAME
-    images = input_shape or ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN))
-    made = BACKBONE_REGISTRY.get(name)(cfg, images)
+    made = BACKBONE_REGISTRY.get(name)(cfg, input_shape or ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN)))
     assert isinstance(made, Backbone), f"{name} is no backbone: it made a {type(made).__name__}."
     return made

@@ -1,10 +1,7 @@
 """The ResNets of "Deep Residual Learning for Image Recognition" (He et al., CVPR 2016), with 18 to 152 layers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from itertools import accumulate
 
 from detectron2.layers import CNNBlockBase, Conv2d, ShapeSpec, get_norm
 from fvcore.nn.weight_init import c2_msra_fill
@@ -20,11 +17,17 @@ from .build import BACKBONE_REGISTRY
 BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: str, **options) -> Conv2d:
+def _conv(channels: tuple[int, int], kernel: int, norm: str, stride: int = 1, groups: int = 1, dilation: int = 1):
     """A convolution with a norm and without a bias, whose output is as large as its input but for the stride."""
-    reach = options.get("dilation", 1) * (kernel_size // 2)
     layer = Conv2d(
-        in_channels, out_channels, kernel_size, padding=reach, bias=False, norm=get_norm(norm, out_channels), **options
+        *channels,
+        kernel,
+        stride=stride,
+        padding=dilation * (kernel // 2),
+        dilation=dilation,
+        groups=groups,
+        bias=False,
+        norm=get_norm(norm, channels[1]),
     )
     c2_msra_fill(layer)
     return layer
@@ -35,7 +38,7 @@ class BasicStem(CNNBlockBase):
 
     def __init__(self, in_channels: int = 3, out_channels: int = 64, norm: str = "BN"):
         super().__init__(in_channels, out_channels, stride=4)
-        self.conv1 = _conv(in_channels, out_channels, 7, norm, stride=2)
+        self.conv1 = _conv((in_channels, out_channels), 7, norm, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, ``out_channels``, H/4, W/4)."""
@@ -45,24 +48,23 @@ class BasicStem(CNNBlockBase):
 class _ResidualBlock(CNNBlockBase):
     """Convolutions ``conv1``, ``conv2``, ... past which the input goes, through ``shortcut`` where channels change.
 
-    Args:
-        layers: for each convolution its input channels, output channels, kernel size, and further options.
-        stride: of the block; one of the layers must have it.
+    The shortcut gets its random weights first. ``layers`` are arguments of ``_conv``.
     """
 
-    def __init__(self, layers: Sequence[tuple[int, int, int, dict]], stride: int, norm: str):
-        first, last = layers[0][0], layers[-1][1]
-        super().__init__(first, last, stride)
-        self.shortcut = None if first == last else _conv(first, last, 1, norm, stride=stride)
-        self.depth = len(layers)
-        for number, (*shape, options) in enumerate(layers, start=1):
-            self.add_module(f"conv{number}", _conv(*shape, norm, **options))
+    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: str, layers: list[dict]):
+        super().__init__(in_channels, out_channels, stride)
+        self.shortcut = None
+        if in_channels != out_channels:
+            self.shortcut = _conv((in_channels, out_channels), 1, norm, stride=stride)
+        self.names = [f"conv{number}" for number in range(1, len(layers) + 1)]
+        for name, layer in zip(self.names, layers, strict=True):
+            self.add_module(name, _conv(**layer, norm=norm))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, ``in_channels``, H, W) to (N, ``out_channels``, H / stride, W / stride)."""
-        y = self.conv1(x)
-        for number in range(2, self.depth + 1):
-            y = getattr(self, f"conv{number}")(relu_(y))
+        y = x
+        for name in self.names:
+            y = getattr(self, name)(y if y is x else relu_(y))
         return relu_(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
@@ -70,15 +72,16 @@ class BasicBlock(_ResidualBlock):
     """Two 3x3 convolutions; ResNet-18 and -34 are made of these."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, norm: str = "BN"):
-        layers = [(in_channels, out_channels, 3, {"stride": stride}), (out_channels, out_channels, 3, {})]
-        super().__init__(layers, stride, norm)
+        first = {"channels": (in_channels, out_channels), "kernel": 3, "stride": stride}
+        second = {"channels": (out_channels, out_channels), "kernel": 3}
+        super().__init__(in_channels, out_channels, stride, norm, [first, second])
 
 
 class BottleneckBlock(_ResidualBlock):
-    """A 3x3 convolution on fewer channels between two 1x1; the deeper ResNets are made of these.
+    """A 3x3 convolution on ``bottleneck_channels`` between two 1x1; the deeper ResNets are made of these.
 
     Args:
-        bottleneck_channels: of the 3x3 convolution. num_groups, dilation: its options.
+        num_groups, dilation: of the 3x3 convolution.
         stride_in_1x1: which convolution has the stride: the first, as in MSRA's weights, or the 3x3 one, as in
             torchvision's.
     """
@@ -95,13 +98,13 @@ class BottleneckBlock(_ResidualBlock):
         stride_in_1x1: bool = False,
         dilation: int = 1,
     ):
-        spatial = {"stride": 1 if stride_in_1x1 else stride, "groups": num_groups, "dilation": dilation}
+        inner, (early, late) = bottleneck_channels, (stride, 1) if stride_in_1x1 else (1, stride)
         layers = [
-            (in_channels, bottleneck_channels, 1, {"stride": stride if stride_in_1x1 else 1}),
-            (bottleneck_channels, bottleneck_channels, 3, spatial),
-            (bottleneck_channels, out_channels, 1, {}),
+            {"channels": (in_channels, inner), "kernel": 1, "stride": early},
+            {"channels": (inner, inner), "kernel": 3, "stride": late, "groups": num_groups, "dilation": dilation},
+            {"channels": (inner, out_channels), "kernel": 1},
         ]
-        super().__init__(layers, stride, norm)
+        super().__init__(in_channels, out_channels, stride, norm, layers)
 
 
 class ResNet(Backbone):
@@ -130,18 +133,16 @@ class ResNet(Backbone):
         super().__init__()
         if num_classes is not None:
             raise NotImplementedError(f"ResNet(num_classes={num_classes}) needs a classifier: {ADVICE}")
-        blocks_of = {"stem": [stem]} | {f"res{number}": blocks for number, blocks in enumerate(stages, start=2)}
-        names = list(blocks_of)
+        names = ["stem", *(f"res{number}" for number in range(2, len(stages) + 2))]
         self._out_features = list(out_features or names[-1:])
         if not set(self._out_features) <= set(names):
             raise ValueError(f"A ResNet has the features {', '.join(names)}; asked for are {self._out_features}.")
         self._parts = names[: 1 + max(map(names.index, self._out_features))]
-        strides = accumulate((_stride_of(blocks_of[name]) for name in self._parts), int.__mul__)
-        self._out_feature_strides = dict(zip(self._parts, strides, strict=True))
-        self._out_feature_channels = {name: blocks_of[name][-1].out_channels for name in self._parts}
-        self.stem = stem
-        for name in self._parts[1:]:
-            self.add_module(name, nn.Sequential(*blocks_of[name]))
+        self._out_feature_strides, self._out_feature_channels, stride = {}, {}, 1
+        for name, blocks in zip(self._parts, [[stem], *stages], strict=False):
+            self.add_module(name, stem if name == "stem" else nn.Sequential(*blocks))
+            stride *= math.prod(block.stride for block in blocks)
+            self._out_feature_strides[name], self._out_feature_channels[name] = stride, blocks[-1].out_channels
         self.freeze(freeze_at)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -152,35 +153,13 @@ class ResNet(Backbone):
             maps[name] = x = getattr(self, name)(x)
         return {name: maps[name] for name in self._parts if name in self._out_features}
 
-    def freeze(self, freeze_at: int = 0) -> ResNet:
+    def freeze(self, freeze_at: int = 0) -> "ResNet":
         """Take the first parts out of training: 0 none, 1 the stem, 2 also res2, and so on."""
         for name in self._parts[: max(freeze_at, 0)]:
             for part in list(getattr(self, name).modules()):
                 if isinstance(part, CNNBlockBase):
                     part.freeze()
         return self
-
-
-def _stride_of(blocks: Sequence[CNNBlockBase]) -> int:
-    """By what some blocks in a row shrink a feature map."""
-    return math.prod(block.stride for block in blocks)
-
-
-def _stage(resnets, index: int, in_channels: int) -> list[CNNBlockBase]:
-    """The blocks of res{index + 2}. The first one has the stride, and doubles the channels except in res2."""
-    dilation = resnets.RES5_DILATION if index == 3 else 1
-    options = {"norm": resnets.NORM}
-    if resnets.DEPTH >= 50:
-        inner = (resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP) << index
-        options |= {"bottleneck_channels": inner, "num_groups": resnets.NUM_GROUPS, "dilation": dilation}
-        options |= {"stride_in_1x1": resnets.STRIDE_IN_1X1}
-    block = BottleneckBlock if resnets.DEPTH >= 50 else BasicBlock
-    out_channels = resnets.RES2_OUT_CHANNELS << index
-    # A dilated res5 sees as much of the image as one of half the size, so it keeps the size of res4.
-    halved = index > 0 and dilation == 1
-    first = block(in_channels, out_channels, stride=2 if halved else 1, **options)
-    others = range(BLOCKS_PER_STAGE[resnets.DEPTH][index] - 1)
-    return [first, *(block(out_channels, out_channels, **options) for _ in others)]
 
 
 @BACKBONE_REGISTRY.register()
@@ -191,22 +170,44 @@ def build_resnet_backbone(cfg, input_shape: ShapeSpec) -> ResNet:
         ValueError: for settings that do not fit together.
         NotImplementedError: for deformable convolutions.
     """
-    resnets = cfg.MODEL.RESNETS
-    depth = resnets.DEPTH
-    if depth not in BLOCKS_PER_STAGE:
-        raise ValueError(f"MODEL.RESNETS.DEPTH is {depth}; choose from {', '.join(map(str, BLOCKS_PER_STAGE))}")
-    if any(resnets.DEFORM_ON_PER_STAGE):
+    r = cfg.MODEL.RESNETS
+    if r.DEPTH not in BLOCKS_PER_STAGE:
+        raise ValueError(f"MODEL.RESNETS.DEPTH is {r.DEPTH}; choose from {', '.join(map(str, BLOCKS_PER_STAGE))}")
+    if any(r.DEFORM_ON_PER_STAGE):
         raise NotImplementedError(f"MODEL.RESNETS.DEFORM_ON_PER_STAGE needs deformable convolutions: {ADVICE}")
-    if resnets.RES5_DILATION not in (1, 2):
-        raise ValueError(f"MODEL.RESNETS.RES5_DILATION is {resnets.RES5_DILATION}; it must be 1 or 2")
-    if depth < 50:
-        for key, value in (("RES2_OUT_CHANNELS", 64), ("NUM_GROUPS", 1), ("RES5_DILATION", 1)):
-            if resnets[key] != value:
-                raise ValueError(
-                    f"MODEL.RESNETS.{key} is {resnets[key]}; with MODEL.RESNETS.DEPTH {depth} it must be {value}"
-                )
+    if r.RES5_DILATION not in (1, 2):
+        raise ValueError(f"MODEL.RESNETS.RES5_DILATION is {r.RES5_DILATION}; it must be 1 or 2")
+    for key, value in {"RES2_OUT_CHANNELS": 64, "NUM_GROUPS": 1, "RES5_DILATION": 1}.items():
+        if r.DEPTH < 50 and r[key] != value:
+            raise ValueError(f"MODEL.RESNETS.{key} is {r[key]}; with MODEL.RESNETS.DEPTH {r.DEPTH} it must be {value}")
 
-    stem = BasicStem(input_shape.channels, resnets.STEM_OUT_CHANNELS, resnets.NORM)
-    channels = [stem.out_channels] + [resnets.RES2_OUT_CHANNELS << index for index in range(3)]
-    stages = [_stage(resnets, index, before) for index, before in enumerate(channels)]
-    return ResNet(stem, stages, out_features=resnets.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
+    assert input_shape.channels is not None
+    stem = BasicStem(input_shape.channels, r.STEM_OUT_CHANNELS, r.NORM)
+    stages: list[list[CNNBlockBase]] = []
+    channels = stem.out_channels
+    for index, number in enumerate(BLOCKS_PER_STAGE[r.DEPTH]):
+        # A dilated res5 sees as much of the image as one of half the size, so it keeps the size of res4.
+        dilation = r.RES5_DILATION if index == 3 else 1
+        stages.append([])
+        for i in range(number):
+            stride = 2 if i == 0 and index > 0 and dilation == 1 else 1
+            stages[index].append(_block(r, channels, index, stride, dilation))
+            channels = r.RES2_OUT_CHANNELS << index
+    return ResNet(stem, stages, out_features=r.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
+
+
+def _block(r, in_channels: int, index: int, stride: int, dilation: int) -> CNNBlockBase:
+    """A block of res{index + 2}, whose channels double from stage to stage."""
+    out_channels = r.RES2_OUT_CHANNELS << index
+    if r.DEPTH < 50:
+        return BasicBlock(in_channels, out_channels, stride=stride, norm=r.NORM)
+    return BottleneckBlock(
+        in_channels,
+        out_channels,
+        bottleneck_channels=(r.NUM_GROUPS * r.WIDTH_PER_GROUP) << index,
+        stride=stride,
+        num_groups=r.NUM_GROUPS,
+        norm=r.NORM,
+        stride_in_1x1=r.STRIDE_IN_1X1,
+        dilation=dilation,
+    )

@@ -1,7 +1,5 @@
 """From a config to a model."""
 
-from __future__ import annotations
-
 from detectron2.utils.registry import Registry
 from torch import nn
 
@@ -14,10 +12,5 @@ else a list with a dict of results for each image.
 
 
 def build_model(cfg) -> nn.Module:
-    """Make the model called ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``, with random weights.
-
-    Raises:
-        KeyError: no model has that name.
-    """
-    make = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
-    return make(cfg).to(cfg.MODEL.DEVICE)
+    """Make ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``, with random weights; KeyError for an unknown name."""
+    return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).to(cfg.MODEL.DEVICE)

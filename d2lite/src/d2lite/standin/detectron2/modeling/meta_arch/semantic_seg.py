@@ -1,7 +1,5 @@
 """From a config to a segmentation head or a pixel decoder."""
 
-from __future__ import annotations
-
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry
 from torch import nn
@@ -11,10 +9,5 @@ SEM_SEG_HEADS_REGISTRY.__doc__ = "Classes and functions that make a head from a 
 
 
 def build_sem_seg_head(cfg, input_shape: dict[str, ShapeSpec]) -> nn.Module:
-    """Make the head called ``MODEL.SEM_SEG_HEAD.NAME`` for a backbone's feature maps.
-
-    Raises:
-        KeyError: no head has that name.
-    """
-    make = SEM_SEG_HEADS_REGISTRY.get(cfg.MODEL.SEM_SEG_HEAD.NAME)
-    return make(cfg, input_shape)
+    """Make ``MODEL.SEM_SEG_HEAD.NAME`` for a backbone's feature maps; KeyError for an unknown name."""
+    return SEM_SEG_HEADS_REGISTRY.get(cfg.MODEL.SEM_SEG_HEAD.NAME)(cfg, input_shape)

@@ -1,10 +1,7 @@
 """DeepLab's learning rate: a power of the remaining share of the training, after a warmup."""
 
 from detectron2.solver.lr_scheduler import FactorScheduler, warmup_ramp
-from fvcore.common.param_scheduler import PolynomialDecayParamScheduler
 from torch.optim import Optimizer
-
-__all__ = ["WarmupPolyLR"]
 
 
 class WarmupPolyLR(FactorScheduler):
@@ -13,10 +10,8 @@ class WarmupPolyLR(FactorScheduler):
     Its attributes are entries of checkpoints.
 
     Args:
-        optimizer: has the initial rates.
         max_iters: iterations of the training; the rate is 0 then.
-        warmup_factor: the ramp's first value.
-        warmup_iters: iterations of the ramp.
+        warmup_factor, warmup_iters: the ramp's first value and its length.
         warmup_method: "linear" or "constant".
         last_epoch: last iteration that has been trained, -1 for none.
         power: 1 decays linearly.
@@ -24,17 +19,24 @@ class WarmupPolyLR(FactorScheduler):
     """
 
     def __init__(
-        self, optimizer: Optimizer, max_iters: int,
-        warmup_factor=0.001, warmup_iters=1000, warmup_method="linear", last_epoch=-1, power=0.9, constant_ending=0.0,
-    ):  # fmt: skip
+        self,
+        optimizer: Optimizer,
+        max_iters: int,
+        warmup_factor: float = 0.001,
+        warmup_iters: int = 1000,
+        warmup_method: str = "linear",
+        last_epoch: int = -1,
+        power: float = 0.9,
+        constant_ending: float = 0.0,
+    ):
         self.power, self.max_iters, self.constant_ending = power, max_iters, constant_ending
         self.warmup_method, self.warmup_iters, self.warmup_factor = warmup_method, warmup_iters, warmup_factor
         super().__init__(optimizer, last_epoch)
 
     def factor(self, iteration: int) -> float:
+        """The product of decay and ramp."""
         ramp = 1.0
         if iteration < self.warmup_iters:
             ramp = warmup_ramp(self.warmup_method, self.warmup_factor, 1.0)(iteration / self.warmup_iters)
-        done = min(iteration / self.max_iters, 1.0)
-        decay = PolynomialDecayParamScheduler(1.0, self.power)(done)
+        decay = (1 - min(iteration / self.max_iters, 1.0)) ** self.power
         return ramp * max(decay, self.constant_ending if ramp == 1.0 else 0.0)

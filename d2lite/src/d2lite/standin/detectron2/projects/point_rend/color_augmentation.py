@@ -1,6 +1,4 @@
-"""Random changes of an image's colours, as in "SSD: Single Shot MultiBox Detector"."""
-
-from __future__ import annotations
+"""Random changes of an image's colors, as in "SSD: Single Shot MultiBox Detector"."""
 
 import random
 
@@ -38,19 +36,17 @@ class ColorAugSSDTransform(Transform):
         assert img_format in ("RGB", "BGR"), f"Images in RGB or BGR, not {img_format!r}."
         self.to_hsv = getattr(cv2, f"COLOR_{img_format}2HSV")
         self.from_hsv = getattr(cv2, f"COLOR_HSV2{img_format}")
-        self.brightness = -brightness_delta, brightness_delta
-        self.contrast = contrast_low, contrast_high
-        self.saturation = saturation_low, saturation_high
-        self.hue = -hue_delta, hue_delta
+        self.brightness, self.hue = brightness_delta, hue_delta
+        self.contrast, self.saturation = (contrast_low, contrast_high), (saturation_low, saturation_high)
 
     def apply_image(self, img: np.ndarray, interp=None) -> np.ndarray:
         """A new uint8 (H, W, 3); ``interp`` is not used."""
         if _coin():
-            img = _stored(img.astype(np.float32) + random.uniform(*self.brightness))
-        # In 8 bits it matters whether the contrast is changed before the colours or after them.
-        contrast_first = _coin()
-        for step in (0, 1):
-            img = self._change_contrast(img) if contrast_first == (step == 0) else self._change_colors(img)
+            img = _stored(img.astype(np.float32) + random.uniform(-self.brightness, self.brightness))
+        # In 8 bits it matters whether the contrast is changed before the colors or after them.
+        steps = [self._change_contrast, self._change_colors]
+        for change in steps if _coin() else reversed(steps):
+            img = change(img)
         return np.ascontiguousarray(img)
 
     def _change_contrast(self, img: np.ndarray) -> np.ndarray:
@@ -58,13 +54,13 @@ class ColorAugSSDTransform(Transform):
 
     def _change_colors(self, img: np.ndarray) -> np.ndarray:
         if _coin():
-            hue, saturation, value = cv2.split(cv2.cvtColor(img, self.to_hsv))
-            saturation = _stored(saturation.astype(np.float32) * random.uniform(*self.saturation))
-            img = cv2.cvtColor(cv2.merge([hue, saturation, value]), self.from_hsv)
+            hsv = cv2.cvtColor(img, self.to_hsv)
+            hsv[..., 1] = _stored(hsv[..., 1].astype(np.float32) * random.uniform(*self.saturation))
+            img = cv2.cvtColor(hsv, self.from_hsv)
         if _coin():
-            hue, saturation, value = cv2.split(cv2.cvtColor(img, self.to_hsv))
-            hue = (hue.astype(np.int32) + random.randint(*self.hue)) % HUES
-            img = cv2.cvtColor(cv2.merge([hue.astype(np.uint8), saturation, value]), self.from_hsv)
+            hsv = cv2.cvtColor(img, self.to_hsv)
+            hsv[..., 0] = (hsv[..., 0].astype(np.int32) + random.randint(-self.hue, self.hue)) % HUES
+            img = cv2.cvtColor(hsv, self.from_hsv)
         return img
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:

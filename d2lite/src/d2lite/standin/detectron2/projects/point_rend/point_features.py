@@ -1,7 +1,5 @@
 """Feature maps at single points, and which points are worth a look."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -10,17 +8,16 @@ from torch.nn.functional import grid_sample
 
 from d2lite.omitted import omitted_names
 
+__getattr__ = omitted_names(__name__)
+
 
 def point_sample(input: Tensor, point_coords: Tensor, **kwargs) -> Tensor:
-    """The values of maps (N, C, H, W) at points.
+    """The values of maps (N, C, H, W) at points, (N, C, ...).
 
     Args:
         point_coords: (N, ..., 2), as x and y. The map's top left corner is (0, 0), its bottom right corner (1, 1).
         kwargs: of ``grid_sample``; usually ``align_corners=False``. Without ``mode`` and ``padding_mode``, values are
             interpolated bilinearly, and are 0 beyond the map.
-
-    Returns:
-        (N, C, ...).
     """
     # grid_sample wants points in a grid, here of one column, and the map's corners at -1 and 1.
     column = point_coords.flatten(1, -2).unsqueeze(2) * 2 - 1
@@ -64,6 +61,3 @@ def get_uncertain_point_coords_with_randomness(
     chosen = torch.take_along_dim(candidates, best.unsqueeze(-1), dim=1)
     missing = num_points - chosen.shape[1]
     return torch.cat([chosen, uniform(missing)], dim=1) if missing else chosen
-
-
-__getattr__ = omitted_names(__name__)
