@@ -27,19 +27,23 @@ def find_genuine(name: str) -> tuple[ModuleSpec, str] | None:
     """
     # The path is searched first, then the hooks that editable installs put behind (or before) it.
     spec = PathFinder.find_spec(name, [entry for entry in sys.path if not _is_standin_folder(entry)])
-    if _is_package(spec):
+    if spec is not None and _is_package(spec):
         return spec, "path"
     for finder in sys.meta_path:
         if finder in (PathFinder, BuiltinImporter, FrozenImporter) or not hasattr(finder, "find_spec"):
             continue
         spec = finder.find_spec(name, None)
-        if _is_package(spec) and STANDIN_FOLDER not in Path(spec.origin).resolve().parents:
+        if spec is not None and _is_package(spec) and STANDIN_FOLDER not in _file(spec).parents:
             return spec, "hook"
     return None
 
 
-def _is_package(spec: ModuleSpec | None) -> bool:
-    return spec is not None and spec.loader is not None and spec.origin is not None and spec.has_location
+def _is_package(spec: ModuleSpec) -> bool:
+    return spec.loader is not None and spec.origin is not None and spec.has_location
+
+
+def _file(spec: ModuleSpec) -> Path:
+    return Path(str(spec.origin)).resolve()
 
 
 def step_aside(name: str) -> bool:
@@ -49,14 +53,13 @@ def step_aside(name: str) -> bool:
         True when ``sys.modules[name]`` is now the genuine package, so the stand-in has nothing more to do.
     """
     found = find_genuine(name) if "." not in name else None  # not when imported as d2lite.standin.{name}
-    if found is None:
+    if found is None or found[0].loader is None:
         return False
-    spec, _ = found
-    module = importlib.util.module_from_spec(spec)
-    standin = sys.modules.get(name)
+    module = importlib.util.module_from_spec(found[0])
+    standin = sys.modules[name]
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        found[0].loader.exec_module(module)
     except BaseException:
         sys.modules[name] = standin
         raise
@@ -72,22 +75,19 @@ def describe(name: str) -> dict[str, str]:
     found = find_genuine(name)
     if found is not None:
         spec, how = found
+        why = "it comes before the stand-in on sys.path"
         if how == "hook":
             why = "an editable install provides it through an import hook; the stand-in steps aside when imported"
-        elif _comes_after_standin(spec):
+        elif _comes_after_standin(_file(spec).parent.parent):
             why = "it lies behind the stand-in on sys.path; the stand-in steps aside when imported"
-        else:
-            why = "it comes before the stand-in on sys.path"
-        return {"provider": "genuine", "location": str(Path(spec.origin).parent), "why": why}
-    folder = STANDIN_FOLDER / name
+        return {"provider": "genuine", "location": str(Path(str(spec.origin)).parent), "why": why}
     if any(_is_standin_folder(entry) for entry in sys.path):
         why = f"no genuine {name} is installed in this environment"
-        return {"provider": "stand-in", "location": str(folder), "why": why}
+        return {"provider": "stand-in", "location": str(STANDIN_FOLDER / name), "why": why}
     why = f"no genuine {name} is installed and {STANDIN_FOLDER} is not on sys.path: reinstall d2lite"
     return {"provider": "none", "location": "-", "why": why}
 
 
-def _comes_after_standin(spec: ModuleSpec) -> bool:
-    parent = Path(spec.origin).resolve().parent.parent
+def _comes_after_standin(folder: Path) -> bool:
     entries = [Path(entry or ".").resolve() for entry in sys.path]
-    return STANDIN_FOLDER in entries and parent in entries and entries.index(STANDIN_FOLDER) < entries.index(parent)
+    return STANDIN_FOLDER in entries and folder in entries and entries.index(STANDIN_FOLDER) < entries.index(folder)

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import logging
 import os
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -23,11 +24,7 @@ The second of two machines (on the first: --machine-rank 0):
 
 
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """The options that people know from Detectron2's training scripts.
-
-    Args:
-        epilog: end of the help page; by default a few commands.
-    """
+    """The options that people know from Detectron2's training scripts; ``epilog`` ends the help page."""
     # Jobs of different users must not meet on one port.
     port = 49152 + hash(getattr(os, "getuid", lambda: 1)()) % 16384
     parser = argparse.ArgumentParser(
@@ -52,31 +49,15 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Prepare a process of a job: folder, logs, seed, and PyTorch's settings. ``OUTPUT_DIR`` may be empty: no files.
 
     Args:
-        cfg: the complete config; the main process keeps it as ``OUTPUT_DIR/config.yaml``.
+        cfg: the complete config; the main process keeps it as ``OUTPUT_DIR/config.yaml``. ValueError if ``SEED`` plus
+            the process's rank is above 2**32 - 1.
         args: the command line, for the log; ``config_file`` and ``eval_only`` are used if they are there.
-
-    Raises:
-        ValueError: ``SEED`` plus the process's rank is above 2**32 - 1.
     """
     rank, folder = comm.get_rank(), cfg.OUTPUT_DIR or None
     if folder:
         os.makedirs(folder, exist_ok=True)
     for name in ("detectron2", "fvcore"):
         setup_logger(folder, rank, name=name)
-    _log_circumstances(cfg, args)
-    if folder and comm.is_main_process():
-        _keep_config(cfg, os.path.join(folder, "config.yaml"))
-
-    # The rank is added because augmentations should differ between processes.
-    seed_all_rng(cfg.SEED + rank if cfg.SEED >= 0 else None)
-    if not getattr(args, "eval_only", False):
-        # Evaluation has images of many sizes, and looking for the best algorithm for each takes longer than it saves.
-        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-    if cfg.FLOAT32_PRECISION:
-        torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
-
-
-def _log_circumstances(cfg: CfgNode, args: argparse.Namespace) -> None:
     logger = logging.getLogger("detectron2")
     logger.info("Rank of current process: %d. World size: %d", comm.get_rank(), comm.get_world_size())
     logger.info("Environment info:\n%s", collect_env_info())
@@ -87,15 +68,23 @@ def _log_circumstances(cfg: CfgNode, args: argparse.Namespace) -> None:
             logger.info("Config file %s:\n%s", path, file.read())
     if comm.is_main_process():
         logger.info("Running with full config:\n%s", cfg.dump())
+        if folder:
+            _keep_config(cfg, os.path.join(folder, "config.yaml"))
+
+    # The rank is added because augmentations should differ between processes.
+    seed_all_rng(cfg.SEED + rank if cfg.SEED >= 0 else None)
+    if not getattr(args, "eval_only", False):
+        # Evaluation has images of many sizes, and looking for the best algorithm for each takes longer than it saves.
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    if cfg.FLOAT32_PRECISION:
+        torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
 
 
 def _keep_config(cfg: CfgNode, path: str) -> None:
-    temporary = f"{path}.{os.getpid()}.tmp"
+    temporary = Path(f"{path}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(cfg.dump())
-        os.replace(temporary, path)  # at once, for whoever reads the file just now
+        temporary.write_text(cfg.dump(), encoding="utf-8")
+        temporary.replace(path)  # at once, for whoever reads the file just now
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
     logging.getLogger("detectron2").info("Full config saved to %s", path)

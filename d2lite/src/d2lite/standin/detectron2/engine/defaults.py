@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,11 +27,9 @@ logger = logging.getLogger(__name__)
 
 
 def create_ddp_model(model: torch.nn.Module, **kwargs) -> torch.nn.Module:
-    """The model, wrapped in ``DistributedDataParallel`` if there are other processes to share gradients with.
+    """The model on this process's GPU, wrapped in ``DistributedDataParallel`` if there are other processes.
 
-    Args:
-        model: on this process's GPU. (For models on the CPU, give ``device_ids=None``.)
-        kwargs: for ``DistributedDataParallel``.
+    ``kwargs`` are for the wrapper; models on the CPU need ``device_ids=None``.
     """
     if comm.get_world_size() == 1:
         return model
@@ -41,15 +39,11 @@ def create_ddp_model(model: torch.nn.Module, **kwargs) -> torch.nn.Module:
 def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:
     """Writers of log lines, of ``metrics.json`` and, where TensorBoard works, of its event files.
 
-    Args:
-        output_dir: is made if it does not exist.
-        max_iter: length of the training, for the time left.
+    The folder is made if it does not exist; ``max_iter`` is the length of the training, for the time left.
     """
     os.makedirs(output_dir, exist_ok=True)
-    writers: list[EventWriter] = [
-        CommonMetricPrinter(max_iter),
-        JSONWriter(os.path.join(output_dir, "metrics.json")),
-    ]
+    metrics = os.path.join(output_dir, "metrics.json")
+    writers: list[EventWriter] = [CommonMetricPrinter(max_iter), JSONWriter(metrics)]
     try:
         import torch.utils.tensorboard  # noqa: F401
     except Exception as error:  # not installed, or broken in one of the many ways that its own dependencies can be
@@ -58,17 +52,9 @@ def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventW
     return [*writers, TensorboardXWriter(output_dir)]
 
 
-class _OfInnerTrainer:
+def _of_inner_trainer(name: str) -> Any:
     """An attribute that is the inner trainer's attribute of the same name."""
-
-    def __set_name__(self, owner: type, name: str):
-        self.name = name
-
-    def __get__(self, trainer: "DefaultTrainer | None", owner: type) -> Any:
-        return self if trainer is None else getattr(trainer._trainer, self.name)
-
-    def __set__(self, trainer: "DefaultTrainer", value):
-        setattr(trainer._trainer, self.name, value)
+    return property(lambda self: getattr(self._trainer, name), lambda self, new: setattr(self._trainer, name, new))
 
 
 class DefaultTrainer(TrainerBase):
@@ -84,9 +70,9 @@ class DefaultTrainer(TrainerBase):
         checkpointer: of the model, this trainer and all that belongs to it.
     """
 
-    model = _OfInnerTrainer()
-    optimizer = _OfInnerTrainer()
-    data_loader = _OfInnerTrainer()
+    model = _of_inner_trainer("model")
+    optimizer = _of_inner_trainer("optimizer")
+    data_loader = _of_inner_trainer("data_loader")
     _last_eval_results: dict | None = None
 
     def __init__(self, cfg: CfgNode):
@@ -97,7 +83,7 @@ class DefaultTrainer(TrainerBase):
         bare = self.build_model(cfg)
         optimizer, loader = self.build_optimizer(cfg, bare), self.build_train_loader(cfg)
         kind = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = kind(create_ddp_model(bare, broadcast_buffers=False), loader, optimizer)
+        self._trainer: TrainerBase = kind(create_ddp_model(bare, broadcast_buffers=False), loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         # The checkpointer belongs to the trainer; the other way round is a weak reference.
         self.checkpointer = DetectionCheckpointer(self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
@@ -112,9 +98,6 @@ class DefaultTrainer(TrainerBase):
 
         Returns:
             a changed copy, frozen if ``cfg`` is; or ``cfg`` itself if it fits or its reference is 0 (no scaling).
-
-        Raises:
-            AssertionError: the reference's processes cannot share the batch evenly.
         """
         old = cfg.SOLVER.REFERENCE_WORLD_SIZE
         if old in (0, num_workers):
@@ -138,10 +121,7 @@ class DefaultTrainer(TrainerBase):
         return scaled
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Begin from ``MODEL.WEIGHTS``; or, to ``resume``, go on after the last checkpoint of ``OUTPUT_DIR``.
-
-        Without a checkpoint there is nothing to go on from, so that is a beginning too.
-        """
+        """Begin from ``MODEL.WEIGHTS``, or go on after the last checkpoint of ``OUTPUT_DIR``, if there is one."""
         goes_on = resume and self.checkpointer.has_checkpoint()
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if goes_on:
@@ -166,7 +146,7 @@ class DefaultTrainer(TrainerBase):
         verify_results(self.cfg, results)
         return results
 
-    def load_state_dict(self, state_dict: Mapping) -> None:
+    def load_state_dict(self, state_dict: dict) -> None:
         """Also the inner trainer's."""
         self._trainer.load_state_dict(state_dict["_trainer"])
         super().load_state_dict(state_dict)
@@ -211,7 +191,7 @@ class DefaultTrainer(TrainerBase):
         """:func:`default_writers`."""
         return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
-    def build_hooks(self) -> list[hooks.HookBase | None]:
+    def build_hooks(self) -> Sequence[hooks.HookBase | None]:
         """In this order: time, learning rate, batch norm, checkpoints, evaluation, logs.
 
         Checkpoints come before the evaluation, which may fail, and logs at the end, when there is most to log. The main
@@ -239,8 +219,7 @@ class DefaultTrainer(TrainerBase):
         """Evaluate on each data set of ``DATASETS.TEST``.
 
         Args:
-            cfg: has the names.
-            model: its mode is kept.
+            cfg, model: the config has the names; the model's mode is kept.
             evaluators: one, or a list with one for each data set; by default, what ``build_evaluator`` makes.
 
         Returns:

@@ -11,11 +11,9 @@ from datetime import timedelta
 
 import torch
 from detectron2.evaluation.testing import flatten_results_dict
-from detectron2.solver.lr_scheduler import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter
 from fvcore.common import checkpoint
-from fvcore.common.param_scheduler import ParamScheduler
 from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
@@ -65,11 +63,8 @@ class _Periodic(HookBase):
 class IterationTimer(HookBase):
     """Measures iterations: the scalar ``time`` in seconds, and a summary in the log after training.
 
-    The first hook, so that the others' work after a step is not part of it.
-
-    Args:
-        warmup_iter: the first iterations are slow (memory is allocated, algorithms are chosen), so this number of them,
-            less one, is not measured.
+    The first hook, so that the others' work after a step is not part of it. The first iterations are slow (memory is
+    allocated, algorithms are chosen), so ``warmup_iter`` of them, less one, are not measured.
     """
 
     def __init__(self, warmup_iter: int = 3):
@@ -107,11 +102,7 @@ class IterationTimer(HookBase):
 class PeriodicWriter(_Periodic):
     """Lets writers write: every ``period`` iterations, after the last iteration, and after training.
 
-    Usually the last hook, so that what others put into the storage is written.
-
-    Args:
-        writers: see ``detectron2.utils.events``; they are closed after training.
-        period: in iterations.
+    Usually the last hook, so that what others put into the storage is written. Writers are closed after training.
     """
 
     def __init__(self, writers: Iterable[EventWriter], period: int = 20):
@@ -153,19 +144,13 @@ class BestCheckpointer(_Periodic):
 
     Args:
         eval_period: that of the EvalHook.
-        checkpointer: has ``save(name, iteration=...)``.
         val_metric: the metric's name in the event storage, such as "bbox/AP".
         mode: "max" or "min": which is better.
         file_prefix: the checkpoint's name.
     """
 
     def __init__(
-        self,
-        eval_period: int,
-        checkpointer: checkpoint.Checkpointer,
-        val_metric: str,
-        mode: str = "max",
-        file_prefix: str = "model_best",
+        self, eval_period: int, checkpointer, val_metric: str, mode: str = "max", file_prefix: str = "model_best"
     ):
         assert mode in ("max", "min"), f"mode is {mode!r}, but must be 'max' or 'min'."
         super().__init__(eval_period)
@@ -199,14 +184,12 @@ class BestCheckpointer(_Periodic):
 
 
 class LRScheduler(HookBase):
-    """Puts the scalar ``lr`` and moves the schedule on, after each iteration.
+    """Puts the scalar ``lr`` and moves a schedule of torch on, after each iteration.
 
-    Args:
-        optimizer: default: the trainer's.
-        scheduler: of torch, or a schedule of fvcore, which is wrapped; default: the trainer's.
+    ``optimizer`` and ``scheduler`` are the trainer's by default.
     """
 
-    def __init__(self, optimizer: Optimizer | None = None, scheduler: TorchScheduler | ParamScheduler | None = None):
+    def __init__(self, optimizer: Optimizer | None = None, scheduler: TorchScheduler | None = None):
         self._optimizer, self._scheduler = optimizer, scheduler
 
     @property
@@ -215,7 +198,7 @@ class LRScheduler(HookBase):
         return self.trainer.optimizer if self._optimizer is None else self._optimizer
 
     @property
-    def scheduler(self) -> TorchScheduler | ParamScheduler:
+    def scheduler(self) -> TorchScheduler:
         """The given one, else the trainer's."""
         return self.trainer.scheduler if self._scheduler is None else self._scheduler
 
@@ -235,26 +218,21 @@ class LRScheduler(HookBase):
     def before_train(self) -> None:
         """Decide which group is shown, because rates change during training."""
         self._shown = self.get_best_param_group_id(self.optimizer)
-        if isinstance(self.scheduler, ParamScheduler):
-            done, length = self.trainer.iter, self.trainer.max_iter
-            self._scheduler = LRMultiplier(self.optimizer, self.scheduler, length, done - 1)
 
     def after_step(self) -> None:
         """Put the rate of this iteration, and go on to the next one's."""
         rate = self.optimizer.param_groups[self._shown]["lr"]
         self.trainer.storage.put_scalar("lr", rate, smoothing_hint=False)
-        assert isinstance(self.scheduler, TorchScheduler)
         self.scheduler.step()
 
     def state_dict(self) -> dict:
-        """The state of a scheduler of torch; those of fvcore have none."""
-        return self.scheduler.state_dict() if isinstance(self.scheduler, TorchScheduler) else {}
+        """The schedule's."""
+        return self.scheduler.state_dict()
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Continue the schedule where it was."""
-        if isinstance(self.scheduler, TorchScheduler):
-            self.scheduler.load_state_dict(state_dict)
-            logger.info("The learning rate schedule continues from the checkpoint.")
+        self.scheduler.load_state_dict(state_dict)
+        logger.info("The learning rate schedule continues from the checkpoint.")
 
 
 class EvalHook(_Periodic):
@@ -263,11 +241,8 @@ class EvalHook(_Periodic):
     Args:
         eval_period: in iterations; 0: after training only.
         eval_function: called without arguments. Returns numbers in dicts to any depth, which are put into the storage
-            under names like "bbox/AP"; or nothing.
+            under names like "bbox/AP"; or nothing. ValueError if a result is not a number.
         eval_after_train: False: not after training.
-
-    Raises:
-        ValueError: when evaluating: a result is not a number.
     """
 
     def __init__(self, eval_period: int, eval_function: Callable[[], dict | None], eval_after_train: bool = True):
@@ -297,13 +272,9 @@ class EvalHook(_Periodic):
 
 
 class PreciseBN(_Periodic):
-    """Replaces batch norm's running means by those over a number of batches, at some iterations and at the last.
+    """Replaces batch norm's running means by those over ``num_iter`` batches of an endless loader.
 
-    Args:
-        period: in iterations; 0: at the last only.
-        model: has nothing to replace if it has no batch norm in training mode.
-        data_loader: of batches for the model, without an end.
-        num_iter: number of batches.
+    It does so every ``period`` iterations, unless that is 0, and in the last one.
     """
 
     def __init__(self, period: int, model: torch.nn.Module, data_loader: Iterable, num_iter: int):

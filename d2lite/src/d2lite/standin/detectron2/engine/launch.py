@@ -2,8 +2,8 @@
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import torch
 from detectron2.utils import comm
@@ -13,9 +13,14 @@ DEFAULT_TIMEOUT = timedelta(minutes=30)
 
 
 def launch(
-    main_func: Callable, num_gpus_per_machine: int, num_machines: int = 1, machine_rank: int = 0,
-    dist_url: str | None = None, args: tuple = (), timeout: timedelta = DEFAULT_TIMEOUT,
-) -> None:  # fmt: skip
+    main_func: Callable,
+    num_gpus_per_machine: int,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str | None = None,
+    args: tuple = (),
+    timeout: timedelta = DEFAULT_TIMEOUT,
+) -> None:
     """Run ``main_func(*args)`` in each process of a job. On several machines, all have to call this.
 
     A job of one process runs in the calling one. Otherwise there is a new process for each GPU, and NCCL connects them;
@@ -24,10 +29,8 @@ def launch(
     Args:
         main_func: a function that a new process can import.
         num_gpus_per_machine: processes on this machine, and on each other; 0 is one process, on the CPU.
-        num_machines: machines of the job.
         machine_rank: this machine's number, from 0.
         dist_url: where the processes find each other, tcp://HOST:PORT of machine 0; "auto" on a single machine.
-        args: of ``main_func``.
         timeout: a process that has waited this long for another one, in any exchange, gives up with an error.
 
     Raises:
@@ -44,36 +47,25 @@ def launch(
     gpus = torch.cuda.device_count()
     if 0 < gpus < num_gpus_per_machine:
         raise ValueError(f"This machine has {gpus} GPUs, too few for {num_gpus_per_machine} processes.")
-    job = _Job(main_func, args, num_gpus_per_machine, num_machines, machine_rank, dist_url, timeout)
-    torch.multiprocessing.spawn(job, nprocs=num_gpus_per_machine)
+    process = partial(_process, main_func, args, num_gpus_per_machine, num_machines, machine_rank, dist_url, timeout)
+    torch.multiprocessing.spawn(process, nprocs=num_gpus_per_machine)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What every process has to know; calling it is the process's work."""
-
-    function: Callable
-    args: tuple
-    processes: int
-    machines: int
-    machine: int
-    url: str
-    timeout: timedelta
-
-    def __call__(self, local_rank: int) -> None:
-        on_gpus = torch.cuda.is_available()
-        if on_gpus:
-            torch.cuda.set_device(local_rank)
-        distributed.init_process_group(
-            "nccl" if on_gpus else "gloo",
-            self.url,
-            self.timeout,
-            rank=self.machine * self.processes + local_rank,
-            world_size=self.machines * self.processes,
-        )
-        comm.create_local_process_group(self.processes)
-        comm.synchronize()  # here a late process is waited for; in the training's first exchange it would be a puzzle
-        self.function(*self.args)
-        # Nobody leaves while others may still be talking to them: the runtime would abort a process that has succeeded.
-        comm.synchronize()
-        distributed.destroy_process_group()
+def _process(function, args, processes: int, machines: int, machine: int, url, timeout, local_rank: int) -> None:
+    """The work of each process."""
+    on_gpus = torch.cuda.is_available()
+    if on_gpus:
+        torch.cuda.set_device(local_rank)
+    distributed.init_process_group(
+        "nccl" if on_gpus else "gloo",
+        url,
+        timeout,
+        rank=machine * processes + local_rank,
+        world_size=machines * processes,
+    )
+    comm.create_local_process_group(processes)
+    comm.synchronize()  # here a late process is waited for; in the training's first exchange it would be a puzzle
+    function(*args)
+    # Nobody leaves while others may still be talking to them: the runtime would abort a process that has succeeded.
+    comm.synchronize()
+    distributed.destroy_process_group()

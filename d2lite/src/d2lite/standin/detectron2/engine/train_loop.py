@@ -1,6 +1,7 @@
 """The loop over iterations with its hooks, and what an iteration is for one model with one optimizer."""
 
 import contextlib
+import functools
 import logging
 import math
 import statistics
@@ -24,12 +25,9 @@ class HookBase:
     and ``after_step``, and ``after_train`` once, however the training has ended.
 
     A hook whose ``state_dict`` is not empty also has a ``load_state_dict``.
-
-    Attributes:
-        trainer: the trainer, by a weak reference.
     """
 
-    trainer: Any = None
+    trainer: Any = None  # a weak reference
 
     def before_train(self):
         """``trainer.iter`` is the first iteration."""
@@ -55,18 +53,12 @@ class TrainerBase:
     """Runs ``run_step``, which subclasses define, for a range of iterations, with hooks around it.
 
     ``before_train`` and so on call the hooks; subclasses may do more there.
-
-    Attributes:
-        iter: the iteration that is being run, or ``max_iter`` after all have been.
-        start_iter: the first iteration.
-        max_iter: the number of iterations of the whole training.
-        storage: scalars and images of the training; from ``train`` on.
     """
 
-    iter: int = 0
+    iter: int = 0  # that is being run, or max_iter after all have been
     start_iter: int = 0
-    max_iter: int
-    storage: EventStorage
+    max_iter: int  # of the whole training
+    storage: EventStorage  # from train on
 
     def __init__(self) -> None:
         self._hooks: list[HookBase] = []
@@ -110,36 +102,22 @@ class TrainerBase:
         if isinstance(error, Exception):
             logger.error("Training has failed in iteration %d:", self.iter, exc_info=error)
 
-    def before_train(self) -> None:
-        """Before the first iteration."""
-        self._call_hooks("before_train")
-
-    def before_step(self) -> None:
-        """Before each iteration."""
-        self._call_hooks("before_step")
-
-    def after_backward(self) -> None:
-        """Between the gradients and the optimizer's step."""
-        self._call_hooks("after_backward")
-
-    def after_step(self) -> None:
-        """After each iteration."""
-        self._call_hooks("after_step")
-
-    def after_train(self) -> None:
-        """After the last iteration, also one that has failed."""
-        self._call_hooks("after_train")
-
     def _call_hooks(self, moment: str) -> None:
         for hook in self._hooks:
             getattr(hook, moment)()
+
+    before_train = functools.partialmethod(_call_hooks, "before_train")
+    before_step = functools.partialmethod(_call_hooks, "before_step")
+    after_backward = functools.partialmethod(_call_hooks, "after_backward")
+    after_step = functools.partialmethod(_call_hooks, "after_step")
+    after_train = functools.partialmethod(_call_hooks, "after_train")
 
     def state_dict(self) -> dict:
         """The iteration, and the hooks' states by the names of their classes; the first hook of a class counts."""
         hooks = {type(hook).__qualname__: state for hook in reversed(self._hooks) if (state := hook.state_dict())}
         return {"iteration": self.iter} | ({"hooks": hooks} if hooks else {})
 
-    def load_state_dict(self, state_dict: Mapping) -> None:
+    def load_state_dict(self, state_dict: dict) -> None:
         """Take over the iteration and the states of the hooks that are there."""
         self.iter = state_dict["iteration"]
         present: dict[str, Any] = {type(hook).__qualname__: hook for hook in reversed(self._hooks)}
@@ -207,11 +185,8 @@ class SimpleTrainer(TrainerBase):
         Args:
             loss_dict: one number each, on any device; means over the processes are written.
             data_time: seconds; that of the slowest process is written.
-            cur_iter: for the error message and the storage.
+            cur_iter: for the storage, and for the FloatingPointError when the sum is infinite or NaN.
             prefix: comes before ``total_loss``.
-
-        Raises:
-            FloatingPointError: the sum is infinite or NaN.
         """
         everybodys = comm.gather((data_time, {name: loss.item() for name, loss in loss_dict.items()}))
         if not everybodys:
@@ -229,7 +204,7 @@ class SimpleTrainer(TrainerBase):
         """Also the optimizer's."""
         return super().state_dict() | {"optimizer": self.optimizer.state_dict()}
 
-    def load_state_dict(self, state_dict: Mapping) -> None:
+    def load_state_dict(self, state_dict: dict) -> None:
         """Also the optimizer's."""
         self.optimizer.load_state_dict(state_dict["optimizer"])
         super().load_state_dict(state_dict)
@@ -238,10 +213,7 @@ class SimpleTrainer(TrainerBase):
 class AMPTrainer(SimpleTrainer):
     """The same with automatic mixed precision, on GPUs.
 
-    Args:
-        model, data_loader, optimizer: as for ``SimpleTrainer``.
-        grad_scaler: scales losses so that gradients in half precision do not vanish; by default a new one.
-        precision: of the forward pass.
+    ``grad_scaler`` scales losses so that gradients in half precision do not vanish; ``precision`` is the forward's.
     """
 
     def __init__(
@@ -252,7 +224,7 @@ class AMPTrainer(SimpleTrainer):
         self.precision = precision
         self.grad_scaler = grad_scaler or torch.amp.GradScaler("cuda")
 
-    def load_state_dict(self, state_dict: Mapping) -> None:
+    def load_state_dict(self, state_dict: dict) -> None:
         """Also the scaler's."""
         self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         super().load_state_dict(state_dict)

@@ -21,12 +21,11 @@ __getattr__ = omitted_names(__name__)
 class FlopCountAnalysis(fvcore.nn.FlopCountAnalysis):
     """fvcore's analysis of a model that takes a batch as Detectron2's do.
 
+    Counting raises ValueError if the model's outputs hold anything but tensors (numbers, names, None).
+
     Args:
         model: in evaluation mode, for the cost of inference.
         inputs: the batch, or a tuple of arguments; what is not a tensor in there is handed to the model as it is.
-
-    Raises:
-        ValueError: when counting, if the model's outputs hold anything but tensors (numbers, names, None).
     """
 
     def __init__(self, model: torch.nn.Module, inputs: Any):
@@ -34,16 +33,14 @@ class FlopCountAnalysis(fvcore.nn.FlopCountAnalysis):
 
 
 def activation_count_operators(model: torch.nn.Module, inputs: list[dict], **kwargs) -> defaultdict[str, float]:
-    """Millions of numbers that come out of each kind of operator, such as ``{"conv": 1.5}``.
+    """Millions of numbers that come out of each kind of operator, such as ``{"conv": 1.5}``, in evaluation mode.
 
     Args:
-        model: is put into evaluation mode.
         inputs: one image: ``[{"image": 3 x H x W}]``; other entries are not used.
         kwargs: see ``fvcore.nn.activation_count``.
     """
     (sample,) = inputs
-    model.eval()
-    return fvcore.nn.activation_count(*_traceable(model, ([{"image": sample["image"]}],)), **kwargs)[0]
+    return fvcore.nn.activation_count(*_traceable(model.eval(), ([{"image": sample["image"]}],)), **kwargs)[0]
 
 
 def _traceable(model: torch.nn.Module, arguments: tuple) -> tuple[torch.nn.Module, tuple]:
@@ -59,26 +56,22 @@ class _Adapter(torch.nn.Module):
         self.model, self.arguments = model, arguments
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        given = iter(tensors)
+        given, outputs = iter(tensors), list[Any]()
         filled = _map_leaves(self.arguments, lambda leaf: next(given) if isinstance(leaf, torch.Tensor) else leaf)
-        outputs: list[torch.Tensor] = []
-        _map_leaves(self.model(*filled), lambda leaf: outputs.append(_as_tensor(leaf)))
+        _map_leaves(self.model(*filled), outputs.append)
+        for leaf in outputs:
+            if not isinstance(leaf, torch.Tensor):
+                raise ValueError(
+                    f"The model cannot be traced: its outputs hold {leaf!r}, and only tensors can be counted with. "
+                    "Wrap the model in one that returns tensors."
+                )
         return tuple(outputs)
 
 
-def _as_tensor(leaf: Any) -> torch.Tensor:
-    if isinstance(leaf, Boxes):
-        leaf = leaf.tensor
-    if not isinstance(leaf, torch.Tensor):
-        raise ValueError(
-            f"The model cannot be traced: its outputs hold {leaf!r}, and only tensors can be counted with. "
-            "Wrap the model in one that returns tensors."
-        )
-    return leaf
-
-
 def _map_leaves(tree: Any, function: Callable[[Any], Any]) -> Any:
-    """The same structure with ``function`` of each leaf. ``Instances`` come back as dicts of their fields."""
+    """The same structure with ``function`` of each leaf. ``Instances`` come back as dicts, ``Boxes`` as tensors."""
+    if isinstance(tree, Boxes):
+        return function(tree.tensor)
     if isinstance(tree, Instances):
         tree = tree.get_fields()
     if isinstance(tree, dict):

@@ -17,7 +17,7 @@ VARIABLES = ("DETECTRON2_DATASETS", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
 def collect_env_info() -> str:
     """Versions of the system, the libraries and the devices. What cannot be found out is said to be unknown."""
-    facts: dict[str, Callable[[], object]] = {
+    facts: dict[str, Callable[[], str | None]] = {
         "Platform": platform.platform,
         "Python": lambda: f"{platform.python_version()} ({sys.executable})",
         "Detectron2": lambda: f"{detectron2.__version__}, the stand-in d2lite, {os.path.dirname(detectron2.__file__)}",
@@ -25,25 +25,18 @@ def collect_env_info() -> str:
         "CPU": lambda: f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads in use",
         "GPUs": _gpus,
     }
-    facts |= {name: partial(_version, name) for name in LIBRARIES}
+    facts |= {name: partial(metadata.version, name) for name in LIBRARIES}  # not by import, which may take seconds
     facts |= {name: partial(os.environ.get, name) for name in VARIABLES if name in os.environ}
+    rows = []
+    for name, fact in facts.items():
+        try:
+            rows.append((name, fact()))
+        except metadata.PackageNotFoundError:
+            rows.append((name, "not installed"))
+        except Exception as error:  # a report must never be what ends a training
+            rows.append((name, f"unknown ({type(error).__name__}: {error})"))
     # As text: tabulate would print the version 2.10 as the number 2.1.
-    return tabulate([(name, _answer(fact)) for name, fact in facts.items()], disable_numparse=True)
-
-
-def _answer(fact: Callable[[], object]) -> str:
-    try:
-        return str(fact())
-    except Exception as error:  # a report must never be what ends a training
-        return f"unknown ({type(error).__name__}: {error})"
-
-
-def _version(library: str) -> str:
-    # Not by import: some take seconds, and a broken one must not matter here.
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+    return tabulate(rows, disable_numparse=True)
 
 
 def _gpus() -> str:

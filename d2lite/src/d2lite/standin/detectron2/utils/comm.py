@@ -35,10 +35,9 @@ def is_main_process() -> bool:
 
 
 def create_local_process_group(num_workers_per_machine: int) -> None:
-    """Tell this module which processes share a machine. All processes of the job have to call it; once is enough.
+    """Tell this module which processes share a machine: each ``num_workers_per_machine`` neighbors in rank.
 
-    Args:
-        num_workers_per_machine: equal on all machines; ranks count through one machine after the other.
+    All processes of the job have to call it; once is enough.
     """
     global _LOCAL_PROCESS_GROUP
     if _LOCAL_PROCESS_GROUP is None:
@@ -91,19 +90,14 @@ def gather(data, dst: int = 0, group=None) -> list:
 
 
 def shared_random_seed() -> int:
-    """A number below 2**31 that is random and equal in all processes.
-
-    Each process draws one from NumPy's generator, so generators that agreed still do; process 0's counts.
-    """
+    """A random number below 2**31 for all processes. Each draws one from NumPy's generator, and process 0's counts."""
     return all_gather(np.random.randint(2**31))[0]
 
 
 def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
-    """Means (or, without ``average``, sums) over all processes, to be used by process 0 only.
+    """Means (or, without ``average``, sums) of tensors of one number over all processes, for process 0 only.
 
-    Args:
-        input_dict: tensors of one number each, under the same names in every process.
-        average: divide by the number of processes.
+    Every process has the same names.
     """
     size = get_world_size()
     if size == 1:

@@ -23,16 +23,10 @@ class EventStorage:
     """The scalars (by name and iteration) and images of one training.
 
     Inside of ``with EventStorage() as storage:``, models and hooks find it by :func:`get_event_storage`.
-
-    Args:
-        start_iter: first iteration.
-
-    Attributes:
-        iter: the iteration that values are filed under; set by the trainer.
     """
 
     def __init__(self, start_iter: int = 0):
-        self.iter = start_iter
+        self.iter = start_iter  # that values are filed under; set by the trainer
         self._histories: dict[str, HistoryBuffer] = {}
         self._smooth: dict[str, bool] = {}
         self._scope = ""
@@ -51,11 +45,9 @@ class EventStorage:
         Args:
             name: of the scalar; the scope's name comes before it.
             value: a number, or a tensor or array of one.
-            smoothing_hint: whether people want to see a median over some iterations rather than the last value.
+            smoothing_hint: whether people want to see a median over some iterations rather than the last value. Always
+                the same for a name, else it is an AssertionError.
             cur_iter: by default the current iteration.
-
-        Raises:
-            AssertionError: the hint is not what it was when the name was used first.
         """
         name = self._scope + name
         hint = self._smooth.setdefault(name, smoothing_hint)
@@ -99,10 +91,7 @@ class EventStorage:
         return {name: history.values()[-1] for name, history in self._histories.items()}
 
     def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
-        """Name -> (value to show, iteration).
-
-        That is the last value, or the median over the last ``window_size`` iterations, as the scalar's hint asks.
-        """
+        """Name -> (last value, or median over the last ``window_size`` iterations, as the hint asks; iteration)."""
         shown = self.latest()
         for name in filter(self._smooth.get, shown):
             median = self._histories[name].median(self.count_samples(name, window_size))
@@ -138,8 +127,7 @@ class EventWriter:
 class _FileWriter(EventWriter):
     """Base of the writers that keep scalars in files. What the system refuses is reported once, and is not fatal.
 
-    Args:
-        window_size: iterations of the median, for scalars that are to be shown smoothed.
+    ``window_size`` is the number of iterations of the median, for scalars that are to be shown smoothed.
     """
 
     def __init__(self, window_size: int):
@@ -168,9 +156,7 @@ class _FileWriter(EventWriter):
 class JSONWriter(_FileWriter):
     """Appends JSON objects, one a line and iteration, with the scalars and "iteration" as keys.
 
-    Args:
-        json_file: is continued if it exists, on a line of its own if a killed run has left half a line.
-        window_size: iterations of the median.
+    A file that exists is continued, on a line of its own if a killed run has left half a line.
     """
 
     def __init__(self, json_file: str, window_size: int = 20):
@@ -196,12 +182,8 @@ class JSONWriter(_FileWriter):
 class TensorboardXWriter(_FileWriter):
     """Writes scalars and images for TensorBoard; nothing is created before there is something to write.
 
-    After a failure it writes no more: an event file with a gap in the middle of a record cannot be read on.
-
-    Args:
-        log_dir: folder of the event files.
-        window_size: iterations of the median.
-        kwargs: further arguments of ``torch.utils.tensorboard.SummaryWriter``.
+    After a failure it writes no more: an event file with a gap in the middle of a record cannot be read on. ``kwargs``
+    are further arguments of ``torch.utils.tensorboard.SummaryWriter``.
     """
 
     def __init__(self, log_dir: str, window_size: int = 20, **kwargs):
@@ -249,11 +231,8 @@ def _silence_tensorboard() -> None:
 class CommonMetricPrinter(EventWriter):
     """Logs a line for people: time left, iteration, losses, seconds an iteration, learning rate, GPU memory.
 
-    Also puts the scalar ``eta_seconds``, so it comes before the writers of files.
-
-    Args:
-        max_iter: iterations of the whole training. Without it, the time left is not shown.
-        window_size: losses are medians over so many iterations.
+    Also puts the scalar ``eta_seconds``, so it comes before the writers of files. The time left needs ``max_iter``, the
+    length of the whole training; losses are medians over ``window_size`` iterations.
     """
 
     def __init__(self, max_iter: int | None = None, window_size: int = 20):

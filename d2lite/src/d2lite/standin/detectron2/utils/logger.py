@@ -30,9 +30,7 @@ def setup_logger(
     Args:
         output: folder of ``log.txt``, or the file itself if the name ends in .txt or .log; ``.rank1`` and so on is
             appended on other ranks than 0. Default: no file.
-        distributed_rank: this process's rank.
         color: whether the terminal shows colors.
-        name: of the logger.
         abbrev_name: stands for ``name`` on the terminal; by default "d2" for "detectron2".
 
     Returns:
@@ -123,7 +121,6 @@ def log_first_n(lvl: int, msg: str, n: int = 1, *, name: str | None = None, key:
     """Log ``msg`` at level ``lvl`` for the first ``n`` calls only.
 
     Args:
-        lvl, msg, n: level, text and number of times.
         name: of the logger; by default the calling module's.
         key: what counts as the same call: "caller" (the line of code), "message" (the text), or both in a tuple.
     """

@@ -18,29 +18,23 @@ def retry_if_cuda_oom(func: Callable) -> Callable:
 
     @functools.wraps(func)
     def persistent(*args, **kwargs):
-        remedies = [_on_cpu, _with_empty_cache]
-        while True:
+        for attempt in range(3):
+            # Outside of the handler, whose exception's traceback would keep the failed attempt's tensors alive.
+            if attempt == 1:
+                torch.cuda.empty_cache()
+            if attempt == 2:
+                name = getattr(func, "__qualname__", repr(func))
+                logging.getLogger(__name__).warning("GPU memory is full: %s runs on the CPU, which is slower.", name)
+                args = tuple(map(_on_cpu, args))
+                kwargs = {key: _on_cpu(value) for key, value in kwargs.items()}
             try:
                 return func(*args, **kwargs)
             except RuntimeError as error:
-                if not remedies or "CUDA out of memory. " not in str(error):
+                if attempt == 2 or "CUDA out of memory. " not in str(error):
                     raise
-            # Out of the handler: the exception's traceback would keep the failed attempt's tensors alive.
-            args, kwargs = remedies.pop()(func, args, kwargs)
 
     return persistent
 
 
-def _with_empty_cache(func: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    torch.cuda.empty_cache()
-    return args, kwargs
-
-
-def _on_cpu(func: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    name = getattr(func, "__qualname__", repr(func))
-    logging.getLogger(__name__).warning("GPU memory is full: %s is computed on the CPU, which is slower.", name)
-
-    def moved(value):
-        return value.cpu() if isinstance(value, torch.Tensor) else value
-
-    return tuple(map(moved, args)), {name: moved(value) for name, value in kwargs.items()}
+def _on_cpu(value):
+    return value.cpu() if isinstance(value, torch.Tensor) else value

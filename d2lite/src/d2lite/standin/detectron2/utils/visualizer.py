@@ -58,11 +58,7 @@ def distinct_color(index: int) -> tuple[float, float, float]:
 
 
 class VisImage:
-    """What is drawn over an image, ``scale`` times as large as the image.
-
-    Args:
-        img: (H, W, 3) in RGB, from 0 to 255; it stays as it is.
-    """
+    """What is drawn over a copy of an image (H, W, 3) in RGB, ``scale`` times as large as the image."""
 
     def __init__(self, img: np.ndarray, scale: float = 1.0):
         pixels = np.asarray(img)
@@ -89,8 +85,6 @@ class Visualizer:
     Args:
         img_rgb: (H, W, 3), from 0 to 255.
         metadata: has ``thing_classes`` and ``stuff_classes``, ``thing_colors`` and ``stuff_colors``, as far as known.
-        scale: of the drawing.
-        instance_mode: see ``ColorMode``.
     """
 
     def __init__(
@@ -118,10 +112,7 @@ class Visualizer:
     def draw_sem_seg(self, sem_seg, area_threshold: int | None = None, alpha: float = 0.8) -> VisImage:
         """Draw the classes of a label map (H, W). Labels beyond ``stuff_classes`` are not drawn.
 
-        Args:
-            sem_seg: an array or a tensor on the CPU.
-            area_threshold: leave out parts with fewer pixels.
-            alpha: opacity.
+        Parts with fewer pixels than ``area_threshold`` are left out; ``alpha`` is the opacity.
         """
         labels, number = np.asarray(sem_seg), len(self.metadata.stuff_classes)
         for index in np.unique(labels).tolist():
@@ -138,8 +129,7 @@ class Visualizer:
             panoptic_seg: (H, W) ids of segments, an array or a tensor on the CPU.
             segments_info: for each id a dict with ``id``, ``category_id`` (contiguous), ``isthing``, and ``score`` if
                 there is one. None: an id is a category times ``label_divisor`` plus a number, or -1 for no segment.
-            area_threshold: leave out parts of stuff with fewer pixels.
-            alpha: opacity.
+            area_threshold, alpha: as for :meth:`draw_sem_seg`; for stuff.
         """
         ids = np.asarray(panoptic_seg)
         if segments_info is None:
@@ -176,15 +166,9 @@ class Visualizer:
         alpha: float = 0.5,
         area_threshold: int | None = 10,
     ) -> VisImage:
-        """Draw a region (H, W), its outline and those of its holes.
+        """Draw a region (H, W), its outline and those of its holes, and ``text`` where it is widest.
 
-        Args:
-            binary_mask: not zero inside.
-            color: of the region; without it, one is chosen.
-            edge_color: of the outlines; without it, the region's.
-            text: is written where the region is widest.
-            alpha: opacity of the region.
-            area_threshold: leave out parts with fewer pixels.
+        Without ``edge_color``, outlines have the region's ``color``. Other arguments as of :meth:`draw_sem_seg`.
         """
         _, part, facts, _ = cv2.connectedComponentsWithStats((np.asarray(binary_mask) != 0).astype(np.uint8))
         large = facts[:, cv2.CC_STAT_AREA] >= (area_threshold or 0)
@@ -228,8 +212,6 @@ class Visualizer:
             text: letters that Pillow's own font lacks become boxes.
             position: (x, y) of the plate's upper side: of its "left" end, "center" or "right" end.
             font_size: in pixels of the drawing.
-            color: is made lighter, to be read on the plate.
-            horizontal_alignment: see ``position``.
         """
         canvas, size = self.output.drawing, font_size or self.output.font_size
         font = ImageFont.load_default(size)
