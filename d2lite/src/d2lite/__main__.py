@@ -6,6 +6,7 @@ from d2lite.provider import NAMES, describe
 
 
 def main() -> int:
+    """Print the report; 1 if a name has no provider."""
     missing = False
     for name in NAMES:
         found = describe(name)
