@@ -30,11 +30,6 @@ except ImportError:  # PyYAML was built without its compiled parser
 class _Loader(_SafeLoader):
     """PyYAML's safe loader, with the two tags that published config files use: tuples and arithmetic."""
 
-    def get_single_node(self):
-        node = super().get_single_node()
-        _check_size(node)
-        return node
-
 
 class _UnknownTag(ValueError):
     """A tag that may run code; its arguments are the tag and its line."""
@@ -55,45 +50,35 @@ def _expression(loader: yaml.Loader, node: yaml.Node) -> Any:
     return evaluate_arithmetic(arguments[0])
 
 
-def _check_depth(text: str) -> None:
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAX_DEPTH:
-            raise ValueError("it is nested too deep")
-
-
 _Loader.add_constructor(None, _refuse)
 _Loader.add_constructor(_TAGS + "tuple", _tuple)
 _Loader.add_constructor(_TAGS + "object/apply:eval", _expression)
 
 
-def _check_size(root: yaml.Node | None) -> None:
+def _check_size(text: str) -> None:
     """Refuse aliases that contain themselves or expand to a huge or deep tree, before anything is made of them."""
-    measured: dict[int, tuple[int, int]] = {}
-    open_nodes: set[int] = set()
-
-    def measure(node: yaml.Node) -> tuple[int, int]:
-        """Number of values and depth, with aliases written out."""
-        if isinstance(node, yaml.ScalarNode):
-            return 1, 0
-        if id(node) in open_nodes:
-            raise ValueError("an alias contains itself")
-        if id(node) not in measured:
-            open_nodes.add(id(node))
-            children = node.value
-            if isinstance(node, yaml.MappingNode):
-                children = [part for pair in children for part in pair]
-            inside = [measure(child) for child in children]
-            measured[id(node)] = 1 + sum(values for values, _ in inside), 1 + max((d for _, d in inside), default=0)
-            open_nodes.remove(id(node))
-        return measured[id(node)]
-
-    values, depth = (0, 0) if root is None else measure(root)
-    if values > _MAX_VALUES:
-        raise ValueError(f"more than {_MAX_VALUES} values, counted with its aliases written out")
-    if depth > _MAX_DEPTH:
-        raise ValueError("it is nested too deep, counted with its aliases written out")
+    named: dict[str | None, tuple[int, int]] = {}  # anchor -> values in what it names, aliases written out; its depth
+    nodes: list[tuple[str | None, int, int]] = [("", 0, 0)]  # those that are open: anchor, values, depth so far
+    for event in yaml.parse(text, Loader=_Loader):
+        values, depth = 0, 0
+        if isinstance(event, yaml.CollectionStartEvent):
+            nodes.append((event.anchor, 1, 1))
+        elif isinstance(event, yaml.ScalarEvent):
+            values = 1
+            named[event.anchor] = values, depth
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, values, depth = nodes.pop()
+            named[anchor] = values, depth
+        elif isinstance(event, yaml.AliasEvent):
+            if any(event.anchor == anchor for anchor, *_ in nodes):
+                raise ValueError("an alias contains itself")
+            values, depth = named.get(event.anchor, (1, 0))
+        anchor, values_before, depth_before = nodes[-1]
+        nodes[-1] = (anchor, values_before + values, max(depth_before, depth + 1))
+        if values_before + values > _MAX_VALUES:
+            raise ValueError(f"more than {_MAX_VALUES} values, counted with its aliases written out")
+        if len(nodes) + depth > _MAX_DEPTH:
+            raise ValueError("it is nested too deep, counted with its aliases written out")
 
 
 def read_yaml(path: str | os.PathLike, what: str) -> Any:
@@ -112,7 +97,7 @@ def read_yaml(path: str | os.PathLike, what: str) -> Any:
         logging.getLogger(__name__).warning("%s=1: %s %s may run code.", UNSAFE_VARIABLE, what, path)
         loader = yaml.UnsafeLoader
     try:
-        _check_depth(text)
+        _check_size(text)
         content = yaml.load(text, Loader=loader)
     except _UnknownTag as error:
         tag, line = error.args
