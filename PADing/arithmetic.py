@@ -26,10 +26,8 @@ _MAX_ITEMS = 10_000
 def evaluate_arithmetic(text: str):
     """The value of numbers, ``+ - * / // %``, lists, tuples, ``int float round range list tuple`` and one-line loops.
 
-    ``[int(x * 0.1 * 640) for x in range(5, 21)]`` is such an expression.
-
-    Raises:
-        ValueError: anything else, or more than 10,000 items.
+    ``[int(x * 0.1 * 640) for x in range(5, 21)]`` is such an expression. ValueError for others, and for more than
+    10,000 items.
     """
     if len(text) > _MAX_TEXT:
         raise ValueError(f"an expression of more than {_MAX_TEXT} characters")

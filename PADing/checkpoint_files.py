@@ -50,11 +50,7 @@ _SIGNATURES = {
 
 
 def write_checkpoint(path: str | os.PathLike, content: dict[str, Any]) -> None:
-    """``torch.save`` under a temporary name that becomes ``path`` when everything is on the disk.
-
-    Raises:
-        UserError: the disk is full, or the folder cannot be written to. ``path`` is then as it was.
-    """
+    """``torch.save``, complete or not at all; UserError if the disk is full or the folder cannot be written to."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         sink = _Sink(file)
         try:
@@ -121,11 +117,7 @@ def newest_good(files: Iterable[Path]) -> tuple[Path, int] | None:
 
 
 def check_file(path: str | os.PathLike, name: str) -> None:
-    """Refuse a file with a ``file_problem``; log it if the file has no checksums.
-
-    Raises:
-        UserError: the message begins with ``name``.
-    """
+    """UserError that begins with ``name`` if there is a ``file_problem``; a line in the log without checksums."""
     problem = file_problem(path)
     if problem:
         raise UserError(f"{name} cannot be read: it is {problem}.")

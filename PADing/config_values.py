@@ -22,11 +22,7 @@ class _Mismatch(Exception):
 
 
 def parse_opts(opts: Sequence) -> list:
-    """Accept ``KEY value`` pairs and ``KEY=value`` items; return the flat ``[KEY, value, ...]`` list.
-
-    Raises:
-        UserError: a key without a value, or a flag in the place of a key.
-    """
+    """``KEY value`` pairs and ``KEY=value`` items as a flat ``[KEY, value, ...]`` list; UserError for other forms."""
     flat: list = []
     for item in opts:
         if len(flat) % 2 == 0 and isinstance(item, str) and item.startswith("--"):

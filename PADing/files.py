@@ -145,10 +145,9 @@ def read_json(path: str | os.PathLike, what: str, kind: type = dict) -> Any:
 
 
 def read_json_list(path: str | os.PathLike, what: str) -> Iterator[Any]:
-    """The items of a JSON file that holds a list, one by one: the file is never in memory as a whole.
+    """The items of a JSON file that holds a list, one by one, so that the file is never in memory as a whole.
 
-    Raises:
-        UserError: as :func:`read_json`, when the damaged place is reached.
+    UserError as :func:`read_json`, when the damaged place is reached.
     """
     with _reading_json(path, what) as file:
         if re.match(r"\s*\[", file.read(1000)):

@@ -41,11 +41,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
         return contract_of(self.model)
 
     def load(self, path: str, *args, **kwargs) -> dict:
-        """Load a file and return what was not loaded, as fvcore's ``Checkpointer.load``.
-
-        Raises:
-            UserError: the file does not exist, is damaged, or holds weights of another model.
-        """
+        """As fvcore's; UserError if the file does not exist, is damaged, or holds weights of another model."""
         if path:
             self._check_file(path)
         return super().load(path, *args, **kwargs)
@@ -86,11 +82,8 @@ class TrainingCheckpointer(DetectionCheckpointer):
         self.last_iteration = rest.get("iteration", -1)
         absent = sorted(set(self.checkpointables) - self._held)
         if absent:
-            self.logger.info(
-                "%s does not hold %s (it was written by another program or version); they start afresh.",
-                os.path.basename(file),
-                ", ".join(absent),
-            )
+            self.logger.info("%s does not hold %s (it was written by another program or version); they start afresh.",
+                             os.path.basename(file), ", ".join(absent))  # fmt: skip
         return rest
 
     def _file_to_resume(self) -> str:
@@ -138,11 +131,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
             raise UserError(f"{Path(self.save_dir, TAG)} cannot be read: {error.strerror}.") from error
 
     def save(self, name: str, **kwargs) -> None:
-        """Write ``<save_dir>/<name>.pth`` with the model, all checkpointables and ``kwargs``; note it as the last one.
-
-        Raises:
-            UserError: the disk is full, or the folder cannot be written to; the last checkpoint is intact.
-        """
+        """Write ``<save_dir>/<name>.pth``: the model, all checkpointables and ``kwargs``; note it as the last one."""
         if not self.save_dir or not self.save_to_disk:
             return
         content = {"model": self.model.state_dict()}
@@ -161,9 +150,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
         """One sentence about the last checkpoint, for somebody whose training has ended early."""
         last = self._last_name()
         return (
-            f"The last checkpoint, {last}, is intact: --resume continues from it."
-            if last
-            else "No checkpoint is saved yet."
+            f"The last checkpoint, {last}, is intact: --resume continues from it." if last else "Nothing is saved yet."
         )
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:

@@ -43,11 +43,7 @@ def main(argv: Sequence[str] | None = None, recipes: Sequence[str] = ()) -> int:
 
 
 def start(args: argparse.Namespace) -> None:
-    """Check everything once, then run ``train_or_evaluate`` in each process of the job.
-
-    Raises:
-        UserError: what is wrong with config, files and flags; see ``checked_config``.
-    """
+    """Check everything once (``checked_config``), then run ``train_or_evaluate`` in each process of the job."""
     cpu = torch.device(checked_config(args).MODEL.DEVICE).type == "cpu"
     processes = max(args.num_gpus, 1)
     if launched_by_torchrun():

@@ -25,9 +25,6 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     ``WEIGHT_DECAY_NORM`` in normalisation layers, ``WEIGHT_DECAY_EMBED`` in embedding tables, 0 for tables of
     positions, ``WEIGHT_DECAY`` elsewhere. ``CLIP_TYPE full_model`` is not applied here but by the recipe, because it
     needs the gradients after unscaling; the other clip types are Detectron2's.
-
-    Raises:
-        UserError: an optimizer other than ``SGD`` or ``ADAMW``.
     """
     solver = cfg.SOLVER
     groups = parameter_groups(cfg, model)

@@ -143,11 +143,7 @@ class Trainer(DefaultTrainer):
         return next(iter(results.values())) if len(results) == 1 else results
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Load ``MODEL.WEIGHTS``; or, with ``resume``, continue the training that ``OUTPUT_DIR`` holds.
-
-        Raises:
-            UserError: see ``TrainingCheckpointer.resume_or_load``.
-        """
+        """Load ``MODEL.WEIGHTS``; or, with ``resume``, continue the training that ``OUTPUT_DIR`` holds."""
         rest = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if not self.checkpointer.resumed:
             return
@@ -174,12 +170,8 @@ class Trainer(DefaultTrainer):
     def train(self):
         """Run the training; Ctrl-C and SIGTERM end it with a checkpoint, if the caller watches for them (``STOP``).
 
-        Returns:
-            in the main process, if ``TEST.EXPECTED_RESULTS`` names metrics: the last evaluation's results.
-
-        Raises:
-            Interrupted: after the user has been told what is saved.
-            UserError: the disk is full; an expected metric is of a task that was not evaluated.
+        Returns the last evaluation's results in the main process, if ``TEST.EXPECTED_RESULTS`` names metrics; raises
+        ``Interrupted`` after the user has been told what is saved.
         """
         try:
             # Not DefaultTrainer's, which compares with the expected metrics, but ends in KeyError if one is absent.
@@ -199,11 +191,7 @@ class Trainer(DefaultTrainer):
             STOP.deferred = False
 
     def stop_if_asked(self) -> None:
-        """Behind an iteration: if a process of the job was told to stop, save a checkpoint and stop all.
-
-        Raises:
-            Interrupted: unless this was the last iteration, whose evaluation is then left out.
-        """
+        """Behind an iteration but the last: if a process of the job was told to stop, save and stop all."""
         self.done_iter = self.iter
         number = STOP.agreed()
         if not number or self.iter + 1 >= self.max_iter:
@@ -260,11 +248,7 @@ class Trainer(DefaultTrainer):
 
 
 def compare_with_expected(cfg: CfgNode, results: Mapping[str, Any]) -> None:
-    """End with status 1 if a metric is not as ``TEST.EXPECTED_RESULTS`` says.
-
-    Raises:
-        UserError: a metric is of a task that was not evaluated.
-    """
+    """End with status 1 if a metric is not as ``TEST.EXPECTED_RESULTS`` says; UserError if it was not evaluated."""
     absent = [task for task, *_ in cfg.TEST.EXPECTED_RESULTS if task not in results]
     if absent:
         raise UserError(

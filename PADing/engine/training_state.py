@@ -82,20 +82,15 @@ class RankStates:
         if len(self._loaded) == comm.get_world_size():
             set_rng_state(self._loaded[comm.get_rank()]["rng"])
         elif self._loaded:
-            logger.info(
-                "The checkpoint was written by %d processes, so random generators are not restored.", len(self._loaded)
-            )
+            logger.info("The checkpoint is of %d processes, so random generators are not restored.", len(self._loaded))
 
 
 @contextmanager
 def guarded_state(parts: Mapping[str, Any], file: str) -> Iterator[None]:
-    """Inside, ``load_state_dict`` of ``parts`` is called with what ``file`` holds.
+    """Inside, ``load_state_dict`` of ``parts`` is called with what ``file`` holds; UserError if that does not fit.
 
     Optimizers and schedulers take nearly anything and fail at their next step; so afterwards each value of a state must
     be of the kind that it was before.
-
-    Raises:
-        UserError: the state is that of a training with other settings, or damaged.
     """
     before = {name: part.state_dict() for name, part in parts.items()}
     try:
