@@ -21,7 +21,7 @@ from PADing.data.registration import register_split
 from PADing.data.splits import load_split, split_from_dict
 from PADing.errors import UserError
 from PADing.evaluation import InsSegzeroEvaluator, PanopticzeroEvaluator, SemSegGzeroEvaluator
-from PADing.evaluation.coco_metrics import coco_eval_revise
+from PADing.evaluation.result_files import coco_eval_revise
 from tests.mutations import mutants, survives
 
 REPOSITORY = Path(__file__).resolve().parents[2]

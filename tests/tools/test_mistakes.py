@@ -8,7 +8,7 @@ import pytest
 
 from PADing.command_line import run_command
 from PADing.data import verify
-from PADing.evaluation import command_line
+from PADing.evaluation import result_files
 from tests.tools.conftest import REPOSITORY
 
 CONFIG = ["--config-file", str(REPOSITORY / "configs" / "mini" / "panoptic-pretrain.yaml")]
@@ -81,7 +81,7 @@ def _status(tool, name: str, arguments: list[str]) -> int:
         if name == "verify":
             return verify.main(arguments)
         if name in ("gzsi", "zsi"):
-            return command_line.main("A test.", generalized=name == "gzsi", argv=arguments)
+            return result_files.main("A test.", generalized=name == "gzsi", argv=arguments)
         module = tool(name)
         if hasattr(module, "make_parser"):
             return run_command(module.main, module.make_parser().parse_args(arguments))
