@@ -14,9 +14,13 @@ except KeyboardInterrupt:  # PyTorch takes seconds to import: no traceback then,
         raise
     sys.exit(130)
 
+# Modules that register what belongs to this package; reading a config imports them (PADing.plugins).
+METHODS = ("PADing.meta_arch", "PADing.generation", "baselines.mlp_generator", "baselines.projection")
+
 _PUBLIC = {
     "PADing.config": ["add_maskformer2_config", "load_config"],
-    "PADing.meta_arch": ["MaskFormer", "PADing"],
+    "PADing.generation": ["PADing"],
+    "PADing.meta_arch": ["MaskFormer"],
     "PADing.data.dataset_mappers": [
         "COCOInstanceNewBaselineDatasetMapper",
         "COCOPanopticNewBaselineDatasetMapper",

@@ -1,12 +1,13 @@
 """Every config key that this project adds to Detectron2's, and the one way from a YAML file to a frozen config.
 
 Keys that exist in Mask2Former and in the published PADing code keep their names and defaults, so published YAML files
-load unchanged. Keys that a method adds on top (D2Zero's, or your own) are defined by that method: its YAML names the
-module under ``PLUGINS``, and the module's ``add_config(cfg)`` adds them.
+load unchanged. A method's own keys are added by ``add_config(cfg)`` of its module: PADing's always, those of D2Zero or
+your own method when a YAML names the module under ``PLUGINS``.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from types import ModuleType
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
@@ -14,7 +15,7 @@ from detectron2.projects.deeplab import add_deeplab_config
 from PADing.config_values import merge, merge_opts, parse_opts
 from PADing.data.registration import register_split_files
 from PADing.errors import UserError, refuse
-from PADing.plugins import import_plugins
+from PADing.plugins import import_methods, import_plugins
 from PADing.yaml_files import read_config_files
 
 __all__ = ["AS_THE_SPLIT_SAYS", "add_maskformer2_config", "load_config", "parse_opts", "read_config"]
@@ -24,12 +25,19 @@ AS_THE_SPLIT_SAYS = -1
 
 
 def add_maskformer2_config(cfg: CfgNode) -> None:
-    """Add the keys of Mask2Former, of PADing and of this framework to ``cfg``, in place."""
+    """Add the keys of Mask2Former, of this framework and of its own methods (PADing) to ``cfg``, in place."""
     _add_framework_keys(cfg)
     _add_input_and_solver_keys(cfg)
     _add_mask_former_keys(cfg)
-    _add_pading_keys(cfg)
+    _add_class_embedding_keys(cfg)
     _add_swin_keys(cfg)
+    _add_keys_of(import_methods(), cfg)
+
+
+def _add_keys_of(modules: Iterable[ModuleType], cfg: CfgNode) -> None:
+    for module in modules:
+        if hasattr(module, "add_config"):
+            module.add_config(cfg)
 
 
 def _add_framework_keys(cfg: CfgNode) -> None:
@@ -115,62 +123,15 @@ def _add_mask_former_keys(cfg: CfgNode) -> None:
     test.BOXES_FROM_MASKS = False
 
 
-def _add_pading_keys(cfg: CfgNode) -> None:
+def _add_class_embedding_keys(cfg: CfgNode) -> None:
     # File of class embeddings (.npz made by tools/class_embeddings.py), used when VEC_PATH is None.
     cfg.MODEL.CLASS_EMBEDDINGS = ""
-    # Learning rate of the generator side (Adam); BASE_LR is that of the classifier (SGD).
-    cfg.SOLVER.GENERATOR_LR = 0.0002
-
     node = cfg.MODEL.MASK_FORMER
     # Word vectors: rows are dimensions, column 0 the background, then seen and unseen classes. None: CLASS_EMBEDDINGS.
+    # A file without the classes of the training set's split gives way to the one that the split file names.
     node.VEC_PATH = None
-    # What makes class embeddings of class vectors. "primitive": PADing's generator. "mlp": [projected class vector ;
-    # Gaussian noise] through TRANS_NUM_LAYER hidden layers, without primitives. "linear": the semantic projection, one
-    # linear map fitted by squared error in place of the MMD; the structure terms are then left out whatever their
-    # weights, and NOISE, DISENTANGLE and ALIGN have no effect.
-    node.GENERATOR = "primitive"
-    # False: no semantic-related and -unrelated parts; alignment and relation terms work on whole embeddings, and the
-    # unrelated and reconstruction terms are left out.
-    node.DISENTANGLE = True
-    # False: without the three alignment terms.
-    node.ALIGN = True
-    # The primitive generator: layers, primitives, dropout, and the Gaussian noise added in each layer (in "mlp": beside
-    # the input).
+    # Layers of the transformer that a method has of its own: PADing's generator, D2Zero's classifier.
     node.TRANS_NUM_LAYER = 1
-    node.TRANS_MEMORY_NUM_QUERY = 400
-    node.TRANS_DROP_RATE = 0.1
-    node.NOISE = True
-    # Dropout of the disentangling encoders and the reconstructing decoder.
-    node.DROP_OUT_ED = 0.2
-    # Weight of unseen classes, and number of unseen classes drawn, in each classifier step.
-    node.CLASS_ECO = 5.0
-    node.NUM_CHOOSE = 17
-    # Accepted because published YAML files may set it; one embedding is generated per drawn class.
-    node.NUM_GENERATE = 1
-    # Factor of the generator's small classification term; published as a constant. It alone ties what is generated for
-    # a class to that class, and a short training needs more of it.
-    node.GENERATOR_CLS_WEIGHT = 0.001
-    # Structure loss: common factor, then alignment + unrelated, relation, reconstruction.
-    node.STRUCTURE_WEIGHT = 0.0001
-    node.WEIGHT_1 = 1.0
-    node.WEIGHT_2 = 1.0
-    node.WEIGHT_3 = 1.0
-    # Logits that take part in the generator's small classification term: the first CLS_SLICE ones, as published, or
-    # only those of seen classes.
-    node.CLS_SLICE = 156
-    node.SEEN_CLS_ONLY = False
-    # Self-training: weights of a trained PADing, whose answers become labels of unseen classes where nothing is
-    # annotated; empty: off. SCORE: probability from which an answer counts. MAX_OVERLAP: share of its mask that may lie
-    # on annotated pixels.
-    node.SELF_TRAINING = CfgNode()
-    node.SELF_TRAINING.WEIGHTS = ""
-    node.SELF_TRAINING.SCORE = 0.5
-    node.SELF_TRAINING.MAX_OVERLAP = 0.1
-    # True: train the second stage also without the segmenter of stage 1, on random weights that stay as they are.
-    node.RANDOM_SEGMENTER = False
-    # Folder in which the second stage keeps what the frozen segmenter answers, so that further trainings on the same
-    # weights and images need not run it; empty: off. For small data: it grows with every batch.
-    node.SEGMENTER_CACHE = ""
 
 
 def _add_swin_keys(cfg: CfgNode) -> None:
@@ -225,9 +186,7 @@ def read_config(path: str | os.PathLike, opts: Sequence = ()) -> tuple[CfgNode, 
     add_maskformer2_config(cfg)
     tree, folders = read_config_files(path) if path else ({}, [])
     plugins = dict(zip(opts[0::2], opts[1::2], strict=True)).get("PLUGINS", tree.get("PLUGINS", ()))
-    for plugin in import_plugins(plugins, folders):
-        if hasattr(plugin, "add_config"):
-            plugin.add_config(cfg)
+    _add_keys_of(import_plugins(plugins, folders), cfg)
     problems = _version_problems(cfg, tree, path)
     # Not by merge_from_file: the genuine Detectron2 runs code that a YAML file contains.
     defaults = cfg.clone()
@@ -252,7 +211,7 @@ def _version_problems(cfg: CfgNode, tree: dict, path: str) -> list[str]:
 
 def _count_classes(cfg: CfgNode) -> int:
     """How many classes the model needs; -1 when a name is wrong, which the check of names reports."""
-    # Only here, because it takes seconds that most commands have no use for.
-    import PADing.meta_arch
+    # Only here, because the registries import this module.
+    from PADing.meta_arch.contract import count_classes
 
-    return PADing.meta_arch.count_classes(cfg)
+    return count_classes(cfg)

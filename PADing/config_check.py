@@ -5,7 +5,6 @@ names under ``PLUGINS``.
 """
 
 import math
-import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import reduce
@@ -15,6 +14,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from PADing.config_rules import RULES, Rule
+from PADing.plugins import imported_methods
 
 __all__ = ["Joint", "multiple", "value_at", "value_problems"]
 
@@ -38,7 +38,7 @@ def value_problems(cfg: CfgNode, uses: Collection[str]) -> list[str]:
         uses: what the config is used for, any of "model", "train", "test"; other keys are not looked at.
     """
     found = {key: f"{key} is {value!r}. Set finite numbers." for key, value in _leaves(cfg) if not _finite(key, value)}
-    own = [rule for name in cfg.PLUGINS for rule in getattr(sys.modules.get(name), "CONFIG_RULES", ())]
+    own = [rule for module in imported_methods(cfg.PLUGINS) for rule in getattr(module, "CONFIG_RULES", ())]
     for rule in (*RULES, *(rule for rule in own if isinstance(rule, Rule))):
         if set(uses).isdisjoint(rule.needed_for.split()):
             continue

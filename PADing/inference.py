@@ -11,7 +11,6 @@ from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 
-import PADing.meta_arch  # noqa: F401  registers the meta-architectures
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.start_check import PREDICTION, on_present_device, start_problems
 from PADing.errors import UserError, refuse

@@ -1,4 +1,8 @@
-"""Modules that a config names under ``PLUGINS``: methods from elsewhere, which register themselves when imported."""
+"""Methods: those of this package, and those from elsewhere that a config names under ``PLUGINS``.
+
+A method is a module that registers its parts when it is imported. It may define ``add_config(cfg)``, which adds its
+config keys, and ``CONFIG_RULES`` for their values (``PADing.config_check``).
+"""
 
 import importlib
 import importlib.util
@@ -8,11 +12,12 @@ from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from types import ModuleType
 
+import PADing
 from PADing.config_values import literal
 from PADing.errors import UserError
 from PADing.files import REPOSITORY
 
-__all__ = ["import_plugins"]
+__all__ = ["import_methods", "import_plugins", "imported_methods"]
 
 
 def import_plugins(names, config_folders: Sequence[str] = ()) -> list[ModuleType]:
@@ -27,11 +32,26 @@ def import_plugins(names, config_folders: Sequence[str] = ()) -> list[ModuleType
     Raises:
         UserError: something else than names; a plug-in that does not exist, or that needs a package that is absent.
     """
+    return [_import(name, [str(REPOSITORY), *config_folders, os.getcwd()]) for name in _plugin_names(names)]
+
+
+def import_methods() -> list[ModuleType]:
+    """Import the methods of this package, ``PADing.METHODS``: they are plug-ins that are always on."""
+    return [_import(name, [str(REPOSITORY)]) for name in PADing.METHODS]
+
+
+def imported_methods(names) -> list[ModuleType]:
+    """The methods that are imported already: those of this package and those of ``names``, a value of ``PLUGINS``."""
+    wanted = (*PADing.METHODS, *_plugin_names(names))
+    return [sys.modules[name] for name in wanted if name in sys.modules]
+
+
+def _plugin_names(names) -> list[str]:
     names = literal(names)
     names = [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise UserError(f'PLUGINS must be names of modules, such as ("my_method",), not {names!r}.')
-    return [_import(name, [str(REPOSITORY), *config_folders, os.getcwd()]) for name in names]
+    return list(names)
 
 
 def _import(name: str, folders: list[str]) -> ModuleType:

@@ -11,7 +11,7 @@ def add_config(cfg: CfgNode) -> None:
     node = cfg.MODEL.MASK_FORMER
     # Dropout inside the classifier.
     node.TRANS_DROP_OUT_RATE = 0.1
-    # True: seen and unseen classes compete (GZSIS). False: unseen classes only (ZSIS); needs a test set of such.
+    # True: seen and unseen classes compete (GZSIS). False: unseen classes only (ZSIS); needs an evaluation set of such.
     node.TEST.GENERALIZED = True
     # Keep half of TEST.DETECTIONS_PER_IMAGE for seen and half for unseen labels.
     node.TEST.COPY_PASTE = False
@@ -19,10 +19,10 @@ def add_config(cfg: CfgNode) -> None:
     node.TEST.SOFTMAX_TEMPERATURE = 0.2
 
     d2zero = cfg.MODEL.D2ZERO = CfgNode()
-    # Width of the space where queries and texts are compared.
+    # Width of the space where queries and class embeddings are compared.
     d2zero.SEMANTIC_DIM = 512
-    # False: texts and background are compared with the queries as they are behind projection and normalisation, not as
-    # centres that have looked at the image (a plain semantic classifier).
+    # False: class embeddings and background are compared with the queries right after projection and normalisation,
+    # not as centres that have looked at the image (a plain semantic classifier).
     d2zero.INPUT_CONDITIONAL = True
     # What stands for the background: "image", a prototype from the image's own background; "learned", one vector for
     # all images.
@@ -30,8 +30,8 @@ def add_config(cfg: CfgNode) -> None:
     # An image without any background pixel takes all its pixels for background. As published, that happens only when
     # no image of the batch has one; True decides for each image, so a result does not depend on its neighbours.
     d2zero.BACKGROUND_PER_IMAGE = False
-    # As published, a model with VEC_PATH shows the classifier seen and unseen texts even when only unseen classes may
-    # be answered, and one without shows it the test set's classes. True: always the test set's classes.
+    # As published, a model with VEC_PATH shows the classifier seen and unseen classes even when only unseen ones may be
+    # predicted, and one without shows it the evaluation set's classes. True: always the evaluation set's classes.
     d2zero.UNIFY_TEXTS = False
     # The unseen-constrained loss of the paper, which its public code left out: weight relative to the classification
     # loss (0: off), temperature of the similarity between seen and unseen classes, and whether the pseudo labels are

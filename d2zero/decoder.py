@@ -1,6 +1,7 @@
-"""Mask2Former's decoder with D2Zero's classifier: texts adapted to the image, and a background found in it."""
+"""Mask2Former's decoder with D2Zero's classifier: class embeddings adapted to the image, a background found in it."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -8,8 +9,10 @@ from detectron2.data import MetadataCatalog
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from d2zero.texts import ClassTexts, training_classes
+from d2zero.protocol import candidates_of, shows_all_embeddings, training_classes
+from PADing.class_space import ClassSpace
 from PADing.errors import UserError
+from PADing.meta_arch.class_embeddings import ClassEmbeddings
 from PADing.modeling.transformer_decoder import (
     TRANSFORMER_DECODER_REGISTRY,
     MultiScaleMaskedTransformerDecoder,
@@ -23,20 +26,23 @@ BACKGROUNDS = ("image", "learned")
 
 @TRANSFORMER_DECODER_REGISTRY.register()
 class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
-    """Classifies queries by their cosine to class texts that have looked at the image (D2Zero, input-conditional
-    classifier and image-adaptive background).
+    """Classifies queries by their cosine to class embeddings that have looked at the image.
+
+    D2Zero's input-conditional classifier and image-adaptive background.
 
     State-dict keys beside the base class's, in place of ``class_embed``: ``logit_scale (1)``, ``fc_semantic``,
-    ``transformer`` (the classifier), ``text_projection``, ``text_projection_2``. The texts are no part of it. Without
-    ``input_conditional`` there is no ``transformer``; with a learned background ``background_embed`` (1, D) takes the
-    place of ``text_projection_2``.
+    ``transformer`` (the classifier), ``text_projection``, ``text_projection_2``. Class embeddings are no part of it.
+    Without ``input_conditional`` there is no ``transformer``; with a learned background ``background_embed`` (1, D)
+    takes the place of ``text_projection_2``.
 
     Args:
-        train_texts: (K, S) float32, texts of the classes to tell apart in training, in the order of the logits.
-        test_texts: (K', S), the same for evaluation; see :meth:`set_test_texts`.
-        semantic_dim: width D of the space where queries and texts are compared.
+        class_embeddings: of all classes, (S) each.
+        train_classes: names of the K classes to tell apart in training, in the order of the logits.
+        test_classes: the same for evaluation; see :meth:`set_test_classes`.
+        semantic_dim: width D of the space where queries and classes are compared.
         classifier_layers: decoder layers of the classifier. classifier_dropout: in them, in training.
-        input_conditional: False: texts and background are class centres as they are (a plain semantic classifier).
+        input_conditional: False: projected embeddings and background are class centres as they are (a plain semantic
+            classifier).
         background: "image": the prototype of :meth:`background`; "learned": one vector for all images.
         background_per_image: decide for each image, not for the batch, whether there is any background.
         others: see the base class.
@@ -48,8 +54,9 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
         in_channels: int,
         mask_classification: bool = True,
         *,
-        train_texts: Tensor,
-        test_texts: Tensor,
+        class_embeddings: ClassEmbeddings,
+        train_classes: Sequence[str],
+        test_classes: Sequence[str],
         semantic_dim: int,
         classifier_layers: int,
         classifier_dropout: float,
@@ -60,7 +67,7 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
     ) -> None:
         super().__init__(in_channels, mask_classification, **base)
         hidden_dim, heads, width = base["hidden_dim"], base["nheads"], base["dim_feedforward"]
-        self.background_per_image = background_per_image
+        self.background_per_image, self.class_embeddings = background_per_image, class_embeddings
         self.logit_scale = nn.Parameter(torch.tensor([math.log(1 / TEMPERATURE)]), requires_grad=False)
         self.fc_semantic = nn.Linear(hidden_dim, semantic_dim)
         self.transformer = self.text_projection_2 = self.background_embed = None
@@ -68,28 +75,30 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
             self.transformer = TransformerDecoder(
                 TransformerDecoderLayer(semantic_dim, heads, width, classifier_dropout), classifier_layers
             )
-        self.text_projection = nn.Linear(train_texts.shape[1], semantic_dim)
+        self.text_projection = nn.Linear(class_embeddings.width, semantic_dim)
         if background == "image":
             self.text_projection_2 = nn.Linear(base["mask_dim"], semantic_dim)
         else:
             # An embedding, as queries are: optimizers then treat it as one (WEIGHT_DECAY_EMBED).
             self.background_embed = nn.Embedding(1, semantic_dim)
-        self.register_buffer("text_features", train_texts, persistent=False)
-        self.register_buffer("text_features_test", test_texts, persistent=False)
+        self.register_buffer("text_features", class_embeddings.of(train_classes), persistent=False)
+        self.register_buffer("text_features_test", class_embeddings.of(test_classes), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int, mask_classification: bool) -> dict:
+        """The base's arguments and D2Zero's own; class embeddings are read here, once for the whole model."""
         node, d2zero = cfg.MODEL.MASK_FORMER, cfg.MODEL.D2ZERO
         if d2zero.BACKGROUND not in BACKGROUNDS:
             choices = " or ".join(BACKGROUNDS)
             raise UserError(f"MODEL.D2ZERO.BACKGROUND is {d2zero.BACKGROUND!r}, but must be {choices}.")
-        texts = ClassTexts.from_config(cfg)
+        evaluation_set = MetadataCatalog.get(cfg.DATASETS.TEST[0])
         seen, unseen = training_classes(cfg)
         return {
             **super().from_config(cfg, in_channels, mask_classification),
             # The unseen-constrained loss also scores the unseen classes in training.
-            "train_texts": texts.vectors(seen + unseen if d2zero.UNSEEN_LOSS_WEIGHT else seen),
-            "test_texts": texts.vectors(texts.answers(MetadataCatalog.get(cfg.DATASETS.TEST[0])).names),
+            "train_classes": seen + unseen if d2zero.UNSEEN_LOSS_WEIGHT else seen,
+            "test_classes": candidates_of(evaluation_set, shows_all_embeddings(cfg)).names,
+            "class_embeddings": ClassEmbeddings.of_config(cfg, ClassSpace.of_config(cfg)),
             "semantic_dim": d2zero.SEMANTIC_DIM,
             "classifier_layers": node.TRANS_NUM_LAYER,
             "classifier_dropout": node.TRANS_DROP_OUT_RATE,
@@ -98,11 +107,9 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
             "background": d2zero.BACKGROUND,
         }
 
-    def set_test_texts(self, texts: Tensor) -> None:
-        """Classes to tell apart in evaluation: (K, S)."""
-        if texts.shape[1] != self.text_projection.in_features:
-            raise ValueError(f"texts have {texts.shape[1]} dimensions, the model {self.text_projection.in_features}")
-        self.text_features_test = texts.to(self.text_features)
+    def set_test_classes(self, names: Sequence[str]) -> None:
+        """Tell these classes apart in evaluation; UserError if some have no embedding."""
+        self.text_features_test = self.class_embeddings.of(names).to(self.text_features)
 
     def add_class_head(self, hidden_dim: int, num_classes: int) -> None:
         """Nothing yet: in published checkpoints the classifier comes last."""
@@ -110,15 +117,15 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
     def classify(self, state: Tensor, mask_logits: Tensor, mask_features: Tensor, last: bool) -> Tensor:
         """Class logits (B, Q, K + 1) float32, background last; arguments as in the base class."""
         queries = F.normalize(self.fc_semantic(state).float(), dim=-1)
-        texts = self.text_projection(self.text_features if self.training else self.text_features_test)
+        classes = self.text_projection(self.text_features if self.training else self.text_features_test)
         if self.background_embed is None:
             background = self.text_projection_2(self.background(mask_logits, mask_features)).unsqueeze(1)
         else:
-            background = self.background_embed.weight.to(texts).expand(len(state), 1, -1)
-        tokens = torch.cat([texts.expand(len(state), -1, -1), background], dim=1)
+            background = self.background_embed.weight.to(classes).expand(len(state), 1, -1)
+        tokens = torch.cat([classes.expand(len(state), -1, -1), background], dim=1)
         centres = F.normalize(tokens.float(), dim=-1)
         if self.transformer is not None:
-            # Class centres of this image: texts look at each other, then at the queries.
+            # Class centres of this image: classes look at each other, then at the queries.
             centres = self.transformer(centres.transpose(0, 1), queries.transpose(0, 1))[-1].transpose(0, 1)
         # A half-precision product would round logits near 100 to steps of 0.06.
         with torch.autocast(device_type=state.device.type, enabled=False):

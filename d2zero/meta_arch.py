@@ -1,4 +1,6 @@
-"""Mask2Former that answers with the classes a test set asks for, in one of D2Zero's three ways."""
+"""Mask2Former that predicts the classes an evaluation set asks for, in one of D2Zero's three ways."""
+
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -7,24 +9,26 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from torch import Tensor
 
-from d2zero.texts import ClassTexts, check_config, check_protocol, training_classes
+from d2zero.protocol import candidates_of, check_config, check_protocol, shows_all_embeddings, training_classes
 from d2zero.unseen_loss import UnseenConstrainedCriterion
+from PADing.class_space import ClassSpace
 from PADing.meta_arch import MaskFormer
+from PADing.meta_arch.class_embeddings import ClassEmbeddings
 from PADing.meta_arch.maps import Maps
 from PADing.meta_arch.results import best_pairs, make_instances
-from PADing.modeling import SetCriterion
 
 
 @META_ARCH_REGISTRY.register()
 class D2Zero(MaskFormer):
-    """D2Zero: Mask2Former whose decoder classifies by texts. Training is Mask2Former's; inference has three ways:
+    """Mask2Former whose decoder classifies by class embeddings. Training is Mask2Former's; inference has three ways.
 
     generalized (GZSIS): seen and unseen classes compete for the instances of an image;
     copy-paste: half of the instances are kept for seen, half for unseen classes;
     not generalized (ZSIS): unseen classes alone compete.
 
     Args:
-        texts: class embeddings. metadata_test: of the test set to begin with; see :meth:`set_test_metadata`.
+        metadata_test: of the evaluation set to begin with; see :meth:`set_test_metadata`.
+        show_all: the classifier sees the embeddings of seen classes in sets without these, too.
         generalized, copy_paste: which way.
         inverse_temperature: class logits are multiplied with it.
         common: see :class:`SegmenterBase`.
@@ -34,15 +38,15 @@ class D2Zero(MaskFormer):
     def __init__(
         self,
         *,
-        texts: ClassTexts,
-        metadata_test,
+        metadata_test: Any,
+        show_all: bool,
         generalized: bool,
         copy_paste: bool,
         inverse_temperature: float,
         **common,
     ) -> None:
         super().__init__(**common)
-        self.texts = texts
+        self.show_all = show_all
         self.generalized, self.copy_paste, self.inverse_temperature = generalized, copy_paste, inverse_temperature
         self.set_test_metadata(metadata_test)
 
@@ -57,11 +61,19 @@ class D2Zero(MaskFormer):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        test = cfg.MODEL.MASK_FORMER.TEST
+        """The host's arguments and D2Zero's own; the criterion compares the embeddings that the decoder has read."""
+        test, d2zero, common = cfg.MODEL.MASK_FORMER.TEST, cfg.MODEL.D2ZERO, super().from_config(cfg)
+        if d2zero.UNSEEN_LOSS_WEIGHT:
+            embeddings = common["sem_seg_head"].predictor.class_embeddings
+            seen, unseen = (embeddings.of(names) for names in training_classes(cfg))
+            temperature, gumbel = d2zero.UNSEEN_LOSS_TEMPERATURE, d2zero.UNSEEN_LOSS_GUMBEL
+            common["criterion"] = UnseenConstrainedCriterion(
+                cfg, seen=seen, unseen=unseen, temperature=temperature, gumbel=gumbel
+            )
         return {
-            **super().from_config(cfg),
+            **common,
             "boxes_from_masks": True,
-            "texts": ClassTexts.from_config(cfg),
+            "show_all": shows_all_embeddings(cfg),
             "metadata_test": MetadataCatalog.get(cfg.DATASETS.TEST[0]),
             "generalized": test.GENERALIZED,
             "copy_paste": test.COPY_PASTE,
@@ -70,46 +82,35 @@ class D2Zero(MaskFormer):
 
     @classmethod
     def check_start(cls, cfg: CfgNode, training: bool) -> None:
-        """Also read the class embeddings, of which evaluation needs those of the test sets' classes."""
+        """Also read the class embeddings, of which evaluation needs those of the evaluation sets' classes."""
         super().check_start(cfg, training)
-        texts = ClassTexts.from_config(cfg)
+        embeddings = ClassEmbeddings.of_config(cfg, ClassSpace.of_config(cfg))
         for name in cfg.DATASETS.TEST:
-            texts.vectors(texts.answers(MetadataCatalog.get(name)).names)
+            embeddings.of(candidates_of(MetadataCatalog.get(name), shows_all_embeddings(cfg)).names)
 
     @classmethod
     def check_test_sets(cls, cfg: CfgNode) -> None:
-        """Other rules than the host's, because the outputs are those of the texts; see ``check_config``."""
+        """Other rules than the host's, because the outputs follow the evaluation set; see ``check_config``."""
         check_config(cfg)
 
-    @classmethod
-    def build_criterion(cls, cfg: CfgNode) -> SetCriterion:
-        """Mask2Former's criterion, with the unseen-constrained loss when it has a weight."""
-        d2zero = cfg.MODEL.D2ZERO
-        if not d2zero.UNSEEN_LOSS_WEIGHT:
-            return super().build_criterion(cfg)
-        texts = ClassTexts.from_config(cfg)
-        seen, unseen = (texts.vectors(names) for names in training_classes(cfg))
-        temperature, gumbel = d2zero.UNSEEN_LOSS_TEMPERATURE, d2zero.UNSEEN_LOSS_GUMBEL
-        return UnseenConstrainedCriterion(cfg, seen=seen, unseen=unseen, temperature=temperature, gumbel=gumbel)
-
-    def set_test_metadata(self, metadata) -> None:
-        """Answer from now on with the classes of a test set.
+    def set_test_metadata(self, metadata: Any) -> None:
+        """Predict the classes of an evaluation set from now on.
 
         Raises:
             UserError: the set does not belong to the setting (GZSIS or ZSIS), or classes have no embedding.
         """
         check_protocol(metadata, self.generalized)
-        self.answers = self.texts.answers(metadata)
-        self.sem_seg_head.predictor.set_test_texts(self.texts.vectors(self.answers.names))
+        self.candidates = candidates_of(metadata, self.show_all)
+        self.sem_seg_head.predictor.set_test_classes(self.candidates.names)
 
     def instance_inference(self, mask_cls: Tensor, mask_pred: Tensor | Maps) -> Instances:
         """Instances of an image, see :meth:`SegmenterBase.select_instances`.
 
         Args:
-            mask_cls: (Q, K + 1) class logits of ``answers.names`` and the background. mask_pred: (Q, H, W) logits.
+            mask_cls: (Q, K + 1) class logits of ``candidates.names`` and the background. mask_pred: (Q, H, W) logits.
         """
         logits, k = self.inverse_temperature * mask_cls, self.test_topk_per_image
-        seen, unseen = self.answers.seen, self.answers.unseen
+        seen, unseen = self.candidates.seen, self.candidates.unseen
         if not self.generalized:
             prob = logits[:, [*unseen, -1]].softmax(-1)[:, :-1]
             return self.select_instances(prob, mask_pred, k)

@@ -52,6 +52,7 @@ class UnseenConstrainedCriterion(SetCriterion):
         return {**prediction, "pred_logits": torch.cat([seen, background], dim=-1), "unseen_logits": unseen}
 
     def label_losses(self, predictions: list[dict], classes: Tensor) -> dict[str, Tensor]:
+        """The base's, and ``loss_unseen`` (A)."""
         logits = torch.stack([p["unseen_logits"] for p in predictions]).float()  # (A, B, Q, U)
         foreground = classes < self.num_classes
         labels = self.pseudo_labels(classes[foreground])

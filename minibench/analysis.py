@@ -24,9 +24,8 @@ from PADing.command_line import CommandParser, run_command
 from PADing.config import load_config
 from PADing.errors import UserError
 from PADing.files import replacing
-from PADing.generation import generate
+from PADing.generation import PADing
 from PADing.inference import load_model
-from PADing.meta_arch import PADing
 from PADing.visualization import from_record, read_rgb
 
 logger = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ def analyse(run_folder: Path, root: Path, images: int = IMAGES, samples: int = S
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
         model = load_model(cfg)
-        if not isinstance(model, PADing) or model.unseen_vectors is None:
+        if not isinstance(model, PADing) or model.classes.missing:
             raise UserError(f"{run_folder} is no PADing run with class embeddings, so nothing is generated.")
         real, real_class = query_features(model, cfg, validation, images)
         generated = generated_features(model, samples)
@@ -68,7 +67,7 @@ def analyse(run_folder: Path, root: Path, images: int = IMAGES, samples: int = S
         "real": real,
         "real_class": real_class,
         "generated": generated.reshape(-1, generated.shape[-1]),
-        "generated_class": np.repeat(model.get_buffer("unseen_index").numpy(), samples),
+        "generated_class": np.repeat(model.classes.unseen.numpy(), samples),
         "names": np.array(validation.names),
         "unseen": np.array(sorted(validation.unseen)),
     }
@@ -94,16 +93,15 @@ def query_features(
 @torch.no_grad()
 def generated_features(model: PADing, samples: int = SAMPLES) -> np.ndarray:
     """(U, samples, d) float32: drawn as the classifier saw them in training, with noise and dropout."""
-    training = model.generator.training
-    model.generator.train()
-    primitives = None if model.dict_feature is None else model.dict_feature.weight
-    embeddings = model.get_buffer("unseen_vectors")
-    queries = model.fc_projection(embeddings).repeat_interleave(samples, dim=0)
+    generator, unseen = model.feature_generator, model.classes.unseen_embeddings
+    training = model.training
+    generator.train()
+    queries = generator.fc_projection(unseen).repeat_interleave(samples, dim=0)
     try:
-        fake = generate(model.generator, primitives, queries)
+        generated = generator.generate(queries)
     finally:
-        model.generator.train(training)
-    return fake.reshape(len(embeddings), samples, -1).numpy()
+        generator.train(training)
+    return generated.reshape(len(unseen), samples, -1).numpy()
 
 
 def _samples(cfg: CfgNode, validation: Validation, images: int) -> Iterator[dict]:

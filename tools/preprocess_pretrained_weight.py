@@ -18,8 +18,8 @@ from pathlib import Path
 
 from PADing.command_line import CommandParser, run_command
 from PADing.data.splits import load_split, shipped_split_files
-from PADing.engine.convert import LAYOUTS, TASKS, convert_file
 from PADing.errors import UserError
+from PADing.generation.convert import LAYOUTS, TASKS, convert_file
 
 
 def find_splits(name: str | None) -> list:

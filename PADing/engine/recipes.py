@@ -16,7 +16,6 @@ from detectron2.config import CfgNode
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
-from PADing.engine.checkpointer import read_weights
 from PADing.engine.metrics import log_losses
 from PADing.engine.optimizers import build_optimizer, clips_full_model
 from PADing.engine.precision import Precision
@@ -102,49 +101,12 @@ class OneOptimizer(TrainingRecipe):
             self.clip = {"max_norm": clip.CLIP_VALUE, "norm_type": clip.NORM_TYPE}
 
     def step(self, model: nn.Module, batch: list[dict], data_time: float) -> None:
+        """Forward and backward pass, one update."""
         with self.precision.autocast():
             losses = model(batch)
         if isinstance(losses, Tensor):
             losses = {"total_loss": losses}
         self.update(self.optimizers["optimizer"], losses, data_time, clip=self.clip)
-
-
-@TRAINING_RECIPE_REGISTRY.register()
-class GeneratorClassifier(TrainingRecipe):
-    """PADing's second stage: in every iteration first the generator, then the classifier, on the same batch.
-
-    Adam at ``GENERATOR_LR`` (scheduled) for the generator side, SGD at ``BASE_LR`` (constant, momentum 0.9, weight
-    decay 5e-4) for the classifier; neither clips. ``SOLVER.OPTIMIZER``, ``WEIGHT_DECAY*`` and ``CLIP_GRADIENTS`` have
-    no effect. One gradient scaler serves both and is updated after each.
-
-    With ``MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS`` this is a second round, in which a first model's answers label
-    queries that match nothing annotated.
-    """
-
-    # The classifier step reaches two parameters only.
-    find_unused_parameters = True
-
-    def __init__(self, cfg: CfgNode, model: nn.Module):
-        if not hasattr(model, "begin_second_stage"):
-            name = type(model).__name__
-            raise UserError(f"SOLVER.RECIPE GeneratorClassifier trains PADing, but MODEL.META_ARCHITECTURE is {name}.")
-        super().__init__(cfg, model)
-        model.begin_second_stage()
-        second_round = cfg.MODEL.MASK_FORMER.SELF_TRAINING
-        if second_round.WEIGHTS:
-            model.learn_from(read_weights(second_round.WEIGHTS), second_round.SCORE, second_round.MAX_OVERLAP)
-        self.optimizers["optimizer"] = torch.optim.Adam(model.generator_parameters(), cfg.SOLVER.GENERATOR_LR)
-        self.optimizers["optimizer_2"] = torch.optim.SGD(
-            model.classifier_parameters(), cfg.SOLVER.BASE_LR, momentum=0.9, weight_decay=5e-4
-        )
-
-    def step(self, model: nn.Module, batch: list[dict], data_time: float) -> None:
-        with self.precision.autocast():
-            losses, real_embeddings, target_classes = model(batch)
-        self.update(self.optimizers["optimizer"], losses, data_time, prefix="gan_loss_")
-        with self.precision.autocast():
-            losses = model(None, real_embeddings=real_embeddings, target_classes=target_classes)
-        self.update(self.optimizers["optimizer_2"], losses, data_time, prefix="id_loss_")
 
 
 def build_recipe(cfg: CfgNode, model: nn.Module) -> TrainingRecipe:

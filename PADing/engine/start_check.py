@@ -11,7 +11,6 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
-import PADing.meta_arch  # noqa: F401  registers the meta-architectures
 from PADing.checkpoint_files import file_problem
 from PADing.config import parse_opts, read_config
 from PADing.config_check import value_at, value_problems

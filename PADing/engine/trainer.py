@@ -20,7 +20,6 @@ from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
-import PADing.meta_arch  # noqa: F401  registers the meta-architectures
 from PADing.data.dataset_mappers import EvaluationLoader, build_mapper
 from PADing.engine.checkpointer import TrainingCheckpointer, unwrap
 from PADing.engine.interruption import STOP, StopHook, explain_stop, without_stop_signals

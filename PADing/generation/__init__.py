@@ -1,28 +1,25 @@
-"""PADing's second stage as tensors: the networks around the primitives, and the objectives of both training steps."""
+"""PADing (He et al., CVPR 2023): a classifier of unseen classes, finetuned on generated features.
 
-from PADing.generation.losses import classifier_loss, cosine_similarity, mmd, similarity_kl
-from PADing.generation.networks import Decoder, Encoder, MLPGenerator, RelationNet, generate
-from PADing.generation.objective import (
-    GENERATOR_TERMS,
-    GeneratorParts,
-    StructureWeights,
-    generator_terms,
-)
-from PADing.generation.self_training import pseudo_labels
+One file for each job: config keys (``config``), the model (``meta_arch``) on a frozen segmenter (``frozen_segmenter``,
+``segmenter_cache``), tables of its classes (``class_tables``), the generator of features (``feature_generator`` says
+what one is, ``primitives`` is PADing's) with its objective (``structured``, ``losses``, ``networks``), the training
+recipe (``recipe``), a self-training round (``self_training``), and weights of stage 1 (``convert``,
+``starting_weights``).
+"""
+
+from .config import CONFIG_RULES, add_config
+from .feature_generator import FeatureGenerator
+from .meta_arch import PADing
+from .primitives import PrimitiveGenerator
+from .recipe import GeneratorClassifier
+from .structured import StructuredGenerator
 
 __all__ = [
-    "GENERATOR_TERMS",
-    "Decoder",
-    "Encoder",
-    "GeneratorParts",
-    "MLPGenerator",
-    "RelationNet",
-    "StructureWeights",
-    "classifier_loss",
-    "cosine_similarity",
-    "generate",
-    "generator_terms",
-    "mmd",
-    "pseudo_labels",
-    "similarity_kl",
+    "CONFIG_RULES",
+    "FeatureGenerator",
+    "GeneratorClassifier",
+    "PADing",
+    "PrimitiveGenerator",
+    "StructuredGenerator",
+    "add_config",
 ]

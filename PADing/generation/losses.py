@@ -1,4 +1,4 @@
-"""Distances between sets of embeddings and between their similarity structures; the classifier's loss."""
+"""Distances between sets of features and between their similarity structures; the classifier's loss."""
 
 from collections.abc import Sequence
 
@@ -12,26 +12,27 @@ TEMPERATURE = 0.1
 SMALLEST_SQUARE = 1e-12
 
 
-def mmd(fake: Tensor, real: Tensor, bandwidths: Sequence[float] = BANDWIDTHS) -> Tensor:
+def mmd(generated: Tensor, real: Tensor, bandwidths: Sequence[float] = BANDWIDTHS) -> Tensor:
     """Maximum mean discrepancy between two sets (the generator loss L_G, PADing Sec. 3.2).
 
     ``sqrt( sum_v sum_ij s_i s_j exp(-|x_i - x_j|^2 / (2 v)) )`` over both sets together, where ``s`` is ``1/m`` for
-    fake and ``-1/n`` for real rows and ``v`` runs over the bandwidths. The Gram matrix is always float32, also inside
-    autocast: the result is a small difference of large numbers.
+    generated and ``-1/n`` for real rows and ``v`` runs over the bandwidths. The Gram matrix is always float32, also
+    inside autocast: the result is a small difference of large numbers.
 
     Args:
-        fake: (m, d) float, m > 0.
-        real: (n, d) float, n > 0.
+        generated: (m, d) float features, m > 0.
+        real: (n, d) float query features, n > 0.
 
     Returns:
         float32 scalar >= 0, symmetric in its arguments.
     """
-    with torch.autocast(fake.device.type, enabled=False):
-        rows = torch.cat([fake, real]).float()
+    with torch.autocast(generated.device.type, enabled=False):
+        rows = torch.cat([generated, real]).float()
         half_square = 0.5 * (rows * rows).sum(dim=1)
         exponent = rows @ rows.t() - half_square.unsqueeze(0) - half_square.unsqueeze(1)
         kernel = sum(torch.exp(exponent / v) for v in bandwidths)
-        sign = torch.cat([rows.new_full((len(fake),), 1.0 / len(fake)), rows.new_full((len(real),), -1.0 / len(real))])
+        m, n = len(generated), len(real)
+        sign = torch.cat([rows.new_full((m,), 1.0 / m), rows.new_full((n,), -1.0 / n)])
         return (sign @ kernel @ sign).clamp(min=SMALLEST_SQUARE).sqrt()
 
 

@@ -1,6 +1,4 @@
-"""The small networks that turn class vectors into class embeddings and take those apart."""
-
-from itertools import pairwise
+"""The small networks that take features apart, rebuild them, and relate them to classes."""
 
 import torch
 from torch import Tensor, nn
@@ -9,57 +7,8 @@ from torch.nn import functional as F
 LEAK = 0.2
 
 
-def generate(generator: nn.Module, primitives: Tensor | None, queries: Tensor) -> Tensor:
-    """Assemble one class embedding for each query from the primitives (the primitive generator, PADing Sec. 3.2).
-
-    Each query is a sequence of its own, so the result for one class does not depend on which others are asked for.
-
-    Args:
-        generator: transformer decoder, called with (queries (1, n, d), memory (p, n, d)); its result ends in (n, d).
-            Without primitives: any module (n, d) -> (n, d).
-        primitives: (p, d) float, the learned primitives: keys and values of the cross-attention. None: a generator
-            that has none.
-        queries: (n, d) float, projected class vectors.
-
-    Returns:
-        (n, d) float class embeddings.
-    """
-    if primitives is None:
-        return generator(queries)
-    n, width = queries.shape
-    memory = primitives.unsqueeze(1).expand(-1, n, -1)
-    return generator(queries.unsqueeze(0), memory).reshape(n, width)
-
-
-class MLPGenerator(nn.Module):
-    """A generator without primitives, as in generative moment matching networks: (n, d) -> (n, d).
-
-    ``[query ; z]`` with z standard normal, drawn in training and in evaluation, through hidden layers.
-
-    Args:
-        width: d, of the queries, of z and of the result.
-        hidden: width of the hidden layers. layers: their number, at least 1.
-        drop_rate: dropout behind each hidden layer.
-        noise: False: no z, and no inputs for it.
-    """
-
-    def __init__(self, width: int, hidden: int, layers: int, drop_rate: float, noise: bool):
-        super().__init__()
-        self.noise = noise
-        sizes = [2 * width if noise else width, *[hidden] * layers]
-        parts: list[nn.Module] = []
-        for size, following in pairwise(sizes):
-            parts += [nn.Linear(size, following), nn.LeakyReLU(LEAK), nn.Dropout(drop_rate)]
-        self.layers = nn.Sequential(*parts, nn.Linear(hidden, width))
-
-    def forward(self, queries: Tensor) -> Tensor:
-        if self.noise:
-            queries = torch.cat([queries, torch.randn(queries.shape, device=queries.device)], dim=1)
-        return self.layers(queries)
-
-
 class Encoder(nn.Module):
-    """Map class embeddings to their semantic-related or semantic-unrelated part: (n, d) -> (n, d)."""
+    """Map features to their semantic-related or semantic-unrelated part: (n, d) -> (n, d)."""
 
     def __init__(self, drop_rate: float, width: int):
         super().__init__()
@@ -67,12 +16,13 @@ class Encoder(nn.Module):
             nn.Linear(width, width), nn.Linear(width, width), nn.LeakyReLU(LEAK), nn.Dropout(drop_rate)
         )
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        return self.encoder(embeddings)
+    def forward(self, features: Tensor) -> Tensor:
+        """One part of the features."""
+        return self.encoder(features)
 
 
 class Decoder(nn.Module):
-    """Reconstruct class embeddings from both parts, the related one first: (n, d), (n, d) -> (n, d)."""
+    """Rebuild features from both parts: (n, d), (n, d) -> (n, d)."""
 
     def __init__(self, drop_rate: float, width: int):
         super().__init__()
@@ -87,11 +37,12 @@ class Decoder(nn.Module):
         )
 
     def forward(self, related: Tensor, unrelated: Tensor) -> Tensor:
+        """The features; the related part is the first half of the input."""
         return self.decoder(torch.cat([related, unrelated], dim=1))
 
 
 class RelationNet(nn.Module):
-    """Score how well each embedding fits each class: (n, d), (k, d) -> (n, k) in (0, 1).
+    """Score how well each feature fits each class: (n, d), (k, d) -> (n, k) in (0, 1).
 
     ``sigmoid(fc2(relu(fc1([s_i ; c_j]))))`` for all pairs. ``fc1`` is applied to both halves of a pair before they are
     added, which is the same sum without the (n, k, 2d) tensor of all pairs.
@@ -102,8 +53,9 @@ class RelationNet(nn.Module):
         self.fc1 = nn.Linear(2 * width, hidden)
         self.fc2 = nn.Linear(hidden, 1)
 
-    def forward(self, embeddings: Tensor, classes: Tensor) -> Tensor:
-        of_embedding, of_class = self.fc1.weight.split(embeddings.shape[1], dim=1)
-        left = F.linear(embeddings, of_embedding, self.fc1.bias)
+    def forward(self, features: Tensor, classes: Tensor) -> Tensor:
+        """Scores of all pairs of a feature and a projected class embedding."""
+        of_feature, of_class = self.fc1.weight.split(features.shape[1], dim=1)
+        left = F.linear(features, of_feature, self.fc1.bias)
         right = F.linear(classes, of_class)
         return self.fc2(F.relu(left.unsqueeze(1) + right.unsqueeze(0))).squeeze(2).sigmoid()

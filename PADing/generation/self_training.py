@@ -1,8 +1,53 @@
-"""Pseudo labels for a second round: what the first model takes for an unseen class where nothing is annotated."""
+"""Self-training: a first model labels what it takes for an unseen class where nothing is annotated."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from PADing.errors import UserError
+
+
+class Teacher(NamedTuple):
+    """The classifier of a first model, and when its answers count; see :func:`pseudo_labels`."""
+
+    weight: Tensor  # (C + 1, d)
+    bias: Tensor  # (C + 1,)
+    score: float
+    max_overlap: float
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor], student: nn.Linear, score: float, max_overlap: float) -> "Teacher":
+        """Take the classifier ``new_fc`` out of the state dict of a first model.
+
+        Args:
+            student: the classifier that is to learn, on its device.
+
+        Raises:
+            UserError: a model without PADing's classifier, or of other classes.
+        """
+        weight, bias = (weights.get(f"new_fc.{part}") for part in ("weight", "bias"))
+        if weight is None or bias is None or weight.shape != student.weight.shape:
+            found = "none" if weight is None else tuple(weight.shape)
+            raise UserError(
+                "MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS must be a trained PADing of the same classes: its classifier "
+                f"new_fc.weight is {found}, but {tuple(student.weight.shape)} is needed."
+            )
+        return cls(weight.to(student.weight.device), bias.to(student.bias.device), score, max_overlap)
+
+    def relabel(self, classes: Tensor, outputs: dict[str, Tensor], targets: Sequence[dict], unseen: Tensor) -> Tensor:
+        """``classes`` (B, Q) of queries, with this model's answers where a query matches nothing.
+
+        Args:
+            outputs: the segmenter's, ``pred_embed`` (B, Q, d) and ``pred_masks`` (B, Q, h, w).
+            targets: for each image ``masks`` (n, H, W), all that is annotated.
+            unseen: positions of the unseen classes.
+        """
+        logits = F.linear(outputs["pred_embed"], self.weight, self.bias)
+        annotated = torch.stack([target["masks"].bool().any(0) for target in targets])
+        return pseudo_labels(classes, logits, outputs["pred_masks"], annotated, unseen, self.score, self.max_overlap)
 
 
 @torch.no_grad()
@@ -11,7 +56,7 @@ def pseudo_labels(
     teacher_logits: Tensor,
     mask_logits: Tensor,
     annotated: Tensor,
-    unseen_index: Tensor,
+    unseen: Tensor,
     score: float,
     max_overlap: float,
 ) -> Tensor:
@@ -26,14 +71,14 @@ def pseudo_labels(
         teacher_logits: (B, Q, C + 1), the first model's answers.
         mask_logits: (B, Q, h, w).
         annotated: (B, H, W) bool, pixels that belong to an annotated object or class.
-        unseen_index: (U,) int64.
+        unseen: (U,) int64, positions of the unseen classes.
 
     Returns:
         (B, Q) int64, a new tensor.
     """
     nothing = teacher_logits.shape[-1] - 1
     probability, label = teacher_logits.float().softmax(-1).max(-1)
-    sure = (target_classes == nothing) & torch.isin(label, unseen_index) & (probability >= score)
+    sure = (target_classes == nothing) & torch.isin(label, unseen) & (probability >= score)
     masks = (mask_logits > 0).flatten(2).float()
     covered = F.interpolate(annotated[:, None].float(), mask_logits.shape[-2:], mode="area")[:, 0].flatten(1)
     area = masks.sum(-1)

@@ -1,8 +1,7 @@
-"""Meta-architectures: whole models as a config names them. Importing this registers all of them."""
+"""Meta-architectures: whole models as a config names them. Importing this registers the host's."""
 
-from .class_count import count_classes
 from .common import SegmenterBase
+from .contract import ModelContract
 from .mask_former import MaskFormer
-from .pading import PADing
 
-__all__ = ["MaskFormer", "PADing", "SegmenterBase", "count_classes"]
+__all__ = ["MaskFormer", "ModelContract", "SegmenterBase"]

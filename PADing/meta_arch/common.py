@@ -1,6 +1,8 @@
 """What every meta-architecture on the Mask2Former host shares: input preparation and inference."""
 
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -11,9 +13,10 @@ from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from PADing.class_space import ClassSpace
 from PADing.errors import UserError
-from PADing.meta_arch.answers import check_answers
 from PADing.meta_arch.contract import ModelContract
+from PADing.meta_arch.evaluation_set_check import check_evaluation_set
 from PADing.meta_arch.maps import Maps, Resized, Stored, as_maps, computed, held
 from PADing.meta_arch.results import best_pairs, make_instances, panoptic_map, semantic_scores
 from PADing.modeling import SetCriterion
@@ -41,8 +44,6 @@ class SegmenterBase(ModelContract, nn.Module):
     """
 
     built_on_host = True
-    # Whether the results are restricted to unseen classes in evaluation sets that hold no other.
-    restricts_to_unseen = False
     # A subclass of SetCriterion adds losses.
     criterion_type: type[SetCriterion] = SetCriterion
 
@@ -56,7 +57,7 @@ class SegmenterBase(ModelContract, nn.Module):
         num_queries: int,
         object_mask_threshold: float,
         overlap_threshold: float,
-        metadata,
+        metadata: Any,
         size_divisibility: int,
         sem_seg_postprocess_before_inference: bool,
         pixel_mean: Sequence[float],
@@ -83,13 +84,14 @@ class SegmenterBase(ModelContract, nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
+        """Build the parts that a config describes; a subclass adds its own arguments."""
         cls.check_test_sets(cfg)
         backbone = build_backbone(cfg)
         node, test = cfg.MODEL.MASK_FORMER, cfg.MODEL.MASK_FORMER.TEST
         return {
             "backbone": backbone,
             "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
-            "criterion": cls.build_criterion(cfg),
+            "criterion": cls.criterion_type(cfg),
             "num_queries": node.NUM_OBJECT_QUERIES,
             "object_mask_threshold": test.OBJECT_MASK_THRESHOLD,
             "overlap_threshold": test.OVERLAP_THRESHOLD,
@@ -107,27 +109,22 @@ class SegmenterBase(ModelContract, nn.Module):
         }
 
     @classmethod
-    def build_criterion(cls, cfg: CfgNode) -> SetCriterion:
-        """The ``criterion_type`` that the config describes."""
-        return cls.criterion_type(cfg)
-
-    @classmethod
     def check_start(cls, cfg: CfgNode, training: bool) -> None:
         """Check the evaluation sets, see ``check_test_sets``."""
         cls.check_test_sets(cfg)
 
     @classmethod
     def check_test_sets(cls, cfg: CfgNode) -> None:
-        """Refuse a config with a test set in which outputs would be taken for other classes; see ``check_answers``."""
+        """Refuse evaluation sets in which outputs would be taken for other classes; see ``check_evaluation_set``."""
         training = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
         for name in cfg.DATASETS.TEST:
             outputs = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-            check_answers(cls.__name__, training, MetadataCatalog.get(name), outputs, cls.restricts_to_unseen)
+            check_evaluation_set(cls.__name__, training, MetadataCatalog.get(name), outputs, cls.restricts_to_unseen)
 
-    def set_test_metadata(self, metadata) -> None:
-        """Refuse a set in which outputs would be taken for other classes; see ``check_answers``."""
+    def set_test_metadata(self, metadata: Any) -> None:
+        """Refuse a set in which outputs would be taken for other classes; see ``check_evaluation_set``."""
         outputs = self.sem_seg_head.num_classes
-        check_answers(type(self).__name__, self.metadata, metadata, outputs, self.restricts_to_unseen)
+        check_evaluation_set(type(self).__name__, self.metadata, metadata, outputs, self.restricts_to_unseen)
 
     def keep_first_result(self) -> None:
         """Leave the first of panoptic, instance and semantic results that is on."""
@@ -140,8 +137,14 @@ class SegmenterBase(ModelContract, nn.Module):
             return ""
         return "The file was trained with another number of classes. Choose the config of the file's split."
 
+    @cached_property
+    def things(self) -> frozenset[int]:
+        """Outputs that stand for things."""
+        return ClassSpace.of(self.metadata).things
+
     @property
     def device(self) -> torch.device:
+        """Where images go."""
         return self.pixel_mean.device
 
     # ---- input
@@ -244,8 +247,7 @@ class SegmenterBase(ModelContract, nn.Module):
 
     def panoptic_inference(self, mask_cls: Tensor, mask_pred: Tensor | Maps) -> tuple[Tensor, list[dict]]:
         """Map of segment ids (H, W) and the list of segments, see :func:`panoptic_map`."""
-        things = set(self.metadata.thing_dataset_id_to_contiguous_id.values())
-        return panoptic_map(mask_cls, mask_pred, things, self.object_mask_threshold, self.overlap_threshold)
+        return panoptic_map(mask_cls, mask_pred, self.things, self.object_mask_threshold, self.overlap_threshold)
 
     def instance_inference(self, mask_cls: Tensor, mask_pred: Tensor | Maps) -> Instances:
         """The best (query, class) pairs of an image, see :func:`make_instances`: (Q, K + 1), (Q, H, W) logits."""
@@ -253,7 +255,7 @@ class SegmenterBase(ModelContract, nn.Module):
         if self.panoptic_on:
             # The model also knows stuff, which is no instance.
             things = torch.zeros(mask_cls.shape[1], dtype=torch.bool)
-            things[list(self.metadata.thing_dataset_id_to_contiguous_id.values())] = True
+            things[list(self.things)] = True
             result = result[things.to(mask_cls.device)[result.pred_classes]]
         return result
 

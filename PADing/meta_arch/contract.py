@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from PADing.class_space import ClassSpace
 
-__all__ = ["ModelContract", "architecture_of", "contract_of"]
+__all__ = ["ModelContract", "architecture_of", "contract_of", "count_classes"]
 
 
 class ModelContract:
@@ -21,11 +22,13 @@ class ModelContract:
     Attributes:
         training_recipe: registered name of the recipe that trains the model when ``SOLVER.RECIPE`` is empty.
         find_unused_parameters: a training step may leave trainable parameters without a gradient.
+        restricts_to_unseen: results are restricted to unseen classes in evaluation sets that show no others.
         built_on_host: the networks are built from the host's config keys, so the values of these keys are checked.
     """
 
     training_recipe: str = "OneOptimizer"
     find_unused_parameters: bool = False
+    restricts_to_unseen: bool = False
     built_on_host: bool = False
 
     # ---- asked of the class, before a model is built
@@ -90,3 +93,11 @@ def architecture_of(cfg: CfgNode) -> Any:
     """What is registered under ``MODEL.META_ARCHITECTURE``; None if nothing is."""
     name = cfg.MODEL.META_ARCHITECTURE
     return META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+
+
+def count_classes(cfg: CfgNode) -> int:
+    """How many classes the architecture needs for its data sets; -1 if it or the training set is not registered."""
+    architecture, train = architecture_of(cfg), cfg.DATASETS.TRAIN
+    if architecture is None or not train or train[0] not in DatasetCatalog.list():
+        return -1
+    return contract_of(architecture).count_classes(cfg)

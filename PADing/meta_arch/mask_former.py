@@ -16,6 +16,7 @@ class MaskFormer(SegmenterBase):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
+        """The base's arguments, with boxes as published."""
         return {**super().from_config(cfg), "boxes_from_masks": cfg.MODEL.MASK_FORMER.TEST.BOXES_FROM_MASKS}
 
     def forward(self, batched_inputs: list[dict]) -> list[dict] | dict:

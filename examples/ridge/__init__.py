@@ -1,17 +1,18 @@
 """A method of one's own for the mini benchmark: the classifier of an unseen class, predicted in closed form.
 
-Ridge regression writes each unseen class vector as a weighted sum of the seen ones; the same sum of the seen classes'
-classifier rows becomes its row. Nothing is trained: the shared pretraining's weights are evaluated.
+Ridge regression writes each unseen class embedding as a weighted sum of the seen ones; the same sum of the seen
+classes' classifier rows becomes its row. Nothing is trained: the shared pretraining's weights are evaluated.
 """
+
+from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor
 
-from PADing.errors import UserError
 from PADing.meta_arch import MaskFormer
-from PADing.meta_arch.class_vectors import load_vectors, unseen_classes
+from PADing.meta_arch.class_embeddings import ClassEmbeddings, output_classes
 
 
 def add_config(cfg: CfgNode) -> None:
@@ -25,30 +26,31 @@ class RidgeClassifier(MaskFormer):
     """Mask2Former whose unseen classes borrow the classifier rows of seen ones.
 
     Args:
-        vectors: (C, e) class vectors in the order of the outputs.
+        embeddings: (C, e) class embeddings in the order of the outputs.
         unseen: positions of the unseen classes among them.
         penalty: of the regression; the larger, the smaller the weights.
         common: see ``SegmenterBase``.
     """
 
     @configurable
-    def __init__(self, *, vectors: Tensor, unseen: list[int], penalty: float, **common) -> None:
+    def __init__(self, *, embeddings: Tensor, unseen: Sequence[int], penalty: float, **common) -> None:
         super().__init__(**common)
-        self.unseen, self.seen = unseen, [i for i in range(len(vectors)) if i not in unseen]
-        seen_vectors, unseen_vectors = vectors[self.seen], vectors[unseen]
-        gram = seen_vectors @ seen_vectors.T + penalty * torch.eye(len(self.seen))
+        self.unseen, self.seen = list(unseen), [i for i in range(len(embeddings)) if i not in unseen]
+        seen_ones, unseen_ones = embeddings[self.seen], embeddings[self.unseen]
+        gram = seen_ones @ seen_ones.T + penalty * torch.eye(len(self.seen))
         # (U, S). Not persistent, so the pretraining's weights fit.
-        self.register_buffer("mix", torch.linalg.solve(gram, seen_vectors @ unseen_vectors.T).T, persistent=False)
+        self.register_buffer("mix", torch.linalg.solve(gram, seen_ones @ unseen_ones.T).T, persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        vectors, _, problem = load_vectors(cfg)
-        if vectors is None:
-            raise UserError(problem)
-        penalty = cfg.MODEL.RIDGE.PENALTY
-        return {**super().from_config(cfg), "vectors": vectors, "unseen": unseen_classes(cfg), "penalty": penalty}
+        """The host's arguments and those of the regression."""
+        space = output_classes(cfg)
+        embeddings = ClassEmbeddings.of_config(cfg, space).of(space.vocabulary)
+        own = {"embeddings": embeddings, "unseen": space.unseen_outputs, "penalty": cfg.MODEL.RIDGE.PENALTY}
+        return {**super().from_config(cfg), **own}
 
     def infer(self, class_logits: Tensor, mask_logits: Tensor, batched_inputs: list[dict], images) -> list[dict]:
+        """Replace the unseen classes' logits."""
         # Logits are linear in the classifier's rows, so a sum of rows is the same sum of logits.
         class_logits = class_logits.clone()
         class_logits[..., self.unseen] = class_logits[..., self.seen] @ self.mix.T

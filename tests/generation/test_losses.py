@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from PADing.generation import classifier_loss, cosine_similarity, mmd, similarity_kl
+from PADing.generation.losses import classifier_loss, cosine_similarity, mmd, similarity_kl
 
 
 def test_mmd_of_two_points_is_the_hand_worked_value():

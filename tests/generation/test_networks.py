@@ -1,28 +1,32 @@
 import torch
 from torch import nn
 
-from PADing.generation import Decoder, Encoder, RelationNet, generate
+from PADing.generation import PrimitiveGenerator
+from PADing.generation.networks import Decoder, Encoder, RelationNet
+from PADing.generation.structured import StructureWeights
 
 
-def small_generator(width=8):
-    layer = nn.TransformerDecoderLayer(width, 2, 16, dropout=0.0)
-    return nn.TransformerDecoder(layer, 2)
+def small_generator():
+    structure = {"drop_rate": 0.0, "disentangle": True, "align": True, "weights": StructureWeights()}
+    return PrimitiveGenerator(
+        3, 8, primitives=5, layers=2, heads=2, drop_rate=0.0, noise=False, structure=structure
+    )
 
 
-def test_generated_embedding_of_a_class_does_not_depend_on_the_other_classes():
-    """Classes share a call only for speed; attention between them would leak other classes into an embedding."""
+def test_generated_feature_of_a_class_does_not_depend_on_the_other_classes():
+    """Classes share a call only for speed; attention between them would leak other classes into a feature."""
     torch.manual_seed(0)
-    generator, primitives, queries = small_generator(), torch.randn(5, 8), torch.randn(4, 8)
-    together = generate(generator, primitives, queries)
-    alone = torch.cat([generate(generator, primitives, query[None]) for query in queries])
+    generator, queries = small_generator(), torch.randn(4, 8)
+    together = generator.generate(queries)
+    alone = torch.cat([generator.generate(query[None]) for query in queries])
     torch.testing.assert_close(together, alone)
 
 
 def test_generator_depends_on_every_primitive():
     torch.manual_seed(0)
-    primitives = torch.randn(5, 8, requires_grad=True)
-    generate(small_generator(), primitives, torch.randn(4, 8)).square().sum().backward()
-    assert (primitives.grad.abs().sum(dim=1) > 0).all()
+    generator = small_generator()
+    generator.generate(torch.randn(4, 8)).square().sum().backward()
+    assert (generator.dict_feature.weight.grad.abs().sum(dim=1) > 0).all()
 
 
 def test_relation_net_scores_each_pair_as_if_it_were_alone():

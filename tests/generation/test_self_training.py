@@ -1,6 +1,6 @@
 import torch
 
-from PADing.generation import pseudo_labels
+from PADing.generation.self_training import pseudo_labels
 
 NOTHING, UNSEEN = 4, torch.tensor([1, 3])
 

@@ -7,7 +7,6 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances
 
-import PADing.meta_arch  # noqa: F401  registers
 from PADing.config import load_config
 
 BASE = Path(__file__).resolve().parents[2] / "configs" / "Mask2Former.yaml"
@@ -18,6 +17,7 @@ DATA = "test_mask_former"
 def small_config(*opts) -> CfgNode:
     """A config of a MaskFormer with 3 classes, 8 queries and 3 predictions."""
     metadata = MetadataCatalog.get(DATA)
+    metadata.set(thing_classes=["square", "disc"], stuff_classes=["square", "disc", "ground"])
     metadata.thing_dataset_id_to_contiguous_id = {1: 0, 2: 1}
     small = ["MODEL.DEVICE", "cpu", "MODEL.META_ARCHITECTURE", "MaskFormer", "DATASETS.TRAIN", (DATA,), "VERSION", 2]
     small += ["MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"], "MODEL.RESNETS.STRIDE_IN_1X1", False]

@@ -2,9 +2,9 @@
 
 import pytest
 
+from PADing import PADing
 from PADing.config import load_config
 from PADing.errors import UserError
-from PADing.meta_arch import PADing
 from tests.golden.util import REPOSITORY
 
 COUNT = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"

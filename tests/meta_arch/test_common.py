@@ -13,6 +13,10 @@ from PADing.meta_arch.common import SegmenterBase
 CLASSES, QUERIES = 5, 8
 
 
+METADATA = {"thing_classes": list("abd"), "stuff_classes": list("abcd")}
+METADATA["thing_dataset_id_to_contiguous_id"] = {11: 0, 12: 1, 14: 3}
+
+
 def _model(**changes):
     arguments = {
         "backbone": SimpleNamespace(size_divisibility=16),
@@ -21,7 +25,7 @@ def _model(**changes):
         "num_queries": QUERIES,
         "object_mask_threshold": 0.3,
         "overlap_threshold": 0.4,
-        "metadata": SimpleNamespace(thing_dataset_id_to_contiguous_id={11: 0, 12: 1, 14: 3}),
+        "metadata": METADATA,
         "size_divisibility": 32,
         "sem_seg_postprocess_before_inference": True,
         "pixel_mean": [1.0, 2.0, 3.0],

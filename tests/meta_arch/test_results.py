@@ -157,6 +157,8 @@ def test_a_whole_model_in_strips(small_strips, monkeypatch):
     images = ImageList(torch.zeros(1, 3, 64, 96), [(50, 90)])
     classes = 3 * torch.randn(1, QUERIES, CLASSES + 1, generator=g)
     masks = 4 * torch.randn(1, QUERIES, 16, 24, generator=g)
+    metadata = {"thing_classes": list("ab"), "stuff_classes": list("abc")}
+    metadata["thing_dataset_id_to_contiguous_id"] = {11: 0, 12: 1}
     for before in (True, False):
         model = SegmenterBase(
             backbone=SimpleNamespace(size_divisibility=32),
@@ -165,7 +167,7 @@ def test_a_whole_model_in_strips(small_strips, monkeypatch):
             num_queries=QUERIES,
             object_mask_threshold=0.1,
             overlap_threshold=0.2,
-            metadata=SimpleNamespace(thing_dataset_id_to_contiguous_id={11: 0, 12: 1}),
+            metadata=metadata,
             size_divisibility=32,
             sem_seg_postprocess_before_inference=before,
             pixel_mean=[0.0] * 3,

@@ -6,7 +6,7 @@ from detectron2.utils.events import EventStorage
 
 from PADing.config import load_config
 from PADing.engine.recipes import TRAINING_RECIPE_REGISTRY
-from PADing.meta_arch.segmenter_cache import SegmenterCache
+from PADing.generation.segmenter_cache import SegmenterCache
 
 from .test_pading import CONFIG, batch, build, vectors  # noqa: F401  a fixture
 

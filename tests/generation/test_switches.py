@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from PADing.config import load_config
 from PADing.engine.recipes import TRAINING_RECIPE_REGISTRY
 from PADing.errors import UserError
-from PADing.generation import generate, mmd
+from PADing.generation.losses import mmd
 
 from .test_pading import CONFIG, batch, build, vectors  # noqa: F401  a fixture
 
@@ -43,8 +43,9 @@ VARIANTS = {
 }
 
 
-def primitives(model):
-    return None if model.dict_feature is None else model.dict_feature.weight
+def unseen_features(model):
+    """What is generated for the unseen classes."""
+    return model.feature_generator.generate(model.fc_projection(model.classes.unseen_embeddings))
 
 
 @pytest.fixture(params=VARIANTS)
@@ -60,6 +61,7 @@ def test_loss_trained_parameters_and_checkpoint(variant):
     assert {name.split(".")[0] for name in before if not name.startswith(SEGMENTER)} == modules | {"new_fc"}
     terms, embeddings, classes = model.generator_terms(batch(model))
     t = {name: term.item() for name, term in terms.items()}
+    t = dict.fromkeys(STRUCTURE, 0.0) | t
     assert {name for name in STRUCTURE if t[name] == 0} == absent
     assert t["L_G"] > 0 and t["L_cls"] > 0
     structure = (
@@ -95,10 +97,9 @@ def test_whole_steps_change_both_sides_and_the_checkpoint_returns(variant, vecto
     opts, _, _ = VARIANTS[request.node.callspec.params["variant"]]
     again = build(vectors, *CALM, *STRONG, *opts)
     again.load_state_dict({key: value.clone() for key, value in after.items()})
-    queries = again.unseen_vectors
     model.eval(), again.eval()
     with torch.no_grad():
-        one, two = (generate(m.generator, primitives(m), m.fc_projection(queries)) for m in (model, again))
+        one, two = unseen_features(model), unseen_features(again)
     assert torch.equal(one, two)
 
 
@@ -112,7 +113,7 @@ def test_linear_generator_is_least_squares(vectors):  # noqa: F811
     torch.manual_seed(5)
     terms = model.generator_terms(inputs)[0]
     weight, bias = (p.detach().numpy().astype(np.float64) for p in model.fc_projection.parameters())
-    fake = model.class_vectors.numpy()[labels.numpy()] @ weight.T + bias
+    fake = model.classes.embeddings.numpy()[labels.numpy()] @ weight.T + bias
     real = embeddings[matched].numpy()
     assert len(real) == 6
     assert terms["L_G"].item() == pytest.approx(((fake - real) ** 2).mean(), rel=1e-4)
@@ -125,9 +126,9 @@ def test_linear_generator_is_least_squares(vectors):  # noqa: F811
 def test_linear_generator_draws_nothing(vectors):  # noqa: F811
     model = build(vectors, NODE + "GENERATOR", "linear").train()
     state = torch.get_rng_state()
-    first = generate(model.generator, None, model.fc_projection(model.unseen_vectors))
+    first = unseen_features(model)
     assert torch.equal(state, torch.get_rng_state())
-    assert torch.equal(first, model.fc_projection(model.unseen_vectors))
+    assert torch.equal(first, model.fc_projection(model.classes.unseen_embeddings))
 
 
 def test_mlp_generator_by_hand(vectors):  # noqa: F811
@@ -138,7 +139,7 @@ def test_mlp_generator_by_hand(vectors):  # noqa: F811
     linear = [m for m in model.generator.layers if isinstance(m, torch.nn.Linear)]
     assert [(m.in_features, m.out_features) for m in linear] == [(128, 256), (256, 256), (256, 256), (256, 64)]
     torch.manual_seed(2)
-    got = generate(model.generator, None, queries)
+    got = model.feature_generator.generate(queries)
     torch.manual_seed(2)
     x = torch.cat([queries, torch.randn(4, 64)], dim=1)
     for m in linear[:-1]:
@@ -158,7 +159,7 @@ def test_mlp_generator_keeps_the_moment_matching_loss(vectors):  # noqa: F811
     embeddings, _, labels, matched = model.match(inputs)
     torch.manual_seed(5)
     got = model.generator_terms(inputs)[0]["L_G"]
-    fake = model.generator(model.fc_projection(model.class_vectors[labels]))
+    fake = model.generator(model.fc_projection(model.classes.embeddings[labels]))
     torch.testing.assert_close(got, mmd(fake, embeddings[matched]))
 
 
@@ -166,8 +167,7 @@ def test_relations_of_whole_embeddings(vectors):  # noqa: F811
     """DISENTANGLE False: the generated embeddings themselves are aligned and told apart; worked out for unseen ones."""
     model = build(vectors, *CALM, NODE + "DISENTANGLE", False).train()
     terms = model.generator_terms(batch(model))[0]
-    queries = model.fc_projection(model.unseen_vectors)
-    fake = generate(model.generator, model.dict_feature.weight, queries)
+    queries, fake = model.fc_projection(model.classes.unseen_embeddings), unseen_features(model)
 
     def distribution(x):
         cosine = F.cosine_similarity(x.unsqueeze(1), x.unsqueeze(0), dim=-1)
@@ -197,8 +197,8 @@ def draws(model, monkeypatch):
     """How often Gaussian noise is drawn for one set of generated embeddings, and whether two sets are equal."""
     original, count = torch.randn, []
     monkeypatch.setattr(torch, "randn", lambda *a, **k: count.append(1) or original(*a, **k))
-    queries = model.eval().fc_projection(model.unseen_vectors)
-    one, two = (generate(model.generator, primitives(model), queries) for _ in range(2))
+    model.eval()
+    one, two = (unseen_features(model) for _ in range(2))
     monkeypatch.undo()
     return len(count) / 2, torch.equal(one, two)
 

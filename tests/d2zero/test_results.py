@@ -120,7 +120,7 @@ def test_word_vectors_show_all_texts_unless_unified(model, word_vectors, vocabul
     assert torch.equal(everything.sem_seg_head.predictor.text_features_test, table)
     assert torch.equal(generalized.sem_seg_head.predictor.text_features_test, table)
     unseen = [vocabulary.index(name) for name in MetadataCatalog.get(UNSEEN_ONLY).thing_classes]
-    assert list(everything.answers.unseen) == unseen
+    assert list(everything.candidates.unseen) == unseen
     labels = everything(pictures)[0]["instances"].pred_classes
     assert set(labels.tolist()) <= set(range(len(unseen)))
     unified = model(*words, *ZSIS, "MODEL.D2ZERO.UNIFY_TEXTS", True)

@@ -1,8 +1,10 @@
 """Which weights PADing's two stages can start from, and the messages for all others."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-OLD_CLASSIFIER, NEW_CLASSIFIER = "sem_seg_head.predictor.class_embed.weight", "new_fc.weight"
+from PADing.generation.convert import NEW_HEAD, OLD_HEAD
+
+OLD_CLASSIFIER, NEW_CLASSIFIER = f"{OLD_HEAD}.weight", f"{NEW_HEAD}.weight"
 SEGMENTER = ("backbone.", "sem_seg_head.")
 CONVERT = "python tools/preprocess_pretrained_weight.py --task_name panoptic|instance|semantic --input_file <file>"
 HOW = (
@@ -49,3 +51,13 @@ def explain_unfit_weights(missing: Collection[str], found: Collection[str], trai
         shown = ", ".join(random[:3]) + (f" and {len(random) - 3} more" if len(random) > 3 else "")
         return f"MODEL.WEIGHTS lacks parts of the segmenter, which would stay random: {shown}. {HOW}{ANYWAY}"
     return ""
+
+
+def explain_wrong_class_count(keys: Sequence[str]) -> str:
+    """Advice when the class heads alone have another shape than in the file; "" for other ``keys``."""
+    if not all(key.startswith((OLD_HEAD, NEW_HEAD)) for key in keys):
+        return ""
+    return (
+        "The file was trained with another number of classes. Weights of stage 1 become weights of stage 2 with: "
+        f"{CONVERT}. Otherwise choose the config of the file's split."
+    )

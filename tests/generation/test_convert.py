@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from PADing.data.splits import split_from_dict
-from PADing.engine.convert import convert_checkpoint, convert_file, total_classes
 from PADing.errors import UserError
+from PADing.generation.convert import convert_checkpoint, convert_file, total_classes
 
 HEAD = "sem_seg_head.predictor.class_embed"
 

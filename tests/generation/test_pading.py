@@ -9,7 +9,6 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
-import PADing.meta_arch  # noqa: F401  registers the architecture
 from PADing.config import load_config
 from PADing.data.embeddings import save_class_embeddings
 from PADing.engine.checkpointer import TrainingCheckpointer
@@ -37,7 +36,7 @@ def build(vectors, *opts):
 
 
 def batch(model, objects=3, images=2):
-    classes = model.seen_index
+    classes = model.classes.seen
     result = []
     for _ in range(images):
         instances = Instances((64, 96))
@@ -118,28 +117,27 @@ def test_inference_needs_no_class_vectors_but_training_says_so_at_once():
 def test_class_vectors_travel_with_the_model_but_not_with_its_weights(vectors):
     model = build(vectors)
     names = MetadataCatalog.get(TRAIN).stuff_classes
-    assert model.class_vectors.shape == (len(names), VECTOR)
-    assert model.unseen_vectors.shape == (len(MetadataCatalog.get(TRAIN).unseen_index), VECTOR)
-    assert not {"class_vectors", "unseen_vectors", "class_weight"} & set(model.state_dict())
-    assert model.double().class_vectors.dtype == torch.float64
+    assert model.classes.embeddings.shape == (len(names), VECTOR)
+    assert model.classes.unseen_embeddings.shape == (len(MetadataCatalog.get(TRAIN).unseen_index), VECTOR)
+    assert not [key for key in model.state_dict() if key.startswith("classes")]
+    assert model.double().classes.embeddings.dtype == torch.float64
 
 
 def test_unseen_classes_are_weighted_up_and_no_object_down(vectors):
     model = build(vectors, "MODEL.MASK_FORMER.CLASS_ECO", 7.0, "MODEL.MASK_FORMER.NO_OBJECT_WEIGHT", 0.2)
     unseen = MetadataCatalog.get(TRAIN).unseen_index
     expected = [7.0 if i in unseen else 1.0 for i in range(model.sem_seg_head.num_classes)] + [0.2]
-    torch.testing.assert_close(model.class_weight, torch.tensor(expected))
+    torch.testing.assert_close(model.classes.loss_weight, torch.tensor(expected))
 
 
 def test_no_more_unseen_classes_are_drawn_than_there_are(vectors, monkeypatch):
     """NUM_CHOOSE 17 is the default, also where 15 classes are unseen."""
-    from PADing.meta_arch import pading
-
     counts = []
-    original = pading.generate
-    monkeypatch.setattr(pading, "generate", lambda g, p, q: counts.append(len(q)) or original(g, p, q))
     for choose in (2, 1000):
         model = build(vectors, "MODEL.MASK_FORMER.NUM_CHOOSE", choose).train()
+        original = model.feature_generator.generate
+        count = lambda q, make=original: counts.append(len(q)) or make(q)  # noqa: E731
+        monkeypatch.setattr(model.feature_generator, "generate", count)
         embeddings = torch.randn(1, 4, model.new_fc.in_features)
         model(None, real_embeddings=embeddings, target_classes=torch.zeros(1, 4, dtype=torch.int64))
     assert counts == [2, len(MetadataCatalog.get(TRAIN).unseen_index)]
@@ -153,10 +151,10 @@ def test_word_vectors_tell_seen_classes_apart_among_seen_ones(vectors, tmp_path)
     table = np.stack([np.full(4, -1.0)] + [np.full(4, float(i)) for i in order], axis=1)
     np.savetxt(tmp_path / "words.txt", table, delimiter=",")
     model = build(vectors, "MODEL.MASK_FORMER.VEC_PATH", str(tmp_path / "words.txt"))
-    assert model.class_vectors[:, 0].tolist() == [float(i) for i in order[: -len(unseen)]]
-    assert model.unseen_vectors[:, 0].tolist() == [float(i) for i in unseen]
+    assert model.classes.embeddings[:, 0].tolist() == [float(i) for i in order[: -len(unseen)]]
+    assert model.classes.unseen_embeddings[:, 0].tolist() == [float(i) for i in unseen]
     # Each seen class points to its own vector.
-    assert torch.equal(model.class_vectors[model.class_row[model.seen_index], 0], model.seen_index.float())
+    assert torch.equal(model.classes.embeddings[model.classes.row[model.classes.seen], 0], model.classes.seen.float())
     assert torch.isfinite(model.train()(batch(model))[0]["generate_loss"])
 
 
@@ -172,10 +170,19 @@ def test_principled_classification_term_judges_among_seen_classes(vectors):
     assert values[1] < values[0]
 
 
-def test_slice_that_cuts_off_seen_classes_is_refused(vectors):
-    model = build(vectors, "MODEL.MASK_FORMER.CLS_SLICE", 3)
-    with pytest.raises(UserError, match="SEEN_CLS_ONLY True"):
-        model.begin_second_stage()
+def test_slice_that_would_cut_off_seen_classes_gives_way_to_the_seen_classes(vectors, caplog):
+    """A data set of one's own may have more classes than the published slice; labels beyond it would be an error."""
+    cut, seen_only = (
+        build(vectors, "MODEL.MASK_FORMER.CLS_SLICE", 3, "MODEL.MASK_FORMER.SEEN_CLS_ONLY", value).train()
+        for value in (False, True)
+    )
+    inputs, values = batch(cut), []
+    with caplog.at_level("INFO", logger="PADing"):
+        for model in (cut, seen_only):
+            torch.manual_seed(1)
+            values.append(model.generator_terms(inputs)[0]["L_cls"].item())
+    assert values[0] == values[1]
+    assert [record.message for record in caplog.records if "CLS_SLICE 3 would cut off" in record.message]
 
 
 def test_stage_1_weights_are_sent_to_the_conversion(vectors):
@@ -197,9 +204,12 @@ def test_set_with_unseen_classes_only_gets_no_other_answer(vectors, listed):
     """Zero-shot (not generalized) evaluation; classes of the set are counted as its metadata say."""
     model = build(vectors).eval()
     inputs = batch(model, images=1)
-    total, unseen = model.sem_seg_head.num_classes, model.unseen_index.tolist()
+    total, unseen = model.sem_seg_head.num_classes, model.classes.unseen.tolist()
     offset = 0 if listed else unseen[0]
-    model.set_test_metadata({"subset": "unseen", "label_offset": offset})
+    metadata = MetadataCatalog.get("mini_val_panoptic")
+    restricted = {**metadata.as_dict(), "subset": "unseen", "label_offset": offset}
+    restricted["stuff_classes"] = metadata.stuff_classes[offset:]
+    model.set_test_metadata(restricted)
     with torch.no_grad():
         (result,) = model(inputs)
     assert len(result["sem_seg"]) == total - offset
@@ -215,7 +225,7 @@ def test_second_round_learns_from_the_first_models_answers(vectors):
     """Self-training: a teacher that sees an unseen class everywhere labels all queries that match nothing."""
     model = build(vectors).train()
     inputs = batch(model)
-    unseen = int(model.unseen_index[0])
+    unseen = int(model.classes.unseen[0])
     torch.manual_seed(1)  # matching draws the points at which it compares masks
     first_round = model.match(inputs)[1]
     weights = {f"new_fc.{part}": torch.zeros_like(p) for part, p in model.new_fc.named_parameters()}

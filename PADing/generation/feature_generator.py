@@ -1,0 +1,70 @@
+"""What generators of features have in common, and the table of those that there are."""
+
+from collections.abc import Callable
+
+from detectron2.config import CfgNode
+from torch import Tensor, nn
+
+from PADing.errors import UserError
+from PADing.generation.class_tables import ClassTables
+
+# By the value of MODEL.MASK_FORMER.GENERATOR.
+GENERATORS: dict[str, type["FeatureGenerator"]] = {}
+
+
+class FeatureGenerator(nn.Module):
+    """Makes features of class embeddings, of which the classifier learns unseen classes.
+
+    A subclass is registered by the name in its definition: ``class Mine(FeatureGenerator, name="mine")``. It consists
+    of child modules, which :class:`PADing` takes as its own children: so their names stand in checkpoints as they are.
+
+    Args:
+        embedding_width: e, of class embeddings. width: d, of features.
+    """
+
+    def __init__(self, embedding_width: int, width: int) -> None:
+        super().__init__()
+        self.fc_projection = nn.Linear(embedding_width, width)
+
+    def __init_subclass__(cls, name: str = "", **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        if name:
+            GENERATORS[name] = cls
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, embedding_width: int) -> "FeatureGenerator":
+        """The generator that a config describes."""
+        return cls(embedding_width, cfg.MODEL.MASK_FORMER.HIDDEN_DIM)
+
+    def trained_networks(self) -> list[nn.Module]:
+        """The networks in the order in which the optimizer holds their parameters."""
+        return list(self.children())
+
+    def generate(self, queries: Tensor) -> Tensor:
+        """Features (n, d) of projected class embeddings (n, d), which ``fc_projection`` makes."""
+        raise NotImplementedError
+
+    def terms(
+        self,
+        query_features: Tensor,
+        labels: Tensor,
+        classes: ClassTables,
+        classification: Callable[[Tensor, Tensor], Tensor],
+    ) -> dict[str, Tensor]:
+        """The terms of the generator's loss by name, and ``generate_loss``, what is minimised: float scalars.
+
+        Args:
+            query_features: (M, d), of the matched queries, without gradient; M is 0 in a batch without ground truth.
+            labels: (M,) int64, their seen classes.
+            classes: positions and embeddings of the classes.
+            classification: the weighted loss of the classifier on generated features (n, d) with labels (n,).
+        """
+        raise NotImplementedError
+
+
+def generator_type(cfg: CfgNode) -> type[FeatureGenerator]:
+    """The generator that ``MODEL.MASK_FORMER.GENERATOR`` names; UserError if there is none."""
+    name = cfg.MODEL.MASK_FORMER.GENERATOR
+    if name not in GENERATORS:
+        raise UserError(f"MODEL.MASK_FORMER.GENERATOR is {name!r}, but must be one of {', '.join(GENERATORS)}.")
+    return GENERATORS[name]

@@ -1,0 +1,248 @@
+"""PADing: the host's classifier, finetuned on generated features of unseen classes (He et al., CVPR 2023)."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from PADing.class_space import ClassSpace
+from PADing.generation.class_tables import ClassTables, check_class_count
+from PADing.generation.feature_generator import FeatureGenerator, generator_type
+from PADing.generation.frozen_segmenter import FrozenSegmenter
+from PADing.generation.losses import classifier_loss
+from PADing.generation.self_training import Teacher
+from PADing.meta_arch.evaluation_set_check import split_classes
+
+logger = logging.getLogger(__name__)
+
+
+@META_ARCH_REGISTRY.register()
+class PADing(FrozenSegmenter):
+    """A frozen segmenter, a generator of features, and the classifier ``new_fc`` that learns from both.
+
+    Args:
+        classifier: (d) -> (C + 1), "no object" last.
+        feature_generator: makes features of unseen classes.
+        classes: positions and embeddings of the classes; building a model for inference needs no embeddings.
+        num_choose: unseen classes drawn for each classifier step.
+        classification_weight: factor of the classification term in the generator's loss.
+        cls_slice: number of logits in that term, counted from the first. seen_cls_only: those of seen classes instead.
+        common: see ``FrozenSegmenter``; the criterion matches queries with targets.
+    """
+
+    training_recipe = "GeneratorClassifier"
+    restricts_to_unseen = True
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        classifier: nn.Linear,
+        feature_generator: FeatureGenerator,
+        classes: ClassTables,
+        num_choose: int,
+        classification_weight: float,
+        cls_slice: int,
+        seen_cls_only: bool,
+        **common,
+    ) -> None:
+        super().__init__(**common)
+        self.num_choose, self.classification_weight = num_choose, classification_weight
+        self.cls_slice, self.seen_cls_only = cls_slice, seen_cls_only
+        self.label_offset, self.unseen_only = 0, False
+        self.teacher: Teacher | None = None
+        self.new_fc = classifier
+        # The generator's networks are children of the model itself, as in checkpoints; in a tuple it is no child.
+        for name, network in feature_generator.named_children():
+            self.add_module(name, network)
+        self._feature_generator = (feature_generator,)
+        self.classes = classes
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """All arguments; networks are made in the published order of random draws: classifier, then generator."""
+        check_class_count(cfg)
+        node, common, classes = cfg.MODEL.MASK_FORMER, super().from_config(cfg), ClassTables.from_config(cfg)
+        return {
+            **common,
+            "classes": classes,
+            "classifier": nn.Linear(node.HIDDEN_DIM, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES + 1),
+            "feature_generator": generator_type(cfg).from_config(cfg, classes.embeddings.shape[1]),
+            "num_choose": node.NUM_CHOOSE,
+            "classification_weight": node.GENERATOR_CLS_WEIGHT,
+            "cls_slice": node.CLS_SLICE,
+            "seen_cls_only": node.SEEN_CLS_ONLY,
+        }
+
+    @property
+    def feature_generator(self) -> FeatureGenerator:
+        """What makes features of class embeddings."""
+        return self._feature_generator[0]
+
+    # ---- the contract
+
+    @classmethod
+    def count_classes(cls, cfg: CfgNode) -> int:
+        """All classes of the split, seen and unseen."""
+        return len(ClassSpace.of_config(cfg).vocabulary)
+
+    @classmethod
+    def check_start(cls, cfg: CfgNode, training: bool) -> None:
+        """Also check the number of classes, the generator's name and, for a training, the class embeddings."""
+        check_class_count(cfg)
+        super().check_start(cfg, training)
+        generator_type(cfg)
+        if training:
+            ClassTables.from_config(cfg).check_trainable()
+
+    @classmethod
+    def further_weights(cls, cfg: CfgNode) -> dict[str, str]:
+        """The first model of a self-training."""
+        return {"MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS": cfg.MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS}
+
+    def harmless_weights(self) -> tuple[str, ...]:
+        """Without class embeddings their width is a guess, and what projects them is not used."""
+        return ("fc_projection.",) if self.classes.missing else ()
+
+    # ---- what the training recipe asks for
+
+    def begin_second_stage(self) -> None:
+        """Check that training is possible, and freeze the segmenter for good. Called before anything is read.
+
+        Raises:
+            UserError: class embeddings are missing; no class is unseen.
+        """
+        self.classes.check_trainable()
+        last = int(self.classes.seen.max()) if len(self.classes.seen) else -1
+        if not self.seen_cls_only and last >= self.cls_slice:
+            logger.info(
+                "MODEL.MASK_FORMER.CLS_SLICE %d would cut off seen classes (the last is %d), so the classification "
+                "term counts the logits of all seen classes, as with SEEN_CLS_ONLY True.", self.cls_slice, last,
+            )  # fmt: skip
+            self.seen_cls_only = True
+        self.freeze_segmenter()
+
+    def learn_from(self, weights: Mapping[str, Tensor], score: float, max_overlap: float) -> None:
+        """Self-training: take the classifier of a first model with the same segmenter as a source of pseudo labels.
+
+        Args:
+            weights: state dict of the first model. score, max_overlap: see ``pseudo_labels``.
+
+        Raises:
+            UserError: see ``Teacher.of``.
+        """
+        self.teacher = Teacher.of(weights, self.new_fc, score, max_overlap)
+
+    def generator_parameters(self) -> list[nn.Parameter]:
+        """Everything that the generator step trains, in the published order."""
+        return [p for network in self.feature_generator.trained_networks() for p in network.parameters()]
+
+    def classifier_parameters(self) -> list[nn.Parameter]:
+        """Everything that the classifier step trains."""
+        return list(self.new_fc.parameters())
+
+    # ---- forward
+
+    def forward(
+        self,
+        batched_inputs: list[dict] | None,
+        *,
+        real_embeddings: Tensor | None = None,
+        target_classes: Tensor | None = None,
+    ):
+        """One of three things, all through here so that ``DistributedDataParallel`` sees every step.
+
+        - Training, with images: the generator step, see ``forward_train_generator``.
+        - Training, with ``None`` and what the generator step returned (``real_embeddings``, the published name, are
+          its query features): the classifier step, see ``forward_train_classifier``.
+        - Evaluation: results, see ``SegmenterBase.infer``.
+        """
+        if batched_inputs is None:
+            assert real_embeddings is not None and target_classes is not None
+            return self.forward_train_classifier(real_embeddings, target_classes)
+        if self.training:
+            return self.forward_train_generator(batched_inputs)
+        images = self.preprocess(batched_inputs)
+        outputs = self.segment(images)
+        return self.infer(self.new_fc(outputs["pred_embed"]), outputs["pred_masks"], batched_inputs, images)
+
+    def forward_train_generator(self, batched_inputs: list[dict]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Loss of the generator side (PADing, Sec. 3.2 and 3.3), and what the classifier step needs.
+
+        Args:
+            batched_inputs: for each image ``image`` (3, H, W) and ``instances`` with ``gt_classes``, ``gt_masks``.
+
+        Returns:
+            ``{"generate_loss": scalar}``; features of all queries (B, Q, d); their classes (B, Q) int64, C where a
+            query is matched with nothing.
+        """
+        terms, query_features, target_classes = self.generator_terms(batched_inputs)
+        return {"generate_loss": terms["generate_loss"]}, query_features, target_classes
+
+    def generator_terms(self, batched_inputs: list[dict]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """As ``forward_train_generator``, with every term of the loss; see ``FeatureGenerator.terms``."""
+        if not self.segmenter_frozen:
+            self.begin_second_stage()
+        features, target_classes, labels, matched = self.match(batched_inputs)
+        terms = self.feature_generator.terms(features[matched], labels, self.classes, self.classification_term)
+        return terms, features, target_classes
+
+    def classification_term(self, generated: Tensor, labels: Tensor) -> Tensor:
+        """Weighted cross-entropy of the classifier on features (n, d) generated for seen classes (n,)."""
+        logits = self.new_fc(generated)
+        if self.seen_cls_only:
+            logits, labels = logits[:, self.classes.seen], self.classes.seen_row[labels]
+        else:
+            logits = logits[:, : self.cls_slice]
+        return self.classification_weight * F.cross_entropy(logits, labels)
+
+    def label_unmatched(self, classes: Tensor, outputs: dict[str, Tensor], targets: list[dict[str, Tensor]]) -> Tensor:
+        """In a second round of self-training, the first model's pseudo labels."""
+        if self.teacher is None:
+            return classes
+        return self.teacher.relabel(classes, outputs, targets, self.classes.unseen)
+
+    def forward_train_classifier(self, query_features: Tensor, target_classes: Tensor) -> dict[str, Tensor]:
+        """Loss of the classifier on query features and generated features of unseen classes (PADing, Sec. 3.1).
+
+        Args:
+            query_features: (B, Q, d).
+            target_classes: (B, Q) int64.
+
+        Returns:
+            ``{"dis_loss": scalar}``; only ``new_fc`` receives a gradient.
+        """
+        unseen = self.classes.unseen
+        chosen = torch.randperm(len(unseen))[: self.num_choose].to(unseen.device)
+        with torch.no_grad():
+            queries = self.feature_generator.fc_projection(self.classes.unseen_embeddings)[chosen]
+            generated = self.feature_generator.generate(queries)
+        features = torch.cat([query_features.flatten(0, 1), generated])
+        labels = torch.cat([target_classes.flatten(), unseen[chosen]])
+        return {"dis_loss": classifier_loss(self.new_fc(features), labels, self.classes.loss_weight)}
+
+    # ---- inference on sets that show unseen classes only
+
+    def set_test_metadata(self, metadata: Any) -> None:
+        """Restrict the results to unseen classes if the data set that comes next shows no others.
+
+        Raises:
+            UserError: as ``SegmenterBase.set_test_metadata``.
+        """
+        super().set_test_metadata(metadata)
+        space = split_classes(metadata)
+        self.unseen_only = space is not None and space.subset == "unseen"
+        self.label_offset = space.offset if space is not None else 0
+
+    def infer(self, class_logits: Tensor, mask_logits: Tensor, batched_inputs: list[dict], images) -> list[dict]:
+        """See ``SegmenterBase.infer``; seen classes are left out where none can occur."""
+        if self.unseen_only:
+            class_logits = class_logits.index_fill(2, self.classes.seen, float("-inf"))
+            # The classes of such a set may be counted from its first unseen one.
+            class_logits = class_logits[..., self.label_offset :]
+        return super().infer(class_logits, mask_logits, batched_inputs, images)

@@ -1,0 +1,73 @@
+"""PADing's training recipe: two steps in each iteration, with an optimizer each."""
+
+from collections.abc import Mapping
+from typing import Protocol, cast, runtime_checkable
+
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor, nn
+
+from PADing.engine.checkpointer import read_weights
+from PADing.engine.recipes import TRAINING_RECIPE_REGISTRY, TrainingRecipe
+from PADing.errors import UserError
+
+
+@runtime_checkable
+class TwoStepModel(Protocol):
+    """What the recipe asks of a model, beside the two calls of :meth:`GeneratorClassifier.step`."""
+
+    def begin_second_stage(self) -> None:
+        """Check that training is possible, and prepare it. Called before any weights are read."""
+
+    def generator_parameters(self) -> list[nn.Parameter]:
+        """What the first step trains."""
+
+    def classifier_parameters(self) -> list[nn.Parameter]:
+        """What the second step trains."""
+
+
+class SelfTrainingModel(TwoStepModel, Protocol):
+    """What a second round also asks."""
+
+    def learn_from(self, weights: Mapping[str, Tensor], score: float, max_overlap: float) -> None:
+        """Take the state dict of a first model as a source of labels."""
+
+
+@TRAINING_RECIPE_REGISTRY.register()
+class GeneratorClassifier(TrainingRecipe):
+    """PADing's second stage: in every iteration first the generator, then the classifier, on the same batch.
+
+    Adam at ``GENERATOR_LR`` (scheduled) for the generator side, SGD at ``BASE_LR`` (constant, momentum 0.9, weight
+    decay 5e-4) for the classifier; neither clips. ``SOLVER.OPTIMIZER``, ``WEIGHT_DECAY*`` and ``CLIP_GRADIENTS`` have
+    no effect. One gradient scaler serves both and is updated after each.
+
+    With ``MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS`` this is a second round, in which a first model's answers label
+    queries that match nothing annotated.
+    """
+
+    # The classifier step reaches two parameters only.
+    find_unused_parameters = True
+
+    def __init__(self, cfg: CfgNode, model: nn.Module):
+        if not isinstance(model, TwoStepModel):
+            name = type(model).__name__
+            raise UserError(f"SOLVER.RECIPE GeneratorClassifier trains PADing, but MODEL.META_ARCHITECTURE is {name}.")
+        super().__init__(cfg, model)
+        model.begin_second_stage()
+        second_round = cfg.MODEL.MASK_FORMER.SELF_TRAINING
+        if second_round.WEIGHTS:
+            student = cast(SelfTrainingModel, model)
+            student.learn_from(read_weights(second_round.WEIGHTS), second_round.SCORE, second_round.MAX_OVERLAP)
+        self.optimizers["optimizer"] = torch.optim.Adam(model.generator_parameters(), cfg.SOLVER.GENERATOR_LR)
+        self.optimizers["optimizer_2"] = torch.optim.SGD(
+            model.classifier_parameters(), cfg.SOLVER.BASE_LR, momentum=0.9, weight_decay=5e-4
+        )
+
+    def step(self, model: nn.Module, batch: list[dict], data_time: float) -> None:
+        """The generator step, then the classifier step."""
+        with self.precision.autocast():
+            losses, query_features, target_classes = model(batch)
+        self.update(self.optimizers["optimizer"], losses, data_time, prefix="gan_loss_")
+        with self.precision.autocast():
+            losses = model(None, real_embeddings=query_features, target_classes=target_classes)
+        self.update(self.optimizers["optimizer_2"], losses, data_time, prefix="id_loss_")

@@ -1,0 +1,150 @@
+"""PADing's objective of the generator: synthesis of features, disentanglement, and alignment of class relations."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from PADing.generation.class_tables import ClassTables
+from PADing.generation.feature_generator import FeatureGenerator
+from PADing.generation.losses import cosine_similarity, mmd, similarity_kl
+from PADing.generation.networks import Decoder, Encoder, RelationNet
+
+# Fixed factors of the published objective; the configurable ones are StructureWeights.
+UNRELATED_WEIGHT = 0.5
+RELATION_WEIGHT = 0.2
+
+# s: seen, u: unseen, su: between the two. a: alignment, u_: unrelated part, rel: relation, rec: reconstruction.
+GENERATOR_TERMS = (
+    "L_G", "L_cls", "L_rel_s", "L_rel_u", "L_u_s", "L_a_s", "L_a_u", "L_a_su", "L_u_u", "L_rec_s", "L_rec_u",
+)  # fmt: skip
+# The order in which the optimizer holds the networks.
+TRAINED = (
+    "generator", "fc_projection", "dict_feature", "projection_related", "projection_unrelated", "relation", "decoder",
+)  # fmt: skip
+
+
+class StructureWeights(NamedTuple):
+    """Factors of the structure loss: all of it; alignment and unrelated terms; relation terms; reconstruction terms."""
+
+    total: float = 0.0001
+    alignment: float = 1.0
+    relation: float = 1.0
+    reconstruction: float = 1.0
+
+
+class StructuredGenerator(FeatureGenerator):
+    """A generator whose features have the distribution of query features and the relations of the classes.
+
+    A subclass makes its networks, then calls :meth:`add_structure`, and defines :meth:`generate`.
+    """
+
+    def add_structure(
+        self, width: int, drop_rate: float, disentangle: bool, align: bool, weights: StructureWeights
+    ) -> None:
+        """Make the networks of the structure loss.
+
+        Args:
+            width: d, of features. drop_rate: dropout of the disentangling networks.
+            disentangle: False: alignment and relation terms work on whole features, and there are no unrelated and
+                reconstruction terms.
+            align: False: there are no alignment terms.
+            weights: factors of the structure loss.
+        """
+        self.disentangle, self.align, self.weights = disentangle, align, weights
+        # In this order, because random initial weights are drawn on the way.
+        if disentangle:
+            self.projection_related = Encoder(drop_rate, width)
+            self.projection_unrelated = Encoder(drop_rate, width)
+        self.relation = RelationNet(width, width)
+        if disentangle:
+            self.decoder = Decoder(drop_rate, width)
+
+    @staticmethod
+    def structure_of(cfg: CfgNode) -> dict:
+        """The arguments of :meth:`add_structure` that a config gives, without the width."""
+        node = cfg.MODEL.MASK_FORMER
+        return {
+            "drop_rate": node.DROP_OUT_ED,
+            "disentangle": node.DISENTANGLE,
+            "align": node.ALIGN,
+            "weights": StructureWeights(node.STRUCTURE_WEIGHT, node.WEIGHT_1, node.WEIGHT_2, node.WEIGHT_3),
+        }
+
+    def trained_networks(self) -> list[nn.Module]:
+        """In the published order; networks of other names come last."""
+        children = dict(self.named_children())
+        published = [children.pop(name) for name in TRAINED if name in children]
+        return published + list(children.values())
+
+    def terms(
+        self,
+        query_features: Tensor,
+        labels: Tensor,
+        classes: ClassTables,
+        classification: Callable[[Tensor, Tensor], Tensor],
+    ) -> dict[str, Tensor]:
+        """All terms of the generator's loss and their weighted sum (PADing Sec. 3.2 and 3.3).
+
+        ``generate_loss = L_G + L_cls + total * (alignment * (L_align + L_unrel) + relation * L_relat
+        + reconstruction * L_recon)`` with ``L_align`` the mean of the three alignment terms, ``L_unrel`` half the mean
+        of both unrelated terms, ``L_relat`` a fifth of the mean of both relation terms, ``L_recon`` the mean of both
+        reconstruction terms. ``L_G`` compares sets, whatever the classes in them: ``L_cls`` alone ties what is
+        generated for a class to that class. A term that is switched off is zero; so is every term that needs a seen
+        class in a batch without ground truth. Arguments: see the base class.
+
+        Returns:
+            ``GENERATOR_TERMS`` (``L_cls`` with its factor, the others before theirs), and ``generate_loss``.
+        """
+        terms = dict.fromkeys(GENERATOR_TERMS, query_features.new_zeros((), dtype=torch.float32))
+        # Seen classes come first, then the unseen ones: the order of random draws is part of the published procedure.
+        has_seen = len(query_features) > 0
+        if has_seen:
+            keys, row = self.fc_projection(classes.embeddings), classes.row[labels]
+            seen_queries = keys[row]
+            generated = self.generate(seen_queries)
+            terms["L_G"] = mmd(generated, query_features)
+            terms["L_cls"] = classification(generated, labels)
+            related, terms["L_u_s"], terms["L_rec_s"] = self._take_apart(generated)
+            # The relation net's scores, already between 0 and 1, serve as logits.
+            terms["L_rel_s"] = F.cross_entropy(self.relation(related, keys), row)
+        queries = self.fc_projection(classes.unseen_embeddings)
+        unseen_related, terms["L_u_u"], terms["L_rec_u"] = self._take_apart(self.generate(queries))
+        own = torch.arange(len(queries), device=queries.device)
+        terms["L_rel_u"] = F.cross_entropy(self.relation(unseen_related, queries), own)
+        if self.align:
+            terms["L_a_u"] = _alignment(unseen_related, unseen_related, queries, queries)
+            if has_seen:
+                terms["L_a_s"] = _alignment(related, related, seen_queries, seen_queries)
+                terms["L_a_su"] = _alignment(related, unseen_related, seen_queries, queries)
+        terms["generate_loss"] = terms["L_G"] + terms["L_cls"] + self.weights.total * _structure(terms, self.weights)
+        return terms
+
+    def _take_apart(self, generated: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(the part (n, d) that alignment and relation terms work on, unrelated term, reconstruction term)."""
+        if not self.disentangle:
+            return generated, generated.new_zeros(()), generated.new_zeros(())
+        related, unrelated = self.projection_related(generated), self.projection_unrelated(generated)
+        noise = torch.randn(generated.shape, device=generated.device)
+        rebuilt = self.decoder(related, unrelated)
+        return related, similarity_kl(unrelated, noise), F.l1_loss(rebuilt, generated)
+
+
+def _alignment(a: Tensor, b: Tensor, query_a: Tensor, query_b: Tensor) -> Tensor:
+    """How far the similarities between generated features are from those between their projected class embeddings."""
+    return similarity_kl(cosine_similarity(a, b), cosine_similarity(query_a, query_b))
+
+
+def _structure(terms: dict[str, Tensor], weights: StructureWeights) -> Tensor:
+    alignment = (terms["L_a_s"] + terms["L_a_u"] + terms["L_a_su"]) / 3
+    unrelated = UNRELATED_WEIGHT * (terms["L_u_s"] + terms["L_u_u"]) / 2
+    relation = RELATION_WEIGHT * (terms["L_rel_s"] + terms["L_rel_u"]) / 2
+    reconstruction = (terms["L_rec_s"] + terms["L_rec_u"]) / 2
+    return (
+        weights.alignment * (alignment + unrelated)
+        + weights.relation * relation
+        + weights.reconstruction * reconstruction
+    )

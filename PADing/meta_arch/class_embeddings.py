@@ -1,0 +1,92 @@
+"""The class embeddings of a config: names from its data sets, embeddings from its file, which is read once."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from torch import Tensor
+
+from PADing.class_space import ClassSpace
+from PADing.data.embeddings import find_embeddings, load_class_embeddings, making_command, resolve_embedding_path
+from PADing.errors import UserError
+
+__all__ = ["ClassEmbeddings", "output_classes"]
+
+logger = logging.getLogger(__name__)
+
+
+class ClassEmbeddings:
+    """Embeddings by class name.
+
+    Args:
+        path: an ``.npz`` or ``.txt`` file.
+        names: the classes to read.
+        columns: the classes of a ``.txt`` file, which holds no names, in the order of its columns.
+
+    Raises:
+        UserError: the file cannot be read or lacks classes; all of them are named.
+    """
+
+    def __init__(self, path: str, names: Sequence[str], columns: Sequence[str]):
+        self.path, self.columns = path, columns
+        self._rows: dict[str, Tensor] = {}
+        self.of(names)
+
+    @classmethod
+    def of_config(cls, cfg: CfgNode, space: ClassSpace) -> "ClassEmbeddings":
+        """The embeddings of the vocabulary of ``space``; see ``resolve_embedding_path`` for the file.
+
+        A file without the classes of the training set's split gives way to the file that the split names, so a data
+        set of one's own needs no other config.
+
+        Raises:
+            UserError: no file, or none that has the classes.
+        """
+        columns = [*space.seen_names, *(space.vocabulary[i] for i in space.unseen_outputs)]
+        path = resolve_embedding_path(cfg)
+        try:
+            return cls(path, space.vocabulary, columns)
+        except UserError as error:
+            metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+            named = metadata.get("class_embeddings") or ""
+            own = find_embeddings(named) if named else None
+            if own == path or not named:
+                raise
+            if own is None:
+                command = making_command(metadata.split_file, named)
+                raise UserError(
+                    f"{error} The split file names {named}, which does not exist. Make it with: {command}"
+                ) from error
+            logger.info("%s lacks the classes of the split; the split's own class embeddings are used: %s", path, own)
+            return cls(own, space.vocabulary, columns)
+
+    @property
+    def width(self) -> int:
+        """Length of an embedding."""
+        return len(next(iter(self._rows.values())))
+
+    def of(self, names: Sequence[str]) -> Tensor:
+        """Embeddings (len(names), e) float32, as stored; UserError names the classes that the file lacks."""
+        if not self._rows.keys() >= set(names):
+            wanted = list(dict.fromkeys((*self._rows, *names)))
+            self._rows = dict(zip(wanted, load_class_embeddings(self.path, wanted, self.columns), strict=True))
+        return torch.stack([self._rows[name] for name in names])
+
+
+def output_classes(cfg: CfgNode) -> ClassSpace:
+    """The class space whose vocabulary is the model's outputs: that of the training set, or else of an evaluation set.
+
+    Raises:
+        UserError: no data set of the config has ``MODEL.SEM_SEG_HEAD.NUM_CLASSES`` classes in its split.
+    """
+    spaces = [ClassSpace.of(MetadataCatalog.get(name)) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)]
+    count = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    for space in spaces:
+        if len(space.vocabulary) == count:
+            return space
+    raise UserError(
+        f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {count}, but the data sets have: "
+        + ", ".join(f"{space.data_set} {len(space.vocabulary)} classes" for space in spaces)
+    )

@@ -1,0 +1,72 @@
+"""Checks that the evaluation set has the model's classes, in the model's order."""
+
+from typing import Any
+
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY
+
+from PADing.class_space import ClassSpace
+from PADing.errors import UserError
+from PADing.meta_arch.contract import contract_of
+
+__all__ = ["check_evaluation_set", "split_classes"]
+
+
+def check_evaluation_set(model: str, training: Any, test: Any, num_outputs: int, restricted: bool = False) -> None:
+    """Refuse an evaluation set whose evaluator would take an output for another class.
+
+    Output i stands for class i of the training split's vocabulary. An evaluator takes it for class i of the evaluation
+    set; of a model that leaves out seen classes, for class i - ``offset``. Data sets that do not come from split files
+    are not checked.
+
+    Args:
+        model: its name, for the message.
+        training, test: metadata of the training set and of the evaluation set.
+        num_outputs: classes that the model tells apart.
+        restricted: whether the model leaves out seen classes in sets that hold unseen ones only.
+
+    Raises:
+        UserError: which set, which class would be taken for which, and which sets fit.
+    """
+    source, space = split_classes(training), split_classes(test)
+    if source is None or space is None:
+        return
+    outputs = source.vocabulary[:num_outputs]
+    place = _misread(outputs, space, restricted)
+    if place is None:
+        return
+    registered = [MetadataCatalog.get(name) for name in MetadataCatalog.list()]
+    siblings = [split_classes(m) for m in registered if m.get("split_file") == training.get("split_file")]
+    fitting = [
+        sibling.data_set
+        for sibling in siblings
+        if sibling is not None
+        and sibling.kind == source.kind
+        and sibling.subset != "seen"
+        and _misread(outputs, sibling, restricted) is None
+    ]
+    advice = f"these fit: {', '.join(fitting)}" if fitting else "its split file has none"
+    if space.subset == "unseen" and not restricted:
+        able = ", ".join(name for name, kind in META_ARCH_REGISTRY if contract_of(kind).restricts_to_unseen)
+        advice += f". {model} cannot be restricted to unseen classes; {able} can"
+    output = outputs[place + (space.offset if restricted else 0)]
+    raise UserError(
+        f"{model} cannot be evaluated on {space.data_set!r} (DATASETS.TEST): its outputs are the classes of its "
+        f"training set {source.data_set!r}, so {output!r} would be counted as {space.class_names[place]!r}. Name a set "
+        f"whose classes begin with those of the training set in DATASETS.TEST; {advice}."
+    )
+
+
+def split_classes(metadata: Any) -> ClassSpace | None:
+    """The classes of a data set that comes from a split file; None for others, which may name classes differently."""
+    try:
+        space = ClassSpace.of(metadata)
+    except UserError:
+        return None
+    return space if space.subset else None
+
+
+def _misread(outputs: tuple[str, ...], space: ClassSpace, restricted: bool) -> int | None:
+    """The first class of the evaluation set that another output is taken for; None if there is none."""
+    pairs = zip(outputs[space.offset if restricted else 0 :], space.class_names, strict=False)
+    return next((i for i, (output, name) in enumerate(pairs) if output != name), None)

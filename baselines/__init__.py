@@ -1,0 +1,1 @@
+"""Baselines of PADing: each folder registers a generator of features for ``MODEL.MASK_FORMER.GENERATOR``."""

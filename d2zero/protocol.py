@@ -1,0 +1,109 @@
+"""D2Zero's protocol: which classes a data set asks for, which of them may be predicted, and what is refused."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from PADing.class_space import ClassSpace
+from PADing.errors import UserError
+
+__all__ = ["Candidates", "candidates_of", "check_config", "check_protocol", "shows_all_embeddings", "training_classes"]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The classes that compete on one data set.
+
+    Attributes:
+        names: the classes whose embeddings the classifier sees, in the order of its logits.
+        seen, unseen: columns of the seen and of the unseen classes. Those of ``unseen`` are in the order of the data
+            set's contiguous ids when it holds unseen classes only.
+    """
+
+    names: tuple[str, ...]
+    seen: tuple[int, ...]
+    unseen: tuple[int, ...]
+
+
+def shows_all_embeddings(cfg: CfgNode) -> bool:
+    """Whether the classifier sees the embeddings of seen classes in sets without these, as published for VEC_PATH."""
+    return cfg.MODEL.MASK_FORMER.VEC_PATH is not None and not cfg.MODEL.D2ZERO.UNIFY_TEXTS
+
+
+def candidates_of(metadata: Any, show_all: bool) -> Candidates:
+    """The classes of an evaluation set; ``show_all``: see :func:`shows_all_embeddings`."""
+    space = _things(metadata)
+    names = space.vocabulary if space.only_unseen and show_all else space.class_names
+    column = {name: i for i, name in enumerate(names)}
+    return Candidates(
+        names=names,
+        seen=tuple(column[name] for name in names if name not in space.unseen_names),
+        unseen=tuple(column[name] for name in space.class_names if name in space.unseen_names),
+    )
+
+
+def training_classes(cfg: CfgNode) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the seen classes, by training label, and of the unseen ones, which no training image shows."""
+    space = _things(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]))
+    return space.class_names, space.unseen_names
+
+
+def check_config(cfg: CfgNode) -> None:
+    """Refuse a config whose parts do not fit together.
+
+    Raises:
+        UserError: what does not fit, and which key to change.
+    """
+    test = cfg.MODEL.MASK_FORMER.TEST
+    for key in ("SEMANTIC_ON", "PANOPTIC_ON"):
+        if test[key]:
+            raise UserError(f"D2Zero segments instances only. Set MODEL.MASK_FORMER.TEST.{key} False.")
+    if not cfg.DATASETS.TRAIN or not cfg.DATASETS.TEST:
+        raise UserError("D2Zero takes its classes from DATASETS.TRAIN and DATASETS.TEST; neither may be empty.")
+    name = cfg.DATASETS.TRAIN[0]
+    seen, unseen = training_classes(cfg)
+    both = [c for c in seen if c in unseen]
+    if both:
+        raise UserError(
+            f"Training set {name!r} shows unseen classes ({', '.join(both[:5])} ...). D2Zero trains on an instance set "
+            "with `subset: seen` and `class_order: seen_first` in its split file."
+        )
+    if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES != len(seen):
+        raise UserError(
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}, but training set {name!r} has "
+            f"{len(seen)} classes. D2Zero counts the seen classes only."
+        )
+    if cfg.MODEL.D2ZERO.UNSEEN_LOSS_WEIGHT and not unseen:
+        raise UserError(
+            f"MODEL.D2ZERO.UNSEEN_LOSS_WEIGHT is set, but training set {name!r} names no unseen classes "
+            "(`evaluation_set` in its metadata)."
+        )
+    for name in cfg.DATASETS.TEST:
+        check_protocol(MetadataCatalog.get(name), test.GENERALIZED)
+
+
+def check_protocol(metadata: Any, generalized: bool) -> None:
+    """Refuse an evaluation set that does not belong to the generalized (GZSIS) or the unseen-only (ZSIS) setting.
+
+    Otherwise labels of unseen classes would be written under the numbers of seen ones.
+    """
+    space = _things(metadata)
+    if space.only_unseen and generalized:
+        raise UserError(
+            f"Evaluation set {space.data_set!r} holds unseen classes only. Set MODEL.MASK_FORMER.TEST.GENERALIZED "
+            "False (ZSIS), or name a generalized set in DATASETS.TEST."
+        )
+    if not space.only_unseen and not generalized:
+        raise UserError(
+            f"MODEL.MASK_FORMER.TEST.GENERALIZED is False (ZSIS), but evaluation set {space.data_set!r} also holds "
+            "seen classes. Name an unseen-only set in DATASETS.TEST, or set GENERALIZED True."
+        )
+
+
+def _things(metadata: Any) -> ClassSpace:
+    space = ClassSpace.of(metadata)
+    if not space.things:
+        raise UserError(f"Data set {space.data_set!r} has no `thing_classes` in its metadata. Is it for instances?")
+    return space.restricted_to(space.things)

@@ -1,0 +1,76 @@
+"""The generator's objective: its factors, its gradients, and the order in which random numbers are drawn."""
+
+import torch
+from torch.nn import functional as F
+
+from PADing.generation import PrimitiveGenerator
+from PADing.generation.class_tables import ClassTables
+from PADing.generation.structured import GENERATOR_TERMS, StructureWeights
+
+WIDTH, VECTOR, CLASSES, SEEN = 8, 5, 6, 4
+
+
+def generator(weights=None, seed=0):
+    torch.manual_seed(seed)
+    structure = {"drop_rate": 0.0, "disentangle": True, "align": True, "weights": weights or StructureWeights()}
+    return PrimitiveGenerator(
+        VECTOR, WIDTH, primitives=7, layers=2, heads=2, drop_rate=0.0, noise=False, structure=structure
+    )
+
+
+def terms_of(network, labels, classification=0.001, seed=1):
+    torch.manual_seed(seed)
+    classes = ClassTables(torch.randn(CLASSES, VECTOR), range(SEEN, CLASSES), False, 5.0, 0.1)
+    features, classifier = torch.randn(len(labels), WIDTH), torch.randn(CLASSES + 1, WIDTH)
+
+    def term(generated, of):
+        return classification * F.cross_entropy(generated @ classifier.T, of)
+
+    return network.terms(features, labels, classes, term)
+
+
+def test_total_is_the_weighted_sum_of_its_terms():
+    """The factors inside the structure loss: thirds, 0.5 halves, 0.2 halves, halves."""
+    t = terms_of(generator(StructureWeights(0.7, 0.9, 0.6, 0.3)), torch.tensor([0, 2, 2]))
+    structure = (
+        0.9 * ((t["L_a_s"] + t["L_a_u"] + t["L_a_su"]) / 3 + 0.25 * (t["L_u_s"] + t["L_u_u"]))
+        + 0.6 * 0.1 * (t["L_rel_s"] + t["L_rel_u"])
+        + 0.3 * 0.5 * (t["L_rec_s"] + t["L_rec_u"])
+    )
+    torch.testing.assert_close(t["generate_loss"], t["L_G"] + t["L_cls"] + 0.7 * structure)
+    assert all(t[name] > 0 for name in GENERATOR_TERMS)
+
+
+def test_the_classification_term_is_added_as_it_is():
+    published, raised = (terms_of(generator(), torch.tensor([0, 2]), factor) for factor in (0.001, 0.5))
+    torch.testing.assert_close(raised["L_cls"], 500 * published["L_cls"])
+    difference = raised["generate_loss"] - published["generate_loss"]
+    torch.testing.assert_close(difference, raised["L_cls"] - published["L_cls"], rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(raised[t], published[t]) for t in GENERATOR_TERMS if t != "L_cls")
+
+
+def test_every_network_receives_a_gradient():
+    network = generator(StructureWeights(1.0))
+    terms_of(network, torch.tensor([0, 1, 3]))["generate_loss"].backward()
+    assert not [name for name, p in network.named_parameters() if p.grad is None]
+
+
+def test_batch_without_ground_truth_trains_on_the_unseen_terms_alone():
+    """Crops without any annotated object are ordinary; they must neither be NaN nor stop the training."""
+    network = generator(StructureWeights(1.0))
+    terms = terms_of(network, torch.zeros(0, dtype=torch.int64))
+    for name in ("L_G", "L_cls", "L_rel_s", "L_u_s", "L_a_s", "L_a_su", "L_rec_s"):
+        assert terms[name].item() == 0
+    terms["generate_loss"].backward()
+    assert torch.isfinite(terms["generate_loss"])
+    assert network.generator.layers[0].linear1.weight.grad.abs().sum() > 0
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def test_random_draws_come_in_the_published_order(monkeypatch):
+    """One Gaussian sample for the seen features, then one for the unseen, whatever else a reader changes."""
+    drawn, original = [], torch.randn
+    network = generator()
+    monkeypatch.setattr(torch, "randn", lambda *size, **options: drawn.append(size) or original(*size, **options))
+    terms_of(network, torch.tensor([0, 1, 3]))
+    assert [tuple(size[0]) for size in drawn[-2:]] == [(3, WIDTH), (CLASSES - SEEN, WIDTH)]
