@@ -347,10 +347,6 @@ def test_stage_2_without_weights(message):
     assert "MODEL.WEIGHTS is empty" in words and "tools/preprocess_pretrained_weight.py" in words
 
 
-def test_logits_that_would_be_cut_off(message):
-    assert "Set MODEL.MASK_FORMER.SEEN_CLS_ONLY True" in message([*PADING, NODE + "CLS_SLICE", "10"])
-
-
 def test_the_readme_s_snippet_runs_without_a_gpu(monkeypatch, tmp_path, caplog):
     """A config that asks for CUDA ended in torch's own traceback on a laptop."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

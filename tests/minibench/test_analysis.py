@@ -81,7 +81,7 @@ def test_generated_features_are_those_of_unseen_classes_in_order(folder):
     assert fake.shape == (6, 3, 64)
     np.testing.assert_allclose(fake[:, 0], fake[:, 2], atol=1e-5)
     with torch.no_grad():
-        for row, vector in zip(fake, model.unseen_vectors, strict=True):
+        for row, vector in zip(fake, model.classes.unseen_embeddings, strict=True):
             query = model.fc_projection(vector)[None, None]
             alone = model.generator(query, model.dict_feature.weight[:, None]).reshape(-1)
             np.testing.assert_allclose(row[0], alone.numpy(), atol=1e-5)
