@@ -5,7 +5,8 @@ names under ``PLUGINS``.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
@@ -23,12 +24,12 @@ __all__ = ["Joint", "multiple", "value_at", "value_problems"]
 class Joint:
     """Keys that must fit together, for one use of a config: "model", "train" or "test".
 
-    ``problem(cfg)`` is "" when they do, else a sentence that names the keys in full; it is left out when one of them is
+    ``problems(cfg)`` gives a sentence for each misfit, with the keys named in full; it is left out when one of them is
     wrong by itself.
     """
 
     needed_for: str
-    problem: Callable[[CfgNode], str]
+    problems: Callable[[CfgNode], Iterable[str]]
 
 
 def value_problems(cfg: CfgNode, uses: Collection[str]) -> list[str]:
@@ -48,12 +49,9 @@ def value_problems(cfg: CfgNode, uses: Collection[str]) -> list[str]:
                 found[key] = f"{key} is {value!r}. Set {rule.allowed.words}{rule.note and f' ({rule.note})'}."
     problems = list(found.values())
     for joint in (*JOINTS, *(rule for rule in own if isinstance(rule, Joint))):
-        try:
-            problem = joint.problem(cfg) if joint.needed_for in uses else ""
-        except (TypeError, ZeroDivisionError):  # a value that is named already
-            continue
-        if problem and not any(key in problem for key in found):
-            problems.append(problem)
+        with suppress(TypeError, ZeroDivisionError):  # a value that is named already
+            for problem in joint.problems(cfg) if joint.needed_for in uses else ():
+                problems += [] if any(key in problem for key in found) else [problem]
     return problems
 
 
@@ -90,12 +88,12 @@ def _finite(key: str, value) -> bool:
 def multiple(key: str, of: str | int, when: Callable[[CfgNode], bool] = lambda cfg: True) -> Joint:
     """The value of ``key`` is a multiple of a number or of another key's value."""
 
-    def problem(cfg: CfgNode) -> str:
+    def problems(cfg: CfgNode) -> Iterator[str]:
         value, divisor = value_at(cfg, key), of if isinstance(of, int) else value_at(cfg, of)
-        source = "" if isinstance(of, int) else f" ({of})"
-        return f"{key} is {value}. Set a multiple of {divisor}{source}." if when(cfg) and value % divisor else ""
+        if when(cfg) and value % divisor:
+            yield f"{key} is {value}. Set a multiple of {divisor}{'' if isinstance(of, int) else f' ({of})'}."
 
-    return Joint("model", problem)
+    return Joint("model", problems)
 
 
 def _group_normed(cfg: CfgNode) -> bool:
@@ -107,124 +105,82 @@ def _encodes(cfg: CfgNode) -> bool:
     return cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME != "BasePixelDecoder"
 
 
-def _shallow_resnet(cfg: CfgNode) -> str:
-    nets = cfg.MODEL.RESNETS
+def _backbone(cfg: CfgNode) -> Iterator[str]:
+    name, nets, swin = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS, cfg.MODEL.SWIN
     needed = {"RES2_OUT_CHANNELS": 64, "NUM_GROUPS": 1, "RES5_DILATION": 1}
     wrong = {key: value for key, value in needed.items() if nets[key] != value}
-    if cfg.MODEL.BACKBONE.NAME != "build_resnet_backbone" or nets.DEPTH >= 50 or not wrong:
-        return ""
-    found = ", ".join(f"MODEL.RESNETS.{key} is {nets[key]}" for key in wrong)
-    right = ", ".join(f"MODEL.RESNETS.{key} {value}" for key, value in wrong.items())
-    return f"{found}. Set {right} for MODEL.RESNETS.DEPTH {nets.DEPTH}, or a DEPTH from 50."
+    if name == "build_resnet_backbone" and nets.DEPTH < 50 and wrong:
+        found = ", ".join(f"MODEL.RESNETS.{key} is {nets[key]}" for key in wrong)
+        right = ", ".join(f"MODEL.RESNETS.{key} {value}" for key, value in wrong.items())
+        yield f"{found}. Set {right} for MODEL.RESNETS.DEPTH {nets.DEPTH}, or a DEPTH from 50."
+    depths, heads = swin.DEPTHS, swin.NUM_HEADS
+    widths = [swin.EMBED_DIM * 2**i for i in range(len(depths))]
+    if name == "D2SwinTransformer" and len(depths) != len(heads):
+        yield f"MODEL.SWIN.NUM_HEADS is {heads}. Set {len(depths)} values, as many as MODEL.SWIN.DEPTHS."
+    elif name == "D2SwinTransformer" and any(width % number for width, number in zip(widths, heads, strict=True)):
+        yield f"MODEL.SWIN.NUM_HEADS is {heads}. Set divisors of the stages' widths {widths}."
 
 
-def _swin(cfg: CfgNode) -> str:
-    depths, heads = cfg.MODEL.SWIN.DEPTHS, cfg.MODEL.SWIN.NUM_HEADS
-    widths = [cfg.MODEL.SWIN.EMBED_DIM * 2**i for i in range(len(depths))]
-    if cfg.MODEL.BACKBONE.NAME != "D2SwinTransformer":
-        return ""
-    if len(depths) != len(heads):
-        return f"MODEL.SWIN.NUM_HEADS is {heads}. Set {len(depths)} values, as many as MODEL.SWIN.DEPTHS."
-    if any(width % number for width, number in zip(widths, heads, strict=True)):
-        return f"MODEL.SWIN.NUM_HEADS is {heads}. Set divisors of the stages' widths {widths}."
-    return ""
-
-
-def _feature_maps(cfg: CfgNode) -> str:
-    head = cfg.MODEL.SEM_SEG_HEAD
+def _head(cfg: CfgNode) -> Iterator[str]:
+    head, node = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER
     section = {"build_resnet_backbone": "RESNETS", "D2SwinTransformer": "SWIN"}.get(cfg.MODEL.BACKBONE.NAME)
     made = cfg.MODEL[section].OUT_FEATURES if section else head.IN_FEATURES
     absent = [name for name in head.IN_FEATURES if name not in made]
+    encoded = head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES
     if absent:
-        return (
+        yield (
             f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {', '.join(absent)}, which the backbone does not give. Add it to "
             f"MODEL.{section}.OUT_FEATURES, now {list(made)}."
         )
-    encoded = head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES
-    if head.PIXEL_DECODER_NAME == "MSDeformAttnPixelDecoder" and not set(encoded) <= set(head.IN_FEATURES):
-        return (
+    elif head.PIXEL_DECODER_NAME == "MSDeformAttnPixelDecoder" and not set(encoded) <= set(head.IN_FEATURES):
+        yield (
             f"MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES is {encoded}. Set some of "
             f"MODEL.SEM_SEG_HEAD.IN_FEATURES, {list(head.IN_FEATURES)}."
         )
-    return ""
+    decoder, scales = node.TRANSFORMER_DECODER_NAME, "multi_scale_pixel_decoder"
+    several = decoder.startswith("MultiScaleMasked")  # somebody's own decoder may take either
+    misfit = several != (node.TRANSFORMER_IN_FEATURE == scales) and (several or decoder == "StandardTransformerDecoder")
+    if misfit and head.NAME == "MaskFormerHead":
+        wanted = repr(scales) if several else "'transformer_encoder' or a map of the backbone such as 'res5'"
+        found = repr(node.TRANSFORMER_IN_FEATURE)
+        yield f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is {found}. Set {wanted} for {decoder}."
 
 
-def _decoder_input(cfg: CfgNode) -> str:
-    node, scales = cfg.MODEL.MASK_FORMER, "multi_scale_pixel_decoder"
-    several = node.TRANSFORMER_DECODER_NAME.startswith("MultiScaleMasked")
-    if several == (node.TRANSFORMER_IN_FEATURE == scales) or cfg.MODEL.SEM_SEG_HEAD.NAME != "MaskFormerHead":
-        return ""
-    if not several and node.TRANSFORMER_DECODER_NAME != "StandardTransformerDecoder":
-        return ""  # somebody's own, which may take either
-    wanted = repr(scales) if several else "'transformer_encoder' or a map of the backbone such as 'res5'"
-    return (
-        f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is {node.TRANSFORMER_IN_FEATURE!r}. Set {wanted} for "
-        f"{node.TRANSFORMER_DECODER_NAME}."
-    )
-
-
-def _one_result(cfg: CfgNode) -> str:
+def _test(cfg: CfgNode) -> Iterator[str]:
     test = cfg.MODEL.MASK_FORMER.TEST
-    if test.SEMANTIC_ON or test.INSTANCE_ON or test.PANOPTIC_ON:
-        return ""
-    return "MODEL.MASK_FORMER.TEST has SEMANTIC_ON, INSTANCE_ON and PANOPTIC_ON all False. Set one of them True."
+    if not (test.SEMANTIC_ON or test.INSTANCE_ON or test.PANOPTIC_ON):
+        yield "MODEL.MASK_FORMER.TEST has SEMANTIC_ON, INSTANCE_ON and PANOPTIC_ON all False. Set one of them True."
+    if len(cfg.DATASETS.TEST) > 1 and cfg.TEST.EXPECTED_RESULTS:
+        yield "TEST.EXPECTED_RESULTS is for one data set. Set it to [], or DATASETS.TEST to a single name."
 
 
-def _expected_of_one_set(cfg: CfgNode) -> str:
-    if len(cfg.DATASETS.TEST) < 2 or not cfg.TEST.EXPECTED_RESULTS:
-        return ""
-    return "TEST.EXPECTED_RESULTS is for one data set. Set it to [], or DATASETS.TEST to a single name."
+def _input(cfg: CfgNode) -> Iterator[str]:
+    low, high, sizes, crop = cfg.INPUT.MIN_SCALE, cfg.INPUT.MAX_SCALE, cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.CROP
+    if low > high:
+        yield f"INPUT.MIN_SCALE is {low}. Set a number up to INPUT.MAX_SCALE, which is {high}."
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sizes) != 2:
+        yield f"INPUT.MIN_SIZE_TRAIN is {sizes}. Set (smallest, largest) for INPUT.MIN_SIZE_TRAIN_SAMPLING range."
+    wanted = "shares up to 1" if crop.TYPE.startswith("relative") else "whole numbers of pixels"
+    fits = max(crop.SIZE) <= 1 if crop.TYPE.startswith("relative") else all(isinstance(n, int) for n in crop.SIZE)
+    if crop.ENABLED and not fits:
+        yield f"INPUT.CROP.SIZE is {crop.SIZE}. Set {wanted} for INPUT.CROP.TYPE {crop.TYPE}."
 
 
-def _scales(cfg: CfgNode) -> str:
-    low, high = cfg.INPUT.MIN_SCALE, cfg.INPUT.MAX_SCALE
-    return "" if low <= high else f"INPUT.MIN_SCALE is {low}. Set a number up to INPUT.MAX_SCALE, which is {high}."
-
-
-def _range_of_sizes(cfg: CfgNode) -> str:
-    sizes = cfg.INPUT.MIN_SIZE_TRAIN
-    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "choice" or len(sizes) == 2:
-        return ""
-    return f"INPUT.MIN_SIZE_TRAIN is {sizes}. Set (smallest, largest) for INPUT.MIN_SIZE_TRAIN_SAMPLING range."
-
-
-def _crop(cfg: CfgNode) -> str:
-    crop = cfg.INPUT.CROP
-    if crop.TYPE.startswith("relative"):
-        fits, wanted = max(crop.SIZE) <= 1, "shares up to 1"
-    else:
-        fits, wanted = all(isinstance(side, int) for side in crop.SIZE), "whole numbers of pixels"
-    if fits or not crop.ENABLED:
-        return ""
-    return f"INPUT.CROP.SIZE is {crop.SIZE}. Set {wanted} for INPUT.CROP.TYPE {crop.TYPE}."
-
-
-def _cosine(cfg: CfgNode) -> str:
+def _solver(cfg: CfgNode) -> Iterator[str]:
     solver = cfg.SOLVER
-    if solver.LR_SCHEDULER_NAME != "WarmupCosineLR" or 0 < solver.BASE_LR and solver.BASE_LR_END <= solver.BASE_LR:
-        return ""
-    return (
-        f"SOLVER.BASE_LR_END is {solver.BASE_LR_END} and SOLVER.BASE_LR {solver.BASE_LR}. WarmupCosineLR falls from "
-        "BASE_LR to BASE_LR_END: set BASE_LR above 0, and BASE_LR_END up to it."
-    )
-
-
-def _steps(cfg: CfgNode) -> str:
-    solver = cfg.SOLVER
-    reached = [step for step in solver.STEPS if step <= solver.MAX_ITER]
-    if solver.LR_SCHEDULER_NAME != "WarmupMultiStepLR" or all(0 < step < solver.MAX_ITER for step in reached):
-        return ""
-    return (
-        f"SOLVER.STEPS is {solver.STEPS} and SOLVER.MAX_ITER {solver.MAX_ITER}. The rate falls at each step, so set "
-        "steps above 0 and below MAX_ITER (those above MAX_ITER are left out)."
-    )
-
-
-def _nesterov(cfg: CfgNode) -> str:
-    solver = cfg.SOLVER
-    if solver.OPTIMIZER != "SGD" or not solver.NESTEROV or solver.MOMENTUM > 0:
-        return ""
-    return "SOLVER.NESTEROV is True, but SOLVER.MOMENTUM 0. Set MOMENTUM above 0, or NESTEROV False."
+    base, end, steps, last = solver.BASE_LR, solver.BASE_LR_END, solver.STEPS, solver.MAX_ITER
+    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and not (0 < base and end <= base):
+        yield (
+            f"SOLVER.BASE_LR_END is {end} and SOLVER.BASE_LR {base}. WarmupCosineLR falls from BASE_LR to BASE_LR_END: "
+            "set BASE_LR above 0, and BASE_LR_END up to it."
+        )
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and any(step <= 0 or step == last for step in steps):
+        yield (
+            f"SOLVER.STEPS is {steps} and SOLVER.MAX_ITER {last}. The rate falls at each step, so set steps above 0 "
+            "and below MAX_ITER (those above MAX_ITER are left out)."
+        )
+    if solver.OPTIMIZER == "SGD" and solver.NESTEROV and solver.MOMENTUM <= 0:
+        yield "SOLVER.NESTEROV is True, but SOLVER.MOMENTUM 0. Set MOMENTUM above 0, or NESTEROV False."
 
 
 JOINTS = [
@@ -233,7 +189,7 @@ JOINTS = [
     multiple("MODEL.SEM_SEG_HEAD.CONVS_DIM", "MODEL.MASK_FORMER.NHEADS", _encodes),
     multiple("MODEL.SEM_SEG_HEAD.CONVS_DIM", 4, lambda cfg: _encodes(cfg) and not _group_normed(cfg)),
     multiple("MODEL.SEM_SEG_HEAD.CONVS_DIM", 32, _group_normed),  # groups of GN
-    *(Joint("model", problem) for problem in (_shallow_resnet, _swin, _feature_maps, _decoder_input)),
-    *(Joint("test", problem) for problem in (_one_result, _expected_of_one_set)),
-    *(Joint("train", problem) for problem in (_scales, _range_of_sizes, _crop, _cosine, _steps, _nesterov)),
+    *(Joint("model", problems) for problems in (_backbone, _head)),
+    Joint("test", _test),
+    *(Joint("train", problems) for problems in (_input, _solver)),
 ]
