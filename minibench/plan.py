@@ -10,7 +10,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 
 from minibench.methods import Method, ordered
-from minibench.runs import RECORD, Run, finish_training, read_record, repair_checkpoints
+from minibench.runs import RECORD, Run, finish_training, read_record
 from minibench.settings import SMOKE_BATCH, Settings, annotation_checksum
 from minibench.steps import Step, training_progress
 from PADing.config import load_config
@@ -170,11 +170,6 @@ class Plan:
         command, iterations = self.command(run), s.iterations(method)
         seconds_before = run.record().get("seconds", 0.0)
 
-        def begin() -> None:
-            if not run.evaluated:
-                repair_checkpoints(run.folder)
-            note("running", 0.0)
-
         def note(state: str, seconds: float) -> None:
             if state == "done":
                 if not run.evaluated:
@@ -198,7 +193,6 @@ class Plan:
             env={"DETECTRON2_DATASETS": str(self._data(run.seed)), **path},
             done=lambda: run.done,
             evaluated=lambda: run.evaluated,
-            begin=begin,
             note=note,
             progress=lambda: training_progress(run.folder, iterations),
             usual=START + size * (iteration * iterations + EVALUATED_IMAGE * s.val),

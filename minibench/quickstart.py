@@ -14,13 +14,14 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from minibench.display import Display
 from minibench.scheduler import run_steps
 from minibench.steps import Step, training_progress
 from minibench.tasks import INSTANCE, PANOPTIC, SEMANTIC
-from PADing.command_line import STATUS_USER_ERROR, CommandParser, count, run_command
+from PADing.command_line import STATUS_USER_ERROR, count
 from PADing.engine.output_folder import training_folder, training_in
 from PADing.errors import Interrupted, UserError
 from PADing.files import REPOSITORY, read_json, write_json
@@ -35,8 +36,8 @@ USUAL, USUAL_SMOKE = 960, 60
 
 def plan_steps(out: Path, seed: int, smoke: bool) -> list[Step]:
     """The commands of the main job, in order; each waits for the one before. Their data are in ``out/data``."""
-    data = out / "data" / "mini"
-    pretrain, pading, weights = out / "pretrain", out / "pading", out / "pretrained_weight_panoptic.pth"
+    data, pretrain, pading = out / "data" / "mini", out / "pretrain", out / "pading"
+    weights, overview = out / "pretrained_weight_panoptic.pth", out / "pictures" / "overview.png"
     configs = [f"configs/mini/panoptic-{stage}.yaml" for stage in ("pretrain", "PADing")]
     stage_1, stage_2 = (["--config-file", config, "--num-gpus", "0"] for config in configs)
     embeddings = ["MODEL.CLASS_EMBEDDINGS", data / "class_vectors.npz"]
@@ -45,37 +46,31 @@ def plan_steps(out: Path, seed: int, smoke: bool) -> list[Step]:
     if smoke:
         images, shown, lengths = ["--train", "24", "--val", "8"], ["--number", "2"], [6, 6]
         training += ["SOLVER.MAX_ITER", "6", "SOLVER.IMS_PER_BATCH", "2"]
+    draw: list = ["datasets/make_mini_coco.py", "--out", data, "--seed", seed, *images]
+    pretraining: list = ["train_net_pretrain.py", *stage_1, "--resume", "OUTPUT_DIR", pretrain, *training]
+    convert: list = ["tools/preprocess_pretrained_weight.py", "--task_name", "panoptic"]
+    convert += ["--input_file", pretrain / "model_final.pth", "--output_file", weights]
+    train: list = ["train_net.py", *stage_2, "--resume", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", pading]
+    show: list = ["tools/visualize_predictions.py", *stage_2, "--output", overview.parent, *shown]
+    show += ["--baseline", configs[0], pretrain / "model_final.pth", "MODEL.WEIGHTS", pading / "model_final.pth"]
+    # Name, command, the file that it leaves when it succeeds, its part of the whole time, iterations of the training.
+    table: list[tuple[str, list, Path, float, int]] = [
+        ("data", draw, data / "mini.json", 0.05, 0),
+        ("stage 1: Mask2Former on the seen classes", pretraining, pretrain / "results.json", 0.74, lengths[0]),
+        ("conversion of the weights", convert, weights, 0.01, 0),
+        ("stage 2: PADing", [*train, *embeddings, *training], pading / "results.json", 0.18, lengths[1]),
+        ("drawing of predictions", [*show, *embeddings], overview, 0.02, 0),
+    ]
     steps: list[Step] = []
-
-    def add(name: str, share: float, done: Path, command: list, iterations: int = 0) -> None:
-        """``share``: usual part of the whole time. ``done``: the file that the command leaves when it succeeds."""
-        steps.append(
-            Step(
-                name=name,
-                command=[sys.executable, *map(str, command)],
-                log=out / "log.txt",
-                done=done.is_file,
-                always=not steps,  # the data set checks by itself what is there
-                needs=tuple(step.name for step in steps[-1:]),
-                env={"DETECTRON2_DATASETS": str(out / "data")},
-                progress=lambda: training_progress(done.parent, iterations) if iterations else None,
-                usual=share * (USUAL_SMOKE if smoke else USUAL),
-            )
-        )
-
-    add("data", 0.05, data / "mini.json", ["datasets/make_mini_coco.py", "--out", data, "--seed", seed, *images])
-    command = ["train_net_pretrain.py", *stage_1, "--resume", "OUTPUT_DIR", pretrain, *training]
-    add("stage 1: Mask2Former on the seen classes", 0.74, pretrain / "results.json", command, lengths[0])
-    command = ["tools/preprocess_pretrained_weight.py", "--task_name", "panoptic"]
-    command += ["--input_file", pretrain / "model_final.pth", "--output_file", weights]
-    add("conversion of the weights", 0.01, weights, command)
-    command = ["train_net.py", *stage_2, "--resume", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", pading]
-    command += [*embeddings, *training]
-    add("stage 2: PADing's generator and classifier", 0.18, pading / "results.json", command, lengths[1])
-    command = ["tools/visualize_predictions.py", *stage_2, "--output", out / "pictures", *shown]
-    command += ["--baseline", configs[0], pretrain / "model_final.pth"]
-    command += ["MODEL.WEIGHTS", pading / "model_final.pth", *embeddings]
-    add("drawing of predictions", 0.02, out / "pictures" / "overview.png", command)
+    for name, command, left, share, iterations in table:
+        step = Step(name, [sys.executable, *map(str, command)], out / "log.txt", left.is_file)
+        step.always = name == "data"  # it checks by itself what is there
+        step.needs = tuple(before.name for before in steps[-1:])
+        step.env = {"DETECTRON2_DATASETS": str(out / "data")}
+        step.usual = share * (USUAL_SMOKE if smoke else USUAL)
+        if iterations:
+            step.progress = partial(training_progress, left.parent, iterations)
+        steps.append(step)
     return steps
 
 
@@ -196,10 +191,3 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fresh", action="store_true", help="throw away the run in --output and start over")
     parser.add_argument("--smoke", action="store_true", help="a minute or two instead of a quarter of an hour")
     parser.set_defaults(function=main)
-
-
-def cli(argv: Sequence[str] | None = None) -> int:
-    """Parse arguments and do what they say; returns the exit status."""
-    parser = CommandParser(__doc__)
-    add_options(parser)
-    return run_command(main, parser.parse_args(argv))

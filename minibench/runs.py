@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,25 +69,6 @@ class Run:
 def read_record(path: Path) -> dict[str, Any]:
     """The content of a JSON file; empty when there is none."""
     return read_json(path, "Record of the benchmark") if path.is_file() else {}
-
-
-def repair_checkpoints(folder: Path) -> None:
-    """Remove checkpoints that were cut off while being written, and point to the last whole one."""
-    if not folder.is_dir():
-        return
-    whole = []
-    for path in sorted(folder.glob("model_*.pth"), key=lambda p: p.stat().st_mtime_ns):
-        # torch writes the archive's directory last, so a file that was cut off is none.
-        if zipfile.is_zipfile(path):
-            whole.append(path)
-        else:
-            path.unlink()
-    pointer = folder / "last_checkpoint"
-    if whole:
-        with replacing(pointer) as temporary:
-            temporary.write_text(whole[-1].name)
-    else:
-        pointer.unlink(missing_ok=True)
 
 
 def finish_training(folder: Path) -> None:

@@ -121,7 +121,7 @@ def run_steps(steps: Sequence[Step], jobs: int, display: Display, share_cores: b
                     if step.evaluated():
                         ended(step, 0.0, None)
                         continue
-                    step.begin()
+                    step.note("running", 0.0)
                     display.started(step)
                     running.append(Process(step, threads))
                 if not running and not any(done.issuperset(step.needs) for step in waiting):

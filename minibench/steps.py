@@ -38,8 +38,8 @@ class Step:
         needs: names of the steps whose results it reads.
         env: additions to the environment.
         evaluated: whether the command is through and only its end has to be noted.
-        begin: called before it starts.
-        note: called with a state and the seconds of the command: "running" now and then, "done" or "failed" at its end.
+        note: called with a state and the seconds of the command: "running" at its start and now and then, "done" or
+            "failed" at its end.
         progress: how far its training is, None when it is not training.
         usual, usual_end: seconds to expect when nothing better is known: of all, and of what follows the training.
         kind: steps of one kind take the same time. measured: the seconds that it took, if it is finished.
@@ -53,7 +53,6 @@ class Step:
     needs: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     evaluated: Callable[[], bool] = _never
-    begin: Callable[[], None] = _nothing
     note: Callable[[str, float], None] = _nothing
     progress: Callable[[], Progress | None] = _nothing
     usual: float = 10.0

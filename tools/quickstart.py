@@ -7,7 +7,7 @@ from pathlib import Path
 # The package lies at the root of the repository; in place of this folder, where minibench.py has its name.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from minibench.quickstart import cli  # noqa: E402
+from minibench.__main__ import cli  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(cli())
+    sys.exit(cli(["quickstart", *sys.argv[1:]]))

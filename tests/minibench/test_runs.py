@@ -7,7 +7,7 @@ import torch
 
 from minibench.methods import Method, discover
 from minibench.plan import Plan
-from minibench.runs import Run, finish_training, read_record, repair_checkpoints
+from minibench.runs import Run, finish_training, read_record
 from minibench.settings import make_settings
 from PADing.errors import UserError
 
@@ -23,25 +23,6 @@ def _checkpoint(path, **more):
         },
         path,
     )
-
-
-def test_a_checkpoint_cut_off_while_written_is_passed_over(tmp_path):
-    _checkpoint(tmp_path / "model_0000099.pth")
-    _checkpoint(tmp_path / "model_0000199.pth")
-    whole = (tmp_path / "model_0000199.pth").read_bytes()
-    (tmp_path / "model_0000199.pth").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "last_checkpoint").write_text("")
-    repair_checkpoints(tmp_path)
-    assert (tmp_path / "last_checkpoint").read_text() == "model_0000099.pth"
-    assert not (tmp_path / "model_0000199.pth").exists()
-
-
-def test_without_a_whole_checkpoint_a_run_begins_anew(tmp_path):
-    (tmp_path / "model_final.pth").write_bytes(b"PK\x03\x04 and no more")
-    (tmp_path / "last_checkpoint").write_text("model_final.pth")
-    repair_checkpoints(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-    repair_checkpoints(tmp_path / "not there")
 
 
 def test_a_finished_run_keeps_weights_and_one_line_per_iteration(tmp_path):
@@ -95,11 +76,11 @@ def test_the_time_of_all_attempts_is_added_up(tmp_path, evaluated):
         return plan.runs[0], plan.steps()[1]
 
     run, first = step()
-    first.begin()
+    first.note("running", 0.0)
     first.note("running", 42.0)  # and killed
     run, second = step()
     if not evaluated:
-        second.begin()
+        second.note("running", 0.0)
         assert run.record()["seconds"] == 42.0
     (run.folder / "results.json").write_text("{}")
     second.note("done", 3.0)
