@@ -1,5 +1,7 @@
 """The config keys of PADing, beyond those of the host (``PADing.config``), and which values they may have."""
 
+from collections.abc import Iterator
+
 from detectron2.config import CfgNode
 
 from PADing.config_check import Joint
@@ -59,12 +61,11 @@ def add_config(cfg: CfgNode) -> None:
     node.SEGMENTER_CACHE = ""
 
 
-def _generator(cfg: CfgNode) -> str:
+def _generator(cfg: CfgNode) -> Iterator[str]:
     try:
         generator_type(cfg)
     except UserError as error:
-        return str(error)
-    return ""
+        yield str(error)
 
 
 CONFIG_RULES = [
