@@ -7,6 +7,7 @@ finite, and no polygon or size makes pycocotools fill the memory.
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -196,123 +197,6 @@ def _name(entry) -> str:
     return ""
 
 
-def _category_problem(entry) -> str | None:
-    if type(entry) is not dict:
-        return f"must be an object with `id` and `name`, but is {short(entry)}"
-    if not _is_id(entry.get("id")):
-        return _wrong(entry, "id", "a whole number >= 0")
-    if type(entry.get("name")) is not str or not entry["name"]:
-        return _wrong(entry, "name", "text")
-    return None
-
-
-def _image_problem(image, needed: Collection[str]) -> str | None:
-    if type(image) is not dict:
-        return f"must be an object with `id` and `file_name`, but is {short(image)}"
-    if not _is_image_id(image.get("id")):
-        return _wrong(image, "id", "a whole number >= 0 or text")
-    for key in needed:
-        if key not in image:
-            return f"lacks the field {key!r}"
-    if "file_name" in image and not _is_file_name(image["file_name"]):
-        return _wrong(image, "file_name", "the name of a file")
-    size = [image[key] for key in ("height", "width") if key in image]
-    if not all(map(_is_side, size)):
-        return f"`height` and `width` must be numbers of pixels >= 1, but are {short(size)}"
-    if math.prod(size) > max_pixels():
-        return (
-            f"`height` x `width` = {short(math.prod(size))} pixels are more than the limit of {max_pixels():,} "
-            "(environment variable PADING_MAX_IMAGE_PIXELS)"
-        )
-    return None
-
-
-def _instance_problem(annotation, sizes: dict, complete: bool) -> str | None:
-    problem = _object_problem(annotation)
-    if problem is not None:
-        return problem
-    if not _is_id(annotation.get("id")):
-        return _wrong(annotation, "id", "a whole number >= 0")
-    image_id, segmentation = annotation["image_id"], annotation.get("segmentation")
-    if "bbox" not in annotation and (complete or segmentation is None):
-        return "lacks the field 'bbox'"
-    if segmentation is None or image_id not in sizes:
-        return None  # whoever uses an annotation refuses one of an image that is not listed
-    size = sizes[image_id]
-    if None in size:
-        return f"has a mask, but image {short(image_id)} has no `height` and `width`"
-    return mask_problem(segmentation, *size, all_usable=False)
-
-
-def _detection_problem(detection) -> str | None:
-    problem = _object_problem(detection)
-    if problem is not None:
-        return problem
-    if "score" not in detection or not _within([detection["score"]], -LARGEST_NUMBER, LARGEST_NUMBER):
-        return _wrong(detection, "score", "a number")
-    segmentation = detection.get("segmentation")
-    if isinstance(segmentation, dict):
-        size = segmentation.get("size")
-        if type(size) is not list or len(size) != 2 or not all(map(_is_side, size)):
-            return f"the mask's `size` must be [height, width], but is {short(size)}"
-    return None
-
-
-def _object_problem(entry) -> str | None:
-    """Of what annotated and detected objects share."""
-    if type(entry) is not dict:
-        return f"must be an object with `image_id` and `category_id`, but is {short(entry)}"
-    if not _is_image_id(entry.get("image_id")):
-        return _wrong(entry, "image_id", "the id of an image")
-    if not _is_id(entry.get("category_id")):
-        return _wrong(entry, "category_id", "the id of a category")
-    return _common_problem(entry)
-
-
-def _panoptic_problem(annotation) -> str | None:
-    if type(annotation) is not dict:
-        return f"must be an object with `image_id`, `file_name` and `segments_info`, but is {short(annotation)}"
-    if not _is_image_id(annotation.get("image_id")):
-        return _wrong(annotation, "image_id", "the id of an image")
-    if not _is_file_name(annotation.get("file_name")):
-        return _wrong(annotation, "file_name", "the name of a PNG")
-    segments = annotation.get("segments_info")
-    if type(segments) is not list:
-        return _wrong(annotation, "segments_info", "a list of segments")
-    met = set()
-    for i, segment in enumerate(segments):
-        here = f"segments_info[{i}]"
-        if type(segment) is not dict:
-            return f"{here} must be an object with `id` and `category_id`, but is {short(segment)}"
-        number = segment.get("id")
-        if type(number) is not int or not 0 < number <= LARGEST_SEGMENT_ID:
-            return f"{here}: " + _wrong(segment, "id", f"a whole number 1..{LARGEST_SEGMENT_ID}")
-        if number in met:
-            return f"{here} has the id {number} of another segment"
-        met.add(number)
-        if not _is_id(segment.get("category_id")):
-            return f"{here}: " + _wrong(segment, "category_id", "the id of a category")
-        problem = _common_problem(segment)
-        if problem is not None:
-            return f"{here}: {problem}"
-    return None
-
-
-def _common_problem(entry: dict) -> str | None:
-    """Of what objects and segments share: ``iscrowd``, ``area``, ``bbox``, all of which may be absent."""
-    if entry.get("iscrowd", 0) not in (0, 1):
-        return _wrong(entry, "iscrowd", "0 or 1")
-    if "area" in entry and not _within([entry["area"]], 0, LARGEST_NUMBER**2):
-        return _wrong(entry, "area", "a number >= 0")
-    if "bbox" in entry:
-        box = entry["bbox"]
-        if type(box) is not list or len(box) != 4 or not _within(box, -LARGEST_NUMBER, LARGEST_NUMBER):
-            return _wrong(entry, "bbox", "four numbers [x, y, width, height]")
-        if min(box[2:]) < 0:
-            return _wrong(entry, "bbox", "[x, y, width, height] with a width and height >= 0")
-    return None
-
-
 def _is_id(value) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
@@ -331,7 +215,11 @@ def _is_file_name(value) -> bool:
     return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _within(values: list, low: float, high: float) -> bool:
+def _is_number(*values: Any) -> bool:
+    return _within(values, -LARGEST_NUMBER, LARGEST_NUMBER)
+
+
+def _within(values: Sequence | np.ndarray, low: float, high: float) -> bool:
     """Whether all are numbers in low..high; written for speed, as it is called for every polygon of a file."""
     try:
         total = sum(values)  # not a number if one of them is not
@@ -340,13 +228,106 @@ def _within(values: list, low: float, high: float) -> bool:
         return False
 
 
-def _strangest(polygon: list):
+def _strangest(polygon: Sequence | np.ndarray):
     """The first entry that is no number, else the one farthest from 0."""
     other = [value for value in polygon if type(value) not in (int, float) or value != value]
     return other[0] if other else max(polygon, key=abs)
 
 
-def _wrong(entry: dict, key: str, wanted: str) -> str:
-    if key not in entry:
-        return f"lacks the field {key!r}"
-    return f"`{key}` must be {wanted}, but is {short(entry[key])}"
+# A field, whether its value is right, and what it must be.
+_Field = tuple[str, Callable[[Any], bool], str]
+_ID: _Field = ("id", _is_id, "a whole number >= 0")
+_IMAGE_ID: _Field = ("image_id", _is_image_id, "the id of an image")
+_CATEGORY_ID: _Field = ("category_id", _is_id, "the id of a category")
+# What objects and segments share, and may lack.
+_MAYBE: tuple[_Field, ...] = (
+    ("iscrowd", lambda value: value in (0, 1), "0 or 1"),
+    ("area", lambda value: _within([value], 0, LARGEST_NUMBER**2), "a number >= 0"),
+    (
+        "bbox",
+        lambda value: type(value) is list and len(value) == 4 and _is_number(*value),
+        "four numbers [x, y, width, height]",
+    ),
+    ("bbox", lambda box: min(box[2:]) >= 0, "[x, y, width, height] with a width and height >= 0"),
+)
+
+
+def _category_problem(entry: Any) -> str | None:
+    return _problem(entry, "`id` and `name`", (_ID, ("name", lambda value: type(value) is str and value != "", "text")))
+
+
+def _image_problem(image: Any, needed: Collection[str]) -> str | None:
+    fields = [("id", _is_image_id, "a whole number >= 0 or text"), *((key, lambda _: True, "") for key in needed)]
+    problem = _problem(image, "`id` and `file_name`", fields, [("file_name", _is_file_name, "the name of a file")])
+    if problem:
+        return problem
+    size = [image[key] for key in ("height", "width") if key in image]
+    if not all(map(_is_side, size)):
+        return f"`height` and `width` must be numbers of pixels >= 1, but are {short(size)}"
+    if math.prod(size) > max_pixels():
+        return (
+            f"`height` x `width` = {short(math.prod(size))} pixels are more than the limit of {max_pixels():,} "
+            "(environment variable PADING_MAX_IMAGE_PIXELS)"
+        )
+    return None
+
+
+def _instance_problem(annotation: Any, sizes: dict, complete: bool) -> str | None:
+    problem = _problem(annotation, "`image_id` and `category_id`", (_IMAGE_ID, _CATEGORY_ID, _ID), _MAYBE)
+    if problem:
+        return problem
+    image_id, segmentation = annotation["image_id"], annotation.get("segmentation")
+    if "bbox" not in annotation and (complete or segmentation is None):
+        return "lacks the field 'bbox'"
+    if segmentation is None or image_id not in sizes:
+        return None  # whoever uses an annotation refuses one of an image that is not listed
+    height, width = sizes[image_id]
+    if height is None or width is None:
+        return f"has a mask, but image {short(image_id)} has no `height` and `width`"
+    return mask_problem(segmentation, height, width, all_usable=False)
+
+
+def _detection_problem(detection: Any) -> str | None:
+    score: _Field = ("score", _is_number, "a number")
+    problem = _problem(detection, "`image_id` and `category_id`", (_IMAGE_ID, _CATEGORY_ID, score), _MAYBE)
+    if problem is None and isinstance(detection.get("segmentation"), dict):
+        size = detection["segmentation"].get("size")
+        if type(size) is not list or len(size) != 2 or not all(map(_is_side, size)):
+            return f"the mask's `size` must be [height, width], but is {short(size)}"
+    return problem
+
+
+def _panoptic_problem(annotation: Any) -> str | None:
+    png: _Field = ("file_name", _is_file_name, "the name of a PNG")
+    segments: _Field = ("segments_info", lambda value: type(value) is list, "a list of segments")
+    problem = _problem(annotation, "`image_id`, `file_name` and `segments_info`", (_IMAGE_ID, png, segments))
+    if problem:
+        return problem
+    number: _Field = (
+        "id",
+        lambda value: type(value) is int and 0 < value <= LARGEST_SEGMENT_ID,
+        f"a whole number 1..{LARGEST_SEGMENT_ID}",
+    )
+    met: set[int] = set()
+    for i, segment in enumerate(annotation["segments_info"]):
+        problem = _problem(segment, "`id` and `category_id`", (number, _CATEGORY_ID), _MAYBE)
+        if problem:
+            return f"segments_info[{i}]: {problem}"
+        if segment["id"] in met:
+            return f"segments_info[{i}] has the id {segment['id']} of another segment"
+        met.add(segment["id"])
+    return None
+
+
+def _problem(entry: Any, what: str, needed: Iterable[_Field], optional: Iterable[_Field] = ()) -> str | None:
+    """What is wrong with the form of an entry; ``what`` names fields that it must have."""
+    if type(entry) is not dict:
+        return f"must be an object with {what}, but is {short(entry)}"
+    for fields, is_needed in ((needed, True), (optional, False)):
+        for key, is_right, wanted in fields:
+            if key not in entry:
+                if is_needed:
+                    return f"lacks the field {key!r}"
+            elif not is_right(entry[key]):
+                return f"`{key}` must be {wanted}, but is {short(entry[key])}"
+    return None
