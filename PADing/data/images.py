@@ -109,7 +109,8 @@ def read_panoptic_rgb(path: str | os.PathLike) -> np.ndarray:
 
     def decode(image: Image.Image) -> np.ndarray:
         _refuse_jpeg(image)
-        raw_mode = str(image.tile[0][3]) if image.tile else ""
+        tile = getattr(image, "tile", None)  # of image files alone
+        raw_mode = str(tile[0][3]) if tile else ""
         if image.format != "PNG" or image.mode not in ("RGB", "RGBA", "P", "L") or "16" in raw_mode:
             depth = "16 bits per channel" if "16" in raw_mode else f"mode {image.mode}"
             raise _Unfit(
@@ -155,7 +156,7 @@ class _Unfit(Exception):
 
 def _decode(path: str | os.PathLike, what: str, convert: Callable[[Image.Image], Any]) -> Any:
     limit = max_pixels()
-    Image.MAX_IMAGE_PIXELS = limit / 2  # Pillow refuses beyond twice this
+    Image.MAX_IMAGE_PIXELS = limit / 2  # type: ignore[assignment]  # an odd limit, too: Pillow refuses beyond twice this
     try:
         file_name = PathManager.get_local_path(os.fspath(path))
         if not os.path.exists(file_name):
