@@ -71,19 +71,6 @@ def test_inference_visits_every_batch_in_eval_mode_and_restores_the_mode():
     assert model.training and torch.is_grad_enabled()
 
 
-def test_callbacks_are_called_around_the_loop_and_each_batch():
-    """By the names that the genuine package has; under others a method's hooks would silently never run."""
-    calls = []
-    names = ["on_start", "on_end", "before_inference", "after_inference", "start", "end"]
-    callbacks = {name: lambda name=name: calls.append(name) for name in names}
-    inference_on_dataset(lambda batch: calls.append(batch), [1, 2], None, callbacks)
-    one, two = (["before_inference", batch, "after_inference"] for batch in (1, 2))
-    assert calls == ["on_start", *one, *two, "on_end"]
-    calls.clear()
-    inference_on_dataset(lambda batch: batch, [1], None, {"on_end": lambda: calls.append("end")})
-    assert calls == ["end"]
-
-
 def test_no_evaluator_and_no_result_give_an_empty_dict():
     assert inference_on_dataset(_Doubler(), [[1]], None) == {}
     assert inference_on_dataset(_Doubler(), [[1]], _Recorder(None)) == {}

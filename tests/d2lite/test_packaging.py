@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import d2lite.provider as provider
-from d2lite.omitted import OMITTED, explain_missing_modules, omitted_names
+from d2lite.omitted import explain_missing_modules, omitted_names
 
 from .conftest import run_python
 
@@ -174,12 +174,11 @@ def test_a_folder_that_only_has_the_name_does_not_count(standin, tmp_path):
     assert made_up.__standin__
 
 
-def test_what_is_left_out_is_said(standin, monkeypatch):
-    monkeypatch.setitem(OMITTED, "made_up.config", "EagerThing LazyThing")
-    getter = omitted_names("made_up.config")
+def test_what_is_left_out_is_said(standin):
+    getter = omitted_names("made_up.config", "EagerThing LazyThing")
     with pytest.raises(ImportError, match=r"made_up\.config\.LazyThing is not available: d2lite.*leaves it out"):
         getter("LazyThing")
-    with pytest.raises(AttributeError, match="other"):
+    with pytest.raises(AttributeError, match=r"made_up\.config\.other is not available: d2lite.*leaves it out"):
         getter("other")
     explain_missing_modules("made_up")
     with pytest.raises(ModuleNotFoundError, match=r"made_up\.export.*leaves it out"):
@@ -189,17 +188,21 @@ def test_what_is_left_out_is_said(standin, monkeypatch):
 def test_the_standin_says_what_it_leaves_out(run_standin):
     code = """
 for line in ("from detectron2.config import LazyConfig", "from detectron2 import model_zoo",
-             "import detectron2.export", "from detectron2.engine import TorchProfiler"):
+             "import detectron2.export", "from detectron2.engine import TorchProfiler",
+             "from detectron2.engine.hooks import TorchProfiler",
+             "from detectron2.data import transforms as T; T.Tilt"):
     try:
         exec(line)
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         print(error)
-import detectron2
+import detectron2, detectron2.data
+assert not hasattr(detectron2.data, "anything")
 print(detectron2.__standin__, detectron2.__version__)
 """
     lines = run_standin(code).splitlines()
-    names = ("config.LazyConfig", "model_zoo", "export", "engine.TorchProfiler")
-    assert len(lines) == 5 and lines[-1] == "True 0.6"
+    names = ("config.LazyConfig", "model_zoo", "export", "engine.TorchProfiler", "engine.hooks.TorchProfiler")
+    names += ("data.transforms.Tilt",)
+    assert len(lines) == 7 and lines[-1] == "True 0.6"
     for name, line in zip(names, lines, strict=False):
         assert f"detectron2.{name}" in line and "d2lite" in line and "genuine Detectron2" in line
 

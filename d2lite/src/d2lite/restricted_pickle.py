@@ -13,20 +13,12 @@ from math import prod
 import numpy as np
 import torch
 
-__all__ = ["load_arrays", "load_checkpoint"]
-
 
 def load_checkpoint(file, filename: str) -> dict:
-    """Read a ``.pkl`` file of Detectron2's or Caffe2's model collections.
-
-    Args:
-        file, filename: as for ``load_arrays``.
+    """Read a ``.pkl`` file of Detectron2's or Caffe2's model collections; ValueError without named weights.
 
     Returns:
         The content, with the weights under ``model``. Caffe2's are marked by ``__author__``, ``matching_heuristics``.
-
-    Raises:
-        ValueError: as ``load_arrays``; or the file holds no named weights.
     """
     content = load_arrays(file, filename)
     if not isinstance(content, dict):
@@ -45,12 +37,7 @@ def load_checkpoint(file, filename: str) -> dict:
 def load_arrays(file, filename: str):
     """Read one pickled object from an open binary file; text of Python 2 pickles is taken as latin1.
 
-    Args:
-        file: binary file object.
-        filename: for the error message.
-
-    Raises:
-        ValueError: the file is damaged, no pickle, or holds anything but weights.
+    ValueError with the ``filename`` if the file is damaged, no pickle, or holds anything but weights.
     """
     try:
         return _Machine(file, encoding="latin1").load()
@@ -65,9 +52,6 @@ def load_arrays(file, filename: str):
 
 def _refuse(reason: str):
     raise pickle.UnpicklingError(reason)
-
-
-# ---- What a file may call, by its own names ----
 
 
 _NDARRAY = object()  # the class: a file passes it on, but can neither call nor change it
@@ -113,10 +97,6 @@ def _text_as_bytes(text: str, encoding: str) -> bytes:
     return text.encode("latin1") if encoding == "latin1" else _refuse(f"it has bytes in the encoding {encoding!r}")
 
 
-def _ordered_dict(pairs=()) -> OrderedDict:
-    return _insert(OrderedDict(), [part for key, value in pairs for part in (key, value)])
-
-
 def _storage(content: bytes):
     # In its older versions, weights_only=True can be circumvented by this format, that from before PyTorch 1.6.
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
@@ -132,29 +112,26 @@ def _tensor(storage, offset, size, stride, requires_grad=False, hooks=None, meta
     return whole.as_strided(size, stride, offset).requires_grad_(bool(requires_grad))
 
 
-def _parameter(data, requires_grad=True, hooks=None) -> torch.nn.Parameter:
-    return torch.nn.Parameter(data.detach(), bool(requires_grad))
-
-
 _FUNCTIONS = {
     "numpy.ndarray": _NDARRAY,
     "numpy.dtype": _number_type,
     "_codecs.encode": _text_as_bytes,
     "builtins.bytes": lambda: b"",  # how the protocols of Python 2 write empty ones
     "__builtin__.bytes": lambda: b"",
-    "collections.OrderedDict": _ordered_dict,
+    "collections.OrderedDict": lambda pairs=(): _insert(
+        OrderedDict(), [part for key, value in pairs for part in (key, value)]
+    ),
     "torch.Size": torch.Size,
     "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter": lambda data, grad=True, hooks=None: torch.nn.Parameter(
+        data.detach(), bool(grad)
+    ),
     "torch.storage._load_from_bytes": _storage,
 }
 for _numpy in ("numpy.core", "numpy._core"):  # before numpy 2, and since
     _FUNCTIONS[_numpy + ".multiarray._reconstruct"] = _empty_array
     _FUNCTIONS[_numpy + ".multiarray.scalar"] = _scalar
     _FUNCTIONS[_numpy + ".numeric._frombuffer"] = _array_of_bytes
-
-
-# ---- The machine ----
 
 
 def _insert(target, items: list):
@@ -181,12 +158,13 @@ def _set_state(target, state) -> None:
         version, order, *others = state
         if others[:6] != [None, None, None, -1, -1, 0] or any(others[6:]) or order not in ("<", ">", "=", "|"):
             _refuse("it has a number type with fields or objects in it")
-        target.__setstate__((3, order, None, None, None, -1, -1, 0))
+        target.__setstate__((3, order, None, None, None, -1, -1, 0))  # type: ignore[attr-defined]  # not in the stubs
     elif type(target) is np.ndarray:
         *_, shape, dtype, column_major, raw = state
-        target.__setstate__((1, shape, dtype, bool(column_major), _content(raw, dtype, shape)))
+        content = _content(raw, dtype, shape)
+        target.__setstate__((1, shape, dtype, bool(column_major), content))  # type: ignore[arg-type]  # np.bool is refused
     elif type(target) is OrderedDict and list(state) == ["_metadata"] and isinstance(state["_metadata"], dict):
-        target._metadata = state["_metadata"]  # versions of modules, in state dicts of PyTorch
+        vars(target)["_metadata"] = state["_metadata"]  # versions of modules, in state dicts of PyTorch
     else:
         _refuse(f"it sets the state of a {type(target).__name__}")
 
@@ -240,10 +218,6 @@ class _Machine(pickle._Unpickler):  # the one in Python, because the compiled on
         state = self.stack.pop()
         _set_state(self.stack[-1], state)
 
-    dispatch[pickle.BYTEARRAY8[0]] = _bytearray8
-    dispatch[pickle.DICT[0]] = _dict
-    dispatch[pickle.SETITEM[0]] = _setitem
-    dispatch[pickle.SETITEMS[0]] = _setitems
-    dispatch[pickle.APPEND[0]] = _append
-    dispatch[pickle.APPENDS[0]] = _appends
-    dispatch[pickle.BUILD[0]] = _build
+    dispatch |= {pickle.BYTEARRAY8[0]: _bytearray8, pickle.DICT[0]: _dict, pickle.BUILD[0]: _build}
+    dispatch |= {pickle.SETITEM[0]: _setitem, pickle.SETITEMS[0]: _setitems}
+    dispatch |= {pickle.APPEND[0]: _append, pickle.APPENDS[0]: _appends}

@@ -79,10 +79,6 @@ def pq_compute(gt_json_file: str, pred_json_file: str, gt_folder: str | None = N
 
     Returns:
         a dict with ``All``, ``Things`` and ``Stuff``, see :meth:`PQStat.pq_average`, and ``per_class``.
-
-    Raises:
-        KeyError: the PNG and the JSON of a prediction have different ids, or there is no such category.
-        Exception: an image has no prediction, or a folder does not exist.
     """
     truth, predictions = (json.loads(Path(path).read_text("utf-8")) for path in (gt_json_file, pred_json_file))
     categories = {entry["id"]: entry for entry in truth["categories"]}

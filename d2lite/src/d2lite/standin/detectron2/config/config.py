@@ -37,10 +37,6 @@ class CfgNode(FvcoreNode):
             filename: path or URL. Relative ``_BASE_`` paths start at its folder.
             allow_unsafe: admit tags that build Python objects, provided that ``D2LITE_UNSAFE_YAML=1`` is set: unlike in
                 Detectron2, asking for it in the code is not enough to run code from a file.
-
-        Raises:
-            yaml.constructor.ConstructorError: a tag that is not admitted.
-            ValueError: a section stands where the base has a plain value, or ``_BASE_`` leads back to the file.
         """
         unsafe = allow_unsafe and os.environ.get("D2LITE_UNSAFE_YAML") == "1"
         return cls._tree(filename, yaml.UnsafeLoader if unsafe else _SafeLoader, frozenset())
@@ -62,10 +58,7 @@ class CfgNode(FvcoreNode):
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = True) -> None:
         """Take over the values of a YAML file; see ``load_yaml_with_base`` for what it may contain.
 
-        Raises:
-            AssertionError: no such file, or one for a later ``VERSION`` of the keys.
-            KeyError: a key without a default.
-            ValueError: a value of another type than the default, or a file for the keys of ``VERSION`` 1.
+        KeyError for a key without a default, ValueError for a value of another type.
         """
         assert PathManager.isfile(cfg_filename), f"There is no config file {cfg_filename!r}."
         node = type(self)(self.load_yaml_with_base(cfg_filename, allow_unsafe=allow_unsafe))

@@ -15,11 +15,6 @@ def configurable(init_func: Callable | None = None, *, from_config: Callable | N
     ``@configurable(from_config=function)`` on a plain function. A config is recognised as the first positional argument
     or as ``cfg=``. ``from_config`` receives the positional arguments and the keywords that it names (all of them if it
     takes ``*args`` or ``**kwargs``); the remaining keywords replace values of the dict that it returns.
-
-    Raises:
-        AssertionError: decorating anything else, or a ``from_config`` that is no function.
-        AttributeError: calling a class without ``from_config``.
-        TypeError: one that is no classmethod, or whose first argument is not ``cfg``.
     """
     if init_func is None:
         assert from_config is None or inspect.isfunction(from_config), "from_config= must be given a function"

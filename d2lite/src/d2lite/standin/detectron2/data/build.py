@@ -45,15 +45,9 @@ def get_detection_dataset_dicts(
     """The images of one or several registered data sets, one after the other.
 
     Args:
-        names: of the data sets.
         filter_empty: without images that have no annotated object. Only if the first image has ``annotations`` at all.
         min_keypoints, proposal_files: d2lite has neither; leave them.
-        check_consistency: the data sets must have the same ``thing_classes``.
-
-    Raises:
-        KeyError: an unknown name.
-        AssertionError: no name, or no image.
-        ValueError: the classes differ.
+        check_consistency: ValueError unless the data sets have the same ``thing_classes``.
     """
     if min_keypoints or proposal_files is not None:
         raise NotImplementedError("d2lite has no keypoints and no precomputed proposals; the genuine Detectron2 has.")
@@ -104,7 +98,6 @@ def build_batch_data_loader(
     """Full batches of a data set in a sampler's order, endless if the sampler is.
 
     Args:
-        dataset: of model inputs.
         sampler: None if, and only if, the data set is iterable.
         total_batch_size: elements in the batches of all processes together.
         aspect_ratio_grouping: see ``AspectRatioGroupedDataset``.
@@ -182,8 +175,8 @@ def build_detection_train_loader(
     """Endless batches for training, from these arguments or from a config, as ``(cfg, mapper=...)``.
 
     Args:
-        dataset: dicts, or a torch data set. A config names it in ``DATASETS.TRAIN``.
-        total_batch_size: of all processes. A config has it in ``SOLVER.IMS_PER_BATCH``.
+        dataset: dicts, or a torch data set.
+        total_batch_size: of all processes.
         mapper: makes a model input of a dict, in the workers; None: they are inputs already. By default, with a config,
             a ``DatasetMapper``.
         sampler: an endless one, by default ``TrainingSampler``.
@@ -213,12 +206,8 @@ def build_detection_test_loader(
 ) -> DataLoader:
     """Every element once, from these arguments or from a config, as ``(cfg, dataset_name, mapper=...)``.
 
-    Args:
-        dataset: dicts, or a torch data set; nothing is left out.
-        mapper: as for training.
-        batch_size: of this process.
-        sampler: by default ``InferenceSampler``, which gives each process its part.
-        collate_fn, num_workers: as for ``build_batch_data_loader``.
+    Nothing is left out. The default sampler, ``InferenceSampler``, gives each process its part; other arguments are as
+    for training, but ``batch_size`` is that of one process.
     """
     dataset, sampler = _mapped(dataset, mapper, sampler, InferenceSampler)
     collate_fn = collate_fn or trivial_batch_collator

@@ -23,12 +23,7 @@ class _DatasetCatalog(_Catalog):
     """Name -> function that loads the data set, so that names may stand here whose files do not exist."""
 
     def register(self, name: str, func: Callable[[], Any]) -> None:
-        """Enter a data set.
-
-        Args:
-            name: not in use so far.
-            func: called without arguments for each ``get``; gives the same dicts in the same order each time.
-        """
+        """Enter a data set under a new name. ``func()``, called by each ``get``, always gives the same dicts."""
         assert callable(func), f"{name} needs a function that loads it, not a {type(func).__name__}"
         assert name not in self.data, f"the name {name!r} is taken by another data set"
         self.data[name] = func

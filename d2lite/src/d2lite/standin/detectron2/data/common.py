@@ -18,7 +18,6 @@ class DatasetFromList(Dataset):
     """The elements of a list.
 
     Args:
-        lst: the list.
         copy: hand out copies, which may be changed. A packed element is always a copy.
         serialize: pack all elements into one block of bytes. Forked workers share it; they would slowly copy single
             Python objects, because looking at an object changes its reference count.
@@ -98,8 +97,7 @@ class ToIterableDataset(IterableDataset):
     come out in the sampler's order, so they are the same for any number of workers.
 
     Args:
-        dataset: takes indices.
-        sampler: gives them, the same ones to every worker.
+        sampler: gives indices, the same ones to every worker.
         shard_sampler: False when the sampler looks after the workers itself.
         shard_chunk_size: how many successive indices are dealt at a time.
     """
@@ -123,11 +121,8 @@ class ToIterableDataset(IterableDataset):
 class AspectRatioGroupedDataset(IterableDataset):
     """Batches of either wide images or of all others, because padding a mixed batch wastes more.
 
-    Images wait until their batch is full; those that wait at the end are not used.
-
-    Args:
-        dataset: gives dicts with ``width`` and ``height``.
-        batch_size: images in a batch.
+    The dicts have ``width`` and ``height``. Images wait until their batch is full; those that wait at the end are not
+    used.
     """
 
     def __init__(self, dataset: Iterable[dict], batch_size: int):

@@ -75,9 +75,6 @@ class DatasetMapper:
         Returns:
             A copy with ``image``, uint8 (c, h, w); with ``sem_seg``, int64 (h, w), in place of ``sem_seg_file_name``;
             and in training with ``instances`` in place of ``annotations``, without crowds and what became empty.
-
-        Raises:
-            SizeMismatchError: the image does not have the size that the dict states.
         """
         result = copy.deepcopy(dataset_dict)
         annotations, label_file = (result.pop(key, None) for key in ("annotations", "sem_seg_file_name"))

@@ -30,9 +30,6 @@ def read_image(file_name: str | os.PathLike, format: str | None = None) -> np.nd
 
     Returns:
         (h, w, 3) uint8 for "BGR" and "RGB", (h, w, 1) uint8 for "L".
-
-    Raises:
-        OSError and what else Pillow raises on a damaged file.
     """
     with PathManager.open(os.fspath(file_name), "rb") as file:
         image: Image.Image = Image.open(file)
@@ -80,10 +77,6 @@ def transform_instance_annotations(
         transforms: in the order of use.
         image_size: (h, w) after them.
         keypoint_hflip_indices: d2lite has no keypoints; leave it.
-
-    Raises:
-        ValueError: a segmentation that is neither polygons nor an RLE.
-        NotImplementedError: keypoints.
     """
     if keypoint_hflip_indices is not None or "keypoints" in annotation:
         raise NotImplementedError("d2lite has no keypoints; remove them from the annotation, or use Detectron2 itself.")
@@ -117,9 +110,6 @@ def annotations_to_instances(annos: list[dict], image_size: tuple[int, int], mas
 
     Returns:
         ``gt_boxes``, ``gt_classes`` (int64) and, if the first annotation has a segmentation, ``gt_masks``.
-
-    Raises:
-        ValueError: segmentations that the format does not take.
     """
     corners = [BoxMode.convert(anno["bbox"], anno["bbox_mode"], BoxMode.XYXY_ABS) for anno in annos]
     targets = Instances(image_size, gt_boxes=Boxes(np.reshape(corners, (-1, 4))))
@@ -157,12 +147,7 @@ def _bit_masks(segmentations: list, image_size: tuple[int, int]) -> BitMasks:
 def filter_empty_instances(
     instances: Instances, by_box: bool = True, by_mask: bool = True, box_threshold: float = 1e-5
 ) -> Instances:
-    """The instances of which something is left in the image.
-
-    Args:
-        by_box: the sides of ``gt_boxes`` must exceed ``box_threshold`` pixels.
-        by_mask: ``gt_masks``, if there are any, must not be empty.
-    """
+    """Those of which something is left: with box sides over ``box_threshold`` pixels, and a ``gt_masks`` not empty."""
     assert by_mask or by_box, "choose what to judge by: by_box, by_mask or both"
     chosen = torch.ones(len(instances), dtype=torch.bool)
     if by_box:

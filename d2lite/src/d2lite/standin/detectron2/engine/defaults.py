@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2 import data, modeling, solver
 from detectron2.checkpoint import DetectionCheckpointer
@@ -20,7 +21,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from . import hooks
 from .command_line import default_argument_parser, default_setup  # noqa: F401 - people import them from here
-from .predictor import DefaultPredictor  # noqa: F401
 from .train_loop import AMPTrainer, SimpleTrainer, TrainerBase
 
 logger = logging.getLogger(__name__)
@@ -254,3 +254,31 @@ class DefaultTrainer(TrainerBase):
 def _evaluate(trainer: DefaultTrainer) -> dict:
     trainer._last_eval_results = trainer.test(trainer.cfg, trainer.model)
     return trainer._last_eval_results
+
+
+class DefaultPredictor:
+    """``predictor(image)`` is what the model of a config returns for one image, prepared as ``INPUT`` says.
+
+    Its ``metadata`` are those of the first data set of ``DATASETS.TEST``, if there is one.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        size = cfg.INPUT
+        assert size.FORMAT in ("BGR", "RGB"), f"INPUT.FORMAT is {size.FORMAT!r}, but must be 'BGR' or 'RGB'."
+        self.cfg, self.input_format = cfg.clone(), size.FORMAT
+        self.aug = data.transforms.ResizeShortestEdge(2 * [size.MIN_SIZE_TEST], size.MAX_SIZE_TEST)
+        self.model = modeling.build_model(self.cfg).eval()
+        DetectionCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        for name in cfg.DATASETS.TEST[:1]:
+            self.metadata = data.MetadataCatalog.get(name)
+
+    @torch.no_grad()
+    def __call__(self, original_image: np.ndarray) -> dict:
+        """What the model returns for an image, H x W x 3, uint8, always in the order blue, green, red."""
+        ordered = original_image if self.input_format == "BGR" else np.flip(original_image, axis=2)
+        resized = self.aug.get_transform(ordered).apply_image(ordered)
+        pixels = torch.from_numpy(np.array(resized, dtype=np.float32)).permute(2, 0, 1).contiguous()
+        sample = {"image": pixels.to(self.cfg.MODEL.DEVICE)}
+        sample["height"], sample["width"] = original_image.shape[:2]
+        (output,) = self.model([sample])
+        return output

@@ -22,7 +22,7 @@ from d2lite.omitted import omitted_names
 
 from .train_loop import HookBase
 
-__getattr__ = omitted_names(__name__)
+__getattr__ = omitted_names(__name__, "AutogradProfiler TorchProfiler TorchMemoryStats")
 
 logger = logging.getLogger(__name__)
 

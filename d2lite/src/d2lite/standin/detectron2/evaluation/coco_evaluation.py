@@ -96,11 +96,7 @@ class COCOEvaluator(DatasetEvaluator):
                 self._answers.append({"image_id": image["image_id"], "instances": detections})
 
     def evaluate(self, img_ids: Sequence[int] | None = None):
-        """The metrics, on the main process; an empty dict on the others, without predictions and without a truth.
-
-        Args:
-            img_ids: count these images only.
-        """
+        """The metrics, of all images or some; empty on all but the main process, and without predictions or truth."""
         answers = self._answers
         if self._everywhere:
             comm.synchronize()
@@ -184,11 +180,7 @@ def _silence() -> redirect_stdout:
 
 
 def instances_to_coco_json(instances: Instances, img_id: int) -> list[dict]:
-    """Detections in one image as COCO's results, whose ``category_id`` is still the class index.
-
-    Args:
-        instances: on the CPU, with ``pred_boxes``, ``scores``, ``pred_classes``, and ``pred_masks`` if there are masks.
-    """
+    """Detections in one image, on the CPU, as COCO's results, whose ``category_id`` is still the class index."""
     columns = {
         "category_id": instances.pred_classes.tolist(),
         "bbox": BoxMode.convert(instances.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).tolist(),

@@ -2,8 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sized
 from datetime import timedelta
 
 import torch
@@ -62,7 +61,6 @@ def inference_on_dataset(
     model: Callable,
     data_loader: Iterable,
     evaluator: DatasetEvaluator | list[DatasetEvaluator] | None,
-    callbacks: dict[str, Callable[[], object]] | None = None,
 ):
     """Let a model answer every batch of a loader, without gradients, and evaluate its answers.
 
@@ -71,56 +69,39 @@ def inference_on_dataset(
         data_loader: must have a length.
         evaluator: gets each batch and its answers. A list stands for :class:`DatasetEvaluators`; with None, the loop
             merely takes the time.
-        callbacks: what else to call, by time: ``on_start`` and ``on_end`` of the loop, ``before_inference`` and
-            ``after_inference`` of each batch. All may be left out.
 
     Returns:
         what ``evaluator.evaluate()`` returns, or an empty dict in place of None.
     """
     if evaluator is None or isinstance(evaluator, list):
         evaluator = DatasetEvaluators(evaluator or [])
-
-    def call(moment: str) -> None:
-        if callbacks and moment in callbacks:
-            callbacks[moment]()
-
     assert isinstance(data_loader, Sized), "Inference needs a data loader with a length."
     clock = _Stopwatch(len(data_loader))
     logger.info(f"Start inference on {len(data_loader)} batches")
     evaluator.reset()
-    with inference_context(model) if isinstance(model, nn.Module) else nullcontext(), torch.no_grad():
-        call("on_start")
-        clock.start()
-        for number, batch in enumerate(data_loader):
-            if number == clock.untimed:
-                clock.start()
-            clock.lap("Dataloading")
-            call("before_inference")
-            clock.lap()
-            answers = model(batch)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            clock.lap("Inference")
-            call("after_inference")
-            clock.lap()
-            evaluator.process(batch, answers)
-            clock.lap("Eval")
-            clock.batch_done(number + 1)
-        call("on_end")
+    mode = isinstance(model, nn.Module) and model.training
+    try:
+        if isinstance(model, nn.Module):
+            model.eval()
+        with torch.no_grad():
+            clock.start()
+            for number, batch in enumerate(data_loader):
+                if number == clock.untimed:
+                    clock.start()
+                clock.lap("Dataloading")
+                answers = model(batch)
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                clock.lap("Inference")
+                evaluator.process(batch, answers)
+                clock.lap("Eval")
+                clock.batch_done(number + 1)
+    finally:
+        if isinstance(model, nn.Module):
+            model.train(mode)
     clock.summarize()
     metrics = evaluator.evaluate()
     return metrics if metrics is not None else {}
-
-
-@contextmanager
-def inference_context(model: nn.Module) -> Iterator[None]:
-    """``with inference_context(model):`` puts the model into eval mode and later back into the mode it was in."""
-    mode = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(mode)
 
 
 class _Stopwatch:
@@ -133,12 +114,10 @@ class _Stopwatch:
         self.begin = self.last = time.perf_counter()
         self.timed, self.seconds = 0, {"Dataloading": 0.0, "Inference": 0.0, "Eval": 0.0}
 
-    def lap(self, part: str | None = None) -> None:
-        """The time since the last lap belongs to this part, or to none."""
+    def lap(self, part: str) -> None:
+        """The time since the last lap belongs to this part."""
         now = time.perf_counter()
-        if part:
-            self.seconds[part] += now - self.last
-        self.last = now
+        self.seconds[part], self.last = self.seconds[part] + now - self.last, now
 
     def batch_done(self, number: int) -> None:
         self.timed += 1

@@ -1,10 +1,6 @@
 """Building blocks of networks."""
 
-from d2lite.omitted import omitted_names
-
 from .batch_norm import FrozenBatchNorm2d, get_norm
 from .blocks import CNNBlockBase
 from .shape_spec import ShapeSpec
 from .wrappers import Conv2d, cat, shapes_to_tensor
-
-__getattr__ = omitted_names(__name__)

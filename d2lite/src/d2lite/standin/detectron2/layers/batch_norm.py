@@ -55,11 +55,7 @@ class FrozenBatchNorm2d(nn.Module):
 
     @classmethod
     def convert_frozen_batchnorm(cls, module: nn.Module) -> nn.Module:
-        """Freeze the 2D and the synchronized batch norms of a network, in place.
-
-        Returns:
-            ``module``, or the frozen layer that stands for it if it is such a norm itself.
-        """
+        """Freeze the 2D and synchronized batch norms of a network in place; of a norm itself, return a frozen one."""
         if not isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
             for name, part in list(module.named_children()):
                 setattr(module, name, cls.convert_frozen_batchnorm(part))
@@ -98,11 +94,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def get_norm(norm: str | Callable[[int], nn.Module] | None, out_channels: int) -> nn.Module | None:
-    """A new normalization layer for so many channels, or None for "" and None.
-
-    Args:
-        norm: a name out of ``NORMS`` (KeyError for another one), or a function from the number of channels to a layer.
-    """
+    """A new layer, by a name out of ``NORMS`` or a function of the number of channels; None for "" and None."""
     if isinstance(norm, str) and norm:
         if norm not in NORMS:
             raise KeyError(f"No normalization is called {norm!r}. Known: {', '.join(NORMS)}, or '' for none.")

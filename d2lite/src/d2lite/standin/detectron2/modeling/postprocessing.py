@@ -5,7 +5,7 @@ from torch.nn.functional import interpolate
 
 from d2lite.omitted import omitted_names
 
-__getattr__ = omitted_names(__name__)
+__getattr__ = omitted_names(__name__, "detector_postprocess")
 
 
 def sem_seg_postprocess(result: Tensor, img_size: tuple[int, int], output_height: int, output_width: int) -> Tensor:

@@ -10,7 +10,7 @@ from detectron2.data import transforms as T
 
 from d2lite.omitted import omitted_names
 
-__getattr__ = omitted_names(__name__)
+__getattr__ = omitted_names(__name__, "GeneralizedRCNNWithTTA")
 
 
 class DatasetMapperTTA:

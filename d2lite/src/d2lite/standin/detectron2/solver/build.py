@@ -20,7 +20,7 @@ from d2lite.omitted import omitted_names
 
 from .lr_scheduler import LRMultiplier, WarmupParamScheduler
 
-__getattr__ = omitted_names(__name__)
+__getattr__ = omitted_names(__name__, "GradientClipType reduce_param_groups")
 
 NORM_LAYERS = (
     nn.GroupNorm,
@@ -34,15 +34,8 @@ NORM_LAYERS = (
 def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: Any) -> Any:
     """Make an optimizer clip each parameter's gradient, by itself, at the beginning of every ``step``.
 
-    Args:
-        cfg: ``SOLVER.CLIP_GRADIENTS`` says whether, how ("value" or "norm") and at which limit.
-        optimizer: an optimizer, which is changed in place, or a class of optimizers, which is not.
-
-    Returns:
-        the given object; for a class, with clipping on, a subclass of it.
-
-    Raises:
-        ValueError: another ``CLIP_TYPE``. One norm over all parameters ("full_model") is the trainer's business.
+    ``SOLVER.CLIP_GRADIENTS`` says whether, how ("value" or "norm") and at which limit; one norm over all parameters
+    ("full_model") is the trainer's business. An optimizer is changed in place; for a class, this returns a subclass.
     """
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if not clip.ENABLED:
@@ -102,9 +95,6 @@ def get_default_optimizer_params(
         weight_decay_bias: weight decay of those.
         lr_factor_func: full name of a parameter -> factor on its learning rate.
         overrides: last part of a parameter's name -> settings that win over all others.
-
-    Raises:
-        ValueError: a factor on a learning rate that is not given; biases both here and in ``overrides``.
     """
     factors, special = bias_lr_factor not in (None, 1.0) or lr_factor_func, dict(overrides or {})
     if base_lr is None and factors:
@@ -134,11 +124,7 @@ def _given(**settings: float | None) -> dict[str, float]:
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
-    """The schedule called ``SOLVER.LR_SCHEDULER_NAME``, over ``MAX_ITER`` iterations, after a warmup.
-
-    Raises:
-        ValueError: an unknown name, or values that the schedule cannot have.
-    """
+    """The schedule called ``SOLVER.LR_SCHEDULER_NAME``, over ``MAX_ITER`` iterations, after a warmup."""
     s = cfg.SOLVER
     warmup = min(1.0, s.WARMUP_ITERS / s.MAX_ITER)
     factor = WarmupParamScheduler(_decay(s), s.WARMUP_FACTOR, warmup, s.WARMUP_METHOD, s.RESCALE_INTERVAL)

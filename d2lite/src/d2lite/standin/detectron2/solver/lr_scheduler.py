@@ -7,11 +7,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 def warmup_ramp(method: str, first: float, last: float) -> ParamScheduler:
-    """What a warmup does between its start (position 0) and its end (position 1).
-
-    Args:
-        method: "linear" goes from ``first`` to ``last``, "constant" stays at ``first``. ValueError for another one.
-    """
+    """A warmup from position 0 to 1: "linear" goes from ``first`` to ``last``, "constant" stays at ``first``."""
     if method == "constant":
         return ConstantParamScheduler(first)
     if method == "linear":

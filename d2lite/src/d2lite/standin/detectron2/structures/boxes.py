@@ -30,11 +30,6 @@ class BoxMode(IntEnum):
         Returns:
             A new object of the same type, with the numbers of a list rounded to float32 unless they are integers; or
             ``box`` itself when the modes are equal.
-
-        Raises:
-            NotImplementedError: for any other pair of modes.
-            AssertionError: for a list or tuple that has not 4 or 5 numbers.
-            IndexError: for an array or tensor of one dimension.
         """
         if from_mode == to_mode:
             return box
@@ -50,11 +45,7 @@ class BoxMode(IntEnum):
 
 
 class Boxes:
-    """The boxes of one image: ``tensor`` is float32 (N, 4) and holds x0, y0, x1, y1 in pixels.
-
-    Args:
-        tensor: N rows of 4 numbers, on any device; anything empty stands for N = 0.
-    """
+    """The boxes of one image: ``tensor`` is float32 (N, 4) and holds x0, y0, x1, y1 in pixels."""
 
     def __init__(self, tensor: Tensor | np.ndarray | Sequence):
         rows = torch.as_tensor(tensor).to(torch.float32)

@@ -30,9 +30,6 @@ class ImageList:
             tensors: a list of images (..., h, w) that differ in h and w only.
             size_divisibility: the frames' height and width are rounded up to multiples of this; 0 and 1: they are not.
             pad_value: fills what an image leaves of its frame.
-
-        Raises:
-            AssertionError: there is no image, or they do not fit together.
         """
         assert isinstance(tensors, (list, tuple)) and tensors, "ImageList.from_tensors needs a list of images."
         leading = {tuple(image.shape[:-2]) for image in tensors}

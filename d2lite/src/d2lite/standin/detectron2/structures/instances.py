@@ -15,11 +15,7 @@ class Instances:
 
     ``instances.scores`` reads a field and ``instances.scores = ...`` writes one. A field is a Tensor, a list, or any
     other object with a length and an index (``Boxes``, ``BitMasks``, ``PolygonMasks``). What begins with an underscore
-    is no field but an attribute as of any object.
-
-    Args:
-        image_size: height and width of the image in pixels.
-        fields: to begin with.
+    is no field but an attribute as of any object. ``image_size`` is the height and width of the image in pixels.
     """
 
     def __init__(self, image_size: tuple[int, int], **fields: Any):

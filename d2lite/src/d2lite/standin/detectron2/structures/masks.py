@@ -13,11 +13,7 @@ from .boxes import Boxes
 
 
 class BitMasks:
-    """N regions as pixels: ``tensor`` is bool (N, H, W).
-
-    Args:
-        tensor: whatever is not zero belongs to the region.
-    """
+    """N regions as pixels: ``tensor`` is bool (N, H, W), True where the given one is not zero."""
 
     def __init__(self, tensor: Tensor | np.ndarray):
         pixels = torch.as_tensor(tensor)
@@ -91,15 +87,7 @@ def _reach(occupied: Tensor) -> Tensor:
 
 
 class PolygonMasks:
-    """N regions, each by a list of polygons around its parts.
-
-    Attributes:
-        polygons: a polygon is a flat float64 array x0 y0 x1 y1 ... in pixels.
-
-    Raises:
-        ValueError: something else than a list of lists, or a polygon that is not flat, has an odd length or less than
-            three corners.
-    """
+    """N regions, each by a list of polygons around its parts: flat float64 arrays x0 y0 x1 y1 ... in pixels."""
 
     def __init__(self, polygons: list[list[Tensor | np.ndarray | Sequence[float]]]):
         if not isinstance(polygons, list) or not all(isinstance(outlines, list) for outlines in polygons):
@@ -169,11 +157,7 @@ def _area(outline: np.ndarray) -> float:
 
 
 def polygons_to_bitmask(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """The pixels inside any of some polygons, as COCO's tools fill them: bool (height, width).
-
-    Args:
-        polygons: flat x0 y0 x1 y1 ... in pixels; there may be none.
-    """
+    """The pixels inside any of some flat polygons, as COCO's tools fill them: bool (height, width)."""
     flat = [np.ravel(polygon).astype(np.float64).tolist() for polygon in polygons]
     if not flat:
         return np.zeros((height, width), dtype=bool)

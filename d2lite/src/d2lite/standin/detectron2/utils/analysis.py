@@ -15,7 +15,7 @@ from fvcore.nn import flop_count_table, parameter_count, parameter_count_table  
 
 from d2lite.omitted import omitted_names
 
-__getattr__ = omitted_names(__name__)
+__getattr__ = omitted_names(__name__, "find_unused_parameters flop_count_operators")
 
 
 class FlopCountAnalysis(fvcore.nn.FlopCountAnalysis):

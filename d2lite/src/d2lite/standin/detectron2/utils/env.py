@@ -10,7 +10,7 @@ import torch
 
 from d2lite.omitted import omitted_names
 
-__getattr__ = omitted_names(__name__)
+__getattr__ = omitted_names(__name__, "TORCH_VERSION fixup_module_metadata setup_environment")
 
 
 def seed_all_rng(seed: int | None = None) -> None:

@@ -4,4 +4,4 @@ from fvcore.common.registry import Registry  # noqa: F401
 
 from d2lite.omitted import omitted_names
 
-__getattr__ = omitted_names(__name__)
+__getattr__ = omitted_names(__name__, "locate")

@@ -18,7 +18,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from d2lite.omitted import ADVICE, omitted_names
 
-__getattr__ = omitted_names(__name__)
+__getattr__ = omitted_names(__name__, "GenericMask _PanopticPrediction _create_text_labels")
 
 ColorLike = str | Sequence[float] | np.ndarray
 
@@ -191,9 +191,8 @@ class Visualizer:
         """Draw the sides of x0, y0, x1, y1."""
         x0, y0, x1, y1 = (round(side * self.output.scale) for side in box_coord)
         canvas = self.output.drawing
-        over = cv2.rectangle(
-            canvas.copy(), (x0, y0), (x1, y1), to_color(edge_color).tolist(), self.output.line_width, cv2.LINE_AA
-        )
+        color, width = to_color(edge_color).tolist(), self.output.line_width
+        over = cv2.rectangle(canvas.copy(), (x0, y0), (x1, y1), color, width, cv2.LINE_AA)
         cv2.addWeighted(over, alpha, canvas, 1 - alpha, 0, dst=canvas)
         return self.output
 
@@ -246,11 +245,13 @@ class Visualizer:
         areas = [0.0] * number if masks is None else [float(mask.sum()) for mask in masks]
         for i in sorted(range(number), key=areas.__getitem__, reverse=True):
             if masks is not None:
-                self.draw_binary_mask(masks[i], colors[i], text=None if boxes else labels[i], alpha=alpha)
+                text = None if boxes else labels[i]
+                self.draw_binary_mask(masks[i], colors[i], text=text, alpha=alpha, area_threshold=0)
             if boxes is not None:
                 self.draw_box(boxes[i], edge_color=colors[i])
         for i, (x0, y0, _, _) in enumerate(boxes or ()):
-            self.draw_text(labels[i], (x0, y0), color=colors[i], horizontal_alignment="left")
+            if labels[i]:
+                self.draw_text(labels[i], (x0, y0), color=colors[i], horizontal_alignment="left")
 
     def _object_colors(self, number: int, classes: list | None, masks: list | None) -> list[ColorLike]:
         if self.mode == ColorMode.SEGMENTATION and classes is not None and self.metadata.get("thing_colors"):
@@ -264,13 +265,13 @@ class Visualizer:
 
     def _enlarged(self, region: np.ndarray) -> np.ndarray:
         """A bool (H, W) region in the size of the drawing."""
-        if region.shape != (self.output.height, self.output.width):
-            raise ValueError(
-                f"A mask of {region.shape} does not fit an image of {self.output.height, self.output.width}."
-            )
-        return (
-            cv2.resize(region.astype(np.uint8), self.output.drawing.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+        size = self.output.height, self.output.width
+        if region.shape != size:
+            raise ValueError(f"A mask of {region.shape} does not fit an image of {size}.")
+        enlarged = cv2.resize(
+            region.astype(np.uint8), self.output.drawing.shape[1::-1], interpolation=cv2.INTER_NEAREST
         )
+        return enlarged > 0
 
     def _grey_outside(self, regions: Iterable[np.ndarray]) -> None:
         inside = np.zeros(self.output.drawing.shape[:2], dtype=bool)

@@ -26,8 +26,6 @@ def load_coco_json(
     """The images of an annotation file, without opening one.
 
     Args:
-        json_file: path or URL.
-        image_root: folder of the images.
         dataset_name: with it, category ids become 0..n-1 in ascending order, and the metadata of this name get
             ``thing_classes`` and ``thing_dataset_id_to_contiguous_id``.
         extra_annotation_keys: fields of annotations to keep beside the usual ones.
@@ -36,11 +34,6 @@ def load_coco_json(
         By ascending id, each image's ``file_name height width image_id annotations``. Annotations have ``iscrowd``,
         ``bbox`` (x, y, w, h), ``bbox_mode``, ``category_id`` and, where the file has them, ``segmentation`` (polygons
         of three points and more, or a compressed RLE) and ``keypoints`` (at pixel centres).
-
-    Raises:
-        AssertionError: annotations share an id, or one asks to be ignored.
-        KeyError: an annotation of a category that is not listed.
-        ValueError: an empty box.
     """
     with PathManager.open(json_file) as file:
         content = json.load(file)
@@ -108,16 +101,10 @@ def _shift_keypoints(keypoints: list, shift: float) -> list:
 
 
 def load_sem_seg(gt_root: str, image_root: str, gt_ext: str = "png", image_ext: str = "jpg") -> list[dict]:
-    """Images and their label images, from two folders, without opening one.
+    """Pairs of images and label images in two folders, as ``file_name`` and ``sem_seg_file_name``.
 
     Where both folders have equally many files, they are paired in the order of their names, whatever these are. Else
     files of equal names, extensions apart, are paired, and the others left out.
-
-    Returns:
-        ``file_name`` and ``sem_seg_file_name`` of each pair.
-
-    Raises:
-        AssertionError: no label image.
     """
     images, labels = (
         {os.path.splitext(name)[0]: os.path.join(root, name) for name in PathManager.ls(root) if name.endswith(ext)}
@@ -147,10 +134,7 @@ def convert_to_coco_json(dataset_name: str, output_file: str, allow_cached: bool
     """Write a registered data set, whose images have ``annotations``, as an annotation file for evaluation.
 
     Categories have the ids of the data set where the metadata know them. Ids of annotations begin with 1, because
-    COCO's evaluation takes 0 for "none".
-
-    Args:
-        allow_cached: leave a file alone that exists, with a warning.
+    COCO's evaluation takes 0 for "none". With ``allow_cached``, a file that exists is left alone, with a warning.
     """
     folder, name = os.path.split(output_file)
     PathManager.mkdirs(folder or ".")

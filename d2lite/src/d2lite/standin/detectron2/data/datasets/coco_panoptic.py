@@ -21,10 +21,6 @@ def load_coco_panoptic_json(json_file: str, image_dir: str, gt_dir: str, meta: d
     Returns:
         ``file_name image_id pan_seg_file_name segments_info`` of each image; segments have contiguous category ids, and
         ``isthing``.
-
-    Raises:
-        AssertionError: no image in the file, or the first image or its PNG is not there.
-        KeyError: a segment of an unknown category.
     """
     kinds = {
         category: {"category_id": number, "isthing": isthing}

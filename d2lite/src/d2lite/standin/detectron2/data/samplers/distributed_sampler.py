@@ -59,9 +59,6 @@ class RepeatFactorTrainingSampler(_SharedSequence):
     """Some elements several times in each epoch, against rare classes.
 
     A factor of 2.3 stands for two times, and with probability 0.3 for a third one, decided anew in each epoch.
-
-    Args:
-        repeat_factors: (n,), floating point.
     """
 
     def __init__(self, repeat_factors: torch.Tensor, *, shuffle: bool = True, seed: int | None = None):

@@ -95,14 +95,11 @@ class AugmentationList(Augmentation):
 
     @classmethod
     def _as_augmentation(cls, step) -> Augmentation:
-        match step:
-            case Augmentation():
-                return step
-            case Transform():
-                return _Always(step)
-            case list() | tuple():
-                return cls(step)
-        raise TypeError(f"a {type(step).__name__} is neither an augmentation nor a transform, nor a list of them")
+        if isinstance(step, list | tuple):
+            return cls(step)
+        if not isinstance(step, Augmentation | Transform):
+            raise TypeError(f"a {type(step).__name__} is neither an augmentation nor a transform, nor a list of them")
+        return _Always(step) if isinstance(step, Transform) else step
 
     def __call__(self, aug_input: AugInput) -> TransformList:
         """Apply all in place; returns what was done."""
@@ -113,11 +110,7 @@ class AugmentationList(Augmentation):
 
 
 def apply_augmentations(augmentations: Iterable, inputs: AugInput | np.ndarray) -> tuple[Any, TransformList]:
-    """Apply augmentations and transforms to a bare image, or to an ``AugInput`` in place.
-
-    Returns:
-        The resulting image or the ``AugInput``, and what was done to it.
-    """
+    """Apply augmentations and transforms to a bare image, or to an ``AugInput`` in place; also say what was done."""
     carrier = inputs if isinstance(inputs, AugInput) else AugInput(inputs)
     done = AugmentationList(augmentations)(carrier)
     return (carrier if carrier is inputs else carrier.image), done

@@ -9,9 +9,7 @@ from torch.nn.functional import interpolate
 
 # What PyTorch calls the methods that it shares with Pillow.
 _IN_TORCH: dict[int, str] = {
-    Resampling.NEAREST: "nearest",
-    Resampling.BILINEAR: "bilinear",
-    Resampling.BICUBIC: "bicubic",
+    method: method.name.lower() for method in (Resampling.NEAREST, Resampling.BILINEAR, Resampling.BICUBIC)
 }
 
 
@@ -33,13 +31,7 @@ class ResizeTransform(Transform):
         self.interp = Resampling.BILINEAR if interp is None else interp
 
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
-        """Resize (h, w), (h, w, c) or (h, w, c, d), with ``interp`` in place of the method of this transform.
-
-        Raises:
-            AssertionError: an array of another size.
-            KeyError: PyTorch lacks the method.
-            RuntimeError: PyTorch does not resize the type, for example int32.
-        """
+        """Resize (h, w), (h, w, c) or (h, w, c, d), with ``interp`` in place of the method of this transform."""
         assert img.shape[:2] == (self.h, self.w)
         method = self.interp if interp is None else interp
         if img.dtype == np.uint8:

@@ -19,16 +19,8 @@ BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (
 
 def _conv(channels: tuple[int, int], kernel: int, norm: str, stride: int = 1, groups: int = 1, dilation: int = 1):
     """A convolution with a norm and without a bias, whose output is as large as its input but for the stride."""
-    layer = Conv2d(
-        *channels,
-        kernel,
-        stride=stride,
-        padding=dilation * (kernel // 2),
-        dilation=dilation,
-        groups=groups,
-        bias=False,
-        norm=get_norm(norm, channels[1]),
-    )
+    made_norm, padding = get_norm(norm, channels[1]), dilation * (kernel // 2)
+    layer = Conv2d(*channels, kernel, stride, padding, dilation, groups, bias=False, norm=made_norm)
     c2_msra_fill(layer)
     return layer
 
@@ -116,10 +108,6 @@ class ResNet(Backbone):
         num_classes: must be None; the classifier of the genuine class is left out here.
         out_features: the names of the outputs; without them, the last stage's.
         freeze_at: see :meth:`freeze`.
-
-    Raises:
-        ValueError: a name in ``out_features`` is of no part.
-        NotImplementedError: with ``num_classes``.
     """
 
     def __init__(
@@ -164,12 +152,7 @@ class ResNet(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_resnet_backbone(cfg, input_shape: ShapeSpec) -> ResNet:
-    """Build a ResNet from ``cfg.MODEL.RESNETS``, frozen up to ``cfg.MODEL.BACKBONE.FREEZE_AT``.
-
-    Raises:
-        ValueError: for settings that do not fit together.
-        NotImplementedError: for deformable convolutions.
-    """
+    """Build a ResNet from ``cfg.MODEL.RESNETS``, frozen up to ``cfg.MODEL.BACKBONE.FREEZE_AT``."""
     r = cfg.MODEL.RESNETS
     if r.DEPTH not in BLOCKS_PER_STAGE:
         raise ValueError(f"MODEL.RESNETS.DEPTH is {r.DEPTH}; choose from {', '.join(map(str, BLOCKS_PER_STAGE))}")

@@ -1,8 +1,4 @@
 """Whole models by name."""
 
-from d2lite.omitted import omitted_names
-
 from .build import META_ARCH_REGISTRY, build_model
 from .semantic_seg import SEM_SEG_HEADS_REGISTRY, build_sem_seg_head
-
-__getattr__ = omitted_names(__name__)

@@ -8,7 +8,11 @@ from torch.nn.functional import grid_sample
 
 from d2lite.omitted import omitted_names
 
-__getattr__ = omitted_names(__name__)
+__getattr__ = omitted_names(
+    __name__,
+    "generate_regular_grid_point_coords get_point_coords_wrt_image get_uncertain_point_coords_on_grid "
+    "point_sample_fine_grained_features sample_point_labels",
+)
 
 
 def point_sample(input: Tensor, point_coords: Tensor, **kwargs) -> Tensor:
