@@ -1,0 +1,72 @@
+"""A data set of one's own trains with every shipped config: its split file and names are all that is said."""
+
+import numpy as np
+import pytest
+import yaml
+
+from PADing.config import load_config
+from PADing.data.embeddings import save_class_embeddings
+from PADing.errors import UserError
+from PADing.meta_arch.contract import architecture_of
+from tests.golden.util import REPOSITORY
+
+SEEN, UNSEEN = 200, 3
+NAMES = [f"thing {i}" for i in range(SEEN + UNSEEN)]
+CONFIGS = sorted((REPOSITORY / "configs").glob("*segmentation/[!B]*.yaml")) + sorted(
+    (REPOSITORY / "configs").glob("d2zero*.yaml")
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A split of more classes than COCO has, with embeddings of a width of their own; there are no images."""
+    folder = tmp_path_factory.mktemp("own")
+    paths = {
+        "instance": {"json": "./a.json"},
+        "panoptic": {"panoptic_root": "./a", "panoptic_json": "./a.json"},
+        "semantic": {"sem_seg_root": "./a"},
+    }
+    data_sets = [
+        {"name": f"own_{role}_{kind}", "kind": kind, "role": role, "image_root": "./a", **places}
+        for kind, places in paths.items()
+        for role in ("train", "val")
+    ]
+    categories = [{"id": i + 1, "name": name, "isthing": 1} for i, name in enumerate(NAMES)]
+    content = {"name": "own", "categories": categories, "unseen": NAMES[SEEN:], "data_sets": data_sets}
+    content["class_embeddings"] = "./own.npz"
+    (folder / "split.yaml").write_text(yaml.safe_dump(content))
+    save_class_embeddings(folder / "own.npz", NAMES, np.random.default_rng(0).normal(size=(len(NAMES), 7)), "test")
+    return folder
+
+
+def own(folder, config, *opts):
+    kind = config.parent.name.split("-")[0] if "segmentation" in config.parent.name else "instance"
+    names = ["DATASETS.TRAIN", (f"own_train_{kind}",), "DATASETS.TEST", (f"own_val_{kind}",)]
+    return load_config(config, ["DATASETS.SPLIT_FILES", (str(folder / "split.yaml"),), *names, *opts])
+
+
+def test_every_shipped_training_config_is_among_them():
+    assert len(CONFIGS) == 12
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_classes_and_embeddings_are_those_of_the_split(folder, config, caplog):
+    """It needed NUM_CLASSES, VEC_PATH None, CLASS_EMBEDDINGS and SEEN_CLS_ONLY beside the names."""
+    cfg = own(folder, config)
+    all_classes = cfg.MODEL.META_ARCHITECTURE == "PADing" or "panoptic" in str(config)
+    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == (SEEN + UNSEEN if all_classes else SEEN)
+    with caplog.at_level("INFO", logger="PADing"):
+        architecture_of(cfg).check_start(cfg, training=True)
+    told = [record.message for record in caplog.records if "the split's own class embeddings are used" in record.message]
+    assert len(told) == (cfg.MODEL.MASK_FORMER.VEC_PATH is not None)
+
+
+def test_embeddings_that_are_not_made_yet_come_with_the_command(folder, tmp_path):
+    """The published vectors do not fit, and the file of the split is absent."""
+    text = (folder / "split.yaml").read_text().replace("own.npz", "absent.npz").replace("own_", "other_")
+    (tmp_path / "split.yaml").write_text(text)
+    names = ["DATASETS.TRAIN", ("other_train_instance",), "DATASETS.TEST", ("other_val_instance",)]
+    opts = ["DATASETS.SPLIT_FILES", (str(tmp_path / "split.yaml"),), *names]
+    cfg = load_config(REPOSITORY / "configs" / "instance-segmentation" / "PADing.yaml", opts)
+    with pytest.raises(UserError, match=r"(?s)columns.*absent\.npz, which does not exist.*class_embeddings\.py clip"):
+        architecture_of(cfg).check_start(cfg, training=True)
