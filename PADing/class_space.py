@@ -9,7 +9,7 @@ the outputs of a model for all classes of the split. They differ only in sets th
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -160,15 +160,6 @@ class ClassSpace:
         """Places of the unseen classes in the vocabulary."""
         unseen = set(self.unseen_names)
         return tuple(i for i, name in enumerate(self.vocabulary) if name in unseen)
-
-    def restricted_to(self, ids: Collection[int]) -> "ClassSpace":
-        """The same data set with some of its classes only, such as its things; contiguous ids stay as they are."""
-        return replace(
-            self,
-            names={i: name for i, name in self.names.items() if i in ids},
-            dataset_ids={i: dataset_id for i, dataset_id in self.dataset_ids.items() if i in ids},
-            things=self.things & frozenset(ids),
-        )
 
     def dataset_id(self, contiguous_id: int) -> int:
         """The annotation's id of a predicted class; UserError when the data set has no such class."""

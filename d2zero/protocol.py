@@ -34,7 +34,7 @@ def shows_all_embeddings(cfg: CfgNode) -> bool:
 
 def candidates_of(metadata: Any, show_all: bool) -> Candidates:
     """The classes of an evaluation set; ``show_all``: see :func:`shows_all_embeddings`."""
-    space = _things(metadata)
+    space = ClassSpace.of(metadata, "instance")
     names = space.vocabulary if space.only_unseen and show_all else space.class_names
     column = {name: i for i, name in enumerate(names)}
     return Candidates(
@@ -46,7 +46,7 @@ def candidates_of(metadata: Any, show_all: bool) -> Candidates:
 
 def training_classes(cfg: CfgNode) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the seen classes, by training label, and of the unseen ones, which no training image shows."""
-    space = _things(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]))
+    space = ClassSpace.of(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]), "instance")
     return space.class_names, space.unseen_names
 
 
@@ -89,7 +89,7 @@ def check_protocol(metadata: Any, generalized: bool) -> None:
 
     Otherwise labels of unseen classes would be written under the numbers of seen ones.
     """
-    space = _things(metadata)
+    space = ClassSpace.of(metadata, "instance")
     if space.only_unseen and generalized:
         raise UserError(
             f"Evaluation set {space.data_set!r} holds unseen classes only. Set MODEL.MASK_FORMER.TEST.GENERALIZED "
@@ -100,10 +100,3 @@ def check_protocol(metadata: Any, generalized: bool) -> None:
             f"MODEL.MASK_FORMER.TEST.GENERALIZED is False (ZSIS), but evaluation set {space.data_set!r} also holds "
             "seen classes. Name an unseen-only set in DATASETS.TEST, or set GENERALIZED True."
         )
-
-
-def _things(metadata: Any) -> ClassSpace:
-    space = ClassSpace.of(metadata)
-    if not space.things:
-        raise UserError(f"Data set {space.data_set!r} has no `thing_classes` in its metadata. Is it for instances?")
-    return space.restricted_to(space.things)

@@ -40,7 +40,7 @@ def test_unseen_only_set_counts_from_its_first_class_and_knows_the_outputs_behin
 def test_panoptic_things_come_first_and_can_be_looked_at_alone():
     space = _space("panoptic")
     assert space.class_names == ("cat", "dog", "grass", "sky") and space.things == {0, 1}
-    things = space.restricted_to(space.things)
+    things = ClassSpace.of(Metadata(name="mine", **space.to_metadata()), "instance")
     assert things.names == {0: "cat", 1: "dog"} and things.unseen == {0} and len(things) == 2
     assert space.seen_names == ("dog", "grass") and space.unseen_names == ("cat", "sky")
 

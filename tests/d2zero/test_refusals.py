@@ -21,7 +21,7 @@ from .conftest import GENERALIZED, UNSEEN_ONLY, ZSIS
         (["MODEL.MASK_FORMER.TEST.PANOPTIC_ON", True], "PANOPTIC_ON False"),
         (["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 999], r"NUM_CLASSES is 999.*has \d+ classes"),
         (["DATASETS.TRAIN", (GENERALIZED,)], "shows unseen classes.*subset: seen"),
-        (["DATASETS.TRAIN", ("mini_train_semantic",)], "no `thing_classes`"),
+        (["DATASETS.TRAIN", ("mini_train_semantic",)], "no class names: its metadata lack thing_classes"),
         (["DATASETS.TEST", ()], "neither may be empty"),
         (["MODEL.CLASS_EMBEDDINGS", "nowhere.npz"], r"nowhere.npz.*tools/class_embeddings.py"),
     ],
