@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minibench.methods import Method, discover
+from minibench.methods import TASKS, Method, Task, discover
 from minibench.runs import Run
-from minibench.tasks import TASKS, Task
 from PADing.errors import UserError
 from PADing.files import read_json
 

@@ -5,13 +5,9 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
-from minibench.steps import Step
-
-if TYPE_CHECKING:
-    from minibench.remaining import TimeLeft
-    from minibench.scheduler import Process
+from minibench.steps import Step, TimeLeft
 
 
 class Display:
@@ -48,13 +44,14 @@ class Display:
         """A step has failed."""
         self.line(f"FAILED   {step.name}: {error}")
 
-    def show(self, done: int, total: int, running: Sequence["Process"], time_left: "TimeLeft") -> None:
-        """The status line, unless the last is too recent."""
+    def show(self, running: Sequence[tuple[Step, float]], time_left: TimeLeft) -> None:
+        """The status line, unless the last is too recent; arguments as those of ``TimeLeft.seconds``."""
         if time.monotonic() - self._shown < self.period:
             return
         self._shown = time.monotonic()
         left = f"{duration(time_left.seconds(running))} left"
-        text = " | ".join([f"{done}/{total} steps", *map(_state, running), left])
+        done = f"{len(time_left.done)}/{len(time_left.steps)} steps"
+        text = " | ".join([done, *(_state(step, seconds) for step, seconds in running), left])
         if not self.terminal:
             print(text, file=self.stream, flush=True)
             return
@@ -70,14 +67,14 @@ class Display:
             self._status = ""
 
 
-def _state(child: "Process") -> str:
-    progress = child.step.progress()
+def _state(step: Step, seconds: float) -> str:
+    progress = step.progress()
     if progress is None:
-        return f"{child.step.name} {duration(child.seconds)}"
+        return f"{step.name} {duration(seconds)}"
     if progress.done >= progress.total:
-        return f"{child.step.name} evaluates"
+        return f"{step.name} evaluates"
     losses = "".join(f", {name} {value:.3g}" for name, value in progress.losses.items())
-    return f"{child.step.name} iteration {progress.done}/{progress.total}{losses}"
+    return f"{step.name} iteration {progress.done}/{progress.total}{losses}"
 
 
 def duration(seconds: float) -> str:

@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 
 from minibench.display import Display
+from minibench.methods import INSTANCE, PANOPTIC, SEMANTIC
 from minibench.scheduler import run_steps
 from minibench.steps import Step, training_progress
-from minibench.tasks import INSTANCE, PANOPTIC, SEMANTIC
 from PADing.command_line import STATUS_USER_ERROR, count
 from PADing.engine.output_folder import training_folder, training_in
 from PADing.errors import Interrupted, UserError

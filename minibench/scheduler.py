@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from minibench.display import Display
-from minibench.remaining import TimeLeft
-from minibench.steps import Step
+from minibench.steps import Step, TimeLeft
 from PADing.errors import Interrupted
 from PADing.files import REPOSITORY
 
@@ -91,17 +90,15 @@ def run_steps(steps: Sequence[Step], jobs: int, display: Display, share_cores: b
     Returns:
         the failures; what waited for them has not run.
     """
-    done = {step.name for step in steps if step.done() and not step.always}
-    waiting = [step for step in steps if step.name not in done]
-    threads = max(1, min(cores() // jobs, _threads_wanted())) if share_cores else None
     left = TimeLeft(steps, jobs)
+    waiting = [step for step in steps if step.name not in left.done]
+    threads = max(1, min(cores() // jobs, _threads_wanted())) if share_cores else None
     running: list[Process] = []
     failures: list[Failure] = []
 
     def ended(step: Step, seconds: float, failure: Failure | None) -> None:
         failure = failure or _finish(step, seconds)
         if failure is None:
-            done.add(step.name)
             left.learn(step)
             display.finished(step, seconds)
         else:
@@ -115,7 +112,9 @@ def run_steps(steps: Sequence[Step], jobs: int, display: Display, share_cores: b
                 for child in [r for r in running if r.process.poll() is not None]:
                     running.remove(child)
                     ended(child.step, child.seconds, child.failure() if child.process.returncode else None)
-                ready = sorted((s for s in waiting if done.issuperset(s.needs)), key=left.waiting_for, reverse=True)
+                ready = sorted(
+                    (s for s in waiting if left.done.issuperset(s.needs)), key=left.waiting_for, reverse=True
+                )
                 for step in ready[: jobs - len(running)]:
                     waiting.remove(step)
                     if step.evaluated():
@@ -124,13 +123,13 @@ def run_steps(steps: Sequence[Step], jobs: int, display: Display, share_cores: b
                     step.note("running", 0.0)
                     display.started(step)
                     running.append(Process(step, threads))
-                if not running and not any(done.issuperset(step.needs) for step in waiting):
+                if not running and not any(left.done.issuperset(step.needs) for step in waiting):
                     break
                 for child in running:
                     if time.monotonic() - child.noted > NOTE:
                         child.noted = time.monotonic()
                         child.step.note("running", child.seconds)
-                display.show(len(done), len(steps), running, left)
+                display.show([(child.step, child.seconds) for child in running], left)
                 time.sleep(LOOK)
         finally:
             _end_all(running)

@@ -1,6 +1,6 @@
-"""``Step``: one command of the benchmark, its place among the others, and how far it is."""
+"""``Step``: one command of the benchmark, its place among the others, how far it is, and how long the rest takes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,3 +76,54 @@ def training_progress(folder: Path, total: int) -> Progress | None:
     last = entries[-1]
     losses = {key: value for key, value in last.items() if key.endswith("total_loss")}
     return Progress(min(last["iteration"] + 1, total), total, last["eta_seconds"], losses)
+
+
+class TimeLeft:
+    """Estimates from the usual times of steps, scaled by how this machine compares in those that are finished.
+
+    Args:
+        steps: each behind what it needs.
+    """
+
+    def __init__(self, steps: Sequence[Step], jobs: int):
+        self.steps, self.jobs = {step.name: step for step in steps}, jobs
+        self.done: set[str] = set()
+        self._measured: dict[str, list[float]] = {}
+        self._ratio = 1.0
+        for step in steps:
+            if step.done() and not step.always:
+                self.learn(step)
+
+    def learn(self, step: Step) -> None:
+        """Note that a step is done."""
+        self.done.add(step.name)
+        if seconds := step.measured():
+            self._measured.setdefault(step.kind, []).append(seconds)
+        known = [s for s in self.steps.values() if s.kind in self._measured]
+        if usual := sum(s.usual for s in known):
+            self._ratio = sum(map(self.whole, known)) / usual
+
+    def whole(self, step: Step) -> float:
+        """Seconds that a step takes."""
+        values = self._measured.get(step.kind)
+        return sum(values) / len(values) if values else step.usual * self._ratio
+
+    def waiting_for(self, step: Step) -> float:
+        """Seconds from a step's start to the end of the longest chain that begins with it."""
+        after = (self.waiting_for(s) for s in self.steps.values() if step.name in s.needs)
+        return self.whole(step) + max(after, default=0.0)
+
+    def seconds(self, running: Sequence[tuple[Step, float]]) -> float:
+        """Seconds until everything is done; ``running``: steps that have begun, with the seconds that they run."""
+        left = {name: self.whole(step) for name, step in self.steps.items() if name not in self.done}
+        left |= {step.name: self._rest(step, seconds) for step, seconds in running}
+        chain: dict[str, float] = {}
+        for name in left:
+            chain[name] = left[name] + max((chain.get(need, 0.0) for need in self.steps[name].needs), default=0.0)
+        return max(sum(left.values()) / self.jobs, max(chain.values(), default=0.0))
+
+    def _rest(self, step: Step, seconds: float) -> float:
+        progress = step.progress()
+        if progress is None or progress.done >= progress.total:
+            return max(self.whole(step) - seconds, 1.0)
+        return progress.seconds_left + step.usual_end * self._ratio

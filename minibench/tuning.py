@@ -134,7 +134,7 @@ def _search(method: Method) -> Search:
 
 def _trials(method: Method) -> list[str]:
     """Names of the trials of a method."""
-    return [f"{method.name}.{number + 1}" for number in range(len(_search(method).trials))]
+    return [f"{method.name}.{number}" for number, _ in enumerate(_search(method).trials, start=1)]
 
 
 def _trial(method: Method, name: str, length: Mapping[str, int], suffix: str = "") -> Method:

@@ -1,13 +1,16 @@
 """The charts, in one style: white cards that are readable on a phone, colours that colour-blind people can tell apart.
 
-Every function returns a matplotlib figure; nothing touches pyplot's global state, so no display is needed.
+Every function returns a matplotlib figure; nothing touches pyplot's global state, so no display is needed. ``Album`` is
+the folder that they are written to.
 """
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import PIL.Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,7 +18,9 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from minibench.bench import Spread
-from minibench.tasks import Task
+from minibench.methods import Task
+from minibench.report.document import Image
+from PADing.files import replacing
 
 if TYPE_CHECKING:
     from minibench.report.images import Confusion
@@ -27,6 +32,45 @@ GREY, LIGHT = "#767c84", "#d5d9de"
 WIDTH = 4.7  # inches; text is 8-9 pt, so about 10 px on a phone
 # What matplotlib draws and saves them with.
 STYLE = Path(__file__).with_name("charts.mplstyle")
+
+
+# A chart has few colours, so a palette loses nothing that can be seen and takes half of the space.
+PALETTE = 256
+QUALITY = 82  # of JPEG
+
+
+class Album:
+    """Writes images into ``folder`` and knows which ones belong to this report."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.names: set[str] = set()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def chart(self, name: str, figure: Figure, alt: str, caption: str) -> Image:
+        """Write a chart as PNG."""
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png")
+        # An octree keeps rare colours, such as thin lines', which the median cut would merge with their neighbours.
+        method, dither = PIL.Image.Quantize.FASTOCTREE, PIL.Image.Dither.NONE
+        image = PIL.Image.open(drawn).convert("RGB").quantize(PALETTE, method, dither=dither)
+        return self._save(f"{name}.png", image, alt, caption)
+
+    def photo(self, name: str, pixels: np.ndarray, alt: str, caption: str) -> Image:
+        """Write (H, W, 3) uint8 RGB as JPEG."""
+        return self._save(f"{name}.jpg", PIL.Image.fromarray(pixels), alt, caption, quality=QUALITY)
+
+    def clean(self) -> None:
+        """Remove images of an earlier report."""
+        for path in self.folder.iterdir():
+            if path.suffix in (".png", ".jpg") and path.name not in self.names:
+                path.unlink()
+
+    def _save(self, file: str, image: PIL.Image.Image, alt: str, caption: str, **options: Any) -> Image:
+        with replacing(self.folder / file) as temporary:
+            image.save(temporary, optimize=True, **options)
+        self.names.add(file)
+        return Image(file, alt, caption)
 
 
 def _figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:

@@ -4,12 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from minibench.bench import Bench, Spread, spread
-from minibench.methods import Method
+from minibench.methods import INSTANCE, Method, Task
 from minibench.report import charts
-from minibench.report.album import Album
+from minibench.report.charts import Album
 from minibench.report.document import Images, Section, Text
 from minibench.runs import Run
-from minibench.tasks import INSTANCE, Task
 from PADing.errors import UserError
 from PADing.files import read_json
 from PADing.visualization.curves import read_metrics

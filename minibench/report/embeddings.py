@@ -11,7 +11,7 @@ import numpy as np
 from minibench.bench import Bench
 from minibench.methods import Method
 from minibench.report import charts
-from minibench.report.album import Album
+from minibench.report.charts import Album
 from minibench.report.document import Images, Section, Text
 from minibench.report.predictions import attempt, data_root, first_run
 from minibench.runs import Run

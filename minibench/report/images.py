@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from minibench.methods import Method
+from minibench.methods import INSTANCE, Method
 from minibench.report import charts
-from minibench.report.album import Album
+from minibench.report.charts import Album
 from minibench.report.document import Cell, Images, Row, Section, Table, Text
 from minibench.report.predictions import Outcome, Validation, attempt
 from minibench.runs import Run
-from minibench.tasks import INSTANCE
 from PADing.visualization import paint, read_rgb
 from PADing.visualization.panoptic import display_scale
 

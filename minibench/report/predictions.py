@@ -12,17 +12,18 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from minibench.bench import Bench
-from minibench.methods import Method
+from minibench.methods import INSTANCE, Method
 from minibench.report.document import Section, Text
 from minibench.runs import Run
-from minibench.tasks import INSTANCE
 from PADing.data.loaders import load_data_set
 from PADing.data.splits import DataSet, Split, load_split, shipped_split_files
 from PADing.errors import UserError
+from PADing.evaluation.detections import as_rle
 from PADing.evaluation.panoptic import read_panoptic_png
 from PADing.evaluation.panoptic_quality import match_segments, quality_per_class
 from PADing.files import read_json
 from PADing.visualization import Segmentation, from_detections, from_record
+from PADing.visualization.comparison import read_detections
 from PADing.visualization.sources import classes_in_record
 from PADing.yaml_files import read_yaml
 
@@ -180,27 +181,15 @@ def instance_outcomes(run_folder: Path, validation: Validation) -> list[Outcome]
     those of which better ones hide more than half. ``called`` looks at all, whatever their score, the best one first.
     """
     path = _inference_folder(run_folder, validation) / "coco_instances_results.json"
-    if not path.is_file():
-        raise UserError(f"{path} does not exist.")
-    detections: dict[int, list[dict]] = {}
-    for detection in read_json(path, "Detections", list):
-        detections.setdefault(detection["image_id"], []).append(detection)
-    outcomes = []
+    detections, outcomes = read_detections(path), []
     for record in validation.with_unseen:
         size = (record["height"], record["width"])
         found = sorted(detections.get(record["image_id"], []), key=lambda d: -d["score"])
-        found = [{**d, "segmentation": _rle(d["segmentation"], size)} for d in found]
+        found = [{**d, "segmentation": as_rle(d["segmentation"], size)} for d in found]
         truth, predicted = from_record(record), from_detections(_in_sight(found), validation.contiguous, size)
         names = _called_in(found, record, validation)
         outcomes.append(Outcome(record, truth, predicted, mask_quality(truth, predicted), names))
     return outcomes
-
-
-def _rle(segmentation: list | dict, size: tuple[int, int]) -> dict:
-    """Compressed RLE of polygons, of uncompressed or of compressed RLE; size: (H, W)."""
-    if isinstance(segmentation, list):
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
-    return coco_mask.frPyObjects(segmentation, *size) if isinstance(segmentation["counts"], list) else segmentation
 
 
 def called(truth: Segmentation, predicted: Segmentation, classes: Iterable[int]) -> list[tuple[int, int | None]]:
@@ -221,7 +210,7 @@ def called(truth: Segmentation, predicted: Segmentation, classes: Iterable[int])
 def _called_in(found: list[dict], record: Mapping, validation: Validation) -> list[tuple[int, int | None]]:
     """The same for detections, which may overlap: the best-scoring one that covers a segment names it."""
     objects = [a for a in record["annotations"] if a["category_id"] in validation.unseen]
-    truth = [_rle(a["segmentation"], (record["height"], record["width"])) for a in objects]
+    truth = [as_rle(a["segmentation"], (record["height"], record["width"])) for a in objects]
     masks = [d["segmentation"] for d in found]
     iou = coco_mask.iou(masks, truth, [0] * len(truth)) if masks and truth else np.zeros((0, len(truth)))
     names: list[tuple[int, int | None]] = []

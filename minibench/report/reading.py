@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from minibench.bench import Bench, Spread
-from minibench.methods import Method
+from minibench.methods import INSTANCE, PANOPTIC, TASKS, Method, Task
 from minibench.report.document import Bullets, Cell, Row, Section, Table, Text
 from minibench.report.results import value
-from minibench.tasks import INSTANCE, PANOPTIC, TASKS, Task
 
 HOLDS, FAILS, WITHIN, UNKNOWN = "holds", "does not hold", "within the spread", "not run"
 # What is shown as 0.0.

@@ -4,11 +4,10 @@ from collections.abc import Iterable
 
 from minibench.bench import MISSING, Bench, Spread
 from minibench.display import duration
-from minibench.methods import Method
+from minibench.methods import INSTANCE, PANOPTIC, TASKS, Method, Task
 from minibench.report import charts
-from minibench.report.album import Album
+from minibench.report.charts import Album
 from minibench.report.document import Block, Cell, Images, Row, Section, Table, Text
-from minibench.tasks import INSTANCE, PANOPTIC, TASKS, Task
 
 NOTE = (
     "Seen, unseen: means over classes, in percent. Δ to full: difference of the harmonic mean to the full method, "

@@ -7,8 +7,9 @@ from pathlib import Path
 import matplotlib
 
 from minibench.bench import Bench, Spread, read_bench
+from minibench.methods import TASKS
 from minibench.report import charts
-from minibench.report.album import Album
+from minibench.report.charts import Album
 from minibench.report.curves import class_section, curve_section
 from minibench.report.document import Section
 from minibench.report.embeddings import embedding_section
@@ -19,7 +20,6 @@ from minibench.report.markdown import to_markdown
 from minibench.report.predictions import first_outcomes
 from minibench.report.reading import Expectation, as_json, expectations, reading_section
 from minibench.report.results import difference_section, methods_section, results_section
-from minibench.tasks import TASKS
 from PADing.files import replacing, write_json
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ import statistics
 import pytest
 
 from minibench.bench import read_bench, spread
+from minibench.methods import INSTANCE, PANOPTIC
 from minibench.report.results import groups, paired_table, task_table
 from minibench.report.write import summary
-from minibench.tasks import INSTANCE, PANOPTIC
 from PADing.errors import UserError
 from tests.minibench.benchmark_folder import method, run, write_results
 

@@ -8,14 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from minibench.display import Display, duration
-from minibench.remaining import TimeLeft
 from minibench.scheduler import run_steps
-from minibench.steps import Progress, Step, training_progress
+from minibench.steps import Progress, Step, TimeLeft, training_progress
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -116,17 +114,18 @@ def test_each_process_gets_its_share_of_the_cores(tmp_path, monkeypatch):
 
 
 def test_an_interruption_ends_the_children_and_passes(tmp_path):
+    pid = tmp_path / "pid"
+
     class Impatient(Display):
-        def show(self, done, total, running, time_left):
-            if running:
-                self.pid = running[0].process.pid
+        def show(self, running, time_left):
+            if pid.exists() and pid.read_text():
                 raise KeyboardInterrupt
 
-    display = Impatient(io.StringIO())
+    code = f"import os; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     with pytest.raises(KeyboardInterrupt):
-        run_steps([_step(tmp_path, "a", code="time.sleep(60)")], 1, display)
+        run_steps([_step(tmp_path, "a", code=code)], 1, Impatient(io.StringIO()))
     with pytest.raises(ProcessLookupError):
-        os.kill(display.pid, 0)
+        os.kill(int(pid.read_text()), 0)
 
 
 PARENT = """
@@ -183,15 +182,15 @@ def test_the_time_left_of_a_training_is_the_one_it_writes(tmp_path):
     assert progress == Progress(20, 100, 90.0, {"gan_loss_total_loss": 1.5})
     assert training_progress(tmp_path / "not there", 100) is None
     step = _step(tmp_path, "a", progress=lambda: progress, usual=500, usual_end=30)
-    child = SimpleNamespace(step=step, seconds=7.0)
-    assert TimeLeft([step], jobs=1).seconds([child]) == pytest.approx(120)
+    assert TimeLeft([step], jobs=1).seconds([(step, 7.0)]) == pytest.approx(120)
     stream = io.StringIO()
-    Display(stream, period=0.0).show(0, 1, [child], TimeLeft([step], jobs=1))
+    Display(stream, period=0.0).show([(step, 7.0)], TimeLeft([step], jobs=1))
     assert stream.getvalue() == "0/1 steps | a iteration 20/100, gan_loss_total_loss 1.5 | 2 min left\n"
 
 
 def test_a_log_file_gets_plain_lines_and_times_are_readable():
     stream = io.StringIO()
-    Display(stream, period=0.0).show(3, 9, [], SimpleNamespace(seconds=lambda running: 7500))
-    assert stream.getvalue() == "3/9 steps | 2.1 h left\n"
+    steps = [_step(Path("/nowhere"), name, usual=7500) for name in "a"]
+    Display(stream, period=0.0).show([], TimeLeft(steps, jobs=1))
+    assert stream.getvalue() == "0/1 steps | 2.1 h left\n"
     assert [duration(s) for s in (42, 300, 7500)] == ["42 s", "5 min", "2.1 h"]
