@@ -82,6 +82,8 @@ def explain_os_error(path: str | os.PathLike, error: OSError) -> str:
             f"Disk full: {path} cannot be written ({free:.0f} MiB are free there). Make room and run the command "
             "again. Files that were complete before are intact."
         )
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{path} cannot be written: a folder of this path is a file. Name another."
     return f"{path} cannot be written: {error.strerror or error}."
 
 

@@ -56,6 +56,8 @@ def prepare(panoptic_json: str, panoptic_root: str, output: str, split: Split, w
     labels = {c.id: i for i, c in enumerate(split.vocabulary("panoptic", "listed"))}
     if len(labels) > IGNORE_LABEL:
         raise UserError(f"{split.file} has {len(labels)} classes; label PNGs hold at most {IGNORE_LABEL}.")
+    if os.path.isdir(output) and os.path.isdir(panoptic_root) and os.path.samefile(output, panoptic_root):
+        raise UserError(f"{output} holds the panoptic PNGs themselves. Name another folder for the labels.")
     known = {category.id for category in split.categories}
     jobs = []
     for annotation in read_annotation(panoptic_json, "Panoptic annotation")["annotations"]:

@@ -87,13 +87,15 @@ def prepare(split: Split, train_json: str, val_json: str, root: str, force: bool
     data_sets = [d for d in split.data_sets if d.kind == "instance"]
     if not data_sets:
         raise UserError(f"Split file {split.file} has no instance data set.")
+    outputs = {data_set.name: split.metadata(data_set, root)["json_file"] for data_set in data_sets}
+    for name, output in outputs.items():
+        for source in filter(os.path.exists, (train_json, val_json)):
+            if os.path.exists(output) and os.path.samefile(source, output):
+                raise UserError(f"Data set {name} in {split.file} names {source} itself, which would be replaced.")
     contents: dict[str, dict] = {}
     counts = {}
     for data_set in tqdm(data_sets, desc=split.name, unit="file"):
-        output = split.metadata(data_set, root)["json_file"]
-        source = train_json if data_set.role == "train" else val_json
-        if os.path.exists(output) and os.path.exists(source) and os.path.samefile(source, output):
-            raise UserError(f"Data set {data_set.name} in {split.file} names {source} itself, which would be replaced.")
+        output, source = outputs[data_set.name], train_json if data_set.role == "train" else val_json
         if force or not os.path.exists(output):
             if source not in contents:  # only the last one is kept in memory
                 contents = {source: read_annotation(source, "COCO annotation", check_instances)}

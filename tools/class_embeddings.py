@@ -59,6 +59,9 @@ def _run(args: argparse.Namespace) -> None:
         file_names = read_names(args.file_names) if args.file_names else names
         embeddings = matrix_embeddings(names, args.file, file_names)
         source = args.source or f"matrix {file}"
+    zero = [name for name, row in zip(names, embeddings, strict=True) if not np.any(row)]
+    if zero:
+        raise UserError(f"{file} has nothing but zeros for {', '.join(zero)}. Is it complete?")
     save_class_embeddings(args.output, names, np.asarray(embeddings), source, templates)
     logger.info("%s: %d classes x %d, %s", args.output, *embeddings.shape, source)
 

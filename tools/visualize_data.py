@@ -33,6 +33,7 @@ from PADing.engine.trainer import Trainer
 from PADing.errors import UserError
 from PADing.output_names import safe_stem
 from PADing.visualization import ImageDrawer, read_rgb, write_rgb
+from PADing.visualization.image_files import keep_originals
 from PADing.visualization.screen import Window
 
 
@@ -70,6 +71,9 @@ def _run(args: argparse.Namespace) -> None:
         raise UserError("--number 0 means all, but training never runs out of examples. Give a number.")
     cfg = checked_config(args, {"train data", *(["train"] if args.source == "dataloader" else [])})
     drawn = draw_annotations(cfg) if args.source == "annotation" else draw_training_examples(cfg)
+    if window is None:
+        images = [record["file_name"] for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
+        keep_originals(args.output, [args.output / "1.png"], images)
     number = 0
     for number, (name, image) in enumerate(tqdm(islice(drawn, args.number or None), desc="drawing", mininterval=1), 1):
         if window is None:

@@ -394,7 +394,8 @@ def read_names(path: str | os.PathLike) -> list[str]:
             with open(path, encoding="utf-8") as file:
                 names = [line.strip() for line in file if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"Name file {path} cannot be read: {error}.") from error
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"Name file {path} cannot be read: {reason}.") from error
     if not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"Name file {path} must hold a list of names: a JSON list, or one name per line.")
     return names

@@ -43,6 +43,8 @@ def make_split(
     Raises:
         UserError: what is wrong in which file; nothing is written then.
     """
+    if not output.endswith((".yaml", ".yml")):
+        raise UserError(f"--output {output} must end with .yaml.")
     folder = os.path.dirname(os.path.abspath(output))
     contents = {str(paths["json"]): _read_annotation(str(paths["json"])) for paths in (train, val) if paths.get("json")}
     lists = {path: content["categories"] for path, content in contents.items()}
@@ -140,6 +142,9 @@ def _data_sets(name: str, role: str, paths: Paths, content: dict | None, folder:
         return []
     # Label maps may still have to be made, for which the split file is needed.
     used = {key: _relative(path, folder, must_exist=key != "labels") for key, path in paths.items() if path}
+    for key in ("images", "panoptic", "labels"):
+        if os.path.isfile(paths.get(key) or ""):
+            raise UserError(f"--{role}-{key} {paths[key]} is a file. Name a folder.")
     common = {"role": role, "subset": "seen" if role == "train" else "all", "image_root": used["images"]}
     made, labels = [], {"sem_seg_root": used["labels"]} if "labels" in used else {}
     if content is not None and any("segments_info" in annotation for annotation in content["annotations"][:1]):

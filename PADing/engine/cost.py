@@ -15,6 +15,7 @@ from fvcore.nn.jit_handles import get_shape
 from torch import nn
 from tqdm import tqdm
 
+from PADing.data.images import max_pixels
 from PADing.engine.trainer import Trainer
 from PADing.errors import UserError
 
@@ -26,6 +27,8 @@ Batch = list[dict]
 def inputs_of(cfg: CfgNode, number: int, size: Sequence[int] | None = None) -> list[Batch]:
     """Batches of one image, ``[{"image": (3, H, W)}]``: from the first evaluation set, or a grey one of ``size``."""
     if size is not None:
+        if np.prod(size) > max_pixels():
+            raise UserError(f"--input-size {size[0]} {size[1]} has more pixels than images may have, {max_pixels():,}.")
         return [[{"image": torch.full((3, *size), 128, dtype=torch.uint8)}]]
     if not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST is empty, so there are no images to count with. Add --input-size H W.")

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from PADing.class_space import ClassSpace
 from PADing.data.coco_schema import check_detections, mask_problem
+from PADing.data.images import max_pixels
 from PADing.errors import UserError
 from PADing.files import read_json
 from PADing.output_names import output_names
@@ -136,6 +137,8 @@ def _compare(
     keep_originals(output, [output / name for name in (OVERVIEW, *files.values())], files)
     for record in tqdm(records[:number], desc="drawing", mininterval=1):
         image = read_rgb(record["file_name"])
+        if scale**2 * image.shape[0] * image.shape[1] > max_pixels():
+            raise UserError(f"--scale {scale} makes {record['file_name']} larger than images may be. Lower it.")
         truth = ("ground truth", from_record(record, drawer.ignore_label))
         drawing = drawer.draw_columns(image, [truth, *columns(record, image)], scale)
         path = output / files[record["file_name"]]

@@ -55,12 +55,9 @@ def output_paths(images: Sequence[Path], output: Path) -> list[Path]:
     is_file = output.suffix.lower() in SUFFIXES and not output.is_dir()
     if is_file and len(images) > 1:
         raise UserError(f"--output {output} is a file, but there are {len(images)} images. Name a folder.")
-    # Compared as the file system resolves them, so that links and ".." hide nothing.
-    for image in images:
-        if os.path.realpath(output) == os.path.realpath(image if is_file else image.parent):
-            where = f"the image {image}" if is_file else f"images beside {image}"
-            raise UserError(f"--output {output} would replace {where} by drawings. Name another folder.")
     if is_file:
+        if os.path.realpath(output) == os.path.realpath(images[0]):
+            raise UserError(f"--output {output} would replace the image {images[0]} by its drawing. Name another file.")
         return [output]
     names = {os.path.abspath(image): image.name for image in images}
     if len(set(names.values())) < len(names):
@@ -78,11 +75,12 @@ def output_paths(images: Sequence[Path], output: Path) -> list[Path]:
 
 
 def keep_originals(output: Path, drawings: Iterable[Path], images: Iterable[str | os.PathLike]) -> None:
-    """Raise UserError if one of the files to write in ``output`` is one of the images."""
-    originals = {os.path.realpath(image) for image in images}
-    for path in drawings:
-        if os.path.realpath(path) in originals:
-            raise UserError(f"--output {output} would replace the image {path} by a drawing. Name another folder.")
+    """Raise UserError if a drawing would lie among the images: it may replace one, and data sets read whole folders."""
+    # Compared as the file system resolves them, so that links and ".." hide nothing.
+    folders = {os.path.realpath(folder) for folder in {os.path.dirname(image) for image in images}}
+    for folder in {path.parent for path in drawings}:
+        if os.path.realpath(folder) in folders:
+            raise UserError(f"--output {output} would replace images in {folder} by drawings. Name another folder.")
 
 
 def read_rgb(path: str | os.PathLike) -> np.ndarray:

@@ -250,6 +250,25 @@ def test_background_in_raw_labels_names_the_cure(prepared, tmp_path):
     assert written.ravel().tolist() == wanted
 
 
+def test_sources_are_never_replaced(prepared, tmp_path):
+    """Of the data sets, the second one is the source itself; the first one is not written before that is noticed."""
+    split = _split("coco_zsi_48_17")
+    folder = tmp_path / "coco" / "annotations" / "ZSIS"
+    shutil.copytree(prepared / "coco" / "annotations" / "ZSIS", folder)
+    (folder / "instances_train2014_seen_48_17.json").unlink()
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    own = str(folder / "instances_val2014_gzsi_48_17.json")
+    raw = str(prepared / "coco/annotations/instances_train2014.json")
+    with pytest.raises(UserError, match="names .* itself, which would be replaced"):
+        zsi.prepare(split, raw, own, str(tmp_path), force=True)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    with pytest.raises(UserError, match="holds the panoptic PNGs themselves"):
+        json_file, root = (
+            str(prepared / "coco" / name) for name in ("annotations/panoptic_val2017.json", "panoptic_val2017")
+        )
+        semantic.prepare(json_file, root, root, _split("coco_panoptic_119_14"))
+
+
 def test_labels_are_not_written_outside_of_the_output(tmp_path):
     """The name of a PNG comes from the JSON, which may be a stranger's."""
     content = {

@@ -109,6 +109,7 @@ def test_panoptic_and_semantic(tool, data):
         ("instances.json", ["--unseen", "a.txt,Grosse 'XL'"], "'a.txt', \"Grosse 'XL'\" (did you mean Größe 'XL'?)"),
         ("instances.json", ["--unseen", " , "], "names no class"),
         ("panoptic.json", ["--unseen", "no"], "--train-panoptic"),
+        ("instances.json", ["--unseen", "no", "--val-images", str(REPOSITORY / "Makefile")], "Makefile is a file"),
         ("nothing.json", ["--unseen", "no"], "nothing.json"),
         ("no_annotations.json", ["--unseen", "no"], "has no `annotations`"),
         ("no_names.json", ["--unseen", "no"], "lacks the field 'name'"),

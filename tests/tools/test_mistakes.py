@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from PADing.command_line import run_command
@@ -30,11 +31,14 @@ MISTAKES = [
     ("tools/benchmark.py", ["msda", "--case", "1x1"], "1x1"),
     ("tools/class_embeddings.py", ["matrix", "--file", "{}/text.txt", *SPLIT, "--output", "{}/a.npz"], "text.txt"),
     ("tools/class_embeddings.py", ["matrix", "--file", WORDS, *SPLIT, "--output", "{}/a.npz"], "22 names"),
+    ("tools/class_embeddings.py", ["matrix", "--file", "{}/zeros.npy", *SPLIT, "--output", "{}/a.npz"], "but zeros"),
     ("tools/class_embeddings.py", ["matrix", "--file", "{}", *SPLIT, "--output", "{}/a.npz"], "does not exist"),
     ("tools/class_embeddings.py", ["words", "--file", "{}/none", *SPLIT, "--output", "{}/a.npz"], "none"),
     ("tools/class_embeddings.py", ["words", "--file", "x", "--names", "{}/empty.json", "--output", "x.npz"], "empty"),
     ("tools/make_split.py", ["--name", "x", "--unseen", "a", "--output", "{}/s.yaml"], "--train-json"),
     ("tools/make_split.py", ["--name", "x", "--unseen", "a"], "--output"),
+    ("tools/make_split.py", ["--name", "x", "--unseen", "a", "--output", "{}/list.json"], "must end with .yaml"),
+    ("tools/analyze_model.py", [*CONFIG, "--tasks", "flop", "--input-size", "99999", "99999"], "more pixels"),
     ("tools/preprocess_pretrained_weight.py", ["--input", "{}/none.pth"], "none.pth"),
     ("tools/preprocess_pretrained_weight.py", ["--input_file", "{}/text.txt"], "text.txt"),
     ("tools/preprocess_pretrained_weight.py", ["--input", "x", "--split", "49_17"], "49_17"),
@@ -62,6 +66,7 @@ MISTAKES = [
 def folder(tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text("no numbers: no images\n")
     (tmp_path / "empty.json").write_text("")
+    np.save(tmp_path / "zeros.npy", np.zeros((22, 3)))
     (tmp_path / "list.json").write_text(json.dumps([1, 2]))
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     return tmp_path

@@ -121,8 +121,25 @@ def test_drawings_never_replace_the_images(run, drawn, model_options, tmp_path, 
     monkeypatch.setattr(DatasetCatalog, "get", lambda wanted: [record])
     (flag, file), opts = model_options("MaskFormer")
     assert run("visualize_predictions", flag, file, "--num-gpus", "0", "--output", tmp_path, *opts) == 2
-    assert "would replace the image" in capsys.readouterr().err
+    assert "would replace images" in capsys.readouterr().err
     assert (tmp_path / "1.png").read_bytes() == before and _names(tmp_path) == ["1.png"]
+
+
+def test_drawings_of_absurd_size_are_refused(run, drawn, model_options, tmp_path, capsys):
+    """Such a drawing takes all memory of the machine."""
+    (flag, file), opts = model_options("MaskFormer")
+    args = [flag, file, "--num-gpus", "0", "--output", tmp_path / "out", "--scale", "1000"]
+    assert run("visualize_predictions", *args, *opts) == 2
+    assert "--scale 1000" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_annotation_is_not_drawn_into_the_data_set(run, drawn, model_options, capsys):
+    """A semantic data set would take the drawings for its images."""
+    (flag, file), opts = model_options("MaskFormer")
+    folder = drawn.images[0].parent.parent / "train"
+    before = _names(folder)
+    assert run("visualize_data", "--source", "annotation", flag, file, "--output", folder, *opts) == 2
+    assert "would replace images" in capsys.readouterr().err and _names(folder) == before
 
 
 # results in a file ----------------------------------------------------------------------------------------------------
