@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
 from PADing.checkpoint_files import file_problem
+from PADing.class_space import ClassSpace
 from PADing.config import parse_opts, read_config
 from PADing.config_check import value_at, value_problems
 from PADing.data.check import missing_files
@@ -272,11 +273,13 @@ def _fit(cfg: CfgNode, needs: Collection[str]) -> list[str]:
     if "train" in needs and not problems:
         # A label beyond the outputs would end as an index error in the loss, or as a failed assertion on the GPU.
         for name in cfg.DATASETS.TRAIN:
-            metadata = MetadataCatalog.get(name)
-            classes = metadata.get("stuff_classes") or metadata.get("thing_classes") or ()
-            if len(classes) > count:
+            try:
+                classes = len(ClassSpace.of(MetadataCatalog.get(name)))
+            except UserError:
+                continue  # a set of another package, without class names
+            if classes > count:
                 problems.append(
-                    f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {count}, but the training set {name} has {len(classes)} "
-                    f"classes. Set {len(classes)}, or -1 to have them counted."
+                    f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {count}, but the training set {name} has {classes} classes. "
+                    f"Set {classes}, or -1 to have them counted."
                 )
     return problems

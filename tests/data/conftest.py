@@ -67,7 +67,7 @@ def _rle(mask):
 
 @pytest.fixture
 def own(tmp_path) -> OwnData:
-    """Pictures: 5 an unseen thing, 12 street alone, 77 with an unseen crowd, 300 with RLE, 900 two circles."""
+    """Images: 5 an unseen thing, 12 street alone, 77 with an unseen crowd, 300 with RLE, 900 two circles."""
     folder = tmp_path / "own"
     for name in ("images", "panoptic", "labels"):
         (folder / name).mkdir(parents=True)
@@ -85,13 +85,13 @@ def own(tmp_path) -> OwnData:
     rng = np.random.default_rng(0)
     images, annotations, panoptic = [], [], []
     for image_id, entries in objects.items():
-        picture = rng.integers(0, 90, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        image = rng.integers(0, 90, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         ids = np.full((HEIGHT, WIDTH), 1000 + image_id, dtype=np.int64)  # street everywhere
         segments = [{"id": 1000 + image_id, "category_id": STREET, "iscrowd": 0}]
         for category_id, segmentation, crowd_flag in entries:
             annotation_id = len(annotations) + 1
             mask = _mask(segmentation)
-            picture[mask] = (250, 30 * annotation_id % 250, 200)
+            image[mask] = (250, 30 * annotation_id % 250, 200)
             annotations.append(
                 {
                     "id": annotation_id,
@@ -108,7 +108,7 @@ def own(tmp_path) -> OwnData:
                 segments.append({"id": annotation_id, "category_id": category_id, "iscrowd": crowd_flag})
         ids[:2] = 0  # void
         name = f"pic_{image_id}"
-        Image.fromarray(picture).save(folder / "images" / f"{name}.png")
+        Image.fromarray(image).save(folder / "images" / f"{name}.png")
         rgb = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
         Image.fromarray(rgb).save(folder / "panoptic" / f"{name}.png")
         labels = np.full((HEIGHT, WIDTH), 255, dtype=np.uint8)

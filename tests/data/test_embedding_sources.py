@@ -1,4 +1,4 @@
-"""Where class vectors come from, against independent implementations."""
+"""Where class embeddings come from, against independent implementations."""
 
 import gzip
 import importlib
@@ -221,7 +221,7 @@ def _transformers_model(state):
 
 
 def test_text_encoder_against_transformers(small_clip):
-    """The same weights in an independent text tower give the same class vectors, ensemble and all."""
+    """The same weights in an independent text tower give the same class embeddings, ensemble and all."""
     open_clip = _import("open_clip")
     checkpoint, state = small_clip
     reference = _transformers_model(state)

@@ -94,7 +94,7 @@ def test_unfit_arrays_are_named(tmp_path, make, reason):
 
 
 def test_bad_vectors_are_not_written(tmp_path):
-    """NaN in a class vector would show as NaN losses hours later."""
+    """NaN in a class embedding would show as NaN losses hours later."""
     bad = VECTORS.copy()
     bad[1, 2] = np.nan
     with pytest.raises(UserError, match="κύκλος"):
@@ -105,7 +105,7 @@ def test_bad_vectors_are_not_written(tmp_path):
 
 
 def test_other_templates_are_mentioned(tmp_path, caplog):
-    """Vectors from other prompts give other figures than the published ones."""
+    """Vectors from other prompts give other metrics than the published ones."""
     path = tmp_path / "v.npz"
     save_class_embeddings(path, NAMES, VECTORS, "somewhere", ["a {}."])
     load_class_embeddings(path, NAMES)

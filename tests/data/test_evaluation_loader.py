@@ -1,4 +1,4 @@
-"""Unreadable images in evaluation: named, or left out of every figure with a result that says so."""
+"""Unreadable images in evaluation: named, or left out of every metric with a result that says so."""
 
 import json
 
@@ -58,8 +58,8 @@ def _without(own, image_id):
         MetadataCatalog.remove(name)
 
 
-def test_figures_are_those_without_the_unreadable_image(own, tmp_path, caplog):
-    """Otherwise one bad file would lower some figures and not others; and nobody must take them for all images'."""
+def test_metrics_are_those_without_the_unreadable_image(own, tmp_path, caplog):
+    """Otherwise one bad file would lower some metrics and not others; and nobody must take them for all images'."""
     register_split_files([own.split_file])
     (own.folder / "images" / "pic_900.png").write_bytes(b"broken")
     skipped = Trainer.test(_cfg(tmp_path, "INPUT.ON_CORRUPT", "skip"), _Guesses())
@@ -70,8 +70,8 @@ def test_figures_are_those_without_the_unreadable_image(own, tmp_path, caplog):
     register_split_files([own.split_file])
     wanted = Trainer.test(_cfg(tmp_path), _Guesses())
     assert {"panoptic_seg", "sem_seg", "segm"} <= wanted.keys() == skipped.keys()
-    for task, figures in wanted.items():
-        assert figures == pytest.approx(skipped[task], nan_ok=True), task
+    for task, metrics in wanted.items():
+        assert metrics == pytest.approx(skipped[task], nan_ok=True), task
     assert wanted["panoptic_seg"]["PQ"] > 0 and wanted["segm"]["AP50"] > 0
 
 
@@ -84,7 +84,7 @@ def test_unreadable_image_is_fatal_by_default_and_named(own, tmp_path):
 
 
 def test_no_readable_image_and_evaluators_that_cannot_leave_out(own, tmp_path):
-    """Figures over nothing, and figures that count what is not there, are refused."""
+    """Metrics over nothing, and metrics that count what is not there, are refused."""
     register_split_files([own.split_file])
     cfg = _cfg(tmp_path, "INPUT.ON_CORRUPT", "skip")
 

@@ -51,7 +51,7 @@ def test_order_of_categories_plays_no_part(own):
 
 
 def test_training_sets_of_seen_classes_never_show_unseen_ones(own):
-    """A leaked unseen object would make every zero-shot figure worthless; a crowd region is one, too."""
+    """A leaked unseen object would make every zero-shot metric worthless; a crowd region is one, too."""
     assert _ids(_load(own, "own_train_instance")) == [12, 300, 900]
     assert _ids(_load(own, "own_train_panoptic")) == [12, 300, 900]
 

@@ -59,7 +59,7 @@ def test_form_of_a_training_example(dicts, name):
 
 
 def test_instance_masks_equal_pycocotools(dicts):
-    """Without augmentation, masks must be the annotation's, pixel by pixel; beyond the picture lies padding."""
+    """Without augmentation, masks must be the annotation's, pixel by pixel; beyond the image lies padding."""
     entry = dicts("instance", 900)
     example = build_mapper(_cfg("coco_instance_lsj", *STILL))(entry)
     assert example["image"].shape == (3, 60, 60)
@@ -79,8 +79,8 @@ def test_crowds_are_no_targets(dicts):
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name != "mask_former_semantic"])
-def test_masks_follow_the_picture(dicts, own, name):
-    """Objects are painted in colors brighter than the rest, so mask and picture can be compared after augmentation.
+def test_masks_follow_the_image(dicts, own, name):
+    """Objects are painted in colors brighter than the rest, so mask and image can be compared after augmentation.
 
     A wrong crop offset, flip or scale would train masks beside their objects.
     """
@@ -99,7 +99,7 @@ def test_masks_follow_the_picture(dicts, own, name):
     assert seen > 8
 
 
-def test_rle_masks_follow_the_picture(dicts):
+def test_rle_masks_follow_the_image(dicts):
     """RLE masks take another path than polygons."""
     mapper = build_mapper(_cfg("coco_instance_lsj", "INPUT.IMAGE_SIZE", 64, "INPUT.MIN_SCALE", 0.6))
     np.random.seed(1)
@@ -167,7 +167,7 @@ def test_semantic_crop_and_color(dicts):
         assert example["image"].shape == (3, 32, 32)
 
 
-def test_empty_pictures_have_no_targets(dicts):
+def test_empty_images_have_no_targets(dicts):
     example = build_mapper(_cfg("coco_instance_lsj", *STILL))(dicts("instance", 12))
     assert example["instances"].gt_masks.shape == (0, 60, 60) and len(example["instances"].gt_classes) == 0
 
@@ -234,7 +234,7 @@ def test_evaluation_mapper_names_the_file(dicts, own):
         mapper(dicts("instance", 900))
 
 
-def test_masks_agree_with_detectron2s_on_real_pictures(shared_data):
+def test_masks_agree_with_detectron2s_on_real_images(shared_data):
     """An independent way to the same masks: Detectron2 clips polygons to the crop before rasterising them."""
     from detectron2.data import detection_utils as utils
     from detectron2.data import transforms as T

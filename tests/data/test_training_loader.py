@@ -49,8 +49,8 @@ def test_batches(own, kind, mapper):
             assert not set(example["instances"].gt_classes.tolist()) & set(unseen)
 
 
-def test_workers_and_corrupt_pictures(own):
-    """One broken picture neither stops a run that may skip it, nor comes up in it, with worker processes too."""
+def test_workers_and_corrupt_images(own):
+    """One broken image neither stops a run that may skip it, nor comes up in it, with worker processes too."""
     register_split_files([own.split_file])
     (own.folder / "images" / "pic_300.png").write_bytes(b"broken")
     cfg = _cfg("panoptic", "coco_panoptic_lsj", 1, "INPUT.ON_CORRUPT", "skip")
@@ -60,7 +60,7 @@ def test_workers_and_corrupt_pictures(own):
         _batches(_cfg("panoptic", "coco_panoptic_lsj", 0), 8)
 
 
-def test_evaluation_covers_every_picture_once(own):
+def test_evaluation_covers_every_image_once(own):
     register_split_files([own.split_file])
     cfg = _cfg("semantic", "mask_former_semantic")
     loader = build_detection_test_loader(cfg, "own_val_semantic", mapper=build_mapper(cfg, is_train=False))

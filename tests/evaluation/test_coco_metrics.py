@@ -1,4 +1,4 @@
-"""COCO figures; wrong here means box and mask AP that COCO's own tools would not give."""
+"""COCO metrics; wrong here means box and mask AP that COCO's own tools would not give."""
 
 import contextlib
 import copy
@@ -31,18 +31,18 @@ requires_oracle = pytest.mark.skipif(not ORACLE.is_dir(), reason=f"no COCO evalu
 
 
 def _published() -> dict[str, list[float]]:
-    """The twelve figures per type that COCO's authors publish, in the order of their file."""
-    figures: dict[str, list[float]] = {}
+    """The twelve metrics per type that COCO's authors publish, in the order of their file."""
+    metrics: dict[str, list[float]] = {}
     for line in (ORACLE / "val2014_fake_eval_res.txt").read_text().splitlines():
         if line.startswith("type="):
-            current = figures.setdefault(line.removeprefix("type=").strip(), [])
+            current = metrics.setdefault(line.removeprefix("type=").strip(), [])
         elif match := re.search(r"\] = (-?[\d.]+)", line):
             current.append(float(match.group(1)))
-    return figures
+    return metrics
 
 
 def _digits() -> dict[str, list[float]]:
-    """The same figures with six digits, from the folder's README."""
+    """The same metrics with six digits, from the folder's README."""
     text = (SHARED / "README.md").read_text()
     return {
         kind: [float(v) for v in re.search(rf"- {kind} ((?:0\.\d{{6}} ?){{12}})", text).group(1).split()]
@@ -50,10 +50,10 @@ def _digits() -> dict[str, list[float]]:
     }
 
 
-def _twelve(figures) -> list[float]:
-    aps = [figures.ap(), figures.ap(0.5), figures.ap(0.75), *(figures.ap(area=a) for a in ("small", "medium", "large"))]
-    ars = [figures.ar(max_dets=m) for m in range(3)]
-    return aps + ars + [figures.ar(area=a) for a in ("small", "medium", "large")]
+def _twelve(metrics) -> list[float]:
+    aps = [metrics.ap(), metrics.ap(0.5), metrics.ap(0.75), *(metrics.ap(area=a) for a in ("small", "medium", "large"))]
+    ars = [metrics.ar(max_dets=m) for m in range(3)]
+    return aps + ars + [metrics.ar(area=a) for a in ("small", "medium", "large")]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def oracle():
 
 @requires_oracle
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
-def test_the_figures_that_coco_publishes(oracle, kind):
+def test_the_metrics_that_coco_publishes(oracle, kind):
     truth, results = oracle
     got = _twelve(evaluate_detections(load_ground_truth(truth), results[kind], kind))
     assert [round(value, 3) for value in got] == _published()[kind]
@@ -89,13 +89,13 @@ def test_the_order_of_categories_plays_no_part(oracle, kind):
 
 @requires_oracle
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
-def test_without_predictions_every_figure_is_zero(oracle, kind):
+def test_without_predictions_every_metric_is_zero(oracle, kind):
     truth, _ = oracle
-    figures = evaluate_detections(load_ground_truth(truth), [], kind)
-    assert _twelve(figures) == [0.0] * 12
+    metrics = evaluate_detections(load_ground_truth(truth), [], kind)
+    assert _twelve(metrics) == [0.0] * 12
     with_truth = {a["category_id"] for a in truth["annotations"] if not a["iscrowd"]}
-    absent = [math.isnan(figures.ap(categories=(c,))) for c in figures.category_ids]
-    assert absent == [c not in with_truth for c in figures.category_ids]
+    absent = [math.isnan(metrics.ap(categories=(c,))) for c in metrics.category_ids]
+    assert absent == [c not in with_truth for c in metrics.category_ids]
 
 
 def _by_pycocotools(truth, detections, kind, iou, max_dets, class_agnostic=False):
@@ -222,13 +222,13 @@ def test_average_precision_worked_by_hand(kind):
         _detection(1, 7, 0.5, RIGHT),
         _detection(1, 11, 0.9, TOP),  # a class without ground truth counts nowhere
     ]
-    figures = evaluate_detections(load_ground_truth(_truth()), detections, kind)
-    assert figures.ap(0.5, categories=[30]) == pytest.approx((51 + 50 * 2 / 3) / 101)
-    assert figures.ap(0.5, categories=[7]) == pytest.approx(1)
-    assert math.isnan(figures.ap(0.5, categories=[11]))
-    assert figures.ar(0.5) == pytest.approx(1)
-    assert math.isnan(figures.ap(area="large"))
-    parts = split_metrics(figures, seen=[30, 11], unseen=[7])
+    metrics = evaluate_detections(load_ground_truth(_truth()), detections, kind)
+    assert metrics.ap(0.5, categories=[30]) == pytest.approx((51 + 50 * 2 / 3) / 101)
+    assert metrics.ap(0.5, categories=[7]) == pytest.approx(1)
+    assert math.isnan(metrics.ap(0.5, categories=[11]))
+    assert metrics.ar(0.5) == pytest.approx(1)
+    assert math.isnan(metrics.ap(area="large"))
+    parts = split_metrics(metrics, seen=[30, 11], unseen=[7])
     seen = 100 * (51 + 50 * 2 / 3) / 101
     assert parts["AP50_seen"] == pytest.approx(seen) and parts["AP50_unseen"] == pytest.approx(100)
     assert parts["AP50_hm"] == pytest.approx(2 * seen * 100 / (seen + 100))
@@ -238,10 +238,10 @@ def test_average_precision_worked_by_hand(kind):
 def test_thresholds_of_zero_shot_segmentation():
     # A mask of 4 pixels against one of 4 with 2 in common has IoU 1/3; 3 of 5 has 0.6, 3 of 6 has 0.5.
     half = _rle(["##..", "#.#."])  # 3 in common with LEFT, union 5: IoU 0.6
-    figures = evaluate_detections(
+    metrics = evaluate_detections(
         load_ground_truth(_truth()), [_detection(1, 30, 0.9, half), _detection(2, 30, 0.9, TOP)], "segm"
     )
-    values = zsi_metrics(figures)
+    values = zsi_metrics(metrics)
     assert list(values) == ["AP@40", "AP@50", "AP@60", "R100@40", "R100@50", "R100@60"]
     # Class 7 has an object and no prediction: 0. Class 30: one of two found.
     assert [values[f"R100@{t}"] for t in (40, 50, 60)] == pytest.approx([25, 25, 25])
@@ -249,8 +249,8 @@ def test_thresholds_of_zero_shot_segmentation():
 
 def test_a_proposal_ignores_classes():
     detections = [_detection(1, 7, 0.9, LEFT), _detection(2, 7, 0.9, LEFT), _detection(1, 30, 0.8, RIGHT)]
-    figures = evaluate_detections(load_ground_truth(_truth()), detections, "segm", class_agnostic=True)
-    assert figures.category_ids == (-1,) and figures.ar(0.5) == pytest.approx(1)
+    metrics = evaluate_detections(load_ground_truth(_truth()), detections, "segm", class_agnostic=True)
+    assert metrics.category_ids == (-1,) and metrics.ar(0.5) == pytest.approx(1)
 
 
 def test_own_annotations_may_lack_fields():

@@ -74,15 +74,15 @@ def test_seen_and_unseen_are_told_apart_by_category_id(data, evaluator, tmp_path
     result = _run(evaluator(data, output_dir=str(tmp_path / "out")), *RIGHT)
     assert list(result) == ["bbox", "segm"]
     for task in ("bbox", "segm"):
-        figures = result[task]
+        metrics = result[task]
         # One of two wolves is found, at precision 1: 51 of 101 recall points.
         wolf = 100 * 51 / 101
-        assert figures["AP50_seen"] == pytest.approx(100) and figures["AP50_unseen"] == pytest.approx(wolf)
-        assert figures["AP50_hm"] == pytest.approx(2 * 100 * wolf / (100 + wolf))
-        assert figures["AR50_seen"] == pytest.approx(100) and figures["AR50_unseen"] == pytest.approx(50)
-        assert figures["AP-Bär"] == pytest.approx(100) and figures["AP-wolf"] == pytest.approx(wolf)
-        assert math.isnan(figures["AP-elk"]) and math.isnan(figures["APl"])
-        assert figures["AP"] == pytest.approx((100 + wolf) / 2) and figures["AP_unseen"] == pytest.approx(wolf)
+        assert metrics["AP50_seen"] == pytest.approx(100) and metrics["AP50_unseen"] == pytest.approx(wolf)
+        assert metrics["AP50_hm"] == pytest.approx(2 * 100 * wolf / (100 + wolf))
+        assert metrics["AR50_seen"] == pytest.approx(100) and metrics["AR50_unseen"] == pytest.approx(50)
+        assert metrics["AP-Bär"] == pytest.approx(100) and metrics["AP-wolf"] == pytest.approx(wolf)
+        assert math.isnan(metrics["AP-elk"]) and math.isnan(metrics["APl"])
+        assert metrics["AP"] == pytest.approx((100 + wolf) / 2) and metrics["AP_unseen"] == pytest.approx(wolf)
     stored = json.loads((tmp_path / "out" / "instance_results.json").read_text())
     assert stored["segm"]["AP50_hm"] == result["segm"]["AP50_hm"] and stored["segm"]["AP-elk"] is None
     for task in ("bbox", "segm"):
@@ -98,7 +98,7 @@ def test_seen_and_unseen_are_told_apart_by_category_id(data, evaluator, tmp_path
     assert detections[1]["bbox"] == [2, 1, 4, 4]
 
 
-def test_without_any_prediction_figures_are_zero(data, tmp_path):
+def test_without_any_prediction_metrics_are_zero(data, tmp_path):
     result = _run(InsSegzsiEvaluator(data, output_dir=str(tmp_path)), (1, _instances()), (2, _instances()))
     for task in ("bbox", "segm"):
         assert result[task]["AP"] == 0 and result[task]["AP50_hm"] == 0 and result[task]["AR50_unseen"] == 0
@@ -145,7 +145,7 @@ def test_unseen_classes_may_be_given_by_index_alone(data, register):
     assert _run(InsSegzsiEvaluator(name), *RIGHT)["segm"]["AR50_unseen"] == pytest.approx(50)
 
 
-def test_boxes_alone_give_box_figures_alone(data):
+def test_boxes_alone_give_box_metrics_alone(data):
     instances = _instances((BEAR, 0.9, 0, 3))
     instances.remove("pred_masks")
     assert list(_run(InsSegzsiEvaluator(data), (1, instances))) == ["bbox"]
@@ -156,8 +156,8 @@ def test_classes_outside_the_split_do_not_count(data, register, tmp_path, save_j
     content["categories"].append({"id": 5, "name": "stray"})
     content["annotations"].append({**content["annotations"][0], "id": 50, "category_id": 5})
     name = _with(data, register, json_file=save_json(tmp_path / "more.json", content))
-    figures = _run(InsSegzsiEvaluator(name), *RIGHT)["segm"]
-    assert figures["AP50_seen"] == pytest.approx(100) and "AP-stray" not in figures
+    metrics = _run(InsSegzsiEvaluator(name), *RIGHT)["segm"]
+    assert metrics["AP50_seen"] == pytest.approx(100) and "AP-stray" not in metrics
 
 
 def test_instances_are_read_from_the_panoptic_annotation(data, register, tmp_path, save_ids, save_json, caplog):

@@ -1,4 +1,4 @@
-"""Evaluation of many detections; wrong here means that a day of inference ends without memory, before any figure."""
+"""Evaluation of many detections; wrong here means that a day of inference ends without memory, before any metric."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""From split file to figures on drawn data; wrong here means that truth itself would not be scored as perfect."""
+"""From split file to metrics on drawn data; wrong here means that truth itself would not be scored as perfect."""
 
 import subprocess
 import sys

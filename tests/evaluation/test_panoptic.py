@@ -118,7 +118,7 @@ def test_files_hold_the_result_and_pngs_only_on_request(data, tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["panoptic_results.json", "predictions.json"]
 
 
-def test_written_predictions_give_panopticapi_the_same_figures(data, tmp_path):
+def test_written_predictions_give_panopticapi_the_same_metrics(data, tmp_path):
     name, maps = data
     evaluator = PanopticzeroEvaluator(name, str(tmp_path / "out"), write_png=True)
     _perfect(evaluator, maps)

@@ -57,7 +57,7 @@ def test_a_crowd_is_never_missed_and_excuses_only_its_own_class():
 
 @pytest.mark.parametrize(("crowds", "wrong"), [([1, 3], 7), ([3, 1], 8)])
 def test_of_several_crowds_of_a_class_the_last_one_excuses(crowds, wrong):
-    """panopticapi's rule, behind the published figures. 7 lies on region 1, and 8 on region 3."""
+    """panopticapi's rule, behind the published metrics. 7 lies on region 1, and 8 on region 3."""
     true, true_class = [[1, 1, 3, 3, 3, 2]], {1: CAT, 3: CAT, 2: GRASS}
     for segment, predicted in ((7, [[7, 7, 0, 0, 0, 2]]), (8, [[0, 0, 8, 8, 8, 2]])):
         image = _match(true, true_class, predicted, {segment: CAT, 2: GRASS}, crowd=crowds)

@@ -1,4 +1,4 @@
-"""Evaluation in several processes; wrong here means figures that depend on the number of GPUs."""
+"""Evaluation in several processes; wrong here means metrics that depend on the number of GPUs."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 
-def test_two_processes_give_the_figures_of_one(tmp_path):
+def test_two_processes_give_the_metrics_of_one(tmp_path):
     script = Path(__file__).with_name("in_processes.py")
     for count in (1, 2):
         command = [sys.executable, str(script), str(count), str(tmp_path)]

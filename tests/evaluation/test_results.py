@@ -1,4 +1,4 @@
-"""Tables in the log; wrong here means figures in another column, or a terminal that a class name controls."""
+"""Tables in the log; wrong here means metrics in another column, or a terminal that a class name controls."""
 
 import logging
 import math

@@ -163,7 +163,7 @@ def test_a_model_of_the_first_stage_is_scored_on_all_classes(labelled):
 
 
 def test_nan_means_are_explained(labelled, caplog):
-    """Otherwise someone whose data lack a class learns nothing from the figures, nor why."""
+    """Otherwise someone whose data lack a class learns nothing from the metrics, nor why."""
     name, record = labelled([[0, 2]])
     evaluator = SemSegGzeroEvaluator(name)
     evaluator.process([record], [{"sem_seg": _scores([[0, 2]])}])

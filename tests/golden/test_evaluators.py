@@ -1,4 +1,4 @@
-"""Evaluators against recorded results of the published ones; else our figures cannot stand beside published figures."""
+"""Evaluators against recorded results of the published ones; else our metrics cannot stand beside published metrics."""
 
 import itertools
 import json
@@ -88,7 +88,7 @@ def _results_file(case: str) -> str:
 
 
 @pytest.mark.parametrize("case", INSTANCE)
-def test_rows_of_the_generalized_figures(case):
+def test_rows_of_the_generalized_metrics(case):
     expected = INSTANCE[case]
     rows = coco_eval_revise(
         str(FOLDER / _results_file(case)),
@@ -106,14 +106,14 @@ def test_rows_of_the_generalized_figures(case):
 def test_precision_and_recall_of_every_class(case):
     truth, detections = load_ground_truth(_ground_truth(case)), _read(_results_file(case))
     for kind, want in INSTANCE[case]["modified_coco_eval"].items():
-        figures = evaluate_detections(truth, detections, kind, iou=want["iou"], max_dets=want["max_dets"])
-        columns = [figures.category_ids.index(i) for i in want["category_ids_in_axis_order"]]
+        metrics = evaluate_detections(truth, detections, kind, iou=want["iou"], max_dets=want["max_dets"])
+        columns = [metrics.category_ids.index(i) for i in want["category_ids_in_axis_order"]]
         for got, recorded in (
-            (figures.precision[:, columns, 0], want["AP_per_iou_and_category"]),
-            (figures.recall[:, columns, 0, -1], want["recall_per_iou_and_category"]),
+            (metrics.precision[:, columns, 0], want["AP_per_iou_and_category"]),
+            (metrics.recall[:, columns, 0, -1], want["recall_per_iou_and_category"]),
         ):
             np.testing.assert_allclose(got, np.array(recorded, dtype=float), rtol=TOLERANCE, atol=1e-12)
-        stats = [f(t) for f in (figures.ap, figures.ar) for t in ZSI_IOU]
+        stats = [f(t) for f in (metrics.ap, metrics.ar) for t in ZSI_IOU]
         assert stats == pytest.approx(want["stats"][:3] + want["stats"][6:9], rel=TOLERANCE)
 
 
@@ -228,7 +228,7 @@ def test_panoptic_quality(panoptic):
         assert result[f"{metric}_hm"] == pytest.approx(2 * seen * unseen / (seen + unseen))
 
 
-def test_unseen_classes_and_figures_of_every_class(panoptic, tmp_path):
+def test_unseen_classes_and_metrics_of_every_class(panoptic, tmp_path):
     evaluator, _, expected = panoptic
     unseen = [evaluator.classes.dataset_ids[i] for i in evaluator.classes.unseen]
     assert sorted(unseen) == sorted(expected["unseen_dataset_ids"])
