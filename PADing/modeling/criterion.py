@@ -15,9 +15,14 @@ from PADing.modeling.point_sampling import importance_counts, most_uncertain, po
 Targets = list[dict[str, Tensor]]
 
 
-class Pairs(NamedTuple):
-    """Matched pairs of A predictions, image by image; every prediction has as many in an image as the others."""
+class Matched(NamedTuple):
+    """A predictions of a batch, and the M pairs of queries and targets that belong together in each of them.
 
+    Pairs are listed image by image; every prediction has as many in an image as the others.
+    """
+
+    predictions: list[dict]  # see SetCriterion.forward
+    targets: Targets
     image: Tensor  # (M)
     query: Tensor  # (A, M), ascending in each image
     target: Tensor  # (A, M), index among the image's targets
@@ -37,14 +42,12 @@ class SetCriterion(nn.Module):
     State-dict keys: ``empty_weight`` (num_classes + 1), the class weights of the cross-entropy.
 
     Args:
-        num_classes: classes without "no object".
-        matcher: assigns queries to targets.
+        num_classes: classes without "no object". matcher: assigns queries to targets.
         weight_dict: factor of each loss by name; applied by the caller.
         eos_coef: class weight of "no object".
         losses: "labels", "masks", or both.
-        num_points: points for each mask.
-        oversample_ratio: candidates for each point. importance_sample_ratio: part of the points taken from the most
-            uncertain candidates, the others are random.
+        num_points: points for each mask. oversample_ratio: candidates for each of them. importance_sample_ratio: part
+            of the points taken from the most uncertain candidates, the others are random.
     """
 
     empty_weight: Tensor
@@ -113,25 +116,22 @@ class SetCriterion(nn.Module):
             for ``aux_outputs``.
         """
         predictions = [outputs, *outputs.get("aux_outputs", ())]
-        device = outputs["pred_masks"].device
-        queries = outputs["pred_masks"].shape[1]
-        matched = sum(min(queries, len(target["labels"])) for target in targets)
+        device, queries = outputs["pred_masks"].device, outputs["pred_masks"].shape[1]
+        pairs = sum(min(queries, len(target["labels"])) for target in targets)
         matcher_points, mask_points = [], []
         for _ in predictions:
             matcher_points.append(self.matcher.draw_points(len(targets), device))
             if "masks" in self.losses:
-                mask_points.append(self._draw_mask_points(matched, device))
-        pairs = _pairs(self.matcher.match(predictions, targets, torch.stack(matcher_points)), device)
+                mask_points.append(self._draw_mask_points(pairs, device))
+        matched = _pairs(predictions, targets, self.matcher.match(predictions, targets, torch.stack(matcher_points)))
 
         result: dict[str, Tensor] = {}
         with torch.autocast(device_type=device.type, enabled=False):
             if "labels" in self.losses:
-                shape = (len(predictions), *outputs["pred_logits"].shape[:2])
-                result |= self.label_losses(predictions, self._target_classes(shape, targets, pairs))
+                result |= self.label_losses(predictions, self._target_classes(matched))
             if "masks" in self.losses:
-                logits, labels = self._at_points(predictions, targets, pairs, mask_points)
                 num_masks = _mean_over_ranks(sum(len(target["labels"]) for target in targets), device)
-                result |= self.mask_losses(predictions, targets, pairs, logits, labels, num_masks)
+                result |= self.mask_losses(matched, *self._masks_at_points(matched, mask_points), num_masks)
         endings = ["", *(f"_{i}" for i in range(len(predictions) - 1))]
         return {
             name + ending: value
@@ -140,32 +140,16 @@ class SetCriterion(nn.Module):
         }
 
     @torch.no_grad()
-    def match(self, outputs: dict[str, Tensor], targets: Targets) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    def match(self, outputs: dict, targets: Targets) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Match the last prediction, without losses, for methods that train on matched queries.
-
-        Args:
-            outputs, targets: see :meth:`forward`.
 
         Returns:
             class of every query (B, Q) int64, ``num_classes`` where nothing is matched; classes of the matched queries
             (M) int64, image by image, ascending query in each; (image indices (M), query indices (M)) in that order.
         """
-        logits = outputs["pred_logits"]
-        pairs = _pairs([self.matcher(outputs, targets)], logits.device)
-        classes = self._target_classes((1, *logits.shape[:2]), targets, pairs)[0]
-        index = (pairs.image, pairs.query[0])
+        matched = _pairs([outputs], targets, [self.matcher(outputs, targets)])
+        classes, index = self._target_classes(matched)[0], (matched.image, matched.query[0])
         return classes, classes[index], index
-
-    # ---- classes
-
-    def _target_classes(self, shape: tuple[int, ...], targets: Targets, pairs: Pairs) -> Tensor:
-        """Class that each query of each prediction should have: int64 of ``shape`` = (A, B, Q)."""
-        labels = [target["labels"].to(pairs.query.device) for target in targets]
-        first = torch.tensor([0, *(len(x) for x in labels[:-1])], device=pairs.query.device).cumsum(0)
-        classes = torch.full(shape, self.num_classes, dtype=torch.int64, device=pairs.query.device)
-        rows = torch.arange(len(classes), device=pairs.query.device).unsqueeze(1)
-        classes[rows, pairs.image, pairs.query] = torch.cat(labels)[first[pairs.image] + pairs.target]
-        return classes
 
     def label_losses(self, predictions: list[dict], classes: Tensor) -> dict[str, Tensor]:
         """Losses of the class scores by name, for each of A predictions (A): weighted mean cross-entropy.
@@ -179,23 +163,13 @@ class SetCriterion(nn.Module):
         loss = F.cross_entropy(logits.permute(0, 3, 1, 2), classes, weight, reduction="none")
         return {"loss_ce": loss.flatten(1).sum(1) / weight[classes].flatten(1).sum(1)}
 
-    # ---- masks
-
     def mask_losses(
-        self,
-        predictions: list[dict],
-        targets: Targets,
-        pairs: Pairs,
-        logits: Tensor,
-        labels: Tensor,
-        num_masks: float | Tensor,
+        self, matched: Matched, logits: Tensor, labels: Tensor, num_masks: float | Tensor
     ) -> dict[str, Tensor]:
         """Losses of the masks by name, for each of A predictions (A): cross-entropy and dice loss at points.
 
         Args:
-            predictions: A dicts with ``pred_masks`` (B, Q, h, w).
-            targets: see :meth:`forward`.
-            pairs: which queries and targets belong together.
+            matched: the predictions, the targets, and which of their masks belong together.
             logits, labels: (A, M, P) float32, both masks of each pair at the points where they are compared.
             num_masks: what the sums over pairs are divided by: targets for each process, at least one.
         """
@@ -205,22 +179,31 @@ class SetCriterion(nn.Module):
         dice = 1 - (2 * (inside * labels).sum(2) + 1) / (inside.sum(2) + labels.sum(2) + 1)
         return {"loss_mask": ce.sum(1) * scale, "loss_dice": dice.sum(1) * scale}
 
+    def _target_classes(self, matched: Matched) -> Tensor:
+        """Class that each query of each prediction should have: (A, B, Q) int64."""
+        device = matched.query.device
+        labels = [target["labels"].to(device) for target in matched.targets]
+        first = torch.tensor([0, *(len(x) for x in labels[:-1])], device=device).cumsum(0)
+        shape = (len(matched.predictions), *matched.predictions[0]["pred_logits"].shape[:2])
+        classes = torch.full(shape, self.num_classes, dtype=torch.int64, device=device)
+        rows = torch.arange(len(classes), device=device).unsqueeze(1)
+        classes[rows, matched.image, matched.query] = torch.cat(labels)[first[matched.image] + matched.target]
+        return classes
+
     def _draw_mask_points(self, masks: int, device: torch.device) -> tuple[Tensor, Tensor]:
         candidates = torch.rand(masks, self.candidates, 2, device=device)
         if not self.random_points:
             return candidates, candidates.new_empty(masks, 0, 2)
         return candidates, torch.rand(masks, self.random_points, 2, device=device)
 
-    def _at_points(
-        self, predictions: list[dict], targets: Targets, pairs: Pairs, drawn: list[tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
+    def _masks_at_points(self, matched: Matched, drawn: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Mask logits of the matched queries and their targets' masks at the mask loss's points: (A, M, P) each."""
-        chosen = [p["pred_masks"][pairs.image, query] for p, query in zip(predictions, pairs.query, strict=True)]
-        masks = torch.cat(chosen).float().unsqueeze(1)  # (A * M, 1, h, w)
+        of_queries = zip(matched.predictions, matched.query, strict=True)
+        masks = torch.cat([p["pred_masks"][matched.image, query] for p, query in of_queries]).float().unsqueeze(1)
         candidates, random_points = (torch.cat(points) for points in zip(*drawn, strict=True))
         uncertain = most_uncertain(masks.detach(), candidates, self.num_points - self.random_points)
         points = torch.cat([uncertain, random_points], dim=1)  # (A * M, P, 2)
-        labels = _labels_at_points(targets, pairs, points.view(*pairs.query.shape, self.num_points, 2))
+        labels = _labels_at_points(matched, points.view(*matched.query.shape, self.num_points, 2))
         return point_sample(masks, points).view(labels.shape), labels
 
     def extra_repr(self) -> str:
@@ -234,26 +217,26 @@ class SetCriterion_Generator(SetCriterion):  # noqa: N801 (its published name)
     forward = SetCriterion.match  # type: ignore[assignment]  # what published code expects
 
 
-def _pairs(matches: list[list[Assignment]], device: torch.device) -> Pairs:
+def _pairs(predictions: list[dict], targets: Targets, matches: list[list[Assignment]]) -> Matched:
     counts = [len(query) for query, _ in matches[0]]
     image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     query = torch.stack([torch.cat([query for query, _ in images]) for images in matches])
     target = torch.stack([torch.cat([target for _, target in images]) for images in matches])
-    return Pairs(image.to(device), query.to(device), target.to(device), counts)
+    device = predictions[0]["pred_logits"].device
+    return Matched(predictions, targets, image.to(device), query.to(device), target.to(device), counts)
 
 
 @torch.no_grad()
-def _labels_at_points(targets: Targets, pairs: Pairs, points: Tensor) -> Tensor:
+def _labels_at_points(matched: Matched, points: Tensor) -> Tensor:
     """Target masks of all matched pairs at their points (A, M, P, 2): (A, M, P).
 
     Every mask is read once, at the points of all predictions: the points go to the masks, which are large, and not
     copies of the masks to the points.
     """
     predictions, _, count, _ = points.shape
+    by_image = points.split(matched.counts, 1), matched.target.split(matched.counts, 1)
     labels = []
-    for target, part, to in zip(
-        targets, points.split(pairs.counts, 1), pairs.target.split(pairs.counts, 1), strict=True
-    ):
+    for target, part, to in zip(matched.targets, *by_image, strict=True):
         n = len(target["labels"])
         # Each target is matched once, unless there are fewer queries than targets: then some masks get no points.
         placed = points.new_zeros(predictions, n, count, 2)

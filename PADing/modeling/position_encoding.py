@@ -61,10 +61,6 @@ class PositionEmbeddingSine(nn.Module):
         scale = self.scale if self.normalize else None
         return _table(height, width, self.num_pos_feats, self.temperature, scale, like.dtype, like.device)
 
-    def extra_repr(self) -> str:
-        """What ``print(model)`` shows of it."""
-        return f"num_pos_feats={self.num_pos_feats}, temperature={self.temperature}, normalize={self.normalize}"
-
 
 def _waves(position: Tensor, features: int, temperature: float) -> Tensor:
     """(...) -> (..., F), sine and cosine interleaved."""

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from PADing.modeling import TransformerDecoder, TransformerDecoderLayer
-from PADing.modeling.attention import Attention
-from PADing.modeling.layers import TransformerEncoder, TransformerEncoderLayer
+from PADing.modeling.layers import Attention, TransformerEncoder, TransformerEncoderLayer
 
 WIDTH, HEADS = 24, 4
 

@@ -23,9 +23,9 @@ class BoundaryCriterion(SetCriterion):
     def loss_weights(cls, cfg):
         return {**super().loss_weights(cfg), "loss_boundary": 3.0}
 
-    def mask_losses(self, predictions, targets, pairs, logits, labels, num_masks):
+    def mask_losses(self, matched, logits, labels, num_masks):
         loss = (logits.sigmoid() - labels).abs().sum(2).sum(1) / num_masks
-        losses = super().mask_losses(predictions, targets, pairs, logits, labels, num_masks)
+        losses = super().mask_losses(matched, logits, labels, num_masks)
         return {**losses, "loss_boundary": loss}
 
 

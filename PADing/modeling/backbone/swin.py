@@ -1,5 +1,6 @@
 """The Swin Transformer (Liu et al., 2021) as a backbone."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -30,17 +31,11 @@ class DropPath(nn.Module):
         return x * mask / keep
 
 
-class Mlp(nn.Module):
-    """The feed-forward network; keys ``fc1, fc2``."""
-
-    def __init__(self, width: int, hidden: int, drop: float) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.drop = nn.Dropout(drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Linear, GELU, linear: (..., C) -> (..., C)."""
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+def perceptron(width: int, hidden: int, drop: float) -> nn.Sequential:
+    """Linear, GELU, linear: (..., C) -> (..., C); keys ``fc1, fc2``."""
+    first, second = nn.Linear(width, hidden), nn.Linear(hidden, width)
+    layers = {"fc1": first, "gelu": nn.GELU(), "drop1": nn.Dropout(drop), "fc2": second, "drop2": nn.Dropout(drop)}
+    return nn.Sequential(OrderedDict(layers))
 
 
 class WindowAttention(nn.Module):
@@ -104,7 +99,7 @@ class SwinTransformerBlock(nn.Module):
         self.attn = WindowAttention(width, window, heads, drop=drop, **attention)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = Mlp(width, int(width * mlp_ratio), drop)
+        self.mlp = perceptron(width, int(width * mlp_ratio), drop)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, h, w, C) -> (B, h, w, C)."""

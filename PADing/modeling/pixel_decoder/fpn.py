@@ -1,7 +1,6 @@
 """Pixel decoders that go from coarse to fine by convolutions, with or without a transformer on the coarsest map."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
@@ -18,21 +17,10 @@ NUM_LEVELS = 3  # feature maps handed to a multi-scale transformer decoder
 Norm = str | Callable | None
 
 
-class FeatureMap(NamedTuple):
-    """A map of the backbone."""
-
-    name: str
-    channels: int
-    stride: int
-
-
-def by_stride(input_shape: dict[str, ShapeSpec]) -> list[FeatureMap]:
-    """The backbone's maps, from fine to coarse."""
-    maps = []
-    for name, shape in input_shape.items():
-        assert shape.channels is not None and shape.stride is not None, f"the backbone does not describe {name}"
-        maps.append(FeatureMap(name, shape.channels, shape.stride))
-    return sorted(maps, key=lambda feature: feature.stride)
+def by_stride(input_shape: dict[str, ShapeSpec]) -> list[tuple[str, int, int]]:
+    """(name, channels, stride) of the backbone's maps, from fine to coarse."""
+    maps = [(name, shape.channels or 0, shape.stride or 0) for name, shape in input_shape.items()]
+    return sorted(maps, key=lambda item: item[2])
 
 
 def select_features(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:
@@ -76,7 +64,7 @@ class PixelDecoder(nn.Module):
 
     def __init__(self, input_shape: dict[str, ShapeSpec], conv_dim: int, mask_dim: int, norm: Norm) -> None:
         super().__init__()
-        self.in_features = [feature.name for feature in by_stride(input_shape)]
+        self.in_features = [name for name, _, _ in by_stride(input_shape)]
         self.conv_dim, self.mask_dim, self.norm = conv_dim, mask_dim, norm
 
     @classmethod
@@ -121,10 +109,10 @@ class BasePixelDecoder(PixelDecoder):
     @configurable
     def __init__(self, input_shape: dict[str, ShapeSpec], *, conv_dim: int, mask_dim: int, norm: Norm = None) -> None:
         super().__init__(input_shape, conv_dim, mask_dim, norm)
-        *finer, coarsest = by_stride(input_shape)
-        for i, feature in enumerate(finer, start=1):
-            self.add_step(i, feature.channels)
-        self.add_coarsest(len(finer) + 1, coarsest.channels)
+        *finer, coarsest = (channels for _, channels, _ in by_stride(input_shape))
+        for i, channels in enumerate(finer, start=1):
+            self.add_step(i, channels)
+        self.add_coarsest(len(finer) + 1, coarsest)
         self.mask_features = xavier_conv(conv_dim, mask_dim, 3)
 
     def add_coarsest(self, i: int, channels: int) -> None:
@@ -166,7 +154,7 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
         **pyramid,
     ) -> None:
         super().__init__(input_shape, **pyramid)
-        self.input_proj = xavier_conv(by_stride(input_shape)[-1].channels, self.conv_dim, 1)
+        self.input_proj = xavier_conv(by_stride(input_shape)[-1][1], self.conv_dim, 1)
         layer = TransformerEncoderLayer(
             self.conv_dim, transformer_nheads, transformer_dim_feedforward, transformer_dropout, transformer_pre_norm
         )

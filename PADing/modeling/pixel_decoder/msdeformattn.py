@@ -33,27 +33,16 @@ class MSDeformAttnTransformerEncoderLayer(ResidualLayer):
         return self.residual(x, self.norm2, self.feed_forward)
 
 
-class MSDeformAttnTransformerEncoder(nn.Module):
-    """A stack of encoder layers on S places of all levels, one after another."""
-
-    def __init__(self, num_layers: int, **layer) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(MSDeformAttnTransformerEncoderLayer(**layer) for _ in range(num_layers))
-
-    def forward(self, x: Tensor, positions: Tensor, shapes: Shapes) -> Tensor:
-        """x: (B, S, C); positions: (S, C); shapes: (h, w) of each level. Returns (B, S, C)."""
-        centres = _cell_centres(tuple(shapes), x.dtype, x.device).expand(x.shape[0], -1, len(shapes), -1)
-        for layer in self.layers:
-            x = layer(x, positions, centres, shapes)
-        return x
-
-
 class MSDeformAttnTransformerEncoderOnly(nn.Module):
-    """Flattens the levels, tells them apart by ``level_embed`` (part of the positions), and encodes them together."""
+    """A stack of encoder layers that sees all levels together, told apart by ``level_embed`` (part of the positions).
+
+    State-dict keys: ``encoder.layers.{i}``, ``level_embed``.
+    """
 
     def __init__(self, d_model: int, num_layers: int, n_levels: int, **layer) -> None:
         super().__init__()
-        self.encoder = MSDeformAttnTransformerEncoder(num_layers, d_model=d_model, n_levels=n_levels, **layer)
+        stack = (MSDeformAttnTransformerEncoderLayer(d_model, n_levels=n_levels, **layer) for _ in range(num_layers))
+        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(stack)})
         self.level_embed = nn.Parameter(torch.empty(n_levels, d_model))
         for module in self.encoder.modules():
             if isinstance(module, nn.Linear):
@@ -68,7 +57,9 @@ class MSDeformAttnTransformerEncoderOnly(nn.Module):
         shapes = [(level.shape[2], level.shape[3]) for level in levels]
         x = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
         positions = torch.cat([table + embed for table, embed in zip(tables, self.level_embed, strict=True)])
-        x = self.encoder(x, positions, shapes)
+        centres = _cell_centres(tuple(shapes), x.dtype, x.device).expand(x.shape[0], -1, len(shapes), -1)
+        for layer in self.encoder["layers"].children():
+            x = layer(x, positions, centres, shapes)
         parts = x.split([h * w for h, w in shapes], dim=1)
         return [part.transpose(1, 2).unflatten(2, shape) for part, shape in zip(parts, shapes, strict=True)]
 
@@ -105,9 +96,9 @@ class MSDeformAttnPixelDecoder(PixelDecoder):
     ) -> None:
         super().__init__(input_shape, conv_dim, mask_dim, norm)
         maps = by_stride(input_shape)
-        encoded = [feature for feature in reversed(maps) if feature.name in transformer_in_features]  # coarsest first
-        self.transformer_in_features = [feature.name for feature in encoded]
-        self.input_proj = nn.ModuleList(self._projection(feature.channels) for feature in encoded)
+        encoded = [item for item in reversed(maps) if item[0] in transformer_in_features]  # coarsest first
+        self.transformer_in_features = [name for name, _, _ in encoded]
+        self.input_proj = nn.ModuleList(self._projection(channels) for _, channels, _ in encoded)
         self.transformer = MSDeformAttnTransformerEncoderOnly(
             conv_dim,
             transformer_enc_layers,
@@ -119,10 +110,10 @@ class MSDeformAttnPixelDecoder(PixelDecoder):
         )
         self.pe_layer = PositionEmbeddingSine(conv_dim // 2, normalize=True)
         self.mask_features = xavier_conv(conv_dim, mask_dim, 1)
-        steps = int(math.log2(encoded[-1].stride) - math.log2(common_stride))
+        steps = int(math.log2(encoded[-1][2]) - math.log2(common_stride))
         self.fpn_features = self.in_features[:steps]
-        for i, feature in enumerate(maps[:steps], start=1):
-            self.add_step(i, feature.channels)
+        for i, (_, channels, _) in enumerate(maps[:steps], start=1):
+            self.add_step(i, channels)
 
     def _projection(self, channels: int) -> nn.Sequential:
         conv = nn.Conv2d(channels, self.conv_dim, kernel_size=1)

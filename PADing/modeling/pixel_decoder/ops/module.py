@@ -91,10 +91,6 @@ class MSDeformAttn(nn.Module):
         output = ms_deform_attn(value, input_spatial_shapes, input_level_start_index, locations, weights)
         return self.output_proj(output)
 
-    def extra_repr(self) -> str:
-        """What ``print(model)`` shows of it."""
-        return f"d_model={self.d_model}, n_levels={self.n_levels}, n_heads={self.n_heads}, n_points={self.n_points}"
-
 
 def _softmax(scores: Tensor) -> Tensor:
     """Softmax of every row of a matrix."""
