@@ -108,12 +108,11 @@ class Bench:
 
 
 def read_bench(folder: Path) -> Bench:
-    """Read ``<folder>/results.json``. What an older file does not say of a method is taken from the repository's.
+    """Read ``<folder>/results.json``; UserError when it is missing or damaged.
 
-    Raises:
-        UserError: the file is missing or is not what the mini benchmark writes.
+    What an older file does not say of a method is taken from the repository's method of that name.
     """
-    folder = Path(folder).absolute()
+    folder = folder.absolute()
     path = folder / "results.json"
     if not path.is_file():
         raise UserError(f"{path} does not exist. `python -m minibench run` writes it.")

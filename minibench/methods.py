@@ -137,10 +137,7 @@ class Method:
 
 
 def discover(plugins: Sequence[Path] = (), repository: Path = REPOSITORY) -> dict[str, Method]:
-    """All methods by name: those of the repository, then those of ``plugins``.
-
-    Args:
-        plugins: folders with a ``minibench.yaml``, or folders of such folders.
+    """All methods by name: the repository's, then those of ``plugins``, folders with a ``minibench.yaml`` or of such.
 
     Raises:
         UserError: a mistake in a file; two methods of one name; a start that does not exist; a circle of starts.
@@ -163,11 +160,7 @@ def discover(plugins: Sequence[Path] = (), repository: Path = REPOSITORY) -> dic
 
 
 def ordered(methods: Mapping[str, Method], names: Iterable[str]) -> list[Method]:
-    """``names`` and all that they need, each after what it needs.
-
-    Raises:
-        UserError: a name that is no method's; near matches are named.
-    """
+    """``names`` and all that they need, each after what it needs; UserError for a name that is no method's."""
     done: dict[str, Method] = {}
 
     def add(name: str) -> None:
@@ -186,11 +179,7 @@ def ordered(methods: Mapping[str, Method], names: Iterable[str]) -> list[Method]
 
 
 def read_methods(file: Path, repository: Path = REPOSITORY) -> list[Method]:
-    """The methods of one file, each checked by itself.
-
-    Raises:
-        UserError: not YAML; a key that is unknown, missing, or holds the wrong kind of value; a config that is missing.
-    """
+    """The methods of one file, each checked by itself; UserError names the key that is wrong."""
     content = read_yaml(file, "Methods file")
     if not isinstance(content, dict) or list(content) != ["methods"] or not isinstance(content["methods"], list):
         raise UserError(f"{file} must hold one key, `methods`, with a list of methods.")

@@ -75,11 +75,7 @@ class Plan:
         return self._runs[name, seed]
 
     def steps(self, after_run: Callable[[], object] = lambda: None) -> list[Step]:
-        """The commands, each after those it waits for. Finished ones are among them: ``Step.done``.
-
-        Args:
-            after_run: called whenever a run has been finished.
-        """
+        """The commands, finished ones too, each after those it waits for; ``after_run`` is called after each run."""
         steps = []
         for seed in self.settings.seeds:
             steps.append(self._data_step(seed))

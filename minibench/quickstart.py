@@ -77,8 +77,7 @@ def plan_steps(out: Path, seed: int, smoke: bool) -> list[Step]:
 def run_plan(steps: Sequence[Step], out: Path) -> None:
     """Run what is left to do; all output goes to ``out/log.txt``, the screen gets commands, progress and time left.
 
-    Raises:
-        UserError, SystemExit: when a command fails, the end of its output is shown.
+    When a command fails, the end of its output is shown and UserError or SystemExit raised, by its exit status.
     """
     display = Display(sys.stdout, period=10.0, commands=True)
     for step in steps:
@@ -112,11 +111,7 @@ def table(models: dict[str, dict]) -> str:
 
 
 def open_folder(out: Path, settings: dict, fresh: bool) -> dict:
-    """Make ``out`` ready, or find the unfinished run in it; returns its record.
-
-    Raises:
-        UserError: ``out`` holds something else, or a run with other settings, or a run that is going on.
-    """
+    """Make ``out`` ready, or find the unfinished run in it; returns its record. UserError for anything else."""
     record = out / RECORD
     if out.exists() and not out.is_dir():
         raise UserError(f"--output {out} is a file; name a folder.")
@@ -137,11 +132,7 @@ def open_folder(out: Path, settings: dict, fresh: bool) -> dict:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Run all steps, or those that are left, and print the table.
-
-    Raises:
-        UserError: see ``open_folder`` and ``run_plan``.
-    """
+    """Run all steps, or those that are left, and print the table."""
     started = time.time()
     out = args.out.absolute()
     state = open_folder(out, {"seed": args.seed, "smoke": args.smoke}, args.fresh)

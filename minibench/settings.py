@@ -57,11 +57,7 @@ def make_settings(
     size: int | None = None,
     noise: float = 0.15,
 ) -> Settings:
-    """Settings with what the budget implies for whatever is None.
-
-    Raises:
-        UserError: a size or seed out of range.
-    """
+    """Settings with what the budget implies for whatever is None; UserError for a size or seed out of range."""
     if seeds is None:
         seeds = (TUNING_SEED,) if split == "tuning" else range(1, SEEDS[budget] + 1)
     given = zip((train, val, size), SIZES[budget], strict=True)

@@ -26,11 +26,7 @@ TUNING = "tuning.md"
 
 
 def chosen(methods: Mapping[str, Method], names: Sequence[str] | None) -> list[str]:
-    """The methods to tune: ``names``, or all that name hyperparameters.
-
-    Raises:
-        UserError: a method that does not exist or names none.
-    """
+    """The methods to tune: ``names``, or all that name hyperparameters; UserError for one that names none."""
     able = [name for name, method in methods.items() if method.search]
     for name in names or ():
         if name not in able:

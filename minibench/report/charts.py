@@ -92,11 +92,7 @@ def _markers(kinds: Iterable[tuple[str, str, str]], size: float) -> list[Line2D]
 
 
 def overview(rows: Mapping[str, Sequence[Spread]], task: Task) -> Figure:
-    """Seen, unseen and harmonic mean of every method (means; bars: ± one standard deviation).
-
-    Args:
-        rows: title of the method -> (seen, unseen, harmonic mean), from top to bottom.
-    """
+    """By title: seen, unseen and harmonic mean of every method (means; bars: ± one standard deviation)."""
     figure, axes = _figure(0.9 + 0.36 * len(rows))
     kinds = [("o", SEEN, "seen"), ("s", UNSEEN, "unseen"), ("D", HARMONIC, "harmonic mean")]
     for y, spreads in enumerate(rows.values()):
@@ -130,11 +126,7 @@ def difference_plot(rows: Sequence[tuple[str, Spread]], label: str) -> Figure:
 
 
 def class_bars(values: Mapping[str, Spread], unseen: set[str], label: str, reference: Mapping[str, Spread]) -> Figure:
-    """One bar for each class, seen ones first; lines: ± one standard deviation.
-
-    Args:
-        values, reference: by class name. The reference (the baseline) is drawn as a tick.
-    """
+    """One bar for each class, seen ones first; lines: ± one standard deviation; the reference is drawn as a tick."""
     names = sorted(values, key=lambda name: name in unseen)
     figure, axes = _figure(0.95 + 0.205 * len(names))
     for y, name in enumerate(names):
@@ -225,11 +217,7 @@ def embedding_map(analysis: Mapping[str, np.ndarray], unseen: set[int]) -> tuple
 
 
 def training_curves(curves: Mapping[str, Mapping[int, tuple[Sequence[int], Sequence[float]]]]) -> Figure:
-    """Losses by name; seeds as thin lines, their mean over the iterations that all share as a bold one.
-
-    Args:
-        curves: name of the loss -> seed -> (iterations, values).
-    """
+    """Loss -> seed -> (iterations, values); seeds as thin lines, their mean over what all share as a bold one."""
     figure, axes = _figure(2.9)
     for (name, seeds), colour in zip(curves.items(), (SEEN, UNSEEN, "#009E73"), strict=False):
         for steps, values in seeds.values():

@@ -52,8 +52,7 @@ def embedding_section(bench: Bench, album: Album) -> Section:
 def nearest_classes(analysis: Mapping[str, np.ndarray]) -> tuple[int, str]:
     """For how many unseen classes the mean generated feature is nearest, by angle, to their own mean query feature.
 
-    Returns:
-        the number, and sentences that also name the classes which the others are nearest to.
+    With sentences about it, which also name the classes that the others are nearest to.
     """
     names = [str(name) for name in analysis["names"]]
     present = np.unique(analysis["real_class"])
@@ -72,10 +71,7 @@ def nearest_classes(analysis: Mapping[str, np.ndarray]) -> tuple[int, str]:
 
 
 def widths(analysis: Mapping[str, np.ndarray]) -> str:
-    """A sentence: how far generated features lie from the mean of their class, beside query features.
-
-    Root mean square over the features of unseen classes.
-    """
+    """A sentence: how far features of unseen classes lie from the mean of their class, as root mean square."""
     found = {}
     for kind in ("real", "generated"):
         points, labels = analysis[kind], analysis[f"{kind}_class"]

@@ -2,7 +2,7 @@
 
 import logging
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,8 @@ T = TypeVar("T")
 FOUND = 0.5
 # Share of a detection that must be visible. One object often has several answers, which would overlay each other.
 VISIBLE = 0.5
+# Contiguous id of the class, and compressed RLE.
+Mask = tuple[int, dict]
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,7 @@ class Outcome:
 
 
 def open_validation(run_folder: Path, root: Path) -> Validation:
-    """The evaluation set that a run's ``config.yaml`` names, with its data below ``root``.
-
-    Raises:
-        UserError: the run has no readable config, or no split file knows its evaluation set, or the data are gone.
-    """
+    """The evaluation set that a run's ``config.yaml`` names, with its data below ``root``; UserError if gone."""
     path = run_folder / "config.yaml"
     config = read_yaml(path, "The config of a run,")["DATASETS"]
     name = config["TEST"][0]
@@ -108,11 +106,7 @@ def data_root(bench: Bench, run: Run) -> Path:
 
 
 def first_run(bench: Bench, method: Method) -> tuple[Run, Validation]:
-    """The first run of a method whose predictions are there, and its evaluation set.
-
-    Raises:
-        UserError: there is none, and why.
-    """
+    """The first run of a method whose predictions are there, and its evaluation set; UserError when there is none."""
     problem = UserError(f"{method.title} was not run.")
     for run in bench.runs_of(method.name):
         try:
@@ -153,11 +147,7 @@ def _inference_folder(run_folder: Path, validation: Validation) -> Path:
 
 
 def panoptic_outcomes(run_folder: Path, validation: Validation) -> list[Outcome]:
-    """Of a run that wrote panoptic label maps, with ``panoptic_quality``.
-
-    Raises:
-        UserError: it wrote none (``TEST.WRITE_PNG`` was off).
-    """
+    """Of a run that wrote panoptic label maps, with ``panoptic_quality``; UserError when it wrote none."""
     folder = _inference_folder(run_folder, validation)
     path, maps = folder / "predictions.json", folder / "panoptic_png"
     if not path.is_file() or not maps.is_dir():
@@ -169,7 +159,7 @@ def panoptic_outcomes(run_folder: Path, validation: Validation) -> list[Outcome]
             classes = {s["id"]: validation.contiguous[s["category_id"]] for s in item["segments_info"]}
             predicted = Segmentation(read_panoptic_png(str(maps), item["file_name"]), classes)
             truth = from_record(record)
-            names = called(truth, predicted, validation.unseen)
+            names = called(masks_of(truth), masks_of(predicted), validation.unseen)
             outcomes.append(Outcome(record, truth, predicted, panoptic_quality(truth, predicted), names))
     return outcomes
 
@@ -187,38 +177,33 @@ def instance_outcomes(run_folder: Path, validation: Validation) -> list[Outcome]
         found = sorted(detections.get(record["image_id"], []), key=lambda d: -d["score"])
         found = [{**d, "segmentation": as_rle(d["segmentation"], size)} for d in found]
         truth, predicted = from_record(record), from_detections(_in_sight(found), validation.contiguous, size)
-        names = _called_in(found, record, validation)
+        objects = [(a["category_id"], as_rle(a["segmentation"], size)) for a in record["annotations"]]
+        answers = [(validation.contiguous.get(d["category_id"], -1), d["segmentation"]) for d in found]
+        names = called(objects, answers, validation.unseen)
         outcomes.append(Outcome(record, truth, predicted, mask_quality(truth, predicted), names))
     return outcomes
 
 
-def called(truth: Segmentation, predicted: Segmentation, classes: Iterable[int]) -> list[tuple[int, int | None]]:
-    """(class, what it is called or None) of each true segment of ``classes``, in predictions that do not overlap."""
-    wanted, found = set(classes), []
-    for segment, label in truth.classes.items():
-        mask = truth.ids == segment
-        if label not in wanted or not mask.any():
-            continue
-        # More than half of the union means more than half of the segment, which one prediction alone can cover.
-        ids, areas = np.unique(predicted.ids[mask], return_counts=True)
-        best = int(ids[areas.argmax()])
-        union = mask.sum() + (predicted.ids == best).sum() - areas.max()
-        found.append((label, predicted.classes.get(best) if areas.max() / union > FOUND else None))
-    return found
+def masks_of(segmentation: Segmentation) -> list[Mask]:
+    """The segments that have a pixel."""
+    pairs = [(label, segmentation.ids == segment) for segment, label in segmentation.classes.items()]
+    return [(label, coco_mask.encode(np.asfortranarray(mask))) for label, mask in pairs if mask.any()]
 
 
-def _called_in(found: list[dict], record: Mapping, validation: Validation) -> list[tuple[int, int | None]]:
-    """The same for detections, which may overlap: the best-scoring one that covers a segment names it."""
-    objects = [a for a in record["annotations"] if a["category_id"] in validation.unseen]
-    truth = [as_rle(a["segmentation"], (record["height"], record["width"])) for a in objects]
-    masks = [d["segmentation"] for d in found]
-    iou = coco_mask.iou(masks, truth, [0] * len(truth)) if masks and truth else np.zeros((0, len(truth)))
-    names: list[tuple[int, int | None]] = []
-    for column, item in enumerate(objects):
-        hits = np.flatnonzero(iou[:, column] > FOUND)
-        name = validation.contiguous.get(found[hits[0]]["category_id"]) if len(hits) else None
-        names.append((item["category_id"], name))
-    return names
+def _iou(truth: list[Mask], found: list[Mask]) -> np.ndarray:
+    """(F, T)."""
+    masks = [[mask for _, mask in side] for side in (found, truth)]
+    return coco_mask.iou(*masks, [0] * len(truth)) if truth and found else np.zeros((len(found), len(truth)))
+
+
+def called(truth: list[Mask], found: list[Mask], classes: Collection[int]) -> list[tuple[int, int | None]]:
+    """(class, what it is called or None) of each true segment of ``classes``: the first of ``found`` that covers it."""
+    wanted = [(label, mask) for label, mask in truth if label in classes]
+    hits = _iou(wanted, found) > FOUND
+    return [
+        (label, found[int(column.argmax())][0] if column.any() else None)
+        for (label, _), column in zip(wanted, hits.T, strict=True)
+    ]
 
 
 def _in_sight(found: list[dict]) -> list[dict]:
@@ -242,10 +227,7 @@ def panoptic_quality(truth: Segmentation, predicted: Segmentation) -> float:
 
 def mask_quality(truth: Segmentation, predicted: Segmentation) -> float:
     """Mean over the true segments, in percent, of the IoU with the best predicted segment of the same class."""
-    values = []
-    for segment, label in truth.classes.items():
-        mask = truth.ids == segment
-        others = (predicted.ids == other for other, name in predicted.classes.items() if name == label)
-        if mask.any():
-            values.append(max(((mask & other).sum() / (mask | other).sum() for other in others), default=0.0))
-    return 100 * statistics.fmean(values) if values else 0.0
+    wanted, found = masks_of(truth), masks_of(predicted)
+    same = np.array([[name == label for label, _ in wanted] for name, _ in found], dtype=bool)
+    best = (_iou(wanted, found) * same.reshape(len(found), len(wanted))).max(axis=0, initial=0.0)
+    return 100 * float(best.mean()) if wanted else 0.0

@@ -30,15 +30,10 @@ def write_report(folder: Path) -> None:
     """Write ``report/{index.html, report.md, summary.json, pictures/}`` into a benchmark folder.
 
     Everything is read from ``<folder>/results.json`` and the run folders that it names. What is missing there is left
-    out, with a note. The features of the first PADing run are computed if that has not been done before.
-
-    Args:
-        folder: output folder of ``python -m minibench run``.
-
-    Raises:
-        UserError: ``results.json`` is missing or damaged.
+    out, with a note; UserError when ``results.json`` is. The features of the first PADing run are computed if that has
+    not been done before.
     """
-    bench = read_bench(Path(folder))
+    bench = read_bench(folder)
     out = bench.folder / "report"
     album, found = Album(out / "pictures"), expectations(bench)
     with matplotlib.rc_context(fname=charts.STYLE):

@@ -13,6 +13,7 @@ from minibench.report.predictions import (
     called,
     instance_outcomes,
     mask_quality,
+    masks_of,
     open_validation,
     panoptic_outcomes,
     panoptic_quality,
@@ -70,10 +71,10 @@ def test_a_segment_is_found_when_more_than_half_of_the_union_is_shared():
     half, more = np.zeros_like(ids), np.zeros_like(ids)
     half[:, 2:] = 7  # shares 30 of 100 pixels
     more[:, 1:6] = 7  # shares 40 of 60
-    truth = Segmentation(ids, {1: 3})
-    assert called(truth, Segmentation(half, {7: 4}), {3}) == [(3, None)]
-    assert called(truth, Segmentation(more, {7: 4}), {3}) == [(3, 4)]
-    assert called(truth, Segmentation(more, {7: 4}), {2}) == []
+    truth = masks_of(Segmentation(ids, {1: 3}))
+    assert called(truth, masks_of(Segmentation(half, {7: 4})), {3}) == [(3, None)]
+    assert called(truth, masks_of(Segmentation(more, {7: 4})), {3}) == [(3, 4)]
+    assert called(truth, masks_of(Segmentation(more, {7: 4})), {2}) == []
 
 
 def test_rows_of_the_picture_add_up_although_columns_are_merged():
