@@ -12,7 +12,7 @@ LONGEST = 150  # file systems allow 255 bytes; a temporary name and an ending ha
 
 
 def safe_stem(name: str) -> str:
-    """A file's name without folder and ending, harmless whatever ``name`` holds.
+    """A file's name without folder and ending; ``name`` may hold anything.
 
     Control characters, separators and characters that shells or other systems treat specially become "_". A name that
     is empty or too long is replaced or ended by a hash of it.

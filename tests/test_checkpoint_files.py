@@ -44,7 +44,7 @@ def test_damage_that_torch_does_not_notice_is_noticed(checkpoint):
 
 
 def test_every_cut_and_every_kind_of_damage_is_one_message(checkpoint):
-    """Whatever a broken download leaves."""
+    """As a broken download leaves it."""
     whole = checkpoint.read_bytes()
     places = (0, 3, 30, 100, len(whole) // 2, len(whole) - 500, len(whole) - 100, len(whole) - 22, len(whole) - 1)
     for place in places[1:]:

@@ -63,7 +63,7 @@ def test_values_are_understood_on_the_command_line_and_in_files(tmp_path, key, w
     ],
 )
 def test_other_values_are_shown_the_form(key, written, form):
-    if form is None:  # a text is a text, whatever it looks like
+    if form is None:  # a text may look like anything
         assert load_config("", [key, written]).MODEL.WEIGHTS == written
         return
     with pytest.raises(UserError) as error:

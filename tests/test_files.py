@@ -1,4 +1,4 @@
-"""Files are complete or as they were, whatever stops the writer, and each failure is one message."""
+"""Files are complete or as they were when something stops the writer, and each failure is one message."""
 
 import errno
 import json

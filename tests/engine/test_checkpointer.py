@@ -141,7 +141,7 @@ def test_damaged_and_missing_weights_without_the_stand_ins_kindness(tmp_path, mo
 
 
 def test_no_code_of_a_pickle_is_run_whoever_provides_detectron2(tmp_path, monkeypatch):
-    """Beside the genuine package too, which unpickles whatever the file says."""
+    """Beside the genuine package too, which unpickles any file."""
 
     class Hostile:
         def __reduce__(self):

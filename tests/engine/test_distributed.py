@@ -129,7 +129,7 @@ def small_pading(folder):
 
 
 def images(cfg, rank, objects):
-    """Two pictures of noise with ``objects`` rectangles each, different on each rank."""
+    """Two images of noise with ``objects`` rectangles each, different on each rank."""
     random = torch.Generator().manual_seed(100 + rank)
     batch = []
     for _ in range(2):

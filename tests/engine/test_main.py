@@ -84,10 +84,10 @@ def test_mistake_found_by_a_data_loading_worker_is_one_message(capsys):
             return 1
 
         def __getitem__(self, index):
-            raise UserError("picture.jpg cannot be read.")
+            raise UserError("image.jpg cannot be read.")
 
     assert run_command(lambda: list(torch.utils.data.DataLoader(Unreadable(), num_workers=1))) == 2
-    assert capsys.readouterr().err.strip() == "error: picture.jpg cannot be read."
+    assert capsys.readouterr().err.strip() == "error: image.jpg cannot be read."
 
 
 def test_traceback_on_request(monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from argparse import Namespace
 
@@ -87,70 +88,69 @@ def _vectors(folder):
     return folder / "vectors.npz"
 
 
-NUMBERS = [
-    ("SOLVER.MAX_ITER", "0", "at least 1"),
-    ("SOLVER.MAX_ITER", "-5", "at least 1"),
-    ("SOLVER.CHECKPOINT_PERIOD", "0", "at least 1"),
-    ("SOLVER.IMS_PER_BATCH", "0", "at least 1"),
-    ("SOLVER.IMS_PER_BATCH", "-1", "at least 1"),
-    ("SOLVER.BASE_LR", "-1", "at least 0"),
-    ("SOLVER.BASE_LR", "nan", "finite"),
-    ("SOLVER.GENERATOR_LR", "inf", "finite"),
-    ("SOLVER.MOMENTUM", "1.0", "below 1"),
-    ("SOLVER.STEPS", "(200, 100)", "ascend"),
-    ("SOLVER.WARMUP_ITERS", "-1", "at least 0"),
-    ("SOLVER.WARMUP_METHOD", "cosine", "one of linear, constant"),
-    ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "all", "one of value, norm, full_model"),
-    ("SOLVER.AMP.PRECISION", "fp16", "one of float16, bfloat16"),
-    ("DATALOADER.NUM_WORKERS", "-1", "at least 0"),
-    ("INPUT.IMAGE_SIZE", "0", "at least 1"),
-    ("INPUT.MIN_SCALE", "3.0", "INPUT.MAX_SCALE"),
-    ("INPUT.MIN_SIZE_TRAIN", "()", "1 or more values"),
-    ("INPUT.FORMAT", "GRB", "one of RGB, BGR"),
-    ("INPUT.ON_CORRUPT", "ignore", "one of fatal, skip"),
-    ("SEED", str(2**32), "2**32"),
-    ("TEST.DETECTIONS_PER_IMAGE", "0", "at least 1"),
-    (HEAD + "NUM_CLASSES", "0", "-1"),
-    (HEAD + "CONVS_DIM", "40", "multiple of 32"),
-    (NODE + "HIDDEN_DIM", "66", "multiple of 8"),
-    (NODE + "NHEADS", "0", "at least 1"),
-    (NODE + "NUM_OBJECT_QUERIES", "0", "at least 1"),
-    (NODE + "DEC_LAYERS", "0", "at least 1"),
-    (NODE + "DROPOUT", "1.5", "from 0 to below 1"),
-    (NODE + "TRAIN_NUM_POINTS", "0", "at least 1"),
-    (NODE + "IMPORTANCE_SAMPLE_RATIO", "1.1", "from 0 to 1"),
-    (NODE + "TEST.OBJECT_MASK_THRESHOLD", "1.5", "from 0 to 1"),
-    (NODE + "TEST.OVERLAP_THRESHOLD", "-0.1", "from 0 to 1"),
-    (NODE + "NUM_CHOOSE", "0", "at least 1"),
-    (NODE + "GENERATOR", "gan", "one of primitive, mlp, linear"),
-    (NODE + "SELF_TRAINING.SCORE", "2", "from 0 to 1"),
-    (NODE + "TRANSFORMER_IN_FEATURE", "res5", "multi_scale_pixel_decoder"),
-    ("MODEL.PIXEL_STD", "[0, 1, 1]", "above 0"),
-    ("MODEL.PIXEL_MEAN", "[1.0]", "3 values"),
-    ("MODEL.RESNETS.DEPTH", "19", "one of 18, 34, 50, 101, 152"),
-    ("MODEL.RESNETS.RES2_OUT_CHANNELS", "256", "MODEL.RESNETS.RES2_OUT_CHANNELS 64"),
-    ("MODEL.DEVICE", "gpu", "cpu, cuda"),
-    ("MODEL.DEVICE", "meta", "cpu, cuda"),
-    ("MODEL.DEVICE", "mps", "cpu, cuda"),
-]
-NAMES = [
-    ("MODEL.META_ARCHITECTURE", "Padding", "did you mean PADing"),
-    ("MODEL.META_ARCHITECTURE", "maskformer", "did you mean MaskFormer"),
-    ("MODEL.BACKBONE.NAME", "D2SwinTransformr", "did you mean D2SwinTransformer"),
-    (HEAD + "NAME", "MaskFormrHead", "did you mean MaskFormerHead"),
-    (HEAD + "PIXEL_DECODER_NAME", "MSDeformAttnDecoder", "did you mean MSDeformAttnPixelDecoder"),
-    (NODE + "TRANSFORMER_DECODER_NAME", "MultiScaleTransformerDecoder", "MultiScaleMaskedTransformerDecoder"),
-    ("INPUT.DATASET_MAPPER_NAME", "coco_panoptic", "did you mean coco_panoptic_lsj"),
-    ("SOLVER.OPTIMIZER", "ADAMX", "did you mean ADAMW"),
-    ("SOLVER.LR_SCHEDULER_NAME", "WarmupPoly", "did you mean WarmupPolyLR"),
-    ("SOLVER.RECIPE", "OneOptimiser", "did you mean OneOptimizer"),
-    ("DATALOADER.SAMPLER_TRAIN", "RandomSampler", "TrainingSampler"),
-    ("DATASETS.TRAIN", "mini_train_panoptik", "did you mean mini_train_panoptic"),
-    ("DATASETS.TRAIN", "()", "Name one"),
-]
+# Key, wrong value, and what the message says to set.
+MISTAKES = """
+SOLVER.MAX_ITER                              | 0                            | at least 1
+SOLVER.MAX_ITER                              | -5                           | at least 1
+SOLVER.CHECKPOINT_PERIOD                     | 0                            | at least 1
+SOLVER.IMS_PER_BATCH                         | 0                            | at least 1
+SOLVER.IMS_PER_BATCH                         | -1                           | at least 1
+SOLVER.BASE_LR                               | -1                           | at least 0
+SOLVER.BASE_LR                               | nan                          | finite
+SOLVER.GENERATOR_LR                          | inf                          | finite
+SOLVER.MOMENTUM                              | 1.0                          | below 1
+SOLVER.STEPS                                 | (200, 100)                   | ascend
+SOLVER.WARMUP_ITERS                          | -1                           | at least 0
+SOLVER.WARMUP_METHOD                         | cosine                       | one of linear, constant
+SOLVER.CLIP_GRADIENTS.CLIP_TYPE              | all                          | one of value, norm, full_model
+SOLVER.AMP.PRECISION                         | fp16                         | one of float16, bfloat16
+DATALOADER.NUM_WORKERS                       | -1                           | at least 0
+INPUT.IMAGE_SIZE                             | 0                            | at least 1
+INPUT.MIN_SCALE                              | 3.0                          | INPUT.MAX_SCALE
+INPUT.MIN_SIZE_TRAIN                         | ()                           | 1 or more values
+INPUT.FORMAT                                 | GRB                          | one of RGB, BGR
+INPUT.ON_CORRUPT                             | ignore                       | one of fatal, skip
+SEED                                         | 4294967296                   | 2**32
+TEST.DETECTIONS_PER_IMAGE                    | 0                            | at least 1
+MODEL.SEM_SEG_HEAD.NUM_CLASSES               | 0                            | -1
+MODEL.SEM_SEG_HEAD.CONVS_DIM                 | 40                           | multiple of 32
+MODEL.MASK_FORMER.HIDDEN_DIM                 | 66                           | multiple of 8
+MODEL.MASK_FORMER.NHEADS                     | 0                            | at least 1
+MODEL.MASK_FORMER.NUM_OBJECT_QUERIES         | 0                            | at least 1
+MODEL.MASK_FORMER.DEC_LAYERS                 | 0                            | at least 1
+MODEL.MASK_FORMER.DROPOUT                    | 1.5                          | from 0 to below 1
+MODEL.MASK_FORMER.TRAIN_NUM_POINTS           | 0                            | at least 1
+MODEL.MASK_FORMER.IMPORTANCE_SAMPLE_RATIO    | 1.1                          | from 0 to 1
+MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD | 1.5                          | from 0 to 1
+MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD     | -0.1                         | from 0 to 1
+MODEL.MASK_FORMER.NUM_CHOOSE                 | 0                            | at least 1
+MODEL.MASK_FORMER.GENERATOR                  | gan                          | one of primitive, mlp, linear
+MODEL.MASK_FORMER.SELF_TRAINING.SCORE        | 2                            | from 0 to 1
+MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE     | res5                         | multi_scale_pixel_decoder
+MODEL.PIXEL_STD                              | [0, 1, 1]                    | above 0
+MODEL.PIXEL_MEAN                             | [1.0]                        | 3 values
+MODEL.RESNETS.DEPTH                          | 19                           | one of 18, 34, 50, 101, 152
+MODEL.RESNETS.RES2_OUT_CHANNELS              | 256                          | MODEL.RESNETS.RES2_OUT_CHANNELS 64
+MODEL.DEVICE                                 | gpu                          | cpu, cuda
+MODEL.DEVICE                                 | meta                         | cpu, cuda
+MODEL.DEVICE                                 | mps                          | cpu, cuda
+MODEL.META_ARCHITECTURE                      | Padding                      | did you mean PADing
+MODEL.META_ARCHITECTURE                      | maskformer                   | did you mean MaskFormer
+MODEL.BACKBONE.NAME                          | D2SwinTransformr             | did you mean D2SwinTransformer
+MODEL.SEM_SEG_HEAD.NAME                      | MaskFormrHead                | did you mean MaskFormerHead
+MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME        | MSDeformAttnDecoder          | did you mean MSDeformAttnPixelDecoder
+MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME   | MultiScaleTransformerDecoder | MultiScaleMaskedTransformerDecoder
+INPUT.DATASET_MAPPER_NAME                    | coco_panoptic                | did you mean coco_panoptic_lsj
+SOLVER.OPTIMIZER                             | ADAMX                        | did you mean ADAMW
+SOLVER.LR_SCHEDULER_NAME                     | WarmupPoly                   | did you mean WarmupPolyLR
+SOLVER.RECIPE                                | OneOptimiser                 | did you mean OneOptimizer
+DATALOADER.SAMPLER_TRAIN                     | RandomSampler                | TrainingSampler
+DATASETS.TRAIN                               | mini_train_panoptik          | did you mean mini_train_panoptic
+DATASETS.TRAIN                               | ()                           | Name one
+"""
 
 
-@pytest.mark.parametrize(("key", "value", "cure"), [*NUMBERS, *NAMES])
+@pytest.mark.parametrize(("key", "value", "cure"), [re.split(r" +\| ", line) for line in MISTAKES.strip().splitlines()])
 def test_a_mistake_names_key_and_cure(message, key, value, cure):
     words = message([*STAGE_1, key, value])
     assert key in words and cure in words and value.strip("()[]").split(",")[0] in words
@@ -311,7 +311,7 @@ def test_what_is_not_needed_is_not_asked_for(data_in, tmp_path):
             counts[name] = 0
         except UserError as error:
             counts[name] = max(1, str(error).count("\n"))
-    # weights; also the test set; also the training set and MAX_ITER
+    # weights; also the evaluation set; also the training set and MAX_ITER
     assert counts == {"b": 0, "p": 1, "e": 2, "t": 4}
 
 
@@ -335,7 +335,7 @@ def test_detectron2s_mapper_with_polygons(message):
 
 
 def test_expected_results_of_several_sets(message):
-    """Their figures lie one level deeper, so each row would end as an error behind the whole run."""
+    """Their metrics lie one level deeper, so each row would end as an error behind the whole run."""
     argv = [*STAGE_1, "TEST.EXPECTED_RESULTS", '[["segm", "AP", 1.0, 0.1]]']
     argv += ["DATASETS.TEST", "('mini_val_panoptic', 'mini_val_instance')"]
     assert "TEST.EXPECTED_RESULTS is for one data set" in message(argv)

@@ -243,7 +243,7 @@ def test_checkpoint_of_another_training_is_refused_with_a_reason(tmp_path):
         TinyTrainer(other).resume_or_load(resume=True)
 
 
-def test_expected_figure_of_a_task_that_was_not_evaluated_is_named(tmp_path):
+def test_expected_metric_of_a_task_that_was_not_evaluated_is_named(tmp_path):
     rows = [["tiny", "images", 11.0, 0.0], ["segm", "AP", 1.0, 0.1]]
     trainer = TinyTrainer(config(tmp_path, "TEST.EXPECTED_RESULTS", rows))
     with pytest.raises(UserError, match="EXPECTED_RESULTS names the task 'segm', which was not evaluated.*are: tiny"):
