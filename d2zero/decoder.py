@@ -48,6 +48,9 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
         others: see the base class.
     """
 
+    text_features: Tensor
+    text_features_test: Tensor
+
     @configurable
     def __init__(
         self,
@@ -70,7 +73,9 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
         self.background_per_image, self.class_embeddings = background_per_image, class_embeddings
         self.logit_scale = nn.Parameter(torch.tensor([math.log(1 / TEMPERATURE)]), requires_grad=False)
         self.fc_semantic = nn.Linear(hidden_dim, semantic_dim)
-        self.transformer = self.text_projection_2 = self.background_embed = None
+        self.transformer: TransformerDecoder | None = None
+        self.text_projection_2: nn.Linear | None = None
+        self.background_embed: nn.Embedding | None = None
         if input_conditional:
             self.transformer = TransformerDecoder(
                 TransformerDecoderLayer(semantic_dim, heads, width, classifier_dropout), classifier_layers
@@ -118,9 +123,10 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
         """Class logits (B, Q, K + 1) float32, background last; arguments as in the base class."""
         queries = F.normalize(self.fc_semantic(state).float(), dim=-1)
         classes = self.text_projection(self.text_features if self.training else self.text_features_test)
-        if self.background_embed is None:
+        if self.text_projection_2 is not None:
             background = self.text_projection_2(self.background(mask_logits, mask_features)).unsqueeze(1)
         else:
+            assert self.background_embed is not None
             background = self.background_embed.weight.to(classes).expand(len(state), 1, -1)
         tokens = torch.cat([classes.expand(len(state), -1, -1), background], dim=1)
         centres = F.normalize(tokens.float(), dim=-1)

@@ -9,6 +9,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from torch import Tensor
 
+from d2zero.decoder import MultiScaleMaskedD2ZeroDecoder
 from d2zero.protocol import candidates_of, check_config, check_protocol, shows_all_embeddings, training_classes
 from d2zero.unseen_loss import UnseenConstrainedCriterion
 from PADing.class_space import ClassSpace
@@ -101,7 +102,9 @@ class D2Zero(MaskFormer):
         """
         check_protocol(metadata, self.generalized)
         self.candidates = candidates_of(metadata, self.show_all)
-        self.sem_seg_head.predictor.set_test_classes(self.candidates.names)
+        predictor = self.sem_seg_head.predictor
+        assert isinstance(predictor, MultiScaleMaskedD2ZeroDecoder)
+        predictor.set_test_classes(self.candidates.names)
 
     def instance_inference(self, mask_cls: Tensor, mask_pred: Tensor | Maps) -> Instances:
         """Instances of an image, see :meth:`SegmenterBase.select_instances`.
@@ -118,8 +121,8 @@ class D2Zero(MaskFormer):
         if not self.copy_paste:
             return self.select_instances(prob, mask_pred, k)
         groups = []
-        for columns, share in ((seen, k - k // 2), (unseen, k // 2)):
-            columns = torch.tensor(columns, dtype=torch.int64, device=prob.device)
+        for classes_of, share in ((seen, k - k // 2), (unseen, k // 2)):
+            columns = torch.tensor(classes_of, dtype=torch.int64, device=prob.device)
             scores, queries, classes = best_pairs(prob[:, columns], share)
             groups.append((scores, queries, columns[classes]))
         scores, queries, classes = (torch.cat(parts) for parts in zip(*groups, strict=True))

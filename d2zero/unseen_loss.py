@@ -23,6 +23,8 @@ class UnseenConstrainedCriterion(SetCriterion):
         others: see :class:`SetCriterion`; ``num_classes`` is S.
     """
 
+    log_resemblance: Tensor
+
     def __init__(self, *args, seen: Tensor, unseen: Tensor, temperature: float, gumbel: bool, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if len(seen) != self.num_classes:

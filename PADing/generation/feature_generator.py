@@ -1,6 +1,7 @@
 """What generators of features have in common, and the table of those that there are."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from detectron2.config import CfgNode
 from torch import Tensor, nn
@@ -10,6 +11,15 @@ from PADing.generation.class_tables import ClassTables
 
 # By the value of MODEL.MASK_FORMER.GENERATOR.
 GENERATORS: dict[str, type["FeatureGenerator"]] = {}
+
+
+class GeneratorStep(NamedTuple):
+    """What a generator learns from in one step."""
+
+    query_features: Tensor  # (M, d), of the matched queries, without gradient; M is 0 without ground truth
+    labels: Tensor  # (M,) int64, their seen classes
+    classes: ClassTables
+    classification: Callable[[Tensor, Tensor], Tensor]  # the classifier's weighted loss on features (n, d), labels (n,)
 
 
 class FeatureGenerator(nn.Module):
@@ -44,21 +54,8 @@ class FeatureGenerator(nn.Module):
         """Features (n, d) of projected class embeddings (n, d), which ``fc_projection`` makes."""
         raise NotImplementedError
 
-    def terms(
-        self,
-        query_features: Tensor,
-        labels: Tensor,
-        classes: ClassTables,
-        classification: Callable[[Tensor, Tensor], Tensor],
-    ) -> dict[str, Tensor]:
-        """The terms of the generator's loss by name, and ``generate_loss``, what is minimised: float scalars.
-
-        Args:
-            query_features: (M, d), of the matched queries, without gradient; M is 0 in a batch without ground truth.
-            labels: (M,) int64, their seen classes.
-            classes: positions and embeddings of the classes.
-            classification: the weighted loss of the classifier on generated features (n, d) with labels (n,).
-        """
+    def terms(self, step: GeneratorStep) -> dict[str, Tensor]:
+        """The terms of the generator's loss by name, and ``generate_loss``, what is minimised: float scalars."""
         raise NotImplementedError
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from PADing.class_space import ClassSpace
 from PADing.generation.class_tables import ClassTables, check_class_count
-from PADing.generation.feature_generator import FeatureGenerator, generator_type
+from PADing.generation.feature_generator import FeatureGenerator, GeneratorStep, generator_type
 from PADing.generation.frozen_segmenter import FrozenSegmenter
 from PADing.generation.losses import classifier_loss
 from PADing.generation.self_training import Teacher
@@ -189,8 +189,8 @@ class PADing(FrozenSegmenter):
         if not self.segmenter_frozen:
             self.begin_second_stage()
         features, target_classes, labels, matched = self.match(batched_inputs)
-        terms = self.feature_generator.terms(features[matched], labels, self.classes, self.classification_term)
-        return terms, features, target_classes
+        step = GeneratorStep(features[matched], labels, self.classes, self.classification_term)
+        return self.feature_generator.terms(step), features, target_classes
 
     def classification_term(self, generated: Tensor, labels: Tensor) -> Tensor:
         """Weighted cross-entropy of the classifier on features (n, d) generated for seen classes (n,)."""

@@ -1,7 +1,7 @@
 """PADing's training recipe: two steps in each iteration, with an optimizer each."""
 
 from collections.abc import Mapping
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from detectron2.config import CfgNode
@@ -19,18 +19,14 @@ class TwoStepModel(Protocol):
     def begin_second_stage(self) -> None:
         """Check that training is possible, and prepare it. Called before any weights are read."""
 
+    def learn_from(self, weights: Mapping[str, Tensor], score: float, max_overlap: float) -> None:
+        """Take the state dict of a first model as a source of labels, in a second round."""
+
     def generator_parameters(self) -> list[nn.Parameter]:
         """What the first step trains."""
 
     def classifier_parameters(self) -> list[nn.Parameter]:
         """What the second step trains."""
-
-
-class SelfTrainingModel(TwoStepModel, Protocol):
-    """What a second round also asks."""
-
-    def learn_from(self, weights: Mapping[str, Tensor], score: float, max_overlap: float) -> None:
-        """Take the state dict of a first model as a source of labels."""
 
 
 @TRAINING_RECIPE_REGISTRY.register()
@@ -41,7 +37,7 @@ class GeneratorClassifier(TrainingRecipe):
     decay 5e-4) for the classifier; neither clips. ``SOLVER.OPTIMIZER``, ``WEIGHT_DECAY*`` and ``CLIP_GRADIENTS`` have
     no effect. One gradient scaler serves both and is updated after each.
 
-    With ``MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS`` this is a second round, in which a first model's answers label
+    With ``MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS`` this is a second round, in which a first model's predictions label
     queries that match nothing annotated.
     """
 
@@ -54,10 +50,9 @@ class GeneratorClassifier(TrainingRecipe):
             raise UserError(f"SOLVER.RECIPE GeneratorClassifier trains PADing, but MODEL.META_ARCHITECTURE is {name}.")
         super().__init__(cfg, model)
         model.begin_second_stage()
-        second_round = cfg.MODEL.MASK_FORMER.SELF_TRAINING
-        if second_round.WEIGHTS:
-            student = cast(SelfTrainingModel, model)
-            student.learn_from(read_weights(second_round.WEIGHTS), second_round.SCORE, second_round.MAX_OVERLAP)
+        first = cfg.MODEL.MASK_FORMER.SELF_TRAINING
+        if first.WEIGHTS:
+            model.learn_from(read_weights(first.WEIGHTS), first.SCORE, first.MAX_OVERLAP)
         self.optimizers["optimizer"] = torch.optim.Adam(model.generator_parameters(), cfg.SOLVER.GENERATOR_LR)
         self.optimizers["optimizer_2"] = torch.optim.SGD(
             model.classifier_parameters(), cfg.SOLVER.BASE_LR, momentum=0.9, weight_decay=5e-4

@@ -1,4 +1,4 @@
-"""What a frozen segmenter answers, kept on disk: many second stages on the same weights and images run it once."""
+"""A frozen segmenter's outputs, kept on disk: many second stages on the same weights and images run it once."""
 
 import hashlib
 import logging
@@ -17,12 +17,11 @@ KEPT = ("pred_logits", "pred_masks", "pred_embed")
 
 
 class SegmenterCache:
-    """Answers by content: a file is named after the modules and their weights, the pixels of the batch, the precision.
+    """Outputs by content: a file is named after the modules and their weights, the pixels of the batch, the precision.
 
-    Other weights and pixels find nothing of an earlier time, and several processes may use one folder. What the name
-    does not say is the program: when the segmenter's code changes, delete the folder. With one number of threads,
-    results are those without a cache to the last bit. It grows with every new batch (0.09 MB for an image of 128 px
-    with 20 queries).
+    So other weights or pixels find nothing, and several processes may use one folder. The name does not cover the
+    program: when the segmenter's code changes, delete the folder. With one number of threads, results are the same to
+    the last bit. The folder grows with every new batch (0.09 MB for an image of 128 px with 20 queries).
 
     Args:
         folder: made when it is needed.
@@ -35,19 +34,19 @@ class SegmenterCache:
         self._weights = b""
 
     def __call__(self, images: Tensor, segment: Callable[[], dict]) -> dict[str, Tensor]:
-        """The answer ``KEPT`` for ``images`` (B, 3, H, W): remembered, or else that of ``segment``."""
+        """The outputs ``KEPT`` for ``images`` (B, 3, H, W): from the folder, or else those of ``segment``."""
         path = self.folder / f"{self._key(images)}.pt"
         if path.is_file():
             try:
-                answer = read_checkpoint(path, "Segmenter's answer")
-                return {name: value.to(images.device) for name, value in answer.items()}
+                kept = read_checkpoint(path, "Segmenter's outputs")
+                return {name: value.to(images.device) for name, value in kept.items()}
             except UserError as error:  # cut off when the power went
                 logger.warning("%s It is written again.", error)
         outputs = segment()
         # Copies, because a view would be saved with all that it is a view of.
-        answer = {name: outputs[name].detach().clone(memory_format=torch.contiguous_format) for name in KEPT}
-        write_checkpoint(path, answer)
-        return answer
+        kept = {name: outputs[name].detach().clone(memory_format=torch.contiguous_format) for name in KEPT}
+        write_checkpoint(path, kept)
+        return kept
 
     def _key(self, images: Tensor) -> str:
         digest = hashlib.blake2b(self._weights_digest(), digest_size=16)

@@ -4,7 +4,6 @@ from collections.abc import Collection, Sequence
 
 from PADing.generation.convert import NEW_HEAD, OLD_HEAD
 
-OLD_CLASSIFIER, NEW_CLASSIFIER = f"{OLD_HEAD}.weight", f"{NEW_HEAD}.weight"
 SEGMENTER = ("backbone.", "sem_seg_head.")
 CONVERT = "python tools/preprocess_pretrained_weight.py --task_name panoptic|instance|semantic --input_file <file>"
 HOW = (
@@ -27,24 +26,24 @@ def explain_unfit_weights(missing: Collection[str], found: Collection[str], trai
     """Why a PADing cannot go on with what a file holds; "" if it can.
 
     Args:
-        missing: parameters of the model that the file does not hold.
-        found: what the file holds; empty: there is no file.
-        training: whether the segmenter is about to be frozen, so that what is missing would stay random.
+        missing: parameters of the model that the file does not hold. found: keys of the file; empty: there is no file.
+        training: whether the segmenter is frozen, so that what is missing would stay random.
     """
+    old, new = f"{OLD_HEAD}.weight", f"{NEW_HEAD}.weight"
     found = {key.removeprefix("module.") for key in found}
     if not found:
         return explain_name("") if training else ""
     if not any(key.startswith("sem_seg_head.") for key in found):
         return f"MODEL.WEIGHTS holds no segmenter, which PADing needs: no backbone alone is enough. {HOW}{ANYWAY}"
-    if NEW_CLASSIFIER in missing:
-        if OLD_CLASSIFIER in found:
-            return (
-                f"MODEL.WEIGHTS holds the segmenter of stage 1, but not PADing's classifier ({NEW_CLASSIFIER}). "
-                f"Convert it first: {CONVERT}, then use the file that this writes."
-            )
+    if new in missing and old in found:
         return (
-            f"MODEL.WEIGHTS belongs to another method: it holds neither PADing's classifier ({NEW_CLASSIFIER}) nor "
-            f"that of stage 1 ({OLD_CLASSIFIER}). {HOW}"
+            f"MODEL.WEIGHTS holds the segmenter of stage 1, but not PADing's classifier ({new}). Convert it first: "
+            f"{CONVERT}, then use the file that this writes."
+        )
+    if new in missing:
+        return (
+            f"MODEL.WEIGHTS belongs to another method: it holds neither PADing's classifier ({new}) nor that of stage "
+            f"1 ({old}). {HOW}"
         )
     random = [key for key in missing if key.startswith(SEGMENTER)]
     if random and training:

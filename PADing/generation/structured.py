@@ -1,6 +1,5 @@
 """PADing's objective of the generator: synthesis of features, disentanglement, and alignment of class relations."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -8,8 +7,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from PADing.generation.class_tables import ClassTables
-from PADing.generation.feature_generator import FeatureGenerator
+from PADing.generation.feature_generator import FeatureGenerator, GeneratorStep
 from PADing.generation.losses import cosine_similarity, mmd, similarity_kl
 from PADing.generation.networks import Decoder, Encoder, RelationNet
 
@@ -80,13 +78,7 @@ class StructuredGenerator(FeatureGenerator):
         published = [children.pop(name) for name in TRAINED if name in children]
         return published + list(children.values())
 
-    def terms(
-        self,
-        query_features: Tensor,
-        labels: Tensor,
-        classes: ClassTables,
-        classification: Callable[[Tensor, Tensor], Tensor],
-    ) -> dict[str, Tensor]:
+    def terms(self, step: GeneratorStep) -> dict[str, Tensor]:
         """All terms of the generator's loss and their weighted sum (PADing Sec. 3.2 and 3.3).
 
         ``generate_loss = L_G + L_cls + total * (alignment * (L_align + L_unrel) + relation * L_relat
@@ -94,20 +86,20 @@ class StructuredGenerator(FeatureGenerator):
         of both unrelated terms, ``L_relat`` a fifth of the mean of both relation terms, ``L_recon`` the mean of both
         reconstruction terms. ``L_G`` compares sets, whatever the classes in them: ``L_cls`` alone ties what is
         generated for a class to that class. A term that is switched off is zero; so is every term that needs a seen
-        class in a batch without ground truth. Arguments: see the base class.
+        class in a batch without ground truth.
 
         Returns:
             ``GENERATOR_TERMS`` (``L_cls`` with its factor, the others before theirs), and ``generate_loss``.
         """
-        terms = dict.fromkeys(GENERATOR_TERMS, query_features.new_zeros((), dtype=torch.float32))
+        classes, terms = step.classes, dict.fromkeys(GENERATOR_TERMS, step.query_features.new_zeros(()).float())
         # Seen classes come first, then the unseen ones: the order of random draws is part of the published procedure.
-        has_seen = len(query_features) > 0
+        has_seen = len(step.labels) > 0
         if has_seen:
-            keys, row = self.fc_projection(classes.embeddings), classes.row[labels]
+            keys, row = self.fc_projection(classes.embeddings), classes.row[step.labels]
             seen_queries = keys[row]
             generated = self.generate(seen_queries)
-            terms["L_G"] = mmd(generated, query_features)
-            terms["L_cls"] = classification(generated, labels)
+            terms["L_G"] = mmd(generated, step.query_features)
+            terms["L_cls"] = step.classification(generated, step.labels)
             related, terms["L_u_s"], terms["L_rec_s"] = self._take_apart(generated)
             # The relation net's scores, already between 0 and 1, serve as logits.
             terms["L_rel_s"] = F.cross_entropy(self.relation(related, keys), row)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
-from detectron2.modeling import build_backbone, build_sem_seg_head
+from detectron2.modeling import Backbone, build_backbone, build_sem_seg_head
 from detectron2.structures import ImageList, Instances
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor, nn
@@ -44,6 +44,8 @@ class SegmenterBase(ModelContract, nn.Module):
     """
 
     built_on_host = True
+    pixel_mean: Tensor
+    pixel_std: Tensor
     # A subclass of SetCriterion adds losses.
     criterion_type: type[SetCriterion] = SetCriterion
 
@@ -51,7 +53,7 @@ class SegmenterBase(ModelContract, nn.Module):
     def __init__(
         self,
         *,
-        backbone: nn.Module,
+        backbone: Backbone,
         sem_seg_head: nn.Module,
         criterion: SetCriterion,
         num_queries: int,
@@ -123,7 +125,7 @@ class SegmenterBase(ModelContract, nn.Module):
 
     def set_test_metadata(self, metadata: Any) -> None:
         """Refuse a set in which outputs would be taken for other classes; see ``check_evaluation_set``."""
-        outputs = self.sem_seg_head.num_classes
+        outputs = self.criterion.num_classes
         check_evaluation_set(type(self).__name__, self.metadata, metadata, outputs, self.restricts_to_unseen)
 
     def keep_first_result(self) -> None:
@@ -226,10 +228,10 @@ class SegmenterBase(ModelContract, nn.Module):
 
         Masks are resized to the ``padded`` size, cropped to the image's, and resized to the result's, in this order.
         """
-        masks = Resized(Stored(mask_pred), padded)
+        maps = Resized(Stored(mask_pred), padded)
         if self.sem_seg_postprocess_before_inference:
-            masks = Resized(masks, output_size, crop=image_size)
-        masks, result = computed(masks), {}
+            maps = Resized(maps, output_size, crop=image_size)
+        masks, result = computed(maps), dict[str, Any]()
         if self.semantic_on:
             scores = self.semantic_inference(mask_cls, masks)
             if not self.sem_seg_postprocess_before_inference:
@@ -259,7 +261,7 @@ class SegmenterBase(ModelContract, nn.Module):
             result = result[things.to(mask_cls.device)[result.pred_classes]]
         return result
 
-    def select_instances(self, prob: Tensor, masks: Tensor | Maps, k: int, label_offset: int = 0) -> Instances:
-        """Instances of the ``k`` most probable (query, class) pairs; ``label_offset`` is added to the class."""
+    def select_instances(self, prob: Tensor, masks: Tensor | Maps, k: int) -> Instances:
+        """Instances of the ``k`` most probable (query, class) pairs: (Q, K) probabilities, (Q, H, W) logits."""
         scores, queries, classes = best_pairs(prob, k)
-        return make_instances(scores, queries, classes + label_offset, masks, self.boxes_from_masks)
+        return make_instances(scores, queries, classes, masks, self.boxes_from_masks)

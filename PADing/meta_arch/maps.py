@@ -21,22 +21,22 @@ LARGEST_TENSOR = 2**28
 
 
 class Maps:
-    """C maps of H x W. ``shape``: (C, H, W); ``device``: where rows are computed."""
+    """C maps of H x W.
 
-    shape: tuple[int, int, int]
-    device: torch.device
+    Attributes:
+        shape: (C, H, W). device: where rows are computed. breadth: how many maps are computed at a time.
+    """
+
+    def __init__(self, count: int, size: tuple[int, int], device: torch.device, breadth: int):
+        self.shape, self.device, self.breadth = (count, *size), device, breadth
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows start .. stop - 1 of all maps: (C, stop - start, W)."""
         raise NotImplementedError
 
-    def breadth(self) -> int:
-        """How many maps are computed at a time."""
-        return self.shape[0]
-
     def strips(self) -> Iterator[tuple[slice, Tensor]]:
         """All rows, from top to bottom, in strips of bounded size: (slice of rows, (C, rows, W))."""
-        height, row = self.shape[1], max(1, self.breadth() * self.shape[2])
+        height, row = self.shape[1], max(1, self.breadth * self.shape[2])
         step = height if height * row <= AT_ONCE else max(1, STRIP // row)
         for start in range(0, height, step):
             stop = min(height, start + step)
@@ -44,11 +44,13 @@ class Maps:
 
     def tensor(self) -> Tensor:
         """All of it: (C, H, W)."""
-        result = None
-        for rows, strip in self.strips():
-            if strip.shape[1] == self.shape[1]:
-                return strip
-            result = strip.new_empty(self.shape) if result is None else result
+        strips = self.strips()
+        rows, strip = next(strips)
+        if strip.shape[1] == self.shape[1]:
+            return strip
+        result = strip.new_empty(self.shape)
+        result[:, rows] = strip
+        for rows, strip in strips:
             result[:, rows] = strip
         return result
 
@@ -73,9 +75,12 @@ class Stored(Maps):
     """A tensor (C, H, W)."""
 
     def __init__(self, maps: Tensor):
-        self.maps, self.shape, self.device = maps, tuple(maps.shape), maps.device
+        count, height, width = maps.shape
+        super().__init__(count, (height, width), maps.device, count)
+        self.maps = maps
 
     def rows(self, start: int, stop: int) -> Tensor:
+        """A view of the tensor."""
         return self.maps[:, start:stop]
 
     def __getitem__(self, index) -> "Stored":
@@ -90,10 +95,11 @@ class Resized(Maps):
     """
 
     def __init__(self, source: Maps, size: tuple[int, int], crop: tuple[int, int] | None = None):
-        self.source, self.size, self.crop = source, tuple(size), tuple(crop or source.shape[1:])
-        self.shape, self.device = (len(source), *self.size), source.device
+        super().__init__(len(source), size, source.device, source.breadth)
+        self.source, self.size, self.crop = source, size, crop or source.shape[1:]
 
     def rows(self, start: int, stop: int) -> Tensor:
+        """Only the source's rows that these rows need are computed."""
         height, width = self.crop
         if self.crop == self.size:
             return self.source.rows(start, stop)[:, :, :width]
@@ -113,9 +119,6 @@ class Resized(Maps):
         above, below = (above - first).to(maps.device), (below - first).to(maps.device)
         return torch.lerp(maps[:, above], maps[:, below], share)
 
-    def breadth(self) -> int:
-        return self.source.breadth()
-
     def __getitem__(self, index) -> "Resized":
         return Resized(self.source[index], self.size, self.crop)
 
@@ -128,14 +131,13 @@ class WeightedMasks(Maps):
     """
 
     def __init__(self, weights: Tensor, masks: Maps):
+        classes = weights.shape[1]
+        super().__init__(classes, masks.shape[1:], masks.device, max(classes, masks.breadth))
         self.weights, self.masks = weights, masks
-        self.shape, self.device = (weights.shape[1], *masks.shape[1:]), masks.device
 
     def rows(self, start: int, stop: int) -> Tensor:
+        """Sums over the masks' rows."""
         return torch.einsum("qc,qhw->chw", self.weights, self.masks.rows(start, stop).sigmoid())
-
-    def breadth(self) -> int:
-        return max(self.shape[0], self.masks.breadth())
 
     def __getitem__(self, index) -> "WeightedMasks":
         return WeightedMasks(self.weights[:, index], self.masks)

@@ -60,7 +60,7 @@ def panoptic_map(
         areas[1] += inside.sum((1, 2))
         areas[2] += torch.bincount(owner[owner_inside], minlength=kept)
         result[rows] = torch.where(owner_inside, owner + 1, 0)  # number of the query for now, 0: none
-    ids, segments = [0], []
+    ids, segments = [0], list[dict]()
     stuff_ids: dict[int, int] = {}
     for label, owned, original, remaining in zip(labels[keep].tolist(), *areas.tolist(), strict=True):
         if min(owned, original, remaining) == 0 or owned / original < overlap_threshold:

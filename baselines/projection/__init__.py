@@ -4,13 +4,10 @@
 ``ALIGN`` have no effect, and nothing random is drawn.
 """
 
-from collections.abc import Callable
-
 from torch import Tensor
 from torch.nn import functional as F
 
-from PADing.generation import FeatureGenerator
-from PADing.generation.class_tables import ClassTables
+from PADing.generation.feature_generator import FeatureGenerator, GeneratorStep
 
 
 class SemanticProjection(FeatureGenerator, name="linear"):
@@ -20,17 +17,11 @@ class SemanticProjection(FeatureGenerator, name="linear"):
         """The projected class embeddings themselves."""
         return queries
 
-    def terms(
-        self,
-        query_features: Tensor,
-        labels: Tensor,
-        classes: ClassTables,
-        classification: Callable[[Tensor, Tensor], Tensor],
-    ) -> dict[str, Tensor]:
+    def terms(self, step: GeneratorStep) -> dict[str, Tensor]:
         """``L_G``, the squared error, and ``L_cls``; both are zero, with a zero gradient, in a batch without labels."""
-        generated = self.fc_projection(classes.embeddings)[classes.row[labels]]
-        if len(labels):
-            terms = {"L_G": F.mse_loss(generated, query_features), "L_cls": classification(generated, labels)}
-        else:
-            terms = {"L_G": generated.sum(), "L_cls": generated.sum()}
-        return {**terms, "generate_loss": terms["L_G"] + terms["L_cls"]}
+        generated = self.fc_projection(step.classes.embeddings)[step.classes.row[step.labels]]
+        error = classification = generated.sum()
+        if len(step.labels):
+            error = F.mse_loss(generated, step.query_features)
+            classification = step.classification(generated, step.labels)
+        return {"L_G": error, "L_cls": classification, "generate_loss": error + classification}

@@ -62,6 +62,9 @@ class TinyTwoSteps(TinyBase):
     def begin_second_stage(self):
         self.begun = True
 
+    def learn_from(self, weights, score, max_overlap):
+        """There is no second round."""
+
     def generator_parameters(self):
         return list(self.net.parameters())
 

@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from PADing.generation import PrimitiveGenerator
 from PADing.generation.class_tables import ClassTables
+from PADing.generation.feature_generator import GeneratorStep
 from PADing.generation.structured import GENERATOR_TERMS, StructureWeights
 
 WIDTH, VECTOR, CLASSES, SEEN = 8, 5, 6, 4
@@ -26,7 +27,7 @@ def terms_of(network, labels, classification=0.001, seed=1):
     def term(generated, of):
         return classification * F.cross_entropy(generated @ classifier.T, of)
 
-    return network.terms(features, labels, classes, term)
+    return network.terms(GeneratorStep(features, labels, classes, term))
 
 
 def test_total_is_the_weighted_sum_of_its_terms():

@@ -128,13 +128,13 @@ def test_panoptic(thresholds):
 def test_instances():
     classes, masks = _predictions()
     prob = classes.softmax(-1)[:, :-1]
-    got = _model().select_instances(prob, masks, 12, label_offset=100)
+    got = _model().select_instances(prob, masks, 12)
     ranked = sorted(((float(prob[q, c]), q, c) for q in range(QUERIES) for c in range(CLASSES)), reverse=True)[:12]
     want = []
     for p, q, c in ranked:
         inside = masks[q] > 0
         score = p * float((masks[q].sigmoid() * inside).sum() / (inside.sum() + 1e-6))
-        want.append((score, c + 100, inside))
+        want.append((score, c, inside))
     order = got.scores.argsort(descending=True)
     for i, (score, label, inside) in zip(order.tolist(), sorted(want, key=lambda x: -x[0]), strict=True):
         assert got.scores[i].item() == pytest.approx(score, rel=1e-5) and got.pred_classes[i] == label
