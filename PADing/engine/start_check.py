@@ -3,7 +3,7 @@
 import argparse
 import logging
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -97,9 +97,7 @@ def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> 
     problems = value_problems(cfg, uses)
     names = [*_names(cfg, uses), *_data_set_names(cfg, needs)]
     problems += names
-    problems += _device(cfg, needs)
-    if "train" in needs:
-        problems += _batch(cfg, processes)
+    problems += _device_and_batch(cfg, needs, processes)
     for key, use in (("TRAIN", "train data"), ("TEST", "test data")):
         if use in needs:
             known = DatasetCatalog.list()
@@ -135,26 +133,20 @@ def _recipe(cfg: CfgNode) -> str:
     return cfg.SOLVER.RECIPE or contract_of(architecture_of(cfg)).training_recipe
 
 
-def _processes(cfg: CfgNode, gpus: int, machines: int, rank: int) -> list[str]:
+def _processes(cfg: CfgNode, gpus: int, machines: int, rank: int) -> Iterator[str]:
     """What is wrong with the flags that start processes, and with the device for this machine."""
-    problems = []
     if gpus < 0:
-        problems.append(f"--num-gpus is {gpus}. Set a whole number of at least 0 (0: on the CPU).")
+        yield f"--num-gpus is {gpus}. Set a whole number of at least 0 (0: on the CPU)."
     if machines < 1:
-        problems.append(f"--num-machines is {machines}. Set a whole number of at least 1.")
+        yield f"--num-machines is {machines}. Set a whole number of at least 1."
     elif not 0 <= rank < machines:
-        problems.append(f"--machine-rank is {rank}. Set a number from 0 to {machines - 1}, one for each machine.")
-    if not cfg.MODEL.DEVICE.startswith("cuda"):
-        return problems
-    present = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not present:
-        problems.append(
-            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but no GPU is available here. Add --num-gpus 0 to run on the CPU "
-            "(or MODEL.DEVICE cpu)."
-        )
-    elif not launched_by_torchrun() and gpus > present:
-        problems.append(f"--num-gpus is {gpus}, but this machine has {present}.")
-    return problems
+        yield f"--machine-rank is {rank}. Set a number from 0 to {machines - 1}, one for each machine."
+    present, device = torch.cuda.device_count() if torch.cuda.is_available() else 0, cfg.MODEL.DEVICE
+    if device.startswith("cuda") and not present:
+        cure = "Add --num-gpus 0 to run on the CPU (or MODEL.DEVICE cpu)."
+        yield f"MODEL.DEVICE is {device!r}, but no GPU is available here. {cure}"
+    elif device.startswith("cuda") and gpus > present and not launched_by_torchrun():
+        yield f"--num-gpus is {gpus}, but this machine has {present}."
 
 
 def _names(cfg: CfgNode, uses: Collection[str]) -> list[str]:
@@ -189,8 +181,8 @@ def _unknown(key: str, name: str, known: Iterable[str], advice: str) -> str:
     return f"{key} is {name!r}, which does not exist{hint}{advice}."
 
 
-def _data_set_names(cfg: CfgNode, needs: Collection[str]) -> list[str]:
-    problems, known = [], DatasetCatalog.list()
+def _data_set_names(cfg: CfgNode, needs: Collection[str]) -> Iterator[str]:
+    known = DatasetCatalog.list()
     advice = ". Register your own data by a split file: DATASETS.SPLIT_FILES FILE"
     for key, use, why in (
         ("TRAIN", {"model", "train data"}, "its first data set says which classes the model knows"),
@@ -198,63 +190,53 @@ def _data_set_names(cfg: CfgNode, needs: Collection[str]) -> list[str]:
     ):
         names = cfg.DATASETS[key]
         if not names and use & set(needs):
-            problems.append(f"DATASETS.{key} is empty: {why}. Name one, such as DATASETS.{key} mini_val_panoptic.")
-        wrong = [name for name in names if isinstance(name, str) and name not in known]
-        problems += [_unknown(f"DATASETS.{key}", name, known, advice) for name in wrong]
-    return problems
+            yield f"DATASETS.{key} is empty: {why}. Name one, such as DATASETS.{key} mini_val_panoptic."
+        for name in names:
+            if isinstance(name, str) and name not in known:
+                yield _unknown(f"DATASETS.{key}", name, known, advice)
 
 
-def _device(cfg: CfgNode, needs: Collection[str]) -> list[str]:
+def _device_and_batch(cfg: CfgNode, needs: Collection[str], processes: int) -> Iterator[str]:
     kinds = {"cpu", "cuda", "meta"} if BUILDING.issuperset(needs) else {"cpu", "cuda"}  # meta: shapes without numbers
     try:
         known = torch.device(cfg.MODEL.DEVICE).type in kinds
     except RuntimeError:
         known = False
-    return [] if known else [f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}. Set cpu, cuda, or one GPU such as cuda:0."]
-
-
-def _batch(cfg: CfgNode, processes: int) -> list[str]:
+    if not known:
+        yield f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}. Set cpu, cuda, or one GPU such as cuda:0."
     images, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
     # With a reference, Detectron2 adapts the batch to the number of processes.
     sharers, which = (reference, "SOLVER.REFERENCE_WORLD_SIZE") if reference > 0 else (processes, "processes")
-    if images < 1 or images % sharers == 0:
-        return []
-    return [f"SOLVER.IMS_PER_BATCH is {images}. Set a multiple of {sharers} ({which}), which share each batch evenly."]
+    if "train" in needs and images >= 1 and images % sharers:
+        yield f"SOLVER.IMS_PER_BATCH is {images}. Set a multiple of {sharers} ({which}), which share each batch evenly."
 
 
-def _weights(key: str, path: str) -> list[str]:
+def _weights(key: str, path: str) -> Iterator[str]:
     if not path or path.startswith(REMOTE):
-        return []
-    local = Path(path)  # ~ is left alone, as by the loader
+        return
+    local, weights = Path(path), f"Weights {path!r} ({key})"  # ~ is left alone, as by the loader
     if not os.path.exists(path):  # Path would forgive a slash at the end
-        folder = local.parent
-        others = sorted([*folder.glob("*.pth"), *folder.glob("*.pkl")]) if folder.is_dir() else []
-        hint = did_you_mean(local.name, [other.name for other in others])
+        others = [file.name for pattern in ("*.pth", "*.pkl") for file in local.parent.glob(pattern)]
         scheme = "" if "://" not in path else f" Addresses begin with {', '.join(REMOTE)}."
         tilde = " Write the home folder in full." if path.startswith("~") else ""
-        return [f"Weights {path!r} ({key}) do not exist{hint}.{scheme}{tilde} Check the path."]
-    if local.is_file() and not os.access(local, os.R_OK):
-        return [f"Weights {path!r} ({key}) may not be read by this user. Change the permission of the file."]
-    problem = file_problem(local)
-    if not problem:
-        return []
-    cure = (
-        "Copy or download the file again, or name another one."
-        if problem.startswith("damaged")
-        else "Name a checkpoint, such as model_final.pth."
-    )
-    return [f"Weights {path!r} ({key}) are {problem.rstrip('.')}. {cure}"]
+        yield f"{weights} do not exist{did_you_mean(local.name, others)}.{scheme}{tilde} Check the path."
+    elif local.is_file() and not os.access(local, os.R_OK):
+        yield f"{weights} may not be read by this user. Change the permission of the file."
+    elif problem := file_problem(local):
+        cure = "Name a checkpoint, such as model_final.pth."
+        if problem.startswith("damaged"):
+            cure = "Copy or download the file again, or name another one."
+        yield f"{weights} are {problem.rstrip('.')}. {cure}"
 
 
-def _output(path: str) -> list[str]:
+def _output(path: str) -> Iterator[str]:
     folder = Path(path).absolute()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
-        return [f"OUTPUT_DIR is {path!r}, but {folder} is a file. Choose another folder."]
-    if not os.access(folder, os.W_OK):
-        return [f"OUTPUT_DIR is {path!r}, but this user may not write to {folder}. Choose another folder."]
-    return []
+        yield f"OUTPUT_DIR is {path!r}, but {folder} is a file. Choose another folder."
+    elif not os.access(folder, os.W_OK):
+        yield f"OUTPUT_DIR is {path!r}, but this user may not write to {folder}. Choose another folder."
 
 
 def _fit(cfg: CfgNode, needs: Collection[str]) -> list[str]:
