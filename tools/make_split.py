@@ -38,8 +38,6 @@ PATHS = {
     "instances": "COCO instances JSON beside a panoptic one",
     "labels": "folder of semantic label PNGs",
 }
-# Seen classes that the published classification term counts (MODEL.MASK_FORMER.CLS_SLICE).
-PUBLISHED_SEEN = 156
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         for key, text in PATHS.items():
             parser.add_argument(f"--{role}-{key}", help=text)
     parser.add_argument("--categories", help="JSON list of classes ({id, name, isthing}), for data without other JSON")
-    parser.add_argument("--class-embeddings", default="", help="default file of class embeddings (.npz)")
+    parser.add_argument("--class-embeddings", default="", help="file of class embeddings; may be made later")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     return run_command(_run, parser.parse_args(argv))
 
@@ -73,22 +71,20 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _commands(split: Split, train: DataSet, test: DataSet) -> list[str]:
-    """Both stages of PADing and the conversion between them; classes are counted (NUM_CLASSES -1)."""
+    """Both stages of PADing and the conversion between them."""
     config, out, file = f"configs/{train.kind}-segmentation", f"output/{split.name}_{train.kind}", _shown(split.file)
     files = repr((file,)) if set(file) & set(",()[]") else file
     data = ["DATASETS.SPLIT_FILES", files, "DATASETS.TRAIN", train.name, "DATASETS.TEST", test.name]
-    data += ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "-1"]
-    vectors = ["MODEL.MASK_FORMER.VEC_PATH", "None", "MODEL.CLASS_EMBEDDINGS"]
-    vectors.append(_shown(split.class_embeddings) if split.class_embeddings else "VECTORS.npz")
-    if len(split.vocabulary(train.kind, train.class_order)) > PUBLISHED_SEEN:
-        vectors += ["MODEL.MASK_FORMER.SEEN_CLS_ONLY", "True"]
-    stage_1, converted = f"{out}_1/model_final.pth", f"{out}_1/converted.pth"
-    convert = ["--task_name", train.kind, "--split", file, "--input_file", stage_1, "--output_file", converted]
+    converted = f"{out}_1/converted.pth"
+    convert = ["--task_name", train.kind, "--split", file]
+    convert += ["--input_file", f"{out}_1/model_final.pth", "--output_file", converted]
+    stage_2 = [*data, "MODEL.WEIGHTS", converted, "OUTPUT_DIR", f"{out}_2"]
+    if not split.class_embeddings:
+        stage_2 += ["MODEL.MASK_FORMER.VEC_PATH", "None", "MODEL.CLASS_EMBEDDINGS", "EMBEDDINGS.npz"]
     lines = [
         ["train_net_pretrain.py", "--config-file", f"{config}/pretrain.yaml", *data, "OUTPUT_DIR", f"{out}_1"],
         ["tools/preprocess_pretrained_weight.py", *convert],
-        ["train_net.py", "--config-file", f"{config}/PADing.yaml", *data, *vectors]
-        + ["MODEL.WEIGHTS", converted, "OUTPUT_DIR", f"{out}_2"],
+        ["train_net.py", "--config-file", f"{config}/PADing.yaml", *stage_2],
     ]
     return [shlex.join(["python", *line]) for line in lines]
 

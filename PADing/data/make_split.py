@@ -9,6 +9,7 @@ from functools import partial
 import yaml
 
 from PADing.data.coco_schema import check_categories, check_instances, check_panoptic
+from PADing.data.embeddings import making_command
 from PADing.data.splits import Split, load_split, split_from_dict
 from PADing.errors import UserError, did_you_mean
 from PADing.files import read_json, replacing
@@ -37,7 +38,7 @@ def make_split(
         output: the split file.
         train: paths by ``json, images, panoptic, instances, labels``, see tools/make_split.py; missing ones None.
         val: the same for validation.
-        class_embeddings: default file of class embeddings.
+        class_embeddings: file of class embeddings; it may be made later, from the split file.
         categories: a JSON file with the classes, for data without annotation JSON.
 
     Raises:
@@ -45,43 +46,47 @@ def make_split(
     """
     if not output.endswith((".yaml", ".yml")):
         raise UserError(f"--output {output} must end with .yaml.")
-    folder = os.path.dirname(os.path.abspath(output))
-    contents = {str(paths["json"]): _read_annotation(str(paths["json"])) for paths in (train, val) if paths.get("json")}
-    lists = {path: content["categories"] for path, content in contents.items()}
+    folder, roles = os.path.dirname(os.path.abspath(output)), {"train": train, "val": val}
+    contents = {role: _read_annotation(paths["json"]) for role, paths in roles.items() if paths.get("json")}
+    lists = [(str(roles[role]["json"]), content["categories"]) for role, content in contents.items()]
     if categories:
-        lists[categories] = _read_categories(categories)
+        lists.append((categories, _read_categories(categories)))
     if not lists:
         raise UserError("The classes are unknown: give --train-json, --val-json or --categories.")
     classes = _merged_categories(lists)
-    content = {
-        "name": name,
-        "categories": classes,
-        "unseen": _checked_unseen(unseen, [entry["name"] for entry in classes]),
-        "data_sets": [
-            data_set
-            for role, paths in (("train", train), ("val", val))
-            for data_set in _data_sets(f"{name}_{role}", role, paths, contents.get(str(paths.get("json"))), folder)
-        ],
-    }
-    if class_embeddings:
-        content["class_embeddings"] = _relative(class_embeddings, folder)
-    if not content["data_sets"]:
+    unseen = _checked_unseen(unseen, [entry["name"] for entry in classes])
+    data_sets = []
+    for role, paths in roles.items():
+        data_sets += _data_sets(f"{name}_{role}", role, paths, contents.get(role), folder)
+    if not data_sets:
         raise UserError("No data set is left to describe: give --train-images or --val-images and their annotation.")
+    content = {"name": name, "categories": classes, "unseen": unseen, "data_sets": data_sets}
+    if class_embeddings:
+        content["class_embeddings"] = _relative(class_embeddings, folder, must_exist=False)
     split_from_dict(content, os.path.abspath(output))  # checked first, so that a mistake leaves no file behind
     with replacing(output) as temporary:
         temporary.write_text(_as_yaml(content), encoding="utf-8")
     split = load_split(output)
-    for role, paths in (("train", train), ("val", val)):
-        if paths.get("json"):
-            _warn_of_empty_classes(split, role, contents[str(paths["json"])])
+    for role, annotation in contents.items():
+        parts = (part for a in annotation["annotations"] for part in a.get("segments_info", (a,)))
+        count = Counter(part["category_id"] for part in parts)
+        empty = [category.name for category in split.categories if not count[category.id]]
+        if empty:
+            logger.warning("No annotation in %s: %s", role, ", ".join(empty))
+    if class_embeddings and not os.path.exists(split.class_embeddings):
+        command = making_command(split.file, class_embeddings)
+        logger.info("%s does not exist yet. Make it with: %s", class_embeddings, command)
     logger.info("%s: %d seen and %d unseen classes", split.file, len(split.seen), len(split.unseen))
     return split
 
 
-def _read_annotation(path: str) -> dict:
-    content = read_json(path, "Annotation")
-    annotations = content.get("annotations")
-    if isinstance(annotations, list) and "segments_info" in str(annotations[:1]):
+def _is_panoptic(annotations: object) -> bool:
+    return isinstance(annotations, list) and "segments_info" in str(annotations[:1])
+
+
+def _read_annotation(path: str | None) -> dict:
+    content = read_json(str(path), "Annotation")
+    if _is_panoptic(content.get("annotations")):
         check_panoptic(content, f"Annotation {path}", complete=False)
     else:
         check_instances({"images": [], **content}, f"Annotation {path}", complete=False)
@@ -97,19 +102,18 @@ def _read_categories(path: str) -> list:
     return categories
 
 
-def _merged_categories(lists: Mapping[str, list]) -> list[dict]:
+def _merged_categories(lists: Sequence[tuple[str, list]]) -> list[dict]:
     merged: dict[int, tuple[dict, str]] = {}
-    for path, categories in lists.items():
+    for path, categories in lists:
         for category in categories:
-            entry = {"id": category["id"], "name": category["name"], "isthing": category.get("isthing", 1)}
-            if category.get("color") is not None:
-                entry["color"] = category["color"]
+            color = {"color": category["color"]} if category.get("color") is not None else {}
+            entry = {"id": category["id"], "name": category["name"], "isthing": category.get("isthing", 1), **color}
             former, source = merged.setdefault(category["id"], (entry, path))
             if former["name"] != entry["name"]:
                 raise UserError(
                     f"Category {category['id']} is {former['name']!r} in {source}, but {entry['name']!r} in {path}."
                 )
-    return sorted((entry for entry, _ in merged.values()), key=lambda entry: entry["id"])
+    return [merged[category_id][0] for category_id in sorted(merged)]
 
 
 def _checked_unseen(pieces: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -140,20 +144,19 @@ def _data_sets(name: str, role: str, paths: Paths, content: dict | None, folder:
         if any(paths.values()):
             raise UserError(f"--{role}-images, the folder of the images, is missing.")
         return []
-    # Label maps may still have to be made, for which the split file is needed.
-    used = {key: _relative(path, folder, must_exist=key != "labels") for key, path in paths.items() if path}
     for key in ("images", "panoptic", "labels"):
         if os.path.isfile(paths.get(key) or ""):
             raise UserError(f"--{role}-{key} {paths[key]} is a file. Name a folder.")
+    # Label maps may still have to be made, for which the split file is needed.
+    used = {key: _relative(path, folder, must_exist=key != "labels") for key, path in paths.items() if path}
     common = {"role": role, "subset": "seen" if role == "train" else "all", "image_root": used["images"]}
     made, labels = [], {"sem_seg_root": used["labels"]} if "labels" in used else {}
-    if content is not None and any("segments_info" in annotation for annotation in content["annotations"][:1]):
+    if content is not None and _is_panoptic(content["annotations"]):
         if "panoptic" not in used:
             raise UserError(f"{paths['json']} is panoptic; --{role}-panoptic, the folder of its PNGs, is missing.")
-        entry = {"name": f"{name}_panoptic", "kind": "panoptic", **common}
-        entry |= {"panoptic_root": used["panoptic"], "panoptic_json": used["json"]}
+        roots = {"panoptic_root": used["panoptic"], "panoptic_json": used["json"]}
         instances = {"json": used["instances"]} if "instances" in used else {}
-        made.append({**entry, **instances, **labels})
+        made.append({"name": f"{name}_panoptic", "kind": "panoptic", **common, **roots, **instances, **labels})
         common["class_order"] = "listed"  # as in the panoptic set, which shares the label maps
     elif content is not None:
         made.append({"name": f"{name}_instance", "kind": "instance", **common, "json": used["json"]})
@@ -172,16 +175,9 @@ def _relative(path: str, folder: str, must_exist: bool = True) -> str:
 
 
 def _as_yaml(content: Mapping) -> str:
-    """The split file: a category on each line, whatever its name is."""
+    """The split file, with a line for each category."""
     dump = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, width=10**6)
     head = {key: content[key] for key in ("name", "class_embeddings") if key in content}
     categories = [f"  - {dump(category, default_flow_style=True)}" for category in content["categories"]]
     unseen = dump({"unseen": content["unseen"]}, default_flow_style=None)
     return f"{dump(head)}categories:\n{''.join(categories)}{unseen}{dump({'data_sets': content['data_sets']})}"
-
-
-def _warn_of_empty_classes(split: Split, role: str, content: dict) -> None:
-    count = Counter(part["category_id"] for a in content["annotations"] for part in a.get("segments_info", (a,)))
-    empty = [category.name for category in split.categories if not count[category.id]]
-    if empty:
-        logger.warning("No annotation in %s: %s", role, ", ".join(empty))
