@@ -29,7 +29,7 @@ from PADing.engine.stream import POSITION, build_stream_loader
 from PADing.engine.training_state import RankStates
 from PADing.errors import Interrupted, UserError, short
 from PADing.evaluation import build_evaluator
-from PADing.evaluation.left_out import evaluate_readable
+from PADing.evaluation.base import evaluate_readable
 from PADing.files import explain_os_error, is_disk_full, write_json
 from PADing.meta_arch.contract import contract_of
 

@@ -1,12 +1,14 @@
 """What the evaluators share: classes, the predictions of all processes, images that are left out, written files."""
 
+import logging
 import os
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
 from detectron2.utils import comm
 from PIL import Image
 
@@ -14,7 +16,9 @@ from PADing.class_space import ClassSpace
 from PADing.errors import UserError
 from PADing.files import replacing, write_json
 
-__all__ = ["ZeroShotEvaluator"]
+__all__ = ["ZeroShotEvaluator", "evaluate_readable"]
+
+logger = logging.getLogger(__name__)
 
 # Images whose results travel at a time: some megabytes.
 CHUNK = 200
@@ -97,6 +101,13 @@ class ZeroShotEvaluator(DatasetEvaluator):
         """The name of a class, with a star when it is unseen."""
         return self.classes.names[contiguous_id] + ("*" if contiguous_id in self.classes.unseen else "")
 
+    def per_class(self, values: Iterable[dict]) -> list[dict]:
+        """What the results file says of each class: who it is, and its ``values``, in the order of contiguous ids."""
+        return [
+            {"id": self.classes.dataset_ids[i], "name": name, "unseen": i in self.classes.unseen, **own}
+            for (i, name), own in zip(self.classes.names.items(), values, strict=True)
+        ]
+
     def path(self, *parts: str) -> str:
         """A path in the output folder."""
         assert self.output_dir is not None
@@ -106,7 +117,78 @@ class ZeroShotEvaluator(DatasetEvaluator):
         """Write ``results``, with the name of the data set before them, as JSON."""
         write_json(self.path(name), {"data_set": self.classes.data_set, **results}, indent=2)
 
+    def save_objects(self, content: Any, name: str) -> None:
+        """Write Python objects to the output folder."""
+        with replacing(self.path(name)) as temporary:
+            torch.save(content, temporary)
+
     def save_png(self, pixels: np.ndarray, *parts: str) -> None:
         """Write an image to the output folder."""
         with replacing(self.path(*parts), sync=False) as temporary:
             Image.fromarray(pixels).save(temporary)
+
+
+def evaluate_readable(model: torch.nn.Module, loader: Iterable, evaluator: DatasetEvaluator):
+    """``inference_on_dataset``; images that ``loader`` lists as ``unreadable`` count in no metric.
+
+    Their annotation is left out too, as if the data set were without them. When there are any, the result has a further
+    entry, ``{"left_out": {"images": n}}``.
+
+    Args:
+        model: as for ``inference_on_dataset``.
+        loader: batches of dicts; may have an attribute ``unreadable``, the records that it passed over.
+        evaluator: its parts need a method ``leave_out(records)`` when images are unreadable.
+
+    Raises:
+        UserError: no image could be read, or an evaluator cannot leave images out.
+    """
+    return inference_on_dataset(model, loader, _OfReadable(evaluator, loader))
+
+
+class _OfReadable(DatasetEvaluator):
+    def __init__(self, evaluator: DatasetEvaluator, loader: Iterable):
+        self.evaluator, self.loader = evaluator, loader
+        self.processed = 0
+
+    def reset(self) -> None:
+        self.processed = 0
+        self.evaluator.reset()
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        self.evaluator.process(inputs, outputs)
+        self.processed += len(inputs)
+
+    def evaluate(self) -> dict | None:
+        # Slow processes are waited for here: objects are exchanged by a group that has less patience.
+        comm.synchronize()
+        parts = comm.all_gather((self.processed, list(getattr(self.loader, "unreadable", ()))))
+        records = [record for _, part in parts for record in part]
+        if records:
+            self._leave_out(records, sum(processed for processed, _ in parts))
+        results = self.evaluator.evaluate()
+        if records and results is not None:
+            results["left_out"] = {"images": len(records)}
+        return results
+
+    def _leave_out(self, records: list[dict], processed: int) -> None:
+        names = ", ".join(str(record["file_name"]) for record in records[:3]) + (" ..." if len(records) > 3 else "")
+        if not processed:
+            raise UserError(f"No image of the evaluation set can be read, e.g. {names}.")
+        logger.warning(
+            "%d images cannot be read (%s). They and their annotation count in no metric below, so these metrics are "
+            "not comparable with those over all images.",
+            len(records),
+            names,
+        )
+        evaluators = [self.evaluator]
+        while evaluators:
+            one = evaluators.pop()
+            if isinstance(one, DatasetEvaluators):
+                evaluators += one._evaluators
+            elif hasattr(one, "leave_out"):
+                one.leave_out(records)
+            else:
+                raise UserError(
+                    f"{type(one).__name__} cannot leave out images that cannot be read ({names}): it has no method "
+                    "leave_out(records). Mend the images, or remove them from the data set."
+                )

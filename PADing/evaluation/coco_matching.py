@@ -40,16 +40,6 @@ class Outcome:
     ignored: np.ndarray
 
 
-@dataclass(frozen=True)
-class _Objects:
-    """Ground truth of one image: positions of classes, areas, crowd flags, and what pycocotools compares."""
-
-    category: np.ndarray
-    area: np.ndarray
-    crowd: np.ndarray
-    shapes: list
-
-
 def match_images(
     truth: COCO,
     detections: Iterable[ImageDetections],
@@ -72,44 +62,53 @@ def match_images(
     Raises:
         UserError: a detection without what ``kind`` needs.
     """
-    position = {category: 0 if class_agnostic else k for k, category in enumerate(category_ids)}
-    order = {category: k for k, category in enumerate(category_ids)}
-    totals = np.zeros((1 if class_agnostic else len(category_ids), len(AREA_RANGES)), dtype=np.int64)
-    for annotation in truth.anns.values():
-        if annotation["category_id"] in position and not annotation["iscrowd"] and _shown(annotation, kind):
-            totals[position[annotation["category_id"]]] += ~_outside(np.array([annotation["area"]]))[:, 0]
+    ids, wanted = np.asarray(category_ids, dtype=np.int64), set(category_ids)
     thresholds = np.minimum(np.asarray(iou, dtype=float), 1 - 1e-10)
-    parts = []
+    used = {a["id"]: a for a in truth.anns.values() if a["category_id"] in wanted and _shown(a, kind)}
+    counted = [annotation for annotation in used.values() if not annotation["iscrowd"]]
+    totals = np.zeros((1 if class_agnostic else len(ids), len(AREA_RANGES)), dtype=np.int64)
+    places = np.searchsorted(ids, [a["category_id"] for a in counted]) * (not class_agnostic)
+    np.add.at(totals, places, ~_outside(np.array([a["area"] for a in counted])).T)
+    bits = np.zeros((0, -(-len(thresholds) * len(AREA_RANGES) // 8)), dtype=np.uint8)
+    parts = [Outcome(np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.int32), bits, bits)]
     for found in sorted(detections, key=lambda item: item.image_id):
-        own = [a for a in truth.imgToAnns.get(found.image_id, ()) if a["category_id"] in position and _shown(a, kind)]
-        own.sort(key=lambda a: order[a["category_id"]])  # for ties, where classes play no part
-        objects = _objects(own, truth.imgs[found.image_id], kind, position)
-        parts.append(_match_image(found, objects, kind, thresholds, position, order, most))
-    return _joined(parts, len(thresholds) * len(AREA_RANGES)), totals
+        objects = [a for a in truth.imgToAnns.get(found.image_id, ()) if a["id"] in used]
+        objects.sort(key=lambda a: a["category_id"])  # for ties, where classes play no part
+        image = truth.imgs[found.image_id]
+        parts.append(_match_image(found, objects, image, kind, thresholds, ids, most, class_agnostic))
+    return Outcome(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Outcome))), totals
 
 
 def _match_image(
-    found: ImageDetections, objects: _Objects, kind: str, thresholds: np.ndarray, position: dict, order: dict, most: int
+    found: ImageDetections,
+    objects: list[dict],
+    image: dict,
+    kind: str,
+    thresholds: np.ndarray,
+    ids: np.ndarray,
+    most: int,
+    class_agnostic: bool,
 ) -> Outcome:
-    given = found.category_ids.tolist()
-    index = np.array([i for i, category in enumerate(given) if category in position], dtype=np.int64)
-    category = np.array([position[given[i]] for i in index], dtype=np.int32)
+    index = np.flatnonzero(np.isin(found.category_ids, ids))
+    place = np.searchsorted(ids, found.category_ids[index])
+    category = (place * (not class_agnostic)).astype(np.int32)
     # By class, then by falling score; equals keep the order of their ids, then that in which they were given.
-    ids = np.array([order[given[i]] for i in index], dtype=np.int32)
-    by_score = np.lexsort((ids, -found.scores[index], category))
+    by_score = np.lexsort((place, -found.scores[index], category))
     index, category = index[by_score], category[by_score]
     rank = (np.arange(len(index)) - np.searchsorted(category, category)).astype(np.int32)
-    counts = rank < most
-    index, category, rank = index[counts], category[counts], rank[counts]
+    index, category, rank = index[rank < most], category[rank < most], rank[rank < most]
     shapes, areas = _shapes(found, index, kind)
     outside = _outside(areas)
     matched = np.zeros((len(thresholds), *outside.shape), dtype=bool)  # (T, A, n)
     ignored = np.repeat(outside[None], len(thresholds), axis=0)
-    for label in np.intersect1d(category, objects.category):
+    true_category = np.searchsorted(ids, [a["category_id"] for a in objects]) * (not class_agnostic)
+    for label in np.intersect1d(category, true_category):
         start, stop = np.searchsorted(category, [label, label + 1])
-        own = np.flatnonzero(objects.category == label)
-        area, crowd = objects.area[own], objects.crowd[own]
-        overlap = mask_util.iou(shapes[start:stop], [objects.shapes[g] for g in own], crowd.tolist())
+        own = [objects[g] for g in np.flatnonzero(true_category == label)]
+        area, crowd = np.array([a["area"] for a in own], dtype=float), np.array([bool(a["iscrowd"]) for a in own])
+        size = image.get("height"), image.get("width")
+        true_shapes = [as_rle(a["segmentation"], size) if kind == "segm" else a["bbox"] for a in own]
+        overlap = mask_util.iou(shapes[start:stop], true_shapes, crowd.tolist())
         _match(overlap, area, crowd, thresholds, matched[..., start:stop], ignored[..., start:stop])
     cells = matched.shape[0] * matched.shape[1]
     bits = (np.packbits(flags.reshape(cells, -1).T, axis=1) for flags in (matched, ignored))
@@ -195,19 +194,6 @@ def _mean_precision(right: np.ndarray, total: int) -> float:
     return float(np.append(precision, 0.0)[place].mean())
 
 
-def _objects(annotations: list[dict], image: dict, kind: str, position: dict) -> _Objects:
-    if kind == "segm":
-        shapes = [as_rle(a["segmentation"], (image.get("height"), image.get("width"))) for a in annotations]
-    else:
-        shapes = [a["bbox"] for a in annotations]
-    return _Objects(
-        np.array([position[a["category_id"]] for a in annotations], dtype=np.int32),
-        np.array([a["area"] for a in annotations], dtype=float),
-        np.array([bool(a["iscrowd"]) for a in annotations], dtype=bool),
-        shapes,
-    )
-
-
 def _shown(annotation: dict, kind: str) -> bool:
     """Whether an object has what is compared; annotation may have boxes without masks."""
     return bool(annotation.get("segmentation")) if kind == "segm" else "bbox" in annotation
@@ -233,9 +219,3 @@ def _outside(areas: np.ndarray) -> np.ndarray:
     """Whether areas (n,) lie outside of the ranges: (A, n)."""
     low, high = np.array(AREA_RANGES).T[..., None]
     return (areas < low) | (areas > high)
-
-
-def _joined(parts: list[Outcome], cells: int) -> Outcome:
-    bits = np.zeros((0, -(-cells // 8)), dtype=np.uint8)
-    nothing = Outcome(np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.int32), bits, bits)
-    return Outcome(*(np.concatenate([getattr(p, f.name) for p in (nothing, *parts)]) for f in fields(Outcome)))

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
-import torch
 from detectron2.structures import Instances
 from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
@@ -25,7 +24,7 @@ from PADing.evaluation.coco_metrics import (
 from PADing.evaluation.detections import ImageDetections
 from PADing.evaluation.panoptic import read_panoptic_json, read_panoptic_png
 from PADing.evaluation.results import log_table
-from PADing.files import replacing, write_json_list
+from PADing.files import write_json_list
 
 __all__ = ["InsSegzeroEvaluator", "InsSegzsiEvaluator"]
 
@@ -128,8 +127,7 @@ class InsSegzeroEvaluator(ZeroShotEvaluator):
             )
             return
         objects = [{"image_id": item.image_id, "instances": list(item.results())} for item in items]
-        with replacing(self.path("instances_predictions.pth")) as temporary:
-            torch.save(objects, temporary)
+        self.save_objects(objects, "instances_predictions.pth")
 
     def _metrics(self, items: list[ImageDetections], tasks: Collection[str]) -> tuple[OrderedDict, dict]:
         """The results, and AP and AP50 of every class by task."""
@@ -140,16 +138,10 @@ class InsSegzeroEvaluator(ZeroShotEvaluator):
                 logger.info("The annotation of %s has no masks, so masks are not evaluated.", self.classes.data_set)
                 continue
             metrics = evaluate_detections(truth, items, task, category_ids=ids.values(), max_dets=self._max_dets)
-            per_class[task] = [
-                {
-                    "id": ids[i],
-                    "name": name,
-                    "unseen": i in self.classes.unseen,
-                    "AP": 100 * metrics.ap(categories=(ids[i],)),
-                    "AP50": 100 * metrics.ap(0.5, categories=(ids[i],)),
-                }
-                for i, name in self.classes.names.items()
-            ]
+            per_class[task] = self.per_class(
+                {"AP": 100 * metrics.ap(categories=(ids[i],)), "AP50": 100 * metrics.ap(0.5, categories=(ids[i],))}
+                for i in self.classes.names
+            )
             results[task] = self._standard(metrics)
             results[task].update((f"AP-{row['name']}", row["AP"]) for row in per_class[task])
             results.update(self._zero_shot(task, metrics))
@@ -242,7 +234,7 @@ def _instances_from_panoptic(metadata: Any, things: Collection[int]) -> dict:
                     "iscrowd": int(segment.get("iscrowd", 0)),
                     "area": area,
                     "bbox": mask_util.toBbox(rle).tolist(),
-                    "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
+                    "segmentation": {**rle, "counts": rle["counts"].decode("ascii")},
                 }
             )
     categories = [c for c in panoptic["categories"] if c["id"] in things]

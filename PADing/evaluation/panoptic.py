@@ -208,19 +208,16 @@ class PanopticzeroEvaluator(ZeroShotEvaluator):
         return result, rows
 
     def _write(self, result: dict, quality: dict[int, ClassQuality], predictions: list[dict | None]) -> None:
-        per_class = [
+        per_class = self.per_class(
             {
-                "id": self.classes.dataset_ids[i],
-                "name": self.classes.names[i],
                 "isthing": i in self.classes.things,
-                "unseen": i in self.classes.unseen,
                 "present": q.present,
                 "PQ": 100 * q.pq,
                 "SQ": 100 * q.sq,
                 "RQ": 100 * q.rq,
             }
             for i, q in quality.items()
-        ]
+        )
         self.write_results("panoptic_results.json", {"panoptic_seg": result, "per_class": per_class})
         write_json(self.path("predictions.json"), {"annotations": predictions})
 

@@ -16,7 +16,7 @@ from PADing.errors import UserError
 from PADing.evaluation.base import ZeroShotEvaluator
 from PADing.evaluation.panoptic import read_panoptic_png
 from PADing.evaluation.results import harmonic_mean, log_class_table, log_table, mean
-from PADing.files import replacing, write_json_list
+from PADing.files import write_json_list
 from PADing.output_names import output_names
 
 __all__ = ["SemSegGzeroEvaluator", "semantic_metrics"]
@@ -205,8 +205,7 @@ class SemSegGzeroEvaluator(ZeroShotEvaluator):
             self.write_results("sem_seg_results.json", {"sem_seg": metrics})
             entries = (entry for item in items for entry in self._entries(*item))
             write_json_list(self.path("sem_seg_predictions.json"), entries)
-            with replacing(self.path("sem_seg_evaluation.pth")) as temporary:
-                torch.save(metrics, temporary)
+            self.save_objects(metrics, "sem_seg_evaluation.pth")
         return OrderedDict({"sem_seg": metrics})
 
     def _log(self, metrics: dict) -> None:
