@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -281,19 +282,15 @@ def _linked(methods: Mapping[str, Method]) -> dict[str, Method]:
         for key, other in (*links, *(("expected_above", other) for other in method.expected_above)):
             _require(not other or other in methods, f"{where}: `{key}` names {other!r}, which is no method.")
         linked[name] = replace(method, source=source)
-    for name, method in linked.items():
-        if path := _circle({m.name: [p for p in (m.ablates, m.extends) if p] for m in linked.values()}, [name]):
-            raise UserError(f"{method.file}: `ablates` leads back to it: {' -> '.join(path)}.")
-        if path := _circle({m.name: m.needs for m in linked.values()}, [name]):
-            raise UserError(f"{method.file}: methods wait for each other in a circle: {' -> '.join(path)}.")
+    variants = {m.name: {other for other in (m.ablates, m.extends) if other} for m in linked.values()}
+    _check_circles(linked, variants, "`ablates` leads back to it")
+    _check_circles(linked, {m.name: m.needs for m in linked.values()}, "methods wait for each other in a circle")
     return linked
 
 
-def _circle(links: Mapping[str, Sequence[str]], path: list[str]) -> list[str]:
-    """A way along ``links`` from the end of ``path`` back to its beginning; [] if there is none."""
-    for name in links[path[-1]]:
-        if name == path[0]:
-            return [*path, name]
-        if name not in path and (found := _circle(links, [*path, name])):
-            return found
-    return []
+def _check_circles(methods: Mapping[str, Method], links: Mapping[str, Iterable[str]], problem: str) -> None:
+    try:
+        TopologicalSorter(links).prepare()
+    except CycleError as error:
+        circle = error.args[1][::-1]
+        raise UserError(f"{methods[circle[0]].file}: {problem}: {' -> '.join(circle)}.") from None

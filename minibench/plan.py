@@ -188,7 +188,6 @@ class Plan:
             needs=tuple(needs),
             env={"DETECTRON2_DATASETS": str(self._data(run.seed)), **path},
             done=lambda: run.done,
-            evaluated=lambda: run.evaluated,
             note=note,
             progress=lambda: training_progress(run.folder, iterations),
             usual=START + size * (iteration * iterations + EVALUATED_IMAGE * s.val),

@@ -117,9 +117,6 @@ def run_steps(steps: Sequence[Step], jobs: int, display: Display, share_cores: b
                 )
                 for step in ready[: jobs - len(running)]:
                     waiting.remove(step)
-                    if step.evaluated():
-                        ended(step, 0.0, None)
-                        continue
                     step.note("running", 0.0)
                     display.started(step)
                     running.append(Process(step, threads))

@@ -24,10 +24,6 @@ def _nothing(*_) -> None:
     return None
 
 
-def _never() -> bool:
-    return False
-
-
 @dataclass
 class Step:
     """A command and its place among the others.
@@ -37,7 +33,6 @@ class Step:
         done: whether it has been finished, now or earlier. always: run it even then; it checks by itself what is left.
         needs: names of the steps whose results it reads.
         env: additions to the environment.
-        evaluated: whether the command is through and only its end has to be noted.
         note: called with a state and the seconds of the command: "running" at its start and now and then, "done" or
             "failed" at its end.
         progress: how far its training is, None when it is not training.
@@ -52,7 +47,6 @@ class Step:
     always: bool = False
     needs: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
-    evaluated: Callable[[], bool] = _never
     note: Callable[[str, float], None] = _nothing
     progress: Callable[[], Progress | None] = _nothing
     usual: float = 10.0

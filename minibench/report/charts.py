@@ -78,10 +78,10 @@ def _figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _rows(axes: Axes, labels: Sequence[str], xlabel: str, margin: float = 0.6) -> None:
+def _rows(axes: Axes, labels: Sequence[str], xlabel: str) -> None:
     """One line for each label, from top to bottom."""
     axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 1 + margin, -0.5 if margin == 0.5 else -0.6)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_xlabel(xlabel)
     axes.grid(axis="x")
 
@@ -102,7 +102,7 @@ def overview(rows: Mapping[str, Sequence[Spread]], task: Task) -> Figure:
         for s, (marker, colour, _) in zip(spreads, kinds, strict=True):
             if s.mean is not None:
                 axes.errorbar(s.mean, y, xerr=s.sd or None, color=colour, marker=marker, markersize=5, capsize=2)
-    _rows(axes, list(map(_wrap, rows)), f"{task.metric} (%)", margin=0.5)
+    _rows(axes, list(map(_wrap, rows)), f"{task.metric} (%)")
     axes.set_xlim(-1, min(101, axes.get_xlim()[1]))
     figure.legend(handles=_markers(kinds, 5), loc="outside upper center", ncols=3, handletextpad=0.2)
     return figure

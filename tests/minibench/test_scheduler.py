@@ -83,19 +83,13 @@ def test_a_command_that_leaves_no_result_has_failed(tmp_path):
     assert "results are missing" in _run([step])[0].error
 
 
-def test_what_was_finished_but_not_noted_is_only_noted(tmp_path):
-    step = _step(tmp_path, "a", evaluated=lambda: True, note=lambda state, seconds: (tmp_path / "a").touch())
-    assert _run([step]) == [] and _notes(tmp_path) == []
-
-
 def _unfit(state, seconds):
     if state == "done":
         raise ValueError("no numbers in it")
 
 
-@pytest.mark.parametrize("evaluated", [True, False])
-def test_results_that_cannot_be_used_fail_their_own_step_alone(tmp_path, evaluated):
-    broken = _step(tmp_path, "a", evaluated=lambda: evaluated, note=_unfit)
+def test_results_that_cannot_be_used_fail_their_own_step_alone(tmp_path):
+    broken = _step(tmp_path, "a", note=_unfit)
     failures = _run([broken, _step(tmp_path, "b", ["a"]), _step(tmp_path, "c")], jobs=1)
     assert [failure.step.name for failure in failures] == ["a"]
     assert "ValueError: no numbers in it" in failures[0].error
