@@ -11,6 +11,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 
+from PADing.data.dataset_mappers.base import image_tensor
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.start_check import PREDICTION, on_present_device, start_problems
 from PADing.errors import UserError, refuse
@@ -62,8 +63,7 @@ class Predictor:
         if isinstance(transform, T.ResizeTransform) and not (transform.new_h and transform.new_w):
             # The shorter side of a very narrow image would shrink to nothing.
             transform = T.ResizeTransform(height, width, max(1, transform.new_h), max(1, transform.new_w))
-        resized = transform.apply_image(ordered)
-        tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        tensor = image_tensor(transform.apply_image(ordered))
         return self.model([{"image": tensor, "height": height, "width": width}])[0]
 
 
@@ -76,8 +76,6 @@ def load_model(cfg: CfgNode) -> torch.nn.Module:
         UserError: no evaluation set; no weights, or weights that do not fit or hold a backbone only; wrong values or
             names in the config.
     """
-    if not cfg.DATASETS.TEST:
-        raise UserError("DATASETS.TEST is empty; its first data set tells a model which classes to answer with.")
     if not cfg.MODEL.WEIGHTS:
         raise UserError(
             "MODEL.WEIGHTS is empty, and an untrained model answers at random. Name a trained file: "

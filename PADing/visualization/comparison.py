@@ -19,7 +19,7 @@ from PADing.visualization.image_files import keep_originals, read_rgb, write_ove
 from PADing.visualization.panoptic import Segmentation
 from PADing.visualization.sources import classes_in_record, from_detections, from_record
 
-__all__ = ["draw_detections", "draw_predictions", "most_unseen_first", "read_detections"]
+__all__ = ["draw_detections", "draw_predictions", "most_unseen_first"]
 
 OVERVIEW, OVERVIEW_ROWS = "overview.png", 6
 Columns = Iterable[tuple[str, Segmentation]]
@@ -33,7 +33,7 @@ def draw_predictions(
     score_threshold: float | None = None,
     scale: int = 0,
 ) -> list[Path]:
-    """Draw what models predict for images of a data set, those with unseen classes first, and an overview of these.
+    """Draw what models predict for images of the data set ``name``, those with unseen classes first.
 
     Args:
         name: of the data set.
@@ -72,25 +72,30 @@ def most_unseen_first(name: str) -> list[dict]:
 def draw_detections(
     results: Path, name: str, output: Path, threshold: float | None = None, number: int = 0
 ) -> list[Path]:
-    """Draw a file of instance results beside the annotation of the data set ``name``; returns the files written.
+    """Draw a file of detections in COCO's result format beside the annotation of the data set ``name``.
 
-    Args:
-        results: detections in COCO's result format.
-        name: of the data set.
-        output: folder for the drawings.
-        threshold: least score of the detections that are shown; None: half of the image's best score.
-        number: images to draw; 0: all of the data set.
+    ``threshold`` is the least score that is shown, ``number`` 0 draws all images, else as :func:`draw_predictions`.
 
     Raises:
-        UserError: the results are no results, or they belong to another data set.
+        UserError: the file is missing, holds no detections with masks, or belongs to another data set.
     """
-    detections, metadata = read_detections(results), MetadataCatalog.get(name)
+    content = read_json(results, "Results", list)
+    check_detections(content, f"Results {results}")
+    detections = defaultdict(list)
+    for detection in content:
+        if "segmentation" not in detection:
+            raise UserError(
+                f"Results {results} have entries without `segmentation`. Instance evaluation writes such a file: "
+                "OUTPUT_DIR/inference/coco_instances_results.json."
+            )
+        detections[detection["image_id"]].append(detection)
+    metadata = MetadataCatalog.get(name)
     space = ClassSpace.of(metadata)
     contiguous = {space.dataset_ids[i]: i for i in space.things}
     if not contiguous:
         raise UserError(f"Data set {name!r} has no things, so it has no instance results. Name an instance data set.")
     records = DatasetCatalog.get(name)
-    strangers = {d["category_id"] for found in detections.values() for d in found} - set(contiguous)
+    strangers = {detection["category_id"] for detection in content} - set(contiguous)
     if strangers or not detections.keys() <= {record["image_id"] for record in records}:
         what = f"categories {sorted(strangers)[:5]}" if strangers else "images"
         raise UserError(f"Results {results} have {what} that data set {name!r} has not. Is it the right --dataset?")
@@ -103,25 +108,6 @@ def draw_detections(
         yield "detections", from_detections(found, contiguous, size, threshold)
 
     return [path for path, _ in _compare(ImageDrawer(metadata), records, number or None, output, columns)]
-
-
-def read_detections(path: Path) -> dict[int, list[dict]]:
-    """Image id -> detections, from a file in COCO's result format.
-
-    Raises:
-        UserError: the file does not exist, or is not a list of detections with masks.
-    """
-    content = read_json(path, "Results", list)
-    check_detections(content, f"Results {path}")
-    if not all("segmentation" in detection for detection in content):
-        raise UserError(
-            f"Results {path} have entries without `segmentation`. Instance evaluation writes such a file: "
-            "OUTPUT_DIR/inference/coco_instances_results.json."
-        )
-    by_image = defaultdict(list)
-    for detection in content:
-        by_image[detection["image_id"]].append(detection)
-    return dict(by_image)
 
 
 def _compare(
