@@ -18,7 +18,6 @@ from detectron2.data import (
     get_detection_dataset_dicts,
 )
 from detectron2.data import build as build_module
-from detectron2.data.build import build_batch_data_loader
 from detectron2.data.common import AspectRatioGroupedDataset, ToIterableDataset
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
@@ -174,7 +173,7 @@ def test_processes_share_the_images(monkeypatch):
         )
         assert ids(take(loader, 4)) == chunks(expected[rank::2], 2)
         with pytest.raises(AssertionError, match="5.*2"):
-            build_batch_data_loader(dicts(8), TrainingSampler(8, seed=2), 5)
+            build_detection_train_loader(dicts(8), mapper=None, total_batch_size=5)
 
 
 def test_workers_draw_different_numbers_that_the_seed_fixes():

@@ -19,11 +19,7 @@ _CONSTANTS = ("pixel_mean", "pixel_std")
 class DetectionCheckpointer(Checkpointer):
     """fvcore's checkpointer, which also reads ``.pkl`` files of model collections, and matches names by their ends.
 
-    Args:
-        model: whose weights are saved and loaded.
-        save_dir: folder to save to.
-        save_to_disk: by default, whether this is the main process.
-        checkpointables: further objects with ``state_dict`` and ``load_state_dict``, by name.
+    It saves in the main process alone, unless ``save_to_disk`` says otherwise.
     """
 
     def __init__(
@@ -37,9 +33,7 @@ class DetectionCheckpointer(Checkpointer):
     def load(self, path: str, *args, **kwargs) -> dict[str, Any]:
         """As fvcore's; a path may end in ``?matching_heuristics=True``, for weights of another model.
 
-        Raises:
-            AssertionError: there is no such file.
-            ValueError, pickle.UnpicklingError: it holds objects that could run code.
+        AssertionError if there is no such file; ValueError or UnpicklingError if it could run code.
         """
         parts = urlsplit(path)
         asked = parse_qs(parts.query)

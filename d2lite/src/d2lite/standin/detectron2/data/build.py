@@ -71,8 +71,7 @@ def get_detection_dataset_dicts(
     return images
 
 
-def trivial_batch_collator(batch: list) -> list:
-    """Leave a batch a list, because its images differ in size."""
+def _as_list(batch: list) -> list:
     return batch
 
 
@@ -80,44 +79,9 @@ def _only_element(batch: list):
     return batch[0]
 
 
-def worker_init_reset_seed(worker_id: int) -> None:
+def _seed_worker(worker_id: int) -> None:
     """Give each worker random numbers of its own, also in Python's and numpy's generators."""
     seed_all_rng(torch.initial_seed() % 2**31 + worker_id)
-
-
-def build_batch_data_loader(
-    dataset: Dataset,
-    sampler: Sampler | None,
-    total_batch_size: int,
-    *,
-    aspect_ratio_grouping: bool = False,
-    collate_fn: Callable[[list], object] | None = None,
-    num_workers: int = 0,
-    **kwargs,
-):
-    """Full batches of a data set in a sampler's order, endless if the sampler is.
-
-    Args:
-        sampler: None if, and only if, the data set is iterable.
-        total_batch_size: elements in the batches of all processes together.
-        aspect_ratio_grouping: see ``AspectRatioGroupedDataset``.
-        collate_fn: makes a batch of a list; by default the list is the batch.
-        num_workers: processes that load, for each process that trains.
-        **kwargs: go to torch's ``DataLoader``.
-    """
-    size, rest = divmod(total_batch_size, get_world_size())
-    assert size > 0 and rest == 0, (
-        f"a batch of {total_batch_size} cannot be shared evenly by {get_world_size()} processes"
-    )
-    if not isinstance(dataset, IterableDataset):
-        dataset = ToIterableDataset(dataset, sampler, shard_chunk_size=size)
-    if num_workers == 0:  # torch refuses them then
-        kwargs = {key: kwargs[key] for key in kwargs.keys() - {"prefetch_factor", "persistent_workers"}}
-    kwargs |= {"num_workers": num_workers, "worker_init_fn": worker_init_reset_seed}
-    if aspect_ratio_grouping:
-        batches = AspectRatioGroupedDataset(DataLoader(dataset, collate_fn=_only_element, **kwargs), size)
-        return MapDataset(batches, collate_fn) if collate_fn else batches
-    return DataLoader(dataset, size, drop_last=True, collate_fn=collate_fn or trivial_batch_collator, **kwargs)
 
 
 def _mapped(dataset, mapper, sampler, make_sampler) -> tuple[Dataset, Sampler | None]:
@@ -169,22 +133,37 @@ def build_detection_train_loader(
     total_batch_size: int,
     mapper: Callable[[dict], dict] | None,
     sampler: Sampler | None = None,
+    num_workers: int = 0,
     aspect_ratio_grouping: bool = True,
+    collate_fn: Callable[[list], object] | None = None,
     **kwargs,
 ):
-    """Endless batches for training, from these arguments or from a config, as ``(cfg, mapper=...)``.
+    """Endless full batches for training, from these arguments or from a config, as ``(cfg, mapper=...)``.
 
     Args:
         dataset: dicts, or a torch data set.
-        total_batch_size: of all processes.
+        total_batch_size: elements in the batches of all processes together.
         mapper: makes a model input of a dict, in the workers; None: they are inputs already. By default, with a config,
             a ``DatasetMapper``.
-        sampler: an endless one, by default ``TrainingSampler``.
-        aspect_ratio_grouping, **kwargs: as for ``build_batch_data_loader``.
+        sampler: an endless one, by default ``TrainingSampler``; none for an iterable data set.
+        num_workers: processes that load, for each process that trains.
+        aspect_ratio_grouping: see ``AspectRatioGroupedDataset``.
+        collate_fn: makes a batch of a list; by default the list is the batch, because images differ in size.
+        **kwargs: go to torch's ``DataLoader``.
     """
+    size, rest = divmod(total_batch_size, get_world_size())
+    shared_by = f"{get_world_size()} processes"
+    assert size > 0 and rest == 0, f"a batch of {total_batch_size} cannot be shared evenly by {shared_by}"
     dataset, sampler = _mapped(dataset, mapper, sampler, TrainingSampler)
-    kwargs["aspect_ratio_grouping"] = aspect_ratio_grouping
-    return build_batch_data_loader(dataset, sampler, total_batch_size, **kwargs)
+    if not isinstance(dataset, IterableDataset):
+        dataset = ToIterableDataset(dataset, sampler, shard_chunk_size=size)
+    if num_workers == 0:  # torch refuses them then
+        kwargs = {key: kwargs[key] for key in kwargs.keys() - {"prefetch_factor", "persistent_workers"}}
+    kwargs |= {"num_workers": num_workers, "worker_init_fn": _seed_worker}
+    if aspect_ratio_grouping:
+        batches = AspectRatioGroupedDataset(DataLoader(dataset, collate_fn=_only_element, **kwargs), size)
+        return MapDataset(batches, collate_fn) if collate_fn else batches
+    return DataLoader(dataset, size, drop_last=True, collate_fn=collate_fn or _as_list, **kwargs)
 
 
 def _from_test_config(cfg, dataset_name: str | Sequence[str], mapper=None) -> dict:
@@ -210,5 +189,4 @@ def build_detection_test_loader(
     for training, but ``batch_size`` is that of one process.
     """
     dataset, sampler = _mapped(dataset, mapper, sampler, InferenceSampler)
-    collate_fn = collate_fn or trivial_batch_collator
-    return DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate_fn)
+    return DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate_fn or _as_list)

@@ -69,7 +69,8 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     if comm.is_main_process():
         logger.info("Running with full config:\n%s", cfg.dump())
         if folder:
-            _keep_config(cfg, os.path.join(folder, "config.yaml"))
+            _write(os.path.join(folder, "config.yaml"), cfg.dump())
+            logger.info("Full config saved to %s", os.path.join(folder, "config.yaml"))
 
     # The rank is added because augmentations should differ between processes.
     seed_all_rng(cfg.SEED + rank if cfg.SEED >= 0 else None)
@@ -80,11 +81,10 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
         torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
 
 
-def _keep_config(cfg: CfgNode, path: str) -> None:
+def _write(path: str, text: str) -> None:
     temporary = Path(f"{path}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(cfg.dump(), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)  # at once, for whoever reads the file just now
     finally:
         temporary.unlink(missing_ok=True)
-    logging.getLogger("detectron2").info("Full config saved to %s", path)

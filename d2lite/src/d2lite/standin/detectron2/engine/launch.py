@@ -32,9 +32,6 @@ def launch(
         machine_rank: this machine's number, from 0.
         dist_url: where the processes find each other, tcp://HOST:PORT of machine 0; "auto" on a single machine.
         timeout: a process that has waited this long for another one, in any exchange, gives up with an error.
-
-    Raises:
-        ValueError: ``dist_url`` does not fit, or there are fewer GPUs than processes.
     """
     if num_machines * num_gpus_per_machine < 2:
         main_func(*args)
@@ -56,13 +53,8 @@ def _process(function, args, processes: int, machines: int, machine: int, url, t
     on_gpus = torch.cuda.is_available()
     if on_gpus:
         torch.cuda.set_device(local_rank)
-    distributed.init_process_group(
-        "nccl" if on_gpus else "gloo",
-        url,
-        timeout,
-        rank=machine * processes + local_rank,
-        world_size=machines * processes,
-    )
+    rank, size = machine * processes + local_rank, machines * processes
+    distributed.init_process_group("nccl" if on_gpus else "gloo", url, timeout, world_size=size, rank=rank)
     comm.create_local_process_group(processes)
     comm.synchronize()  # here a late process is waited for; in the training's first exchange it would be a puzzle
     function(*args)

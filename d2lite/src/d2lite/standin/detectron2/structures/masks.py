@@ -78,12 +78,9 @@ class BitMasks:
 
 def _reach(occupied: Tensor) -> Tensor:
     """For each row of a bool (N, L): the first True, and one behind the last one; twice 0 without any. (N, 2)."""
-    length = occupied.shape[1]
-    # Counted from either end: how far it is to the place where a True is farthest from the other end.
-    from_left = occupied * torch.arange(1, length + 1)
-    from_right = occupied * torch.arange(length, 0, -1)
-    first = torch.where(occupied.any(dim=1), length - from_right.amax(dim=1), 0)
-    return torch.stack([first, from_left.amax(dim=1)], dim=1)
+    first = occupied.byte().argmax(dim=1)
+    behind = occupied.shape[1] - occupied.flip(1).byte().argmax(dim=1)
+    return torch.stack([first, behind], dim=1) * occupied.any(dim=1, keepdim=True)
 
 
 class PolygonMasks:

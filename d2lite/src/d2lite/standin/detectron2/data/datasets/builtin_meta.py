@@ -7,7 +7,7 @@ from pathlib import Path
 COCO_CATEGORIES: list[dict] = json.loads(Path(__file__).with_name("coco_categories.json").read_text(encoding="utf-8"))
 _THINGS = [category for category in COCO_CATEGORIES if category["isthing"]]
 _STUFF = [category for category in COCO_CATEGORIES if not category["isthing"]]
-# In the "separated" form all things together are one class of the semantic labels: number 0, with this id and colour.
+# In the "separated" form all things together are one class of the semantic labels: number 0, with this id and color.
 _ALL_THINGS = {"id": 0, "name": "things", "color": [82, 18, 128]}
 
 
