@@ -15,9 +15,6 @@ class _Catalog(UserDict):
         """Take a name out; KeyError for one that is not in."""
         del self.data[name]
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__.lstrip('_')} of {', '.join(self.data) or 'nothing'}"
-
 
 class _DatasetCatalog(_Catalog):
     """Name -> function that loads the data set, so that names may stand here whose files do not exist."""

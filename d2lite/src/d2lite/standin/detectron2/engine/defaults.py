@@ -216,20 +216,18 @@ class DefaultTrainer(TrainerBase):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators=None) -> dict:
-        """Evaluate on each data set of ``DATASETS.TEST``.
+        """Evaluate on each data set of ``DATASETS.TEST``; the model's mode is kept.
 
         Args:
-            cfg, model: the config has the names; the model's mode is kept.
             evaluators: one, or a list with one for each data set; by default, what ``build_evaluator`` makes.
 
         Returns:
             data set -> what its evaluator returns, empty without an evaluator. For one data set: its results alone.
         """
         names = cfg.DATASETS.TEST
-        if evaluators is None:
-            evaluators = [None] * len(names)
-        elif isinstance(evaluators, DatasetEvaluator):
+        if isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
+        evaluators = evaluators or [None] * len(names)
         assert len(evaluators) == len(names), f"{len(evaluators)} evaluators for {len(names)} data sets: {names}"
         results = {name: cls._test_on(cfg, model, name, own) for name, own in zip(names, evaluators, strict=True)}
         return results.popitem()[1] if len(results) == 1 else results

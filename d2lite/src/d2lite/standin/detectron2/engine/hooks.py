@@ -16,7 +16,6 @@ from detectron2.utils.events import EventStorage, EventWriter
 from fvcore.common import checkpoint
 from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
 from d2lite.omitted import omitted_names
 
@@ -184,23 +183,7 @@ class BestCheckpointer(_Periodic):
 
 
 class LRScheduler(HookBase):
-    """Puts the scalar ``lr`` and moves a schedule of torch on, after each iteration.
-
-    ``optimizer`` and ``scheduler`` are the trainer's by default.
-    """
-
-    def __init__(self, optimizer: Optimizer | None = None, scheduler: TorchScheduler | None = None):
-        self._optimizer, self._scheduler = optimizer, scheduler
-
-    @property
-    def optimizer(self) -> Optimizer:
-        """The given one, else the trainer's."""
-        return self.trainer.optimizer if self._optimizer is None else self._optimizer
-
-    @property
-    def scheduler(self) -> TorchScheduler:
-        """The given one, else the trainer's."""
-        return self.trainer.scheduler if self._scheduler is None else self._scheduler
+    """Puts the scalar ``lr`` and moves the trainer's schedule on, after each iteration."""
 
     @staticmethod
     def get_best_param_group_id(optimizer: Optimizer) -> int:
@@ -217,21 +200,21 @@ class LRScheduler(HookBase):
 
     def before_train(self) -> None:
         """Decide which group is shown, because rates change during training."""
-        self._shown = self.get_best_param_group_id(self.optimizer)
+        self._shown = self.get_best_param_group_id(self.trainer.optimizer)
 
     def after_step(self) -> None:
         """Put the rate of this iteration, and go on to the next one's."""
-        rate = self.optimizer.param_groups[self._shown]["lr"]
+        rate = self.trainer.optimizer.param_groups[self._shown]["lr"]
         self.trainer.storage.put_scalar("lr", rate, smoothing_hint=False)
-        self.scheduler.step()
+        self.trainer.scheduler.step()
 
     def state_dict(self) -> dict:
         """The schedule's."""
-        return self.scheduler.state_dict()
+        return self.trainer.scheduler.state_dict()
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Continue the schedule where it was."""
-        self.scheduler.load_state_dict(state_dict)
+        self.trainer.scheduler.load_state_dict(state_dict)
         logger.info("The learning rate schedule continues from the checkpoint.")
 
 

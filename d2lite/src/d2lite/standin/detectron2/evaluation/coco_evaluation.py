@@ -1,14 +1,12 @@
 """Average precision of boxes and masks, by pycocotools or a faster library with its interface."""
 
 import io
-import json
 import logging
 import os
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 
 import numpy as np
-import torch
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import convert_to_coco_json
 from detectron2.structures import BoxMode, Instances
@@ -22,17 +20,14 @@ from tabulate import tabulate
 
 from d2lite.omitted import ADVICE
 
-from .evaluator import DatasetEvaluator
+from .evaluator import DatasetEvaluator, save_results
 from .fast_eval_api import COCOeval_opt
 
 logger = logging.getLogger(__name__)
 
 # Where COCOeval's precision (IoU threshold, recall, class, size of object, number of detections) has what is reported.
 EVERY, AT_50, AT_75 = slice(None), 0, 5
-REPORTED = {
-    **{"AP": (EVERY, 0), "AP50": (AT_50, 0), "AP75": (AT_75, 0)},
-    **{"APs": (EVERY, 1), "APm": (EVERY, 2), "APl": (EVERY, 3)},
-}
+REPORTED = dict(AP=(EVERY, 0), AP50=(AT_50, 0), AP75=(AT_75, 0), APs=(EVERY, 1), APm=(EVERY, 2), APl=(EVERY, 3))
 
 
 class COCOEvaluator(DatasetEvaluator):
@@ -112,12 +107,8 @@ class COCOEvaluator(DatasetEvaluator):
             index = detection["category_id"]
             assert category_of is None or index in category_of, f"A detection has class={index}, known: {category_of}."
             detections.append(detection | ({"category_id": category_of[index]} if category_of else {}))
-        if self._folder:
-            PathManager.mkdirs(self._folder)
-            with PathManager.open(os.path.join(self._folder, "instances_predictions.pth"), "wb") as file:
-                torch.save(answers, file)
-            with PathManager.open(os.path.join(self._folder, "coco_instances_results.json"), "w") as file:
-                json.dump(detections, file)
+        files = {"instances_predictions.pth": answers, "coco_instances_results.json": detections}
+        save_results(self._folder, files)
         if "annotations" not in self._truth.dataset:  # as in COCO's test sets
             logger.info("%s has no annotations, so there are no metrics.", self._metadata.json_file)
             return {}

@@ -1,12 +1,15 @@
 """What an evaluator is, and the loop that shows it a model's answers."""
 
+import json
 import logging
+import os
 import time
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from datetime import timedelta
 
 import torch
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import log_every_n_seconds
 from torch import nn
 
@@ -27,6 +30,14 @@ class DatasetEvaluator:
 
     def evaluate(self):
         """The metrics, usually ``{task: {metric: number}}``. Processes that have none return None."""
+
+
+def save_results(folder: str | None, files: Mapping[str, object]) -> None:
+    """Write the content of each file, by its name JSON or what ``torch.save`` writes, if there is a folder for them."""
+    for name, content in files.items() if folder else ():
+        PathManager.mkdirs(folder)
+        with PathManager.open(os.path.join(str(folder), name), "w" if name.endswith(".json") else "wb") as file:
+            json.dump(content, file) if name.endswith(".json") else torch.save(content, file)
 
 
 class DatasetEvaluators(DatasetEvaluator):

@@ -15,7 +15,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 from tabulate import tabulate
 
-from .evaluator import DatasetEvaluator
+from .evaluator import DatasetEvaluator, save_results
 
 METRICS = ("PQ", "SQ", "RQ")
 GROUPS = {"All": "", "Things": "_th", "Stuff": "_st"}  # panopticapi's names, and what they add to a metric's
@@ -105,10 +105,8 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         with open(truth) as file:
             content = json.load(file) | {"annotations": annotations}
         folder = self._folder or png_folder
-        PathManager.mkdirs(folder)
-        path = os.path.join(folder, "predictions.json")
-        with PathManager.open(path, "w") as file:
-            json.dump(content, file)
+        save_results(folder, {"predictions.json": content})
+        predictions = PathManager.get_local_path(os.path.join(folder, "predictions.json"))
         truth_pngs = PathManager.get_local_path(self._metadata.panoptic_root)
         with redirect_stdout(io.StringIO()):  # it prints its progress
-            return pq_compute(truth, PathManager.get_local_path(path), truth_pngs, png_folder)
+            return pq_compute(truth, predictions, truth_pngs, png_folder)

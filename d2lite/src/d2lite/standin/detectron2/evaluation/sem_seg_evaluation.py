@@ -1,19 +1,16 @@
 """Intersection over union, and accuracy, of semantic segmentation."""
 
-import json
 import logging
-import os
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from .evaluator import DatasetEvaluator
+from .evaluator import DatasetEvaluator, save_results
 
 
 def load_image_into_numpy_array(filename: str, dtype: np.dtype | type | None = None) -> np.ndarray:
@@ -96,12 +93,7 @@ class SemSegEvaluator(DatasetEvaluator):
             pixels = sum(part for part, _ in gathered)
             regions = [region for _, part in gathered for region in part]
         metrics = self._metrics(*pixels.astype(np.float64))
-        if self._folder:
-            PathManager.mkdirs(self._folder)
-            with PathManager.open(os.path.join(self._folder, "sem_seg_predictions.json"), "w") as file:
-                json.dump(regions, file)
-            with PathManager.open(os.path.join(self._folder, "sem_seg_evaluation.pth"), "wb") as file:
-                torch.save(metrics, file)
+        save_results(self._folder, {"sem_seg_predictions.json": regions, "sem_seg_evaluation.pth": metrics})
         logging.getLogger(__name__).info("Semantic segmentation, in percent: %s", metrics)
         return {"sem_seg": metrics}
 

@@ -88,7 +88,6 @@ def get_default_optimizer_params(
     first. What is not given is left to the optimizer.
 
     Args:
-        base_lr: learning rate.
         weight_decay: of all but the parameters that follow.
         weight_decay_norm: weight decay in normalization layers.
         bias_lr_factor: on the learning rate of parameters called "bias".

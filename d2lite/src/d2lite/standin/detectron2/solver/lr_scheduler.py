@@ -23,7 +23,6 @@ class WarmupParamScheduler(ParamScheduler):
     Args:
         scheduler: takes over at position ``warmup_length``.
         warmup_factor: the first value is this times the first value of ``scheduler``.
-        warmup_length: position at which the warmup ends.
         warmup_method: see :func:`warmup_ramp`; a linear warmup ends at the value with which ``scheduler`` takes over.
         rescale_interval: False: ``scheduler`` takes over in its middle, as if it had run from the start.
             True: it is run from its own start to its end in the remaining time.
@@ -65,12 +64,9 @@ class FactorScheduler(LRScheduler):
 
 
 class LRMultiplier(FactorScheduler):
-    """Applies a schedule of fvcore to an optimizer that has the initial rates.
+    """Applies a schedule of fvcore, over ``max_iter`` iterations, to an optimizer that has the initial rates.
 
-    Args:
-        multiplier: position in the training, from 0 to 1, -> factor on the rates. ValueError for a plain function.
-        max_iter: iterations of the training.
-        last_iter: last iteration that has been trained, -1 for none.
+    ``last_iter`` is the last iteration that has been trained, -1 for none.
     """
 
     def __init__(self, optimizer: Optimizer, multiplier: ParamScheduler, max_iter: int, last_iter: int = -1):

@@ -47,10 +47,7 @@ class BitMasks:
         return self.tensor.any(dim=2).any(dim=1)
 
     def get_bounding_boxes(self) -> Boxes:
-        """The smallest boxes that hold the regions' pixels, on the CPU; zeros for a region without any.
-
-        Pixel i reaches from i to i + 1, so the far sides are one behind the last pixel.
-        """
+        """The smallest boxes that hold the pixels, which reach from i to i + 1, on the CPU; zeros without any pixel."""
         sides = [_reach(self.tensor.any(dim=across).cpu()) for across in (1, 2)]
         return Boxes(torch.stack(sides, dim=2).flatten(1))
 

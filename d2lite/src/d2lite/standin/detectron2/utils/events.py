@@ -61,7 +61,7 @@ class EventStorage:
             self.put_scalar(name, values[name], smoothing_hint, cur_iter)
 
     def put_image(self, img_name: str, img_tensor: torch.Tensor | np.ndarray) -> None:
-        """Hold an RGB image, 3 x H x W, uint8 or float from 0 to 1, until the next time that images are written."""
+        """Hold an RGB image, 3 x H x W, uint8 or float from 0 to 1, until images are written next."""
         self._images.append((img_name, img_tensor, self.iter))
 
     def take_images(self) -> list[tuple]:

@@ -22,10 +22,7 @@ __getattr__ = omitted_names(__name__, "GenericMask _PanopticPrediction _create_t
 
 ColorLike = str | Sequence[float] | np.ndarray
 
-LETTERS = {
-    **{"b": "blue", "c": "cyan", "g": "green", "k": "black"},
-    **{"m": "magenta", "r": "red", "w": "white", "y": "yellow"},
-}
+LETTERS = dict(b="blue", c="cyan", g="green", k="black", m="magenta", r="red", w="white", y="yellow")
 
 
 class ColorMode(Enum):
@@ -93,10 +90,6 @@ class Visualizer:
         self.output = VisImage(img_rgb, scale)
         self.metadata = Metadata() if metadata is None else metadata
         self.mode = instance_mode
-
-    def get_output(self) -> VisImage:
-        """What is drawn so far."""
-        return self.output
 
     def draw_instance_predictions(self, predictions: Instances) -> VisImage:
         """Draw objects on the CPU: any of ``pred_masks`` (N, H, W), ``pred_boxes``, ``pred_classes`` and ``scores``."""

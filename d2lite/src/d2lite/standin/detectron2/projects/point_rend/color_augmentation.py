@@ -17,8 +17,7 @@ class ColorAugSSDTransform(Transform):
     Args:
         img_format: "RGB" or "BGR": the order of the image's channels.
         brightness_delta: at most so much is added to or taken from every value.
-        contrast_low, contrast_high: every value is multiplied by a factor between these,
-        saturation_low, saturation_high: and the saturation by one between these.
+        contrast_low, saturation_low: the least factor for every value, and for the saturation; and the largest ones.
         hue_delta: the hue is turned by at most so many steps of two degrees.
     """
 
