@@ -19,7 +19,7 @@ from PADing.visualization.image_files import keep_originals, read_rgb, write_ove
 from PADing.visualization.panoptic import Segmentation
 from PADing.visualization.sources import classes_in_record, from_detections, from_record
 
-__all__ = ["draw_detections", "draw_predictions", "most_unseen_first"]
+__all__ = ["draw_detections", "draw_predictions", "most_unseen_first", "read_detections"]
 
 OVERVIEW, OVERVIEW_ROWS = "overview.png", 6
 Columns = Iterable[tuple[str, Segmentation]]
@@ -79,23 +79,14 @@ def draw_detections(
     Raises:
         UserError: the file is missing, holds no detections with masks, or belongs to another data set.
     """
-    content = read_json(results, "Results", list)
-    check_detections(content, f"Results {results}")
-    detections = defaultdict(list)
-    for detection in content:
-        if "segmentation" not in detection:
-            raise UserError(
-                f"Results {results} have entries without `segmentation`. Instance evaluation writes such a file: "
-                "OUTPUT_DIR/inference/coco_instances_results.json."
-            )
-        detections[detection["image_id"]].append(detection)
+    detections = read_detections(results)
     metadata = MetadataCatalog.get(name)
     space = ClassSpace.of(metadata)
     contiguous = {space.dataset_ids[i]: i for i in space.things}
     if not contiguous:
         raise UserError(f"Data set {name!r} has no things, so it has no instance results. Name an instance data set.")
     records = DatasetCatalog.get(name)
-    strangers = {detection["category_id"] for detection in content} - set(contiguous)
+    strangers = {d["category_id"] for found in detections.values() for d in found} - set(contiguous)
     if strangers or not detections.keys() <= {record["image_id"] for record in records}:
         what = f"categories {sorted(strangers)[:5]}" if strangers else "images"
         raise UserError(f"Results {results} have {what} that data set {name!r} has not. Is it the right --dataset?")
@@ -108,6 +99,21 @@ def draw_detections(
         yield "detections", from_detections(found, contiguous, size, threshold)
 
     return [path for path, _ in _compare(ImageDrawer(metadata), records, number or None, output, columns)]
+
+
+def read_detections(path: Path) -> dict[int, list[dict]]:
+    """Detections with masks, from a file in COCO's result format, by image id; UserError when it holds others."""
+    content = read_json(path, "Results", list)
+    check_detections(content, f"Results {path}")
+    detections = defaultdict(list)
+    for detection in content:
+        if "segmentation" not in detection:
+            raise UserError(
+                f"Results {path} have entries without `segmentation`. Instance evaluation writes such a file: "
+                "OUTPUT_DIR/inference/coco_instances_results.json."
+            )
+        detections[detection["image_id"]].append(detection)
+    return dict(detections)
 
 
 def _compare(
