@@ -115,7 +115,7 @@ def test_config_keys_exist(page, cfg):
     sections = "|".join(key for key, value in cfg.items() if hasattr(value, "items"))
     for key in set(re.findall(rf"(?<![\w.])(?:{sections})(?:\.[A-Z][A-Z0-9_]*)+(?![\w.*])", _read(page))):
         node = cfg
-        for part in key.split("."):
+        for part in key.split(".") if ".MY_" not in key else ():  # a key of an imagined plug-in
             assert part in node, f"{key}: there is no {part}"
             node = node[part]
 

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from PADing.errors import UserError
 from PADing.generation.class_tables import ClassTables
+from PADing.registry import NamedRegistry
 
 # By the value of MODEL.MASK_FORMER.GENERATOR.
-GENERATORS: dict[str, type["FeatureGenerator"]] = {}
+GENERATOR_REGISTRY: NamedRegistry[type["FeatureGenerator"]] = NamedRegistry("a generator")
 
 
 class GeneratorStep(NamedTuple):
@@ -25,8 +26,8 @@ class GeneratorStep(NamedTuple):
 class FeatureGenerator(nn.Module):
     """Makes features of class embeddings, of which the classifier learns unseen classes.
 
-    A subclass is registered by the name in its definition: ``class Mine(FeatureGenerator, name="mine")``. It consists
-    of child modules, which :class:`PADing` takes as its own children: so their names stand in checkpoints as they are.
+    A subclass is registered: ``@GENERATOR_REGISTRY.register("mine")``. It consists of child modules, which
+    :class:`PADing` takes as its own children, so that checkpoints hold them under their own names.
 
     Args:
         embedding_width: e, of class embeddings. width: d, of features.
@@ -35,11 +36,6 @@ class FeatureGenerator(nn.Module):
     def __init__(self, embedding_width: int, width: int) -> None:
         super().__init__()
         self.fc_projection = nn.Linear(embedding_width, width)
-
-    def __init_subclass__(cls, name: str = "", **kwargs) -> None:
-        super().__init_subclass__(**kwargs)
-        if name:
-            GENERATORS[name] = cls
 
     @classmethod
     def from_config(cls, cfg: CfgNode, embedding_width: int) -> "FeatureGenerator":
@@ -62,6 +58,6 @@ class FeatureGenerator(nn.Module):
 def generator_type(cfg: CfgNode) -> type[FeatureGenerator]:
     """The generator that ``MODEL.MASK_FORMER.GENERATOR`` names; UserError if there is none."""
     name = cfg.MODEL.MASK_FORMER.GENERATOR
-    if name not in GENERATORS:
-        raise UserError(f"MODEL.MASK_FORMER.GENERATOR is {name!r}, but must be one of {', '.join(GENERATORS)}.")
-    return GENERATORS[name]
+    if name not in GENERATOR_REGISTRY:
+        raise UserError(f"MODEL.MASK_FORMER.GENERATOR is {name!r}, but must be one of {', '.join(GENERATOR_REGISTRY)}.")
+    return GENERATOR_REGISTRY[name]

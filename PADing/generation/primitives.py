@@ -3,11 +3,13 @@
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
+from PADing.generation.feature_generator import GENERATOR_REGISTRY
 from PADing.generation.structured import StructuredGenerator
 from PADing.modeling import TransformerDecoder, TransformerDecoderLayer
 
 
-class PrimitiveGenerator(StructuredGenerator, name="primitive"):
+@GENERATOR_REGISTRY.register("primitive")
+class PrimitiveGenerator(StructuredGenerator):
     """A small transformer decoder whose queries are projected class embeddings and whose memory are primitives.
 
     Args:

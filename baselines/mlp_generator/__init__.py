@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from PADing.errors import UserError
 from PADing.generation import StructuredGenerator
+from PADing.generation.feature_generator import GENERATOR_REGISTRY
 from PADing.generation.networks import LEAK
 
 
@@ -41,7 +42,8 @@ class MLP(nn.Module):
         return self.layers(queries)
 
 
-class MLPGenerator(StructuredGenerator, name="mlp"):
+@GENERATOR_REGISTRY.register("mlp")
+class MLPGenerator(StructuredGenerator):
     """PADing's generator with an MLP in place of the primitives.
 
     Args:

@@ -7,10 +7,11 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from PADing.generation.feature_generator import FeatureGenerator, GeneratorStep
+from PADing.generation.feature_generator import GENERATOR_REGISTRY, FeatureGenerator, GeneratorStep
 
 
-class SemanticProjection(FeatureGenerator, name="linear"):
+@GENERATOR_REGISTRY.register("linear")
+class SemanticProjection(FeatureGenerator):
     """Mean squared error between projected class embeddings and the query features of their classes."""
 
     def generate(self, queries: Tensor) -> Tensor:

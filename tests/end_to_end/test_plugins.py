@@ -8,7 +8,7 @@ import pytest
 
 from tests.end_to_end.command_line import REPOSITORY, SMALL, results, run
 
-# A method, keys, a mapper, an evaluator and data sets, in one file that the repository knows nothing about.
+# A method, keys, a recipe, a mapper, an evaluator and data sets, in one file that the repository knows nothing about.
 PLUGIN = """
 from functools import partial
 
@@ -18,6 +18,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 
 import PADing
 from PADing.data.dataset_mappers import MAPPER_REGISTRY, COCOPanopticNewBaselineDatasetMapper
+from PADing.engine.recipes import TRAINING_RECIPE_REGISTRY, OneOptimizer
 from PADing.evaluation.build import EVALUATOR_REGISTRY
 from PADing.meta_arch import MaskFormer
 
@@ -33,6 +34,13 @@ class MyMethod(MaskFormer):
     def from_config(cls, cfg):
         assert cfg.MODEL.MY_WEIGHT == 2.0
         return super().from_config(cfg)
+
+
+@TRAINING_RECIPE_REGISTRY.register()
+class MyRecipe(OneOptimizer):
+    def step(self, model, batch, data_time):
+        super().step(model, batch, data_time)
+        print("my recipe has updated the model")
 
 
 @MAPPER_REGISTRY.register("my_mapper")
@@ -89,15 +97,15 @@ def place(tmp_path_factory):
         return run(command, *args, cwd=cwd, data=top, **options)
 
     config = ["--config-file", work / "own.yaml"]
-    opts = [*SMALL, "SOLVER.MAX_ITER", 1, "OUTPUT_DIR", top / "out"]
+    opts = [*SMALL, "SOLVER.RECIPE", "MyRecipe", "SOLVER.MAX_ITER", 1, "OUTPUT_DIR", top / "out"]
     log = start("train_net.py", *config, "--num-gpus", 0, *opts)
     weights = top / "out" / "model_final.pth"
     return SimpleNamespace(top=top, work=work, start=start, config=config, log=log, weights=weights)
 
 
 def test_training_and_evaluation(place):
-    """The plug-in's mapper reads, its evaluator counts, and its data set names the result."""
-    assert "my_mapper maps" in place.log
+    """The plug-in's mapper reads, its recipe trains, its evaluator counts, and its data set names the result."""
+    assert "my_mapper maps" in place.log and place.log.count("my recipe has updated the model") == 1
     assert results(place.top / "out") == {"my_val_panoptic": {"counted": {"images": 1}}}
 
 
@@ -147,7 +155,7 @@ def test_two_processes(place, tmp_path):
 
 def test_a_package_that_is_installed_elsewhere(place, tmp_path):
     """As after ``pip install``: nothing of the repository lies beside the packages."""
-    for package in ("PADing", "d2zero"):
+    for package in ("PADing", "d2zero", "baselines"):
         shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     data = ["DATASETS.SPLIT_FILES", REPOSITORY / "datasets" / "splits" / "mini.yaml"]
     data += ["DATASETS.TRAIN", "mini_train_panoptic", "DATASETS.TEST", "mini_val_panoptic"]
