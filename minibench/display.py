@@ -20,29 +20,20 @@ class Display:
     def __init__(self, stream: TextIO | None = None, period: float = 60.0, commands: bool = False):
         self.stream = sys.stderr if stream is None else stream
         self.terminal, self.commands = self.stream.isatty(), commands
+        self._erase = "\r\x1b[K" if self.terminal else ""
         self.period = 0.5 if self.terminal else period
         self._shown = time.monotonic() - self.period + min(self.period, 5.0)
-        self._status = ""
 
     def line(self, text: str) -> None:
         """A line that stays."""
-        self._erase()
-        print(text, file=self.stream, flush=True)
+        print(f"{self._erase}{text}", file=self.stream, flush=True)
 
     def started(self, step: Step) -> None:
-        """A step has begun."""
+        """A step begins."""
         self.line(f"start    {step.name}")
         if self.commands:
             environment = shlex.join(f"{name}={value}" for name, value in step.env.items())
             self.line(f"         $ {environment} {shlex.join(['python', *step.command[1:]])}")
-
-    def finished(self, step: Step, seconds: float) -> None:
-        """A step has ended well."""
-        self.line(f"done     {step.name}  {duration(seconds)}")
-
-    def failed(self, step: Step, error: str) -> None:
-        """A step has failed."""
-        self.line(f"FAILED   {step.name}: {error}")
 
     def show(self, running: Sequence[tuple[Step, float]], time_left: TimeLeft) -> None:
         """The status line, unless the last is too recent; arguments as those of ``TimeLeft.seconds``."""
@@ -52,19 +43,10 @@ class Display:
         left = f"{duration(time_left.seconds(running))} left"
         done = f"{len(time_left.done)}/{len(time_left.steps)} steps"
         text = " | ".join([done, *(_state(step, seconds) for step, seconds in running), left])
-        if not self.terminal:
-            print(text, file=self.stream, flush=True)
-            return
-        self._erase()
         width = shutil.get_terminal_size().columns - 1
-        self._status = text if len(text) <= width else text[: max(width - len(left) - 4, 0)] + "... " + left
-        self.stream.write(self._status)
-        self.stream.flush()
-
-    def _erase(self) -> None:
-        if self._status:
-            self.stream.write("\r" + " " * len(self._status) + "\r")
-            self._status = ""
+        if self.terminal and len(text) > width:
+            text = text[: max(width - len(left) - 4, 0)] + "... " + left
+        print(f"{self._erase}{text}", end="" if self.terminal else "\n", file=self.stream, flush=True)
 
 
 def _state(step: Step, seconds: float) -> str:

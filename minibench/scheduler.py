@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from minibench.display import Display
+from minibench.display import Display, duration
 from minibench.steps import Step, TimeLeft
 from PADing.errors import Interrupted
 from PADing.files import REPOSITORY
@@ -92,7 +92,9 @@ def run_steps(steps: Sequence[Step], jobs: int, display: Display, share_cores: b
     """
     left = TimeLeft(steps, jobs)
     waiting = [step for step in steps if step.name not in left.done]
-    threads = max(1, min(cores() // jobs, _threads_wanted())) if share_cores else None
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    most = int(wanted) if wanted.isdigit() else cores()
+    threads = max(1, min(cores() // jobs, most)) if share_cores else None
     running: list[Process] = []
     failures: list[Failure] = []
 
@@ -100,11 +102,11 @@ def run_steps(steps: Sequence[Step], jobs: int, display: Display, share_cores: b
         failure = failure or _finish(step, seconds)
         if failure is None:
             left.learn(step)
-            display.finished(step, seconds)
+            display.line(f"done     {step.name}  {duration(seconds)}")
         else:
             step.note("failed", seconds)
             failures.append(failure)
-            display.failed(step, failure.error)
+            display.line(f"FAILED   {step.name}: {failure.error}")
 
     with _interruptions():
         try:
@@ -151,6 +153,7 @@ def _interruptions() -> Iterator[None]:
         raise Interrupted(number, told=True)
 
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
@@ -175,11 +178,6 @@ def _end_all(running: Sequence[Process]) -> None:
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _threads_wanted() -> int:
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(wanted) if wanted.isdigit() else sys.maxsize
 
 
 def _end_with_parent() -> None:

@@ -42,7 +42,7 @@ def class_section(bench: Bench, methods: Iterable[Method], album: Album) -> Sect
         caption += f" Black ticks: {references[0].title}." if reference else ""
         chart = charts.class_bars(values, unseen, label, reference)
         images.append(album.chart(f"classes_{method.name}", chart, alt, caption))
-    section.blocks += [Images(images)] if images else []
+    section.blocks.append(Images(images))
     return section
 
 
@@ -89,7 +89,7 @@ def curve_section(bench: Bench, methods: Iterable[Method], album: Album) -> Sect
         caption = f"**{method.title}**: training loss" + (f" of {count} seeds; bold: their mean." if count > 1 else ".")
         alt = f"Training curves of {method.title}: {'; '.join(ends)}."
         images.append(album.chart(f"training_{method.name}", charts.training_curves(curves), alt, caption))
-    section.blocks += [Images(images, "small")] if images else []
+    section.blocks.append(Images(images, "small"))
     return section
 
 

@@ -41,6 +41,11 @@ class Row:
     kind: str = ""
 
 
+def heading(text: str) -> Row:
+    """Over the rows of a group."""
+    return Row([Cell(text)], "group")
+
+
 @dataclass(frozen=True)
 class Table:
     """The first column holds names, the others numbers, unless ``text`` names their indices."""
@@ -62,7 +67,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Images:
-    """Charts, as many side by side as there is room for; layout "wide": each over the whole width, "small": more.
+    """Charts, if any, as many side by side as there is room for; layout "wide": one in a row, "small": more.
 
     Layout "strip", with a title: a row of small images that belong together; their captions stand above them.
     """

@@ -9,7 +9,7 @@ import numpy as np
 from minibench.methods import INSTANCE, Method
 from minibench.report import charts
 from minibench.report.charts import Album
-from minibench.report.document import Cell, Images, Row, Section, Table, Text
+from minibench.report.document import Cell, Images, Row, Section, Table, Text, heading
 from minibench.report.predictions import Outcome, Validation, attempt
 from minibench.runs import Run
 from PADing.visualization import paint, read_rgb
@@ -74,7 +74,7 @@ def confusion_section(methods: Iterable[Method], outcomes: Outcomes, album: Albu
         caption = f"**{method.title}**, seed {run.seed}: {confusion.counts.sum()} segments of unseen classes (in "
         caption += "brackets: by class)."
         images.append(album.chart(f"confusion_{method.name}", charts.confusion_matrix(confusion), alt, caption))
-        rows.append(Row([Cell(f"{method.title} (seed {run.seed})")], "group"))
+        rows.append(heading(f"{method.title} (seed {run.seed})"))
         rows += [Row(list(map(Cell, cells))) for cells in parts]
     columns = ["True class", "Right", "Another unseen", "A seen class", "Missed", "Most often called"]
     if rows:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from minibench.bench import Bench, Spread
 from minibench.methods import INSTANCE, PANOPTIC, TASKS, Method, Task
-from minibench.report.document import Bullets, Cell, Row, Section, Table, Text
+from minibench.report.document import Bullets, Cell, Row, Section, Table, Text, heading
 from minibench.report.results import value
 
 HOLDS, FAILS, WITHIN, UNKNOWN = "holds", "does not hold", "within the spread", "not run"
@@ -87,10 +87,10 @@ def expectations(bench: Bench) -> list[Expectation]:
         Expectation("Every zero-shot method names unseen classes better than the baseline", "unseen", above),
     ]
     for declared in bench.declared.values():
-        for name, heading in declared.expected_above.items():
+        for name, words in declared.expected_above.items():
             upper, lower = bench.method(declared.name), bench.method(name)
             lines = [_above(bench, upper, lower, "harmonic")] if upper and lower else []
-            found.append(Expectation(f"{declared.title} is above {heading}", "harmonic", lines))
+            found.append(Expectation(f"{declared.title} is above {words}", "harmonic", lines))
     for full in bench.methods:
         removed = [_above(bench, full, m, "harmonic") for m in bench.variants(full) if m.removes]
         added = [_above(bench, m, full, "harmonic") for m in bench.variants(full) if not m.removes]
@@ -131,8 +131,8 @@ def reading_section(found: list[Expectation]) -> Section:
     """Every comparison with its verdict, and those against expectation once more."""
     rows = []
     for expectation in found:
-        heading = f"{expectation.title} ({_METRICS[expectation.metric]}): {_marked(expectation.verdict)}"
-        rows.append(Row([Cell(heading)], "group"))
+        metric = _METRICS[expectation.metric]
+        rows.append(heading(f"{expectation.title} ({metric}): {_marked(expectation.verdict)}"))
         for c in expectation.comparisons:
             cells = [value(c.differences[t], signed=c.signed) if t in c.differences else Cell("") for t in TASKS]
             mark = f"{_marked(c.verdict)}{' (one seed)' if c.one_seed else ''}"

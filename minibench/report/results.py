@@ -7,7 +7,7 @@ from minibench.display import duration
 from minibench.methods import INSTANCE, PANOPTIC, TASKS, Method, Task
 from minibench.report import charts
 from minibench.report.charts import Album
-from minibench.report.document import Block, Cell, Images, Row, Section, Table, Text
+from minibench.report.document import Block, Cell, Images, Row, Section, Table, Text, heading
 
 NOTE = (
     "Seen, unseen: means over classes, in percent. Δ to full: difference of the harmonic mean to the full method, "
@@ -36,7 +36,7 @@ def results_section(bench: Bench, album: Album) -> Section:
             caption = f"**{task.title}**, {task.metric}: {_over_seeds(s for row in rows.values() for s in row)}."
             images.append(album.chart(f"overview_{task.key}", charts.overview(rows, task), f"{text}.", caption))
     tables = [table for task in TASKS if (table := task_table(bench, task))]
-    return Section("Results", "results", [*([Images(images)] if images else []), *tables, Text(NOTE, "note")])
+    return Section("Results", "results", [Images(images), *tables, Text(NOTE, "note")])
 
 
 def difference_section(bench: Bench, album: Album) -> Section:
@@ -56,14 +56,14 @@ def difference_section(bench: Bench, album: Album) -> Section:
             alt = f"{full.title} and variants. {alt}."
             images.append(album.chart(f"components_{full.name}", chart, alt, caption))
     table: Block = paired_table(bench) or Text("No ablation was run.", "note")
-    return Section("What each component is worth", "components", [*([Images(images)] if images else []), table])
+    return Section("What each component is worth", "components", [Images(images), table])
 
 
 def methods_section(bench: Bench) -> Section:
     """What each method leaves out, how long it trained and how long that took."""
     rows = []
-    for heading, methods in groups(bench):
-        rows.append(Row([Cell(heading)], "group"))
+    for title, methods in groups(bench):
+        rows.append(heading(title))
         for method in methods:
             runs, full = bench.runs_of(method.name), bench.full(method)
             seconds = [run.seconds for run in runs if run.seconds is not None]
@@ -105,9 +105,9 @@ def task_table(bench: Bench, task: Task) -> Table | None:
     spreads = {m.name: [bench.spread(m, task, metric) for metric in task.metrics] for m in bench.methods}
     best = [max((s.mean or 0.0 for s in column), default=0.0) for column in zip(*spreads.values(), strict=True)]
     rows = []
-    for heading, group in groups(bench):
+    for title, group in groups(bench):
         methods = [m for m in group if task in m.tasks]
-        rows += [Row([Cell(heading)], "group")] if methods else []
+        rows += [heading(title)] if methods else []
         for method in methods:
             full = bench.full(method)
             cells = [Cell(method.title), Cell("not run"), *[Cell(MISSING)] * 4]
@@ -130,7 +130,7 @@ def paired_table(bench: Bench) -> Table | None:
         variants = bench.variants(full)
         if variants:
             metric = variants[0].main_task.metric
-            rows.append(Row([Cell(f"{full.title} and variants: {metric} minus that of {full.title}")], "group"))
+            rows.append(heading(f"{full.title} and variants: {metric} minus that of {full.title}"))
         for method in variants:
             task = method.main_task
             differences = [bench.difference(method, full, task, metric) for metric in task.metrics]

@@ -188,3 +188,11 @@ def test_a_log_file_gets_plain_lines_and_times_are_readable():
     Display(stream, period=0.0).show([], TimeLeft(steps, jobs=1))
     assert stream.getvalue() == "0/1 steps | 2.1 h left\n"
     assert [duration(s) for s in (42, 300, 7500)] == ["42 s", "5 min", "2.1 h"]
+
+
+def test_nohup_is_respected(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert _run([_step(tmp_path, "a", code=f"import os; os.kill({os.getpid()}, {int(signal.SIGHUP)})")]) == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
