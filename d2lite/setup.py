@@ -17,6 +17,7 @@ class BuildWithPth(build_py):
     """``build_py`` that also writes ``d2lite.pth``, for wheels and for editable installs."""
 
     def run(self) -> None:
+        """Build, then write the file."""
         super().run()
         if self.editable_mode:
             # The code stays where it is, so the line must be absolute; the file goes straight into the wheel's folder.
@@ -26,6 +27,7 @@ class BuildWithPth(build_py):
             self._write(self.build_lib, STANDIN_FOLDER)
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        """All files, with this one."""
         outputs = super().get_outputs(include_bytecode)
         return outputs if self.editable_mode else [*outputs, str(Path(self.build_lib, PTH_FILE))]
 

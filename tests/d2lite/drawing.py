@@ -45,8 +45,8 @@ def away_from(*masks: np.ndarray, margin: int = 6) -> np.ndarray:
     return ~near
 
 
-def unchanged(picture: np.ndarray, where: np.ndarray, image: np.ndarray = GREY) -> bool:
-    return np.abs(picture.astype(int) - image)[where].mean() < 3
+def unchanged(drawing: np.ndarray, where: np.ndarray, image: np.ndarray = GREY) -> bool:
+    return np.abs(drawing.astype(int) - image)[where].mean() < 3
 
 
 def predictions(*masks: np.ndarray, boxes: bool = False, classes=None, scores=True) -> Instances:
@@ -62,8 +62,8 @@ def predictions(*masks: np.ndarray, boxes: bool = False, classes=None, scores=Tr
     return instances
 
 
-def mean_color(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    return picture[mask].mean(axis=0)
+def mean_color(drawing: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return drawing[mask].mean(axis=0)
 
 
 def panoptic() -> tuple[np.ndarray, list[dict]]:

@@ -165,7 +165,7 @@ def test_registering_instances(write, name):
 @needs_real
 @pytest.mark.parametrize(("split", "images", "annotations", "crowds"), [("train", 75, 642, 7), ("val", 50, 501, 7)])
 def test_real_instances(name, split, images, annotations, crowds):
-    """All annotations of real pictures arrive, and their masks are those of COCO's own library."""
+    """All annotations of real images arrive, and their masks are those of COCO's own library."""
     path = str(REAL / f"annotations/instances_{split}2017.json")
     root = REAL / f"{split}2017"
     dicts = load_coco_json(path, str(root), name)

@@ -49,7 +49,7 @@ def test_a_training_leaves_the_files_that_people_look_for(tmp_path):
     assert checkpoint["trainer"]["_trainer"]["optimizer"]["state"]
 
     rows = metrics(tmp_path)
-    # Written every 20 iterations and when the last evaluation has added its figures.
+    # Written every 20 iterations and when the last evaluation has added its metrics.
     assert [row["iteration"] for row in rows if "total_loss" in row] == [19, 39]
     # The evaluations after iteration 24 and at the end, which counts as iteration 40.
     assert [row["iteration"] for row in rows if "fit/error" in row] == [24, 40]

@@ -22,10 +22,10 @@ needs_real = pytest.mark.skipif(not REAL.exists(), reason="shared data (../share
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image_file(tmp_path):
     """A PNG of 4 x 6 random pixels: its path and its RGB array."""
     array = np.random.RandomState(0).randint(0, 256, (4, 6, 3)).astype(np.uint8)
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     Image.fromarray(array).save(path)
     return str(path), array
 
@@ -33,8 +33,8 @@ def picture(tmp_path):
 # ---- images
 
 
-def test_channel_order(picture):
-    path, array = picture
+def test_channel_order(image_file):
+    path, array = image_file
     assert np.array_equal(utils.read_image(path, "RGB"), array)
     assert np.array_equal(utils.read_image(path, "BGR"), array[:, :, ::-1])
     assert np.array_equal(utils.read_image(path), array)
@@ -97,13 +97,13 @@ def test_unreadable_images_are_refused(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_broken_exif_data_do_not_matter(picture, tmp_path):
-    Image.fromarray(picture[1]).save(tmp_path / "e.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff broken")
-    assert np.array_equal(utils.read_image(str(tmp_path / "e.png"), "RGB"), picture[1])
+def test_broken_exif_data_do_not_matter(image_file, tmp_path):
+    Image.fromarray(image_file[1]).save(tmp_path / "e.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff broken")
+    assert np.array_equal(utils.read_image(str(tmp_path / "e.png"), "RGB"), image_file[1])
 
 
-def test_image_size_is_checked(picture):
-    _, array = picture
+def test_image_size_is_checked(image_file):
+    _, array = image_file
     record = {"file_name": "x.jpg"}
     utils.check_image_size(record, array)
     assert (record["height"], record["width"]) == (4, 6)
@@ -111,8 +111,8 @@ def test_image_size_is_checked(picture):
         utils.check_image_size({"file_name": "x.jpg", "height": 6, "width": 4}, array)
 
 
-def test_images_to_draw_on(picture):
-    _, array = picture
+def test_images_to_draw_on(image_file):
+    _, array = image_file
     assert np.array_equal(utils.convert_image_to_rgb(array[:, :, ::-1], "BGR"), array)
     assert np.array_equal(utils.convert_image_to_rgb(torch.from_numpy(array), "RGB"), array)
     gray = utils.convert_image_to_rgb(array[:, :, :1], "L")
@@ -267,8 +267,8 @@ def cfg():
     return cfg
 
 
-def test_mapper_for_testing(picture, cfg, tmp_path):
-    path, array = picture
+def test_mapper_for_testing(image_file, cfg, tmp_path):
+    path, array = image_file
     labels = np.arange(24).reshape(4, 6).astype(np.uint8)
     Image.fromarray(labels).save(tmp_path / "labels.png")
     source = {
@@ -290,8 +290,8 @@ def test_mapper_for_testing(picture, cfg, tmp_path):
     assert np.array_equal(result["sem_seg"].numpy(), labels.repeat(2, 0).repeat(2, 1))
 
 
-def test_mapper_for_training(picture, cfg):
-    path, _ = picture
+def test_mapper_for_training(image_file, cfg):
+    path, _ = image_file
     polygon = [1.0, 0.0, 4.0, 0.0, 4.0, 3.0]
     annotations = [
         record(bbox=[1.0, 0.0, 3.0, 3.0], segmentation=[polygon], keypoints=[1, 1, 2]),
@@ -312,9 +312,9 @@ def test_mapper_for_training(picture, cfg):
     assert np.array_equal(instances.gt_masks.tensor[0].numpy(), expected.astype(bool))
 
 
-def test_mapper_makes_boxes_anew_after_cropping(picture, cfg):
+def test_mapper_makes_boxes_anew_after_cropping(image_file, cfg):
     """A box that is merely cut is larger than the rest of a cut triangle."""
-    path, _ = picture
+    path, _ = image_file
     triangle = [0.0, 0.0, 4.0, 0.0, 0.0, 4.0]
     source = {"file_name": path, "annotations": [record(bbox=[0.0, 0.0, 4.0, 4.0], segmentation=[triangle])]}
     mapper = DatasetMapper(
@@ -333,7 +333,7 @@ def test_mapper_makes_boxes_anew_after_cropping(picture, cfg):
 
 
 @needs_real
-def test_mapper_on_real_pictures(cfg):
+def test_mapper_on_real_images(cfg):
     """Masks made by the mapper are those of COCO's library, drawn at the new size from the scaled polygons."""
     from detectron2.data.datasets import load_coco_json
 

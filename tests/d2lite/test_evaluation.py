@@ -1,4 +1,4 @@
-"""detectron2.evaluation; wrong here means stock figures, or a loop around the model, unlike the genuine package's."""
+"""detectron2.evaluation; wrong here means stock metrics, or a loop around the model, unlike the genuine package's."""
 
 import json
 import logging
@@ -165,17 +165,17 @@ def coco(tmp_path, register):
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_coco_figures(coco, tmp_path, fast):
+def test_coco_metrics(coco, tmp_path, fast):
     name, instances = coco
     evaluator = COCOEvaluator(name, output_dir=str(tmp_path / "out"), use_fast_impl=fast)
     evaluator.reset()
     evaluator.process([{"image_id": 5}], [{"instances": instances}])
     results = evaluator.evaluate()
     assert list(results) == ["bbox", "segm"]
-    for figures in results.values():
-        assert list(figures) == ["AP", "AP50", "AP75", "APs", "APm", "APl", "AP-dog", "AP-cat"]
-        assert figures["AP"] == pytest.approx(50) and figures["APs"] == pytest.approx(50) and math.isnan(figures["APl"])
-        assert figures["AP-cat"] == pytest.approx(100) and figures["AP-dog"] == pytest.approx(0)
+    for metrics in results.values():
+        assert list(metrics) == ["AP", "AP50", "AP75", "APs", "APm", "APl", "AP-dog", "AP-cat"]
+        assert metrics["AP"] == pytest.approx(50) and metrics["APs"] == pytest.approx(50) and math.isnan(metrics["APl"])
+        assert metrics["AP-cat"] == pytest.approx(100) and metrics["AP-dog"] == pytest.approx(0)
     detection = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())[0]
     assert detection["category_id"] == 30 and detection["bbox"] == [0, 0, 4, 4]
     assert (tmp_path / "out" / "instances_predictions.pth").is_file()
@@ -212,7 +212,7 @@ def test_coco_file_is_written_for_a_data_set_without_one(coco, tmp_path, registe
     assert (tmp_path / "out" / f"{name}_coco_format.json").is_file()
 
 
-def test_semantic_figures(tmp_path, register):
+def test_semantic_metrics(tmp_path, register):
     Image.fromarray(np.array([[0, 0, 1, 255]], dtype=np.uint8)).save(tmp_path / "a.png")
     record = {"file_name": "a.jpg", "sem_seg_file_name": str(tmp_path / "a.png")}
     classes = ["wall", "cat", "sky"]
@@ -222,15 +222,15 @@ def test_semantic_figures(tmp_path, register):
     evaluator.reset()
     scores = torch.nn.functional.one_hot(torch.tensor([[0, 2, 1, 1]]), 3).permute(2, 0, 1)
     evaluator.process([record], [{"sem_seg": scores}])
-    figures = evaluator.evaluate()["sem_seg"]
+    metrics = evaluator.evaluate()["sem_seg"]
     # wall 1 of 2, cat 1 of 1; sky is predicted but not in the truth, so mIoU leaves it out.
-    assert figures["mIoU"] == pytest.approx(75) and figures["pACC"] == pytest.approx(200 / 3)
-    assert figures["fwIoU"] == pytest.approx((2 * 50 + 100) / 3) and math.isnan(figures["IoU-sky"])
+    assert metrics["mIoU"] == pytest.approx(75) and metrics["pACC"] == pytest.approx(200 / 3)
+    assert metrics["fwIoU"] == pytest.approx((2 * 50 + 100) / 3) and math.isnan(metrics["IoU-sky"])
     entries = json.loads((tmp_path / "out" / "sem_seg_predictions.json").read_text())
     assert [entry["category_id"] for entry in entries] == [9, 5, 6]
 
 
-def test_panoptic_figures(tmp_path, register):
+def test_panoptic_metrics(tmp_path, register):
     (tmp_path / "gt").mkdir()
     true = np.array([[70001, 70001, 4, 4]])
     channels = np.stack([true % 256, true // 256 % 256, true // 65536], axis=-1)
@@ -255,9 +255,9 @@ def test_panoptic_figures(tmp_path, register):
         evaluator = COCOPanopticEvaluator(name, str(tmp_path / "out"))
         evaluator.reset()
         evaluator.process([record], [{"panoptic_seg": prediction}])
-        figures = evaluator.evaluate()["panoptic_seg"]
+        metrics = evaluator.evaluate()["panoptic_seg"]
         # The sky has IoU 1/2, which is no match.
-        assert figures["PQ_th"] == pytest.approx(100) and figures["PQ_st"] == 0 and figures["PQ"] == pytest.approx(50)
+        assert metrics["PQ_th"] == pytest.approx(100) and metrics["PQ_st"] == 0 and metrics["PQ"] == pytest.approx(50)
     written = json.loads((tmp_path / "out" / "predictions.json").read_text())["annotations"]
     assert written[0]["file_name"] == "a.png" and [s["category_id"] for s in written[0]["segments_info"]] == [30, 7]
 

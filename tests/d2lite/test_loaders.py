@@ -216,7 +216,7 @@ def test_collate_and_iterable_data_sets():
 
 @pytest.fixture
 def registered(tmp_path):
-    """Data sets "loader_a", "loader_b" of tiny pictures, with crowds and empty images, and "loader_other"."""
+    """Data sets "loader_a", "loader_b" of tiny images, with crowds and empty images, and "loader_other"."""
     paths = []
     for i in range(4):
         paths.append(str(tmp_path / f"{i}.png"))

@@ -1,4 +1,4 @@
-"""Logging and events: if these fail, log files and figures are not those of Detectron2."""
+"""Logging and events: if these fail, log files and metrics are not those of Detectron2."""
 
 import io
 import json
@@ -183,7 +183,7 @@ def test_half_a_line_of_a_killed_run_costs_that_line_only(tmp_path):
 
 
 @standin_only  # the genuine package keeps the deleted file open
-def test_figures_that_cannot_be_written_do_not_end_a_training(tmp_path, caplog):
+def test_metrics_that_cannot_be_written_do_not_end_a_training(tmp_path, caplog):
     folder = tmp_path / "run"
     folder.mkdir()
     with caplog.at_level(logging.WARNING, "detectron2"), EventStorage() as storage:
@@ -220,14 +220,14 @@ def test_tensorboard_files_hold_the_scalars(tmp_path):
     with EventStorage(5) as storage:
         writer = TensorboardXWriter(str(tmp_path))
         storage.put_scalar("a/b", 1.5)
-        storage.put_image("picture", np.zeros((3, 4, 5), dtype=np.uint8))
+        storage.put_image("sample", np.zeros((3, 4, 5), dtype=np.uint8))
         writer.write()
         writer.close()
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     (scalar,) = events.Scalars("a/b")
     assert (scalar.step, scalar.value) == (5, 1.5)
-    assert events.Tags()["images"] == ["picture"]
+    assert events.Tags()["images"] == ["sample"]
 
 
 @standin_only

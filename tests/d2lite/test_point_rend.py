@@ -1,4 +1,4 @@
-"""Point sampling against the bilinear formula, and the colour augmentation against Python's own colour conversion."""
+"""Point sampling against the bilinear formula, and the color augmentation against Python's own color conversion."""
 
 import colorsys
 import random

@@ -147,17 +147,17 @@ def test_the_reported_rate_is_that_of_the_largest_group():
     assert LRScheduler.get_best_param_group_id(torch.optim.SGD(single, lr=1.0)) == 1
 
 
-def test_the_best_checkpoint_is_that_of_the_best_figure():
+def test_the_best_checkpoint_is_that_of_the_best_metric():
     saved = []
 
     class Saver:
         def save(self, name, **kwargs):
             saved.append((name, kwargs["iteration"]))
 
-    figures = iter([1.0, 3.0, float("nan"), 2.0, 4.0])
+    metrics = iter([1.0, 3.0, float("nan"), 2.0, 4.0])
     trainer = Loop()
     trainer.register_hooks(
-        [EvalHook(1, lambda: {"task": {"AP": next(figures)}}), BestCheckpointer(1, Saver(), "task/AP", mode="max")]
+        [EvalHook(1, lambda: {"task": {"AP": next(metrics)}}), BestCheckpointer(1, Saver(), "task/AP", mode="max")]
     )
     trainer.train(0, 5)
     assert saved == [("model_best", 0), ("model_best", 1), ("model_best", 5)]

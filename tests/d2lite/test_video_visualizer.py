@@ -1,4 +1,4 @@
-"""Videos: objects keep their colours from frame to frame."""
+"""Videos: objects keep their colors from frame to frame."""
 
 import numpy as np
 import pytest
@@ -8,12 +8,12 @@ from detectron2.utils.video_visualizer import VideoVisualizer
 from tests.d2lite.drawing import GREY, LEFT, META, RIGHT, mean_color, panoptic, predictions, rectangle, unchanged
 
 
-def interior_color(picture: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+def interior_color(drawing: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
     """Inside of the rectangle, below its label."""
-    return np.median(picture[(y0 + y1) // 2 + 15 : y1 - 8, x0 + 8 : x1 - 8].reshape(-1, 3), axis=0)
+    return np.median(drawing[(y0 + y1) // 2 + 15 : y1 - 8, x0 + 8 : x1 - 8].reshape(-1, 3), axis=0)
 
 
-def test_objects_of_a_video_keep_their_colours():
+def test_objects_of_a_video_keep_their_colors():
     """Otherwise a video flickers. The objects move, change places in the list, and one is away for a frame."""
     video = VideoVisualizer(META)
     colors = []
@@ -25,8 +25,8 @@ def test_objects_of_a_video_keep_their_colours():
         if frame == 2:
             masks, classes = masks[:1], classes[:1]
         found = predictions(*masks, boxes=True, classes=classes, scores=False)
-        picture = video.draw_instance_predictions(GREY, found).get_image()
-        colors.append((interior_color(picture, *first), interior_color(picture, *second)))
+        drawing = video.draw_instance_predictions(GREY, found).get_image()
+        colors.append((interior_color(drawing, *first), interior_color(drawing, *second)))
     for first_color, _ in colors[1:]:
         assert np.abs(first_color - colors[0][0]).max() < 12
     for i in (1, 3):
@@ -38,9 +38,9 @@ def test_video_of_panoptic_and_semantic_maps():
     ids, segments = panoptic()
     video = VideoVisualizer(META)
     draw = video.draw_panoptic_seg_predictions
-    pictures = [draw(GREY, torch.from_numpy(ids), segments).get_image() for _ in range(2)]
-    assert np.abs(mean_color(pictures[0], RIGHT) - mean_color(pictures[1], RIGHT)).max() < 12
-    assert mean_color(pictures[0], LEFT).argmax() == 1
+    drawings = [draw(GREY, torch.from_numpy(ids), segments).get_image() for _ in range(2)]
+    assert np.abs(mean_color(drawings[0], RIGHT) - mean_color(drawings[1], RIGHT)).max() < 12
+    assert mean_color(drawings[0], LEFT).argmax() == 1
     sem_seg = np.where(LEFT, 2, 255)
     assert mean_color(video.draw_sem_seg(GREY, torch.from_numpy(sem_seg)).get_image(), LEFT).argmax() == 1
 
@@ -49,8 +49,8 @@ def test_video_frames_without_objects():
     video = VideoVisualizer(META)
     for masks in ([], [LEFT], []):
         found = predictions(*masks, boxes=True, classes=[0] * len(masks), scores=False)
-        picture = video.draw_instance_predictions(GREY, found).get_image()
-        assert unchanged(picture, rectangle(100, 0, 160, 120))
+        drawing = video.draw_instance_predictions(GREY, found).get_image()
+        assert unchanged(drawing, rectangle(100, 0, 160, 120))
 
 
 @pytest.mark.parametrize("missing", ["pred_masks", "pred_boxes", "pred_classes"])

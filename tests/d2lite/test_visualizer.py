@@ -1,4 +1,4 @@
-"""Pictures: what is drawn where, in which colour, and what must stay as it was."""
+"""Drawings: what is drawn where, in which color, and what must stay as it was."""
 
 import random
 
@@ -30,33 +30,33 @@ from tests.d2lite.standin import standin_only
 @pytest.mark.parametrize("boxes", [False, True])
 def test_instances_are_drawn_where_they_are(mode, boxes):
     visualizer = Visualizer(GREY.copy(), META, instance_mode=mode)
-    picture = visualizer.draw_instance_predictions(predictions(LEFT, RIGHT, boxes=boxes, classes=[0, 1])).get_image()
-    assert picture.shape == (H, W, 3) and picture.dtype == np.uint8
+    drawing = visualizer.draw_instance_predictions(predictions(LEFT, RIGHT, boxes=boxes, classes=[0, 1])).get_image()
+    assert drawing.shape == (H, W, 3) and drawing.dtype == np.uint8
     for mask in (LEFT, RIGHT):
-        inside = picture[mask].astype(int)
+        inside = drawing[mask].astype(int)
         assert (np.abs(inside - 120).max(axis=1) > 10).mean() > 0.9, "the mask is filled"
-    assert unchanged(picture, away_from(LEFT, RIGHT, margin=16))
+    assert unchanged(drawing, away_from(LEFT, RIGHT, margin=16))
 
 
-def test_instances_have_different_colours():
-    picture = Visualizer(GREY, META).draw_instance_predictions(predictions(LEFT, RIGHT, scores=False)).get_image()
-    assert np.abs(mean_color(picture, LEFT) - mean_color(picture, RIGHT)).max() > 30
+def test_instances_have_different_colors():
+    drawing = Visualizer(GREY, META).draw_instance_predictions(predictions(LEFT, RIGHT, scores=False)).get_image()
+    assert np.abs(mean_color(drawing, LEFT) - mean_color(drawing, RIGHT)).max() > 30
 
 
-def test_class_colours_come_from_the_metadata():
+def test_class_colors_come_from_the_metadata():
     visualizer = Visualizer(GREY, META, instance_mode=ColorMode.SEGMENTATION)
-    picture = visualizer.draw_instance_predictions(predictions(LEFT, RIGHT, classes=[0, 1], scores=False)).get_image()
-    assert mean_color(picture, LEFT).argmax() == 0 and mean_color(picture, RIGHT).argmax() == 2
+    drawing = visualizer.draw_instance_predictions(predictions(LEFT, RIGHT, classes=[0, 1], scores=False)).get_image()
+    assert mean_color(drawing, LEFT).argmax() == 0 and mean_color(drawing, RIGHT).argmax() == 2
 
 
-def test_grey_mode_takes_the_colour_out_of_the_background():
+def test_grey_mode_takes_the_color_out_of_the_background():
     image = np.zeros((H, W, 3), np.uint8)
     image[..., 0] = 200
     visualizer = Visualizer(image, META, instance_mode=ColorMode.IMAGE_BW)
-    picture = visualizer.draw_instance_predictions(predictions(LEFT, scores=False)).get_image().astype(int)
-    outside = picture[away_from(LEFT)]
+    drawing = visualizer.draw_instance_predictions(predictions(LEFT, scores=False)).get_image().astype(int)
+    outside = drawing[away_from(LEFT)]
     assert np.ptp(outside, axis=1).max() <= 2, "red became grey"
-    assert np.ptp(picture[LEFT], axis=1).mean() > 30
+    assert np.ptp(drawing[LEFT], axis=1).mean() > 30
 
 
 @pytest.mark.parametrize("mode", list(ColorMode))
@@ -69,59 +69,59 @@ def test_nothing_found_draws_the_image(mode):
 
 def test_boxes_alone_are_outlined_and_not_filled():
     instances = Instances((H, W), pred_boxes=Boxes([[40, 30, 120, 100]]))
-    picture = Visualizer(GREY, META).draw_instance_predictions(instances).get_image()
-    for side in (picture[29:32, 60:100], picture[60:80, 119:122]):
+    drawing = Visualizer(GREY, META).draw_instance_predictions(instances).get_image()
+    for side in (drawing[29:32, 60:100], drawing[60:80, 119:122]):
         assert np.abs(side.astype(int) - 120).max() > 60
-    assert unchanged(picture, rectangle(60, 60, 100, 80)) and unchanged(picture, rectangle(0, 0, 20, 120))
+    assert unchanged(drawing, rectangle(60, 60, 100, 80)) and unchanged(drawing, rectangle(0, 0, 20, 120))
 
 
-def test_semantic_map_is_drawn_in_the_colours_of_its_classes():
+def test_semantic_map_is_drawn_in_the_colors_of_its_classes():
     sem_seg = np.full((H, W), 255)
     sem_seg[LEFT], sem_seg[RIGHT] = 2, 1
-    picture = Visualizer(GREY, META).draw_sem_seg(torch.from_numpy(sem_seg)).get_image()
-    assert mean_color(picture, LEFT).argmax() == 1 and mean_color(picture, RIGHT).argmax() == 2
-    assert unchanged(picture, away_from(LEFT, RIGHT)), "the ignore label is not drawn"
+    drawing = Visualizer(GREY, META).draw_sem_seg(torch.from_numpy(sem_seg)).get_image()
+    assert mean_color(drawing, LEFT).argmax() == 1 and mean_color(drawing, RIGHT).argmax() == 2
+    assert unchanged(drawing, away_from(LEFT, RIGHT)), "the ignore label is not drawn"
 
 
 @pytest.mark.parametrize("mode", list(ColorMode))
 def test_panoptic_map(mode):
     ids, segments = panoptic()
     visualizer = Visualizer(GREY, META, instance_mode=mode)
-    picture = visualizer.draw_panoptic_seg(torch.from_numpy(ids), segments).get_image()
-    assert mean_color(picture, LEFT).argmax() == 1, "grass is green"
-    assert (np.abs(picture[RIGHT].astype(int) - 120).max(axis=1) > 10).mean() > 0.9
-    assert unchanged(picture, away_from(LEFT, RIGHT))
+    drawing = visualizer.draw_panoptic_seg(torch.from_numpy(ids), segments).get_image()
+    assert mean_color(drawing, LEFT).argmax() == 1, "grass is green"
+    assert (np.abs(drawing[RIGHT].astype(int) - 120).max(axis=1) > 10).mean() > 0.9
+    assert unchanged(drawing, away_from(LEFT, RIGHT))
     again = Visualizer(GREY, META).draw_panoptic_seg_predictions
-    assert again(torch.from_numpy(ids), segments).get_image().shape == picture.shape
+    assert again(torch.from_numpy(ids), segments).get_image().shape == drawing.shape
 
 
 def test_binary_mask_leaves_out_specks():
     mask = LEFT.copy()
     mask[5:7, 150:152] = True
     visualizer = Visualizer(GREY, META)
-    picture = visualizer.draw_binary_mask(mask, color="g", text="leaf", area_threshold=10).get_image()
-    assert unchanged(picture, rectangle(140, 0, 160, 15))
-    assert mean_color(picture, LEFT).argmax() == 1
+    drawing = visualizer.draw_binary_mask(mask, color="g", text="leaf", area_threshold=10).get_image()
+    assert unchanged(drawing, rectangle(140, 0, 160, 15))
+    assert mean_color(drawing, LEFT).argmax() == 1
     nothing = Visualizer(GREY, META).draw_binary_mask(np.zeros((H, W), dtype=np.uint8)).get_image()
     assert unchanged(nothing, np.ones((H, W), dtype=bool))
 
 
 def test_text_is_written_at_its_place():
-    picture = Visualizer(GREY, META).draw_text("zebra", (80, 40), color="w").get_image()
-    assert (picture[38:75, 40:120] != 120).any() and unchanged(picture, rectangle(0, 90, 160, 120))
+    drawing = Visualizer(GREY, META).draw_text("zebra", (80, 40), color="w").get_image()
+    assert (drawing[38:75, 40:120] != 120).any() and unchanged(drawing, rectangle(0, 90, 160, 120))
 
 
-def test_pictures_are_scaled_and_saved(tmp_path):
-    picture = Visualizer(GREY, META, scale=2.0).draw_instance_predictions(predictions(LEFT, scores=False))
-    image = picture.get_image()
+def test_drawings_are_scaled_and_saved(tmp_path):
+    drawing = Visualizer(GREY, META, scale=2.0).draw_instance_predictions(predictions(LEFT, scores=False))
+    image = drawing.get_image()
     assert image.shape == (2 * H, 2 * W, 3)
     inside, outside = rectangle(20, 30, 60, 90).repeat(2, 0).repeat(2, 1), rectangle(90, 0, 160, 120)
     assert (np.abs(image[inside].astype(int) - 120).max(axis=1) > 10).all()
     assert unchanged(image, outside.repeat(2, 0).repeat(2, 1), GREY.repeat(2, 0).repeat(2, 1))
-    picture.save(str(tmp_path / "picture.png"))
-    saved = np.array(Image.open(tmp_path / "picture.png").convert("RGB")).astype(int)
+    drawing.save(str(tmp_path / "drawing.png"))
+    saved = np.array(Image.open(tmp_path / "drawing.png").convert("RGB")).astype(int)
     assert np.abs(saved - image).mean() < 1
-    assert [p.name for p in tmp_path.iterdir()] == ["picture.png"]
+    assert [p.name for p in tmp_path.iterdir()] == ["drawing.png"]
 
 
 def test_the_callers_image_is_not_drawn_on():

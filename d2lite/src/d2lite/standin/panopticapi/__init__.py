@@ -1,4 +1,4 @@
-"""Stand-in for COCO's panopticapi (d2lite): label colours, and panoptic quality from files.
+"""Stand-in for COCO's panopticapi (d2lite): label colors, and panoptic quality from files.
 
 A genuine panopticapi always wins, also one that is found later than this folder: then this module replaces itself.
 """

@@ -213,10 +213,10 @@ class Visualizer:
         x -= {"left": 0, "center": 0.5, "right": 1}[horizontal_alignment] * width
         x, y = int(max(0, min(x, canvas.shape[1] - width))), int(max(0, min(y, canvas.shape[0] - height)))
         canvas[y : y + height, x : x + width] //= 4
-        picture = Image.fromarray(canvas)
+        over = Image.fromarray(canvas)
         letters = tuple((to_color(color) * 0.5 + 127).astype(int).tolist())
-        ImageDraw.Draw(picture).text((x + 2 - left, y + 2 - top), text, letters, font)
-        canvas[:] = np.asarray(picture)
+        ImageDraw.Draw(over).text((x + 2 - left, y + 2 - top), text, letters, font)
+        canvas[:] = np.asarray(over)
         return self.output
 
     def __getattr__(self, name: str):

@@ -1,3 +1,3 @@
-"""Point sampling and the colour augmentation of Detectron2's PointRend project."""
+"""Point sampling and the color augmentation of Detectron2's PointRend project."""
 
 from .color_augmentation import ColorAugSSDTransform
