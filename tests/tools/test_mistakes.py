@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from PADing.command_line import run_command
 from PADing.data import verify
 from PADing.evaluation import result_files
 from tests.tools.conftest import REPOSITORY
@@ -87,10 +86,7 @@ def _status(tool, name: str, arguments: list[str]) -> int:
             return verify.main(arguments)
         if name in ("gzsi", "zsi"):
             return result_files.main("A test.", generalized=name == "gzsi", argv=arguments)
-        module = tool(name)
-        if hasattr(module, "make_parser"):
-            return run_command(module.main, module.make_parser().parse_args(arguments))
-        return module.main(arguments)
+        return tool(name).main(arguments)
     except SystemExit as end:  # argparse
         return end.code
 
