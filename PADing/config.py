@@ -31,6 +31,7 @@ def add_maskformer2_config(cfg: CfgNode) -> None:
     _add_mask_former_keys(cfg)
     _add_class_embedding_keys(cfg)
     _add_swin_keys(cfg)
+    _add_ignored_keys(cfg)
     _add_keys_of(import_methods(), cfg)
 
 
@@ -83,8 +84,6 @@ def _add_mask_former_keys(cfg: CfgNode) -> None:
     head.TRANSFORMER_ENC_DIM_FEEDFORWARD = 1024
     head.PIXEL_DECODER_NAME = "BasePixelDecoder"
     head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
-    head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
-    head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
 
     node = cfg.MODEL.MASK_FORMER = CfgNode()
     node.DEEP_SUPERVISION = True
@@ -152,6 +151,14 @@ def _add_swin_keys(cfg: CfgNode) -> None:
     node.PATCH_NORM = True
     node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     node.USE_CHECKPOINT = False
+
+
+def _add_ignored_keys(cfg: CfgNode) -> None:
+    # Accepted because published YAML files set them, and without effect, there as here: deformable attention takes its
+    # heads from MASK_FORMER.NHEADS and always has 4 points; one feature is generated for each drawn class.
+    cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
+    cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
+    cfg.MODEL.MASK_FORMER.NUM_GENERATE = 1
 
 
 def load_config(path: str | os.PathLike, opts: Sequence = ()) -> CfgNode:
