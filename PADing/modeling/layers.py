@@ -25,7 +25,7 @@ class Attention(nn.Module):
         super().__init__()
         if width % heads:
             raise ValueError(f"Attention: width ({width}) must be a multiple of heads ({heads})")
-        self.width, self.heads, self.dropout = width, heads, dropout
+        self.heads, self.dropout = heads, dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
@@ -48,27 +48,12 @@ class Attention(nn.Module):
         if key.shape[0] == 1 and batch > 1 and allowed is None:
             # Queries do not see each other, so those of all images make one long sequence before the shared keys.
             return self(query.reshape(1, batch * length, width), key, value).view(batch, length, width)
-        q, k, v = (self._split(x) for x in self._project(query, key, value))
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        projected = (F.linear(*inputs) for inputs in zip((query, key, value), weights, biases, strict=True))
+        q, k, v = (x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2) for x in projected)
         dropout = self.dropout if self.training else 0.0
         result = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
         return self.out_proj(result.transpose(1, 2).reshape(batch, length, width))
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
-
-    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-        """Project what is the same tensor in one product."""
-        weight, bias, c = self.in_proj_weight, self.in_proj_bias, self.width
-        if query is key and key is value:
-            return F.linear(query, weight, bias).chunk(3, dim=-1)
-        if query is key:
-            q, k = F.linear(query, weight[: 2 * c], bias[: 2 * c]).chunk(2, dim=-1)
-            return q, k, F.linear(value, weight[2 * c :], bias[2 * c :])
-        q = F.linear(query, weight[:c], bias[:c])
-        if key is value:
-            return q, *F.linear(key, weight[c:], bias[c:]).chunk(2, dim=-1)
-        k = F.linear(key, weight[c : 2 * c], bias[c : 2 * c])
-        return q, k, F.linear(value, weight[2 * c :], bias[2 * c :])
 
 
 def xavier_uniform(module: nn.Module) -> None:

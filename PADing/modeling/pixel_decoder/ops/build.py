@@ -69,7 +69,7 @@ def cache_folder() -> Path:
         raise Unavailable("there is no home folder")
     folder = Path(os.path.realpath(base), CACHE)
     reason = _foreign(folder)
-    if not reason and not os.access(_existing_parent(folder), os.W_OK):
+    if not reason and not os.access(next(place for place in (folder, *folder.parents) if place.exists()), os.W_OK):
         reason = f"{folder} cannot be written"
     if reason:
         raise Unavailable(reason)
@@ -116,10 +116,8 @@ def missing(kind: str) -> str | None:
     compiler = os.environ.get("CXX", "c++").split()[0]
     if shutil.which(compiler) is None:
         return f"no C++ compiler ({compiler!r} is not on the PATH; set CXX to name another)"
-    if shutil.which("ninja") is None:
-        ninja = Path(sys.executable).with_name("ninja")
-        if not ninja.exists():
-            return "ninja is not installed (pip install ninja)"
+    if shutil.which("ninja") is None and not Path(sys.executable).with_name("ninja").exists():
+        return "ninja is not installed (pip install ninja)"
     if kind == "cuda":
         if torch.version.cuda is None:
             return "this PyTorch has no CUDA"
@@ -136,12 +134,10 @@ def build(kind: str, folder: Path | None = None) -> Path:
     """Compile an extension into ``folder`` (default: the cache) unless it is there, and return it.
 
     Where there is no cache to trust, the default is a new folder for this process, which is removed when it ends.
-
     Any number of processes may ask at once: one compiles, the others wait for it. Raises Unavailable if a tool is
     missing or the compiler fails.
     """
-    reason = missing(kind)
-    if reason:
+    if reason := missing(kind):
         raise Unavailable(reason)
     ahead_of_time = folder is not None
     try:
@@ -222,9 +218,3 @@ def _only_one(lock: Path) -> Iterator[None]:
             return
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-def _existing_parent(folder: Path) -> Path:
-    while not folder.exists():
-        folder = folder.parent
-    return folder
