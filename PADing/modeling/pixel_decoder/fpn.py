@@ -62,7 +62,7 @@ class PixelDecoder(nn.Module):
 
     upsampling: str  # how the coarser map is brought to the size of the finer one
 
-    def __init__(self, input_shape: dict[str, ShapeSpec], conv_dim: int, mask_dim: int, norm: Norm) -> None:
+    def __init__(self, input_shape: dict[str, ShapeSpec], conv_dim: int, mask_dim: int, norm: Norm = None) -> None:
         super().__init__()
         self.in_features = [name for name, _, _ in by_stride(input_shape)]
         self.conv_dim, self.mask_dim, self.norm = conv_dim, mask_dim, norm

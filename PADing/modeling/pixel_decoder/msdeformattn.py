@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from PADing.modeling.cached_table import cached_table
 from PADing.modeling.layers import ResidualLayer, xavier_uniform
-from PADing.modeling.pixel_decoder.fpn import NUM_LEVELS, Norm, PixelDecoder, by_stride, xavier_conv
+from PADing.modeling.pixel_decoder.fpn import NUM_LEVELS, PixelDecoder, by_stride, xavier_conv
 from PADing.modeling.pixel_decoder.ops import MSDeformAttn
 from PADing.modeling.position_encoding import PositionEmbeddingSine
 
@@ -73,7 +73,7 @@ class MSDeformAttnPixelDecoder(PixelDecoder):
         transformer_in_features: the maps that the encoder sees.
         common_stride: stride of the mask features; FPN steps lead from the encoder's finest map to it.
         transformer_n_points: samples for each head and level.
-        Others: see :class:`PixelDecoder`; ``conv_dim`` is also the encoder's width.
+        pyramid: see :class:`PixelDecoder`; ``conv_dim`` is also the encoder's width.
     """
 
     upsampling = "bilinear"
@@ -87,20 +87,18 @@ class MSDeformAttnPixelDecoder(PixelDecoder):
         transformer_nheads: int,
         transformer_dim_feedforward: int,
         transformer_enc_layers: int,
-        conv_dim: int,
-        mask_dim: int,
-        norm: Norm = None,
         transformer_in_features: list[str],
         common_stride: int,
         transformer_n_points: int = 4,
+        **pyramid,
     ) -> None:
-        super().__init__(input_shape, conv_dim, mask_dim, norm)
+        super().__init__(input_shape, **pyramid)
         maps = by_stride(input_shape)
         encoded = [item for item in reversed(maps) if item[0] in transformer_in_features]  # coarsest first
         self.transformer_in_features = [name for name, _, _ in encoded]
         self.input_proj = nn.ModuleList(self._projection(channels) for _, channels, _ in encoded)
         self.transformer = MSDeformAttnTransformerEncoderOnly(
-            conv_dim,
+            self.conv_dim,
             transformer_enc_layers,
             len(encoded),
             d_ffn=transformer_dim_feedforward,
@@ -108,8 +106,8 @@ class MSDeformAttnPixelDecoder(PixelDecoder):
             n_heads=transformer_nheads,
             n_points=transformer_n_points,
         )
-        self.pe_layer = PositionEmbeddingSine(conv_dim // 2, normalize=True)
-        self.mask_features = xavier_conv(conv_dim, mask_dim, 1)
+        self.pe_layer = PositionEmbeddingSine(self.conv_dim // 2, normalize=True)
+        self.mask_features = xavier_conv(self.conv_dim, self.mask_dim, 1)
         steps = int(math.log2(encoded[-1][2]) - math.log2(common_stride))
         self.fpn_features = self.in_features[:steps]
         for i, (_, channels, _) in enumerate(maps[:steps], start=1):

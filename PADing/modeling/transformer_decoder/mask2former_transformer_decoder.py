@@ -1,13 +1,12 @@
 """Mask2Former's decoder: queries attend only to the places that their previous masks cover."""
 
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from PADing.errors import UserError
-from PADing.modeling.layers import MLP, CrossAttentionLayer, FFNLayer, SelfAttentionLayer
-from PADing.modeling.position_encoding import PositionEmbeddingSine
+from PADing.modeling.layers import CrossAttentionLayer, FFNLayer, SelfAttentionLayer
 from PADing.modeling.registry import TRANSFORMER_DECODER_REGISTRY
 from PADing.modeling.transformer_decoder.query_decoder import QueryDecoder
 
@@ -22,38 +21,26 @@ class MultiScaleMaskedTransformerDecoder(QueryDecoder):
 
     A method that classifies queries in another way overrides :meth:`add_class_head` and :meth:`classify`.
 
-    Args:
-        num_feature_levels: feature maps, from coarse to fine.
-        Others: see :class:`QueryDecoder`; ``mask_classification`` must be True.
+    Other arguments are the base class's; ``mask_classification`` must be True.
     """
 
     _version = 2
+    input_proj: nn.ModuleList
 
-    @configurable
-    def __init__(
+    def add_transformer(
         self,
-        in_channels: int,
-        mask_classification: bool = True,
-        *,
-        num_classes: int,
         hidden_dim: int,
-        num_queries: int,
+        *,
         nheads: int,
         dim_feedforward: int,
         dec_layers: int,
         pre_norm: bool,
-        mask_dim: int,
-        enforce_input_project: bool,
         num_feature_levels: int = 3,
-        deep_supervision: bool = True,
     ) -> None:
-        super().__init__()
-        if not mask_classification:
+        """Create three layers for each of ``dec_layers`` steps, and the initial queries."""
+        if not self.mask_classification:
             raise ValueError(f"{type(self).__name__} predicts masks and classes; mask_classification must be True")
-        self.num_queries, self.num_layers, self.num_feature_levels = num_queries, dec_layers, num_feature_levels
-        self.deep_supervision = deep_supervision
-        self.pe_layer = PositionEmbeddingSine(hidden_dim // 2, normalize=True)
-
+        self.num_layers, self.num_feature_levels = dec_layers, num_feature_levels
         layers = range(dec_layers)
         self.transformer_self_attention_layers = nn.ModuleList(
             SelfAttentionLayer(hidden_dim, nheads, pre_norm) for _ in layers
@@ -63,14 +50,14 @@ class MultiScaleMaskedTransformerDecoder(QueryDecoder):
         )
         self.transformer_ffn_layers = nn.ModuleList(FFNLayer(hidden_dim, dim_feedforward, pre_norm) for _ in layers)
         self.decoder_norm = nn.LayerNorm(hidden_dim)
-        self.query_feat = nn.Embedding(num_queries, hidden_dim)
-        self.query_embed = nn.Embedding(num_queries, hidden_dim)
-        self.level_embed = nn.Embedding(num_feature_levels, hidden_dim)
+        self.query_feat = nn.Embedding(self.num_queries, hidden_dim)
+
+    def add_inputs(self, in_channels: int, width: int, enforce: bool) -> None:
+        """Create ``level_embed`` and ``input_proj``, for each of ``num_feature_levels`` maps, from coarse to fine."""
+        self.level_embed = nn.Embedding(self.num_feature_levels, width)
         self.input_proj = nn.ModuleList(
-            self.input_projection(in_channels, hidden_dim, enforce_input_project) for _ in range(num_feature_levels)
+            self.input_projection(in_channels, width, enforce) for _ in range(self.num_feature_levels)
         )
-        self.add_class_head(hidden_dim, num_classes)
-        self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int, mask_classification: bool) -> dict:
@@ -79,12 +66,6 @@ class MultiScaleMaskedTransformerDecoder(QueryDecoder):
         if arguments["dec_layers"] < 1:
             raise UserError("MODEL.MASK_FORMER.DEC_LAYERS counts the prediction on the initial queries: at least 1")
         return {**arguments, "dec_layers": arguments["dec_layers"] - 1}
-
-    # ---- the class head: what other methods replace
-
-    def add_class_head(self, hidden_dim: int, num_classes: int) -> None:
-        """Create the modules of :meth:`classify`; they come before ``mask_embed`` in the state dict."""
-        self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
 
     def classify(self, state: Tensor, mask_logits: Tensor, mask_features: Tensor, last: bool) -> Tensor | None:
         """Class logits of one prediction.
@@ -99,8 +80,6 @@ class MultiScaleMaskedTransformerDecoder(QueryDecoder):
             (B, Q, K + 1), "no object" last; None is allowed unless ``last``.
         """
         return self.class_embed(state)
-
-    # ---- forward
 
     def forward(self, x: list[Tensor], mask_features: Tensor, mask: Tensor | None = None) -> dict:
         """Predict classes and masks of all queries.

@@ -1,17 +1,15 @@
 """MaskFormer's decoder: a classic transformer on one feature map, and masks from its queries."""
 
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from PADing.modeling.layers import (
-    MLP,
     TransformerDecoder,
     TransformerDecoderLayer,
     TransformerEncoder,
     TransformerEncoderLayer,
     xavier_uniform,
 )
-from PADing.modeling.position_encoding import PositionEmbeddingSine
 from PADing.modeling.registry import TRANSFORMER_DECODER_REGISTRY
 from PADing.modeling.transformer_decoder.query_decoder import QueryDecoder
 
@@ -20,10 +18,18 @@ class Transformer(nn.Module):
     """Encoder and decoder of DETR: queries start at zero and are told apart by their positions."""
 
     def __init__(
-        self, width: int, heads: int, hidden: int, dropout: float, enc_layers: int, dec_layers: int, pre_norm: bool
+        self,
+        width: int,
+        *,
+        nheads: int,
+        dim_feedforward: int,
+        dropout: float,
+        enc_layers: int,
+        dec_layers: int,
+        pre_norm: bool,
     ) -> None:
         super().__init__()
-        layer = width, heads, hidden, dropout, pre_norm
+        layer = width, nheads, dim_feedforward, dropout, pre_norm
         self.encoder = TransformerEncoder(TransformerEncoderLayer(*layer), enc_layers)
         self.decoder = TransformerDecoder(TransformerDecoderLayer(*layer), dec_layers, return_intermediate=True)
         xavier_uniform(self)
@@ -38,40 +44,11 @@ class Transformer(nn.Module):
 
 @TRANSFORMER_DECODER_REGISTRY.register()
 class StandardTransformerDecoder(QueryDecoder):
-    """The decoder of MaskFormer (Cheng et al., Sec. 3.4).
+    """The decoder of MaskFormer (Cheng et al., Sec. 3.4)."""
 
-    Args:
-        dropout, enc_layers: of the transformer. Others: see :class:`QueryDecoder`.
-    """
-
-    @configurable
-    def __init__(
-        self,
-        in_channels: int,
-        mask_classification: bool = True,
-        *,
-        num_classes: int,
-        hidden_dim: int,
-        num_queries: int,
-        nheads: int,
-        dropout: float,
-        dim_feedforward: int,
-        enc_layers: int,
-        dec_layers: int,
-        pre_norm: bool,
-        deep_supervision: bool,
-        mask_dim: int,
-        enforce_input_project: bool,
-    ) -> None:
-        super().__init__()
-        self.mask_classification, self.deep_supervision = mask_classification, deep_supervision
-        self.pe_layer = PositionEmbeddingSine(hidden_dim // 2, normalize=True)
-        self.transformer = Transformer(hidden_dim, nheads, dim_feedforward, dropout, enc_layers, dec_layers, pre_norm)
-        self.query_embed = nn.Embedding(num_queries, hidden_dim)
-        self.input_proj = self.input_projection(in_channels, hidden_dim, enforce_input_project)
-        if mask_classification:
-            self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
-        self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
+    def add_transformer(self, hidden_dim: int, **transformer) -> None:
+        """Create the transformer; arguments as :class:`Transformer`'s."""
+        self.transformer = Transformer(hidden_dim, **transformer)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int, mask_classification: bool) -> dict:
