@@ -139,9 +139,8 @@ def main(argv: list[str] | None = None) -> int:
     root = dataset_root()
     annotations = os.path.join(root, "coco", "annotations")
     parser = CommandParser(__doc__)
-    parser.add_argument(
-        "--split", nargs="+", choices=SPLITS, default=SPLITS, help="which of the shipped splits (default: both)"
-    )
+    which = "which of the shipped splits (default: both)"
+    parser.add_argument("--split", nargs="+", choices=SPLITS, default=SPLITS, help=which)
     parser.add_argument("--split-file", help="a split file of your own instead")
     for part in ("train", "val"):
         path = os.path.join(annotations, f"instances_{part}2014.json")

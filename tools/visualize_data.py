@@ -72,8 +72,8 @@ def _run(args: argparse.Namespace) -> None:
     cfg = checked_config(args, {"train data", *(["train"] if args.source == "dataloader" else [])})
     drawn = draw_annotations(cfg) if args.source == "annotation" else draw_training_examples(cfg)
     if window is None:
-        images = [record["file_name"] for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
-        keep_originals(args.output, [args.output / "1.png"], images)
+        roots = (MetadataCatalog.get(name).get("image_root") for name in cfg.DATASETS.TRAIN)
+        keep_originals(args.output, [args.output / "1.png"], [f"{root}/" for root in roots if root])
     number = 0
     for number, (name, image) in enumerate(tqdm(islice(drawn, args.number or None), desc="drawing", mininterval=1), 1):
         if window is None:
