@@ -10,6 +10,7 @@ meta-architecture. A method that trains in another way registers one::
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from detectron2.config import CfgNode
@@ -76,7 +77,7 @@ class TrainingRecipe:
         """
         scaler = self.precision.scaler
         optimizer.zero_grad()
-        scaler.scale(sum(losses.values())).backward()
+        scaler.scale(cast(Tensor, sum(losses.values()))).backward()
         # The values are fetched after the backward pass has been launched, so that a GPU does not wait for them.
         log_losses(losses, data_time, prefix)
         if clip is not None:

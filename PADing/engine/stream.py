@@ -124,11 +124,31 @@ class PositionSampler(Sampler):
         self.next, self.pending = state["next"], list(state["pending"])
 
 
-def build_stream_loader(cfg: CfgNode, mapper: Callable[[dict], dict | None]):
-    """Detectron2's training loader over a ``TrainingStream``.
+class StreamLoader:
+    """Batches of a ``TrainingStream`` without an end, and the place in it; set its state before iterating."""
 
-    The result has two more attributes, ``stream`` and ``stream_sampler``; set their state before iterating. Without a
-    ``SEED``, processes agree on a random one.
+    def __init__(self, batches: Iterable[list[dict]], stream: TrainingStream, sampler: PositionSampler):
+        self.batches, self.stream, self.sampler = batches, stream, sampler
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        return iter(self.batches)
+
+    def used(self, batch: Iterable[dict]) -> None:
+        """Note that a batch has been trained on."""
+        self.sampler.used(sample[POSITION] for sample in batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place as plain values."""
+        return {**self.sampler.state_dict(), "seed": self.stream.seed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at a place."""
+        self.stream.reseed(state["seed"])
+        self.sampler.load_state_dict(state)
+
+
+def build_stream_loader(cfg: CfgNode, mapper: Callable[[dict], dict | None]) -> StreamLoader:
+    """Detectron2's training loader over a ``TrainingStream``. Without a ``SEED``, processes agree on a random one.
 
     Raises:
         UserError: no training image; a batch that the processes cannot share evenly; another sampler than Detectron2's
@@ -149,7 +169,7 @@ def build_stream_loader(cfg: CfgNode, mapper: Callable[[dict], dict | None]):
     stream = TrainingStream(dicts, mapper, seed)
     sampler = PositionSampler(comm.get_rank(), world_size)
     # Without a mapper: the stream has mapped its samples already, because only there is the position known.
-    loader: Any = build_detection_train_loader(
+    batches = build_detection_train_loader(
         stream,
         mapper=None,
         sampler=sampler,
@@ -157,5 +177,4 @@ def build_stream_loader(cfg: CfgNode, mapper: Callable[[dict], dict | None]):
         aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
-    loader.stream, loader.stream_sampler = stream, sampler
-    return loader
+    return StreamLoader(batches, stream, sampler)

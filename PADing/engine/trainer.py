@@ -25,7 +25,7 @@ from PADing.engine.checkpointer import TrainingCheckpointer, unwrap
 from PADing.engine.interruption import STOP, StopHook, explain_stop, without_stop_signals
 from PADing.engine.recipes import TrainingRecipe, build_recipe
 from PADing.engine.rng import preserved_rng
-from PADing.engine.stream import POSITION, build_stream_loader
+from PADing.engine.stream import StreamLoader, build_stream_loader
 from PADing.engine.training_state import RankStates
 from PADing.errors import Interrupted, UserError, short
 from PADing.evaluation import build_evaluator
@@ -56,9 +56,8 @@ class RecipeLoop(SimpleTrainer):
         else:
             batch = next(self._own_batches)
         self.recipe.step(self.model, batch, time.perf_counter() - start)
-        sampler = getattr(self.data_loader, "stream_sampler", None)
-        if sampler is not None:
-            sampler.used(sample[POSITION] for sample in batch)
+        if isinstance(self.data_loader, StreamLoader):
+            self.data_loader.used(batch)
 
 
 class Trainer(DefaultTrainer):
@@ -161,7 +160,7 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's, with the end by Ctrl-C behind the periodic checkpoint and before a long evaluation."""
-        built = super().build_hooks()
+        built = list(super().build_hooks())
         places = [i for i, hook in enumerate(built) if isinstance(hook, EvalHook)]
         built.insert(places[0] if places else len(built), StopHook())
         return built
@@ -241,7 +240,7 @@ class Trainer(DefaultTrainer):
         """Iteration and hooks; optimizers are entries of their own in a checkpoint."""
         return TrainerBase.state_dict(self)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what ``state_dict`` has returned."""
         TrainerBase.load_state_dict(self, state_dict)
 

@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from PADing.engine.rng import preserved_rng, rng_state, set_rng_state
+from PADing.engine.stream import StreamLoader
 from PADing.errors import UserError
 
 __all__ = ["RankStates", "guarded_state", "short_reason"]
@@ -39,8 +40,8 @@ class RankStates:
 
     def _own(self) -> dict[str, Any]:
         own: dict[str, Any] = {"rng": rng_state()}
-        if hasattr(self.data_loader, "stream_sampler"):
-            own["data"] = {**self.data_loader.stream_sampler.state_dict(), "seed": self.data_loader.stream.seed}
+        if isinstance(self.data_loader, StreamLoader):
+            own["data"] = self.data_loader.state_dict()
         return own
 
     def state_dict(self) -> dict[str, Any]:
@@ -61,21 +62,17 @@ class RankStates:
 
     def place_data(self, start_iter: int, images_per_iteration: int) -> None:
         """Put the data stream where the stopped run left it."""
-        stream = getattr(self.data_loader, "stream", None)
-        if stream is None:
+        loader = self.data_loader
+        if not isinstance(loader, StreamLoader):
             if start_iter:
                 logger.info("The data loader cannot be placed, so the data order begins anew.")
-            return
-        sampler = self.data_loader.stream_sampler
-        if len(self._loaded) == comm.get_world_size() and "data" in self._loaded[comm.get_rank()]:
-            data = self._loaded[comm.get_rank()]["data"]
-            stream.reseed(data["seed"])
-            sampler.load_state_dict(data)
+        elif len(self._loaded) == comm.get_world_size() and "data" in self._loaded[comm.get_rank()]:
+            loader.load_state_dict(self._loaded[comm.get_rank()]["data"])
         elif start_iter:
             # Another number of processes, or another program's checkpoint: skip as many images as have been used.
             if self._loaded and "data" in self._loaded[0]:
-                stream.reseed(self._loaded[0]["data"]["seed"])
-            sampler.next = comm.get_rank() + start_iter * images_per_iteration
+                loader.stream.reseed(self._loaded[0]["data"]["seed"])
+            loader.sampler.next = comm.get_rank() + start_iter * images_per_iteration
 
     def restore_rng(self) -> None:
         """Continue this process's random generators; with another number of processes, nothing."""

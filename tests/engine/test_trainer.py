@@ -95,7 +95,7 @@ def test_older_checkpoint_resumes_with_a_note(tmp_path, caplog):
     assert resumed.start_iter == 3
     assert "optimizer_2, ranks, scaler, scheduler" in caplog.text
     # The data go on behind the images that have been used.
-    assert resumed.data_loader.stream_sampler.next > 3 * cfg.SOLVER.IMS_PER_BATCH
+    assert resumed.data_loader.sampler.next > 3 * cfg.SOLVER.IMS_PER_BATCH
 
 
 def test_files_and_scalars_of_a_run(tmp_path):
