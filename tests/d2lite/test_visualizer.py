@@ -155,14 +155,6 @@ def test_holes_are_holes():
     assert (image[42:78, 28:31, 1].max(axis=1) > 200).all(), "the hole has an outline too"
 
 
-@standin_only
-def test_panoptic_ids_that_encode_their_class():
-    ids = np.full((H, W), -1)
-    ids[LEFT], ids[RIGHT] = 2 * 1000, 1 * 1000 + 3
-    image = Visualizer(GREY, META).draw_panoptic_seg(ids, None).get_image()
-    assert mean_color(image, LEFT).argmax() == 1 and unchanged(image, away_from(LEFT, RIGHT))
-
-
 def test_stuff_needs_the_names_of_its_classes():
     ids, segments = panoptic()
     with pytest.raises(AttributeError, match="stuff_classes"):

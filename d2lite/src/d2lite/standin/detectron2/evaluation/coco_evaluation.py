@@ -105,7 +105,7 @@ class COCOEvaluator(DatasetEvaluator):
         detections = []
         for detection in (detection for answer in answers for detection in answer["instances"]):
             index = detection["category_id"]
-            assert category_of is None or index in category_of, f"A detection has class={index}, known: {category_of}."
+            assert category_of is None or index in category_of, f"A detection has class={index}, which is unknown."
             detections.append(detection | ({"category_id": category_of[index]} if category_of else {}))
         files = {"instances_predictions.pth": answers, "coco_instances_results.json": detections}
         save_results(self._folder, files)

@@ -1,5 +1,7 @@
 """Predictions drawn on the frames of a video, where an object keeps its color."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from detectron2.structures import Instances
 
@@ -30,11 +32,12 @@ class VideoVisualizer:
 
         ``pred_masks``, ``pred_boxes`` and ``pred_classes`` must be there if there is any object: AttributeError.
         """
-        drawn = {"pred_masks": predictions.pred_masks, "pred_classes": predictions.pred_classes} if predictions else {}
-        if not drawn:
+        if not len(predictions):
             return VisImage(frame)
-        _ = predictions.pred_boxes  # not drawn, they would tremble; but the genuine class wants them
-        drawn |= {"scores": predictions.scores} if predictions.has("scores") else {}
+        for name in ("pred_masks", "pred_boxes", "pred_classes"):
+            getattr(predictions, name)  # AttributeError, as from the genuine class
+        # Boxes are not drawn: they would tremble.
+        drawn = {name: field for name, field in predictions.get_fields().items() if name != "pred_boxes"}
         return _Frame(frame, self).draw_instance_predictions(Instances(predictions.image_size, **drawn))
 
     def draw_sem_seg(self, frame: np.ndarray, sem_seg, area_threshold: int | None = None) -> VisImage:
@@ -81,8 +84,8 @@ class _Frame(Visualizer):
         super().__init__(frame, video.metadata, instance_mode=video.mode)
         self.video = video
 
-    def _object_colors(self, number: int, classes: list | None, masks: list | None) -> list[ColorLike]:
-        if self.mode == ColorMode.SEGMENTATION or classes is None or masks is None:
+    def _object_colors(self, number: int, classes: list[int], masks: list[np.ndarray]) -> Sequence[ColorLike]:
+        if self.mode == ColorMode.SEGMENTATION:
             return super()._object_colors(number, classes, masks)
         return self.video.recognize(classes, masks)
 

@@ -93,14 +93,9 @@ class Visualizer:
 
     def draw_instance_predictions(self, predictions: Instances) -> VisImage:
         """Draw objects on the CPU: any of ``pred_masks`` (N, H, W), ``pred_boxes``, ``pred_classes`` and ``scores``."""
-        known = predictions.get_fields()
-        masks = [np.asarray(mask) != 0 for mask in known["pred_masks"]] if "pred_masks" in known else None
-        boxes = known["pred_boxes"].tensor.tolist() if "pred_boxes" in known else None
-        classes = known["pred_classes"].tolist() if "pred_classes" in known else None
         if self.mode == ColorMode.IMAGE_BW:
-            self._grey_outside(masks or [])
-        self._draw_objects(len(predictions), masks, boxes, classes, known.get("scores"), OPACITY[self.mode])
-        return self.output
+            self._grey_outside(predictions.get_fields().get("pred_masks", ()))
+        return self._draw_objects(predictions, OPACITY[self.mode])
 
     def draw_sem_seg(self, sem_seg, area_threshold: int | None = None, alpha: float = 0.8) -> VisImage:
         """Draw the classes of a label map (H, W). Labels beyond ``stuff_classes`` are not drawn.
@@ -114,38 +109,29 @@ class Visualizer:
         return self.output
 
     def draw_panoptic_seg(
-        self, panoptic_seg, segments_info: list[dict] | None, area_threshold: int | None = None, alpha: float = 0.7
+        self, panoptic_seg, segments_info: list[dict], area_threshold: int | None = None, alpha: float = 0.7
     ) -> VisImage:
         """Draw the regions of stuff, and over them the objects.
 
         Args:
             panoptic_seg: (H, W) ids of segments, an array or a tensor on the CPU.
             segments_info: for each id a dict with ``id``, ``category_id`` (contiguous), ``isthing``, and ``score`` if
-                there is one. None: an id is a category times ``label_divisor`` plus a number, or -1 for no segment.
+                there is one.
             area_threshold, alpha: as for :meth:`draw_sem_seg`; for stuff.
         """
         ids = np.asarray(panoptic_seg)
-        if segments_info is None:
-            divisor, things = self.metadata.label_divisor, self.metadata.thing_dataset_id_to_contiguous_id.values()
-            numbers = np.unique(ids[ids >= 0]).tolist()
-            segments_info = [{"id": n, "category_id": n // divisor, "isthing": n // divisor in things} for n in numbers]
         drawn = [(segment, ids == segment["id"]) for segment in segments_info if (ids == segment["id"]).any()]
         if self.mode == ColorMode.IMAGE_BW:
             self._grey_outside([region for _, region in drawn])
         for segment, region in drawn:
             if not segment["isthing"]:
                 self._draw_stuff(region, segment["category_id"], area_threshold, alpha)
-        objects = [(segment, region) for segment, region in drawn if segment["isthing"]]
-        scores = [segment["score"] for segment, _ in objects if "score" in segment]
-        self._draw_objects(
-            number=len(objects),
-            masks=[region for _, region in objects],
-            boxes=None,
-            classes=[segment["category_id"] for segment, _ in objects],
-            scores=scores if len(scores) == len(objects) else None,
-            alpha=alpha,
-        )
-        return self.output
+        things = [segment for segment, _ in drawn if segment["isthing"]]
+        objects = Instances(ids.shape, pred_masks=[region for segment, region in drawn if segment["isthing"]])
+        objects.pred_classes = [segment["category_id"] for segment in things]
+        if all("score" in segment for segment in things):
+            objects.scores = [segment["score"] for segment in things]
+        return self._draw_objects(objects, alpha)
 
     draw_panoptic_seg_predictions = draw_panoptic_seg
 
@@ -192,7 +178,7 @@ class Visualizer:
     def draw_text(
         self,
         text: str,
-        position: tuple[float, float],
+        position: Sequence[float],
         *,
         font_size: float | None = None,
         color: ColorLike = "g",
@@ -223,31 +209,30 @@ class Visualizer:
         what = f" is not available: {ADVICE}" if name.startswith(("draw_", "overlay_")) else " does not exist"
         raise AttributeError(f"Visualizer.{name}{what}")
 
-    def _draw_objects(
-        self, number: int, masks: list | None, boxes: list | None, classes: list | None, scores, alpha: float
-    ) -> None:
-        """Draw N objects, small ones over large ones, and labels like "cat 87%" over them."""
-        words = []
-        if classes is not None:
+    def _draw_objects(self, objects: Instances, alpha: float) -> VisImage:
+        """Draw objects, small ones over large ones, and labels like "cat 87%"."""
+        known, words = objects.get_fields(), []
+        classes = [int(index) for index in known.get("pred_classes", ())]
+        masks = [np.asarray(mask) != 0 for mask in known.get("pred_masks", ())]
+        boxes = known["pred_boxes"].tensor.tolist() if "pred_boxes" in known else []
+        if classes:
             names = self.metadata.get("thing_classes")
             words.append([names[index] if names else str(index) for index in classes])
-        if scores is not None:
-            words.append([f"{float(score):.0%}" for score in scores])
-        labels = [" ".join(parts) for parts in zip(*words, strict=True)] if words else [""] * number
-        colors = self._object_colors(number, classes, masks)
-        areas = [0.0] * number if masks is None else [float(mask.sum()) for mask in masks]
-        for i in sorted(range(number), key=areas.__getitem__, reverse=True):
-            if masks is not None:
-                text = None if boxes else labels[i]
-                self.draw_binary_mask(masks[i], colors[i], text=text, alpha=alpha, area_threshold=0)
-            if boxes is not None:
-                self.draw_box(boxes[i], edge_color=colors[i])
-        for i, (x0, y0, _, _) in enumerate(boxes or ()):
-            if labels[i]:
-                self.draw_text(labels[i], (x0, y0), color=colors[i], horizontal_alignment="left")
+        if "scores" in known:
+            words.append([f"{float(score):.0%}" for score in known["scores"]])
+        labels = [" ".join(parts) for parts in zip(*words, strict=True)] or [""] * len(objects)
+        colors = self._object_colors(len(objects), classes, masks)
+        for i in sorted(range(len(masks)), key=lambda i: masks[i].sum(), reverse=True):
+            text = None if boxes else labels[i]
+            self.draw_binary_mask(masks[i], colors[i], text=text, alpha=alpha, area_threshold=0)
+        for label, color, box in zip(labels, colors, boxes, strict=False):
+            self.draw_box(box, edge_color=color)
+            if label:
+                self.draw_text(label, box[:2], color=color, horizontal_alignment="left")
+        return self.output
 
-    def _object_colors(self, number: int, classes: list | None, masks: list | None) -> list[ColorLike]:
-        if self.mode == ColorMode.SEGMENTATION and classes is not None and self.metadata.get("thing_colors"):
+    def _object_colors(self, number: int, classes: list[int], masks: list[np.ndarray]) -> Sequence[ColorLike]:
+        if self.mode == ColorMode.SEGMENTATION and classes and self.metadata.get("thing_colors"):
             return [np.array(self.metadata.thing_colors[index]) / 255 for index in classes]
         return [distinct_color(i) for i in range(number)]
 
@@ -258,17 +243,14 @@ class Visualizer:
 
     def _enlarged(self, region: np.ndarray) -> np.ndarray:
         """A bool (H, W) region in the size of the drawing."""
-        size = self.output.height, self.output.width
+        size, (rows, columns) = (self.output.height, self.output.width), self.output.drawing.shape[:2]
         if region.shape != size:
             raise ValueError(f"A mask of {region.shape} does not fit an image of {size}.")
-        enlarged = cv2.resize(
-            region.astype(np.uint8), self.output.drawing.shape[1::-1], interpolation=cv2.INTER_NEAREST
-        )
-        return enlarged > 0
+        return cv2.resize(region.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST) > 0
 
-    def _grey_outside(self, regions: Iterable[np.ndarray]) -> None:
-        inside = np.zeros(self.output.drawing.shape[:2], dtype=bool)
+    def _grey_outside(self, regions: Iterable) -> None:
+        canvas = self.output.drawing
+        inside = np.zeros((*canvas.shape[:2], 1), dtype=bool)
         for region in regions:
-            inside |= self._enlarged(region)
-        grey = cv2.cvtColor(self.output.drawing, cv2.COLOR_RGB2GRAY)[..., None]
-        self.output.drawing[:] = np.where(inside[..., None], self.output.drawing, grey)
+            inside[self._enlarged(np.asarray(region) != 0)] = True
+        canvas[:] = np.where(inside, canvas, cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY)[..., None])
