@@ -7,6 +7,7 @@ by the functions that need them.
 import gzip
 import logging
 import os
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -199,9 +200,8 @@ def word_embeddings(
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise UserError(f"Word vectors {path} do not exist.")
-    words = {name: _words((texts or {}).get(name, name)) for name in names}
-    variants = {variant for parts in words.values() for word in parts for variant in _variants(word)}
-    found = dict(_lookup(path, variants))
+    words = {name: re.findall(r"[^-_,\s]+", (texts or {}).get(name, name)) for name in names}
+    found = _lookup(path, {variant for parts in words.values() for word in parts for variant in _variants(word)})
     rows, missing_words, missing_names = [], [], []
     for name, parts in words.items():
         hits = [next((found[v] for v in _variants(word) if v in found), None) for word in parts]
@@ -224,17 +224,14 @@ def word_embeddings(
     return embeddings.astype(np.float32)
 
 
-def _words(text: str) -> list[str]:
-    return text.replace("-", " ").replace("_", " ").replace(",", " ").split()
-
-
 def _variants(word: str) -> list[str]:
     return list(dict.fromkeys((word, word.lower(), word.capitalize(), word.upper())))
 
 
-def _lookup(path: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+def _lookup(path: str, wanted: set[str]) -> dict[str, np.ndarray]:
+    """The vectors of those of the ``wanted`` words that the file has."""
     try:
-        yield from _lookup_by_format(path, wanted)
+        return dict(_reader(path)(path, wanted))
     except UserError:
         raise
     except Exception as error:  # gzip, struct, gensim: a damaged file raises nearly everything
@@ -244,18 +241,13 @@ def _lookup(path: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
         ) from error
 
 
-def _lookup_by_format(path: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+def _reader(path: str) -> Callable[[str, set[str]], Iterator[tuple[str, np.ndarray]]]:
     if path.endswith((".kv", ".model")):
-        yield from _from_gensim(path, wanted)
-        return
+        return _from_gensim
     with _open(path) as file:
-        head = file.read(4)
-    if len(head) == 4 and struct.unpack("<i", head)[0] == FASTTEXT_MAGIC:
-        yield from _from_fasttext(path, wanted)
-    elif path.removesuffix(".gz").endswith(".bin"):
-        yield from _from_word2vec_binary(path, wanted)
-    else:
-        yield from _from_text(path, wanted)
+        if file.read(4) == struct.pack("<i", FASTTEXT_MAGIC):
+            return _from_fasttext
+    return _from_word2vec_binary if path.removesuffix(".gz").endswith(".bin") else _from_text
 
 
 def _open(path: str):

@@ -70,46 +70,29 @@ def match_segments(
     if true_map.shape != predicted_map.shape:
         raise ValueError(f"the predicted map has size {predicted_map.shape}, the annotation {true_map.shape}")
     crowd = list(crowd)
-    last_crowd = {true_class[segment]: segment for segment in crowd}
     true_ids, true_index = _listed_only(true_map, true_class)
     predicted_ids, predicted_index = _listed_only(predicted_map, predicted_class)
     # overlap[i, j]: pixels of true segment i and predicted segment j; row and column 0 stand for void and unlabelled.
     shape = (len(true_ids), len(predicted_ids))
     overlap = np.bincount(true_index * shape[1] + predicted_index, minlength=shape[0] * shape[1]).reshape(shape)
     true_area, predicted_area = overlap.sum(axis=1), overlap.sum(axis=0)
+    true_label = np.array([-1, *(true_class[i] for i in true_ids[1:])], dtype=np.int64)
+    predicted_label = np.array([-2, *(predicted_class[i] for i in predicted_ids[1:])], dtype=np.int64)
+    counts = ~np.isin(true_ids, crowd)
 
-    matched, iou, found, used = [], [], set(), set()
-    for i, j in zip(*np.nonzero(overlap), strict=True):
-        if i == 0 or j == 0 or true_ids[i] in crowd or true_class[true_ids[i]] != predicted_class[predicted_ids[j]]:
-            continue
-        value = overlap[i, j] / (true_area[i] + predicted_area[j] - overlap[i, j] - overlap[0, j])
-        if value > 0.5:  # which at most one pair per segment can reach, because segments do not overlap
-            matched.append(true_class[true_ids[i]])
-            iou.append(value)
-            found.add(i)
-            used.add(j)
+    comparable = (true_label[:, None] == predicted_label) & counts[:, None] & (overlap > 0)
+    union = true_area[:, None] + predicted_area - overlap - overlap[0]
+    iou = np.divide(overlap, union, out=np.zeros(shape), where=comparable)
+    found, used = np.nonzero(iou > 0.5)  # at most one pair per segment, because segments do not overlap
 
-    false_negative = [
-        true_class[true_ids[i]]
-        for i in range(1, shape[0])
-        if i not in found and true_ids[i] not in crowd and true_area[i] > 0
-    ]
-    false_positive = []
-    for j in range(1, shape[1]):
-        if j in used or predicted_area[j] == 0:
-            continue
-        label = predicted_class[predicted_ids[j]]
-        excused = overlap[0, j]
-        if label in last_crowd:
-            excused += overlap[true_ids.index(last_crowd[label]), j]
-        if excused / predicted_area[j] <= 0.5:
-            false_positive.append(label)
-    return ImageMatches(
-        np.asarray(matched, dtype=np.int64),
-        np.asarray(iou, dtype=np.float64),
-        np.asarray(false_positive, dtype=np.int64),
-        np.asarray(false_negative, dtype=np.int64),
-    )
+    missed = counts & (true_area > 0) & (true_label >= 0)
+    missed[found] = False
+    excused = overlap[0].copy()
+    for label, segment in {true_class[segment]: segment for segment in crowd}.items():
+        excused += np.where(predicted_label == label, overlap[true_ids.index(segment)], 0)
+    wrong = (2 * excused <= predicted_area) & (predicted_area > 0) & (predicted_label >= 0)
+    wrong[used] = False
+    return ImageMatches(true_label[found], iou[found, used], predicted_label[wrong], true_label[missed])
 
 
 def quality_per_class(images: Iterable[ImageMatches], classes: Iterable[int]) -> dict[int, ClassQuality]:
