@@ -42,18 +42,17 @@ class Process:
     def __init__(self, step: Step, threads: int | None = None):
         self.step, self.started, self.noted = step, time.monotonic(), time.monotonic()
         environment = {**os.environ, **step.env, "PYTHONUNBUFFERED": "1"}
-        path = [step.env.get("PYTHONPATH"), os.environ.get("PYTHONPATH")]
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+        if path := [p for p in (step.env.get("PYTHONPATH"), os.environ.get("PYTHONPATH")) if p]:
+            environment["PYTHONPATH"] = os.pathsep.join(path)
         if threads is not None:
-            counts = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-            environment |= dict.fromkeys(counts, str(threads))
+            environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         step.log.parent.mkdir(parents=True, exist_ok=True)
         with open(step.log, "ab") as log:
             self._output_from = log.tell()
             self.process = subprocess.Popen(
                 step.command,
                 cwd=REPOSITORY,
-                env={key: value for key, value in environment.items() if value or key != "PYTHONPATH"},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -114,15 +113,13 @@ def run_steps(steps: Sequence[Step], jobs: int, display: Display, share_cores: b
                 for child in [r for r in running if r.process.poll() is not None]:
                     running.remove(child)
                     ended(child.step, child.seconds, child.failure() if child.process.returncode else None)
-                ready = sorted(
-                    (s for s in waiting if left.done.issuperset(s.needs)), key=left.waiting_for, reverse=True
-                )
-                for step in ready[: jobs - len(running)]:
+                ready = [step for step in waiting if left.done.issuperset(step.needs)]
+                for step in sorted(ready, key=left.waiting_for, reverse=True)[: jobs - len(running)]:
                     waiting.remove(step)
                     step.note("running", 0.0)
                     display.started(step)
                     running.append(Process(step, threads))
-                if not running and not any(left.done.issuperset(step.needs) for step in waiting):
+                if not running and not ready:
                     break
                 for child in running:
                     if time.monotonic() - child.noted > NOTE:

@@ -1,4 +1,4 @@
-"""Benchmark folders made by hand: invented figures, and runs whose predictions are the truth with known mistakes."""
+"""Benchmark folders made by hand: invented metrics, and runs whose predictions are the truth with known mistakes."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 from PADing.data.mini import UNSEEN
 from PADing.data.mini_files import make_mini_coco
 
-FIGURES = {
+METRICS_OF = {
     "panoptic_seg": ("PQ_se", "PQ_un", "PQ_hm"),
     "sem_seg": ("seen_IoU", "unseen_IoU", "hIoU"),
     "segm": ("AP50_seen", "AP50_unseen", "AP50_hm"),
@@ -24,10 +24,10 @@ def method(name: str, task: str = "panoptic", ablates: str = "", removes: str = 
     return {**entry, "iterations": 500, **more}
 
 
-def run(name: str, seed: int, figures: dict[str, tuple]) -> dict:
-    """An entry of ``runs``; ``figures``: task -> (seen, unseen, harmonic mean)."""
-    results = {task: dict(zip(FIGURES[task], values, strict=True)) for task, values in figures.items()}
-    data_set = "mini_val_panoptic" if "panoptic_seg" in figures else "mini_val_instance"
+def run(name: str, seed: int, metrics: dict[str, tuple]) -> dict:
+    """An entry of ``runs``; ``metrics``: task -> (seen, unseen, harmonic mean)."""
+    results = {task: dict(zip(METRICS_OF[task], values, strict=True)) for task, values in metrics.items()}
+    data_set = "mini_val_panoptic" if "panoptic_seg" in metrics else "mini_val_instance"
     folder = f"runs/{name}-seed{seed}-0123456789"
     return {
         "method": name,
@@ -59,7 +59,7 @@ def write_results(folder: Path, methods: list[dict], runs: list[dict], **more) -
 
 
 def draw_data(folder: Path) -> Path:
-    """Draw a few pictures of the mini data set where a benchmark keeps those of seed 1; returns their folder."""
+    """Draw a few images of the mini data set where a benchmark keeps those of seed 1; returns their folder."""
     root = folder / DATA
     root.mkdir(parents=True)
     return make_mini_coco(root / "mini", train=2, val=6, size=64, seed=1)

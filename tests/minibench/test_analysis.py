@@ -60,14 +60,14 @@ def test_every_annotated_segment_has_its_embedding(folder, content):
     assert content["real"].shape == (len(expected), 64)
 
 
-def test_real_embeddings_are_those_of_queries_on_these_pictures(folder, content):
+def test_real_features_are_those_of_queries_on_these_images(folder, content):
     model = _model(folder)
     validation = open_validation(folder / "run", folder / DATA)
     cfg = load_config(CONFIG)
     sample = next(analysis._samples(cfg, validation, 1))
     with torch.no_grad():
         queries = model.segment(model.preprocess([sample]))["pred_embed"][0]
-    # The first picture's segments come first; each has one of its queries, and no two the same.
+    # The first image's segments come first; each has one of its queries, and no two the same.
     own = torch.from_numpy(content["real"][: len(sample["instances"])])
     distance = torch.cdist(own, queries)
     assert distance.min(dim=1).values.max() < 1e-4

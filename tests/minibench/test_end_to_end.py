@@ -40,15 +40,15 @@ def test_a_strangers_folder_gets_its_row_with_numbers(tmp_path):
     out = tmp_path / "out"
     result = _run(out, "--methods", "ridge", "--plugins", str(folder))
     assert result.returncode == 0, result.stdout + result.stderr
-    (figures,) = _results(out)["ridge"].values()
+    (metrics,) = _results(out)["ridge"].values()
     for task, keys in {"panoptic_seg": ["PQ_se", "PQ_un"], "sem_seg": ["mIoU"], "segm": ["AP50"]}.items():
-        assert all(isinstance(figures[task][key], float) for key in keys), (task, figures[task])
+        assert all(isinstance(metrics[task][key], float) for key in keys), (task, metrics[task])
     methods = json.loads((out / "results.json").read_text())["methods"]
     assert {"ridge": "ridge regression of classifiers"}.items() <= {m["name"]: m["title"] for m in methods}.items()
     for page in ("index.html", "report.md"):
         assert "ridge regression of classifiers" in (out / "report" / page).read_text(), page
-    pictures = {path.name for path in (out / "report" / "pictures").iterdir()}
-    assert {"classes_ridge.png", "confusion_ridge.png", "ridge_best_prediction.jpg"} <= pictures, pictures
+    images = {path.name for path in (out / "report" / "pictures").iterdir()}
+    assert {"classes_ridge.png", "confusion_ridge.png", "ridge_best_prediction.jpg"} <= images, images
 
 
 def test_killed_midway_it_goes_on_and_gets_the_same_numbers(tmp_path):

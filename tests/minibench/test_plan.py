@@ -93,7 +93,7 @@ def test_self_training_is_taught_by_pading_of_the_same_seed():
 
 @pytest.mark.parametrize("split", sorted(UNSEEN))
 def test_a_split_trains_and_tests_on_its_own_data_sets(split):
-    """Else figures would be reported of other unseen classes than the title says."""
+    """Else metrics would be reported of other unseen classes than the title says."""
     plan = _plan(split=split)
     seed = plan.settings.seeds[0]
     declared = load_split(REPOSITORY / "datasets" / "splits" / f"{plan.settings.split_name}.yaml")
@@ -121,7 +121,7 @@ def test_settings_are_chosen_on_classes_and_images_that_no_report_shows():
             make_settings(split=split, seeds=(0, 1))
 
 
-def test_a_hash_covers_what_the_figures_depend_on():
+def test_a_hash_covers_what_the_metrics_depend_on():
     base = _hashes(_plan())
     assert _hashes(_plan(out=Path("/else/where"))) == base, "the place does not matter"
     assert _hashes(_plan(["d2zero"]))["d2zero-seed1"] == base["d2zero-seed1"], "nor does the company"

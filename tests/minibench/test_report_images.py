@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 
 
 def _segments(folder, names=None) -> dict[str, int]:
-    """Segments of each class in the panoptic annotation of the validation pictures."""
+    """Segments of each class in the panoptic annotation of the validation images."""
     truth = json.loads((folder / DATA / "mini" / "annotations" / "panoptic_val.json").read_text())
     by_id = {c["id"]: c["name"] for c in truth["categories"]}
     found = [by_id[s["category_id"]] for item in truth["annotations"] for s in item["segments_info"]]
@@ -77,7 +77,7 @@ def test_a_segment_is_found_when_more_than_half_of_the_union_is_shared():
     assert called(truth, masks_of(Segmentation(more, {7: 4})), {2}) == []
 
 
-def test_rows_of_the_picture_add_up_although_columns_are_merged():
+def test_rows_of_the_image_add_up_although_columns_are_merged():
     counts = np.array([[6, 1, 96, 0, 3, 4]])  # four classes, one of them rare, and missed
     confusion = Confusion((0,), ("a", "b", "c", "d", "e"), frozenset({0}), counts)
     axes = confusion_matrix(confusion, least=0.05).axes[0]
@@ -85,7 +85,7 @@ def test_rows_of_the_picture_add_up_although_columns_are_merged():
     np.testing.assert_allclose(axes.images[0].get_array()[0], np.array([6, 96, 4, 4]) / 110)
 
 
-def test_quality_of_a_picture_by_hand():
+def test_quality_of_a_image_by_hand():
     ids = np.zeros((10, 10), dtype=int)
     ids[:5], ids[5:] = 1, 2
     truth = Segmentation(ids, {1: 0, 2: 1})
@@ -139,7 +139,7 @@ def test_an_object_with_two_answers_is_drawn_once_under_the_better_one(folder):
         assert sorted(sample.predicted.classes.values()) == sorted(expected)
 
 
-def test_a_run_without_pictures_is_refused_with_the_key_that_makes_them(folder):
+def test_a_run_without_images_is_refused_with_the_key_that_makes_them(folder):
     validation = open_validation(folder / "instance", folder / DATA)
     with pytest.raises(UserError, match="TEST.WRITE_PNG"):
         panoptic_outcomes(folder / "instance", validation)

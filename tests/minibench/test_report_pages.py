@@ -1,4 +1,4 @@
-"""The pages themselves: the right figures in the right cells, nothing fetched from elsewhere, nothing broken."""
+"""The pages themselves: the right metrics in the right cells, nothing fetched from elsewhere, nothing broken."""
 
 import json
 import re
@@ -42,8 +42,8 @@ METHODS = [
 def _runs(seeds: int) -> list[dict]:
     runs = []
     for name, values in PANOPTIC.items():
-        for seed, figures in enumerate(values[:seeds], start=1):
-            runs.append(run(name, seed, dict.fromkeys(("panoptic_seg", "sem_seg", "segm"), figures)))
+        for seed, metrics in enumerate(values[:seeds], start=1):
+            runs.append(run(name, seed, dict.fromkeys(("panoptic_seg", "sem_seg", "segm"), metrics)))
     runs += [run("d2zero", seed, {"segm": v}) for seed, v in enumerate(INSTANCE["d2zero"][:seeds], start=1)]
     return runs
 
@@ -159,14 +159,14 @@ def test_summary_is_strict_json_with_the_verdicts(folder):
         raise AssertionError(f"{word} is not JSON")
 
     content = json.loads((folder / "report" / "summary.json").read_text(), parse_constant=refuse)
-    figures = content["methods"]["pading_no_noise"]["figures"]["panoptic_seg"]
-    assert (figures["PQ_hm"]["mean"], figures["PQ_hm"]["sd"], figures["PQ_hm"]["n"]) == (24.2, None, 1)
+    metrics = content["methods"]["pading_no_noise"]["figures"]["panoptic_seg"]
+    assert (metrics["PQ_hm"]["mean"], metrics["PQ_hm"]["sd"], metrics["PQ_hm"]["n"]) == (24.2, None, 1)
     verdicts = {e["title"]: e["verdict"] for e in content["expectations"]}
     assert verdicts["Each ablation is below the full PADing"] == "holds"
     assert verdicts["PADing is above the projection baseline"] == "not run"
 
 
-def test_without_run_folders_the_figures_remain(tmp_path):
+def test_without_run_folders_the_metrics_remain(tmp_path):
     folder = write_results(tmp_path, METHODS, _runs(1))
     write_report(folder)
     page = _page(folder)
@@ -177,19 +177,19 @@ def test_without_run_folders_the_figures_remain(tmp_path):
     assert "PADing: not available; " in notes and "D2Zero: no training log." in notes
 
 
-def test_a_damaged_run_costs_its_pictures_only(folder, tmp_path):
+def test_a_damaged_run_costs_its_images_only(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     broken = copy / "runs" / "pading-seed1-0123456789" / "inference" / "predictions.json"
     broken.write_text("{")
     shutil.rmtree(copy / DATA / "mini" / "annotations")
-    # As written by versions that had no figures by class.
+    # As written by versions that had no metrics by class.
     (copy / "runs" / "d2zero-seed1-0123456789" / "inference" / "instance_results.json").write_text("{}")
     write_report(copy)
     assert _cells(_page(copy), "Panoptic segmentation")["PADing"][0] == "62.0 ± 1.4"
     notes = " ".join("".join(p.itertext()) for p in _page(copy).iter("p"))
     assert not list(_page(copy).iter("h3")) and notes.count("not available") == 5
-    # Figures by class and training curves need neither.
+    # Metrics by class and training curves need neither.
     assert len(list(_page(copy).iter("img"))) == 6
 
 

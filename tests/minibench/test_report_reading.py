@@ -1,4 +1,4 @@
-"""The report must say "does not hold" when it does not: verdicts on figures whose outcome can be seen by eye."""
+"""The report must say "does not hold" when it does not: verdicts on metrics whose outcome can be seen by eye."""
 
 import pytest
 
@@ -28,13 +28,13 @@ def test_verdict_of_paired_differences(differences, expected):
     assert verdict(spread(dict(enumerate(differences)))) == expected
 
 
-def _bench(tmp_path, figures: dict[str, list[tuple]], **kinds):
-    """Figures by method: (unseen, harmonic mean) for each seed."""
-    methods = [method(name, **kinds.get(name, {})) for name in figures]
+def _bench(tmp_path, metrics: dict[str, list[tuple]], **kinds):
+    """Metrics by method: (unseen, harmonic mean) for each seed."""
+    methods = [method(name, **kinds.get(name, {})) for name in metrics]
     runs = []
     for entry in methods:
         tasks = ("segm",) if entry["task"] == "instance" else ("panoptic_seg", "sem_seg", "segm")
-        for seed, (unseen, harmonic) in enumerate(figures[entry["name"]], start=1):
+        for seed, (unseen, harmonic) in enumerate(metrics[entry["name"]], start=1):
             runs.append(run(entry["name"], seed, {task: (60.0, unseen, harmonic) for task in tasks}))
     return read_bench(write_results(tmp_path, methods, runs))
 
@@ -45,7 +45,7 @@ D2ZERO = {"task": "instance"}
 
 @pytest.fixture()
 def bench(tmp_path):
-    figures = {
+    metrics = {
         "baseline": [(0.0, 0.0)] * 3,
         "projection": [(10.0, 15.0), (12.0, 18.0), (11.0, 17.0)],
         "pading": [(20.0, 30.0), (22.0, 33.0), (21.0, 31.0)],
@@ -56,7 +56,7 @@ def bench(tmp_path):
     }
     removed = {"ablates": "d2zero", "removes": "the input-conditional classifier"}
     kinds = {"pading_no_alignment": ABLATION, "d2zero": D2ZERO, "d2zero_plain_classifier": D2ZERO | removed}
-    return _bench(tmp_path, figures, **kinds)
+    return _bench(tmp_path, metrics, **kinds)
 
 
 def test_each_expectation_gets_its_own_verdict(bench):

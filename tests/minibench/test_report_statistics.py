@@ -1,4 +1,4 @@
-"""A table of means and deviations is worth nothing if the figures in it are not those of the runs."""
+"""A table of means and deviations is worth nothing if the metrics in it are not those of the runs."""
 
 import json
 import statistics
@@ -29,9 +29,9 @@ def bench(tmp_path):
 
 
 def test_mean_and_deviation_are_the_samples(bench):
-    for index, figure in enumerate(PANOPTIC.metrics):
+    for index, metric in enumerate(PANOPTIC.metrics):
         values = [v[index] for v in PADING.values()]
-        found = bench.spread(bench.method("pading"), PANOPTIC, figure)
+        found = bench.spread(bench.method("pading"), PANOPTIC, metric)
         assert found.mean == pytest.approx(statistics.mean(values))
         assert found.sd == pytest.approx(statistics.stdev(values))
         assert found.n == 3
@@ -59,7 +59,7 @@ def test_text_has_one_decimal_and_a_proper_minus():
     assert spread({1: -0.01}).text(signed=True) == "0.0" == spread({1: 0.01}).text(signed=True)
 
 
-def test_undefined_figures_do_not_count(tmp_path):
+def test_undefined_metrics_do_not_count(tmp_path):
     runs = [
         run("pading", 1, {"panoptic_seg": (60.0, None, None)}),
         run("pading", 2, {"panoptic_seg": (70.0, float("nan"), 8.0)}),
@@ -78,7 +78,7 @@ def test_best_is_the_highest_mean_of_a_column_and_never_zero(tmp_path):
     assert not any(cell.best for row in task_table(bench, INSTANCE).rows for cell in row.cells)
 
 
-def test_summary_holds_every_figure_by_method_and_task(bench):
+def test_summary_holds_every_metric_by_method_and_task(bench):
     content = json.loads(json.dumps(summary(bench)))["methods"]
     entry = content["pading"]["figures"]["panoptic_seg"]["PQ_un"]
     assert entry["mean"] == pytest.approx(62 / 3)

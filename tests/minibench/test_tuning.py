@@ -11,7 +11,7 @@ from minibench.plan import Plan
 from minibench.settings import make_settings
 from minibench.tuning import _metrics, chosen, make_finals, make_trials, write_tuning
 from PADing.errors import UserError
-from tests.minibench.benchmark_folder import FIGURES, method, run, write_results
+from tests.minibench.benchmark_folder import METRICS_OF, method, run, write_results
 
 METHODS = discover()
 
@@ -56,11 +56,11 @@ def test_a_method_that_names_no_settings_is_told():
         chosen(METHODS, ["padding"])
 
 
-def _results(folder, name, task, figures):
-    """results.json with a figure for some trials of a method: what follows its name -> harmonic mean."""
+def _results(folder, name, task, metrics):
+    """results.json with a metric for some trials of a method: what follows its name -> harmonic mean."""
     kind = {"segm": "instance"}.get(task, "panoptic")
-    methods = [method(f"{name}.{trial}", kind) for trial in figures]
-    runs = [run(f"{name}.{trial}", 0, {task: (60.0, 20.0, value)}) for trial, value in figures.items()]
+    methods = [method(f"{name}.{trial}", kind) for trial in metrics]
+    runs = [run(f"{name}.{trial}", 0, {task: (60.0, 20.0, value)}) for trial, value in metrics.items()]
     return write_results(folder, methods, runs, split="tuning")
 
 
@@ -84,8 +84,8 @@ def test_the_best_of_short_trials_are_trained_longer_and_decide(tmp_path):
         (f"d2zero.{n}.final", METHODS["d2zero"].iterations) for n in (1, 3)
     ]
     assert [final.overrides["SOLVER.BASE_LR"] for final in finals] == [0.001, 0.002]
-    figures = {**short, "1.final": 66.0, "3.final": 61.0}
-    text = write_tuning(_results(tmp_path, "d2zero", "segm", figures), [METHODS["d2zero"]]).read_text()
+    metrics = {**short, "1.final": 66.0, "3.final": 61.0}
+    text = write_tuning(_results(tmp_path, "d2zero", "segm", metrics), [METHODS["d2zero"]]).read_text()
     assert "| AP50 | after 500 iterations |" in text
     assert "| **40.0** | **66.0** |" in text and "| 50.0 | 61.0 |" in text
     assert text.count("| – |") == len(short) - 2
@@ -93,11 +93,11 @@ def test_the_best_of_short_trials_are_trained_longer_and_decide(tmp_path):
 
 def test_settings_are_compared_on_the_seeds_that_all_have(tmp_path):
     """Seed 1 alone would make the second look better than it is."""
-    runs = [run(f"gmmn.{n}", s, {t: (60.0, 20.0, v) for t in FIGURES}) for n, s, v in [(1, 0, 60.0), (1, 1, 38.0)]]
-    runs += [run("gmmn.2", 1, {t: (60.0, 20.0, 40.0) for t in FIGURES})]
+    runs = [run(f"gmmn.{n}", s, {t: (60.0, 20.0, v) for t in METRICS_OF}) for n, s, v in [(1, 0, 60.0), (1, 1, 38.0)]]
+    runs += [run("gmmn.2", 1, {t: (60.0, 20.0, 40.0) for t in METRICS_OF})]
     bench = read_bench(write_results(tmp_path, [method("gmmn.1"), method("gmmn.2")], runs))
     assert _metrics(bench, METHODS["gmmn"], ["gmmn.1", "gmmn.2", "gmmn.3"]) == [[38.0] * 3, [40.0] * 3, None]
-    other = run("gmmn.3", 5, {t: (60.0, 20.0, 40.0) for t in FIGURES})
+    other = run("gmmn.3", 5, {t: (60.0, 20.0, 40.0) for t in METRICS_OF})
     bench = read_bench(write_results(tmp_path, [method(f"gmmn.{n}") for n in (1, 2, 3)], [*runs, other]))
     with pytest.raises(UserError, match="No seed has metrics of all"):
         _metrics(bench, METHODS["gmmn"], ["gmmn.1", "gmmn.2", "gmmn.3"])
@@ -123,12 +123,12 @@ def test_trials_of_full_length_have_no_finals(tmp_path):
 
 def test_a_setting_is_judged_by_all_tasks_of_its_method(tmp_path):
     """PQ alone would take the first."""
-    figures = {"gmmn.1": (40.0, 30.0, 20.0), "gmmn.2": (39.0, 30.0, 30.0)}
+    metrics = {"gmmn.1": (40.0, 30.0, 20.0), "gmmn.2": (39.0, 30.0, 30.0)}
     runs = [
         run(name, 0, {t: (60.0, 20.0, v) for t, v in zip(("panoptic_seg", "sem_seg", "segm"), values, strict=True)})
-        for name, values in figures.items()
+        for name, values in metrics.items()
     ]
-    text = write_tuning(write_results(tmp_path, list(map(method, figures)), runs), [METHODS["gmmn"]]).read_text()
+    text = write_tuning(write_results(tmp_path, list(map(method, metrics)), runs), [METHODS["gmmn"]]).read_text()
     assert "| 40.0 | 30.0 | 20.0 | 30.0 |" in text
     assert "| **39.0** | **30.0** | **30.0** | **33.0** |" in text
     missing = len(METHODS["gmmn"].search.trials) - 2
