@@ -30,17 +30,13 @@ class FeatureGenerator(nn.Module):
     :class:`PADing` takes as its own children, so that checkpoints hold them under their own names.
 
     Args:
-        embedding_width: e, of class embeddings. width: d, of features.
+        node: the config's ``MODEL.MASK_FORMER``; its ``HIDDEN_DIM`` is d, the width of features.
+        embedding_width: e, of class embeddings.
     """
 
-    def __init__(self, embedding_width: int, width: int) -> None:
+    def __init__(self, node: CfgNode, embedding_width: int) -> None:
         super().__init__()
-        self.fc_projection = nn.Linear(embedding_width, width)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, embedding_width: int) -> "FeatureGenerator":
-        """The generator that a config describes."""
-        return cls(embedding_width, cfg.MODEL.MASK_FORMER.HIDDEN_DIM)
+        self.fc_projection = nn.Linear(embedding_width, node.HIDDEN_DIM)
 
     def trained_networks(self) -> list[nn.Module]:
         """The networks in the order in which the optimizer holds their parameters."""

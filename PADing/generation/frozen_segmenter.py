@@ -1,6 +1,4 @@
-"""The segmenter of stage 1, frozen: it segments, remembers what it has segmented, and matches queries with targets."""
-
-from collections.abc import Sequence
+"""The segmenter of stage 1, frozen: it segments, or remembers its outputs, and matches queries with targets."""
 
 import torch
 from detectron2.config import CfgNode
@@ -8,11 +6,11 @@ from detectron2.structures import ImageList
 from torch import Tensor
 
 from PADing.generation.segmenter_cache import SegmenterCache
-from PADing.generation.starting_weights import explain_name, explain_unfit_weights, explain_wrong_class_count
+from PADing.generation.starting_weights import StartingWeights
 from PADing.meta_arch import SegmenterBase
 
 
-class FrozenSegmenter(SegmenterBase):
+class FrozenSegmenter(StartingWeights, SegmenterBase):
     """Base of methods that train something else on the outputs of a trained segmenter.
 
     Args:
@@ -28,13 +26,10 @@ class FrozenSegmenter(SegmenterBase):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        """The base's arguments and those of the freezing."""
+        """The base's arguments and this class's."""
         node = cfg.MODEL.MASK_FORMER
-        return {
-            **super().from_config(cfg),
-            "segmenter_cache": node.SEGMENTER_CACHE,
-            "random_segmenter": node.RANDOM_SEGMENTER,
-        }
+        own = {"segmenter_cache": node.SEGMENTER_CACHE, "random_segmenter": node.RANDOM_SEGMENTER}
+        return {**super().from_config(cfg), **own}
 
     def freeze_segmenter(self) -> None:
         """Train nothing of backbone and head from now on."""
@@ -74,21 +69,3 @@ class FrozenSegmenter(SegmenterBase):
     def label_unmatched(self, classes: Tensor, outputs: dict[str, Tensor], targets: list[dict[str, Tensor]]) -> Tensor:
         """``classes`` (B, Q), where a method may give labels of its own to unmatched queries."""
         return classes
-
-    # ---- weights of other stages
-
-    @classmethod
-    def explain_named_weights(cls, cfg: CfgNode) -> str:
-        """A training needs the weights of a segmenter."""
-        return "" if cfg.MODEL.MASK_FORMER.RANDOM_SEGMENTER else explain_name(cfg.MODEL.WEIGHTS)
-
-    def explain_missing_weights(self, missing: list[str], found: list[str]) -> str:
-        """A frozen segmenter would stay random where the file has no weights."""
-        if self.random_segmenter:
-            return ""
-        learned = {name for name, _ in self.named_parameters()}
-        return explain_unfit_weights(learned.intersection(missing), found, training=self.segmenter_frozen)
-
-    def explain_wrong_shapes(self, keys: Sequence[str]) -> str:
-        """Stage 2 has more classes than stage 1."""
-        return explain_wrong_class_count(keys)

@@ -72,7 +72,7 @@ class PADing(FrozenSegmenter):
             **common,
             "classes": classes,
             "classifier": nn.Linear(node.HIDDEN_DIM, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES + 1),
-            "feature_generator": generator_type(cfg).from_config(cfg, classes.embeddings.shape[1]),
+            "feature_generator": generator_type(cfg)(node, classes.embeddings.shape[1]),
             "num_choose": node.NUM_CHOOSE,
             "classification_weight": node.GENERATOR_CLS_WEIGHT,
             "cls_slice": node.CLS_SLICE,
@@ -93,10 +93,9 @@ class PADing(FrozenSegmenter):
 
     @classmethod
     def check_start(cls, cfg: CfgNode, training: bool) -> None:
-        """Also check the number of classes, the generator's name and, for a training, the class embeddings."""
+        """Also check the number of classes and, for a training, the class embeddings."""
         check_class_count(cfg)
         super().check_start(cfg, training)
-        generator_type(cfg)
         if training:
             ClassTables.from_config(cfg).check_trainable()
 

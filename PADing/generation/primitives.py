@@ -12,45 +12,18 @@ from PADing.modeling import TransformerDecoder, TransformerDecoderLayer
 class PrimitiveGenerator(StructuredGenerator):
     """A small transformer decoder whose queries are projected class embeddings and whose memory are primitives.
 
-    Args:
-        embedding_width: e, of class embeddings. width: d, of features.
-        primitives: their number. layers, heads, drop_rate: of the decoder.
-        noise: add Gaussian noise in every layer, in training and in evaluation.
-        structure: see :meth:`StructuredGenerator.add_structure`.
+    ``TRANS_MEMORY_NUM_QUERY`` primitives; ``TRANS_NUM_LAYER`` layers with ``NHEADS`` heads and dropout
+    ``TRANS_DROP_RATE``; with ``NOISE`` each layer adds Gaussian noise, in training and in evaluation.
     """
 
-    def __init__(
-        self,
-        embedding_width: int,
-        width: int,
-        *,
-        primitives: int,
-        layers: int,
-        heads: int,
-        drop_rate: float,
-        noise: bool,
-        structure: dict,
-    ) -> None:
-        super().__init__(embedding_width, width)
-        self.dict_feature = nn.Embedding(primitives, width)
-        layer = TransformerDecoderLayer(width, heads, 4 * width, drop_rate, pre_norm=False, noise=noise)
-        self.generator = TransformerDecoder(layer, layers)
-        self.add_structure(width, **structure)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, embedding_width: int) -> "PrimitiveGenerator":
-        """Sizes and switches from ``MODEL.MASK_FORMER``."""
-        node = cfg.MODEL.MASK_FORMER
-        return cls(
-            embedding_width,
-            node.HIDDEN_DIM,
-            primitives=node.TRANS_MEMORY_NUM_QUERY,
-            layers=node.TRANS_NUM_LAYER,
-            heads=node.NHEADS,
-            drop_rate=node.TRANS_DROP_RATE,
-            noise=node.NOISE,
-            structure=cls.structure_of(cfg),
+    def make_generator(self, node: CfgNode) -> None:
+        """The primitives ``dict_feature`` (p, d) and the decoder."""
+        width = node.HIDDEN_DIM
+        self.dict_feature = nn.Embedding(node.TRANS_MEMORY_NUM_QUERY, width)
+        layer = TransformerDecoderLayer(
+            width, node.NHEADS, 4 * width, node.TRANS_DROP_RATE, pre_norm=False, noise=node.NOISE
         )
+        self.generator = TransformerDecoder(layer, node.TRANS_NUM_LAYER)
 
     def generate(self, queries: Tensor) -> Tensor:
         """Each query is a sequence of its own, so a class's feature does not depend on which others are asked for."""

@@ -1,7 +1,5 @@
 """PADing's objective of the generator: synthesis of features, disentanglement, and alignment of class relations."""
 
-from typing import NamedTuple
-
 import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
@@ -11,7 +9,7 @@ from PADing.generation.feature_generator import FeatureGenerator, GeneratorStep
 from PADing.generation.losses import cosine_similarity, mmd, similarity_kl
 from PADing.generation.networks import Decoder, Encoder, RelationNet
 
-# Fixed factors of the published objective; the configurable ones are StructureWeights.
+# Fixed factors of the published objective; the configurable ones are STRUCTURE_WEIGHT and WEIGHT_1 to 3.
 UNRELATED_WEIGHT = 0.5
 RELATION_WEIGHT = 0.2
 
@@ -25,52 +23,29 @@ TRAINED = (
 )  # fmt: skip
 
 
-class StructureWeights(NamedTuple):
-    """Factors of the structure loss: all of it; alignment and unrelated terms; relation terms; reconstruction terms."""
-
-    total: float = 0.0001
-    alignment: float = 1.0
-    relation: float = 1.0
-    reconstruction: float = 1.0
-
-
 class StructuredGenerator(FeatureGenerator):
     """A generator whose features have the distribution of query features and the relations of the classes.
 
-    A subclass makes its networks, then calls :meth:`add_structure`, and defines :meth:`generate`.
+    A subclass defines :meth:`make_generator` and :meth:`generate`.
     """
 
-    def add_structure(
-        self, width: int, drop_rate: float, disentangle: bool, align: bool, weights: StructureWeights
-    ) -> None:
-        """Make the networks of the structure loss.
-
-        Args:
-            width: d, of features. drop_rate: dropout of the disentangling networks.
-            disentangle: False: alignment and relation terms work on whole features, and there are no unrelated and
-                reconstruction terms.
-            align: False: there are no alignment terms.
-            weights: factors of the structure loss.
-        """
-        self.disentangle, self.align, self.weights = disentangle, align, weights
+    def __init__(self, node: CfgNode, embedding_width: int) -> None:
+        super().__init__(node, embedding_width)
+        width, drop_rate = node.HIDDEN_DIM, node.DROP_OUT_ED
+        self.disentangle, self.align = node.DISENTANGLE, node.ALIGN
+        self.weights = node.STRUCTURE_WEIGHT, node.WEIGHT_1, node.WEIGHT_2, node.WEIGHT_3
         # In this order, because random initial weights are drawn on the way.
-        if disentangle:
+        self.make_generator(node)
+        if self.disentangle:
             self.projection_related = Encoder(drop_rate, width)
             self.projection_unrelated = Encoder(drop_rate, width)
         self.relation = RelationNet(width, width)
-        if disentangle:
+        if self.disentangle:
             self.decoder = Decoder(drop_rate, width)
 
-    @staticmethod
-    def structure_of(cfg: CfgNode) -> dict:
-        """The arguments of :meth:`add_structure` that a config gives, without the width."""
-        node = cfg.MODEL.MASK_FORMER
-        return {
-            "drop_rate": node.DROP_OUT_ED,
-            "disentangle": node.DISENTANGLE,
-            "align": node.ALIGN,
-            "weights": StructureWeights(node.STRUCTURE_WEIGHT, node.WEIGHT_1, node.WEIGHT_2, node.WEIGHT_3),
-        }
+    def make_generator(self, node: CfgNode) -> None:
+        """Create the networks that :meth:`generate` uses beside ``fc_projection``."""
+        raise NotImplementedError
 
     def trained_networks(self) -> list[nn.Module]:
         """In the published order; networks of other names come last."""
@@ -81,8 +56,8 @@ class StructuredGenerator(FeatureGenerator):
     def terms(self, step: GeneratorStep) -> dict[str, Tensor]:
         """All terms of the generator's loss and their weighted sum (PADing Sec. 3.2 and 3.3).
 
-        ``generate_loss = L_G + L_cls + total * (alignment * (L_align + L_unrel) + relation * L_relat
-        + reconstruction * L_recon)`` with ``L_align`` the mean of the three alignment terms, ``L_unrel`` half the mean
+        ``generate_loss = L_G + L_cls + STRUCTURE_WEIGHT * (WEIGHT_1 * (L_align + L_unrel) + WEIGHT_2 * L_relat
+        + WEIGHT_3 * L_recon)`` with ``L_align`` the mean of the three alignment terms, ``L_unrel`` half the mean
         of both unrelated terms, ``L_relat`` a fifth of the mean of both relation terms, ``L_recon`` the mean of both
         reconstruction terms. ``L_G`` compares sets, whatever the classes in them: ``L_cls`` alone ties what is
         generated for a class to that class. A term that is switched off is zero; so is every term that needs a seen
@@ -112,7 +87,7 @@ class StructuredGenerator(FeatureGenerator):
             if has_seen:
                 terms["L_a_s"] = _alignment(related, related, seen_queries, seen_queries)
                 terms["L_a_su"] = _alignment(related, unseen_related, seen_queries, queries)
-        terms["generate_loss"] = terms["L_G"] + terms["L_cls"] + self.weights.total * _structure(terms, self.weights)
+        terms["generate_loss"] = terms["L_G"] + terms["L_cls"] + self._structure(terms)
         return terms
 
     def _take_apart(self, generated: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,19 +99,15 @@ class StructuredGenerator(FeatureGenerator):
         rebuilt = self.decoder(related, unrelated)
         return related, similarity_kl(unrelated, noise), F.l1_loss(rebuilt, generated)
 
+    def _structure(self, terms: dict[str, Tensor]) -> Tensor:
+        total, first, second, third = self.weights
+        alignment = (terms["L_a_s"] + terms["L_a_u"] + terms["L_a_su"]) / 3
+        unrelated = UNRELATED_WEIGHT * (terms["L_u_s"] + terms["L_u_u"]) / 2
+        relation = RELATION_WEIGHT * (terms["L_rel_s"] + terms["L_rel_u"]) / 2
+        reconstruction = (terms["L_rec_s"] + terms["L_rec_u"]) / 2
+        return total * (first * (alignment + unrelated) + second * relation + third * reconstruction)
+
 
 def _alignment(a: Tensor, b: Tensor, query_a: Tensor, query_b: Tensor) -> Tensor:
     """How far the similarities between generated features are from those between their projected class embeddings."""
     return similarity_kl(cosine_similarity(a, b), cosine_similarity(query_a, query_b))
-
-
-def _structure(terms: dict[str, Tensor], weights: StructureWeights) -> Tensor:
-    alignment = (terms["L_a_s"] + terms["L_a_u"] + terms["L_a_su"]) / 3
-    unrelated = UNRELATED_WEIGHT * (terms["L_u_s"] + terms["L_u_u"]) / 2
-    relation = RELATION_WEIGHT * (terms["L_rel_s"] + terms["L_rel_u"]) / 2
-    reconstruction = (terms["L_rec_s"] + terms["L_rec_u"]) / 2
-    return (
-        weights.alignment * (alignment + unrelated)
-        + weights.relation * relation
-        + weights.reconstruction * reconstruction
-    )

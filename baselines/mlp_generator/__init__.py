@@ -44,38 +44,16 @@ class MLP(nn.Module):
 
 @GENERATOR_REGISTRY.register("mlp")
 class MLPGenerator(StructuredGenerator):
-    """PADing's generator with an MLP in place of the primitives.
+    """PADing's generator with an MLP in place of the primitives."""
 
-    Args:
-        embedding_width: e, of class embeddings. width: d, of features.
-        layers, drop_rate, noise: see :class:`MLP`.
-        structure: see :meth:`StructuredGenerator.add_structure`.
-    """
-
-    def __init__(
-        self, embedding_width: int, width: int, *, layers: int, drop_rate: float, noise: bool, structure: dict
-    ) -> None:
-        super().__init__(embedding_width, width)
-        self.generator = MLP(width, layers, drop_rate, noise)
-        self.add_structure(width, **structure)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, embedding_width: int) -> "MLPGenerator":
-        """Sizes and switches from ``MODEL.MASK_FORMER``; UserError without a hidden layer."""
-        node = cfg.MODEL.MASK_FORMER
+    def make_generator(self, node: CfgNode) -> None:
+        """The MLP; UserError without a hidden layer."""
         if node.TRANS_NUM_LAYER < 1:
             raise UserError(
                 f"MODEL.MASK_FORMER.TRANS_NUM_LAYER is {node.TRANS_NUM_LAYER}, but the generator 'mlp' needs at least "
                 "one hidden layer."
             )
-        return cls(
-            embedding_width,
-            node.HIDDEN_DIM,
-            layers=node.TRANS_NUM_LAYER,
-            drop_rate=node.TRANS_DROP_RATE,
-            noise=node.NOISE,
-            structure=cls.structure_of(cfg),
-        )
+        self.generator = MLP(node.HIDDEN_DIM, node.TRANS_NUM_LAYER, node.TRANS_DROP_RATE, node.NOISE)
 
     def generate(self, queries: Tensor) -> Tensor:
         """The MLP's outputs, each from noise of its own."""

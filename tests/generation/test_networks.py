@@ -1,16 +1,17 @@
 import torch
 from torch import nn
 
+from PADing.config import load_config
 from PADing.generation import PrimitiveGenerator
 from PADing.generation.networks import Decoder, Encoder, RelationNet
-from PADing.generation.structured import StructureWeights
 
 
-def small_generator():
-    structure = {"drop_rate": 0.0, "disentangle": True, "align": True, "weights": StructureWeights()}
-    return PrimitiveGenerator(
-        3, 8, primitives=5, layers=2, heads=2, drop_rate=0.0, noise=False, structure=structure
-    )
+def small_generator(width=8):
+    """A primitive generator without chance."""
+    keys = {"HIDDEN_DIM": width, "NHEADS": 2, "TRANS_MEMORY_NUM_QUERY": 5, "TRANS_NUM_LAYER": 2, "NOISE": False}
+    keys |= {"TRANS_DROP_RATE": 0.0, "DROP_OUT_ED": 0.0}
+    opts = [item for key, value in keys.items() for item in (f"MODEL.MASK_FORMER.{key}", value)]
+    return PrimitiveGenerator(load_config("", opts).MODEL.MASK_FORMER, 3)
 
 
 def test_generated_feature_of_a_class_does_not_depend_on_the_other_classes():

@@ -13,9 +13,9 @@ from .test_pading import CONFIG, batch, build, load_config, vectors  # noqa: F40
 
 @GENERATOR_REGISTRY.register("bent")
 class Bent(FeatureGenerator):
-    def __init__(self, embedding_width, width):
-        super().__init__(embedding_width, width)
-        self.bend = nn.Linear(width, width)
+    def __init__(self, node, embedding_width):
+        super().__init__(node, embedding_width)
+        self.bend = nn.Linear(node.HIDDEN_DIM, node.HIDDEN_DIM)
 
     def generate(self, queries):
         return self.bend(queries.tanh())

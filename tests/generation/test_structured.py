@@ -3,20 +3,23 @@
 import torch
 from torch.nn import functional as F
 
+from PADing.config import load_config
 from PADing.generation import PrimitiveGenerator
 from PADing.generation.class_tables import ClassTables
 from PADing.generation.feature_generator import GeneratorStep
-from PADing.generation.structured import GENERATOR_TERMS, StructureWeights
+from PADing.generation.structured import GENERATOR_TERMS
 
 WIDTH, VECTOR, CLASSES, SEEN = 8, 5, 6, 4
 
 
-def generator(weights=None, seed=0):
-    torch.manual_seed(seed)
-    structure = {"drop_rate": 0.0, "disentangle": True, "align": True, "weights": weights or StructureWeights()}
-    return PrimitiveGenerator(
-        VECTOR, WIDTH, primitives=7, layers=2, heads=2, drop_rate=0.0, noise=False, structure=structure
-    )
+def generator(weights=(0.0001, 1.0, 1.0, 1.0)):
+    """A primitive generator without chance."""
+    keys = {"HIDDEN_DIM": WIDTH, "NHEADS": 2, "TRANS_MEMORY_NUM_QUERY": 7, "TRANS_NUM_LAYER": 2, "NOISE": False}
+    keys |= dict(zip(("STRUCTURE_WEIGHT", "WEIGHT_1", "WEIGHT_2", "WEIGHT_3"), weights, strict=True))
+    keys |= {"TRANS_DROP_RATE": 0.0, "DROP_OUT_ED": 0.0}
+    opts = [item for key, value in keys.items() for item in (f"MODEL.MASK_FORMER.{key}", value)]
+    torch.manual_seed(0)
+    return PrimitiveGenerator(load_config("", opts).MODEL.MASK_FORMER, VECTOR)
 
 
 def terms_of(network, labels, classification=0.001, seed=1):
@@ -32,7 +35,7 @@ def terms_of(network, labels, classification=0.001, seed=1):
 
 def test_total_is_the_weighted_sum_of_its_terms():
     """The factors inside the structure loss: thirds, 0.5 halves, 0.2 halves, halves."""
-    t = terms_of(generator(StructureWeights(0.7, 0.9, 0.6, 0.3)), torch.tensor([0, 2, 2]))
+    t = terms_of(generator((0.7, 0.9, 0.6, 0.3)), torch.tensor([0, 2, 2]))
     structure = (
         0.9 * ((t["L_a_s"] + t["L_a_u"] + t["L_a_su"]) / 3 + 0.25 * (t["L_u_s"] + t["L_u_u"]))
         + 0.6 * 0.1 * (t["L_rel_s"] + t["L_rel_u"])
@@ -51,14 +54,14 @@ def test_the_classification_term_is_added_as_it_is():
 
 
 def test_every_network_receives_a_gradient():
-    network = generator(StructureWeights(1.0))
+    network = generator((1.0, 1.0, 1.0, 1.0))
     terms_of(network, torch.tensor([0, 1, 3]))["generate_loss"].backward()
     assert not [name for name, p in network.named_parameters() if p.grad is None]
 
 
 def test_batch_without_ground_truth_trains_on_the_unseen_terms_alone():
     """Crops without any annotated object are ordinary; they must neither be NaN nor stop the training."""
-    network = generator(StructureWeights(1.0))
+    network = generator((1.0, 1.0, 1.0, 1.0))
     terms = terms_of(network, torch.zeros(0, dtype=torch.int64))
     for name in ("L_G", "L_cls", "L_rel_s", "L_u_s", "L_a_s", "L_a_su", "L_rec_s"):
         assert terms[name].item() == 0

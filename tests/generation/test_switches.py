@@ -211,7 +211,7 @@ def test_noise_is_removed_in_every_layer(vectors, monkeypatch, generator, expect
 
 
 def test_refusals(vectors):  # noqa: F811
-    with pytest.raises(UserError, match="GENERATOR is 'gan'.*primitive, mlp, linear"):
+    with pytest.raises(UserError, match="GENERATOR is 'gan'.*primitive,.* mlp, linear"):
         build(vectors, NODE + "GENERATOR", "gan")
     with pytest.raises(UserError, match="TRANS_NUM_LAYER is 0.*hidden layer"):
         build(vectors, NODE + "GENERATOR", "mlp", NODE + "TRANS_NUM_LAYER", 0)
