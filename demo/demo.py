@@ -42,14 +42,9 @@ CONFIDENCE_KEY = "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD"
 def draw_images(
     predictor: Predictor, paths: list[Path], drawings: list[Path], window: Window | None, threshold: float | None
 ) -> None:
-    """Segment and draw each image; one that cannot be read is listed, and the others are drawn.
+    """Segment and draw each image, into ``drawings`` or the window; UserError at the end when some cannot be read.
 
-    Args:
-        drawings: where to write; not used with a window.
-        threshold: least score of an instance to draw; None: half of the image's best score.
-
-    Raises:
-        UserError: at the end, when images failed.
+    ``threshold`` is the least score of an instance to draw; None: half of the image's best score.
     """
     drawer, failed = ImageDrawer(predictor.metadata, threshold), 0
     for path, drawing in zip(paths, drawings, strict=True):

@@ -15,9 +15,7 @@ def cached_table(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
     A training run needs one for each feature level; sizes that vary, as in evaluation, push each other out. Making one
     again would cost more than time: copying even a few numbers to a GPU waits for everything queued there.
-
-    Args:
-        make: a function of hashable arguments.
+    Arguments must be hashable.
     """
 
     def make_constant(*args: P.args, **kwargs: P.kwargs) -> Tensor:

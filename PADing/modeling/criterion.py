@@ -104,16 +104,12 @@ class SetCriterion(nn.Module):
         return {"loss_ce": node.CLASS_WEIGHT, "loss_mask": node.MASK_WEIGHT, "loss_dice": node.DICE_WEIGHT}
 
     def forward(self, outputs: dict, targets: Targets) -> dict[str, Tensor]:
-        """The losses, not yet multiplied by ``weight_dict``.
+        """Scalars ``loss_ce``, ``loss_mask``, ``loss_dice``, not yet multiplied by ``weight_dict``.
 
         Args:
             outputs: ``pred_logits`` (B, Q, K + 1), ``pred_masks`` (B, Q, h, w), and possibly ``aux_outputs``, a list of
-                such dicts.
+                such dicts, whose losses end in ``_0``, ``_1``, ...
             targets: for each image ``labels`` (n) int64 and ``masks`` (n, H, W) bool or 0 and 1.
-
-        Returns:
-            scalars ``loss_ce``, ``loss_mask``, ``loss_dice`` of the last prediction, the same with ``_0``, ``_1``, ...
-            for ``aux_outputs``.
         """
         predictions = [outputs, *outputs.get("aux_outputs", ())]
         device, queries = outputs["pred_masks"].device, outputs["pred_masks"].shape[1]
@@ -154,9 +150,7 @@ class SetCriterion(nn.Module):
     def label_losses(self, predictions: list[dict], classes: Tensor) -> dict[str, Tensor]:
         """Losses of the class scores by name, for each of A predictions (A): weighted mean cross-entropy.
 
-        Args:
-            predictions: A dicts with ``pred_logits`` (B, Q, K + 1).
-            classes: (A, B, Q) int64, the class that each query should have; ``num_classes`` where nothing is matched.
+        ``classes`` are those that queries should have, (A, B, Q) int64; ``num_classes`` where nothing is matched.
         """
         logits = torch.stack([p["pred_logits"] for p in predictions]).float()  # (A, B, Q, K + 1)
         weight = self.empty_weight.to(logits)

@@ -147,10 +147,7 @@ class PerPixelBaselineHead(PixelDecoderHead):
     def forward(
         self, features: dict[str, Tensor], targets: Tensor | None = None
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """Classify pixels.
-
-        Args:
-            features: backbone maps. targets: (B, H, W) labels, needed in training.
+        """Classify pixels; ``targets`` (B, H, W) are their labels, needed in training.
 
         Returns:
             training: (None, ``{"loss_sem_seg": ...}``); evaluation: ((B, num_classes, H, W) logits at the size of the

@@ -14,11 +14,7 @@ class Attention(nn.Module):
     """Scaled dot-product attention with input and output projections (Vaswani et al., Sec. 3.2.2).
 
     State-dict keys: ``in_proj_weight (3C, C)``, ``in_proj_bias``, ``out_proj.weight``, ``out_proj.bias``, so weights of
-    ``torch.nn.MultiheadAttention`` fit.
-
-    Args:
-        width: channels C; a multiple of ``heads``.
-        dropout: probability that an attention weight is dropped in training.
+    ``torch.nn.MultiheadAttention`` fit. ``width`` C is a multiple of ``heads``; ``dropout`` is on attention weights.
     """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
@@ -33,16 +29,12 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """Attend from every query to the allowed keys.
+        """Attend from every query (B, L, C) to the allowed keys: (B, L, C).
 
         Args:
-            query: (B, L, C).
             key, value: (B, S, C), or (1, S, C) when all images share them: then they are projected only once.
             allowed: bool, broadcastable to (B, heads, L, S), True where a query may look. None: everywhere. A row
                 without any True has no defined result.
-
-        Returns:
-            (B, L, C).
         """
         batch, length, width = query.shape
         if key.shape[0] == 1 and batch > 1 and allowed is None:
@@ -64,11 +56,9 @@ def xavier_uniform(module: nn.Module) -> None:
 
 
 class ResidualLayer(nn.Module):
-    """Base of layers that are residual branches, each with a LayerNorm.
+    """Base of layers that are residual branches, each with a LayerNorm behind its sum or (``pre_norm``) before it.
 
-    Args:
-        dropout: on the output of every branch and inside the feed-forward network.
-        pre_norm: LayerNorm before each branch instead of behind each sum.
+    ``dropout`` is on the output of every branch and inside the feed-forward network.
     """
 
     linear1: nn.Linear
@@ -223,11 +213,8 @@ class TransformerDecoderLayer(ResidualLayer):
 class TransformerDecoder(nn.Module):
     """A stack of decoder layers behind a last LayerNorm; keys ``layers.{i}.*, norm.*``.
 
-    It also serves as PADing's primitive generator and as D2Zero's classifier, which use no positions.
-
-    Args:
-        layer: copied ``num_layers`` times, so all layers start from the same weights.
-        return_intermediate: return the normalised output of every layer instead of the last one's only.
+    It also serves as PADing's primitive generator and as D2Zero's classifier, which use no positions. ``layer`` is
+    copied ``num_layers`` times, so all layers start from the same weights.
     """
 
     def __init__(self, layer: TransformerDecoderLayer, num_layers: int, return_intermediate: bool = False) -> None:
@@ -267,11 +254,7 @@ def _add(x: Tensor, positions: Tensor | None) -> Tensor:
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLUs between them; keys ``layers.{i}``.
-
-    Args:
-        input_dim, hidden_dim, output_dim: widths; ``num_layers``: number of linear layers.
-    """
+    """``num_layers`` linear layers with ReLUs between them; keys ``layers.{i}``."""
 
     def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int) -> None:
         super().__init__()

@@ -24,12 +24,8 @@ Assignment = tuple[Tensor, Tensor]
 class HungarianMatcher(nn.Module):
     """Assigns queries to targets by class, mask and dice costs (Mask2Former, Sec. 3.3.1).
 
-    ``cost = cost_class * -softmax(logits)[class] + cost_mask * BCE + cost_dice * dice``, the mask terms at random
-    points that all masks of an image share; always in float32.
-
-    Args:
-        cost_class, cost_mask, cost_dice: weights, not all zero.
-        num_points: points P for each image; at least one.
+    ``cost = cost_class * -softmax(logits)[class] + cost_mask * BCE + cost_dice * dice``, the mask terms at
+    ``num_points`` = P random points that all masks of an image share; always in float32. Not all weights are zero.
     """
 
     def __init__(
@@ -51,11 +47,7 @@ class HungarianMatcher(nn.Module):
 
     @torch.no_grad()
     def forward(self, outputs: dict[str, Tensor], targets: list[dict[str, Tensor]]) -> list[Assignment]:
-        """Match one prediction.
-
-        Args:
-            outputs: ``pred_logits`` (B, Q, K + 1), ``pred_masks`` (B, Q, h, w).
-            targets: for each image ``labels`` (n) int64 and ``masks`` (n, H, W) bool or 0 and 1.
+        """Match one prediction; arguments as those of :meth:`SetCriterion.forward`.
 
         Returns:
             for each image (query indices, ascending; target indices), int64 on the CPU, of length min(Q, n).
@@ -87,11 +79,7 @@ class HungarianMatcher(nn.Module):
     def costs(
         self, predictions: Sequence[dict[str, Tensor]], targets: list[dict[str, Tensor]], points: Tensor
     ) -> Tensor:
-        """Costs of all pairs: (A, B, Q, max n) float32; columns behind an image's last target mean nothing.
-
-        Raises:
-            UserError: a label is not among the model's classes.
-        """
+        """Costs of all pairs: (A, B, Q, max n) float32; columns behind an image's last target mean nothing."""
         with torch.autocast(device_type=points.device.type, enabled=False):
             labels, target = _targets_at_points(targets, points)
             cost = self._mask_costs(predictions, target, points)

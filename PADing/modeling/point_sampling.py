@@ -8,14 +8,9 @@ from PADing.errors import UserError
 
 
 def point_sample(images: Tensor, points: Tensor) -> Tensor:
-    """Read images bilinearly; zero outside.
+    """Read float images (N, C, H, W) bilinearly, zero outside: (N, C, P).
 
-    Args:
-        images: (N, C, H, W) float.
-        points: (N, P, 2) float, (x, y) in [0, 1] from edge to edge.
-
-    Returns:
-        (N, C, P).
+    ``points`` are (N, P, 2) float, (x, y) in [0, 1] from edge to edge.
     """
     return F.grid_sample(images, (2 * points - 1).unsqueeze(2), mode="bilinear", align_corners=False).squeeze(3)
 
@@ -32,14 +27,7 @@ def importance_counts(num_points: int, oversample_ratio: float, importance_sampl
 
 @torch.no_grad()
 def most_uncertain(masks: Tensor, candidates: Tensor, count: int) -> Tensor:
-    """The candidates where mask logits are closest to zero.
-
-    Args:
-        masks: (N, 1, H, W) logits. candidates: (N, R, 2) points, see :func:`point_sample`. count: K <= R.
-
-    Returns:
-        (N, K, 2).
-    """
+    """The ``count`` = K candidates (N, R, 2) where mask logits (N, 1, H, W) are closest to zero: (N, K, 2)."""
     uncertainty = -point_sample(masks, candidates).squeeze(1).abs()
     best = uncertainty.topk(count, dim=1).indices
     return candidates.gather(1, best.unsqueeze(2).expand(-1, -1, 2))

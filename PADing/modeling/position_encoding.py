@@ -15,13 +15,7 @@ class PositionEmbeddingSine(nn.Module):
 
     Channel ``2i`` of either half is ``sin(p / T^(2i/F))`` and channel ``2i + 1`` the cosine, for the position ``p``
     = 1, 2, ... of a row or column; with ``normalize``, ``p`` is first divided by the last position and multiplied by
-    ``scale``.
-
-    Args:
-        num_pos_feats: channels F for each axis; even.
-        temperature: T.
-        normalize: map positions to (0, scale].
-        scale: 2 pi when None; needs ``normalize``.
+    ``scale`` (default 2 pi). F, the channels of each axis, is ``num_pos_feats``; even. T is ``temperature``.
     """
 
     def __init__(
@@ -36,14 +30,9 @@ class PositionEmbeddingSine(nn.Module):
         self.scale = 2 * math.pi if scale is None else scale
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Encodings for a feature map.
+        """Encodings (B, 2F, h, w) for a map like x (B, C, h, w); without a mask (1, 2F, h, w), the same for all images.
 
-        Args:
-            x: (B, C, h, w); only its shape, dtype and device count.
-            mask: (B, h, w) bool, True on padding, which is not counted as a position. None: no padding.
-
-        Returns:
-            (B, 2F, h, w); without a mask (1, 2F, h, w), the same for all images.
+        ``mask`` (B, h, w) bool is True on padding, which is not counted as a position.
         """
         if mask is None:
             table = self.tokens(x.shape[-2], x.shape[-1], x)

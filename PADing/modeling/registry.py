@@ -8,19 +8,13 @@ from torch import nn
 
 from PADing.errors import UserError, did_you_mean
 
+# Transformer decoders: called with (cfg, in_channels, mask_classification), they map multi-scale features and mask
+# features to classes and masks of queries.
 TRANSFORMER_DECODER_REGISTRY = Registry("TRANSFORMER_MODULE")
-TRANSFORMER_DECODER_REGISTRY.__doc__ = """
-Registry of transformer decoders: called with (cfg, in_channels, mask_classification), they map multi-scale features
-and mask features to classes and masks of queries.
-"""
 
 
 def build_pixel_decoder(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
-    """Build the pixel decoder that ``MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME`` names.
-
-    Raises:
-        UserError: nothing of that name, or nothing that decodes pixels.
-    """
+    """Build the pixel decoder that ``MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME`` names; UserError if it is none."""
     key, name = "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME
     model = _registered(SEM_SEG_HEADS_REGISTRY, key, name)(cfg, input_shape)
     if not callable(getattr(model, "forward_features", None)):
@@ -29,14 +23,9 @@ def build_pixel_decoder(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.M
 
 
 def build_transformer_decoder(cfg: CfgNode, in_channels: int, mask_classification: bool = True) -> nn.Module:
-    """Build the decoder that ``MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME`` names.
+    """Build the decoder that ``MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME`` names; UserError if there is none.
 
-    Args:
-        in_channels: channels of the features it attends to.
-        mask_classification: also predict a class for each query (False: only masks, one query for each class).
-
-    Raises:
-        UserError: nothing of that name is registered.
+    It attends to features of ``in_channels`` channels. ``mask_classification`` False: one query for each class.
     """
     key, name = "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME", cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME
     return _registered(TRANSFORMER_DECODER_REGISTRY, key, name)(cfg, in_channels, mask_classification)

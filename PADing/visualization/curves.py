@@ -32,11 +32,9 @@ def read_metrics(path: str | os.PathLike) -> dict[str, tuple[list[int], list[flo
 
 
 def plot_curves(panels: Mapping[str, tuple[str | os.PathLike, Sequence[str]]], out: str | os.PathLike) -> None:
-    """Write one figure with a panel per run.
+    """Write a figure to ``out``, whose folder exists, with a panel per run.
 
-    Args:
-        panels: title -> (path of a ``metrics.json``, names of the scalars to draw; absent ones are left out).
-        out: file of the figure; the folder must exist.
+    ``panels`` is title -> (path of a ``metrics.json``, names of the scalars to draw; absent ones are left out).
     """
     # A figure object of its own needs no display and leaves pyplot's global state alone.
     from matplotlib.figure import Figure

@@ -16,12 +16,10 @@ UNSEEN_MARK = " (unseen)"
 
 
 class ImageDrawer:
-    """Draws what belongs to one data set. Unseen classes have a magenta outline, see :func:`paint`.
+    """Draws what belongs to the data set of ``metadata``. Unseen classes have a magenta outline, see :func:`paint`.
 
-    Args:
-        metadata: of the data set.
-        score_threshold: which instances are shown, see ``sources.from_output``.
-        enlarge: whether small images are enlarged so that names can be read, see :func:`display_scale`.
+    ``score_threshold`` says which instances are shown, see ``sources.from_output``. ``enlarge``: small images are
+    enlarged so that names can be read, see :func:`display_scale`.
     """
 
     def __init__(self, metadata: Metadata, score_threshold: float | None = None, enlarge: bool = True):
@@ -52,12 +50,10 @@ class ImageDrawer:
         return self.draw(image, from_record(record, self.ignore_label))
 
     def draw_sample(self, sample: Mapping, image_format: str) -> np.ndarray:
-        """Draw one training example: the image after augmentation and the targets that belong to it.
+        """Draw what a mapper returns: ``image`` (3, H, W) in 0..255 after augmentation, and its targets.
 
-        Args:
-            sample: what a mapper returns: ``image`` (3, H, W) in 0..255 and ``instances`` with ``gt_classes`` and
-                ``gt_masks``, or ``sem_seg`` (H, W).
-            image_format: channel order of ``image``, "RGB" or "BGR".
+        Targets are ``instances`` with ``gt_classes`` and ``gt_masks``, or ``sem_seg`` (H, W). ``image_format`` is the
+        order of the channels, "RGB" or "BGR".
         """
         image = sample["image"].permute(1, 2, 0).cpu().numpy()
         image = np.ascontiguousarray(image[:, :, ::-1] if image_format == "BGR" else image)

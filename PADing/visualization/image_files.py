@@ -22,9 +22,7 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
     """Files, glob patterns and folders (their images) -> files, in the order given; each one once.
 
     A file that is named but does not exist is returned all the same: reading it says so, and the others are not lost.
-
-    Raises:
-        UserError: a pattern or a folder without any image.
+    UserError names a pattern or a folder without any image.
     """
     found: list[Path] = []
     for item in inputs:
@@ -44,13 +42,10 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
 
 
 def output_paths(images: Sequence[Path], output: Path) -> list[Path]:
-    """Where each image's drawing goes.
+    """Where each image's drawing goes; UserError when it might replace an image.
 
     ``output`` is a file if there is one image and the name ends like an image's, else a folder. Images of one name
     from several folders keep these folders below it.
-
-    Raises:
-        UserError: a drawing might replace an image, or ``output`` is a file for several images.
     """
     is_file = output.suffix.lower() in SUFFIXES and not output.is_dir()
     if is_file and len(images) > 1:
@@ -84,19 +79,14 @@ def keep_originals(output: Path, drawings: Iterable[Path], images: Iterable[str 
 
 
 def read_rgb(path: str | os.PathLike) -> np.ndarray:
-    """An image as (H, W, 3) uint8 RGB, turned as its EXIF orientation says; see ``PADing.data.images.read_image``.
-
-    Raises:
-        UserError: the file does not exist or cannot be read; names it and the reason.
-    """
+    """An image as (H, W, 3) uint8 RGB; UserError says why it cannot be read. See ``PADing.data.images.read_image``."""
     return np.ascontiguousarray(read_image(path))
 
 
 def write_rgb(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write (H, W, 3) uint8 RGB; makes the folder, and the file appears only when it is complete.
 
-    Raises:
-        UserError: the folder cannot be made or written to, or the format does not hold images of this size.
+    UserError: the folder cannot be made or written to, or the format does not hold images of this size.
     """
     with replacing(path, sync=False) as temporary:
         try:

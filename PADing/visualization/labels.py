@@ -38,12 +38,9 @@ class Label:
 
 
 def draw_labels(image: np.ndarray, labels: Sequence[Label], size: int) -> None:
-    """Write names into (H, W, 3) uint8 RGB, each on its region or just beside it.
+    """Write names into (H, W, 3) uint8 RGB, each on its region or just beside it, in lines of ``size`` pixels.
 
     A name that has no free place is left out: those marked ``first`` are placed first, then those of small regions.
-
-    Args:
-        size: height of a line in pixels.
     """
     taken = np.empty((0, 4), dtype=int)
     for label in sorted(labels, key=lambda item: (not item.first, int(item.region.sum()))):

@@ -55,20 +55,11 @@ def class_colour(index: int) -> tuple[int, int, int]:
 def paint(
     image: np.ndarray, seg: Segmentation, names: Sequence[str], unseen: Collection[int], scale: int = 1
 ) -> np.ndarray:
-    """Draw a segmentation over an image.
+    """Draw a segmentation over an image (H, W, 3) uint8 RGB: (H * scale, W * scale, 3).
 
     Seen segments get a thin white outline, unseen ones a thick magenta one, inside the segment. Unseen stuff has none
-    along the things that stand on it, which would look as if these were unseen.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        seg: what to draw; its map has the size of the image.
-        names: class names by contiguous id.
-        unseen: contiguous ids of unseen classes.
-        scale: enlargement of the result.
-
-    Returns:
-        (H * scale, W * scale, 3) uint8 RGB.
+    along the things that stand on it, which would look as if these were unseen. ``names`` are those of classes by
+    contiguous id, ``unseen`` the contiguous ids of unseen classes.
     """
     out = np.array(_enlarge(image, scale, cv2.INTER_CUBIC))
     segments = sorted(seg.classes)

@@ -16,12 +16,7 @@ STOP_KEYS = (27, ord("q"))  # 27: escape
 class Window:
     """Shows images one after another.
 
-    Args:
-        title: of the window.
-        instead: what to do on a machine without a screen; part of the error message.
-
-    Raises:
-        UserError: no display, or an OpenCV that was built without windows.
+    UserError when there is no display, or OpenCV was built without windows; ``instead`` says what to do then.
     """
 
     def __init__(self, title: str, instead: str):
@@ -40,8 +35,7 @@ class Window:
     def show(self, image: np.ndarray, wait: int = 0) -> bool:
         """Show (H, W, 3) uint8 RGB and wait for a key, at most ``wait`` ms if that is not 0.
 
-        Returns:
-            whether to go on: False after escape, q, or closing the window.
+        Returns whether to go on: False after escape, q, or closing the window.
         """
         cv2.imshow(self.title, image[:, :, ::-1])
         if cv2.waitKey(wait) & 0xFF in STOP_KEYS:

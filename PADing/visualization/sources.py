@@ -68,13 +68,10 @@ def from_detections(
     size: tuple[int, int],
     score_threshold: float | None = None,
 ) -> Segmentation:
-    """The detections of one image in COCO's result format.
+    """The detections of one image of ``size`` (H, W) in COCO's result format.
 
-    Args:
-        detections: dicts with ``category_id``, ``score``, ``segmentation`` (RLE or polygons).
-        contiguous_id: of each ``category_id``; detections of other categories are left out.
-        size: (H, W) of the image.
-        score_threshold: the least score to show, as in :func:`from_output`; better ones lie on top.
+    Those whose ``category_id`` has no contiguous id are left out. ``score_threshold`` is the least score to show, as in
+    :func:`from_output`; better ones lie on top.
     """
     known = [d for d in detections if d["category_id"] in contiguous_id]
     least = _least_score([d["score"] for d in known], score_threshold)

@@ -19,16 +19,9 @@ USUAL_RATE = 30.0
 
 
 class VideoSource:
-    """Frames of a video file, or of a camera.
+    """Frames of a video file, or of a camera (its number); UserError says why it cannot be opened.
 
-    Args:
-        source: path of a file, or the number of a camera.
-
-    Attributes:
-        rate: frames per second. length: number of frames, None for a camera or when the file does not say.
-
-    Raises:
-        UserError: the file does not exist or is no video, the camera cannot be opened.
+    ``rate`` is in frames per second; ``length`` None for a camera or when the file does not say.
     """
 
     def __init__(self, source: str | os.PathLike | int):
@@ -67,12 +60,7 @@ class VideoSource:
 class VideoWriter:
     """Writes frames of one size to a file, which appears when it is complete; used in a ``with`` statement.
 
-    Args:
-        path: ends in .mp4, .mkv, .mov or .avi.
-        rate: frames per second.
-
-    Raises:
-        UserError: another ending, or a file that cannot be written.
+    ``path`` ends in .mp4, .mkv, .mov or .avi; UserError: it does not, or cannot be written. ``rate``: frames a second.
     """
 
     def __init__(self, path: str | os.PathLike, rate: float):

@@ -41,8 +41,7 @@ def perceptron(width: int, hidden: int, drop: float) -> nn.Sequential:
 class WindowAttention(nn.Module):
     """Self-attention inside square windows, with a learned bias for each relative position (Sec. 3.2).
 
-    Keys: ``relative_position_bias_table ((2w - 1)^2, heads)``, the buffer ``relative_position_index (w^2, w^2)``,
-    ``qkv``, ``proj``.
+    Keys: ``relative_position_bias_table ((2w - 1)^2, heads), relative_position_index (w^2, w^2), qkv, proj``.
     """
 
     relative_position_index: Tensor

@@ -9,11 +9,6 @@
 ``peak_mb`` is memory in use at the worst moment of one call, beyond what was in use before it.
 """
 
-if __name__ == "__main__":
-    from PADing.command_line import quiet_ctrl_c
-
-    quiet_ctrl_c()  # before the imports that take seconds
-
 import argparse
 import ctypes
 import functools

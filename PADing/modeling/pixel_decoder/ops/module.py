@@ -14,10 +14,7 @@ class MSDeformAttn(nn.Module):
     """Multi-scale deformable attention with its projections (Deformable DETR, Sec. 4.1).
 
     State-dict keys: ``sampling_offsets``, ``attention_weights``, ``value_proj``, ``output_proj``, each weight and bias.
-
-    Args:
-        d_model: width C of queries and of the input; a multiple of ``n_heads``.
-        n_levels, n_heads, n_points: feature maps L, heads M, and samples P per head and map.
+    Width C is ``d_model``, a multiple of ``n_heads`` M; there are L ``n_levels``, and P ``n_points`` per head and map.
     """
 
     def __init__(self, d_model: int = 256, n_levels: int = 4, n_heads: int = 8, n_points: int = 4) -> None:
@@ -62,8 +59,7 @@ class MSDeformAttn(nn.Module):
             query: (N, Lq, C).
             reference_points: (N, Lq, L, 2) points (x, y) in [0, 1], or (N, Lq, L, 4) boxes (cx, cy, w, h).
             input_flatten: (N, S, C), the maps one after another, each row by row.
-            input_spatial_shapes: (h, w) of each level, int64 tensor (L, 2) or Python ints.
-            input_level_start_index: offset of each level in S, tensor, ints, or None.
+            input_spatial_shapes, input_level_start_index: see :func:`ms_deform_attn`.
             input_padding_mask: (N, S) bool, True where the input is padding, which is read as zero; None: no padding.
 
         Returns:
