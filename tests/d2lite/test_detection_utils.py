@@ -174,11 +174,12 @@ def test_whole_numbers_stay_whole():
 
 
 @standin_only
-def test_keypoints_are_refused():
+def test_keypoints_are_refused(cfg):
     with pytest.raises(NotImplementedError, match="keypoints"):
         utils.transform_instance_annotations(record(keypoints=[1, 1, 2]), [T.HFlipTransform(10)], (8, 10))
     with pytest.raises(NotImplementedError, match="KEYPOINT_ON"):
-        DatasetMapper(False, augmentations=[], image_format="RGB", use_keypoint=True)
+        cfg.MODEL.KEYPOINT_ON = True
+        DatasetMapper(cfg, False)
 
 
 def test_instances_from_annotations():

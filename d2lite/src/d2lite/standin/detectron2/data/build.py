@@ -12,6 +12,8 @@ from detectron2.utils.env import seed_all_rng
 from tabulate import tabulate
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Sampler
 
+from d2lite.omitted import ADVICE
+
 from .catalog import DatasetCatalog, MetadataCatalog
 from .common import AspectRatioGroupedDataset, DatasetFromList, MapDataset, ToIterableDataset
 from .dataset_mapper import DatasetMapper
@@ -50,7 +52,7 @@ def get_detection_dataset_dicts(
         check_consistency: ValueError unless the data sets have the same ``thing_classes``.
     """
     if min_keypoints or proposal_files is not None:
-        raise NotImplementedError("d2lite has no keypoints and no precomputed proposals; the genuine Detectron2 has.")
+        raise NotImplementedError(f"Keypoints and precomputed proposals: {ADVICE}")
     names = [names] if isinstance(names, str) else names
     assert names, "no data set is named; set DATASETS.TRAIN and DATASETS.TEST"
     parts = [DatasetCatalog.get(name) for name in names]

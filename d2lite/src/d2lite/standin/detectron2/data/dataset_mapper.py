@@ -8,6 +8,8 @@ import torch
 from detectron2.config import configurable
 from detectron2.structures import Instances
 
+from d2lite.omitted import ADVICE
+
 from . import detection_utils as utils
 from . import transforms as T
 
@@ -23,7 +25,6 @@ class DatasetMapper:
         image_format: a format of ``detection_utils.read_image``.
         use_instance_mask: with masks, in the format ``instance_mask_format``, "polygon" or "bitmask".
         recompute_boxes: take boxes from the masks, because the box of a cropped object is smaller than its cropped box.
-        use_keypoint, keypoint_hflip_indices, precomputed_proposal_topk: d2lite has neither; leave them.
     """
 
     @configurable
@@ -36,15 +37,7 @@ class DatasetMapper:
         instance_mask_format: str = "polygon",
         use_instance_mask: bool = False,
         recompute_boxes: bool = False,
-        use_keypoint: bool = False,
-        keypoint_hflip_indices: np.ndarray | None = None,
-        precomputed_proposal_topk: int | None = None,
     ):
-        if use_keypoint or precomputed_proposal_topk is not None or keypoint_hflip_indices is not None:
-            raise NotImplementedError(
-                "d2lite has no keypoints and no precomputed proposals: MODEL.KEYPOINT_ON and MODEL.LOAD_PROPOSALS must "
-                "be False. The genuine Detectron2 has both."
-            )
         assert use_instance_mask >= recompute_boxes, "boxes can be made of masks only with use_instance_mask"
         self.is_train, self.image_format = is_train, image_format
         self.augmentations = T.AugmentationList(augmentations)
@@ -57,7 +50,8 @@ class DatasetMapper:
         """The arguments out of ``INPUT`` and ``MODEL``."""
         crop, masks = cfg.INPUT.CROP, cfg.MODEL.MASK_ON
         crops: list[T.Augmentation] = [T.RandomCrop(crop.TYPE, crop.SIZE)] if is_train and crop.ENABLED else []
-        proposals = cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN
+        if cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS:
+            raise NotImplementedError(f"Keypoints (MODEL.KEYPOINT_ON) and MODEL.LOAD_PROPOSALS: {ADVICE}")
         return {
             "is_train": is_train,
             "image_format": cfg.INPUT.FORMAT,
@@ -65,8 +59,6 @@ class DatasetMapper:
             "use_instance_mask": masks,
             "instance_mask_format": cfg.INPUT.MASK_FORMAT,
             "recompute_boxes": masks and bool(crops),
-            "use_keypoint": cfg.MODEL.KEYPOINT_ON,
-            "precomputed_proposal_topk": proposals if cfg.MODEL.LOAD_PROPOSALS else None,
         }
 
     def __call__(self, dataset_dict: dict) -> dict:

@@ -14,6 +14,8 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 
+from d2lite.omitted import ADVICE
+
 logger = logging.getLogger(__name__)
 
 
@@ -62,11 +64,7 @@ def check_image_size(dataset_dict: dict, image: np.ndarray) -> None:
 
 
 def transform_instance_annotations(
-    annotation: dict,
-    transforms: T.Transform | Sequence[T.Transform],
-    image_size: tuple[int, int],
-    *,
-    keypoint_hflip_indices: np.ndarray | None = None,
+    annotation: dict, transforms: T.Transform | Sequence[T.Transform], image_size: tuple[int, int]
 ) -> dict:
     """Do to an annotation, in place, what was done to its image, and return it.
 
@@ -76,10 +74,9 @@ def transform_instance_annotations(
     Args:
         transforms: in the order of use.
         image_size: (h, w) after them.
-        keypoint_hflip_indices: d2lite has no keypoints; leave it.
     """
-    if keypoint_hflip_indices is not None or "keypoints" in annotation:
-        raise NotImplementedError("d2lite has no keypoints; remove them from the annotation, or use Detectron2 itself.")
+    if "keypoints" in annotation:
+        raise NotImplementedError(f"This annotation has keypoints: {ADVICE}")
     chain = transforms if isinstance(transforms, T.Transform) else T.TransformList(list(transforms))
     corners = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
     height, width = image_size

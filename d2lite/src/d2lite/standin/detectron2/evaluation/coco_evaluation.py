@@ -44,7 +44,6 @@ class COCOEvaluator(DatasetEvaluator):
         output_dir: gets ``instances_predictions.pth`` and ``coco_instances_results.json``.
         max_dets_per_image: how many of the best detections of an image and class count; 100.
         use_fast_impl: use the faster library if it is there.
-        kpt_oks_sigmas: must be empty, since keypoints are left out.
         allow_cached_coco: use the file that was written for a data set without one earlier.
     """
 
@@ -57,10 +56,9 @@ class COCOEvaluator(DatasetEvaluator):
         *,
         max_dets_per_image: int | None = None,
         use_fast_impl: bool = True,
-        kpt_oks_sigmas: Sequence[float] = (),
         allow_cached_coco: bool = True,
     ):
-        if len(kpt_oks_sigmas) or "keypoints" in (tasks or ()):
+        if "keypoints" in (tasks or ()):
             raise NotImplementedError(f"Evaluation of keypoints: {ADVICE}")
         self._tasks, self._everywhere, self._folder = tasks, distributed, output_dir
         self._limits = [1, 10, max_dets_per_image or 100]
