@@ -17,7 +17,7 @@ from detectron2.config import CfgNode
 from minibench.bench import MISSING, Bench, read_bench
 from minibench.methods import BUDGETS, Method, Search
 from minibench.report.document import Block, Cell, Row, Section, Table, Text
-from minibench.report.markdown import to_markdown
+from minibench.report.pages import to_markdown
 from PADing.config import load_config
 from PADing.errors import UserError
 from PADing.files import replacing

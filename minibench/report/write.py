@@ -14,9 +14,8 @@ from minibench.report.curves import class_section, curve_section
 from minibench.report.document import Section
 from minibench.report.embeddings import embedding_section
 from minibench.report.headline import headline_section
-from minibench.report.html import to_html
 from minibench.report.images import confusion_section, gallery_section
-from minibench.report.markdown import to_markdown
+from minibench.report.pages import to_html, to_markdown
 from minibench.report.predictions import first_outcomes
 from minibench.report.reading import Expectation, as_json, expectations, reading_section
 from minibench.report.results import difference_section, methods_section, results_section

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image as Pixels
 
 from minibench.report.document import Bullets, Cell, Image, Images, Row, Section, Table, Text
-from minibench.report.html import to_html
-from minibench.report.markdown import to_markdown
+from minibench.report.pages import to_html, to_markdown
 from minibench.report.write import write_report
 from PADing.errors import UserError
 from tests.minibench.benchmark_folder import (
