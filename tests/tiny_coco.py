@@ -80,13 +80,13 @@ def draw_source(folder: Path, count: int = 12) -> Path:
         for number in range(count):
             image = {"id": first + 7 * number, "file_name": f"{first + 7 * number:012d}.jpg", "height": 72, "width": 96}
             images.append(image)
-            image = rng.integers(0, 60, (72, 96, 3), dtype=np.uint8)
+            pixels = rng.integers(0, 60, (72, 96, 3), dtype=np.uint8)
             for place in range(3):
                 unseen = number % 3 == 2 and place == 0
                 category = (unseen_ids if unseen else seen_ids)[(number // 3 + place) % 4]
                 x, y, width, height = 4 + 30 * place, 6 + 9 * place, 24, 40
                 paint = np.array([3 * category % 190, 70 * place, 100], dtype=np.uint8)
-                image[y : y + height, x : x + width] += paint
+                pixels[y : y + height, x : x + width] += paint
                 polygon = [x, y, x + width, y, x + width, y + height, x, y + height]
                 annotations.append(
                     {
@@ -100,7 +100,7 @@ def draw_source(folder: Path, count: int = 12) -> Path:
                     }
                 )
             path = folder / "real_coco" / f"{part}2017" / image["file_name"]
-            _save(image, path)
+            _save(pixels, path)
         content = {"images": images, "annotations": annotations, "categories": categories}
         _write(folder / "real_coco" / "annotations" / f"instances_{part}2017.json", content)
     return folder
