@@ -127,7 +127,7 @@ def _add_class_embedding_keys(cfg: CfgNode) -> None:
     cfg.MODEL.CLASS_EMBEDDINGS = ""
     node = cfg.MODEL.MASK_FORMER
     # Word vectors: rows are dimensions, column 0 the background, then seen and unseen classes. None: CLASS_EMBEDDINGS.
-    # A file without the classes of the training set's split gives way to the one that the split file names.
+    # A file without the classes of the training set's split gives way to CLASS_EMBEDDINGS, or to the split file's own.
     node.VEC_PATH = None
     # Layers of the transformer that a method has of its own: PADing's generator, D2Zero's classifier.
     node.TRANS_NUM_LAYER = 1

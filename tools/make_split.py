@@ -80,7 +80,7 @@ def _commands(split: Split, train: DataSet, test: DataSet) -> list[str]:
     convert += ["--input_file", f"{out}_1/model_final.pth", "--output_file", converted]
     stage_2 = [*data, "MODEL.WEIGHTS", converted, "OUTPUT_DIR", f"{out}_2"]
     if not split.class_embeddings:
-        stage_2 += ["MODEL.MASK_FORMER.VEC_PATH", "None", "MODEL.CLASS_EMBEDDINGS", "EMBEDDINGS.npz"]
+        stage_2 += ["MODEL.CLASS_EMBEDDINGS", "EMBEDDINGS.npz"]
     lines = [
         ["train_net_pretrain.py", "--config-file", f"{config}/pretrain.yaml", *data, "OUTPUT_DIR", f"{out}_1"],
         ["tools/preprocess_pretrained_weight.py", *convert],

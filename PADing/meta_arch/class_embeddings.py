@@ -38,8 +38,8 @@ class ClassEmbeddings:
     def of_config(cls, cfg: CfgNode, space: ClassSpace) -> "ClassEmbeddings":
         """The embeddings of the vocabulary of ``space``; see ``resolve_embedding_path`` for the file.
 
-        A file without the classes of the training set's split gives way to the file that the split names, so a data
-        set of one's own needs no other config.
+        A ``VEC_PATH`` without the classes of the training set's split gives way to ``MODEL.CLASS_EMBEDDINGS``, and this
+        one to the file that the split names, so a data set of one's own needs no other config.
 
         Raises:
             UserError: no file, or none that has the classes.
@@ -50,16 +50,18 @@ class ClassEmbeddings:
             return cls(path, space.vocabulary, columns)
         except UserError as error:
             metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
-            named = metadata.get("class_embeddings") or ""
+            key, named = "The split file", metadata.get("class_embeddings") or ""
+            if cfg.MODEL.MASK_FORMER.VEC_PATH is not None and cfg.MODEL.CLASS_EMBEDDINGS:
+                key, named = "MODEL.CLASS_EMBEDDINGS", cfg.MODEL.CLASS_EMBEDDINGS
             own = find_embeddings(named) if named else None
             if own == path or not named:
                 raise
             if own is None:
                 command = making_command(metadata.split_file, named)
                 raise UserError(
-                    f"{error} The split file names {named}, which does not exist. Make it with: {command}"
+                    f"{error} {key} names {named}, which does not exist. Make it with: {command}"
                 ) from error
-            logger.info("%s lacks the classes of the split; the split's own class embeddings are used: %s", path, own)
+            logger.info("%s lacks the classes of the split. %s names others, which are used: %s.", path, key, own)
             return cls(own, space.vocabulary, columns)
 
     @property

@@ -173,6 +173,7 @@ def test_printed_commands_start(tool, data, caplog, monkeypatch, capsys):
     assert [command[1] for command in commands] == [
         "train_net_pretrain.py", "tools/preprocess_pretrained_weight.py", "train_net.py",
     ]  # fmt: skip
+    assert "CLASS_EMBEDDINGS" not in caplog.text  # the split file names them
     torch.save({}, data / "converted.pth")
     counts = []
     for _, _, _, config, *opts in (commands[0], commands[2]):
