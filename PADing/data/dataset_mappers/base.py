@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import SizeMismatchError, check_image_size
 from detectron2.projects.point_rend import ColorAugSSDTransform
@@ -34,6 +35,7 @@ __all__ = [
     "read_record_image",
     "read_segments",
     "resize_and_crop",
+    "resize_and_crop_labels",
 ]
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,8 @@ class TrainingMapper:
 
     # Keys that a dict of the data set must have.
     needs: tuple[str, ...] = ("file_name",)
+    # The arguments that say how images are augmented; each mapper names one of the functions below.
+    augmentation: Callable[[CfgNode], dict[str, Any]]
 
     @configurable
     def __init__(
@@ -78,8 +82,9 @@ class TrainingMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """The arguments that all mappers have; subclasses add ``large_scale_jitter`` or ``resize_and_crop``."""
-        return {"is_train": is_train, "image_format": cfg.INPUT.FORMAT, "on_corrupt": cfg.INPUT.ON_CORRUPT}
+        """The arguments that all mappers have."""
+        common = {"is_train": is_train, "image_format": cfg.INPUT.FORMAT, "on_corrupt": cfg.INPUT.ON_CORRUPT}
+        return {**common, **cls.augmentation(cfg)}
 
     def __call__(self, dataset_dict: dict) -> dict | None:
         """A training example; None for a corrupt file that is skipped."""
@@ -213,6 +218,12 @@ def resize_and_crop(cfg: CfgNode, ignored_label: int | None = None) -> dict[str,
     if node.COLOR_AUG_SSD:
         augmentations.append(ColorAugSSDTransform(img_format=node.FORMAT))
     return {"augmentations": augmentations + _flip(cfg), "size_divisibility": node.SIZE_DIVISIBILITY}
+
+
+def resize_and_crop_labels(cfg: CfgNode) -> dict[str, Any]:
+    """As ``resize_and_crop``, for mappers of label maps, with their ``ignore_label``."""
+    ignored = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).ignore_label
+    return {**resize_and_crop(cfg, ignored), "ignore_label": ignored}
 
 
 def large_scale_jitter(cfg: CfgNode) -> dict[str, Any]:

@@ -1,10 +1,7 @@
 """Mappers of instance segmentation: COCO annotations -> masks on the augmented canvas."""
 
-from typing import Any
-
 import numpy as np
 import pycocotools.mask as mask_util
-from detectron2.config import CfgNode
 from detectron2.data.transforms import TransformList
 
 from PADing.data.coco_schema import mask_problem
@@ -41,20 +38,14 @@ class InstanceMapper(TrainingMapper):
 class COCOInstanceNewBaselineDatasetMapper(InstanceMapper):
     """Instances with large-scale jittering."""
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """See ``large_scale_jitter``."""
-        return {**super().from_config(cfg, is_train), **large_scale_jitter(cfg)}
+    augmentation = staticmethod(large_scale_jitter)
 
 
 @MAPPER_REGISTRY.register("mask_former_instance")
 class MaskFormerInstanceDatasetMapper(InstanceMapper):
     """Instances with shortest-edge resizing."""
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """See ``resize_and_crop``."""
-        return {**super().from_config(cfg, is_train), **resize_and_crop(cfg)}
+    augmentation = staticmethod(resize_and_crop)
 
 
 def _check_masks(annotations: list[dict], size: tuple[int, int], path: str) -> None:

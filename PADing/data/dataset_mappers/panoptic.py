@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog
+from detectron2.config import configurable
 from panopticapi.utils import rgb2id
 
 from PADing.data.dataset_mappers.base import (
@@ -14,7 +13,7 @@ from PADing.data.dataset_mappers.base import (
     large_scale_jitter,
     read_record_image,
     read_segments,
-    resize_and_crop,
+    resize_and_crop_labels,
 )
 
 __all__ = ["COCOPanopticNewBaselineDatasetMapper", "MaskFormerPanopticDatasetMapper"]
@@ -41,10 +40,7 @@ class COCOPanopticNewBaselineDatasetMapper(PanopticMapper):
     training.
     """
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """See ``large_scale_jitter``."""
-        return {**super().from_config(cfg, is_train), **large_scale_jitter(cfg)}
+    augmentation = staticmethod(large_scale_jitter)
 
     def map(self, dataset_dict: dict) -> dict:
         """See the base class."""
@@ -63,16 +59,12 @@ class MaskFormerPanopticDatasetMapper(PanopticMapper):
         ignore_label: of the pixels without a segment.
     """
 
+    augmentation = staticmethod(resize_and_crop_labels)
+
     @configurable
     def __init__(self, is_train: bool = True, *, ignore_label: int, **kwargs: Any):
         super().__init__(is_train, **kwargs)
         self.ignore_label = ignore_label
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """See ``resize_and_crop``."""
-        ignored = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).ignore_label
-        return {**super().from_config(cfg, is_train), **resize_and_crop(cfg, ignored), "ignore_label": ignored}
 
     def map(self, dataset_dict: dict) -> dict:
         """See the base class."""

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog
 
 from PADing.class_space import ClassSpace
 from PADing.data.dataset_mappers.base import (
@@ -14,7 +13,7 @@ from PADing.data.dataset_mappers.base import (
     TrainingMapper,
     read_class_labels,
     read_record_image,
-    resize_and_crop,
+    resize_and_crop_labels,
 )
 
 __all__ = ["MaskFormerSemanticDatasetMapper"]
@@ -31,6 +30,7 @@ class MaskFormerSemanticDatasetMapper(TrainingMapper):
     """
 
     needs = ("file_name", "sem_seg_file_name")
+    augmentation = staticmethod(resize_and_crop_labels)
 
     @configurable
     def __init__(
@@ -49,15 +49,10 @@ class MaskFormerSemanticDatasetMapper(TrainingMapper):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """See ``resize_and_crop``; labels are those of the whole split."""
-        space, ignored = ClassSpace.of_config(cfg), MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).ignore_label
-        return {
-            **super().from_config(cfg, is_train),
-            **resize_and_crop(cfg, ignored),
-            "ignore_label": ignored,
-            "num_labels": len(space.vocabulary),
-            "hidden_labels": space.unseen_outputs if space.subset == "seen" else (),
-        }
+        """Labels are those of the whole split."""
+        space = ClassSpace.of_config(cfg)
+        hidden = space.unseen_outputs if space.subset == "seen" else ()
+        return {**super().from_config(cfg, is_train), "num_labels": len(space.vocabulary), "hidden_labels": hidden}
 
     def map(self, dataset_dict: dict) -> dict:
         """See the base class."""
