@@ -21,7 +21,6 @@ from PADing.modeling.transformer_decoder import (
 )
 
 TEMPERATURE = 0.01  # of training; frozen
-BACKGROUNDS = ("image", "learned")
 
 
 @TRANSFORMER_DECODER_REGISTRY.register()
@@ -93,9 +92,8 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
     def from_config(cls, cfg: CfgNode, in_channels: int, mask_classification: bool) -> dict:
         """The base's arguments and D2Zero's own; class embeddings are read here, once for the whole model."""
         node, d2zero = cfg.MODEL.MASK_FORMER, cfg.MODEL.D2ZERO
-        if d2zero.BACKGROUND not in BACKGROUNDS:
-            choices = " or ".join(BACKGROUNDS)
-            raise UserError(f"MODEL.D2ZERO.BACKGROUND is {d2zero.BACKGROUND!r}, but must be {choices}.")
+        if d2zero.BACKGROUND not in ("image", "learned"):
+            raise UserError(f"MODEL.D2ZERO.BACKGROUND is {d2zero.BACKGROUND!r}, but must be image or learned.")
         evaluation_set = MetadataCatalog.get(cfg.DATASETS.TEST[0])
         seen, unseen = training_classes(cfg)
         return {

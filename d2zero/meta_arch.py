@@ -67,10 +67,8 @@ class D2Zero(MaskFormer):
         if d2zero.UNSEEN_LOSS_WEIGHT:
             embeddings = common["sem_seg_head"].predictor.class_embeddings
             seen, unseen = (embeddings.of(names) for names in training_classes(cfg))
-            temperature, gumbel = d2zero.UNSEEN_LOSS_TEMPERATURE, d2zero.UNSEEN_LOSS_GUMBEL
-            common["criterion"] = UnseenConstrainedCriterion(
-                cfg, seen=seen, unseen=unseen, temperature=temperature, gumbel=gumbel
-            )
+            options = {"temperature": d2zero.UNSEEN_LOSS_TEMPERATURE, "gumbel": d2zero.UNSEEN_LOSS_GUMBEL}
+            common["criterion"] = UnseenConstrainedCriterion(cfg, seen=seen, unseen=unseen, **options)
         return {
             **common,
             "boxes_from_masks": True,

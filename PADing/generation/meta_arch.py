@@ -111,11 +111,7 @@ class PADing(FrozenSegmenter):
     # ---- what the training recipe asks for
 
     def begin_second_stage(self) -> None:
-        """Check that training is possible, and freeze the segmenter for good. Called before anything is read.
-
-        Raises:
-            UserError: class embeddings are missing; no class is unseen.
-        """
+        """Freeze the segmenter for good; UserError if there are no class embeddings or no unseen classes."""
         self.classes.check_trainable()
         last = int(self.classes.seen.max()) if len(self.classes.seen) else -1
         if not self.seen_cls_only and last >= self.cls_slice:
@@ -127,10 +123,7 @@ class PADing(FrozenSegmenter):
         self.freeze_segmenter()
 
     def learn_from(self, weights: Mapping[str, Tensor], score: float, max_overlap: float) -> None:
-        """Self-training: take the classifier of a first model with the same segmenter as a source of pseudo labels.
-
-        Args:
-            weights: state dict of the first model. score, max_overlap: see ``pseudo_labels``.
+        """Self-training: take the classifier of a first model's state dict as a source of pseudo labels.
 
         Raises:
             UserError: see ``Teacher.of``.
@@ -171,10 +164,7 @@ class PADing(FrozenSegmenter):
         return self.infer(self.new_fc(outputs["pred_embed"]), outputs["pred_masks"], batched_inputs, images)
 
     def forward_train_generator(self, batched_inputs: list[dict]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Loss of the generator side (PADing, Sec. 3.2 and 3.3), and what the classifier step needs.
-
-        Args:
-            batched_inputs: for each image ``image`` (3, H, W) and ``instances`` with ``gt_classes``, ``gt_masks``.
+        """Loss of the generator (PADing, Sec. 3.2 and 3.3) on images with ``instances``, and what the next step needs.
 
         Returns:
             ``{"generate_loss": scalar}``; features of all queries (B, Q, d); their classes (B, Q) int64, C where a
@@ -209,12 +199,7 @@ class PADing(FrozenSegmenter):
     def forward_train_classifier(self, query_features: Tensor, target_classes: Tensor) -> dict[str, Tensor]:
         """Loss of the classifier on query features and generated features of unseen classes (PADing, Sec. 3.1).
 
-        Args:
-            query_features: (B, Q, d).
-            target_classes: (B, Q) int64.
-
-        Returns:
-            ``{"dis_loss": scalar}``; only ``new_fc`` receives a gradient.
+        (B, Q, d) features and (B, Q) int64 classes -> ``{"dis_loss": scalar}``; only ``new_fc`` receives a gradient.
         """
         unseen = self.classes.unseen
         chosen = torch.randperm(len(unseen))[: self.num_choose].to(unseen.device)
@@ -228,11 +213,7 @@ class PADing(FrozenSegmenter):
     # ---- inference on sets that show unseen classes only
 
     def set_test_metadata(self, metadata: Any) -> None:
-        """Restrict the results to unseen classes if the data set that comes next shows no others.
-
-        Raises:
-            UserError: as ``SegmenterBase.set_test_metadata``.
-        """
+        """Restrict the results to unseen classes if the data set that comes next shows no others."""
         super().set_test_metadata(metadata)
         space = split_classes(metadata)
         self.unseen_only = space is not None and space.subset == "unseen"

@@ -11,7 +11,7 @@ from PADing.errors import UserError
 
 
 class Teacher(NamedTuple):
-    """The classifier of a first model, and when its answers count; see :func:`pseudo_labels`."""
+    """The classifier of a first model, and when its predictions count; see :func:`pseudo_labels`."""
 
     weight: Tensor  # (C + 1, d)
     bias: Tensor  # (C + 1,)
@@ -20,14 +20,7 @@ class Teacher(NamedTuple):
 
     @classmethod
     def of(cls, weights: Mapping[str, Tensor], student: nn.Linear, score: float, max_overlap: float) -> "Teacher":
-        """Take the classifier ``new_fc`` out of the state dict of a first model.
-
-        Args:
-            student: the classifier that is to learn, on its device.
-
-        Raises:
-            UserError: a model without PADing's classifier, or of other classes.
-        """
+        """Take ``new_fc`` out of a first model's state dict; UserError if it does not fit the ``student``."""
         weight, bias = (weights.get(f"new_fc.{part}") for part in ("weight", "bias"))
         if weight is None or bias is None or weight.shape != student.weight.shape:
             found = "none" if weight is None else tuple(weight.shape)
@@ -38,12 +31,11 @@ class Teacher(NamedTuple):
         return cls(weight.to(student.weight.device), bias.to(student.bias.device), score, max_overlap)
 
     def relabel(self, classes: Tensor, outputs: dict[str, Tensor], targets: Sequence[dict], unseen: Tensor) -> Tensor:
-        """``classes`` (B, Q) of queries, with this model's answers where a query matches nothing.
+        """``classes`` (B, Q) of queries, with this model's predictions where a query matches nothing.
 
         Args:
-            outputs: the segmenter's, ``pred_embed`` (B, Q, d) and ``pred_masks`` (B, Q, h, w).
-            targets: for each image ``masks`` (n, H, W), all that is annotated.
-            unseen: positions of the unseen classes.
+            outputs: the segmenter's. targets: for each image ``masks`` (n, H, W), all that is annotated.
+            unseen: (U,) positions of the unseen classes.
         """
         logits = F.linear(outputs["pred_embed"], self.weight, self.bias)
         annotated = torch.stack([target["masks"].bool().any(0) for target in targets])
@@ -68,8 +60,7 @@ def pseudo_labels(
 
     Args:
         target_classes: (B, Q) int64, C for "no object".
-        teacher_logits: (B, Q, C + 1), the first model's answers.
-        mask_logits: (B, Q, h, w).
+        teacher_logits: (B, Q, C + 1), of the first model. mask_logits: (B, Q, h, w).
         annotated: (B, H, W) bool, pixels that belong to an annotated object or class.
         unseen: (U,) int64, positions of the unseen classes.
 

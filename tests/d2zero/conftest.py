@@ -1,4 +1,4 @@
-"""D2Zero in small: the mini data set's classes, random class vectors, and the sizes of its config or less."""
+"""D2Zero in small: the mini data set's classes, random class embeddings, and the sizes of its config or less."""
 
 from pathlib import Path
 
@@ -62,6 +62,6 @@ def model(config):
 
 
 @pytest.fixture(scope="session")
-def pictures() -> list[dict]:
+def images() -> list[dict]:
     generator = torch.Generator().manual_seed(3)
     return [{"image": 255 * torch.rand(3, 64, 96, generator=generator), "height": 80, "width": 120} for _ in range(2)]

@@ -95,17 +95,17 @@ def test_logits_are_exact_under_autocast(model):
 
 
 @torch.no_grad()
-def test_evaluation_classifies_once(model, pictures):
+def test_evaluation_classifies_once(model, images):
     """Nine of ten classifications would be thrown away."""
     network, calls = model(), []
     network.sem_seg_head.predictor.transformer.register_forward_hook(lambda *_: calls.append(1))
-    network(pictures)
+    network(images)
     assert len(calls) == 1
 
 
 @torch.no_grad()
 def test_train_and_test_texts(model):
-    """Training tells apart the seen classes, evaluation those of the test set; the background comes last."""
+    """Training tells apart the seen classes, evaluation those of the evaluation set; the background comes last."""
     predictor = model().sem_seg_head.predictor
     for training, name in ((True, "mini_train_instance"), (False, "mini_val_instance")):
         logits = predictor.train(training).classify(*inputs(), last=True)

@@ -1,4 +1,4 @@
-"""Configs whose parts do not fit together stop at once with one message; else a run of days gives wrong figures."""
+"""Configs whose parts do not fit together stop at once with one message; else a run of days gives wrong metrics."""
 
 import numpy as np
 import pytest

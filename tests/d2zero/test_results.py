@@ -1,4 +1,4 @@
-"""Labels are contiguous ids of the test set, in each way to answer; else unseen objects count as seen ones."""
+"""Labels are contiguous ids of the evaluation set, in each way to answer; else unseen objects count as seen ones."""
 
 import numpy as np
 import pytest
@@ -18,8 +18,8 @@ def counts():
 
 
 @torch.no_grad()
-def test_generalized_labels(model, pictures):
-    found = model("TEST.DETECTIONS_PER_IMAGE", 60)(pictures)[0]["instances"]
+def test_generalized_labels(model, images):
+    found = model("TEST.DETECTIONS_PER_IMAGE", 60)(images)[0]["instances"]
     total, _ = counts()
     assert len(found) == 60 and set(found.pred_classes.tolist()) <= set(range(total))
     assert found.image_size == (80, 120)
@@ -27,20 +27,20 @@ def test_generalized_labels(model, pictures):
 
 @pytest.mark.parametrize("detections", [20, 7])
 @torch.no_grad()
-def test_copy_paste_shares_the_detections(model, pictures, detections):
+def test_copy_paste_shares_the_detections(model, images, detections):
     """Half of the labels are unseen, whatever their scores."""
     opts = ["MODEL.MASK_FORMER.TEST.COPY_PASTE", True, "TEST.DETECTIONS_PER_IMAGE", detections]
     total, unseen = counts()
-    for result in model(*opts)(pictures):
+    for result in model(*opts)(images):
         labels = result["instances"].pred_classes.tolist()
         assert len(labels) == detections and set(labels) <= set(range(total))
         assert sum(label in unseen for label in labels) == detections // 2
 
 
 @torch.no_grad()
-def test_zero_shot_labels(model, pictures):
+def test_zero_shot_labels(model, images):
     """An unseen-only set numbers its classes from 0."""
-    found = model(*ZSIS, "TEST.DETECTIONS_PER_IMAGE", 1000)(pictures)[0]["instances"]
+    found = model(*ZSIS, "TEST.DETECTIONS_PER_IMAGE", 1000)(images)[0]["instances"]
     unseen = len(MetadataCatalog.get(UNSEEN_ONLY).thing_classes)
     assert set(found.pred_classes.tolist()) == set(range(unseen))
 
@@ -81,14 +81,14 @@ def test_answers_on_given_logits(model):
 @pytest.mark.parametrize("per_image", [True, False])
 @pytest.mark.parametrize("opts", [[], ["MODEL.MASK_FORMER.TEST.COPY_PASTE", True], ZSIS])
 @torch.no_grad()
-def test_results_do_not_depend_on_the_batch(model, pictures, opts, per_image):
+def test_results_do_not_depend_on_the_batch(model, images, opts, per_image):
     """Images of one size, alone and together; as published only where each of them has background, or none has."""
     network, backgrounds = model(*opts, "MODEL.D2ZERO.BACKGROUND_PER_IMAGE", per_image), []
     network.sem_seg_head.register_forward_hook(lambda *x: backgrounds.append(x[2]["pred_masks"].amax(1) <= 0))
-    together = network(pictures)
+    together = network(images)
     assert len(set(backgrounds[0].flatten(1).any(1).tolist())) == 1 or per_image
-    for picture, result in zip(pictures, together, strict=True):
-        alone, result = network([picture])[0]["instances"], result["instances"]
+    for image, result in zip(images, together, strict=True):
+        alone, result = network([image])[0]["instances"], result["instances"]
         assert alone.pred_classes.tolist() == result.pred_classes.tolist()
         assert_close(alone.scores, result.scores, rtol=1e-4, atol=1e-6)
         assert (alone.pred_masks != result.pred_masks).sum() <= 6
@@ -112,7 +112,7 @@ def test_texts_follow_the_test_set(model, vectors):
 
 
 @torch.no_grad()
-def test_word_vectors_show_all_texts_unless_unified(model, word_vectors, vocabulary, pictures):
+def test_word_vectors_show_all_texts_unless_unified(model, word_vectors, vocabulary, images):
     """As published, ZSIS with word vectors lets the seen texts take part; with UNIFY_TEXTS they do not."""
     words = ["MODEL.MASK_FORMER.VEC_PATH", str(word_vectors)]
     table = torch.from_numpy(np.loadtxt(word_vectors, delimiter=",")).float().T[1:]
@@ -121,7 +121,7 @@ def test_word_vectors_show_all_texts_unless_unified(model, word_vectors, vocabul
     assert torch.equal(generalized.sem_seg_head.predictor.text_features_test, table)
     unseen = [vocabulary.index(name) for name in MetadataCatalog.get(UNSEEN_ONLY).thing_classes]
     assert list(everything.candidates.unseen) == unseen
-    labels = everything(pictures)[0]["instances"].pred_classes
+    labels = everything(images)[0]["instances"].pred_classes
     assert set(labels.tolist()) <= set(range(len(unseen)))
     unified = model(*words, *ZSIS, "MODEL.D2ZERO.UNIFY_TEXTS", True)
     assert torch.equal(unified.sem_seg_head.predictor.text_features_test, table[unseen])

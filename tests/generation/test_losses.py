@@ -7,7 +7,7 @@ from PADing.generation.losses import classifier_loss, cosine_similarity, mmd, si
 
 
 def test_mmd_of_two_points_is_the_hand_worked_value():
-    """One fake and one real point at distance d: every bandwidth v contributes 2 - 2 exp(-d^2 / 2v)."""
+    """One generated and one real point at distance d: every bandwidth v contributes 2 - 2 exp(-d^2 / 2v)."""
     expected = math.sqrt(sum(2 - 2 * math.exp(-25 / (2 * v)) for v in (2, 5, 10, 20, 40, 80)))
     assert mmd(torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 4.0]])).item() == pytest.approx(expected, rel=1e-6)
 
@@ -15,29 +15,29 @@ def test_mmd_of_two_points_is_the_hand_worked_value():
 def test_mmd_weighs_sets_of_different_size_by_their_own_size():
     """Repeating the rows of one set leaves its distribution, hence the discrepancy, as it was."""
     torch.manual_seed(0)
-    fake, real = torch.randn(3, 8), torch.randn(5, 8) + 1
-    assert mmd(fake.repeat(4, 1), real).item() == pytest.approx(mmd(fake, real).item(), rel=1e-5)
-    assert mmd(real, fake).item() == pytest.approx(mmd(fake, real).item(), rel=1e-6)
+    generated, real = torch.randn(3, 8), torch.randn(5, 8) + 1
+    assert mmd(generated.repeat(4, 1), real).item() == pytest.approx(mmd(generated, real).item(), rel=1e-5)
+    assert mmd(real, generated).item() == pytest.approx(mmd(generated, real).item(), rel=1e-6)
 
 
 def test_mmd_of_equal_sets_is_zero_with_a_finite_gradient():
-    """Where fakes match the real embeddings exactly, training must not stop on a NaN."""
+    """Where generated features match the query features exactly, training must not stop on a NaN."""
     rows = torch.randn(6, 16, generator=torch.Generator().manual_seed(1))
-    fake = rows.clone().requires_grad_()
-    value = mmd(fake, rows)
+    generated = rows.clone().requires_grad_()
+    value = mmd(generated, rows)
     value.backward()
     assert value.item() < 2e-3
-    assert torch.isfinite(fake.grad).all()
+    assert torch.isfinite(generated.grad).all()
 
 
 def test_mmd_inside_autocast_keeps_single_precision():
     """A half-precision Gram matrix would drown small discrepancies and can turn the square negative."""
     torch.manual_seed(2)
-    fake, real = torch.randn(20, 64), torch.randn(20, 64)
+    generated, real = torch.randn(20, 64), torch.randn(20, 64)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = mmd(fake, real)
+        inside = mmd(generated, real)
     assert inside.dtype == torch.float32
-    assert torch.equal(inside, mmd(fake, real))
+    assert torch.equal(inside, mmd(generated, real))
 
 
 def test_similarity_kl_is_the_hand_worked_value():

@@ -103,7 +103,7 @@ def test_both_steps_run_in_bfloat16(vectors):
     assert all(torch.isfinite(p.grad).all() for p in model.generator_parameters())
 
 
-def test_inference_needs_no_class_vectors_but_training_says_so_at_once():
+def test_inference_needs_no_class_embeddings_but_training_says_so_at_once():
     """A published model must evaluate on a machine that has never seen an embedding file."""
     model = build("nowhere.npz")
     assert model.fc_projection.in_features == 512
@@ -114,7 +114,7 @@ def test_inference_needs_no_class_vectors_but_training_says_so_at_once():
         model.begin_second_stage()
 
 
-def test_class_vectors_travel_with_the_model_but_not_with_its_weights(vectors):
+def test_class_embeddings_travel_with_the_model_but_not_with_its_weights(vectors):
     model = build(vectors)
     names = MetadataCatalog.get(TRAIN).stuff_classes
     assert model.classes.embeddings.shape == (len(names), VECTOR)

@@ -104,7 +104,7 @@ def test_whole_steps_change_both_sides_and_the_checkpoint_returns(variant, vecto
 
 
 def test_linear_generator_is_least_squares(vectors):  # noqa: F811
-    """The semantic projection: its loss in numpy from weights, class vectors and the matched queries."""
+    """The semantic projection: its loss in numpy from weights, class embeddings and the matched queries."""
     model = build(vectors, NODE + "GENERATOR", "linear", NODE + "GENERATOR_CLS_WEIGHT", "0.25").train()
     inputs = batch(model)
     model.begin_second_stage()
@@ -113,11 +113,11 @@ def test_linear_generator_is_least_squares(vectors):  # noqa: F811
     torch.manual_seed(5)
     terms = model.generator_terms(inputs)[0]
     weight, bias = (p.detach().numpy().astype(np.float64) for p in model.fc_projection.parameters())
-    fake = model.classes.embeddings.numpy()[labels.numpy()] @ weight.T + bias
+    generated = model.classes.embeddings.numpy()[labels.numpy()] @ weight.T + bias
     real = embeddings[matched].numpy()
     assert len(real) == 6
-    assert terms["L_G"].item() == pytest.approx(((fake - real) ** 2).mean(), rel=1e-4)
-    logits = fake @ model.new_fc.weight.detach().numpy().T + model.new_fc.bias.detach().numpy()
+    assert terms["L_G"].item() == pytest.approx(((generated - real) ** 2).mean(), rel=1e-4)
+    logits = generated @ model.new_fc.weight.detach().numpy().T + model.new_fc.bias.detach().numpy()
     chosen = np.log(np.exp(logits).sum(1)) - logits[np.arange(6), labels.numpy()]
     assert terms["L_cls"].item() == pytest.approx(0.25 * chosen.mean(), rel=1e-4)
     assert terms["generate_loss"].item() == pytest.approx(terms["L_G"].item() + terms["L_cls"].item(), rel=1e-6)
@@ -159,23 +159,23 @@ def test_mlp_generator_keeps_the_moment_matching_loss(vectors):  # noqa: F811
     embeddings, _, labels, matched = model.match(inputs)
     torch.manual_seed(5)
     got = model.generator_terms(inputs)[0]["L_G"]
-    fake = model.generator(model.fc_projection(model.classes.embeddings[labels]))
-    torch.testing.assert_close(got, mmd(fake, embeddings[matched]))
+    generated = model.generator(model.fc_projection(model.classes.embeddings[labels]))
+    torch.testing.assert_close(got, mmd(generated, embeddings[matched]))
 
 
 def test_relations_of_whole_embeddings(vectors):  # noqa: F811
-    """DISENTANGLE False: the generated embeddings themselves are aligned and told apart; worked out for unseen ones."""
+    """DISENTANGLE False: the generated features themselves are aligned and told apart; worked out for unseen ones."""
     model = build(vectors, *CALM, NODE + "DISENTANGLE", False).train()
     terms = model.generator_terms(batch(model))[0]
-    queries, fake = model.fc_projection(model.classes.unseen_embeddings), unseen_features(model)
+    queries, generated = model.fc_projection(model.classes.unseen_embeddings), unseen_features(model)
 
     def distribution(x):
         cosine = F.cosine_similarity(x.unsqueeze(1), x.unsqueeze(0), dim=-1)
         return (cosine / 0.1).softmax(1)
 
-    p, t = distribution(fake), distribution(queries)
+    p, t = distribution(generated), distribution(queries)
     torch.testing.assert_close(terms["L_a_u"], (t * (t / p).log()).mean(), rtol=1e-3, atol=1e-6)
-    pairs = torch.stack([torch.stack([torch.cat([f, q]) for q in queries]) for f in fake])
+    pairs = torch.stack([torch.stack([torch.cat([f, q]) for q in queries]) for f in generated])
     net = model.relation
     scores = torch.sigmoid(net.fc2(F.relu(net.fc1(pairs)))).squeeze(-1)
     torch.testing.assert_close(terms["L_rel_u"], -scores.log_softmax(1).diagonal().mean())
@@ -194,7 +194,7 @@ def test_a_switch_leaves_the_other_terms_alone(vectors):  # noqa: F811
 
 
 def draws(model, monkeypatch):
-    """How often Gaussian noise is drawn for one set of generated embeddings, and whether two sets are equal."""
+    """How often Gaussian noise is drawn for one set of generated features, and whether two sets are equal."""
     original, count = torch.randn, []
     monkeypatch.setattr(torch, "randn", lambda *a, **k: count.append(1) or original(*a, **k))
     model.eval()

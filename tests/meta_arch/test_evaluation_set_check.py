@@ -1,4 +1,4 @@
-"""A test set in which a model's outputs would be counted as other classes is refused before any image is read."""
+"""An evaluation set that would count outputs as other classes is refused before any image is read."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def config(*opts, name="panoptic-pretrain.yaml"):
 
 @pytest.mark.parametrize("tests", [(UNSEEN_ONLY,), ("mini_val_instance", UNSEEN_ONLY)])
 def test_stage_1_on_unseen_classes_only_is_not_built(tests):
-    """Its first outputs are seen classes; read as unseen ones they gave figures that looked like a zero-shot result."""
+    """Its first outputs are seen classes; read as unseen ones they gave metrics that looked like a zero-shot result."""
     metadata = MetadataCatalog.get(UNSEEN_ONLY)
     first_seen, first_unseen = metadata.vocabulary[0], metadata.thing_classes[0]
     with pytest.raises(UserError) as caught:
