@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minibench.methods import TASKS, Method, Task, discover
+from minibench.methods import SHOWN, TASKS, Method, Task, discover
 from minibench.runs import Run
 from PADing.errors import UserError
 from PADing.files import read_json
@@ -146,12 +146,7 @@ def _method(entry: Mapping, budget: str, declared: Mapping[str, Method]) -> Meth
         title=entry.get("title") or name,
         task=entry.get("task") or "panoptic",
         iterations={budget: int(iterations)} if isinstance(iterations, (int, float)) else {},
-        role=entry.get("role", known.role),
-        ablates=entry.get("ablates") or "",
-        removes=entry.get("removes") or "",
-        extends=entry.get("extends", known.extends),
-        expected_above=entry.get("expected_above", known.expected_above),
-        maps_features=entry.get("maps_features", known.maps_features),
+        **{key: entry.get(key, getattr(known, key)) for key in SHOWN},
     )
 
 
@@ -161,11 +156,8 @@ def _run(entry: Mapping, methods: Mapping[str, Method], folder: Path) -> Run:
     if results and not known & results.keys():
         # With one evaluation set, train_net.py puts the metrics below its name.
         results = next((v for v in results.values() if isinstance(v, Mapping) and known & v.keys()), {})
-    metrics = {
-        task: {key: _number(value) for key, value in values.items()}
-        for task, values in results.items()
-        if isinstance(values, Mapping)
-    }
+    tables = {task: values for task, values in results.items() if isinstance(values, Mapping)}
+    metrics = {task: {key: _number(value) for key, value in values.items()} for task, values in tables.items()}
     seconds = _number(entry.get("seconds"))
     return Run(methods[entry["method"]], int(entry["seed"]), folder / entry["folder"], seconds=seconds, results=metrics)
 

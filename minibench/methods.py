@@ -22,6 +22,8 @@ ROLES = ("pretraining", "baseline", "main")
 # What the runner calls its own steps.
 STEPS = ("data", "convert")
 BUDGETS = ("quick", "full")
+# What ``results.json`` says of a method for the report, beside name, title, task and iterations.
+SHOWN = ("role", "ablates", "removes", "extends", "expected_above", "maps_features")
 
 _TEXT, _MAPPING, _LENGTH = "text", "a mapping", "a number, or one for each of quick and full"
 _KEYS: dict[str, tuple[tuple[type, ...], str]] = {

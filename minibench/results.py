@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from minibench.methods import Method
+from minibench.methods import SHOWN, Method
 from minibench.plan import Plan
 from minibench.runs import RECORD, Run, read_record
 from minibench.scheduler import cores
@@ -63,8 +63,8 @@ def write_results(out: Path, methods: Mapping[str, Method], settings: Settings) 
 
 
 def _row(method: Method, settings: Settings) -> dict:
-    keys = ("name", "title", "task", "role", "ablates", "removes", "extends", "expected_above", "maps_features")
-    return {**{key: getattr(method, key) for key in keys}, "iterations": settings.iterations(method)}
+    row = {key: getattr(method, key) for key in ("name", "title", "task", *SHOWN)}
+    return {**row, "iterations": settings.iterations(method)}
 
 
 def _finished(out: Path, methods: Mapping[str, Method], settings: Settings) -> Iterator[Run]:

@@ -6,13 +6,12 @@ them can be trained again with its whole length, as ``<method>.<number>.final``;
 """
 
 import dataclasses
+import operator
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
-from typing import Any
-
-from detectron2.config import CfgNode
 
 from minibench.bench import MISSING, Bench, read_bench
 from minibench.methods import BUDGETS, Method, Search
@@ -74,28 +73,29 @@ def write_tuning(out: Path, methods: Sequence[Method]) -> Path:
 def _table(bench: Bench, method: Method) -> Table:
     search, names = _search(method), _trials(method)
     cfg = load_config(method.config, [str(item) for pair in method.overrides.items() for item in pair])
-    in_use = tuple(_value(cfg, key) for key in search.keys)
-    columns = [*(key.rpartition(".")[2] for key in search.keys), *(task.metric for task in method.tasks)]
+    in_use = tuple(reduce(operator.getitem, key.split("."), cfg) for key in search.keys)
     metrics = _metrics(bench, method, names)
-    means = deciding = again = list(map(_mean, metrics))
+    means = deciding = list(map(_mean, metrics))
+    columns: dict[str, list[float | None]] = {
+        task.metric: [row[i] if row else None for row in metrics] for i, task in enumerate(method.tasks)
+    }
     if len(method.tasks) > 1:
-        columns.append("Mean")
+        columns["Mean"] = means
     if search.finalists:
         finals = [f"{name}.final" for name in names]
-        again = list(map(_mean, _metrics(bench, method, finals)))
-        columns.append(f"after {_lengths(bench, finals)} iterations")
+        again = columns[f"after {_lengths(bench, finals)} iterations"] = list(
+            map(_mean, _metrics(bench, method, finals))
+        )
         deciding = means if again.count(None) == len(again) else again
     best = max((mean for mean in deciding if mean is not None), default=None)
     rows = []
-    for i, values in enumerate(search.trials):
+    for values, decides, *shown in zip(search.trials, deciding, *columns.values(), strict=True):
         texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
         texts[-1] += " †" if values == in_use else ""
-        shown: list[float | None] = list(metrics[i] or ()) or [None] * len(method.tasks)
-        shown += [means[i]] if len(method.tasks) > 1 else []
-        shown += [again[i]] if search.finalists else []
         texts += [MISSING if value is None else f"{value:.1f}" for value in shown]
-        rows.append(Row([Cell(text, best=best is not None and deciding[i] == best) for text in texts]))
-    return Table(f"{method.title}: after {_lengths(bench, names)} iterations", columns, rows)
+        rows.append(Row([Cell(text, best=best is not None and decides == best) for text in texts]))
+    keys = [key.rpartition(".")[2] for key in search.keys]
+    return Table(f"{method.title}: after {_lengths(bench, names)} iterations", [*keys, *columns], rows)
 
 
 def _lengths(bench: Bench, names: Sequence[str]) -> str:
@@ -140,9 +140,3 @@ def _trial(method: Method, name: str, length: Mapping[str, int], suffix: str = "
     # A trial plays no part in a report.
     trial = dataclasses.replace(method, role="", expected_above={}, maps_features=False)
     return dataclasses.replace(trial, name=name + suffix, overrides=overrides, iterations=length)
-
-
-def _value(cfg: CfgNode, key: str) -> Any:
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg

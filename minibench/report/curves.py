@@ -1,6 +1,7 @@
 """The sections from a run's own files: bars by class, and training curves."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from statistics import fmean
 
 from minibench.bench import Bench, Spread, spread
@@ -61,11 +62,8 @@ def by_class(bench: Bench, method: Method, task: Task) -> tuple[dict[str, Spread
 def _per_class(run: Run, task: Task) -> list[dict]:
     """What the task's evaluator has written of every class; empty where it has not."""
     name = "instance_results.json" if task is INSTANCE else "panoptic_results.json"
-    for path in run.folder.glob(f"inference/**/{name}"):
-        try:
-            found = read_json(path, "Results by class").get("per_class") or {}
-        except UserError:
-            return []
+    with suppress(UserError, StopIteration):
+        found = read_json(next(run.folder.glob(f"inference/**/{name}")), "Results by class").get("per_class") or {}
         return found.get(task.key, []) if task is INSTANCE else list(found)
     return []
 
