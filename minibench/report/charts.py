@@ -91,18 +91,18 @@ def _markers(kinds: Iterable[tuple[str, str, str]], size: float) -> list[Line2D]
     return [Line2D([], [], color=c, marker=m, markersize=size, linestyle="", label=n) for m, c, n in kinds]
 
 
-def overview(rows: Mapping[str, Sequence[Spread]], task: Task) -> Figure:
-    """By title: seen, unseen and harmonic mean of every method (means; bars: ± one standard deviation)."""
+def overview(rows: Sequence[tuple[str, Sequence[Spread]]], task: Task) -> Figure:
+    """(title, (seen, unseen, harmonic mean)) of every method: means; bars: ± one standard deviation."""
     figure, axes = _figure(0.9 + 0.36 * len(rows))
     kinds = [("o", SEEN, "seen"), ("s", UNSEEN, "unseen"), ("D", HARMONIC, "harmonic mean")]
-    for y, spreads in enumerate(rows.values()):
+    for y, (_, spreads) in enumerate(rows):
         means = [s.mean for s in spreads if s.mean is not None]
         if means:
             axes.plot([min(means), max(means)], [y, y], color=LIGHT, linewidth=3, zorder=1, solid_capstyle="round")
         for s, (marker, colour, _) in zip(spreads, kinds, strict=True):
             if s.mean is not None:
                 axes.errorbar(s.mean, y, xerr=s.sd or None, color=colour, marker=marker, markersize=5, capsize=2)
-    _rows(axes, list(map(_wrap, rows)), f"{task.metric} (%)")
+    _rows(axes, [_wrap(title) for title, _ in rows], f"{task.metric} (%)")
     axes.set_xlim(-1, min(101, axes.get_xlim()[1]))
     figure.legend(handles=_markers(kinds, 5), loc="outside upper center", ncols=3, handletextpad=0.2)
     return figure

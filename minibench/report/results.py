@@ -26,14 +26,13 @@ def results_section(bench: Bench, album: Album) -> Section:
     images = []
     for task in (PANOPTIC, INSTANCE):
         methods = [m for _, group in groups(bench) for m in group if task in m.tasks]
-        rows = {m.title: [bench.spread(m, task, metric) for metric in task.metrics] for m in methods}
-        rows = {title: spreads for title, spreads in rows.items() if any(s.n for s in spreads)}
+        rows = [(m.title, [bench.spread(m, task, metric) for metric in task.metrics]) for m in methods]
+        rows = [(title, spreads) for title, spreads in rows if any(s.n for s in spreads)]
         if rows:
             text = "; ".join(
-                f"{title}: seen {s.text()}, unseen {u.text()}, harmonic mean {h.text()}"
-                for title, (s, u, h) in rows.items()
+                f"{title}: seen {s.text()}, unseen {u.text()}, harmonic mean {h.text()}" for title, (s, u, h) in rows
             )
-            caption = f"**{task.title}**, {task.metric}: {_over_seeds(s for row in rows.values() for s in row)}."
+            caption = f"**{task.title}**, {task.metric}: {_over_seeds(s for _, row in rows for s in row)}."
             images.append(album.chart(f"overview_{task.key}", charts.overview(rows, task), f"{text}.", caption))
     tables = [table for task in TASKS if (table := task_table(bench, task))]
     return Section("Results", "results", [Images(images), *tables, Text(NOTE, "note")])

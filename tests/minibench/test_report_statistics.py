@@ -7,7 +7,8 @@ import pytest
 
 from minibench.bench import read_bench, spread
 from minibench.methods import INSTANCE, PANOPTIC
-from minibench.report.results import groups, paired_table, task_table
+from minibench.report.charts import Album
+from minibench.report.results import groups, paired_table, results_section, task_table
 from minibench.report.write import summary
 from PADing.errors import UserError
 from tests.minibench.benchmark_folder import method, run, write_results
@@ -123,3 +124,12 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, text, complaint):
     with pytest.raises(UserError, match=complaint) as error:
         read_bench(tmp_path)
     assert "results.json" in str(error.value)
+
+
+def test_methods_of_one_title_each_have_their_line(tmp_path):
+    """As the trials of a method have."""
+    methods = [method("pading.1", title="PADing"), method("pading.2", title="PADing")]
+    runs = [run(m["name"], 1, {"panoptic_seg": PADING[i]}) for i, m in enumerate(methods, start=1)]
+    bench = read_bench(write_results(tmp_path, methods, runs))
+    (chart,) = results_section(bench, Album(tmp_path / "pictures")).blocks[0].items
+    assert chart.alt.count("PADing: seen") == 2
