@@ -41,11 +41,7 @@ class ZeroShotEvaluator(DatasetEvaluator):
     def __init__(self, dataset_name: str, kind: str, distributed: bool, output_dir: str | None):
         self.metadata = MetadataCatalog.get(dataset_name)
         self.classes = ClassSpace.of(self.metadata, "" if kind == "panoptic" else kind)
-        self.output, self.switch = {
-            "instance": ("instances", "INSTANCE_ON"),
-            "panoptic": ("panoptic_seg", "PANOPTIC_ON"),
-            "semantic": ("sem_seg", "SEMANTIC_ON"),
-        }[kind]
+        self.kind = kind
         self.distributed = distributed
         self.output_dir = output_dir
         self.reset()
@@ -61,11 +57,12 @@ class ZeroShotEvaluator(DatasetEvaluator):
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Look at a batch: dataset dicts, and the model's outputs for them; see ``process_image`` for each."""
+        key = {"instance": "instances", "panoptic": "panoptic_seg", "semantic": "sem_seg"}[self.kind]
         for record, output in zip(inputs, outputs, strict=True):
-            if self.output not in output:
-                key = f"MODEL.MASK_FORMER.TEST.{self.switch}"
-                raise UserError(f"The model gives no `{self.output}`: set {key} True.")
-            self.process_image(record, output[self.output])
+            if key not in output:
+                switch = f"MODEL.MASK_FORMER.TEST.{self.kind.upper()}_ON"
+                raise UserError(f"The model gives no `{key}`: set {switch} True.")
+            self.process_image(record, output[key])
 
     def process_image(self, record: dict, prediction: Any) -> None:
         """Append to ``items`` what is to be known of one image."""

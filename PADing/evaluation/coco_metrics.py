@@ -70,13 +70,10 @@ class CocoMetrics:
         return self._mean(self.recall[..., max_dets], iou, area, categories)
 
     def _mean(self, values: np.ndarray, iou: float | None, area: str, categories: Collection[int] | None) -> float:
-        rows = [self._at(t) for t in (STANDARD_IOU if iou is None else (iou,))]
+        rows = [int(np.abs(np.subtract(self.iou, t)).argmin()) for t in (STANDARD_IOU if iou is None else (iou,))]
         wanted = None if categories is None else set(categories)
         columns = [k for k, c in enumerate(self.category_ids) if wanted is None or c in wanted]
         return mean(values[np.ix_(rows, columns)][..., AREAS.index(area)].ravel())
-
-    def _at(self, iou: float) -> int:
-        return int(np.argmin(np.abs(np.asarray(self.iou) - iou)))
 
 
 def load_ground_truth(source: str | os.PathLike | dict) -> COCO:

@@ -178,10 +178,14 @@ class PanopticzeroEvaluator(ZeroShotEvaluator):
         quality = quality_per_class((matches for matches, _ in ordered), sorted(self.classes.names))
         result, rows = self._summary(quality)
         log_table(f"Panoptic quality on {self.classes.data_set}", rows, ["", *METRICS, "#categories"])
-        shown = [[self.starred(i), 100 * q.pq, 100 * q.sq, 100 * q.rq] for i, q in quality.items() if q.present]
+        shown = [[self.starred(i), *q.percent().values()] for i, q in quality.items() if q.present]
         log_class_table("Per class (* unseen; classes that do not occur are left out)", shown, ["class", *METRICS])
         if self.output_dir:
-            self._write(result, quality, [written for _, written in ordered])
+            per_class = self.per_class(
+                {"isthing": i in self.classes.things, "present": q.present, **q.percent()} for i, q in quality.items()
+            )
+            self.write_results("panoptic_results.json", {"panoptic_seg": result, "per_class": per_class})
+            write_json(self.path("predictions.json"), {"annotations": [written for _, written in ordered]})
         return OrderedDict({"panoptic_seg": result})
 
     def _summary(self, quality: dict[int, ClassQuality]) -> tuple[dict[str, float], list]:
@@ -206,20 +210,6 @@ class PanopticzeroEvaluator(ZeroShotEvaluator):
             result.update((m + "_hm", value) for m, value in zip(METRICS, values, strict=True))
             rows.append(["Harmonic mean", *values, ""])
         return result, rows
-
-    def _write(self, result: dict, quality: dict[int, ClassQuality], predictions: list[dict | None]) -> None:
-        per_class = self.per_class(
-            {
-                "isthing": i in self.classes.things,
-                "present": q.present,
-                "PQ": 100 * q.pq,
-                "SQ": 100 * q.sq,
-                "RQ": 100 * q.rq,
-            }
-            for i, q in quality.items()
-        )
-        self.write_results("panoptic_results.json", {"panoptic_seg": result, "per_class": per_class})
-        write_json(self.path("predictions.json"), {"annotations": predictions})
 
 
 def _as_annotated(classes: ClassSpace, categories: list[dict]) -> ClassSpace:

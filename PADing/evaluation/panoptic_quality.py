@@ -47,6 +47,10 @@ class ClassQuality:
     rq: float
     present: bool
 
+    def percent(self) -> dict[str, float]:
+        """PQ, SQ and RQ as they are reported."""
+        return {"PQ": 100 * self.pq, "SQ": 100 * self.sq, "RQ": 100 * self.rq}
+
 
 def match_segments(
     true_map: np.ndarray,
