@@ -67,97 +67,73 @@ def _add_input_and_solver_keys(cfg: CfgNode) -> None:
     # Pad training crops of the semantic, instance and panoptic mappers to a multiple of this; negative: no padding.
     cfg.INPUT.SIZE_DIVISIBILITY = -1
     # Side of the square that the large-scale-jittering mappers crop or pad to, and the range of their resize factor.
-    cfg.INPUT.IMAGE_SIZE = 1024
-    cfg.INPUT.MIN_SCALE = 0.1
-    cfg.INPUT.MAX_SCALE = 2.0
-
-    cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
-    cfg.SOLVER.OPTIMIZER = "ADAMW"
-    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
+    cfg.INPUT.update(IMAGE_SIZE=1024, MIN_SCALE=0.1, MAX_SCALE=2.0)
+    cfg.SOLVER.update(OPTIMIZER="ADAMW", WEIGHT_DECAY_EMBED=0.0, BACKBONE_MULTIPLIER=0.1)
 
 
 def _add_mask_former_keys(cfg: CfgNode) -> None:
-    head = cfg.MODEL.SEM_SEG_HEAD
-    head.MASK_DIM = 256
-    head.TRANSFORMER_ENC_LAYERS = 0
-    # Width inside the feed-forward networks of the deformable encoder; published as a constant.
-    head.TRANSFORMER_ENC_DIM_FEEDFORWARD = 1024
-    head.PIXEL_DECODER_NAME = "BasePixelDecoder"
-    head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
-
+    cfg.MODEL.SEM_SEG_HEAD.update(
+        PIXEL_DECODER_NAME="BasePixelDecoder",
+        DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES=["res3", "res4", "res5"],
+        MASK_DIM=256,
+        TRANSFORMER_ENC_LAYERS=0,
+        # Width inside the feed-forward networks of the deformable encoder; published as a constant.
+        TRANSFORMER_ENC_DIM_FEEDFORWARD=1024,
+    )
     node = cfg.MODEL.MASK_FORMER = CfgNode()
-    node.DEEP_SUPERVISION = True
     # Weights of the loss terms and, alike, of the matcher's costs.
-    node.NO_OBJECT_WEIGHT = 0.1
-    node.CLASS_WEIGHT = 1.0
-    node.DICE_WEIGHT = 1.0
-    node.MASK_WEIGHT = 20.0
+    node.update(DEEP_SUPERVISION=True, NO_OBJECT_WEIGHT=0.1, CLASS_WEIGHT=1.0, DICE_WEIGHT=1.0, MASK_WEIGHT=20.0)
     # The transformer decoder; DEC_LAYERS counts the prediction on the initial queries, so 10 means nine layers.
-    node.NHEADS = 8
-    node.DROPOUT = 0.1
-    node.DIM_FEEDFORWARD = 2048
-    node.ENC_LAYERS = 0
-    node.DEC_LAYERS = 6
-    node.PRE_NORM = False
-    node.HIDDEN_DIM = 256
-    node.NUM_OBJECT_QUERIES = 100
-    node.TRANSFORMER_IN_FEATURE = "res5"
-    node.ENFORCE_INPUT_PROJ = False
-    node.TRANSFORMER_DECODER_NAME = "MultiScaleMaskedTransformerDecoder"
+    node.update(
+        TRANSFORMER_DECODER_NAME="MultiScaleMaskedTransformerDecoder",
+        TRANSFORMER_IN_FEATURE="res5",
+        ENFORCE_INPUT_PROJ=False,
+        NUM_OBJECT_QUERIES=100,
+        HIDDEN_DIM=256, NHEADS=8, DIM_FEEDFORWARD=2048, DROPOUT=0.1, PRE_NORM=False,
+        ENC_LAYERS=0, DEC_LAYERS=6,
+    )  # fmt: skip
     # Points per mask at which the mask losses and the matcher's mask costs are computed.
-    node.TRAIN_NUM_POINTS = 112 * 112
-    node.OVERSAMPLE_RATIO = 3.0
-    node.IMPORTANCE_SAMPLE_RATIO = 0.75
+    node.update(TRAIN_NUM_POINTS=112 * 112, OVERSAMPLE_RATIO=3.0, IMPORTANCE_SAMPLE_RATIO=0.75)
     # Batches are padded to a multiple of this; negative: of what the backbone asks for.
     node.SIZE_DIVISIBILITY = 32
-
-    test = node.TEST = CfgNode()
-    test.SEMANTIC_ON = True
-    test.INSTANCE_ON = False
-    test.PANOPTIC_ON = False
-    test.OBJECT_MASK_THRESHOLD = 0.0
-    test.OVERLAP_THRESHOLD = 0.0
-    test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
-    # Tight boxes around the instances of MaskFormer, which publishes zero boxes; PADing and D2Zero have them anyway.
-    test.BOXES_FROM_MASKS = False
+    node.TEST = CfgNode()
+    node.TEST.update(
+        SEMANTIC_ON=True, INSTANCE_ON=False, PANOPTIC_ON=False,
+        OBJECT_MASK_THRESHOLD=0.0, OVERLAP_THRESHOLD=0.0,
+        SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE=False,
+        # Tight boxes around MaskFormer's instances, which are published with zero boxes; others have them anyway.
+        BOXES_FROM_MASKS=False,
+    )  # fmt: skip
 
 
 def _add_class_embedding_keys(cfg: CfgNode) -> None:
     # File of class embeddings (.npz made by tools/class_embeddings.py), used when VEC_PATH is None.
     cfg.MODEL.CLASS_EMBEDDINGS = ""
-    node = cfg.MODEL.MASK_FORMER
     # Word vectors: rows are dimensions, column 0 the background, then seen and unseen classes. None: CLASS_EMBEDDINGS.
     # A file without the classes of the training set's split gives way to CLASS_EMBEDDINGS, or to the split file's own.
-    node.VEC_PATH = None
+    cfg.MODEL.MASK_FORMER.VEC_PATH = None
     # Layers of the transformer that a method has of its own: PADing's generator, D2Zero's classifier.
-    node.TRANS_NUM_LAYER = 1
+    cfg.MODEL.MASK_FORMER.TRANS_NUM_LAYER = 1
 
 
 def _add_swin_keys(cfg: CfgNode) -> None:
-    node = cfg.MODEL.SWIN = CfgNode()
-    node.PRETRAIN_IMG_SIZE = 224
-    node.PATCH_SIZE = 4
-    node.EMBED_DIM = 96
-    node.DEPTHS = [2, 2, 6, 2]
-    node.NUM_HEADS = [3, 6, 12, 24]
-    node.WINDOW_SIZE = 7
-    node.MLP_RATIO = 4.0
-    node.QKV_BIAS = True
-    node.QK_SCALE = None
-    node.DROP_RATE = 0.0
-    node.ATTN_DROP_RATE = 0.0
-    node.DROP_PATH_RATE = 0.3
-    node.APE = False
-    node.PATCH_NORM = True
-    node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    node.USE_CHECKPOINT = False
+    cfg.MODEL.SWIN = CfgNode()
+    cfg.MODEL.SWIN.update(
+        PRETRAIN_IMG_SIZE=224, PATCH_SIZE=4, WINDOW_SIZE=7,
+        EMBED_DIM=96, DEPTHS=[2, 2, 6, 2], NUM_HEADS=[3, 6, 12, 24], MLP_RATIO=4.0,
+        QKV_BIAS=True, QK_SCALE=None, APE=False, PATCH_NORM=True,
+        DROP_RATE=0.0, ATTN_DROP_RATE=0.0, DROP_PATH_RATE=0.3,
+        OUT_FEATURES=["res2", "res3", "res4", "res5"],
+        USE_CHECKPOINT=False,
+    )  # fmt: skip
 
 
 def _add_ignored_keys(cfg: CfgNode) -> None:
     # Accepted because published YAML files set them, and without effect, there as here: deformable attention takes its
     # heads from MASK_FORMER.NHEADS and always has 4 points; one feature is generated for each drawn class.
-    cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
-    cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
+    cfg.MODEL.SEM_SEG_HEAD.update(
+        DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS=4, DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS=8
+    )
     cfg.MODEL.MASK_FORMER.NUM_GENERATE = 1
 
 

@@ -9,8 +9,6 @@ from detectron2.data import MetadataCatalog
 from PADing.class_space import ClassSpace
 from PADing.errors import UserError
 
-__all__ = ["Candidates", "candidates_of", "check_config", "check_protocol", "shows_all_embeddings", "training_classes"]
-
 
 @dataclass(frozen=True)
 class Candidates:

@@ -24,26 +24,19 @@ def add_config(cfg: CfgNode) -> None:
         # False: without the three alignment terms.
         ALIGN=True,
         # The generator's primitives, dropout, and Gaussian noise (added in each layer; "mlp": beside the input).
-        TRANS_MEMORY_NUM_QUERY=400,
-        TRANS_DROP_RATE=0.1,
-        NOISE=True,
+        TRANS_MEMORY_NUM_QUERY=400, TRANS_DROP_RATE=0.1, NOISE=True,
         # Dropout of the disentangling encoders and the reconstructing decoder.
         DROP_OUT_ED=0.2,
         # Weight of unseen classes, and number of unseen classes drawn, in each classifier step.
-        CLASS_ECO=5.0,
-        NUM_CHOOSE=17,
+        CLASS_ECO=5.0, NUM_CHOOSE=17,
         # Factor of the generator's small classification term; published as a constant. It alone ties what is generated
         # for a class to that class, and a short training needs more of it.
         GENERATOR_CLS_WEIGHT=0.001,
         # Structure loss: common factor, then alignment + unrelated, relation, reconstruction.
-        STRUCTURE_WEIGHT=0.0001,
-        WEIGHT_1=1.0,
-        WEIGHT_2=1.0,
-        WEIGHT_3=1.0,
+        STRUCTURE_WEIGHT=0.0001, WEIGHT_1=1.0, WEIGHT_2=1.0, WEIGHT_3=1.0,
         # Logits that take part in the generator's small classification term: the first CLS_SLICE ones, as published, or
         # only those of seen classes, also when the slice would cut off some of them.
-        CLS_SLICE=156,
-        SEEN_CLS_ONLY=False,
+        CLS_SLICE=156, SEEN_CLS_ONLY=False,
         # Self-training: weights of a trained PADing, whose predictions become labels of unseen classes where nothing is
         # annotated; empty: off. SCORE: probability from which a prediction counts. MAX_OVERLAP: share of its mask that
         # may lie on annotated pixels.
@@ -53,7 +46,7 @@ def add_config(cfg: CfgNode) -> None:
         # Folder in which the second stage keeps the frozen segmenter's outputs, so that further trainings on the same
         # weights and images need not run it; empty: off. For small data: it grows with every batch.
         SEGMENTER_CACHE="",
-    )
+    )  # fmt: skip
 
 
 def _generator(cfg: CfgNode) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Distances between sets of features and between their similarity structures; the classifier's loss."""
+"""Distances between sets of features and between their similarity structures."""
 
 from collections.abc import Sequence
 
@@ -50,14 +50,3 @@ def similarity_kl(prediction: Tensor, target: Tensor) -> Tensor:
     log_prediction = F.log_softmax(prediction / TEMPERATURE, dim=1)
     log_target = F.log_softmax(target / TEMPERATURE, dim=1)
     return F.kl_div(log_prediction, log_target, reduction="sum", log_target=True) / prediction.numel()
-
-
-def classifier_loss(logits: Tensor, labels: Tensor, class_weight: Tensor) -> Tensor:
-    """Weighted cross-entropy of the classifier step: a mean in which each row counts by the weight of its class.
-
-    Args:
-        logits: (n, C + 1) float; the last column is "no object".
-        labels: (n,) int64.
-        class_weight: (C + 1,) float.
-    """
-    return F.cross_entropy(logits, labels, class_weight)

@@ -14,7 +14,6 @@ from PADing.class_space import ClassSpace
 from PADing.generation.class_tables import ClassTables, check_class_count
 from PADing.generation.feature_generator import FeatureGenerator, GeneratorStep, generator_type
 from PADing.generation.frozen_segmenter import FrozenSegmenter
-from PADing.generation.losses import classifier_loss
 from PADing.generation.self_training import Teacher
 from PADing.meta_arch.evaluation_set_check import split_classes
 
@@ -208,7 +207,8 @@ class PADing(FrozenSegmenter):
             generated = self.feature_generator.generate(queries)
         features = torch.cat([query_features.flatten(0, 1), generated])
         labels = torch.cat([target_classes.flatten(), unseen[chosen]])
-        return {"dis_loss": classifier_loss(self.new_fc(features), labels, self.classes.loss_weight)}
+        # A mean in which each row counts by the weight of its class.
+        return {"dis_loss": F.cross_entropy(self.new_fc(features), labels, self.classes.loss_weight)}
 
     # ---- inference on sets that show unseen classes only
 

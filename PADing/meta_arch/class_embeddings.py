@@ -12,8 +12,6 @@ from PADing.class_space import ClassSpace
 from PADing.data.embeddings import find_embeddings, load_class_embeddings, making_command, resolve_embedding_path
 from PADing.errors import UserError
 
-__all__ = ["ClassEmbeddings", "output_classes"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -13,8 +13,6 @@ from detectron2.modeling import META_ARCH_REGISTRY
 
 from PADing.class_space import ClassSpace
 
-__all__ = ["ModelContract", "architecture_of", "contract_of", "count_classes"]
-
 
 class ModelContract:
     """What a meta-architecture may define. Inherit it beside ``nn.Module``, or inherit ``SegmenterBase``.

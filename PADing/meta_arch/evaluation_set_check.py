@@ -9,8 +9,6 @@ from PADing.class_space import ClassSpace
 from PADing.errors import UserError
 from PADing.meta_arch.contract import contract_of
 
-__all__ = ["check_evaluation_set", "split_classes"]
-
 
 def check_evaluation_set(model: str, training: Any, test: Any, num_outputs: int, restricted: bool = False) -> None:
     """Refuse an evaluation set whose evaluator would take an output for another class.

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["BinaryMasks", "Maps", "Resized", "Stored", "WeightedMasks", "as_maps", "computed", "fits", "held"]
-
 # Maps of at most so many elements are computed all at once (100 masks of 640 x 480 are), others in strips of STRIP.
 AT_ONCE, STRIP = 2**25, 2**22
 # Elements of the largest result that is returned as a tensor (1 GiB of floats: 100 masks of 2.7 megapixels).

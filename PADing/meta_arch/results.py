@@ -12,8 +12,6 @@ from torch import Tensor
 
 from PADing.meta_arch.maps import BinaryMasks, Maps, WeightedMasks, as_maps, fits, held
 
-__all__ = ["best_pairs", "make_instances", "panoptic_map", "semantic_scores"]
-
 
 def semantic_scores(mask_cls: Tensor, mask_pred: Tensor | Maps) -> Tensor | Maps:
     """Sum of the masks of all queries, weighted by class: (Q, K + 1), (Q, H, W) logits -> (K, H, W) scores.

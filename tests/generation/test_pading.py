@@ -130,6 +130,21 @@ def test_unseen_classes_are_weighted_up_and_no_object_down(vectors):
     torch.testing.assert_close(model.classes.loss_weight, torch.tensor(expected))
 
 
+def test_up_weighting_unseen_classes_does_not_scale_the_whole_loss(vectors, monkeypatch):
+    """The classifier's loss is divided by the sum of the rows' weights; worked out for one query of each kind."""
+    model = build(vectors, "MODEL.MASK_FORMER.CLASS_ECO", 5.0, "MODEL.MASK_FORMER.NUM_CHOOSE", 1).train()
+    features, nothing = torch.randn(1, 2, model.new_fc.in_features), model.sem_seg_head.num_classes
+    classes = torch.tensor([[int(model.classes.seen[0]), nothing]])
+    monkeypatch.setattr(torch, "randperm", torch.arange)
+    made = torch.randn(1, model.new_fc.in_features)
+    monkeypatch.setattr(model.feature_generator, "generate", lambda queries: made)
+    loss = model.forward_train_classifier(features, classes)["dis_loss"]
+    logits = model.new_fc(torch.cat([features[0], made]))
+    chosen = logits.log_softmax(1)[[0, 1, 2], [*classes[0].tolist(), int(model.classes.unseen[0])]]
+    weight = torch.tensor([1.0, 0.1, 5.0])
+    torch.testing.assert_close(loss, -(weight * chosen).sum() / weight.sum())
+
+
 def test_no_more_unseen_classes_are_drawn_than_there_are(vectors, monkeypatch):
     """NUM_CHOOSE 17 is the default, also where 15 classes are unseen."""
     counts = []
