@@ -64,13 +64,12 @@ def split_panoptic(content: dict, split: Split) -> dict[str, dict]:
     return {**result, "all": {**content, "categories": marked}}
 
 
-def prepare(annotation_dir: str, save_dir: str, split: Split, parts=PARTS, force: bool = False) -> dict[str, int]:
-    """Write the three files of every part; returns the number of annotations by file name. Existing ones are kept.
+def prepare(annotation_dir: str, save_dir: str, split: Split, parts=PARTS, force: bool = False) -> None:
+    """Write the three files of every part; existing ones are kept.
 
     Raises:
         UserError: a missing or broken input, or an output that does not pass the check at the end.
     """
-    counts = {}
     for part in tqdm(parts, desc="panoptic annotation", unit="file"):
         outputs = {kind: os.path.join(save_dir, f"panoptic_{part}_{kind}.json") for kind in ("seen", "unseen", "all")}
         if force or not all(map(os.path.exists, outputs.values())):
@@ -88,10 +87,7 @@ def prepare(annotation_dir: str, save_dir: str, split: Split, parts=PARTS, force
         folder = os.path.join(os.path.dirname(os.path.abspath(annotation_dir)), f"panoptic_{part}")
         _check_first_png(outputs["all"], written["all"]["annotations"], folder)
         for kind, content in written.items():
-            name = os.path.basename(outputs[kind])
-            counts[name] = len(content["annotations"])
-            logger.info("%s: %d images", name, counts[name])
-    return counts
+            logger.info("%s: %d images", os.path.basename(outputs[kind]), len(content["annotations"]))
 
 
 def _images(content: dict) -> set:

@@ -47,8 +47,8 @@ def paint(job: tuple[str, list[tuple[int, int]], str]) -> np.ndarray:
     return labels
 
 
-def prepare(panoptic_json: str, panoptic_root: str, output: str, split: Split, workers: int = 1) -> int:
-    """Write one label PNG per annotation; returns their number.
+def prepare(panoptic_json: str, panoptic_root: str, output: str, split: Split, workers: int = 1) -> None:
+    """Write one label PNG per annotation.
 
     Raises:
         UserError: a missing or broken input, a category that the split does not have, or labels that fail the check.
@@ -81,7 +81,6 @@ def prepare(panoptic_json: str, panoptic_root: str, output: str, split: Split, w
         if extra:
             raise UserError(f"{png} has the labels {sorted(extra)} of no segment; delete its folder.")
     logger.info("%s: %d label files", output, len(jobs))
-    return len(jobs)
 
 
 def main(argv: list[str] | None = None) -> int:

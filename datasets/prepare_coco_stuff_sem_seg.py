@@ -80,8 +80,8 @@ def convert(job: tuple[str, np.ndarray, str]) -> np.ndarray:
 
 def prepare(
     split: Split, data_set: DataSet, source: str, output: str, workers: int = 1, ignore: int = IGNORE_LABEL
-) -> int:
-    """Convert every PNG below ``source`` to the labels of ``data_set``; returns their number.
+) -> None:
+    """Convert every PNG below ``source`` to the labels of ``data_set``.
 
     Raises:
         UserError: no input, an unreadable file or an unknown pixel value (named), or an output that fails the check.
@@ -98,7 +98,6 @@ def prepare(
     if not np.array_equal(table[read_labels(raw)], read_labels(png)):
         raise UserError(f"{png} was made for another split than {split.file} ({data_set.name}); delete its folder.")
     logger.info("%s: %d label files of %d classes", output, len(jobs), len(split.classes(data_set)))
-    return len(jobs)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -119,11 +119,8 @@ def _check(split: Split, data_set: DataSet, root: str, output: str) -> dict[str,
         "crowds": len(content["annotations"]) - len(objects),
         "classes": len(names) - len(empty),
     }
-    none = f"; none: {', '.join(empty)}" if empty else ""
-    logger.info(
-        "%s: %d images, %d annotations (%d crowds), %d of %d classes have an instance%s",
-        output, *counts.values(), len(names), none,
-    )  # fmt: skip
+    if empty:
+        logger.info("%s: no instance of %s", output, ", ".join(empty))
     images = split.metadata(data_set, root)["image_root"]
     if not os.path.isdir(images):
         logger.warning("%s does not exist yet; put the images there.", images)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -22,42 +23,30 @@ from PADing.visualization.sources import classes_in_record, from_detections, fro
 __all__ = ["draw_detections", "draw_predictions", "most_unseen_first", "read_detections"]
 
 OVERVIEW, OVERVIEW_ROWS = "overview.png", 6
-Columns = Iterable[tuple[str, Segmentation]]
+Predict = Callable[[np.ndarray], Mapping]
+# What of a record and its image is shown beside the truth: titles and segmentations.
+Columns = Callable[[dict, np.ndarray], Iterable[tuple[str, Segmentation]]]
 
 
 def draw_predictions(
-    name: str,
-    models: Mapping[str, Callable[[np.ndarray], Mapping]],
-    output: Path,
-    number: int,
-    score_threshold: float | None = None,
-    scale: int = 0,
+    name: str, models: Mapping[str, Predict], output: Path, number: int, threshold: float | None = None, scale: int = 0
 ) -> list[Path]:
     """Draw what models predict for images of the data set ``name``, those with unseen classes first.
 
-    Args:
-        name: of the data set.
-        models: title of a column -> :class:`PADing.inference.Predictor`.
-        output: folder for the drawings, and for ``overview.png`` with the first ones.
-        number: images to draw.
-        score_threshold: least score of the instances that are shown; None: half of the image's best score.
-        scale: enlargement; 0 chooses one that gives small images a side of about 400 pixels.
-
-    Returns:
-        the files written, the overview last.
+    ``models`` is title of a column -> :class:`PADing.inference.Predictor`. Instances below ``threshold`` are not shown
+    (None: below half of the image's best score). ``scale`` 0 enlarges small images to a side of about 400 pixels.
+    Returns the files written to the folder ``output``, the overview of the first ones last.
     """
-    drawer = ImageDrawer(MetadataCatalog.get(name), score_threshold)
+    drawer = ImageDrawer(MetadataCatalog.get(name), threshold)
 
-    def columns(record: dict, image: np.ndarray) -> Columns:
+    def columns(record: dict, image: np.ndarray) -> Iterator[tuple[str, Segmentation]]:
         return ((title, drawer.read(predict(image))) for title, predict in models.items())
 
-    written: list[Path] = []
-    rows: list[np.ndarray] = []
-    for path, drawing in _compare(drawer, most_unseen_first(name), number, output, columns, scale):
-        written.append(path)
-        rows += [drawing] if len(rows) < OVERVIEW_ROWS else []
-    write_overview(output / OVERVIEW, rows)
-    return [*written, output / OVERVIEW]
+    drawn = _compare(drawer, most_unseen_first(name), number, output, columns, scale)
+    first = list(islice(drawn, OVERVIEW_ROWS))
+    written = [path for path, _ in chain(first, drawn)] + [output / OVERVIEW]
+    write_overview(written[-1], [drawing for _, drawing in first])
+    return written
 
 
 def most_unseen_first(name: str) -> list[dict]:
@@ -91,7 +80,7 @@ def draw_detections(
         what = f"categories {sorted(strangers)[:5]}" if strangers else "images"
         raise UserError(f"Results {results} have {what} that data set {name!r} has not. Is it the right --dataset?")
 
-    def columns(record: dict, image: np.ndarray) -> Columns:
+    def columns(record: dict, image: np.ndarray) -> Iterator[tuple[str, Segmentation]]:
         size, found = image.shape[:2], detections.get(record["image_id"], [])
         problem = next(filter(None, (mask_problem(d["segmentation"], *size) for d in found)), None)
         if problem:
@@ -117,12 +106,7 @@ def read_detections(path: Path) -> dict[int, list[dict]]:
 
 
 def _compare(
-    drawer: ImageDrawer,
-    records: Sequence[dict],
-    number: int | None,
-    output: Path,
-    columns: Callable[[dict, np.ndarray], Columns],
-    scale: int = 0,
+    drawer: ImageDrawer, records: Sequence[dict], number: int | None, output: Path, columns: Columns, scale: int = 0
 ) -> Iterator[tuple[Path, np.ndarray]]:
     """Write a drawing of each of the first records; yields its file and the drawing, (h, w, 3) uint8 RGB."""
     files = output_names((record["file_name"] for record in records), taken=[OVERVIEW])
