@@ -15,6 +15,9 @@ from PADing.files import read_json
 __all__ = ["MISSING", "Bench", "Spread", "read_bench", "spread"]
 
 MISSING = "–"
+# What ``results.json`` says of the data and the machine.
+DATA = ("version", "checksum", "train", "val", "size", "noise", "folders")
+MACHINE = ("cpu", "cores", "torch", "python")
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,8 @@ def read_bench(folder: Path) -> Bench:
             split=str(content.get("split", "")),
             budget=budget,
             seeds=tuple(content.get("seeds") or sorted({run.seed for run in runs})),
-            data=content.get("data") or {},
-            machine=content.get("machine") or {},
+            data={key: content["data"][key] for key in DATA},
+            machine={key: content["machine"][key] for key in MACHINE},
             methods=tuple(methods.values()),
             runs=runs,
             declared={**declared, **methods},

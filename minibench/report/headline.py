@@ -43,30 +43,23 @@ def _reached(bench: Bench, method: Method) -> str:
 
 
 def _about(bench: Bench) -> list[str]:
-    """Methods, data, machine, time; what results.json does not say is left out."""
-    data, machine = bench.data, bench.machine
-    seeds = f"{'seed' if len(bench.seeds) == 1 else 'seeds'} {', '.join(map(str, bench.seeds)) or '–'}"
+    """Methods, data, machine, time."""
+    data, machine, seeds = bench.data, bench.machine, ", ".join(map(str, bench.seeds)) or "–"
     counts = f"{_count(len(bench.methods), 'method')}, {_count(len(bench.runs), 'run')}"
-    items = [f"**Run**: {counts}, budget `{bench.budget}`, {seeds}."]
-    images = [f"{data[key]} {name}" for key, name in (("train", "training"), ("val", "validation")) if key in data]
-    size = f" of {data['size']} × {data['size']} px" if "size" in data else ""
-    parts = [f"mini benchmark v{data['version']}" if "version" in data else "mini benchmark", f"{bench.split} split"]
-    parts += [f"{' and '.join(images)} images{size}"] if images else []
-    parts += [f"noise of the class embeddings {data['noise']}"] if "noise" in data else []
-    items.append(f"**Data**: {', '.join(parts)}; every seed has its own images and its own pretraining.")
-    if checksum := data.get("checksum"):
-        sums = checksum if isinstance(checksum, dict) else {"all": checksum}
-        shown = ", ".join(f"`{str(value)[:12]}` (seed {seed})" for seed, value in sums.items())
-        items.append(f"**Checksum of the annotation** (SHA-256, first digits): {shown}.")
-    hardware = [machine["cpu"]] if machine.get("cpu") else []
-    hardware += [_count(machine["cores"], "core")] if "cores" in machine else []
-    hardware += [
-        f"{name} {machine[key]}" for key, name in (("torch", "PyTorch"), ("python", "Python")) if key in machine
+    sums = ", ".join(f"`{value[:12]}` (seed {seed})" for seed, value in data["checksum"].items())
+    programs = [f"PyTorch {machine['torch']}", f"Python {machine['python']}"]
+    hardware = filter(None, [machine["cpu"], _count(machine["cores"], "core"), *programs])
+    seconds = sum(run.seconds or 0.0 for run in bench.runs)
+    items = [
+        f"**Run**: {counts}, budget `{bench.budget}`, {'seed' if len(bench.seeds) == 1 else 'seeds'} {seeds}.",
+        f"**Data**: mini benchmark v{data['version']}, {bench.split} split, {data['train']} training and {data['val']} "
+        f"validation images of {data['size']} × {data['size']} px, noise of the class embeddings {data['noise']}; "
+        "every seed has its own images and its own pretraining.",
+        f"**Checksum of the annotation** (SHA-256, first digits): {sums}." if sums else "",
+        f"**Machine**: {', '.join(hardware)}.",
+        f"**Time**: {duration(seconds)} of training and evaluation, summed over all runs." if seconds else "",
     ]
-    items += [f"**Machine**: {', '.join(hardware)}."] if hardware else []
-    if seconds := sum(run.seconds or 0.0 for run in bench.runs):
-        items.append(f"**Time**: {duration(seconds)} of training and evaluation, summed over all runs.")
-    return items
+    return list(filter(None, items))
 
 
 def _count(number: int, noun: str) -> str:

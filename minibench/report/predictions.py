@@ -99,7 +99,7 @@ def open_validation(run_folder: Path, root: Path) -> Validation:
 
 def data_root(bench: Bench, run: Run) -> Path:
     """``$DETECTRON2_DATASETS`` of a run: every seed has its own data; UserError when they are gone."""
-    folder = bench.data.get("folders", {}).get(str(run.seed))
+    folder = bench.data["folders"].get(str(run.seed))
     if folder is None or not (bench.folder / folder).is_dir():
         raise UserError(f"The data of seed {run.seed} are gone: {folder}.")
     return bench.folder / folder
