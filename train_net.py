@@ -15,4 +15,4 @@ if __name__ == "__main__":
     quiet_ctrl_c()
     from PADing.engine.main import main
 
-    sys.exit(main())
+    sys.exit(main(description=__doc__))

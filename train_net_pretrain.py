@@ -14,4 +14,4 @@ if __name__ == "__main__":
     quiet_ctrl_c()
     from PADing.engine.main import main
 
-    sys.exit(main(recipes=["OneOptimizer"]))
+    sys.exit(main(recipes=["OneOptimizer"], description=__doc__))

@@ -1,1 +1,1 @@
-"""The shared trainer, its training recipes, the command line, and the conversion between PADing's stages."""
+"""The shared trainer, its training recipes, checkpoints, the check before a start, and the training command."""

@@ -25,14 +25,15 @@ from PADing.errors import Interrupted, UserError
 logger = logging.getLogger(__name__)
 
 
-def main(argv: Sequence[str] | None = None, recipes: Sequence[str] = ()) -> int:
+def main(argv: Sequence[str] | None = None, recipes: Sequence[str] = (), description: str | None = None) -> int:
     """Parse arguments, start the processes, train or evaluate; returns the exit status, see ``PADing.command_line``.
 
     Args:
         argv: arguments without the program's name; default ``sys.argv[1:]``.
-        recipes: the training recipes that this script is for; empty: all.
+        recipes: the training recipes that this script is for; empty: all. description: for ``--help``.
     """
     parser = default_argument_parser()
+    parser.description = description
     parser.add_argument("--overwrite", action="store_true", help="replace the training that OUTPUT_DIR holds")
     add_opts_flag(parser)
     args = parser.parse_args(argv)
