@@ -14,12 +14,13 @@ from PADing.modeling.registry import TRANSFORMER_DECODER_REGISTRY
 from PADing.modeling.transformer_decoder.query_decoder import QueryDecoder
 
 
-class Transformer(nn.Module):
-    """Encoder and decoder of DETR: queries start at zero and are told apart by their positions."""
+@TRANSFORMER_DECODER_REGISTRY.register()
+class StandardTransformerDecoder(QueryDecoder):
+    """The decoder of MaskFormer (Cheng et al., Sec. 3.4)."""
 
-    def __init__(
+    def add_transformer(
         self,
-        width: int,
+        hidden_dim: int,
         *,
         nheads: int,
         dim_feedforward: int,
@@ -28,27 +29,12 @@ class Transformer(nn.Module):
         dec_layers: int,
         pre_norm: bool,
     ) -> None:
-        super().__init__()
-        layer = width, nheads, dim_feedforward, dropout, pre_norm
-        self.encoder = TransformerEncoder(TransformerEncoderLayer(*layer), enc_layers)
-        self.decoder = TransformerDecoder(TransformerDecoderLayer(*layer), dec_layers, return_intermediate=True)
-        xavier_uniform(self)
-
-    def forward(self, tokens: Tensor, queries: Tensor, positions: Tensor) -> Tensor:
-        """tokens: (B, S, C); queries: (Q, C); positions: (1, S, C). Returns (layers, B, Q, C)."""
-        memory = self.encoder(tokens, positions)
-        target = queries.new_zeros(queries.shape[0], tokens.shape[0], queries.shape[1])
-        states = self.decoder(target, memory.transpose(0, 1), queries.unsqueeze(1), positions.transpose(0, 1))
-        return states.transpose(1, 2)
-
-
-@TRANSFORMER_DECODER_REGISTRY.register()
-class StandardTransformerDecoder(QueryDecoder):
-    """The decoder of MaskFormer (Cheng et al., Sec. 3.4)."""
-
-    def add_transformer(self, hidden_dim: int, **transformer) -> None:
-        """Create the transformer; arguments as :class:`Transformer`'s."""
-        self.transformer = Transformer(hidden_dim, **transformer)
+        """Create encoder and decoder of DETR."""
+        layer = hidden_dim, nheads, dim_feedforward, dropout, pre_norm
+        encoder = TransformerEncoder(TransformerEncoderLayer(*layer), enc_layers)
+        decoder = TransformerDecoder(TransformerDecoderLayer(*layer), dec_layers, return_intermediate=True)
+        self.transformer = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
+        xavier_uniform(self.transformer)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int, mask_classification: bool) -> dict:
@@ -70,7 +56,12 @@ class StandardTransformerDecoder(QueryDecoder):
         """
         tokens = self.input_proj(x).flatten(2).transpose(1, 2)
         positions = self.pe_layer.tokens(x.shape[2], x.shape[3], tokens).unsqueeze(0)
-        states = self.transformer(tokens, self.query_embed.weight, positions)  # (layers, B, Q, C)
+        memory = self.transformer["encoder"](tokens, positions).transpose(0, 1)
+        # Queries start at zero and are told apart by their positions.
+        queries = self.query_embed.weight.unsqueeze(1)  # (Q, 1, C)
+        target = queries.new_zeros(queries.shape[0], tokens.shape[0], queries.shape[2])
+        states = self.transformer["decoder"](target, memory, queries, positions.transpose(0, 1))
+        states = states.transpose(1, 2)  # (layers, B, Q, C)
         if not (self.training and self.deep_supervision):
             states = states[-1:]
         *auxiliary, last = (self._predict(state, mask_features) for state in states)
