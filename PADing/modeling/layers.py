@@ -40,8 +40,14 @@ class Attention(nn.Module):
         if key.shape[0] == 1 and batch > 1 and allowed is None:
             # Queries do not see each other, so those of all images make one long sequence before the shared keys.
             return self(query.reshape(1, batch * length, width), key, value).view(batch, length, width)
-        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-        projected = (F.linear(*inputs) for inputs in zip((query, key, value), weights, biases, strict=True))
+        inputs, start = (query, key, value), 0
+        projected: list[Tensor] = []
+        for end in (1, 2, 3):  # what is the same tensor is projected in one product
+            if end == 3 or inputs[end] is not inputs[start]:
+                rows = slice(start * width, end * width)
+                result = F.linear(inputs[start], self.in_proj_weight[rows], self.in_proj_bias[rows])
+                projected += result.chunk(end - start, dim=-1)
+                start = end
         q, k, v = (x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2) for x in projected)
         dropout = self.dropout if self.training else 0.0
         result = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
