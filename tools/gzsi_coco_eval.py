@@ -13,4 +13,4 @@ if __name__ == "__main__":
     quiet_ctrl_c()
     from PADing.evaluation.result_files import main
 
-    sys.exit(main(__doc__, generalized=True, num_seen_classes=48))
+    sys.exit(main(__doc__, generalized=True))

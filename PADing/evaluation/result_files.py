@@ -137,16 +137,10 @@ def _load(source, truth: COCO) -> list[ImageDetections]:
     return detections
 
 
-def main(
-    description: str | None, generalized: bool, num_seen_classes: int | None = None, argv: list[str] | None = None
-) -> int:
+def main(description: str | None, generalized: bool, argv: list[str] | None = None) -> int:
     """Evaluate the result file of a command line, and log the metrics to standard output; returns the exit status.
 
-    Args:
-        description: what ``--help`` says first.
-        generalized: offer the options that split the metrics into seen and unseen classes.
-        num_seen_classes: default of ``--num-seen-classes``.
-        argv: arguments; by default those of the process.
+    ``description`` begins ``--help``; ``generalized`` offers to split the metrics into seen and unseen classes.
     """
     parser = CommandParser(description)
     parser.add_argument("result", help="detections in COCO's result format (.json)")
@@ -159,7 +153,7 @@ def main(
     if generalized:
         parser.add_argument("--gzsi", action="store_true", help="split the metrics into seen and unseen classes")
         help_text = "the first so many categories of --ann, in its order, are seen"
-        parser.add_argument("--num-seen-classes", type=positive, default=num_seen_classes, help=help_text)
+        parser.add_argument("--num-seen-classes", type=positive, default=48, help=help_text)
         help_text = "the unseen classes: names, or one split file; instead of --num-seen-classes"
         parser.add_argument("--unseen", nargs="+", metavar="NAME", help=help_text)
     args = parser.parse_args(argv)
