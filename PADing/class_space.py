@@ -1,7 +1,7 @@
 """ClassSpace: which classes a data set has, in which order, which are unseen, which are things.
 
-A split file makes it (``PADing.data.splits``), the metadata of a registered data set is its serialised form, and
-whoever needs classes reads it from there: ``ClassSpace.of(MetadataCatalog.get(name))``. Nobody else reads these keys.
+A split file makes it (``PADing.data.splits``), and the metadata of a registered data set are its serialised form:
+``ClassSpace.of(MetadataCatalog.get(name))`` reads it back. Nothing else reads these metadata keys.
 
 A class has two numbers. Its *contiguous id* is its label in one data set. Its *output* is its place in ``vocabulary``,
 the outputs of a model for all classes of the split. They differ only in sets that show unseen classes alone, where
@@ -48,7 +48,7 @@ class ClassSpace:
 
     @classmethod
     def of(cls, metadata: Any, kind: str = "") -> "ClassSpace":
-        """The classes that a data set's metadata describe, be it of a split file or of another package.
+        """The classes in a data set's metadata, which a split file or another package has set.
 
         Args:
             kind: one side of a panoptic data set: "instance" for its things alone, "semantic" for all its classes as

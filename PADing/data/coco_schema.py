@@ -280,7 +280,7 @@ def _instance_problem(annotation: Any, sizes: dict, complete: bool) -> str | Non
     if "bbox" not in annotation and (complete or segmentation is None):
         return "lacks the field 'bbox'"
     if segmentation is None or image_id not in sizes:
-        return None  # whoever uses an annotation refuses one of an image that is not listed
+        return None  # the loaders refuse an annotation of an image that is not listed
     height, width = sizes[image_id]
     if height is None or width is None:
         return f"has a mask, but image {short(image_id)} has no `height` and `width`"

@@ -51,7 +51,7 @@ def max_pixels() -> int:
 def read_image(path: str | os.PathLike, image_format: str = "RGB") -> np.ndarray:
     """An image as uint8 (H, W, 3).
 
-    Values of 16 bits are scaled to 8. Pixels whose range nobody knows (32-bit integers, floats) and LAB colors are
+    Values of 16 bits are scaled to 8. Pixels of unknown range (32-bit integers, floats) and LAB colors are
     refused.
 
     Args:

@@ -1,8 +1,8 @@
 """Annotation files -> lists of dicts in Detectron2's standard format. No image is read here.
 
 Categories are matched by id, so the order of a JSON's ``categories`` list plays no part. A training set of seen classes
-never shows an unseen one, even when its file does: whole images are left out (instance, panoptic), as the zero-shot
-protocols ask. For files that were prepared accordingly this changes nothing.
+leaves out every image that shows an unseen one (instance, panoptic), as the zero-shot protocols ask. Files that were
+prepared accordingly have no such image.
 """
 
 import logging

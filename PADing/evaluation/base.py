@@ -34,7 +34,7 @@ class ZeroShotEvaluator(DatasetEvaluator):
         output_dir: folder for results; None: nothing is written.
 
     Attributes:
-        items: what is kept of the images; whatever it is, it can be pickled.
+        items: what is kept of the images, one picklable object each.
         left_out: ids, as text, of the images that cannot be read.
     """
 
@@ -99,7 +99,7 @@ class ZeroShotEvaluator(DatasetEvaluator):
         return self.classes.names[contiguous_id] + ("*" if contiguous_id in self.classes.unseen else "")
 
     def per_class(self, values: Iterable[dict]) -> list[dict]:
-        """What the results file says of each class: who it is, and its ``values``, in the order of contiguous ids."""
+        """Rows of the results file: identity and ``values`` of each class, in the order of contiguous ids."""
         return [
             {"id": self.classes.dataset_ids[i], "name": name, "unseen": i in self.classes.unseen, **own}
             for (i, name), own in zip(self.classes.names.items(), values, strict=True)

@@ -1,9 +1,9 @@
 """COCO's matching of detections with the ground truth, image by image.
 
 The rules are COCO's: per image and class, detections in falling order of score take the object with which their IoU is
-largest and at least the threshold. Crowd regions, and objects outside of the range of areas, are ignored: whoever
-matches them counts neither as right nor as wrong, and an object that counts is preferred to them. What is kept of an
-image is a few bytes per detection, so any number of images can be evaluated.
+largest and at least the threshold. Crowd regions, and objects outside of the range of areas, are ignored: a detection
+that matches one counts neither as right nor as wrong, and objects that count come first. An image leaves a few bytes
+per detection, so any number of images can be evaluated.
 """
 
 from collections.abc import Iterable, Sequence

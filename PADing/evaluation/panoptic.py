@@ -123,7 +123,7 @@ class PanopticzeroEvaluator(ZeroShotEvaluator):
                 f"The panoptic prediction for image {record['image_id']} has the segment ids "
                 f"{np.unique(unlisted)[:5].tolist()} in its map but not in its segment list."
             )
-        # Classes outside the data set's split are nobody's ground truth: their segments become void.
+        # Segments of classes outside the data set's split become void.
         listed = [s for s in truth["segments_info"] if s["category_id"] in self._contiguous]
         for segment in segments:
             self.classes.dataset_id(segment["category_id"])  # refuses a class that the data set does not have

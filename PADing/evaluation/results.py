@@ -25,7 +25,7 @@ def harmonic_mean(seen: float, unseen: float) -> float:
 
 
 def log_table(title: str, rows: Sequence[Sequence], headers: Sequence[str]) -> None:
-    """Log one table with pipes and three decimals. Text stays in its cell, whatever names of classes contain."""
+    """Log one table with pipes and three decimals. No character of a class name can leave its cell."""
     rows, headers = [[_cell(value) for value in row] for row in rows], [_cell(text) for text in headers]
     # Numbers are text by now, or a class called "007" would be logged as 7.000.
     table = tabulate(rows, headers=headers, tablefmt="pipe", stralign="center", disable_numparse=True)
