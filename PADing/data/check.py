@@ -16,7 +16,15 @@ from PADing.data.dataset_mappers import (
     MaskFormerSemanticDatasetMapper,
 )
 from PADing.data.dataset_mappers.base import read_class_labels
-from PADing.data.images import CorruptFile, empty_segments, painted_ids, read_image, read_labels, read_panoptic_rgb
+from PADing.data.images import (
+    CorruptFile,
+    check_class_labels,
+    empty_segments,
+    painted_ids,
+    read_image,
+    read_labels,
+    read_panoptic_rgb,
+)
 from PADing.data.loaders import IMAGE_EXTENSIONS, load_data_set, missing_message
 from PADing.data.registration import registered_split
 from PADing.data.splits import IGNORE_LABEL, NEEDED_PATHS, DataSet, Split
@@ -97,7 +105,7 @@ def check_data_set(
             if first is None:
                 report.missing.append(f"{path} holds no {'image' if key == 'image_root' else 'PNG'}")
             else:
-                _add_problem(report.wrong, _readers(split, data_set)[key], first)
+                _add_problem(report.wrong, _read_first, split, data_set, key, first)
         elif os.path.getsize(path) == 0:
             report.wrong.append(f"{path} is empty")
     if report.missing and data_set.made_by:
@@ -115,14 +123,11 @@ def _first_file(folder: str, extensions: tuple[str, ...]) -> str | None:
     return None
 
 
-def _readers(split: Split, data_set: DataSet) -> dict[str, Callable[[str], object]]:
-    """How the first file of each folder is read."""
-    semantic = _semantic_mapper(split, data_set)
-    return {
-        "image_root": read_image,
-        "panoptic_root": read_panoptic_rgb,
-        "sem_seg_root": lambda path: semantic.check_labels(read_labels(path), path),
-    }
+def _read_first(split: Split, data_set: DataSet, key: str, path: str) -> None:
+    if key == "sem_seg_root":
+        check_class_labels(read_labels(path), path, _label_count(split, data_set), IGNORE_LABEL)
+    else:
+        (read_image if key == "image_root" else read_panoptic_rgb)(path)
 
 
 def _add_problem(problems: list[str], function: Callable, *args) -> None:
@@ -133,11 +138,10 @@ def _add_problem(problems: list[str], function: Callable, *args) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def _semantic_mapper(split: Split, data_set: DataSet) -> MaskFormerSemanticDatasetMapper:
+def _label_count(split: Split, data_set: DataSet) -> int:
     # Training ignores the pixels of unseen classes, so its label maps may show them.
     space = split.class_space(data_set)
-    num_labels = len(space.vocabulary if data_set.role == "train" else space)
-    return MaskFormerSemanticDatasetMapper(True, augmentations=[], ignore_label=IGNORE_LABEL, num_labels=num_labels)
+    return len(space.vocabulary if data_set.role == "train" else space)
 
 
 def _check_deep(
@@ -219,14 +223,17 @@ def _read_record(split: Split, data_set: DataSet, record: dict) -> tuple[list[st
 @functools.lru_cache(maxsize=4)
 def _mapper(split: Split, data_set: DataSet):
     if data_set.kind == "semantic":
-        return _semantic_mapper(split, data_set)
+        count = _label_count(split, data_set)
+        return MaskFormerSemanticDatasetMapper(True, augmentations=[], ignore_label=IGNORE_LABEL, num_labels=count)
     mappers = {"instance": COCOInstanceNewBaselineDatasetMapper, "panoptic": COCOPanopticNewBaselineDatasetMapper}
     return mappers[data_set.kind](True, augmentations=[])
 
 
 def _check_labels_beside(split: Split, data_set: DataSet, record: dict, panoptic_rgb: np.ndarray) -> None:
-    labels = read_class_labels(record["sem_seg_file_name"], panoptic_rgb.shape[:2])
-    _semantic_mapper(split, data_set).check_labels(labels, record["sem_seg_file_name"])
+    path = record["sem_seg_file_name"]
+    check_class_labels(
+        read_class_labels(path, panoptic_rgb.shape[:2]), path, _label_count(split, data_set), IGNORE_LABEL
+    )
 
 
 def _refuse_unlisted(record: dict, panoptic_rgb: np.ndarray) -> None:

@@ -19,6 +19,7 @@ from PADing.errors import UserError
 
 __all__ = [
     "CorruptFile",
+    "check_class_labels",
     "check_eight_bit",
     "empty_segments",
     "max_pixels",
@@ -98,6 +99,18 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
         return np.asarray(_upright(image))
 
     return _decode(path, "Label file", decode)
+
+
+def check_class_labels(labels: np.ndarray, path: str, count: int, ignore_label: int) -> None:
+    """CorruptFile when labels (H, W), read from ``path``, are others than 0..count - 1 and ``ignore_label``."""
+    wrong = labels[((labels >= count) | (labels < 0)) & (labels != ignore_label)]
+    if wrong.size:
+        values = ", ".join(str(int(value)) for value in np.unique(wrong)[:5])
+        raise CorruptFile(
+            f"Label file {path} has the values {values}, but there are {count} classes: labels must be contiguous ids "
+            f"0..{count - 1}, or {ignore_label} where nothing is labelled. datasets/prepare_coco_stuff_sem_seg.py "
+            "converts them (with --ignore 0 where 0 is background; see datasets/README.md)."
+        )
 
 
 def read_panoptic_rgb(path: str | os.PathLike) -> np.ndarray:

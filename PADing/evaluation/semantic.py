@@ -11,7 +11,7 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
-from PADing.data.images import read_labels
+from PADing.data.images import check_class_labels, read_labels
 from PADing.errors import UserError
 from PADing.evaluation.base import ZeroShotEvaluator
 from PADing.evaluation.panoptic import read_panoptic_png
@@ -164,15 +164,8 @@ class SemSegGzeroEvaluator(ZeroShotEvaluator):
             labels = self._labels_from_segments(record)
         else:
             raise UserError(f"{file_name} of {name!r} has neither semantic nor panoptic labels.")
-        ignored = labels == self._ignore_label
-        strange = ~ignored & ((labels < 0) | (labels >= number))
-        if strange.any():
-            raise UserError(
-                f"The label image of {file_name} must hold values 0..{number - 1} or {self._ignore_label} "
-                f"(ignore), but has the values {np.unique(labels[strange])[:5].tolist()}. datasets/README.md says how "
-                "to convert labels (with --ignore 0 where 0 is background)."
-            )
-        labels[ignored] = number
+        check_class_labels(labels, record.get("sem_seg_file_name", file_name), number, self._ignore_label)
+        labels[labels == self._ignore_label] = number
         return labels
 
     def _labels_from_segments(self, record: dict) -> np.ndarray:

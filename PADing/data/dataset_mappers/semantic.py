@@ -9,12 +9,12 @@ from detectron2.config import CfgNode, configurable
 from PADing.class_space import ClassSpace
 from PADing.data.dataset_mappers.base import (
     MAPPER_REGISTRY,
-    CorruptFile,
     TrainingMapper,
     read_class_labels,
     read_record_image,
     resize_and_crop_labels,
 )
+from PADing.data.images import check_class_labels
 
 __all__ = ["MaskFormerSemanticDatasetMapper"]
 
@@ -59,7 +59,7 @@ class MaskFormerSemanticDatasetMapper(TrainingMapper):
         image = read_record_image(dataset_dict, self.image_format)
         label_file = dataset_dict.pop("sem_seg_file_name")
         labels = read_class_labels(label_file, image.shape[:2])
-        self.check_labels(labels, label_file)
+        check_class_labels(labels, label_file, self.num_labels, self.ignore_label)
         image, labels, _ = self.augment(dataset_dict["file_name"], image, labels)
         labels = self.pad(labels, self.ignore_label).astype(np.int64)
         labels[np.isin(labels, self.hidden_labels)] = self.ignore_label
@@ -67,15 +67,3 @@ class MaskFormerSemanticDatasetMapper(TrainingMapper):
         classes = classes[classes != self.ignore_label]
         dataset_dict["sem_seg"] = torch.from_numpy(labels)
         return self.example(dataset_dict, image, classes.tolist(), labels == classes[:, None, None])
-
-    def check_labels(self, labels: np.ndarray, path: str) -> None:
-        """CorruptFile when labels (H, W), read from ``path``, hold something else than classes and "ignore"."""
-        wrong = labels[((labels >= self.num_labels) | (labels < 0)) & (labels != self.ignore_label)]
-        if wrong.size:
-            values = ", ".join(str(int(value)) for value in np.unique(wrong)[:5])
-            raise CorruptFile(
-                f"Label file {path} has the values {values}, but there are {self.num_labels} classes: labels must be "
-                f"contiguous ids 0..{self.num_labels - 1}, or {self.ignore_label} where nothing is labelled. "
-                "datasets/prepare_coco_stuff_sem_seg.py converts them (with --ignore 0 where 0 is background; see "
-                "datasets/README.md)."
-            )
