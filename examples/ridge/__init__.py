@@ -32,13 +32,15 @@ class RidgeClassifier(MaskFormer):
         common: see ``SegmenterBase``.
     """
 
+    mix: Tensor  # (U, S)
+
     @configurable
     def __init__(self, *, embeddings: Tensor, unseen: Sequence[int], penalty: float, **common) -> None:
         super().__init__(**common)
         self.unseen, self.seen = list(unseen), [i for i in range(len(embeddings)) if i not in unseen]
         seen_ones, unseen_ones = embeddings[self.seen], embeddings[self.unseen]
         gram = seen_ones @ seen_ones.T + penalty * torch.eye(len(self.seen))
-        # (U, S). Not persistent, so the pretraining's weights fit.
+        # Not persistent, so the pretraining's weights fit.
         self.register_buffer("mix", torch.linalg.solve(gram, seen_ones @ unseen_ones.T).T, persistent=False)
 
     @classmethod
