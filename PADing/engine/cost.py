@@ -30,8 +30,6 @@ def inputs_of(cfg: CfgNode, number: int, size: Sequence[int] | None = None) -> l
         if np.prod(size) > max_pixels():
             raise UserError(f"--input-size {size[0]} {size[1]} has more pixels than images may have, {max_pixels():,}.")
         return [[{"image": torch.full((3, *size), 128, dtype=torch.uint8)}]]
-    if not cfg.DATASETS.TEST:
-        raise UserError("DATASETS.TEST is empty, so there are no images to count with. Add --input-size H W.")
     loader = Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0])
     return [[{"image": sample["image"]}] for batch in islice(loader, number) for sample in batch][:number]
 

@@ -48,9 +48,9 @@ def output_paths(images: Sequence[Path], output: Path) -> list[Path]:
     from several folders keep these folders below it.
     """
     is_file = output.suffix.lower() in SUFFIXES and not output.is_dir()
-    if is_file and len(images) > 1:
-        raise UserError(f"--output {output} is a file, but there are {len(images)} images. Name a folder.")
     if is_file:
+        if len(images) > 1:
+            raise UserError(f"--output {output} is a file, but there are {len(images)} images. Name a folder.")
         if os.path.realpath(output) == os.path.realpath(images[0]):
             raise UserError(f"--output {output} would replace the image {images[0]} by its drawing. Name another file.")
         return [output]
