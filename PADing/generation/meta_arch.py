@@ -122,11 +122,7 @@ class PADing(FrozenSegmenter):
         self.freeze_segmenter()
 
     def learn_from(self, weights: Mapping[str, Tensor], score: float, max_overlap: float) -> None:
-        """Self-training: take the classifier of a first model's state dict as a source of pseudo labels.
-
-        Raises:
-            UserError: see ``Teacher.of``.
-        """
+        """Self-training: take the classifier of a first model's state dict as a source of pseudo labels."""
         self.teacher = Teacher.of(weights, self.new_fc, score, max_overlap)
 
     def generator_parameters(self) -> list[nn.Parameter]:

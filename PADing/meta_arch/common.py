@@ -118,15 +118,13 @@ class SegmenterBase(ModelContract, nn.Module):
     @classmethod
     def check_test_sets(cls, cfg: CfgNode) -> None:
         """Refuse evaluation sets in which outputs would be taken for other classes; see ``check_evaluation_set``."""
-        training = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+        training, outputs = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]), cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         for name in cfg.DATASETS.TEST:
-            outputs = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-            check_evaluation_set(cls.__name__, training, MetadataCatalog.get(name), outputs, cls.restricts_to_unseen)
+            check_evaluation_set(cls, training, MetadataCatalog.get(name), outputs)
 
     def set_test_metadata(self, metadata: Any) -> None:
         """Refuse a set in which outputs would be taken for other classes; see ``check_evaluation_set``."""
-        outputs = self.criterion.num_classes
-        check_evaluation_set(type(self).__name__, self.metadata, metadata, outputs, self.restricts_to_unseen)
+        check_evaluation_set(type(self), self.metadata, metadata, self.criterion.num_classes)
 
     def keep_first_result(self) -> None:
         """Leave the first of panoptic, instance and semantic results that is on."""

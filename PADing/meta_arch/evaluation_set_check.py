@@ -7,25 +7,23 @@ from detectron2.modeling import META_ARCH_REGISTRY
 
 from PADing.class_space import ClassSpace
 from PADing.errors import UserError
-from PADing.meta_arch.contract import contract_of
+from PADing.meta_arch.contract import ModelContract, contract_of
 
 
-def check_evaluation_set(model: str, training: Any, test: Any, num_outputs: int, restricted: bool = False) -> None:
+def check_evaluation_set(model: type[ModelContract], training: Any, test: Any, num_outputs: int) -> None:
     """Refuse an evaluation set whose evaluator would take an output for another class.
 
-    Output i stands for class i of the training split's vocabulary. An evaluator takes it for class i of the evaluation
-    set; of a model that leaves out seen classes, for class i - ``offset``. Data sets that do not come from split files
-    are not checked.
+    Output i of ``num_outputs`` stands for class i of the training split's vocabulary. An evaluator takes it for class i
+    of the evaluation set; of a model that leaves out seen classes, for class i - ``offset``. Data sets that do not come
+    from split files are not checked.
 
     Args:
-        model: its name, for the message.
-        training, test: metadata of the training set and of the evaluation set.
-        num_outputs: classes that the model tells apart.
-        restricted: whether the model leaves out seen classes in sets that hold unseen ones only.
+        model: its class. training, test: metadata of the training set and of the evaluation set.
 
     Raises:
         UserError: which set, which class would be taken for which, and which sets fit.
     """
+    restricted, name = model.restricts_to_unseen, model.__name__
     source, space = split_classes(training), split_classes(test)
     if source is None or space is None:
         return
@@ -33,23 +31,17 @@ def check_evaluation_set(model: str, training: Any, test: Any, num_outputs: int,
     place = _misread(outputs, space, restricted)
     if place is None:
         return
-    registered = [MetadataCatalog.get(name) for name in MetadataCatalog.list()]
-    siblings = [split_classes(m) for m in registered if m.get("split_file") == training.get("split_file")]
-    fitting = [
-        sibling.data_set
-        for sibling in siblings
-        if sibling is not None
-        and sibling.kind == source.kind
-        and sibling.subset != "seen"
-        and _misread(outputs, sibling, restricted) is None
-    ]
+    registered = map(MetadataCatalog.get, MetadataCatalog.list())
+    siblings = filter(None, (split_classes(m) for m in registered if m.get("split_file") == training.get("split_file")))
+    candidates = [s for s in siblings if s.kind == source.kind and s.subset != "seen"]
+    fitting = [s.data_set for s in candidates if _misread(outputs, s, restricted) is None]
     advice = f"these fit: {', '.join(fitting)}" if fitting else "its split file has none"
     if space.subset == "unseen" and not restricted:
-        able = ", ".join(name for name, kind in META_ARCH_REGISTRY if contract_of(kind).restricts_to_unseen)
-        advice += f". {model} cannot be restricted to unseen classes; {able} can"
+        able = ", ".join(other for other, kind in META_ARCH_REGISTRY if contract_of(kind).restricts_to_unseen)
+        advice += f". {name} cannot be restricted to unseen classes; {able} can"
     output = outputs[place + (space.offset if restricted else 0)]
     raise UserError(
-        f"{model} cannot be evaluated on {space.data_set!r} (DATASETS.TEST): its outputs are the classes of its "
+        f"{name} cannot be evaluated on {space.data_set!r} (DATASETS.TEST): its outputs are the classes of its "
         f"training set {source.data_set!r}, so {output!r} would be counted as {space.class_names[place]!r}. Name a set "
         f"whose classes begin with those of the training set in DATASETS.TEST; {advice}."
     )

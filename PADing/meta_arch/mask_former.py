@@ -20,15 +20,12 @@ class MaskFormer(SegmenterBase):
         return {**super().from_config(cfg), "boxes_from_masks": cfg.MODEL.MASK_FORMER.TEST.BOXES_FROM_MASKS}
 
     def forward(self, batched_inputs: list[dict]) -> list[dict] | dict:
-        """Losses in training, results in evaluation.
+        """Weighted losses by name in training; results in evaluation, see :meth:`SegmenterBase.infer`.
 
         Args:
             batched_inputs: for each image a dict with ``image`` (3, H, W), uint8 or float on the scale 0..255, channels
                 as in ``INPUT.FORMAT``; in training ``instances`` with ``gt_classes`` (n) and ``gt_masks`` (n, H, W);
                 in evaluation optionally ``height`` and ``width`` of the result.
-
-        Returns:
-            training: weighted losses by name; evaluation: see :meth:`SegmenterBase.infer`.
         """
         images = self.preprocess(batched_inputs)
         outputs = self.segment(images)

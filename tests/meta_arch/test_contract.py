@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 from torch import nn
 
+from PADing.files import REPOSITORY
 from PADing.meta_arch import MaskFormer
 from PADing.meta_arch.contract import ModelContract, architecture_of, contract_of
 
@@ -39,3 +40,9 @@ def test_an_unknown_architecture_is_none():
         return SimpleNamespace(MODEL=SimpleNamespace(META_ARCHITECTURE=name))
 
     assert architecture_of(config("MaskFormer")) is MaskFormer and architecture_of(config("MaskFromer")) is None
+
+
+def test_the_page_lists_every_item():
+    page = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
+    items = [name for name in dir(ModelContract) if name[0] != "_"]
+    assert len(items) > 10 and not [name for name in items if f"| `{name}" not in page]

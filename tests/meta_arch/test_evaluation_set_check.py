@@ -10,6 +10,8 @@ from PADing.config import load_config
 from PADing.data.splits import load_split, shipped_split_files
 from PADing.engine.trainer import Trainer
 from PADing.errors import UserError
+from PADing.generation import PADing
+from PADing.meta_arch import MaskFormer
 from PADing.meta_arch.evaluation_set_check import check_evaluation_set
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "mini"
@@ -71,17 +73,17 @@ def test_every_set_of_every_shipped_split(file):
         classes = split.classes(train)
         for test in (d for d in split.data_sets if (d.kind, d.class_order) == (train.kind, train.class_order)):
             metadata = MetadataCatalog.get(test.name)
-            check_evaluation_set("PADing", training, metadata, len(training.vocabulary), restricted=True)
+            check_evaluation_set(PADing, training, metadata, len(training.vocabulary))
             if test.subset != "unseen":
-                check_evaluation_set("MaskFormer", training, metadata, len(classes))
+                check_evaluation_set(MaskFormer, training, metadata, len(classes))
                 continue
             for outputs in (len(classes), len(training.vocabulary)):
                 with pytest.raises(UserError, match=test.name):
-                    check_evaluation_set("MaskFormer", training, metadata, outputs)
+                    check_evaluation_set(MaskFormer, training, metadata, outputs)
 
 
 def test_sets_that_no_split_file_describes_are_not_judged():
     """Their names may be those of another language or spelling."""
     training, foreign = MetadataCatalog.get(TRAIN), {"thing_classes": ["disque", "barre"], "name": "foreign"}
-    check_evaluation_set("MaskFormer", training, foreign, 12)
-    check_evaluation_set("MaskFormer", foreign, MetadataCatalog.get(UNSEEN_ONLY), 12)
+    check_evaluation_set(MaskFormer, training, foreign, 12)
+    check_evaluation_set(MaskFormer, foreign, MetadataCatalog.get(UNSEEN_ONLY), 12)
