@@ -129,6 +129,11 @@ class ClassSpace:
         return tuple(self.names.values())
 
     @property
+    def contiguous_ids(self) -> dict[int, int]:
+        """Contiguous id by the annotation's id."""
+        return {dataset_id: i for i, dataset_id in self.dataset_ids.items()}
+
+    @property
     def unseen(self) -> frozenset[int]:
         """Contiguous ids of the unseen classes that the data set has."""
         unseen = set(self.unseen_names)

@@ -26,6 +26,7 @@ def _space(kind: str, **entry) -> ClassSpace:
 def test_generalized_instance_set_has_seen_classes_first():
     space = _space("instance")
     assert space.names == {0: "dog", 1: "cat"} and space.dataset_ids == {0: 11, 1: 4}
+    assert space.contiguous_ids == {11: 0, 4: 1}
     assert (space.seen, space.unseen, space.unseen_outputs, space.offset) == ({0}, {1}, (1,), 0)
     assert space.is_generalized and not space.only_unseen
 

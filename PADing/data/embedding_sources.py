@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 FASTTEXT_MAGIC = 793712314
 MOST_DIMENSIONS = 100_000
+GENSIM_ENDINGS = (".kv", ".model")
 # Set to 1, it lets gensim read its own format, a pickle, which runs code of the file's author.
 UNSAFE_VARIABLE = "PADING_UNSAFE_PICKLE"
 
@@ -57,8 +58,7 @@ def clip_embeddings(
     Args:
         names: class names.
         model, pretrained: an open_clip architecture and its weights; OpenAI's weights need a ``-quickgelu`` model.
-        checkpoint: a local file of weights instead of ``pretrained``, so nothing is downloaded; see
-            ``load_text_encoder``.
+        checkpoint: a local file of weights instead of ``pretrained``; see ``load_text_encoder``.
         templates: prompts with one ``{}`` each.
         precision: "fp32", or "fp16" for encoding and normalising in half precision, as the published models did.
         texts: what to say instead of a name, e.g. ``{"tree-merged": "tree"}``.
@@ -242,11 +242,9 @@ def _lookup(path: str, wanted: set[str]) -> dict[str, np.ndarray]:
 
 
 def _reader(path: str) -> Callable[[str, set[str]], Iterator[tuple[str, np.ndarray]]]:
-    if path.endswith((".kv", ".model")):
-        return _from_gensim
     with _open(path) as file:
-        if file.read(4) == struct.pack("<i", FASTTEXT_MAGIC):
-            return _from_fasttext
+        if path.endswith(GENSIM_ENDINGS) or file.read(4) == struct.pack("<i", FASTTEXT_MAGIC):
+            return _from_gensim
     return _from_word2vec_binary if path.removesuffix(".gz").endswith(".bin") else _from_text
 
 
@@ -309,34 +307,24 @@ def _from_word2vec_binary(path: str, wanted: set[str]) -> Iterator[tuple[str, np
 
 
 def _from_gensim(path: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
-    if os.environ.get(UNSAFE_VARIABLE) != "1":
+    """Of fastText's own binary models, which have a vector for any word, and of gensim's format."""
+    pickled = path.endswith(GENSIM_ENDINGS)
+    if pickled and os.environ.get(UNSAFE_VARIABLE) != "1":
         raise UserError(
             f"Word vectors {path} are a gensim pickle, and loading one runs code that it holds. Save them in "
             "word2vec's format (KeyedVectors.save_word2vec_format). Only if you trust the file's author: set "
             f"{UNSAFE_VARIABLE}=1."
         )
-    vectors = _gensim().models.KeyedVectors.load(path, mmap="r")
-    vectors = getattr(vectors, "wv", vectors)
-    for word in wanted:
-        if word in vectors.key_to_index:
-            yield word, np.array(vectors[word], dtype=np.float32)
-
-
-def _from_fasttext(path: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
-    _gensim()
-    from gensim.models.fasttext import load_facebook_vectors
-
-    vectors = load_facebook_vectors(path)
-    for word in wanted:
-        yield word, np.array(vectors[word], dtype=np.float32)
-
-
-def _gensim():
     try:
-        import gensim.models
+        from gensim.models import KeyedVectors
+        from gensim.models.fasttext import load_facebook_vectors
     except ImportError as error:
         raise UserError("This word-vector format needs gensim: pip install gensim") from error
-    return gensim
+    vectors = KeyedVectors.load(path, mmap="r") if pickled else load_facebook_vectors(path)
+    vectors = getattr(vectors, "wv", vectors)
+    for word in wanted:
+        if not pickled or word in vectors.key_to_index:
+            yield word, np.array(vectors[word], dtype=np.float32)
 
 
 def matrix_embeddings(names: Sequence[str], path: str | os.PathLike, file_names: Sequence[str]) -> np.ndarray:

@@ -46,7 +46,7 @@ def _load_instances(split: Split, data_set: DataSet, metadata: dict) -> list[dic
     its last one) or compressed RLE.
     """
     content, where = _read_annotation(split, data_set, metadata, "json_file", check_instances)
-    contiguous, hidden = _contiguous_ids(split, data_set), _hidden_ids(split, data_set)
+    contiguous, hidden = split.class_space(data_set).contiguous_ids, _hidden_ids(split, data_set)
     annotations = defaultdict(list)
     dropped_images, out_of_lists = set(), 0
     for annotation in content["annotations"]:
@@ -111,8 +111,8 @@ def _load_panoptic(split: Split, data_set: DataSet, metadata: dict) -> list[dict
     classes that the split does not use are left out; their ids are kept as ``other_segment_ids``.
     """
     content, _ = _read_annotation(split, data_set, metadata, "panoptic_json", check_panoptic)
-    contiguous, hidden = _contiguous_ids(split, data_set), _hidden_ids(split, data_set)
-    things = split.class_space(data_set).things
+    space, hidden = split.class_space(data_set), _hidden_ids(split, data_set)
+    contiguous = space.contiguous_ids
     images = {image["id"]: image for image in content.get("images", ())}
     records, dropped_images, out_of_lists = [], set(), 0
     for annotation in sorted(content["annotations"], key=lambda annotation: annotation["image_id"]):
@@ -124,7 +124,7 @@ def _load_panoptic(split: Split, data_set: DataSet, metadata: dict) -> list[dict
                 dropped_images.add(image_id)
             elif category_id in contiguous:
                 label = contiguous[category_id]
-                segments.append({**segment, "category_id": label, "isthing": label in things})
+                segments.append({**segment, "category_id": label, "isthing": label in space.things})
             else:
                 others.append(segment["id"])
         out_of_lists += len(others)
@@ -206,11 +206,6 @@ def _read_annotation(
     _check_folders(data_set, metadata)
     _check_categories(split, content, where)
     return content, where
-
-
-def _contiguous_ids(split: Split, data_set: DataSet) -> dict[int, int]:
-    """Contiguous ids by the ids of the annotation."""
-    return {dataset_id: i for i, dataset_id in split.class_space(data_set).dataset_ids.items()}
 
 
 def _hidden_ids(split: Split, data_set: DataSet) -> set[int]:

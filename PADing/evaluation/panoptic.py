@@ -88,7 +88,7 @@ class PanopticzeroEvaluator(ZeroShotEvaluator):
         self._truth = {str(item["image_id"]): item for item in truth["annotations"]}
         self._names = output_names(item["file_name"] for item in truth["annotations"])
         self.classes = _as_annotated(self.classes, truth["categories"])
-        self._contiguous = {dataset_id: c for c, dataset_id in self.classes.dataset_ids.items()}
+        self._contiguous = self.classes.contiguous_ids
 
     def process_image(self, record: dict, prediction: tuple[Any, list[dict] | None]) -> None:
         """Compare an image with its annotation.
