@@ -13,7 +13,7 @@ from d2zero.protocol import candidates_of, shows_all_embeddings, training_classe
 from PADing.class_space import ClassSpace
 from PADing.errors import UserError
 from PADing.meta_arch.class_embeddings import ClassEmbeddings
-from PADing.modeling.transformer_decoder import (
+from PADing.modeling import (
     TRANSFORMER_DECODER_REGISTRY,
     MultiScaleMaskedTransformerDecoder,
     TransformerDecoder,

@@ -20,6 +20,10 @@ SMALL = ["MODEL.SWIN.EMBED_DIM", 12, "MODEL.SWIN.DEPTHS", [2, 2, 2, 2], "MODEL.S
 SMALL += ["MODEL.SWIN.WINDOW_SIZE", 4]
 
 
+def _sizes(window):
+    return load_config("", ["MODEL.SWIN.WINDOW_SIZE", window, "MODEL.SWIN.MLP_RATIO", 2.0]).MODEL.SWIN
+
+
 def test_names_and_size_of_swin_tiny():
     """Swin-T for ImageNet has 28 288 354 parameters, 769 000 of them the classifier and 1536 the last norm."""
     model = _swin()
@@ -58,7 +62,7 @@ def test_recomputing_activations_changes_no_gradient():
 def test_a_shifted_window_does_not_reach_around_the_image():
     """Rolling brings opposite borders together; without the mask a sky would attend to the ground."""
     torch.manual_seed(0)
-    block = SwinTransformerBlock(8, 2, 4, 2, 2.0, 0.0, 0.0, qkv_bias=True, qk_scale=None, attn_drop=0.0).eval()
+    block = SwinTransformerBlock(_sizes(window=4), 8, 2, shifted=True, drop_path=0.0).eval()
     x = torch.randn(1, 8, 8, 8)
     changed = x.clone()
     changed[:, 0, 0] = 10 * torch.randn(8)
@@ -70,7 +74,7 @@ def test_a_shifted_window_does_not_reach_around_the_image():
 def test_window_attention_by_hand():
     """One window covers the map: attention with a bias looked up by relative position."""
     torch.manual_seed(0)
-    block = SwinTransformerBlock(6, 2, 3, 0, 2.0, 0.0, 0.0, qkv_bias=True, qk_scale=None, attn_drop=0.0).eval()
+    block = SwinTransformerBlock(_sizes(window=3), 6, 2, shifted=False, drop_path=0.0).eval()
     attention, x = block.attn, torch.randn(1, 9, 6)
     q, k, v = attention.qkv(x)[0].view(9, 3, 2, 3).permute(1, 2, 0, 3)
     bias = torch.empty(2, 9, 9)

@@ -46,20 +46,18 @@ class WindowAttention(nn.Module):
 
     relative_position_index: Tensor
 
-    def __init__(
-        self, width: int, window: int, heads: int, qkv_bias: bool, qk_scale: float | None, attn_drop: float, drop: float
-    ) -> None:
+    def __init__(self, swin: CfgNode, width: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.attn_drop = heads, attn_drop
-        self.scale = qk_scale or (width // heads) ** -0.5
+        window, self.heads, self.attn_drop = swin.WINDOW_SIZE, heads, swin.ATTN_DROP_RATE
+        self.scale = swin.QK_SCALE or (width // heads) ** -0.5
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         place = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")).flatten(1)
         offset = place[:, :, None] - place[:, None, :] + window - 1
         self.register_buffer("relative_position_index", offset[0] * (2 * window - 1) + offset[1])
-        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.qkv = nn.Linear(width, 3 * width, bias=swin.QKV_BIAS)
         self.proj = nn.Linear(width, width)
-        self.drop = nn.Dropout(drop)
+        self.drop = nn.Dropout(swin.DROP_RATE)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """x: (B * windows, w^2, C); mask: (windows, w^2, w^2), added to the scores. Returns (B * windows, w^2, C)."""
@@ -81,24 +79,14 @@ class WindowAttention(nn.Module):
 class SwinTransformerBlock(nn.Module):
     """Window attention, shifted by half a window in every second block, and a perceptron (Sec. 3.2)."""
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        window: int,
-        shift: int,
-        mlp_ratio: float,
-        drop: float,
-        drop_path: float,
-        **attention,
-    ) -> None:
+    def __init__(self, swin: CfgNode, width: int, heads: int, shifted: bool, drop_path: float) -> None:
         super().__init__()
-        self.window, self.shift = window, shift
+        self.window, self.shift = swin.WINDOW_SIZE, swin.WINDOW_SIZE // 2 if shifted else 0
         self.norm1 = nn.LayerNorm(width)
-        self.attn = WindowAttention(width, window, heads, drop=drop, **attention)
+        self.attn = WindowAttention(swin, width, heads)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = perceptron(width, int(width * mlp_ratio), drop)
+        self.mlp = perceptron(width, int(width * swin.MLP_RATIO), swin.DROP_RATE)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, h, w, C) -> (B, h, w, C)."""
@@ -171,11 +159,10 @@ class PatchEmbed(nn.Module):
 class Stage(nn.Module):
     """Blocks at one resolution, and the step to the next; keys ``blocks.{i}``, ``downsample``."""
 
-    def __init__(self, width: int, depth: int, window: int, drop_path: Sequence[float], last: bool, **block) -> None:
+    def __init__(self, swin: CfgNode, width: int, heads: int, drop_paths: Sequence[float], last: bool) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            SwinTransformerBlock(width, window=window, shift=i % 2 * (window // 2), drop_path=drop_path[i], **block)
-            for i in range(depth)
+            SwinTransformerBlock(swin, width, heads, i % 2 == 1, drop_path) for i, drop_path in enumerate(drop_paths)
         )
         self.downsample = None if last else PatchMerging(width)
 
@@ -218,20 +205,8 @@ class D2SwinTransformer(Backbone):
         self.pos_drop = nn.Dropout(swin.DROP_RATE)
         rates = torch.linspace(0, swin.DROP_PATH_RATE, sum(swin.DEPTHS)).split(list(swin.DEPTHS))
         self.layers = nn.ModuleList(
-            Stage(
-                widths[i],
-                swin.DEPTHS[i],
-                swin.WINDOW_SIZE,
-                rates[i].tolist(),
-                last=i == stages - 1,
-                heads=swin.NUM_HEADS[i],
-                mlp_ratio=swin.MLP_RATIO,
-                qkv_bias=swin.QKV_BIAS,
-                qk_scale=swin.QK_SCALE,
-                drop=swin.DROP_RATE,
-                attn_drop=swin.ATTN_DROP_RATE,
-            )
-            for i in range(stages)
+            Stage(swin, width, heads, drop_paths.tolist(), last=i == stages - 1)
+            for i, (width, heads, drop_paths) in enumerate(zip(widths, swin.NUM_HEADS, rates, strict=True))
         )
         for i, name in enumerate(names):
             if name in self._out_features:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from PADing.errors import UserError
 from PADing.modeling.layers import CrossAttentionLayer, FFNLayer, SelfAttentionLayer
 from PADing.modeling.registry import TRANSFORMER_DECODER_REGISTRY
-from PADing.modeling.transformer_decoder.query_decoder import QueryDecoder
+from PADing.modeling.transformer_decoder.maskformer_transformer_decoder import QueryDecoder
 
 
 @TRANSFORMER_DECODER_REGISTRY.register()

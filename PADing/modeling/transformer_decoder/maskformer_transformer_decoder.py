@@ -1,17 +1,108 @@
-"""MaskFormer's decoder: a classic transformer on one feature map, and masks from its queries."""
+"""MaskFormer's decoder, a classic transformer on one feature map, and what it shares with Mask2Former's."""
 
-from detectron2.config import CfgNode
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d
+from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 from PADing.modeling.layers import (
+    MLP,
     TransformerDecoder,
     TransformerDecoderLayer,
     TransformerEncoder,
     TransformerEncoderLayer,
     xavier_uniform,
 )
+from PADing.modeling.position_encoding import PositionEmbeddingSine
 from PADing.modeling.registry import TRANSFORMER_DECODER_REGISTRY
-from PADing.modeling.transformer_decoder.query_decoder import QueryDecoder
+
+
+class QueryDecoder(nn.Module):
+    """Base of transformer decoders, which fill in what stands between the queries and their masks.
+
+    Args:
+        in_channels: channels of the feature maps.
+        mask_classification: predict a class for each query; else query ``k`` stands for class ``k``.
+        num_classes: classes without "no object".
+        hidden_dim: width C of the queries. num_queries: their number Q. mask_dim: channels of the mask features.
+        enforce_input_project: project the features even where their width already is ``hidden_dim``.
+        deep_supervision: in training, predict after every layer; else only once, behind the last one.
+        transformer: of :meth:`add_transformer`.
+    """
+
+    input_proj: nn.Module
+
+    @configurable
+    def __init__(
+        self,
+        in_channels: int,
+        mask_classification: bool = True,
+        *,
+        num_classes: int,
+        hidden_dim: int,
+        num_queries: int,
+        mask_dim: int,
+        enforce_input_project: bool,
+        deep_supervision: bool = True,
+        **transformer,
+    ) -> None:
+        super().__init__()
+        self.mask_classification, self.deep_supervision = mask_classification, deep_supervision
+        self.num_queries = num_queries
+        self.pe_layer = PositionEmbeddingSine(hidden_dim // 2, normalize=True)
+        # In the order of published state dicts, in which random initial weights are drawn, too.
+        self.add_transformer(hidden_dim, **transformer)
+        self.query_embed = nn.Embedding(num_queries, hidden_dim)
+        self.add_inputs(in_channels, hidden_dim, enforce_input_project)
+        if mask_classification:
+            self.add_class_head(hidden_dim, num_classes)
+        self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
+
+    def add_transformer(self, *args, **kwargs):
+        """Create the layers: (hidden_dim, nheads, dim_feedforward, dec_layers, pre_norm, and those of a subclass)."""
+        raise NotImplementedError
+
+    def add_inputs(self, in_channels: int, width: int, enforce: bool) -> None:
+        """Create ``input_proj``, which brings the feature map to the width of the queries."""
+        self.input_proj = self.input_projection(in_channels, width, enforce)
+
+    def add_class_head(self, hidden_dim: int, num_classes: int) -> None:
+        """Create the modules that classify queries; they come before ``mask_embed`` in the state dict."""
+        self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, in_channels: int, mask_classification: bool) -> dict:
+        """Arguments from ``MODEL.MASK_FORMER``."""
+        node = cfg.MODEL.MASK_FORMER
+        return {
+            "in_channels": in_channels,
+            "mask_classification": mask_classification,
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "hidden_dim": node.HIDDEN_DIM,
+            "num_queries": node.NUM_OBJECT_QUERIES,
+            "nheads": node.NHEADS,
+            "dim_feedforward": node.DIM_FEEDFORWARD,
+            "dec_layers": node.DEC_LAYERS,
+            "pre_norm": node.PRE_NORM,
+            "mask_dim": cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
+            "enforce_input_project": node.ENFORCE_INPUT_PROJ,
+            "deep_supervision": node.DEEP_SUPERVISION,
+        }
+
+    @staticmethod
+    def input_projection(in_channels: int, width: int, enforce: bool) -> nn.Module:
+        """What brings a feature map to the width of the queries; nothing where it has it, unless ``enforce``."""
+        if in_channels == width and not enforce:
+            return nn.Identity()
+        projection = Conv2d(in_channels, width, kernel_size=1)
+        weight_init.c2_xavier_fill(projection)
+        return projection
+
+    @staticmethod
+    def draw(kernels: Tensor, mask_features: Tensor) -> Tensor:
+        """Mask logits: (B, Q, mask_dim) and (B, mask_dim, h, w) -> (B, Q, h, w)."""
+        return torch.bmm(kernels, mask_features.flatten(2)).unflatten(2, mask_features.shape[-2:])
 
 
 @TRANSFORMER_DECODER_REGISTRY.register()

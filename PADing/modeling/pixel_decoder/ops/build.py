@@ -17,12 +17,12 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TypedDict
 
 import torch
+from filelock import FileLock  # which torch depends on
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def build(kind: str, folder: Path | None = None) -> Path:
         folder = folder or _default_folder()
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / library_name(kind)
-        with _only_one(folder / f"{target.stem}.lock"):
+        with FileLock(folder / f"{target.stem}.lock"):  # the system releases it even if this process is killed
             if not target.is_file() or not ahead_of_time and _foreign(target):
                 logger.info("Compiling the %s kernel of ms_deform_attn, once, into %s", kind.upper(), folder)
                 _compile(kind, target)
@@ -205,16 +205,3 @@ def _flags(kind: str) -> _Flags:
     if kind == "cpu":
         return {"extra_cflags": [*common, *openmp, "-Wno-psabi"], "extra_ldflags": openmp}
     return {"extra_cflags": common, "extra_cuda_cflags": ["-O3", "-lineinfo"], "with_cuda": True}
-
-
-@contextlib.contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """Hold a lock that the system releases even if this process is killed."""
-    with open(lock, "w") as handle:
-        try:
-            import fcntl
-        except ImportError:  # Windows: two builds at once are wasteful but harmless, the result is renamed into place
-            yield
-            return
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
