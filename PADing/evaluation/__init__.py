@@ -1,5 +1,6 @@
 """Evaluation of zero-shot segmentation. Which classes are unseen comes from the metadata of the data set, always."""
 
+from PADing.evaluation.base import ZeroShotEvaluator
 from PADing.evaluation.build import EVALUATOR_REGISTRY, build_evaluator
 from PADing.evaluation.instance import InsSegzeroEvaluator, InsSegzsiEvaluator
 from PADing.evaluation.panoptic import PanopticzeroEvaluator
@@ -12,6 +13,7 @@ __all__ = [
     "InsSegzsiEvaluator",
     "PanopticzeroEvaluator",
     "SemSegGzeroEvaluator",
+    "ZeroShotEvaluator",
     "build_evaluator",
     "coco_eval_revise",
 ]

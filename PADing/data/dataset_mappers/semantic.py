@@ -25,7 +25,7 @@ class MaskFormerSemanticDatasetMapper(TrainingMapper):
 
     Args:
         ignore_label: of the pixels without a class.
-        num_labels: labels must be below it, else the file is reported as corrupt.
+        num_labels: labels must be below it, else the file is reported as corrupt; None: not checked.
         hidden_labels: labels of unseen classes, which become ``ignore_label`` in a training set of seen classes.
     """
 
@@ -38,7 +38,7 @@ class MaskFormerSemanticDatasetMapper(TrainingMapper):
         is_train: bool = True,
         *,
         ignore_label: int,
-        num_labels: int,
+        num_labels: int | None = None,
         hidden_labels: tuple[int, ...] = (),
         **kwargs: Any,
     ):
@@ -59,7 +59,8 @@ class MaskFormerSemanticDatasetMapper(TrainingMapper):
         image = read_record_image(dataset_dict, self.image_format)
         label_file = dataset_dict.pop("sem_seg_file_name")
         labels = read_class_labels(label_file, image.shape[:2])
-        check_class_labels(labels, label_file, self.num_labels, self.ignore_label)
+        if self.num_labels is not None:
+            check_class_labels(labels, label_file, self.num_labels, self.ignore_label)
         image, labels, _ = self.augment(dataset_dict["file_name"], image, labels)
         labels = self.pad(labels, self.ignore_label).astype(np.int64)
         labels[np.isin(labels, self.hidden_labels)] = self.ignore_label
