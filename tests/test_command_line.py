@@ -72,7 +72,10 @@ def test_ctrl_c_while_python_imports_is_no_traceback(words, tmp_path):
         module, words = "own", ["-c", "from PADing.command_line import quiet_ctrl_c\nquiet_ctrl_c()\nimport own"]
     (tmp_path / f"{module}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}"}
-    job = subprocess.run([sys.executable, *words], capture_output=True, cwd=REPOSITORY, env=environment, timeout=60)
+    job = subprocess.run(
+        [sys.executable, *words], capture_output=True, cwd=REPOSITORY, env=environment, timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may have switched Ctrl-C off
+    )  # fmt: skip
     assert job.returncode in (130, -signal.SIGINT) and not job.stderr
 
 
