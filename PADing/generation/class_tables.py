@@ -1,7 +1,5 @@
 """Tables of the second stage that follow from which classes are unseen: positions, embeddings, weights in the loss."""
 
-from collections.abc import Sequence
-
 import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
@@ -18,18 +16,12 @@ CLIP_WIDTH, WORD_VECTOR_WIDTH = 512, 300
 class ClassTables(nn.Module):
     """Tensors about C classes, U of them unseen, that move with the model and stay out of its checkpoints.
 
-    Args:
-        embeddings: (C, e) float32, the class embeddings.
-        unseen: positions of the unseen classes.
-        among_seen: seen classes are told apart among seen classes only, else among all.
-        unseen_weight, no_object_weight: in the classifier's loss; seen classes have 1.
-        missing: why ``embeddings`` are not those of the classes, so that only inference is possible; else "".
-
     Attributes:
         unseen, seen: (U,), (C - U,) int64 positions. seen_row: (C,) int64, the place of a class in ``seen``.
-        embeddings: (k, e), of the classes that are told apart. row: (C,) int64, the row of each class there.
+        embeddings: (k, e), of the classes among which seen ones are told apart. row: (C,) int64, their rows there.
         unseen_embeddings: (U, e).
-        loss_weight: (C + 1,) float32, "no object" last.
+        loss_weight: (C + 1,) float32, in the classifier's loss, "no object" last.
+        missing: why the embeddings are not those of the classes, so that only inference is possible; else "".
 
     An unseen class without a row has one beyond the end, so that using it is an error.
     """
@@ -42,47 +34,33 @@ class ClassTables(nn.Module):
     unseen_embeddings: Tensor
     loss_weight: Tensor
 
-    def __init__(
-        self,
-        embeddings: Tensor,
-        unseen: Sequence[int],
-        among_seen: bool,
-        unseen_weight: float,
-        no_object_weight: float,
-        missing: str = "",
-    ) -> None:
+    def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
-        self.missing, count = missing, len(embeddings)
-        unseen_index = torch.tensor(list(unseen), dtype=torch.int64)
-        seen_index = torch.tensor([i for i in range(count) if i not in set(unseen)], dtype=torch.int64)
+        node, space, self.missing = cfg.MODEL.MASK_FORMER, ClassSpace.of_config(cfg), ""
+        try:
+            space = output_classes(cfg)
+            embeddings = ClassEmbeddings.of_config(cfg, space).of(space.vocabulary)
+        except UserError as error:  # which inference need not know
+            self.missing, embeddings = str(error), torch.zeros(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, likely_width(cfg))
+        count, unseen = len(embeddings), torch.tensor(space.unseen_outputs, dtype=torch.int64)
+        seen = torch.tensor([i for i in range(count) if i not in space.unseen_outputs], dtype=torch.int64)
         seen_row = torch.full((count,), count)
-        seen_row[seen_index] = torch.arange(len(seen_index))
+        seen_row[seen] = torch.arange(len(seen))
         loss_weight = torch.ones(count + 1)
-        loss_weight[unseen_index], loss_weight[-1] = unseen_weight, no_object_weight
+        loss_weight[unseen], loss_weight[-1] = node.CLASS_ECO, node.NO_OBJECT_WEIGHT
+        # As published: told apart among seen classes for word vectors, among all for CLIP.
+        among_seen = node.VEC_PATH is not None
         tables = {
-            "unseen": unseen_index,
-            "seen": seen_index,
+            "unseen": unseen,
+            "seen": seen,
             "seen_row": seen_row,
-            "embeddings": embeddings[seen_index] if among_seen else embeddings,
+            "embeddings": embeddings[seen] if among_seen else embeddings,
             "row": seen_row if among_seen else torch.arange(count),
-            "unseen_embeddings": embeddings[unseen_index],
+            "unseen_embeddings": embeddings[unseen],
             "loss_weight": loss_weight,
         }
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> "ClassTables":
-        """The tables of a config. Never fails: inference needs no embeddings, so their lack is noted in ``missing``."""
-        node, space, missing = cfg.MODEL.MASK_FORMER, ClassSpace.of_config(cfg), ""
-        try:
-            space = output_classes(cfg)
-            embeddings = ClassEmbeddings.of_config(cfg, space).of(space.vocabulary)
-        except UserError as error:
-            missing, embeddings = str(error), torch.zeros(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, likely_width(cfg))
-        unseen = space.unseen_outputs
-        # As published: told apart among seen classes for word vectors, among all for CLIP.
-        return cls(embeddings, unseen, node.VEC_PATH is not None, node.CLASS_ECO, node.NO_OBJECT_WEIGHT, missing)
 
     def check_trainable(self) -> None:
         """UserError if there are no class embeddings, or no unseen classes to learn."""

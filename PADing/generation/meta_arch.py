@@ -28,9 +28,7 @@ class PADing(FrozenSegmenter):
         classifier: (d) -> (C + 1), "no object" last.
         feature_generator: makes features of unseen classes.
         classes: positions and embeddings of the classes; building a model for inference needs no embeddings.
-        num_choose: unseen classes drawn for each classifier step.
-        classification_weight: factor of the classification term in the generator's loss.
-        cls_slice: number of logits in that term, counted from the first. seen_cls_only: those of seen classes instead.
+        node: the config's ``MODEL.MASK_FORMER``.
         common: see ``FrozenSegmenter``; the criterion matches queries with targets.
     """
 
@@ -44,15 +42,12 @@ class PADing(FrozenSegmenter):
         classifier: nn.Linear,
         feature_generator: FeatureGenerator,
         classes: ClassTables,
-        num_choose: int,
-        classification_weight: float,
-        cls_slice: int,
-        seen_cls_only: bool,
+        node: CfgNode,
         **common,
     ) -> None:
         super().__init__(**common)
-        self.num_choose, self.classification_weight = num_choose, classification_weight
-        self.cls_slice, self.seen_cls_only = cls_slice, seen_cls_only
+        self.num_choose, self.classification_weight = node.NUM_CHOOSE, node.GENERATOR_CLS_WEIGHT
+        self.cls_slice, self.seen_cls_only = node.CLS_SLICE, node.SEEN_CLS_ONLY
         self.label_offset, self.unseen_only = 0, False
         self.teacher: Teacher | None = None
         self.new_fc = classifier
@@ -66,16 +61,13 @@ class PADing(FrozenSegmenter):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """All arguments; networks are made in the published order of random draws: classifier, then generator."""
         check_class_count(cfg)
-        node, common, classes = cfg.MODEL.MASK_FORMER, super().from_config(cfg), ClassTables.from_config(cfg)
+        node, common, classes = cfg.MODEL.MASK_FORMER, super().from_config(cfg), ClassTables(cfg)
         return {
             **common,
             "classes": classes,
             "classifier": nn.Linear(node.HIDDEN_DIM, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES + 1),
             "feature_generator": generator_type(cfg)(node, classes.embeddings.shape[1]),
-            "num_choose": node.NUM_CHOOSE,
-            "classification_weight": node.GENERATOR_CLS_WEIGHT,
-            "cls_slice": node.CLS_SLICE,
-            "seen_cls_only": node.SEEN_CLS_ONLY,
+            "node": node,
         }
 
     @property
@@ -96,7 +88,7 @@ class PADing(FrozenSegmenter):
         check_class_count(cfg)
         super().check_start(cfg, training)
         if training:
-            ClassTables.from_config(cfg).check_trainable()
+            ClassTables(cfg).check_trainable()
 
     @classmethod
     def further_weights(cls, cfg: CfgNode) -> dict[str, str]:

@@ -1,11 +1,12 @@
 """The generator's objective: its factors, its gradients, and the order in which random numbers are drawn."""
 
+from types import SimpleNamespace
+
 import torch
 from torch.nn import functional as F
 
 from PADing.config import load_config
 from PADing.generation import PrimitiveGenerator
-from PADing.generation.class_tables import ClassTables
 from PADing.generation.feature_generator import GeneratorStep
 from PADing.generation.structured import GENERATOR_TERMS
 
@@ -24,7 +25,9 @@ def generator(weights=(0.0001, 1.0, 1.0, 1.0)):
 
 def terms_of(network, labels, classification=0.001, seed=1):
     torch.manual_seed(seed)
-    classes = ClassTables(torch.randn(CLASSES, VECTOR), range(SEEN, CLASSES), False, 5.0, 0.1)
+    embeddings = torch.randn(CLASSES, VECTOR)
+    tables = {"embeddings": embeddings, "row": torch.arange(CLASSES), "unseen_embeddings": embeddings[SEEN:]}
+    classes = SimpleNamespace(**tables)
     features, classifier = torch.randn(len(labels), WIDTH), torch.randn(CLASSES + 1, WIDTH)
 
     def term(generated, of):
