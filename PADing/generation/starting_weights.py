@@ -18,7 +18,7 @@ ANYWAY = "To train on a segmenter with random weights all the same, set MODEL.MA
 
 
 class StartingWeights(ModelContract):
-    """The contract's answers about weights, for a model that trains on a frozen segmenter."""
+    """What the contract asks about weights, for a model that trains on a frozen segmenter."""
 
     segmenter_frozen: bool  # what is missing of it would stay random
     random_segmenter: bool  # and may

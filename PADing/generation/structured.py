@@ -59,7 +59,7 @@ class StructuredGenerator(FeatureGenerator):
         ``generate_loss = L_G + L_cls + STRUCTURE_WEIGHT * (WEIGHT_1 * (L_align + L_unrel) + WEIGHT_2 * L_relat
         + WEIGHT_3 * L_recon)`` with ``L_align`` the mean of the three alignment terms, ``L_unrel`` half the mean
         of both unrelated terms, ``L_relat`` a fifth of the mean of both relation terms, ``L_recon`` the mean of both
-        reconstruction terms. ``L_G`` compares sets, whatever the classes in them: ``L_cls`` alone ties what is
+        reconstruction terms. ``L_G`` compares sets without regard to classes: ``L_cls`` alone ties what is
         generated for a class to that class. A term that is switched off is zero; so is every term that needs a seen
         class in a batch without ground truth.
 

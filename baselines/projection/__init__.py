@@ -1,6 +1,6 @@
 """The semantic projection: a class's feature is a linear map of its class embedding, fitted by least squares.
 
-``MODEL.MASK_FORMER.GENERATOR linear``. There is no structure loss, whatever its weights; ``NOISE``, ``DISENTANGLE`` and
+``MODEL.MASK_FORMER.GENERATOR linear``. The structure loss is left out; ``NOISE``, ``DISENTANGLE`` and
 ``ALIGN`` have no effect, and nothing random is drawn.
 """
 
