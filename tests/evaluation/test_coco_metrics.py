@@ -4,7 +4,6 @@ import contextlib
 import copy
 import io
 import json
-import logging
 import math
 import os
 import re
@@ -17,13 +16,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from PADing.errors import UserError
-from PADing.evaluation import coco_eval_revise
 from PADing.evaluation.coco_metrics import (
     evaluate_detections,
     load_ground_truth,
     split_metrics,
     zsi_metrics,
 )
+from tests.evaluation.hand_worked import LEFT, RIGHT, TOP, make_detection, make_rle, make_truth
 
 SHARED = Path(os.environ.get("SHARED_DATA_DIR", Path(__file__).resolve().parents[3] / "shared" / "data"))
 ORACLE = SHARED / "coco_eval_oracle"
@@ -183,46 +182,19 @@ def test_every_class_as_pycocotools_on_random_scenes(kind, class_agnostic):
 # ---- a set small enough to work by hand
 
 
-def _rle(rows: list[str]) -> dict:
-    rle = mask_util.encode(np.asfortranarray([[c == "#" for c in row] for row in rows], dtype=np.uint8))
-    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
-
-
-LEFT, RIGHT, TOP = _rle(["##..", "##.."]), _rle(["..##", "..##"]), _rle(["####", "...."])
-
-
-def _truth():
-    """Class 30: an object in each of images 1 and 2. Class 7: one in image 1, a crowd in image 2. Class 11: none."""
-    annotations = [
-        {"id": 1, "image_id": 1, "category_id": 30, "segmentation": LEFT},
-        {"id": 2, "image_id": 2, "category_id": 30, "segmentation": LEFT},
-        {"id": 3, "image_id": 1, "category_id": 7, "segmentation": RIGHT},
-        {"id": 4, "image_id": 2, "category_id": 7, "segmentation": RIGHT, "iscrowd": 1},
-    ]
-    return {
-        "images": [{"id": i, "height": 2, "width": 4, "file_name": f"{i}.jpg"} for i in (1, 2, 3)],
-        "categories": [{"id": i, "name": n} for i, n in ((30, "wolf"), (7, "Bär"), (11, "elk"))],
-        "annotations": annotations,
-    }
-
-
-def _detection(image_id, category_id, score, segmentation):
-    return {"image_id": image_id, "category_id": category_id, "score": score, "segmentation": segmentation}
-
-
 @pytest.mark.parametrize("kind", ["segm", "bbox"])
 def test_average_precision_worked_by_hand(kind):
     # Class 30 by score: right, wrong (image 3 shows nothing), right. So precision is 1 up to recall 0.5, which
     # are 51 of COCO's 101 points, and 2/3 at the other 50.
     detections = [
-        _detection(1, 30, 0.9, LEFT),
-        _detection(3, 30, 0.8, LEFT),
-        _detection(2, 30, 0.7, LEFT),
-        _detection(2, 7, 0.9, RIGHT),  # on the crowd: neither right nor wrong
-        _detection(1, 7, 0.5, RIGHT),
-        _detection(1, 11, 0.9, TOP),  # a class without ground truth counts nowhere
+        make_detection(1, 30, 0.9, LEFT),
+        make_detection(3, 30, 0.8, LEFT),
+        make_detection(2, 30, 0.7, LEFT),
+        make_detection(2, 7, 0.9, RIGHT),  # on the crowd: neither right nor wrong
+        make_detection(1, 7, 0.5, RIGHT),
+        make_detection(1, 11, 0.9, TOP),  # a class without ground truth counts nowhere
     ]
-    metrics = evaluate_detections(load_ground_truth(_truth()), detections, kind)
+    metrics = evaluate_detections(load_ground_truth(make_truth()), detections, kind)
     assert metrics.ap(0.5, categories=[30]) == pytest.approx((51 + 50 * 2 / 3) / 101)
     assert metrics.ap(0.5, categories=[7]) == pytest.approx(1)
     assert math.isnan(metrics.ap(0.5, categories=[11]))
@@ -237,9 +209,9 @@ def test_average_precision_worked_by_hand(kind):
 
 def test_thresholds_of_zero_shot_segmentation():
     # A mask of 4 pixels against one of 4 with 2 in common has IoU 1/3; 3 of 5 has 0.6, 3 of 6 has 0.5.
-    half = _rle(["##..", "#.#."])  # 3 in common with LEFT, union 5: IoU 0.6
+    half = make_rle(["##..", "#.#."])  # 3 in common with LEFT, union 5: IoU 0.6
     metrics = evaluate_detections(
-        load_ground_truth(_truth()), [_detection(1, 30, 0.9, half), _detection(2, 30, 0.9, TOP)], "segm"
+        load_ground_truth(make_truth()), [make_detection(1, 30, 0.9, half), make_detection(2, 30, 0.9, TOP)], "segm"
     )
     values = zsi_metrics(metrics)
     assert list(values) == ["AP@40", "AP@50", "AP@60", "R100@40", "R100@50", "R100@60"]
@@ -248,13 +220,13 @@ def test_thresholds_of_zero_shot_segmentation():
 
 
 def test_a_proposal_ignores_classes():
-    detections = [_detection(1, 7, 0.9, LEFT), _detection(2, 7, 0.9, LEFT), _detection(1, 30, 0.8, RIGHT)]
-    metrics = evaluate_detections(load_ground_truth(_truth()), detections, "segm", class_agnostic=True)
+    detections = [make_detection(1, 7, 0.9, LEFT), make_detection(2, 7, 0.9, LEFT), make_detection(1, 30, 0.8, RIGHT)]
+    metrics = evaluate_detections(load_ground_truth(make_truth()), detections, "segm", class_agnostic=True)
     assert metrics.category_ids == (-1,) and metrics.ar(0.5) == pytest.approx(1)
 
 
 def test_own_annotations_may_lack_fields():
-    truth = _truth()
+    truth = make_truth()
     polygon = {"id": 9, "image_id": 3, "category_id": 11, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]}
     truth["annotations"].append(polygon)
     before = copy.deepcopy(truth)
@@ -264,9 +236,9 @@ def test_own_annotations_may_lack_fields():
 
 
 def test_mistakes_are_named(tmp_path):
-    truth = load_ground_truth(_truth())
+    truth = load_ground_truth(make_truth())
     with pytest.raises(UserError, match="image 44"):
-        evaluate_detections(truth, [_detection(44, 30, 0.9, LEFT)], "segm")
+        evaluate_detections(truth, [make_detection(44, 30, 0.9, LEFT)], "segm")
     with pytest.raises(UserError, match="segmentation"):
         evaluate_detections(truth, [{"image_id": 1, "category_id": 30, "score": 1.0, "bbox": [0, 0, 1, 1]}], "segm")
     with pytest.raises(UserError, match="keypoints"):
@@ -278,95 +250,6 @@ def test_mistakes_are_named(tmp_path):
         load_ground_truth(tmp_path / "broken.json")
     with pytest.raises(UserError, match="images, categories and annotations"):
         load_ground_truth({"images": []})
-
-
-# ---- the function behind the command-line tools
-
-
-def test_the_split_is_given_by_number_or_by_name(caplog):
-    detections = [_detection(1, 30, 0.9, LEFT), _detection(2, 30, 0.9, LEFT), _detection(1, 7, 0.9, LEFT)]
-    by_number = coco_eval_revise(detections, ["segm", "bbox"], _truth(), gzsd=True, num_seen_classes=1)
-    by_name = coco_eval_revise(detections, ["segm", "bbox"], _truth(), gzsd=True, unseen=["Bär", "elk"])
-    assert by_number == by_name and len(by_number) == 2
-    assert by_number[0] == pytest.approx((100, 0, 100, 0, 0, 0))
-    assert coco_eval_revise(detections, ["segm"], _truth()) == []
-
-
-def test_per_class_tables_carry_the_right_names(caplog):
-    detections = [_detection(1, 7, 0.9, RIGHT)]  # the first by id, the second of the list
-    with caplog.at_level(logging.INFO):
-        coco_eval_revise(detections, ["segm"], _truth(), classwise=True, gzsd=True, unseen=["Bär"])
-    table = next(r.message for r in caplog.records if "per class" in r.message)
-    assert re.search(r"\|\s*Bär\*\s*\|\s*100\.000\s*\|\s*100\.000\s*\|", table)
-    assert re.search(r"\|\s*wolf\s*\|\s*0\.000\s*\|\s*0\.000\s*\|", table)
-
-
-def test_proposal_types(caplog):
-    detections = [_detection(1, 7, 0.9, LEFT), _detection(1, 7, 0.8, RIGHT), _detection(2, 30, 0.7, LEFT)]
-    with caplog.at_level(logging.INFO):
-        assert coco_eval_revise(detections, ["proposal_fast"], _truth(), max_dets=(1, 2)) is None
-    lines = [r.message for r in caplog.records if r.message.startswith("AR@")]
-    assert lines == ["AR@1 = 0.6667", "AR@2 = 1.0000"]
-
-
-def test_proposals_are_limited_as_published(caplog):
-    """100, 300 and 1000 boxes for each image, without classes: 400 wrong boxes before the right one."""
-    wrong = {"image_id": 1, "category_id": 7, "bbox": [0, 0, 0.5, 0.5]}
-    detections = [{**wrong, "score": 1 - i / 1000} for i in range(400)]
-    detections.append({"image_id": 1, "category_id": 7, "score": 0.1, "bbox": [0, 0, 2, 2]})  # of another class
-    with caplog.at_level(logging.INFO):
-        assert coco_eval_revise(detections, ["proposal"], _truth()) == []
-    found = re.findall(r"\(AR\) @\[ IoU=0.50 \| area=all \| maxDets=(\d+) \] = ([\d.]+)", caplog.text)
-    assert found == [("100", "0.000"), ("300", "0.000"), ("1000", "0.333")]  # one of three objects
-
-
-DAMAGED = {
-    "unknown image": ({"image_id": 44}, "image 44"),
-    "no object": (None, "must be an object"),
-    "no score": ({"score": None}, "score"),
-    "score that is no number": ({"score": math.nan}, "score"),
-    "text as a score": ({"score": "high"}, "score"),
-    "three numbers as a box": ({"bbox": [0, 0, 1]}, "bbox"),
-    "box without end": ({"bbox": [0, 0, math.inf, 1]}, "bbox"),
-    "mask of another size": ({"segmentation": {"size": [9, 9], "counts": [81]}}, "size"),
-    "runs beyond the image": ({"segmentation": {"size": [2, 4], "counts": [0, 900]}}, "counts"),
-    "damaged string": ({"segmentation": {"size": [2, 4], "counts": "00~~~"}}, "counts"),
-    "polygon of text": ({"segmentation": [["a", "b", "c", "d", "e", "f"]]}, "polygon"),
-    "polygon far away": ({"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]}, "polygon"),
-    "list as a category": ({"category_id": [7]}, "category_id"),
-}
-
-
-@pytest.mark.parametrize("case", DAMAGED)
-def test_damaged_results_are_one_message(tmp_path, case):
-    changes, said = DAMAGED[case]
-    good = {**_detection(1, 30, 0.9, LEFT), "bbox": [0, 0, 2, 2]}
-    bad = None if changes is None else {**good, **changes}
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps([good, bad]))
-    for kind in ("segm", "bbox"):
-        with pytest.raises(UserError, match=f"results.json.*{said}"):
-            coco_eval_revise(path, [kind], _truth())
-
-
-@pytest.mark.parametrize("content", ["", "{", "{}", "null", "7", '"text"', "[" * 100_000])
-def test_files_that_are_no_results_are_named(tmp_path, content):
-    path = tmp_path / "results.json"
-    path.write_text(content)
-    with pytest.raises(UserError, match="results.json"):
-        coco_eval_revise(path, ["bbox"], _truth())
-
-
-def test_split_mistakes_are_named():
-    for arguments, message in (
-        ({}, "names of the unseen"),
-        ({"num_seen_classes": 3}, "1..2"),
-        ({"unseen": ["Baer"]}, "Baer"),
-    ):
-        with pytest.raises(UserError, match=message):
-            coco_eval_revise([], ["segm"], _truth(), gzsd=True, **arguments)
-    with pytest.raises(UserError, match="keypoint"):
-        coco_eval_revise([], ["keypoint"], _truth())
 
 
 def test_boxes_of_negative_size_are_refused():
