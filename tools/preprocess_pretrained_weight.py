@@ -29,12 +29,12 @@ def find_splits(name: str | None) -> list:
         return [load_split(path) for path in shipped]
     if Path(name).suffix in (".yaml", ".yml"):
         return [load_split(name)]
-    matches = [path for path in shipped if Path(path).stem == name]
-    matches = matches or [path for path in shipped if Path(path).stem.endswith(f"_{name}")]
+    stems = {Path(path).stem: path for path in shipped}
+    matches = [stem for stem in stems if stem == name] or [stem for stem in stems if stem.endswith(f"_{name}")]
     if len(matches) != 1:
-        names = ", ".join(Path(path).stem for path in shipped)
-        raise UserError(f"--split {name!r} is neither a split file (.yaml) nor one of the shipped splits: {names}.")
-    return [load_split(matches[0])]
+        known = ", ".join(stems)
+        raise UserError(f"--split {name!r} is neither a split file (.yaml) nor one of the shipped splits: {known}.")
+    return [load_split(stems[matches[0]])]
 
 
 def main(argv: list[str] | None = None) -> int:

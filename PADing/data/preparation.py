@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
 from multiprocessing import Pool
 
@@ -39,11 +40,8 @@ def write_label_maps(make: Callable[[tuple], np.ndarray], jobs: Iterable[tuple],
 
     A job whose file exists is skipped, so an interrupted run continues where it stopped. The first error ends the run.
 
-    Args:
-        make: makes the map of a job; a function of a module, so that other processes can import it.
-        jobs: the last item of each is the PNG to write.
-        output: the folder of the PNGs, named beside the progress bar.
-        workers: number of processes.
+    ``make`` is a function of a module, which other processes can import. The last item of a job is the PNG to write.
+    ``output`` is the folder of all, named beside the progress bar.
     """
     jobs = list(jobs)
     missing = [job for job in jobs if not os.path.exists(job[-1])]
@@ -51,15 +49,10 @@ def write_label_maps(make: Callable[[tuple], np.ndarray], jobs: Iterable[tuple],
     if len(missing) < len(jobs):
         description += f" ({len(jobs) - len(missing)} done before)"
     write = partial(_write, make)
-    with tqdm(total=len(missing), desc=description, unit="file") as bar:
-        if workers <= 1 or len(missing) <= 1:
-            for job in missing:
-                write(job)
-                bar.update()
-        else:
-            with Pool(workers) as pool:
-                for _ in pool.imap_unordered(write, missing, chunksize=8):
-                    bar.update()
+    with Pool(workers) if workers > 1 and len(missing) > 1 else nullcontext() as pool:
+        written = pool.imap_unordered(write, missing, chunksize=8) if pool else map(write, missing)
+        for _ in tqdm(written, total=len(missing), desc=description, unit="file"):
+            pass
 
 
 def _write(make: Callable[[tuple], np.ndarray], job: tuple) -> None:
