@@ -14,7 +14,6 @@ import argparse
 import logging
 import os
 import sys
-from dataclasses import dataclass, field
 
 from detectron2.data import DatasetCatalog
 
@@ -31,32 +30,24 @@ from PADing.yaml_files import read_config_files, read_config_tree
 __all__ = ["main"]
 
 
-@dataclass
-class ConfigReport:
-    """Whether a config can train and evaluate; each problem says what is missing."""
-
-    path: str
-    train_problems: list[str] = field(default_factory=list)
-    test_problems: list[str] = field(default_factory=list)
-
-
 def _check_config(
     path: str, reports: dict[str, DataSetReport], splits: dict[str, tuple[Split, DataSet]]
-) -> ConfigReport:
-    """Whether the data sets and class embeddings that a YAML config names are there. No model is built.
+) -> tuple[list[str], list[str]]:
+    """What keeps a YAML config from training, and from evaluating: data sets and class embeddings. No model is built.
 
     Args:
         path: of the config. reports: by data set name. splits: the split and its data set, by data set name.
     """
-    result = ConfigReport(path)
+    train: list[str] = []
+    test: list[str] = []
     try:
         content, folders = read_config_files(path)
         import_plugins(content.get("PLUGINS", ()), folders)
     except UserError as error:
-        return ConfigReport(path, [str(error)], [str(error)])
+        return [str(error)], [str(error)]
     data_sets = _section(content, "DATASETS")
     named = {key: _as_tuple(data_sets.get(key)) for key in ("TEST", "TRAIN")}
-    for key, problems in (("TRAIN", result.train_problems), ("TEST", result.test_problems)):
+    for key, problems in (("TRAIN", train), ("TEST", test)):
         for name in named[key]:
             if name in reports:
                 if not reports[name].ok:
@@ -70,11 +61,11 @@ def _check_config(
     embeddings = _embedding_file(content, default)
     problem = _check_embeddings(embeddings, *known[0]) if embeddings and known else ""
     if problem:
-        result.train_problems.append(problem)
+        train.append(problem)
         # PADing needs them to train its generator only; D2Zero classifies with them.
         if _section(content, "MODEL").get("META_ARCHITECTURE") != "PADing":
-            result.test_problems.append(problem)
-    return result
+            test.append(problem)
+    return train, test
 
 
 def _embedding_file(content: dict, default: str) -> str:
@@ -160,14 +151,15 @@ def _print_report(args: argparse.Namespace, out) -> bool:
     if not shipped:
         return not all(report.ok for report in reports.values())
     by_name = {data_set.name: (split, data_set) for split in splits for data_set in split.data_sets}
-    configs = [_check_config(path, reports, by_name) for path in (args.config or _default_configs())]
     out.write("\nConfigs\n")
-    for config in configs:
-        train, test = ["no" if p else "yes" for p in (config.train_problems, config.test_problems)]
-        out.write(f"  train {train:3}  evaluate {test:3}  {os.path.relpath(config.path)}\n")
-        problems = dict.fromkeys(config.train_problems + config.test_problems)
-        out.writelines(f"             {problem}\n" for problem in problems)
-    return any(config.train_problems or config.test_problems for config in configs)
+    incomplete = False
+    for path in args.config or _default_configs():
+        train, test = _check_config(path, reports, by_name)
+        trains, evaluates = ["no" if problems else "yes" for problems in (train, test)]
+        out.write(f"  train {trains:3}  evaluate {evaluates:3}  {os.path.relpath(path)}\n")
+        out.writelines(f"             {problem}\n" for problem in dict.fromkeys(train + test))
+        incomplete |= bool(train or test)
+    return incomplete
 
 
 if __name__ == "__main__":
