@@ -84,10 +84,7 @@ class SetCriterion(nn.Module):
         return {
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "matcher": HungarianMatcher(
-                cost_class=node.CLASS_WEIGHT,
-                cost_mask=node.MASK_WEIGHT,
-                cost_dice=node.DICE_WEIGHT,
-                num_points=node.TRAIN_NUM_POINTS,
+                node.CLASS_WEIGHT, node.MASK_WEIGHT, node.DICE_WEIGHT, num_points=node.TRAIN_NUM_POINTS
             ),
             "weight_dict": weights,
             "eos_coef": node.NO_OBJECT_WEIGHT,

@@ -35,20 +35,15 @@ def select_features(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str
     return {name: shape for name, shape in input_shape.items() if name in wanted}
 
 
-def xavier_conv(in_channels: int, out_channels: int, kernel: int, **conv) -> Conv2d:
-    """Convolution that keeps the size."""
-    layer = Conv2d(in_channels, out_channels, kernel_size=kernel, padding=kernel // 2, **conv)
-    weight_init.c2_xavier_fill(layer)
-    return layer
-
-
 def conv_norm(
-    in_channels: int, out_channels: int, kernel: int, norm: Norm, activation: Callable | None = None
+    in_channels: int, out_channels: int, kernel: int, norm: Norm = "", activation: Callable | None = None
 ) -> Conv2d:
-    """Convolution with normalisation and activation; a bias only where there is no norm."""
+    """Convolution that keeps the size, with normalisation and activation; a bias only where there is no norm."""
     norm = norm or ""
-    layers = {"norm": get_norm(norm, out_channels), "activation": activation}
-    return xavier_conv(in_channels, out_channels, kernel, bias=norm == "", **layers)
+    size, layer = {"kernel_size": kernel, "padding": kernel // 2}, get_norm(norm, out_channels)
+    conv = Conv2d(in_channels, out_channels, **size, bias=norm == "", norm=layer, activation=activation)
+    weight_init.c2_xavier_fill(conv)
+    return conv
 
 
 class PixelDecoder(nn.Module):
@@ -113,7 +108,7 @@ class BasePixelDecoder(PixelDecoder):
         for i, channels in enumerate(finer, start=1):
             self.add_step(i, channels)
         self.add_coarsest(len(finer) + 1, coarsest)
-        self.mask_features = xavier_conv(conv_dim, mask_dim, 3)
+        self.mask_features = conv_norm(conv_dim, mask_dim, 3)
 
     def add_coarsest(self, i: int, channels: int) -> None:
         """Create what :meth:`coarsest` needs."""
@@ -154,7 +149,7 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
         **pyramid,
     ) -> None:
         super().__init__(input_shape, **pyramid)
-        self.input_proj = xavier_conv(by_stride(input_shape)[-1][1], self.conv_dim, 1)
+        self.input_proj = conv_norm(by_stride(input_shape)[-1][1], self.conv_dim, 1)
         layer = TransformerEncoderLayer(
             self.conv_dim, transformer_nheads, transformer_dim_feedforward, transformer_dropout, transformer_pre_norm
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from PADing.modeling.cached_table import cached_table
 from PADing.modeling.layers import ResidualLayer, xavier_uniform
-from PADing.modeling.pixel_decoder.fpn import NUM_LEVELS, PixelDecoder, by_stride, xavier_conv
+from PADing.modeling.pixel_decoder.fpn import NUM_LEVELS, PixelDecoder, by_stride, conv_norm
 from PADing.modeling.pixel_decoder.ops import MSDeformAttn
 from PADing.modeling.position_encoding import PositionEmbeddingSine
 
@@ -107,7 +107,7 @@ class MSDeformAttnPixelDecoder(PixelDecoder):
             n_points=transformer_n_points,
         )
         self.pe_layer = PositionEmbeddingSine(self.conv_dim // 2, normalize=True)
-        self.mask_features = xavier_conv(self.conv_dim, self.mask_dim, 1)
+        self.mask_features = conv_norm(self.conv_dim, self.mask_dim, 1)
         steps = int(math.log2(encoded[-1][2]) - math.log2(common_stride))
         self.fpn_features = self.in_features[:steps]
         for i, (_, channels, _) in enumerate(maps[:steps], start=1):
