@@ -40,8 +40,15 @@ def test_embeddings_that_lack_classes(config, vocabulary, tmp_path):
 
 def test_word_vectors_of_another_split(config, vocabulary, tmp_path):
     np.savetxt(tmp_path / "words.txt", np.ones((3, len(vocabulary))), delimiter=",")
+    words = ["MODEL.MASK_FORMER.VEC_PATH", str(tmp_path / "words.txt")]
     with pytest.raises(UserError, match="columns.*another split"):
-        build_model(config("MODEL.MASK_FORMER.VEC_PATH", str(tmp_path / "words.txt")))
+        build_model(config(*words, "MODEL.CLASS_EMBEDDINGS", ""))
+
+
+def test_class_embeddings_take_the_place_of_word_vectors_of_another_split(config, vectors, tmp_path):
+    np.savetxt(tmp_path / "words.txt", np.ones((3, 5)), delimiter=",")
+    predictor = build_model(config("MODEL.MASK_FORMER.VEC_PATH", str(tmp_path / "words.txt"))).sem_seg_head.predictor
+    assert predictor.class_embeddings.path == str(vectors)
 
 
 def test_a_test_set_of_the_other_setting(model):
