@@ -1,5 +1,7 @@
 """A model that knows nothing of this project is trained and evaluated with defaults; what it defines is respected."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 from torch import nn
@@ -46,3 +48,25 @@ def test_the_page_lists_every_item():
     page = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
     items = [name for name in dir(ModelContract) if name[0] != "_"]
     assert len(items) > 10 and not [name for name in items if f"| `{name}" not in page]
+
+
+def test_the_page_s_examples_run():
+    """In a process of their own, because they register things."""
+    program = f"""
+import re, torch
+from torch.nn import functional as F
+from detectron2.config import CfgNode
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.modeling import BACKBONE_REGISTRY, SEM_SEG_HEADS_REGISTRY
+from PADing.config import load_config
+from PADing.modeling.pixel_decoder import BasePixelDecoder
+from PADing.modeling.registry import TRANSFORMER_DECODER_REGISTRY
+from PADing.modeling.transformer_decoder import MultiScaleMaskedTransformerDecoder
+load_config("")
+examples = re.findall(r"```python\\n(.*?)```", open({str(REPOSITORY / "docs" / "extending.md")!r}).read(), flags=re.S)
+for example in examples:
+    exec(example)
+print(len(examples))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0 and int(done.stdout) > 7, done.stderr
