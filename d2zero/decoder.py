@@ -38,13 +38,8 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
         class_embeddings: of all classes, (S) each.
         train_classes: names of the K classes to tell apart in training, in the order of the logits.
         test_classes: the same for evaluation; see :meth:`set_test_classes`.
-        semantic_dim: width D of the space where queries and classes are compared.
-        classifier_layers: decoder layers of the classifier. classifier_dropout: in them, in training.
-        input_conditional: False: projected embeddings and background are class centres as they are (a plain semantic
-            classifier).
-        background: "image": the prototype of :meth:`background`; "learned": one vector for all images.
-        background_per_image: decide for each image, not for the batch, whether there is any background.
-        others: see the base class.
+        layers, dropout: of the classifier.
+        d2zero: the config's ``MODEL.D2ZERO``. others: see the base class.
     """
 
     text_features: Tensor
@@ -59,28 +54,23 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
         class_embeddings: ClassEmbeddings,
         train_classes: Sequence[str],
         test_classes: Sequence[str],
-        semantic_dim: int,
-        classifier_layers: int,
-        classifier_dropout: float,
-        background_per_image: bool,
-        input_conditional: bool = True,
-        background: str = "image",
+        layers: int,
+        dropout: float,
+        d2zero: CfgNode,
         **base,
     ) -> None:
         super().__init__(in_channels, mask_classification, **base)
-        hidden_dim, heads, width = base["hidden_dim"], base["nheads"], base["dim_feedforward"]
-        self.background_per_image, self.class_embeddings = background_per_image, class_embeddings
+        semantic_dim, heads, width = d2zero.SEMANTIC_DIM, base["nheads"], base["dim_feedforward"]
+        self.background_per_image, self.class_embeddings = d2zero.BACKGROUND_PER_IMAGE, class_embeddings
         self.logit_scale = nn.Parameter(torch.tensor([math.log(1 / TEMPERATURE)]), requires_grad=False)
-        self.fc_semantic = nn.Linear(hidden_dim, semantic_dim)
+        self.fc_semantic = nn.Linear(base["hidden_dim"], semantic_dim)
         self.transformer: TransformerDecoder | None = None
         self.text_projection_2: nn.Linear | None = None
         self.background_embed: nn.Embedding | None = None
-        if input_conditional:
-            self.transformer = TransformerDecoder(
-                TransformerDecoderLayer(semantic_dim, heads, width, classifier_dropout), classifier_layers
-            )
+        if d2zero.INPUT_CONDITIONAL:
+            self.transformer = TransformerDecoder(TransformerDecoderLayer(semantic_dim, heads, width, dropout), layers)
         self.text_projection = nn.Linear(class_embeddings.width, semantic_dim)
-        if background == "image":
+        if d2zero.BACKGROUND == "image":
             self.text_projection_2 = nn.Linear(base["mask_dim"], semantic_dim)
         else:
             # An embedding, as queries are: optimizers then treat it as one (WEIGHT_DECAY_EMBED).
@@ -102,12 +92,9 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
             "train_classes": seen + unseen if d2zero.UNSEEN_LOSS_WEIGHT else seen,
             "test_classes": candidates_of(evaluation_set, shows_all_embeddings(cfg)).names,
             "class_embeddings": ClassEmbeddings.of_config(cfg, ClassSpace.of_config(cfg)),
-            "semantic_dim": d2zero.SEMANTIC_DIM,
-            "classifier_layers": node.TRANS_NUM_LAYER,
-            "classifier_dropout": node.TRANS_DROP_OUT_RATE,
-            "background_per_image": d2zero.BACKGROUND_PER_IMAGE,
-            "input_conditional": d2zero.INPUT_CONDITIONAL,
-            "background": d2zero.BACKGROUND,
+            "layers": node.TRANS_NUM_LAYER,
+            "dropout": node.TRANS_DROP_OUT_RATE,
+            "d2zero": d2zero,
         }
 
     def set_test_classes(self, names: Sequence[str]) -> None:

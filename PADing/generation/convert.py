@@ -34,10 +34,6 @@ def convert_file(
     Args:
         task: one of ``TASKS``. splits: where to look up how many classes there are in all; see ``total_classes``.
         overwrite: replace an output file that exists; the input file is never replaced.
-
-    Raises:
-        UserError: a file that cannot be read, is not a stage-1 checkpoint, or fits none of the splits; an output file
-            that exists, or is the input file under another name.
     """
     checkpoint, output_file = read_checkpoint(Path(input_file), "Input file"), Path(output_file)
     if not isinstance(checkpoint.get("model"), dict):
@@ -93,11 +89,8 @@ def convert_checkpoint(checkpoint: dict[str, Any], total: int, layout: Layout = 
 def total_classes(task: str, stage_1: int, splits: Sequence[Split]) -> int:
     """How many classes there are in all, when stage 1 was trained on ``stage_1`` of them.
 
-    Looks for a split with training data of kind ``task`` that have so many classes. (Panoptic data have all classes
-    already in stage 1.)
-
-    Raises:
-        UserError: no split has, or several that disagree.
+    Looks for a split with training data of kind ``task`` that have so many classes (panoptic data have all already);
+    UserError if no split has, or several that disagree.
     """
     known, found = [], {}
     for split in splits:

@@ -30,7 +30,6 @@ class ModelContract:
     built_on_host: bool = False
 
     # ---- asked of the class, before a model is built
-
     @classmethod
     def count_classes(cls, cfg: CfgNode) -> int:
         """The value that ``MODEL.SEM_SEG_HEAD.NUM_CLASSES -1`` stands for; default: the training set's classes."""
@@ -51,7 +50,6 @@ class ModelContract:
         return {}
 
     # ---- asked of the model
-
     def set_test_metadata(self, metadata: Any) -> None:
         """Called with the metadata of an evaluation set before the set is evaluated; UserError if it does not fit."""
 
@@ -59,17 +57,12 @@ class ModelContract:
         """Compute only the most complete result from now on; called when a caller uses no other."""
 
     # ---- asked of the model when weights are loaded
-
     def harmless_weights(self) -> tuple[str, ...]:
         """Prefixes of keys whose shape may differ from the file's; such weights are left out."""
         return ()
 
     def explain_missing_weights(self, missing: list[str], found: list[str]) -> str:
-        """Why the model cannot go on with a file; "": it can.
-
-        Args:
-            missing: keys of the model that the file does not hold. found: keys of the file; empty: there is no file.
-        """
+        """Why the model cannot go on without ``missing`` keys; "": it can. ``found``: the file's keys; []: no file."""
         return ""
 
     def explain_wrong_shapes(self, keys: Sequence[str]) -> str:
