@@ -18,8 +18,6 @@ from torch import Tensor
 from PADing.errors import UserError, short
 from PADing.files import replacing
 
-__all__ = ["check_file", "file_problem", "newest_good", "read_checkpoint", "weights_problem", "write_checkpoint"]
-
 logger = logging.getLogger(__name__)
 
 # What a file that cannot be unpickled makes torch.load raise.

@@ -26,6 +26,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -166,32 +167,20 @@ def add_config_options(parser: argparse.ArgumentParser, num_gpus: int | None = N
 
 def add_opts_flag(parser: argparse.ArgumentParser) -> None:
     """``--opts KEY value ...``, for lines where a list of files comes before the overrides."""
-    text = "config overrides; the last flag on the line"
-    parser.add_argument(
-        "--opts", dest="more_opts", default=[], nargs=argparse.REMAINDER, metavar="KEY VALUE", help=text
-    )
+    rest: dict[str, Any] = {"nargs": argparse.REMAINDER, "help": "config overrides; the last flag on the line"}
+    parser.add_argument("--opts", dest="more_opts", default=[], metavar="KEY VALUE", **rest)
 
 
-def positive(text: str) -> int:
-    """A whole number from 1: images, pixels, processes."""
-    return _checked(text, int, lambda number: number >= 1, "a whole number of at least 1")
-
-
-def count(text: str) -> int:
-    """A whole number from 0."""
-    return _checked(text, int, lambda number: number >= 0, "a whole number of at least 0")
-
-
-def fraction(text: str) -> float:
-    """A number from 0 to 1: thresholds of scores."""
-    return _checked(text, float, lambda number: 0 <= number <= 1, "a number from 0 to 1")
-
-
-def _checked(text: str, kind: type, holds: Callable[[Any], bool], wanted: str):
-    try:
-        number = kind(text)
-    except ValueError:
-        number = None
-    if number is None or not holds(number):
+def _number(kind: type, holds: Callable[[Any], bool], wanted: str) -> Callable[[str], Any]:
+    def convert(text: str):
+        with suppress(ValueError):
+            if holds(number := kind(text)):
+                return number
         raise argparse.ArgumentTypeError(f"must be {wanted}, but is {text!r}")
-    return number
+
+    return convert
+
+
+positive = _number(int, lambda number: number >= 1, "a whole number of at least 1")  # images, pixels, processes
+count = _number(int, lambda number: number >= 0, "a whole number of at least 0")
+fraction = _number(float, lambda number: 0 <= number <= 1, "a number from 0 to 1")  # thresholds of scores

@@ -131,9 +131,7 @@ def _add_swin_keys(cfg: CfgNode) -> None:
 def _add_ignored_keys(cfg: CfgNode) -> None:
     # Accepted because published YAML files set them, and without effect, there as here: deformable attention takes its
     # heads from MASK_FORMER.NHEADS and always has 4 points; one feature is generated for each drawn class.
-    cfg.MODEL.SEM_SEG_HEAD.update(
-        DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS=4, DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS=8
-    )
+    cfg.MODEL.SEM_SEG_HEAD.update(DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS=4, DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS=8)
     cfg.MODEL.MASK_FORMER.NUM_GENERATE = 1
 
 

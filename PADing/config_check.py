@@ -17,8 +17,6 @@ from detectron2.config import CfgNode
 from PADing.config_rules import RULES, Rule
 from PADing.plugins import imported_methods
 
-__all__ = ["Joint", "multiple", "value_at", "value_problems"]
-
 
 @dataclass(frozen=True)
 class Joint:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["RULES", "Allowed", "Rule", "above", "at_least", "below_one", "from_to", "one_of"]
-
 
 @dataclass(frozen=True)
 class Allowed:

@@ -12,8 +12,6 @@ from detectron2.config import CfgNode
 
 from PADing.errors import UserError, did_you_mean
 
-__all__ = ["literal", "merge", "merge_opts", "parse_opts"]
-
 _SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 

@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from pathlib import PurePosixPath
 
-__all__ = ["output_names", "safe_stem"]
-
 LONGEST = 150  # file systems allow 255 bytes; a temporary name and an ending have to fit too
 
 

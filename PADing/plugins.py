@@ -17,8 +17,6 @@ from PADing.config_values import literal
 from PADing.errors import UserError
 from PADing.files import REPOSITORY
 
-__all__ = ["import_methods", "import_plugins", "imported_methods"]
-
 
 def import_plugins(names, config_folders: Sequence[str] = ()) -> list[ModuleType]:
     """Import plug-ins: installed ones, or such in the repository's root, the config's folders or the current folder.

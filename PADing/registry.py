@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
-__all__ = ["NamedRegistry"]
-
 T = TypeVar("T")
 
 

@@ -6,11 +6,10 @@ import sys
 
 import pytest
 
-from PADing.arithmetic import evaluate_arithmetic
 from PADing.config import load_config
 from PADing.data.splits import load_split
 from PADing.errors import UserError
-from PADing.yaml_files import read_config_tree, read_yaml
+from PADing.yaml_files import evaluate_arithmetic, read_config_tree, read_yaml
 
 
 @pytest.fixture

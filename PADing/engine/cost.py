@@ -19,8 +19,6 @@ from PADing.data.images import max_pixels
 from PADing.engine.trainer import Trainer
 from PADing.errors import UserError
 
-__all__ = ["count_activations", "count_flops", "inputs_of"]
-
 Batch = list[dict]
 
 

@@ -24,8 +24,6 @@ from PADing.command_line import STATUS_USER_ERROR
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.errors import Interrupted
 
-__all__ = ["STOP", "StopHook", "StopSignals", "explain_stop", "relayed_stop_signals", "without_stop_signals"]
-
 # Launchers send a signal twice (once by themselves, once through the terminal), so the second one must come later.
 AGAIN = 2.0
 # Launchers also send SIGTERM to the rest of a job when one process has failed. Then the end of the iteration may never

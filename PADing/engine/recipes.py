@@ -9,19 +9,23 @@ meta-architecture. A method that trains in another way registers one::
         def step(self, model, batch, data_time): ...
 """
 
+import logging
+import math
 from collections.abc import Mapping
 from typing import cast
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
-from PADing.engine.metrics import log_losses
 from PADing.engine.optimizers import build_optimizer, clips_full_model
-from PADing.engine.precision import Precision
 from PADing.errors import UserError
 from PADing.meta_arch.contract import contract_of
+
+logger = logging.getLogger(__name__)
 
 TRAINING_RECIPE_REGISTRY = Registry("TRAINING_RECIPE")
 TRAINING_RECIPE_REGISTRY.__doc__ = "Subclasses of ``TrainingRecipe``, called with (cfg, model)."
@@ -29,15 +33,79 @@ TRAINING_RECIPE_REGISTRY.__doc__ = "Subclasses of ``TrainingRecipe``, called wit
 DEFAULT_RECIPE = "OneOptimizer"
 
 
+class Diverged(UserError, FloatingPointError):
+    """The training has left the numbers; what to change is the user's choice."""
+
+
+def log_losses(losses: Mapping[str, Tensor], data_time: float, prefix: str = "") -> None:
+    """Put ``data_time``, ``<prefix>total_loss`` and, when there are several, each ``<prefix><name>`` into the storage.
+
+    Losses are means over all processes, ``data_time`` (seconds) is their maximum.
+
+    Raises:
+        Diverged: a mean is infinite or NaN; every process raises, and the message names the terms.
+    """
+    means = torch.stack([loss.detach().float() for loss in losses.values()])
+    if comm.get_world_size() > 1:
+        # Summed, not gathered to one process: if a loss is not finite, all processes must stop.
+        torch.distributed.all_reduce(means)
+        means /= comm.get_world_size()
+        slowest = means.new_tensor(data_time)
+        torch.distributed.all_reduce(slowest, op=torch.distributed.ReduceOp.MAX)
+        data_time = slowest.item()
+    values = {prefix + name: value for name, value in zip(losses, means.tolist(), strict=True)}
+    storage = get_event_storage()
+    if not all(map(math.isfinite, values.values())):
+        terms = ", ".join(f"{name} = {value}" for name, value in values.items() if not math.isfinite(value))
+        others = ", ".join(f"{name} = {value:.4g}" for name, value in values.items() if math.isfinite(value))
+        message = f"Loss became infinite or NaN at iteration {storage.iter}: {terms}"
+        message += f" (others: {others})" if others else ""
+        raise Diverged(f"{message}. Lower the learning rate (SOLVER.BASE_LR, GENERATOR_LR), or clip gradients.")
+    storage.put_scalar("data_time", data_time)
+    storage.put_scalar(f"{prefix}total_loss", sum(values.values()))
+    for name, value in values.items() if len(values) > 1 else ():
+        storage.put_scalar(name, value)
+
+
+class Scaler(torch.amp.GradScaler):
+    """A gradient scaler that also accepts the empty state of one that was switched off."""
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As in the base class; an empty state changes nothing."""
+        if state_dict:
+            super().load_state_dict(state_dict)
+
+
+class Precision:
+    """The ``SOLVER.AMP`` section for one device; with ``ENABLED False`` both members do nothing.
+
+    float16 on a GPU needs gradient scaling. bfloat16 has float32's range and needs none; the CPU always uses it.
+
+    Attributes:
+        scaler: one scaler for all optimizers of a recipe.
+    """
+
+    def __init__(self, cfg: CfgNode, device: torch.device):
+        amp, types = cfg.SOLVER.AMP, {"float16": torch.float16, "bfloat16": torch.bfloat16}
+        if amp.PRECISION not in types:
+            raise UserError(f"SOLVER.AMP.PRECISION is {amp.PRECISION!r}, but must be 'float16' or 'bfloat16'.")
+        self.device_type, self.enabled, self.dtype = device.type, amp.ENABLED, types[amp.PRECISION]
+        if self.enabled and device.type == "cpu" and self.dtype == torch.float16:
+            self.dtype = torch.bfloat16
+            logger.info("Mixed precision on the CPU uses bfloat16. SOLVER.AMP.ENABLED False trains in float32.")
+        needs_scaling = self.enabled and self.dtype == torch.float16
+        self.scaler = Scaler(device.type if needs_scaling else "cpu", enabled=needs_scaling)
+
+    def autocast(self) -> torch.autocast:
+        """The context in which a forward pass runs."""
+        return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled)
+
+
 class TrainingRecipe:
     """Optimizers, gradient scaling and the body of one iteration.
 
     Subclasses build their optimizers in ``__init__`` from the bare model, before it may be wrapped for several
     processes and before weights are loaded.
-
-    Args:
-        cfg: the config.
-        model: the bare model, on its device.
 
     Attributes:
         optimizers: by the name under which a checkpoint holds them; the learning rate of the first is scheduled.
@@ -60,13 +128,9 @@ class TrainingRecipe:
         raise NotImplementedError
 
     def update(
-        self,
-        optimizer: torch.optim.Optimizer,
-        losses: Mapping[str, Tensor],
-        data_time: float,
-        prefix: str = "",
+        self, optimizer: torch.optim.Optimizer, losses: Mapping[str, Tensor], data_time: float, prefix: str = "",
         clip: Mapping | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Backward pass of the sum of ``losses``, log, one step of ``optimizer``.
 
         Args:
@@ -96,10 +160,8 @@ class OneOptimizer(TrainingRecipe):
         super().__init__(cfg, model)
         self.optimizers["optimizer"] = build_optimizer(cfg, model)
         self.find_unused_parameters = contract_of(model).find_unused_parameters
-        self.clip = None
-        if clips_full_model(cfg):
-            clip = cfg.SOLVER.CLIP_GRADIENTS
-            self.clip = {"max_norm": clip.CLIP_VALUE, "norm_type": clip.NORM_TYPE}
+        clip = cfg.SOLVER.CLIP_GRADIENTS
+        self.clip = {"max_norm": clip.CLIP_VALUE, "norm_type": clip.NORM_TYPE} if clips_full_model(cfg) else None
 
     def step(self, model: nn.Module, batch: list[dict], data_time: float) -> None:
         """Forward and backward pass, one update."""

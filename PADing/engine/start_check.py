@@ -24,8 +24,6 @@ from PADing.errors import UserError, did_you_mean, refuse
 from PADing.meta_arch.contract import architecture_of, contract_of
 from PADing.modeling.registry import TRANSFORMER_DECODER_REGISTRY
 
-__all__ = ["BUILDING", "EVALUATION", "PREDICTION", "TRAINING", "checked_config", "on_present_device", "start_problems"]
-
 logger = logging.getLogger(__name__)
 
 # What a command needs of a config. "model", "train" and "test" also choose the rules for values.

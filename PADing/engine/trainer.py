@@ -5,7 +5,6 @@ import logging
 import os
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -125,7 +124,7 @@ class Trainer(DefaultTrainer):
             raise ValueError(f"{len(evaluators)} evaluators for the {len(cfg.DATASETS.TEST)} sets of DATASETS.TEST")
         if number := STOP.agreed():
             raise Interrupted(number)
-        results: dict[str, Any] = OrderedDict()
+        results: dict[str, Any] = {}
         for name, evaluator in zip(cfg.DATASETS.TEST, evaluators, strict=True):
             contract_of(unwrap(model)).set_test_metadata(MetadataCatalog.get(name))
             with preserved_rng():
@@ -182,7 +181,7 @@ class Trainer(DefaultTrainer):
             if comm.is_main_process():
                 # Stopped in an evaluation: all is as it was behind the iteration, and rank 0 knows every state.
                 if self.ranks.collected == self.done_iter > self.checkpointer.last_iteration:
-                    self.save(self.done_iter)
+                    self.checkpointer.save(f"model_{self.done_iter:07d}", iteration=self.done_iter)
                 logger.warning(explain_stop(stop.number, self.checkpointer, self.max_iter))
             raise Interrupted(stop.number, told=True) from None
         finally:
@@ -197,13 +196,9 @@ class Trainer(DefaultTrainer):
         STOP.settled()
         self.ranks.collect(self.iter)
         if comm.is_main_process() and self.checkpointer.last_iteration < self.iter:
-            self.save(self.iter)
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
         comm.synchronize()
         raise Interrupted(number)
-
-    def save(self, iteration: int) -> None:
-        """Write a checkpoint as the periodic ones are."""
-        self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
 
     def before_train(self) -> None:
         """Continue data order and random generators where a resumed run left them."""
@@ -236,13 +231,8 @@ class Trainer(DefaultTrainer):
             problem = explain_os_error(error.filename or os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"), error)
             raise UserError(f"{problem} {self.checkpointer.what_is_kept()}") from error
 
-    def state_dict(self) -> dict[str, Any]:
-        """Iteration and hooks; optimizers are entries of their own in a checkpoint."""
-        return TrainerBase.state_dict(self)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` has returned."""
-        TrainerBase.load_state_dict(self, state_dict)
+    # Iteration and hooks; optimizers are entries of their own in a checkpoint.
+    state_dict, load_state_dict = TrainerBase.state_dict, TrainerBase.load_state_dict
 
 
 def compare_with_expected(cfg: CfgNode, results: Mapping[str, Any]) -> None:
@@ -260,7 +250,6 @@ def wrap_for_processes(model: torch.nn.Module, find_unused_parameters: bool = Fa
     """Share a model's gradients among all processes of the job, on GPUs or CPUs."""
     device = next(model.parameters()).device
     options: dict[str, Any] = {"device_ids": [device.index] if device.type == "cuda" else None}
-    # Renamed in newer versions of torch.
-    names = inspect.signature(DistributedDataParallel).parameters
-    options["forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"] = False
+    renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # in newer torch
+    options["forward_sync_buffers" if renamed else "broadcast_buffers"] = False
     return DistributedDataParallel(model, find_unused_parameters=find_unused_parameters, **options)

@@ -13,8 +13,6 @@ from PADing.engine.rng import preserved_rng, rng_state, set_rng_state
 from PADing.engine.stream import StreamLoader
 from PADing.errors import UserError
 
-__all__ = ["RankStates", "guarded_state", "short_reason"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -22,8 +22,7 @@ import PADing.meta_arch  # noqa: F401  registers the architecture
 from PADing.data.embeddings import save_class_embeddings
 from PADing.engine import main as main_module
 from PADing.engine.distributed import launch_on_cpus, launched_by_torchrun, torchrun_process_group
-from PADing.engine.metrics import log_losses
-from PADing.engine.recipes import build_recipe
+from PADing.engine.recipes import build_recipe, log_losses
 from PADing.engine.trainer import wrap_for_processes
 from tests.engine.tiny import TinyTrainer, config
 

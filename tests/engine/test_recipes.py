@@ -2,7 +2,7 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
-from PADing.engine.metrics import log_losses
+from PADing.engine.recipes import log_losses
 
 
 def test_single_loss_is_logged_as_the_prefixed_total_only():
