@@ -12,8 +12,8 @@ ADVICE = (
 def omitted_names(module: str, imported: str = "") -> Callable[[str], object]:
     """A module-level ``__getattr__`` that says why a name is missing.
 
-    It raises ImportError for the names in ``imported``, because ``from module import name`` would replace the message
-    of an AttributeError. Packages need no such list: what is imported from them may be a submodule, see below.
+    ImportError for the names in ``imported``, because ``from module import name`` would replace an AttributeError's
+    message; packages need no list.
     """
 
     def __getattr__(name: str) -> object:

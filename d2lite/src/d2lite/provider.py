@@ -21,10 +21,7 @@ def _is_standin_folder(entry: str) -> bool:
 
 
 def find_genuine(name: str) -> tuple[ModuleSpec, str] | None:
-    """The genuine package called ``name`` and how it is found, ``"path"`` or ``"hook"``; None when there is none.
-
-    Nothing is imported. Folders that merely have the name (a Git checkout in the current directory) do not count.
-    """
+    """Where a genuine package is, by "path" or "hook", without importing it; bare folders do not count."""
     # The path is searched first, then the hooks that editable installs put behind (or before) it.
     spec = PathFinder.find_spec(name, [entry for entry in sys.path if not _is_standin_folder(entry)])
     if spec is not None and _is_package(spec):
@@ -47,11 +44,7 @@ def _file(spec: ModuleSpec) -> Path:
 
 
 def step_aside(name: str) -> bool:
-    """Called by the stand-in called ``name`` while it is imported: let a genuine package take its place.
-
-    Returns:
-        True when ``sys.modules[name]`` is now the genuine package, so the stand-in has nothing more to do.
-    """
+    """Let a genuine package, if any, take the place of the stand-in that is being imported; True if it did."""
     found = find_genuine(name) if "." not in name else None  # not when imported as d2lite.standin.{name}
     if found is None or found[0].loader is None:
         return False
@@ -67,11 +60,7 @@ def step_aside(name: str) -> bool:
 
 
 def describe(name: str) -> dict[str, str]:
-    """Who provides one import name, found out without importing it.
-
-    Returns:
-        ``provider`` ("genuine", "stand-in" or "none"), ``location`` and ``why``.
-    """
+    """``provider`` ("genuine", "stand-in" or "none"), ``location`` and ``why`` of a name, without importing it."""
     found = find_genuine(name)
     if found is not None:
         spec, how = found

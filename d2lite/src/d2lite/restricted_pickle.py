@@ -17,8 +17,7 @@ import torch
 def load_checkpoint(file, filename: str) -> dict:
     """Read a ``.pkl`` file of Detectron2's or Caffe2's model collections; ValueError without named weights.
 
-    Returns:
-        The content, with the weights under ``model``. Caffe2's are marked by ``__author__``, ``matching_heuristics``.
+    Weights are under ``model``; Caffe2's are marked by ``__author__`` and ``matching_heuristics``.
     """
     content = load_arrays(file, filename)
     if not isinstance(content, dict):
@@ -35,10 +34,7 @@ def load_checkpoint(file, filename: str) -> dict:
 
 
 def load_arrays(file, filename: str):
-    """Read one pickled object from an open binary file; text of Python 2 pickles is taken as latin1.
-
-    ValueError with the ``filename`` if the file is damaged, no pickle, or holds anything but weights.
-    """
+    """Read one pickled object (text as latin1); ValueError with the ``filename`` for anything but weights."""
     try:
         return _Machine(file, encoding="latin1").load()
     except Exception as error:  # a damaged program fails in ways without number

@@ -1,7 +1,4 @@
-"""Stand-in for the part of Detectron2 that zero-shot segmentation code uses (d2lite).
-
-A genuine Detectron2 always wins, also one that is found later than this folder: then this module replaces itself.
-"""
+"""Stand-in for a part of Detectron2 (d2lite). A genuine one always wins, also one found later."""
 
 import logging
 

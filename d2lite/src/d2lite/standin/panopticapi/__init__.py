@@ -1,7 +1,4 @@
-"""Stand-in for COCO's panopticapi (d2lite): label colors, and panoptic quality from files.
-
-A genuine panopticapi always wins, also one that is found later than this folder: then this module replaces itself.
-"""
+"""Stand-in for COCO's panopticapi (d2lite): label colors, and panoptic quality. A genuine one always wins."""
 
 from d2lite.provider import step_aside
 

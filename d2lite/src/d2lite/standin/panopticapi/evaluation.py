@@ -52,15 +52,9 @@ class PQStat:
         return self
 
     def pq_average(self, categories: dict[int, dict], isthing: bool | None) -> tuple[dict, dict]:
-        """The mean quality, over those categories of which anything was counted.
+        """The mean ``pq sq rq`` over the ``n`` categories of which anything was counted, and those of each category.
 
-        Args:
-            categories: entries of the JSON, by id.
-            isthing: True for things alone, False for stuff alone, None for all.
-
-        Returns:
-            ``{"pq", "sq", "rq", "n"}``, of which n is the number of categories in the mean, and all is 0 if that is 0;
-            and ``{"pq", "sq", "rq"}`` by category id, 0 where nothing was counted.
+        ``categories`` are entries of the JSON, by id; True takes things alone, False stuff alone, None all.
         """
         chosen = [key for key, entry in categories.items() if isthing is None or (entry["isthing"] == 1) == isthing]
         per_class = {key: self[key]._quality() for key in chosen}
@@ -71,14 +65,9 @@ class PQStat:
 
 
 def pq_compute(gt_json_file: str, pred_json_file: str, gt_folder: str | None = None, pred_folder: str | None = None):
-    """Compare predictions with an annotation.
+    """Compare predictions with an annotation: ``All``, ``Things``, ``Stuff``, see ``pq_average``, and ``per_class``.
 
-    Args:
-        gt_json_file, pred_json_file: of the annotation and of the predictions.
-        gt_folder, pred_folder: where their PNGs are; else beside the JSON, in a folder of its name without ".json".
-
-    Returns:
-        a dict with ``All``, ``Things`` and ``Stuff``, see :meth:`PQStat.pq_average`, and ``per_class``.
+    By default a JSON's PNGs lie beside it, in a folder of its name without ".json".
     """
     truth, predictions = (json.loads(Path(path).read_text("utf-8")) for path in (gt_json_file, pred_json_file))
     categories = {entry["id"]: entry for entry in truth["categories"]}

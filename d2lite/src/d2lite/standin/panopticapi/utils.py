@@ -27,11 +27,8 @@ def id2rgb(id_map):
 class IdGenerator:
     """Gives every segment of an image a color, and thereby an id, that no other segment of the image has.
 
-    Stuff has one segment of each category, in the category's color. The first thing of a category has its color too,
-    and further ones similar colors. The same calls give the same colors.
-
-    Args:
-        categories: entries of a panoptic JSON, with ``color`` and ``isthing``, by id.
+    Stuff and the first thing of a category have its color, further things similar colors; the same calls give the same.
+    ``categories``: entries of a panoptic JSON, with ``color`` and ``isthing``, by id.
     """
 
     def __init__(self, categories: dict[int, dict]):

@@ -41,10 +41,9 @@ def align_and_update_state_dicts(
     """Give the entries of a file the names that a model has for them.
 
     An entry fits where the model's name is its own, or ends with a dot and its own; of several, the longest one fits.
-    So ``res2.0.conv1.weight`` goes to ``backbone.res2.0.conv1.weight``.
-
-    An entry whose shape differs is left out, with a warning; one that fits nowhere stays as it is; one that fits in
-    several places is a ValueError. With ``c2_conversion``, names are first translated from Caffe2's.
+    So ``res2.0.conv1.weight`` goes to ``backbone.res2.0.conv1.weight``. An entry whose shape differs is left out, with
+    a warning; one that fits nowhere stays as it is; ValueError for one that fits in several places. With
+    ``c2_conversion``, names are first translated from Caffe2's.
     """
     names = convert_basic_c2_names(list(ckpt_state_dict)) if c2_conversion else list(ckpt_state_dict)
     in_file = dict(zip(names, ckpt_state_dict.items(), strict=True))

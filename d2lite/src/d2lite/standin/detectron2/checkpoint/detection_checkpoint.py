@@ -17,10 +17,7 @@ _CONSTANTS = ("pixel_mean", "pixel_std")
 
 
 class DetectionCheckpointer(Checkpointer):
-    """fvcore's checkpointer, which also reads ``.pkl`` files of model collections, and matches names by their ends.
-
-    It saves in the main process alone, unless ``save_to_disk`` says otherwise.
-    """
+    """fvcore's checkpointer, also for ``.pkl`` files, with names matched by ends; saves in the main process."""
 
     def __init__(
         self, model: torch.nn.Module, save_dir: str = "", *, save_to_disk: bool | None = None, **checkpointables

@@ -31,12 +31,10 @@ class CfgNode(FvcoreNode):
 
     @classmethod
     def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
-        """A YAML file as nested dicts, merged over the files under its ``_BASE_`` (a path or a list of paths).
+        """A YAML file (path or URL) as nested dicts, merged over its ``_BASE_`` (a path or a list of paths).
 
-        Args:
-            filename: path or URL. Relative ``_BASE_`` paths start at its folder.
-            allow_unsafe: admit tags that build Python objects, provided that ``D2LITE_UNSAFE_YAML=1`` is set: unlike in
-                Detectron2, asking for it in the code is not enough to run code from a file.
+        Relative ``_BASE_`` paths start at its folder. ``allow_unsafe`` admits tags that build Python objects, if also
+        ``D2LITE_UNSAFE_YAML=1`` is set: unlike in Detectron2, code alone cannot ask to run code from a file.
         """
         unsafe = allow_unsafe and os.environ.get("D2LITE_UNSAFE_YAML") == "1"
         return cls._tree(filename, yaml.UnsafeLoader if unsafe else _SafeLoader, frozenset())
@@ -56,10 +54,7 @@ class CfgNode(FvcoreNode):
         return _stacked(tree, own, filename)
 
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = True) -> None:
-        """Take over the values of a YAML file; see ``load_yaml_with_base`` for what it may contain.
-
-        KeyError for a key without a default, ValueError for a value of another type.
-        """
+        """Take over a YAML file's values; KeyError for an unknown key, ValueError for another type."""
         assert PathManager.isfile(cfg_filename), f"There is no config file {cfg_filename!r}."
         node = type(self)(self.load_yaml_with_base(cfg_filename, allow_unsafe=allow_unsafe))
         if "VERSION" not in node:

@@ -11,10 +11,10 @@ from yacs.config import CfgNode as AnyConfig  # the base of fvcore's node and of
 def configurable(init_func: Callable | None = None, *, from_config: Callable | None = None) -> Callable:
     """Make a function understand ``(cfg, ...)`` beside its own arguments, which ``from_config`` derives from ``cfg``.
 
-    Bare, on the ``__init__`` of a class that has a classmethod ``from_config(cls, cfg, ...)``; or as
-    ``@configurable(from_config=function)`` on a plain function. A config is recognised as the first positional argument
-    or as ``cfg=``. ``from_config`` receives the positional arguments and the keywords that it names (all of them if it
-    takes ``*args`` or ``**kwargs``); the remaining keywords replace values of the dict that it returns.
+    Bare, on the ``__init__`` of a class with a classmethod ``from_config(cls, cfg, ...)``; or as
+    ``@configurable(from_config=function)``. A config is the first positional argument or ``cfg=``. ``from_config`` gets
+    the positional arguments and the keywords that it names (all with ``*args`` or ``**kwargs``); others replace values
+    of its dict.
     """
     if init_func is None:
         assert from_config is None or inspect.isfunction(from_config), "from_config= must be given a function"

@@ -46,10 +46,8 @@ def get_detection_dataset_dicts(
 ) -> list[dict] | Dataset:
     """The images of one or several registered data sets, one after the other.
 
-    Args:
-        filter_empty: without images that have no annotated object. Only if the first image has ``annotations`` at all.
-        min_keypoints, proposal_files: d2lite has neither; leave them.
-        check_consistency: ValueError unless the data sets have the same ``thing_classes``.
+    ``filter_empty`` leaves out images without annotated object, if the first one has ``annotations`` at all.
+    ``check_consistency``: ValueError unless ``thing_classes`` are the same. d2lite has no keypoints and proposals.
     """
     if min_keypoints or proposal_files is not None:
         raise NotImplementedError(f"Keypoints and precomputed proposals: {ADVICE}")
@@ -142,16 +140,10 @@ def build_detection_train_loader(
 ):
     """Endless full batches for training, from these arguments or from a config, as ``(cfg, mapper=...)``.
 
-    Args:
-        dataset: dicts, or a torch data set.
-        total_batch_size: elements in the batches of all processes together.
-        mapper: makes a model input of a dict, in the workers; None: they are inputs already. By default, with a config,
-            a ``DatasetMapper``.
-        sampler: an endless one, by default ``TrainingSampler``; none for an iterable data set.
-        num_workers: processes that load, for each process that trains.
-        aspect_ratio_grouping: see ``AspectRatioGroupedDataset``.
-        collate_fn: makes a batch of a list; by default the list is the batch, because images differ in size.
-        **kwargs: go to torch's ``DataLoader``.
+    ``total_batch_size`` is that of all processes together. ``mapper`` makes a model input of a dict, in the workers; by
+    default, with a config, a ``DatasetMapper``. ``sampler``: an endless one, by default ``TrainingSampler``; none for
+    an iterable data set. ``collate_fn`` makes a batch of a list, which is the batch by default. ``kwargs`` go to
+    ``DataLoader``.
     """
     size, rest = divmod(total_batch_size, get_world_size())
     shared_by = f"{get_world_size()} processes"
@@ -187,8 +179,7 @@ def build_detection_test_loader(
 ) -> DataLoader:
     """Every element once, from these arguments or from a config, as ``(cfg, dataset_name, mapper=...)``.
 
-    Nothing is left out. The default sampler, ``InferenceSampler``, gives each process its part; other arguments are as
-    for training, but ``batch_size`` is that of one process.
+    The default sampler, ``InferenceSampler``, gives each process its part; ``batch_size`` is that of one process.
     """
     dataset, sampler = _mapped(dataset, mapper, sampler, InferenceSampler)
     return DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate_fn or _as_list)

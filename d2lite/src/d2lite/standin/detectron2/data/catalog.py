@@ -35,8 +35,7 @@ class _DatasetCatalog(_Catalog):
 class Metadata(SimpleNamespace):
     """What is known about one data set, such as class names, colors and paths, as attributes.
 
-    An attribute keeps its first value: setting it to an equal one does nothing, to another one is an error. ``del``
-    frees it. Values are compared by ``==``, so arrays and tensors do not belong here.
+    An attribute keeps its first value, by ``==``: another one is an error. ``del`` frees it.
     """
 
     name: str = "N/A"

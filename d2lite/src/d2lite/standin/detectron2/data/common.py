@@ -15,12 +15,9 @@ logger = logging.getLogger(__name__)
 
 
 class DatasetFromList(Dataset):
-    """The elements of a list.
+    """The elements of a list; with ``serialize``, packed into one block of bytes, which forked workers share.
 
-    Args:
-        copy: hand out copies, which may be changed. A packed element is always a copy.
-        serialize: pack all elements into one block of bytes. Forked workers share it; they would slowly copy single
-            Python objects, because looking at an object changes its reference count.
+    ``copy``: hand out copies, which may be changed. A packed element is always a copy.
     """
 
     def __init__(self, lst: list, copy: bool = True, serialize: bool = True):
@@ -46,8 +43,8 @@ class DatasetFromList(Dataset):
 class MapDataset(Dataset):
     """A data set seen through a function, which may answer None: "take another one".
 
-    Of an iterable data set, such elements are left out. Of an indexed one, another element stands in, drawn by a
-    generator of this data set's own among those that have not failed. (The result is iterable when ``dataset`` is.)
+    Of an iterable data set, such elements are left out, and the result is iterable. Of an indexed one, another element
+    stands in, drawn by a generator of its own among those that have not failed.
     """
 
     def __new__(cls, dataset, map_func):
@@ -93,13 +90,8 @@ class _MappedStream(IterableDataset):
 class ToIterableDataset(IterableDataset):
     """The elements of an indexed data set in a sampler's order, shared among the workers of a loader.
 
-    Each worker runs through the sampler by itself and keeps what it is dealt. With deals as long as a batch, batches
-    come out in the sampler's order, so they are the same for any number of workers.
-
-    Args:
-        sampler: gives indices, the same ones to every worker.
-        shard_sampler: False when the sampler looks after the workers itself.
-        shard_chunk_size: how many successive indices are dealt at a time.
+    Each worker runs through the sampler and keeps its deals of ``shard_chunk_size`` indices; as long as a batch,
+    batches come out in the sampler's order. ``shard_sampler`` False: the sampler looks after the workers itself.
     """
 
     def __init__(
@@ -119,11 +111,7 @@ class ToIterableDataset(IterableDataset):
 
 
 class AspectRatioGroupedDataset(IterableDataset):
-    """Batches of either wide images or of all others, because padding a mixed batch wastes more.
-
-    The dicts have ``width`` and ``height``. Images wait until their batch is full; those that wait at the end are not
-    used.
-    """
+    """Full batches of either wide images or of all others, by ``width`` and ``height`` of their dicts."""
 
     def __init__(self, dataset: Iterable[dict], batch_size: int):
         self.dataset, self.batch_size = dataset, batch_size

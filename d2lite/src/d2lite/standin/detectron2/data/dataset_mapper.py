@@ -19,12 +19,8 @@ logger = logging.getLogger(__name__)
 class DatasetMapper:
     """Reads an image and its labels, augments them, and makes tensors. With a config: ``DatasetMapper(cfg, is_train)``.
 
-    Args:
-        is_train: make ``instances`` of annotations; otherwise they are left out.
-        augmentations: in the order of use.
-        image_format: a format of ``detection_utils.read_image``.
-        use_instance_mask: with masks, in the format ``instance_mask_format``, "polygon" or "bitmask".
-        recompute_boxes: take boxes from the masks, because the box of a cropped object is smaller than its cropped box.
+    ``is_train`` makes ``instances`` of annotations, with ``use_instance_mask`` also masks in the format "polygon" or
+    "bitmask". ``recompute_boxes`` takes boxes from the masks: a cropped object's box is smaller than its cropped box.
     """
 
     @configurable
@@ -64,9 +60,8 @@ class DatasetMapper:
     def __call__(self, dataset_dict: dict) -> dict:
         """The input of a model for one image of a data set, whose dict is not changed.
 
-        Returns:
-            A copy with ``image``, uint8 (c, h, w); with ``sem_seg``, int64 (h, w), in place of ``sem_seg_file_name``;
-            and in training with ``instances`` in place of ``annotations``, without crowds and what became empty.
+        A copy with ``image``, uint8 (c, h, w); with ``sem_seg``, int64 (h, w), in place of ``sem_seg_file_name``; and
+        in training with ``instances`` in place of ``annotations``, without crowds and what became empty.
         """
         result = copy.deepcopy(dataset_dict)
         annotations, label_file = (result.pop(key, None) for key in ("annotations", "sem_seg_file_name"))

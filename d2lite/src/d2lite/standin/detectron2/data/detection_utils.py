@@ -26,12 +26,8 @@ class SizeMismatchError(ValueError):
 def read_image(file_name: str | os.PathLike, format: str | None = None) -> np.ndarray:
     """Read an image file, from a path or URL, and turn it as its EXIF data say.
 
-    Args:
-        format: "BGR", a mode of Pillow such as "RGB" or "L", or None for the file's own mode, in which palette indices
-            and 16-bit numbers stay what they are.
-
-    Returns:
-        (h, w, 3) uint8 for "BGR" and "RGB", (h, w, 1) uint8 for "L".
+    ``format``: "BGR" or "RGB", (h, w, 3) uint8; "L", (h, w, 1) uint8; another mode of Pillow; or None for the file's
+    own mode, in which palette indices and 16-bit numbers stay what they are.
     """
     with PathManager.open(os.fspath(file_name), "rb") as file:
         image: Image.Image = Image.open(file)
@@ -66,14 +62,10 @@ def check_image_size(dataset_dict: dict, image: np.ndarray) -> None:
 def transform_instance_annotations(
     annotation: dict, transforms: T.Transform | Sequence[T.Transform], image_size: tuple[int, int]
 ) -> dict:
-    """Do to an annotation, in place, what was done to its image, and return it.
+    """Do to an annotation, in place, what was done to its image, now of ``image_size`` (h, w), and return it.
 
-    Its ``bbox`` becomes corners inside the image, its ``segmentation`` a list of flat polygons, or a mask (h, w) if it
-    was an RLE.
-
-    Args:
-        transforms: in the order of use.
-        image_size: (h, w) after them.
+    Its ``bbox`` becomes corners inside the image, its ``segmentation`` flat polygons, or a mask (h, w) if it was an
+    RLE.
     """
     if "keypoints" in annotation:
         raise NotImplementedError(f"This annotation has keypoints: {ADVICE}")
@@ -98,15 +90,10 @@ def transform_instance_annotations(
 
 
 def annotations_to_instances(annos: list[dict], image_size: tuple[int, int], mask_format: str = "polygon") -> Instances:
-    """The annotations of one image as training targets.
+    """The transformed annotations of one image of ``image_size`` (h, w) as training targets.
 
-    Args:
-        annos: after ``transform_instance_annotations``.
-        image_size: (h, w).
-        mask_format: "polygon" keeps polygons; "bitmask" paints masks from polygons, RLEs and masks.
-
-    Returns:
-        ``gt_boxes``, ``gt_classes`` (int64) and, if the first annotation has a segmentation, ``gt_masks``.
+    ``gt_boxes``, ``gt_classes`` (int64) and, if the first annotation has a segmentation, ``gt_masks``: polygons, or
+    with "bitmask" masks painted from polygons, RLEs and masks.
     """
     corners = [BoxMode.convert(anno["bbox"], anno["bbox_mode"], BoxMode.XYXY_ABS) for anno in annos]
     targets = Instances(image_size, gt_boxes=Boxes(np.reshape(corners, (-1, 4))))

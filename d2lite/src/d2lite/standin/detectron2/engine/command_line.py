@@ -46,12 +46,10 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
 
 
 def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Prepare a process of a job: folder, logs, seed, and PyTorch's settings. ``OUTPUT_DIR`` may be empty: no files.
+    """Prepare a process: ``OUTPUT_DIR`` (if not empty) with logs and ``config.yaml``, seed, PyTorch's settings.
 
-    Args:
-        cfg: the complete config; the main process keeps it as ``OUTPUT_DIR/config.yaml``. ValueError if ``SEED`` plus
-            the process's rank is above 2**32 - 1.
-        args: the command line, for the log; ``config_file`` and ``eval_only`` are used if they are there.
+    ValueError if ``SEED`` plus the rank is above 2**32 - 1. ``args`` are logged; their ``config_file`` and
+    ``eval_only`` are used if they are there.
     """
     rank, folder = comm.get_rank(), cfg.OUTPUT_DIR or None
     if folder:

@@ -27,20 +27,14 @@ logger = logging.getLogger(__name__)
 
 
 def create_ddp_model(model: torch.nn.Module, **kwargs) -> torch.nn.Module:
-    """The model on this process's GPU, wrapped in ``DistributedDataParallel`` if there are other processes.
-
-    ``kwargs`` are for the wrapper; models on the CPU need ``device_ids=None``.
-    """
+    """On several processes, wrap the model by ``DistributedDataParallel``; on the CPU with ``device_ids=None``."""
     if comm.get_world_size() == 1:
         return model
     return DistributedDataParallel(model, **{"device_ids": [comm.get_local_rank()], **kwargs})
 
 
 def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:
-    """Writers of log lines, of ``metrics.json`` and, where TensorBoard works, of its event files.
-
-    The folder is made if it does not exist; ``max_iter`` is the length of the training, for the time left.
-    """
+    """Make the folder, and writers of log lines, ``metrics.json`` and, where TensorBoard works, its event files."""
     os.makedirs(output_dir, exist_ok=True)
     metrics = os.path.join(output_dir, "metrics.json")
     writers: list[EventWriter] = [CommonMetricPrinter(max_iter), JSONWriter(metrics)]
@@ -60,14 +54,9 @@ def _of_inner_trainer(name: str) -> Any:
 class DefaultTrainer(TrainerBase):
     """Trains, saves, evaluates and logs as a config says. Each part is made by a method that subclasses may replace.
 
-    Iterations are run by an inner trainer, ``_trainer``, one of :mod:`detectron2.engine.train_loop`.
-
-    Attributes:
-        cfg: the config, scaled to the number of processes.
-        model: (of the inner trainer) wrapped if there are several processes.
-        optimizer, data_loader: (of the inner trainer)
-        scheduler: the learning rates.
-        checkpointer: of the model, this trainer and all that belongs to it.
+    Iterations are run by an inner trainer, ``_trainer``, of :mod:`detectron2.engine.train_loop`, which has ``model``
+    (wrapped if there are several processes), ``optimizer`` and ``data_loader``. ``cfg`` is scaled to the number of
+    processes.
     """
 
     model = _of_inner_trainer("model")
@@ -94,10 +83,8 @@ class DefaultTrainer(TrainerBase):
     def auto_scale_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
         """Fit a config for ``SOLVER.REFERENCE_WORLD_SIZE`` processes to so many, with as many images in each.
 
-        More images in each iteration go with larger steps and fewer of them.
-
-        Returns:
-            a changed copy, frozen if ``cfg`` is; or ``cfg`` itself if it fits or its reference is 0 (no scaling).
+        More images in each iteration go with larger steps and fewer of them. Returns a changed copy, frozen if ``cfg``
+        is; or ``cfg`` itself if it fits or its reference is 0 (no scaling).
         """
         old = cfg.SOLVER.REFERENCE_WORLD_SIZE
         if old in (0, num_workers):
@@ -133,11 +120,7 @@ class DefaultTrainer(TrainerBase):
         self._trainer.run_step()
 
     def train(self):
-        """Run the iterations that are left.
-
-        Returns:
-            in the main process, if ``TEST.EXPECTED_RESULTS`` names metrics: the results, which have been compared.
-        """
+        """Run the iterations that are left; return results compared with ``TEST.EXPECTED_RESULTS``, if any."""
         super().train(self.start_iter, self.max_iter)
         if not self.cfg.TEST.EXPECTED_RESULTS or not comm.is_main_process():
             return None
@@ -192,11 +175,7 @@ class DefaultTrainer(TrainerBase):
         return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
     def build_hooks(self) -> Sequence[hooks.HookBase | None]:
-        """In this order: time, learning rate, batch norm, checkpoints, evaluation, logs.
-
-        Checkpoints come before the evaluation, which may fail, and logs at the end, when there is most to log. The main
-        process alone has these two.
-        """
+        """Time, rate, batch norm, then (main process) checkpoints, before an evaluation that may fail, and logs."""
         period = self.cfg.TEST.EVAL_PERIOD
         made = [hooks.IterationTimer(), hooks.LRScheduler(), self._precise_bn(period)]
         evaluation = hooks.EvalHook(period, functools.partial(_evaluate, weakref.proxy(self)))
@@ -218,11 +197,8 @@ class DefaultTrainer(TrainerBase):
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators=None) -> dict:
         """Evaluate on each data set of ``DATASETS.TEST``; the model's mode is kept.
 
-        Args:
-            evaluators: one, or a list with one for each data set; by default, what ``build_evaluator`` makes.
-
-        Returns:
-            data set -> what its evaluator returns, empty without an evaluator. For one data set: its results alone.
+        ``evaluators``: one, or a list with one for each data set; by default, what ``build_evaluator`` makes. Returns
+        data set -> what its evaluator returns, empty without an evaluator; for one data set, its results alone.
         """
         names = cfg.DATASETS.TEST
         if isinstance(evaluators, DatasetEvaluator):
@@ -255,10 +231,7 @@ def _evaluate(trainer: DefaultTrainer) -> dict:
 
 
 class DefaultPredictor:
-    """``predictor(image)`` is what the model of a config returns for one image, prepared as ``INPUT`` says.
-
-    Its ``metadata`` are those of the first data set of ``DATASETS.TEST``, if there is one.
-    """
+    """The model of a config, for one image prepared as ``INPUT`` says; ``metadata`` of the first test data set."""
 
     def __init__(self, cfg: CfgNode):
         size = cfg.INPUT

@@ -27,11 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class CallbackHook(HookBase):
-    """Functions as a hook; each is called with the trainer.
-
-    Args:
-        functions: by the names ``before_train``, ``after_train``, ``before_step`` and ``after_step``.
-    """
+    """Functions of the trainer as a hook: ``before_train``, ``after_train``, ``before_step``, ``after_step``."""
 
     def __init__(self, **functions: Callable | None):
         unknown = functions.keys() - {"before_train", "after_train", "before_step", "after_step"}
@@ -62,8 +58,8 @@ class _Periodic(HookBase):
 class IterationTimer(HookBase):
     """Measures iterations: the scalar ``time`` in seconds, and a summary in the log after training.
 
-    The first hook, so that the others' work after a step is not part of it. The first iterations are slow (memory is
-    allocated, algorithms are chosen), so ``warmup_iter`` of them, less one, are not measured.
+    The first hook, so that the others' work is not part of it. The first ``warmup_iter`` - 1 slow iterations do not
+    count.
     """
 
     def __init__(self, warmup_iter: int = 3):
@@ -99,10 +95,7 @@ class IterationTimer(HookBase):
 
 
 class PeriodicWriter(_Periodic):
-    """Lets writers write: every ``period`` iterations, after the last iteration, and after training.
-
-    Usually the last hook, so that what others put into the storage is written. Writers are closed after training.
-    """
+    """Lets writers write every ``period`` iterations and at the end; then closes them. Usually the last hook."""
 
     def __init__(self, writers: Iterable[EventWriter], period: int = 20):
         super().__init__(period)
@@ -141,11 +134,8 @@ class PeriodicCheckpointer(checkpoint.PeriodicCheckpointer, HookBase):
 class BestCheckpointer(_Periodic):
     """Saves the model whenever a metric is better than ever before in this run; behind the :class:`EvalHook`.
 
-    Args:
-        eval_period: that of the EvalHook.
-        val_metric: the metric's name in the event storage, such as "bbox/AP".
-        mode: "max" or "min": which is better.
-        file_prefix: the checkpoint's name.
+    ``eval_period`` is that of the EvalHook, ``val_metric`` a name in the event storage such as "bbox/AP"; the better
+    value is the larger one for the mode "max" and the smaller one for "min". ``file_prefix`` is the checkpoint's name.
     """
 
     def __init__(
@@ -187,10 +177,7 @@ class LRScheduler(HookBase):
 
     @staticmethod
     def get_best_param_group_id(optimizer: Optimizer) -> int:
-        """Index of the group whose rate is shown for all.
-
-        The largest group's; if each group holds a single parameter, the first with the rate that most groups have.
-        """
+        """Index of the largest group; among groups of single parameters, the first with the most common rate."""
         weights = [len(group["params"]) for group in optimizer.param_groups]
         if max(weights) == 1:
             rates = [float(group["lr"]) for group in optimizer.param_groups]
@@ -219,13 +206,10 @@ class LRScheduler(HookBase):
 
 
 class EvalHook(_Periodic):
-    """Evaluates every so many iterations, and after training if that is complete.
+    """Evaluates every ``eval_period`` iterations (0: never), and after training if that is complete.
 
-    Args:
-        eval_period: in iterations; 0: after training only.
-        eval_function: called without arguments. Returns numbers in dicts to any depth, which are put into the storage
-            under names like "bbox/AP"; or nothing. ValueError if a result is not a number.
-        eval_after_train: False: not after training.
+    ``eval_function()`` returns numbers in dicts to any depth, which are put into the storage under names like
+    "bbox/AP", or nothing. ValueError if a result is not a number.
     """
 
     def __init__(self, eval_period: int, eval_function: Callable[[], dict | None], eval_after_train: bool = True):
@@ -255,10 +239,7 @@ class EvalHook(_Periodic):
 
 
 class PreciseBN(_Periodic):
-    """Replaces batch norm's running means by those over ``num_iter`` batches of an endless loader.
-
-    It does so every ``period`` iterations, unless that is 0, and in the last one.
-    """
+    """Replaces batch norm's means by those over ``num_iter`` batches, each ``period`` iterations and in the last."""
 
     def __init__(self, period: int, model: torch.nn.Module, data_loader: Iterable, num_iter: int):
         super().__init__(period)

@@ -23,15 +23,10 @@ def launch(
 ) -> None:
     """Run ``main_func(*args)`` in each process of a job. On several machines, all have to call this.
 
-    A job of one process runs in the calling one. Otherwise there is a new process for each GPU, and NCCL connects them;
-    on machines without any GPU, gloo connects processes on the CPU.
-
-    Args:
-        main_func: a function that a new process can import.
-        num_gpus_per_machine: processes on this machine, and on each other; 0 is one process, on the CPU.
-        machine_rank: this machine's number, from 0.
-        dist_url: where the processes find each other, tcp://HOST:PORT of machine 0; "auto" on a single machine.
-        timeout: a process that has waited this long for another one, in any exchange, gives up with an error.
+    A job of one process (also of 0 GPUs) runs in the calling one. Otherwise there is a new process for each GPU, which
+    imports ``main_func``, and NCCL connects them; without any GPU, gloo connects processes on the CPU. They meet at
+    ``dist_url``, tcp://HOST:PORT of machine 0, or "auto" on one machine; one that waits longer than ``timeout`` gives
+    up.
     """
     if num_machines * num_gpus_per_machine < 2:
         main_func(*args)

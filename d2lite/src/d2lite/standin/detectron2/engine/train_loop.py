@@ -20,11 +20,9 @@ logger = logging.getLogger(__name__)
 class HookBase:
     """Base of what takes part in a training without being part of the model: logs, checkpoints, evaluation, ...
 
-    A trainer calls the hooks that are registered with it in the order of their registration: ``before_train`` once,
-    then for each iteration ``before_step``, ``after_backward`` (from trainers that have a backward pass of their own)
-    and ``after_step``, and ``after_train`` once, however the training has ended.
-
-    A hook whose ``state_dict`` is not empty also has a ``load_state_dict``.
+    A trainer calls its hooks in the order of their registration: ``after_train`` however the training has ended, and
+    ``after_backward`` from trainers with a backward pass of their own. One with a ``state_dict`` has a
+    ``load_state_dict``.
     """
 
     trainer: Any = None  # a weak reference
@@ -50,10 +48,7 @@ class HookBase:
 
 
 class TrainerBase:
-    """Runs ``run_step``, which subclasses define, for a range of iterations, with hooks around it.
-
-    ``before_train`` and so on call the hooks; subclasses may do more there.
-    """
+    """Runs ``run_step``, which subclasses define, for a range of iterations; ``before_train`` ... call the hooks."""
 
     iter: int = 0  # that is being run, or max_iter after all have been
     start_iter: int = 0
@@ -129,13 +124,7 @@ class TrainerBase:
 
 
 class SimpleTrainer(TrainerBase):
-    """One model, one source of batches, one optimizer.
-
-    Args:
-        model: batch -> dict of losses, or a single loss; is put into training mode.
-        data_loader: an iterable without an end; its iterator is made when the first batch is needed.
-        optimizer: of the model's parameters.
-    """
+    """One ``model`` (batch -> losses or a loss), one endless ``data_loader``, one ``optimizer``."""
 
     def __init__(self, model: torch.nn.Module, data_loader: Iterable, optimizer: torch.optim.Optimizer):
         super().__init__()
@@ -144,11 +133,7 @@ class SimpleTrainer(TrainerBase):
         model.train()
 
     def run_step(self) -> None:
-        """Minimise the sum of the losses on the next batch by one step of the optimizer.
-
-        Raises:
-            FloatingPointError: (in the main process) the sum is infinite or NaN; the model has not changed.
-        """
+        """Minimise the losses' sum on a batch; FloatingPointError (main process), before any step, if not finite."""
         assert self.model.training, f"{type(self).__name__}: something has put the model into evaluation mode."
         asked = time.perf_counter()
         if self._batches is None:
@@ -178,15 +163,11 @@ class SimpleTrainer(TrainerBase):
 
     @staticmethod
     def write_metrics(loss_dict: Mapping[str, torch.Tensor], data_time: float, cur_iter: int, prefix: str = "") -> None:
-        """Let the main process put ``data_time``, each loss and their sum, ``total_loss``, into the event storage.
+        """Let the main process put ``data_time``, each loss and their sum, ``{prefix}total_loss``, into the storage.
 
-        All processes of the job have to call this. A single loss is only written as the sum.
-
-        Args:
-            loss_dict: one number each, on any device; means over the processes are written.
-            data_time: seconds; that of the slowest process is written.
-            cur_iter: for the storage, and for the FloatingPointError when the sum is infinite or NaN.
-            prefix: comes before ``total_loss``.
+        All processes of the job have to call this. Losses (one number each) are means over the processes, and
+        ``data_time`` is the slowest one's, in seconds. A single loss is only written as the sum. FloatingPointError if
+        that is not finite.
         """
         everybodys = comm.gather((data_time, {name: loss.item() for name, loss in loss_dict.items()}))
         if not everybodys:
@@ -211,10 +192,7 @@ class SimpleTrainer(TrainerBase):
 
 
 class AMPTrainer(SimpleTrainer):
-    """The same with automatic mixed precision, on GPUs.
-
-    ``grad_scaler`` scales losses so that gradients in half precision do not vanish; ``precision`` is the forward's.
-    """
+    """The same with automatic mixed precision, on GPUs: the forward in ``precision``, losses by ``grad_scaler``."""
 
     def __init__(
         self, model, data_loader, optimizer, *, grad_scaler: torch.amp.GradScaler | None = None, precision=torch.float16

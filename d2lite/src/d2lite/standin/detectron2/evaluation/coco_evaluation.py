@@ -31,20 +31,12 @@ REPORTED = dict(AP=(EVERY, 0), AP50=(AT_50, 0), AP75=(AT_75, 0), APs=(EVERY, 1),
 
 
 class COCOEvaluator(DatasetEvaluator):
-    """COCO's metrics for instances, in percent.
+    """COCO's metrics in percent, under ``bbox`` and ``segm``: ``AP AP50 AP75 APs APm APl``, ``AP-{class}``.
 
-    They stand under ``bbox`` and ``segm``: ``AP AP50 AP75 APs APm APl``, and ``AP-{class}`` where there are several
-    classes. A metric without any ground truth to measure it is NaN.
-
-    Args:
-        dataset_name: its metadata have ``thing_classes`` and ``json_file``. Without it, a file is written into
-            ``output_dir``.
-        tasks: some of "bbox" and "segm". None: "bbox", and "segm" if masks were predicted.
-        distributed: evaluate what all processes predicted.
-        output_dir: gets ``instances_predictions.pth`` and ``coco_instances_results.json``.
-        max_dets_per_image: how many of the best detections of an image and class count; 100.
-        use_fast_impl: use the faster library if it is there.
-        allow_cached_coco: use the file that was written for a data set without one earlier.
+    A metric without any ground truth to measure it is NaN. The metadata have ``thing_classes`` and ``json_file``;
+    without that, a file is written into ``output_dir``, or kept with ``allow_cached_coco``. ``output_dir`` also gets
+    ``instances_predictions.pth`` and ``coco_instances_results.json``. ``tasks`` None: "bbox", and "segm" if masks were
+    predicted. ``max_dets_per_image``: how many of the best detections of an image and class count, 100.
     """
 
     def __init__(
@@ -77,12 +69,7 @@ class COCOEvaluator(DatasetEvaluator):
         self._answers: list[dict] = []
 
     def process(self, inputs, outputs):
-        """Collect the detections in images.
-
-        Args:
-            inputs: dicts with ``image_id``.
-            outputs: dicts with ``instances``, see :func:`instances_to_coco_json`; those without are skipped.
-        """
+        """Collect the ``instances`` of answers that have them, by the ``image_id`` of inputs."""
         for image, answer in zip(inputs, outputs, strict=True):
             if "instances" in answer:
                 detections = instances_to_coco_json(answer["instances"].to("cpu"), image["image_id"])

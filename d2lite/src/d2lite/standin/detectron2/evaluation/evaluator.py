@@ -73,16 +73,10 @@ def inference_on_dataset(
     data_loader: Iterable,
     evaluator: DatasetEvaluator | list[DatasetEvaluator] | None,
 ):
-    """Let a model answer every batch of a loader, without gradients, and evaluate its answers.
+    """Let a model answer every batch of a loader with a length, without gradients, and evaluate its answers.
 
-    Args:
-        model: is called with a batch. An ``nn.Module`` is in eval mode meanwhile and returns to its mode afterwards.
-        data_loader: must have a length.
-        evaluator: gets each batch and its answers. A list stands for :class:`DatasetEvaluators`; with None, the loop
-            merely takes the time.
-
-    Returns:
-        what ``evaluator.evaluate()`` returns, or an empty dict in place of None.
+    A module is in eval mode meanwhile. ``evaluator`` may be a list, or None, which merely takes the time. Returns what
+    ``evaluator.evaluate()`` returns, or an empty dict in place of None.
     """
     if evaluator is None or isinstance(evaluator, list):
         evaluator = DatasetEvaluators(evaluator or [])

@@ -25,12 +25,8 @@ class COCOPanopticEvaluator(DatasetEvaluator):
     """Writes predictions in COCO's panoptic format and has panopticapi compare them with the annotation.
 
     The metrics are percentages under the key ``panoptic_seg``: ``PQ SQ RQ``, and with ``_th`` and ``_st`` those of
-    things and of stuff.
-
-    Args:
-        dataset_name: its metadata have ``panoptic_json``, ``panoptic_root``, and the maps from the data set's category
-            ids to contiguous ids for things and for stuff.
-        output_dir: gets ``predictions.json``.
+    things and of stuff. The metadata have ``panoptic_json``, ``panoptic_root`` and the maps from category ids to
+    contiguous ids. ``output_dir`` gets ``predictions.json``.
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None):

@@ -20,17 +20,13 @@ def load_image_into_numpy_array(filename: str, dtype: np.dtype | type | None = N
 
 
 class SemSegEvaluator(DatasetEvaluator):
-    """Counts pixels by their true and their predicted class.
+    """Counts pixels by their true and their predicted class, of the images of all processes if ``distributed``.
 
     The metrics are percentages under the key ``sem_seg``: ``mIoU`` and ``mACC``, means over the classes that the truth
     shows; ``fwIoU``, weighted by their pixels; ``pACC``, the share of right pixels; and ``IoU-{class}``,
-    ``ACC-{class}``, which are NaN where the truth never shows the class. Boundary IoU is not among them.
-
-    Args:
-        dataset_name: its dicts have ``sem_seg_file_name``, its metadata ``stuff_classes`` and ``ignore_label``.
-        distributed: count the images of all processes.
-        output_dir: gets ``sem_seg_predictions.json`` and ``sem_seg_evaluation.pth``.
-        sem_seg_loading_fn: reads a label image, from its path and with ``dtype``.
+    ``ACC-{class}``, which are NaN where the truth never shows the class. Dataset dicts have ``sem_seg_file_name``, the
+    metadata ``stuff_classes`` and ``ignore_label``. ``output_dir`` gets ``sem_seg_predictions.json`` and
+    ``sem_seg_evaluation.pth``.
     """
 
     def __init__(
@@ -56,12 +52,7 @@ class SemSegEvaluator(DatasetEvaluator):
         self._regions: list[dict] = []
 
     def process(self, inputs, outputs):
-        """Count the pixels of images.
-
-        Args:
-            inputs: dicts with the ``file_name`` of the data set.
-            outputs: dicts with ``sem_seg``, the scores (C, H, W).
-        """
+        """Count the pixels of images (by ``file_name``) and scores ``sem_seg`` (C, H, W)."""
         for image, answer in zip(inputs, outputs, strict=True):
             predicted = answer["sem_seg"].argmax(0).cpu().numpy()
             true = self._read_labels(self._labels_of[image["file_name"]], dtype=np.int64)

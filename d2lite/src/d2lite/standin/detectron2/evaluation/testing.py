@@ -9,10 +9,7 @@ _logger = logging.getLogger(__name__)
 
 
 def print_csv_format(results: Mapping) -> None:
-    """Log the metrics of each task as comma separated lines that begin with "copypaste: ".
-
-    A "-" in a metric's name marks that of a single class, which is left out.
-    """
+    """Log each task's metrics, except of single classes (with "-"), as lines that begin with "copypaste: "."""
     assert isinstance(results, Mapping) or not results, f"Metrics come in a dict of tasks, not as {results}."
     for task, metrics in dict(results).items():
         if not isinstance(metrics, Mapping):
@@ -24,15 +21,7 @@ def print_csv_format(results: Mapping) -> None:
 
 
 def verify_results(cfg, results: Mapping) -> bool:
-    """Compare metrics with ``TEST.EXPECTED_RESULTS`` and end the process with status 1 if one is off.
-
-    Args:
-        cfg: each row of its list is task, metric, expected value, and how far off it may be.
-        results: ``{task: {metric: value}}``. KeyError if it lacks a task.
-
-    Returns:
-        True, also when nothing is expected.
-    """
+    """Compare with ``TEST.EXPECTED_RESULTS`` (task, metric, value, tolerance); True, or exit status 1."""
     wrong = 0
     for task, metric, expected, tolerance in cfg.TEST.EXPECTED_RESULTS:
         value = results[task].get(metric)

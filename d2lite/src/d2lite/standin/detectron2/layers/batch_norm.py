@@ -8,12 +8,9 @@ from torch.nn import functional
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """A batch norm that no longer learns: it maps each channel by four fixed numbers.
+    """``y = (x - running_mean) / sqrt(running_var + eps) * weight + bias`` by channel, with buffers that never learn.
 
-    ``y = (x - running_mean) / sqrt(running_var + eps) * weight + bias``. The numbers are buffers, so optimizers do not
-    see them, and they stay as they are in training mode too. At first the layer changes nothing.
-
-    A layer that was made from a batch norm also carries that one's ``num_batches_tracked``, which plays no part here.
+    At first the layer changes nothing. One made from a batch norm also carries that one's ``num_batches_tracked``.
     """
 
     _version = 3
@@ -40,11 +37,7 @@ class FrozenBatchNorm2d(nn.Module):
         return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others):
-        """As PyTorch's, and quiet about two kinds of older files.
-
-        Version 1 had its statistics inside weight and bias. The count of batches is missing in files of layers that
-        were made frozen, or written before the count was kept.
-        """
+        """Complete older files: version 1 had statistics in weight and bias; batches need not be counted."""
         optional = {"num_batches_tracked": self.num_batches_tracked}
         if (local_metadata.get("version") or 1) == 1 and f"{prefix}weight" in state_dict:
             optional |= {"running_mean": self.bias.new_zeros(()), "running_var": self.bias.new_ones(())}

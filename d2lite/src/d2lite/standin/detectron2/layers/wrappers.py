@@ -7,12 +7,7 @@ from torch import Tensor, nn
 
 
 class Conv2d(nn.Conv2d):
-    """PyTorch's convolution, followed by a norm and an activation.
-
-    Args:
-        norm: a module; its state has the prefix ``norm.``.
-        activation: a function of tensors.
-    """
+    """PyTorch's convolution, followed by a ``norm`` (a module) and an ``activation`` (a function)."""
 
     def __init__(
         self, *args, norm: nn.Module | None = None, activation: Callable[[Tensor], Tensor] | None = None, **kwargs

@@ -9,11 +9,6 @@ __getattr__ = omitted_names(__name__, "detector_postprocess")
 
 
 def sem_seg_postprocess(result: Tensor, img_size: tuple[int, int], output_height: int, output_width: int) -> Tensor:
-    """Bring scores (C, H, W) to the size of an image: (C, ``output_height``, ``output_width``), bilinearly.
-
-    Args:
-        result: of a network that saw the image in the top left corner of its input.
-        img_size: (height, width) of that corner; what lies outside is left out.
-    """
+    """Scores (C, H, W) of which ``img_size`` (h, w) is image, bilinearly in the size of the output."""
     seen = result[:, : img_size[0], : img_size[1]]
     return interpolate(seen.unsqueeze(0), (output_height, output_width), mode="bilinear").squeeze(0)

@@ -14,12 +14,7 @@ __getattr__ = omitted_names(__name__, "GeneralizedRCNNWithTTA")
 
 
 class DatasetMapperTTA:
-    """Makes differently resized views of a model's input, and a mirrored one of each if ``flip``.
-
-    Args:
-        min_sizes: the shorter side of each view, in pixels.
-        max_size: limit of the longer side.
-    """
+    """Views of a model's input by shorter side (pixels, the longer up to ``max_size``), mirrored ones if ``flip``."""
 
     @configurable
     def __init__(self, min_sizes: Sequence[int], max_size: int, flip: bool):
@@ -31,13 +26,10 @@ class DatasetMapperTTA:
         return {name: cfg.TEST.AUG[name.upper()] for name in ("min_sizes", "max_size", "flip")}
 
     def __call__(self, dataset_dict: dict) -> list[dict]:
-        """The views of one image, by size, each followed by its mirror image.
+        """The views of one image (C, H, W), by size, each followed by its mirror image.
 
-        Args:
-            dataset_dict: a model's input: ``image`` (C, H, W), and ``height`` and ``width`` of the image in its file.
-
-        Returns:
-            copies with another ``image`` and with ``transforms``, the way from the file's size to the view.
+        They are copies of the dict with another ``image`` and with ``transforms``, the way from the file's size to the
+        view.
         """
         pixels = dataset_dict["image"].numpy().transpose(1, 2, 0)
         height, width = pixels.shape[:2]

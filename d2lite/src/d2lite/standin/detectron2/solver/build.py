@@ -32,10 +32,9 @@ NORM_LAYERS = (
 
 
 def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: Any) -> Any:
-    """Make an optimizer clip each parameter's gradient, by itself, at the beginning of every ``step``.
+    """Make an optimizer (changed in place) or its class (a subclass) clip each parameter's gradient in every ``step``.
 
-    ``SOLVER.CLIP_GRADIENTS`` says whether, how ("value" or "norm") and at which limit; one norm over all parameters
-    ("full_model") is the trainer's business. An optimizer is changed in place; for a class, this returns a subclass.
+    As ``SOLVER.CLIP_GRADIENTS`` says, by "value" or "norm"; "full_model" is the trainer's business.
     """
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if not clip.ENABLED:
@@ -85,15 +84,8 @@ def get_default_optimizer_params(
     """The trainable parameters of a model as groups for an optimizer, one group for each combination of settings.
 
     Groups, and parameters in them, are in the model's order. A parameter that several modules share counts for the
-    first. What is not given is left to the optimizer.
-
-    Args:
-        weight_decay: of all but the parameters that follow.
-        weight_decay_norm: weight decay in normalization layers.
-        bias_lr_factor: on the learning rate of parameters called "bias".
-        weight_decay_bias: weight decay of those.
-        lr_factor_func: full name of a parameter -> factor on its learning rate.
-        overrides: last part of a parameter's name -> settings that win over all others.
+    first. What is None is left to the optimizer. ``bias_lr_factor`` and ``weight_decay_bias`` are for parameters called
+    "bias", ``lr_factor_func`` takes a full name, and ``overrides`` (by the last part of a name) win over all others.
     """
     factors, special = bias_lr_factor not in (None, 1.0) or lr_factor_func, dict(overrides or {})
     if base_lr is None and factors:

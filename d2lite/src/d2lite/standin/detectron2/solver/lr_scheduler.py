@@ -16,16 +16,10 @@ def warmup_ramp(method: str, first: float, last: float) -> ParamScheduler:
 
 
 class WarmupParamScheduler(ParamScheduler):
-    """Any schedule of fvcore, with a warmup in place of its beginning.
+    """Any schedule of fvcore, with a warmup up to position ``warmup_length`` (0 to 1) in place of its beginning.
 
-    Positions are shares of the whole training, from 0 to 1.
-
-    Args:
-        scheduler: takes over at position ``warmup_length``.
-        warmup_factor: the first value is this times the first value of ``scheduler``.
-        warmup_method: see :func:`warmup_ramp`; a linear warmup ends at the value with which ``scheduler`` takes over.
-        rescale_interval: False: ``scheduler`` takes over in its middle, as if it had run from the start.
-            True: it is run from its own start to its end in the remaining time.
+    The first value is ``warmup_factor`` times that of ``scheduler``; a linear warmup ends where that takes over: in its
+    middle, or with ``rescale_interval`` at its own start, to run to its end in the remaining time.
     """
 
     def __init__(
@@ -64,10 +58,7 @@ class FactorScheduler(LRScheduler):
 
 
 class LRMultiplier(FactorScheduler):
-    """Applies a schedule of fvcore, over ``max_iter`` iterations, to an optimizer that has the initial rates.
-
-    ``last_iter`` is the last iteration that has been trained, -1 for none.
-    """
+    """An fvcore schedule over ``max_iter`` iterations; ``last_iter`` is the last trained one, -1 for none."""
 
     def __init__(self, optimizer: Optimizer, multiplier: ParamScheduler, max_iter: int, last_iter: int = -1):
         if not isinstance(multiplier, ParamScheduler):

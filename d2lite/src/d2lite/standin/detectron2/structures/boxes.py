@@ -12,24 +12,19 @@ from torch import Tensor
 
 
 class BoxMode(IntEnum):
-    """The meaning of a box's numbers. These values stand in saved data sets, so they are fixed.
+    """The meaning of a box's numbers, in pixels (ABS) or shares of the image (REL); values stand in saved data sets.
 
-    ``XYXY``: two corners. ``XYWH``: a corner and the size. ``XYWHA``: center, size, and a turn in degrees. ``ABS``: in
-    pixels. ``REL``: as a share of the image.
+    ``XYXY``: two corners. ``XYWH``: a corner and the size. ``XYWHA``: center, size, and a turn in degrees.
     """
 
     XYXY_ABS, XYWH_ABS, XYXY_REL, XYWH_REL, XYWHA_ABS = range(5)
 
     @staticmethod
     def convert(box, from_mode: BoxMode, to_mode: BoxMode):
-        """Boxes in another mode; only ``XYXY_ABS`` and ``XYWH_ABS`` are converted into each other.
+        """One box (list or tuple) or many (array or tensor, N x 4) in another mode, as a new object of the same type.
 
-        Args:
-            box: one box as a list or tuple, or many as the rows of an array or tensor (N, 4).
-
-        Returns:
-            A new object of the same type, with the numbers of a list rounded to float32 unless they are integers; or
-            ``box`` itself when the modes are equal.
+        Only ``XYXY_ABS`` and ``XYWH_ABS`` are converted into each other; numbers of a list go through float32 unless
+        they are integers. ``box`` itself comes back when the modes are equal.
         """
         if from_mode == to_mode:
             return box

@@ -11,12 +11,7 @@ from torch.nn.functional import pad
 
 
 class ImageList:
-    """Images of different sizes in the top left corners of equal frames.
-
-    Attributes:
-        tensor: (N, ..., H, W), the frames.
-        image_sizes: for each image its own (height, width), as plain numbers.
-    """
+    """Images of their own ``image_sizes`` (h, w) in the top left corners of frames, ``tensor`` (N, ..., H, W)."""
 
     def __init__(self, tensor: Tensor, image_sizes: Sequence[tuple[int, int]]):
         self.tensor = tensor
@@ -24,12 +19,9 @@ class ImageList:
 
     @staticmethod
     def from_tensors(tensors: Sequence[Tensor], size_divisibility: int = 0, pad_value: float = 0.0) -> ImageList:
-        """Put images into frames as large as the largest height and the largest width.
+        """Put images (..., h, w) into frames as large as the largest height and the largest width.
 
-        Args:
-            tensors: a list of images (..., h, w) that differ in h and w only.
-            size_divisibility: the frames' height and width are rounded up to multiples of this; 0 and 1: they are not.
-            pad_value: fills what an image leaves of its frame.
+        These are rounded up to multiples of ``size_divisibility`` (0: they are not); ``pad_value`` fills the rest.
         """
         assert isinstance(tensors, (list, tuple)) and tensors, "ImageList.from_tensors needs a list of images."
         leading = {tuple(image.shape[:-2]) for image in tensors}

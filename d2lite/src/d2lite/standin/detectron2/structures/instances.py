@@ -11,11 +11,10 @@ from torch import Tensor
 
 
 class Instances:
-    """N objects and their properties, as a table: a column, called field, for each property, and a row for each object.
+    """N objects in an image of ``image_size`` (h, w), as a table with a column, called field, for each property.
 
-    ``instances.scores`` reads a field and ``instances.scores = ...`` writes one. A field is a Tensor, a list, or any
-    other object with a length and an index (``Boxes``, ``BitMasks``, ``PolygonMasks``). What begins with an underscore
-    is no field but an attribute as of any object. ``image_size`` is the height and width of the image in pixels.
+    Fields are read and written as attributes: a Tensor, a list, or any other object with a length and an index
+    (``Boxes``, ``BitMasks``, ``PolygonMasks``). A name with a leading underscore is no field.
     """
 
     def __init__(self, image_size: tuple[int, int], **fields: Any):
@@ -68,10 +67,7 @@ class Instances:
         return len(next(iter(self._fields.values())))
 
     def __getitem__(self, item: int | slice | Tensor) -> Instances:
-        """The objects at an index, in a slice, or chosen by an index or bool tensor: always a table again.
-
-        Each field is asked for the same; so a list, which takes no tensor, must be removed before.
-        """
+        """The objects at an index, in a slice, or by an index or bool tensor (which lists refuse): always a table."""
         if isinstance(item, int):
             row = range(len(self))[item]  # IndexError beyond the end
             item = slice(row, row + 1)

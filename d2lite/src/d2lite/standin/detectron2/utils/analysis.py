@@ -1,8 +1,4 @@
-"""What a model costs: multiply-adds, activations and parameters, counted by fvcore.
-
-fvcore traces a model, and tracing knows tensors only. So what goes in and out of a model is taken apart here: lists,
-tuples and dicts to any depth, and the fields of ``Instances``.
-"""
+"""What a model costs: multiply-adds, activations and parameters, counted by fvcore, which traces tensors only."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -19,13 +15,9 @@ __getattr__ = omitted_names(__name__, "find_unused_parameters flop_count_operato
 
 
 class FlopCountAnalysis(fvcore.nn.FlopCountAnalysis):
-    """fvcore's analysis of a model that takes a batch as Detectron2's do.
+    """fvcore's analysis of a model that takes a batch, or a tuple of arguments, as Detectron2's do.
 
     Counting raises ValueError if the model's outputs hold anything but tensors (numbers, names, None).
-
-    Args:
-        model: in evaluation mode, for the cost of inference.
-        inputs: the batch, or a tuple of arguments; what is not a tensor in there is handed to the model as it is.
     """
 
     def __init__(self, model: torch.nn.Module, inputs: Any):
@@ -35,9 +27,7 @@ class FlopCountAnalysis(fvcore.nn.FlopCountAnalysis):
 def activation_count_operators(model: torch.nn.Module, inputs: list[dict], **kwargs) -> defaultdict[str, float]:
     """Millions of numbers that come out of each kind of operator, such as ``{"conv": 1.5}``, in evaluation mode.
 
-    Args:
-        inputs: one image: ``[{"image": 3 x H x W}]``; other entries are not used.
-        kwargs: see ``fvcore.nn.activation_count``.
+    ``inputs`` is one image, ``[{"image": 3 x H x W}]``; ``kwargs`` are of ``fvcore.nn.activation_count``.
     """
     (sample,) = inputs
     return fvcore.nn.activation_count(*_traceable(model.eval(), ([{"image": sample["image"]}],)), **kwargs)[0]

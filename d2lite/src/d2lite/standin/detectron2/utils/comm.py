@@ -1,7 +1,6 @@
 """Who else works on this job, and how to exchange things with them. A process on its own is a job of one.
 
-Arguments called ``group`` are groups of ``torch.distributed``; by default all processes of the job are meant. Objects
-travel through host memory, pickled.
+``group`` is one of ``torch.distributed``, by default all processes. Objects travel through host memory, pickled.
 """
 
 import functools
@@ -35,10 +34,7 @@ def is_main_process() -> bool:
 
 
 def create_local_process_group(num_workers_per_machine: int) -> None:
-    """Tell this module which processes share a machine: each ``num_workers_per_machine`` neighbors in rank.
-
-    All processes of the job have to call it; once is enough.
-    """
+    """Let each ``num_workers_per_machine`` neighbors in rank share a machine; called once by all processes."""
     global _LOCAL_PROCESS_GROUP
     if _LOCAL_PROCESS_GROUP is None:
         _LOCAL_PROCESS_GROUP, _ = dist.new_subgroups(num_workers_per_machine, timeout=_timeout())
@@ -95,10 +91,7 @@ def shared_random_seed() -> int:
 
 
 def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
-    """Means (or, without ``average``, sums) of tensors of one number over all processes, for process 0 only.
-
-    Every process has the same names.
-    """
+    """For process 0: means (or sums) over all processes of tensors of one number, with the same names each."""
     size = get_world_size()
     if size == 1:
         return input_dict

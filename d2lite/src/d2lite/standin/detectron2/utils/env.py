@@ -14,14 +14,7 @@ __getattr__ = omitted_names(__name__, "TORCH_VERSION fixup_module_metadata setup
 
 
 def seed_all_rng(seed: int | None = None) -> None:
-    """Seed the generators of NumPy, PyTorch (on all devices) and Python, and the string hashes of child processes.
-
-    Args:
-        seed: from 0 to 2**32 - 1; by default one that the system draws, which is logged.
-
-    Raises:
-        ValueError: a seed outside that range; no generator is changed.
-    """
+    """Seed NumPy, PyTorch, Python and child processes' hashes; ValueError outside 0 to 2**32 - 1; None draws one."""
     if seed is None:
         seed = secrets.randbelow(2**31)
         logging.getLogger(__name__).info("No seed is set: using %d, drawn at random.", seed)

@@ -20,10 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class EventStorage:
-    """The scalars (by name and iteration) and images of one training.
-
-    Inside of ``with EventStorage() as storage:``, models and hooks find it by :func:`get_event_storage`.
-    """
+    """Scalars (by name and iteration) and images of one training; see :func:`get_event_storage`."""
 
     def __init__(self, start_iter: int = 0):
         self.iter = start_iter  # that values are filed under; set by the trainer
@@ -40,14 +37,10 @@ class EventStorage:
         assert _open_storages.pop() is self, "Event storages must be left in the opposite order of entering."
 
     def put_scalar(self, name: str, value, smoothing_hint: bool = True, cur_iter: int | None = None) -> None:
-        """Append a value to a scalar.
+        """Append a number to a scalar, under the scope's name and its own, by default at the current iteration.
 
-        Args:
-            name: of the scalar; the scope's name comes before it.
-            value: a number, or a tensor or array of one.
-            smoothing_hint: whether people want to see a median over some iterations rather than the last value. Always
-                the same for a name, else it is an AssertionError.
-            cur_iter: by default the current iteration.
+        ``smoothing_hint``: whether people want to see a median rather than the last value; AssertionError if it
+        changes.
         """
         name = self._scope + name
         hint = self._smooth.setdefault(name, smoothing_hint)
@@ -125,10 +118,7 @@ class EventWriter:
 
 
 class _FileWriter(EventWriter):
-    """Base of the writers that keep scalars in files. What the system refuses is reported once, and is not fatal.
-
-    ``window_size`` is the number of iterations of the median, for scalars that are to be shown smoothed.
-    """
+    """Base of writers of files. What the system refuses is reported once, and is not fatal."""
 
     def __init__(self, window_size: int):
         self._window, self._written_until = window_size, -1
@@ -154,10 +144,7 @@ class _FileWriter(EventWriter):
 
 
 class JSONWriter(_FileWriter):
-    """Appends JSON objects, one a line and iteration, with the scalars and "iteration" as keys.
-
-    A file that exists is continued, on a line of its own if a killed run has left half a line.
-    """
+    """Appends JSON objects, one a line and iteration, with scalars and "iteration"; also behind half a line."""
 
     def __init__(self, json_file: str, window_size: int = 20):
         super().__init__(window_size)
@@ -182,8 +169,7 @@ class JSONWriter(_FileWriter):
 class TensorboardXWriter(_FileWriter):
     """Writes scalars and images for TensorBoard; nothing is created before there is something to write.
 
-    After a failure it writes no more: an event file with a gap in the middle of a record cannot be read on. ``kwargs``
-    are further arguments of ``torch.utils.tensorboard.SummaryWriter``.
+    After a failure it writes no more: an event file with a gap cannot be read on. ``kwargs`` are ``SummaryWriter``'s.
     """
 
     def __init__(self, log_dir: str, window_size: int = 20, **kwargs):
@@ -231,8 +217,7 @@ def _silence_tensorboard() -> None:
 class CommonMetricPrinter(EventWriter):
     """Logs a line for people: time left, iteration, losses, seconds an iteration, learning rate, GPU memory.
 
-    Also puts the scalar ``eta_seconds``, so it comes before the writers of files. The time left needs ``max_iter``, the
-    length of the whole training; losses are medians over ``window_size`` iterations.
+    Puts the scalar ``eta_seconds`` if ``max_iter`` is given. Losses are medians over ``window_size`` iterations.
     """
 
     def __init__(self, max_iter: int | None = None, window_size: int = 20):

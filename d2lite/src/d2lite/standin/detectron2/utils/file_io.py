@@ -11,8 +11,7 @@ PathHandler = iopath.PathHandler
 class DownloadHandler(iopath.HTTPURLHandler):
     """Files on web servers: each is downloaded once, into ``$FVCORE_CACHE`` or else ``~/.torch/iopath_cache``.
 
-    A file that lies there already is found without a network. iopath would turn to a folder that all users of the
-    machine share if this one cannot be written; this handler does not, because anybody can put files there.
+    Unlike iopath's, it never turns to a folder that all users of the machine share: anybody can put files there.
     """
 
     def _get_local_path(self, path: str, force: bool = False, cache_dir: str | None = None, **others) -> str:

@@ -25,16 +25,9 @@ def setup_logger(
     """Send what is logged under ``name`` to the terminal (from rank 0) and to a file (from every rank).
 
     Calling it again replaces the terminal's format, and adds a file if it is another one. A log that cannot be written
-    never ends the program: there is one line about it on stderr.
-
-    Args:
-        output: folder of ``log.txt``, or the file itself if the name ends in .txt or .log; ``.rank1`` and so on is
-            appended on other ranks than 0. Default: no file.
-        color: whether the terminal shows colors.
-        abbrev_name: stands for ``name`` on the terminal; by default "d2" for "detectron2".
-
-    Returns:
-        the logger, which takes messages of all levels and hands none to its parents.
+    never ends the program. ``output`` is the folder of ``log.txt``, or a file that ends in .txt or .log, with
+    ``.rank1`` and so on appended on other ranks. ``abbrev_name`` stands for ``name`` on the terminal; "d2" for
+    "detectron2". All levels are logged, and nothing goes to the logger's parents.
     """
     logger = logging.getLogger(name)
     logger.propagate = False
@@ -118,12 +111,7 @@ _last_logged: dict[tuple, float] = {}
 
 
 def log_first_n(lvl: int, msg: str, n: int = 1, *, name: str | None = None, key: str | tuple = "caller") -> None:
-    """Log ``msg`` at level ``lvl`` for the first ``n`` calls only.
-
-    Args:
-        name: of the logger; by default the calling module's.
-        key: what counts as the same call: "caller" (the line of code), "message" (the text), or both in a tuple.
-    """
+    """Log ``msg`` for the first ``n`` calls; the same call is the same "caller" (line), "message", or both."""
     module, line = _calling_line()
     kinds = {key} if isinstance(key, str) else set(key)
     if not kinds or kinds - {"caller", "message"}:

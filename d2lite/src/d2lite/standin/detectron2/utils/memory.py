@@ -8,12 +8,10 @@ import torch
 
 
 def retry_if_cuda_oom(func: Callable) -> Callable:
-    """A version of ``func`` that tries harder when CUDA has no memory left.
+    """``func``, tried again when CUDA has no memory left: with unused memory given back, then on the CPU.
 
-    PyTorch's unused memory is given back before the second attempt. For the third, tensors on GPUs are copied to the
-    CPU, if they are arguments themselves; what lies inside of lists, dicts or objects stays. ``func`` is run anew each
-    time, so it must not change anything, and must work on either device. The result stays on the device that it was
-    made on.
+    For the third attempt, tensors that are arguments themselves are copied to the CPU, where the result stays. ``func``
+    is run anew each time, so it must not change anything.
     """
 
     @functools.wraps(func)

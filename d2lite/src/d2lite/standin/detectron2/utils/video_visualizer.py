@@ -12,14 +12,7 @@ MEMORY = 10  # frames for which an object is remembered after it was last seen
 
 
 class VideoVisualizer:
-    """Draws on frames (H, W, 3) in RGB, which must come in their order.
-
-    An object is recognized in the next frame by its class and by where it is, and has the same color there.
-
-    Args:
-        metadata: as for ``Visualizer``.
-        instance_mode: as for ``Visualizer``. In mode SEGMENTATION the color is that of the class.
-    """
+    """Draws on successive frames (H, W, 3) in RGB; an object keeps its color, found again by class and place."""
 
     def __init__(self, metadata, instance_mode: ColorMode = ColorMode.IMAGE):
         self.metadata, self.mode = metadata, instance_mode
@@ -28,10 +21,7 @@ class VideoVisualizer:
         self._colors_given = 0
 
     def draw_instance_predictions(self, frame: np.ndarray, predictions: Instances) -> VisImage:
-        """Draw objects on the CPU; ``scores`` may be absent.
-
-        ``pred_masks``, ``pred_boxes`` and ``pred_classes`` must be there if there is any object: AttributeError.
-        """
+        """Draw objects on the CPU; AttributeError without ``pred_masks``, ``pred_boxes`` and ``pred_classes``."""
         if not len(predictions):
             return VisImage(frame)
         for name in ("pred_masks", "pred_boxes", "pred_classes"):

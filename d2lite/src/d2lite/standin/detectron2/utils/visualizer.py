@@ -1,7 +1,6 @@
 """Predictions drawn on their image, by OpenCV and Pillow.
 
-Places are in pixels of the image, however large the drawing is. Colors are red, green and blue from 0 to 1, or names:
-matplotlib's letters, those that Pillow knows, and "#rrggbb".
+Places are in pixels of the image. Colors are red, green and blue from 0 to 1, or names of matplotlib's or Pillow's.
 """
 
 import colorsys
@@ -26,11 +25,7 @@ LETTERS = dict(b="blue", c="cyan", g="green", k="black", m="magenta", r="red", w
 
 
 class ColorMode(Enum):
-    """How objects are told apart.
-
-    IMAGE: each has its own color. SEGMENTATION: each has the color that the metadata give to its class.
-    IMAGE_BW: as IMAGE, on an image that is grey where there is no object.
-    """
+    """Colors: IMAGE: of the object; SEGMENTATION: of its class; IMAGE_BW: of the object, on a grey image."""
 
     IMAGE, SEGMENTATION, IMAGE_BW = range(3)
 
@@ -77,12 +72,7 @@ class VisImage:
 
 
 class Visualizer:
-    """Draws into a copy of one image. Each ``draw_`` method adds to the drawing and returns it.
-
-    Args:
-        img_rgb: (H, W, 3), from 0 to 255.
-        metadata: has ``thing_classes`` and ``stuff_classes``, ``thing_colors`` and ``stuff_colors``, as far as known.
-    """
+    """Draws into a copy of one image (H, W, 3), 0 to 255; names and colors of classes are in the metadata."""
 
     def __init__(
         self, img_rgb: np.ndarray, metadata=None, scale: float = 1.0, instance_mode: ColorMode = ColorMode.IMAGE
@@ -98,10 +88,7 @@ class Visualizer:
         return self._draw_objects(predictions, OPACITY[self.mode])
 
     def draw_sem_seg(self, sem_seg, area_threshold: int | None = None, alpha: float = 0.8) -> VisImage:
-        """Draw the classes of a label map (H, W). Labels beyond ``stuff_classes`` are not drawn.
-
-        Parts with fewer pixels than ``area_threshold`` are left out; ``alpha`` is the opacity.
-        """
+        """Draw the known classes of a label map (H, W) by ``alpha``, but parts under ``area_threshold`` pixels."""
         labels, number = np.asarray(sem_seg), len(self.metadata.stuff_classes)
         for index in np.unique(labels).tolist():
             if index < number:
@@ -111,13 +98,10 @@ class Visualizer:
     def draw_panoptic_seg(
         self, panoptic_seg, segments_info: list[dict], area_threshold: int | None = None, alpha: float = 0.7
     ) -> VisImage:
-        """Draw the regions of stuff, and over them the objects.
+        """Draw the regions of stuff, and over them the objects, of a map (H, W) of segment ids on the CPU.
 
-        Args:
-            panoptic_seg: (H, W) ids of segments, an array or a tensor on the CPU.
-            segments_info: for each id a dict with ``id``, ``category_id`` (contiguous), ``isthing``, and ``score`` if
-                there is one.
-            area_threshold, alpha: as for :meth:`draw_sem_seg`; for stuff.
+        ``segments_info``: for each id a dict with ``id``, contiguous ``category_id``, ``isthing``, and perhaps
+        ``score``.
         """
         ids = np.asarray(panoptic_seg)
         drawn = [(segment, ids == segment["id"]) for segment in segments_info if (ids == segment["id"]).any()]
@@ -145,10 +129,7 @@ class Visualizer:
         alpha: float = 0.5,
         area_threshold: int | None = 10,
     ) -> VisImage:
-        """Draw a region (H, W), its outline and those of its holes, and ``text`` where it is widest.
-
-        Without ``edge_color``, outlines have the region's ``color``. Other arguments as of :meth:`draw_sem_seg`.
-        """
+        """Draw a region (H, W) with outlines (by default of ``color``), and ``text`` where it is widest."""
         _, part, facts, _ = cv2.connectedComponentsWithStats((np.asarray(binary_mask) != 0).astype(np.uint8))
         large = facts[:, cv2.CC_STAT_AREA] >= (area_threshold or 0)
         large[0] = False  # the background
@@ -186,10 +167,8 @@ class Visualizer:
     ) -> VisImage:
         """Write on a dark plate, which is moved into the drawing where it would reach beyond.
 
-        Args:
-            text: letters that Pillow's own font lacks become boxes.
-            position: (x, y) of the plate's upper side: of its "left" end, "center" or "right" end.
-            font_size: in pixels of the drawing.
+        ``position`` is (x, y) of the plate's upper "left", "center" or "right"; ``font_size`` is in pixels of the
+        drawing.
         """
         canvas, size = self.output.drawing, font_size or self.output.font_size
         font = ImageFont.load_default(size)

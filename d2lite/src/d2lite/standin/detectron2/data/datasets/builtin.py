@@ -1,7 +1,4 @@
-"""Registers COCO's own data sets, from ``$DETECTRON2_DATASETS``/coco: instances of 2014 and 2017, panoptic of 2017.
-
-Importing this reads no data.
-"""
+"""Registers COCO's own data sets, from ``$DETECTRON2_DATASETS``/coco, without reading them."""
 
 import os
 

@@ -23,17 +23,12 @@ def load_coco_json(
     dataset_name: str | None = None,
     extra_annotation_keys: list[str] | None = None,
 ) -> list[dict]:
-    """The images of an annotation file, without opening one.
+    """The ``file_name height width image_id annotations`` of an annotation file's images, by ascending id.
 
-    Args:
-        dataset_name: with it, category ids become 0..n-1 in ascending order, and the metadata of this name get
-            ``thing_classes`` and ``thing_dataset_id_to_contiguous_id``.
-        extra_annotation_keys: fields of annotations to keep beside the usual ones.
-
-    Returns:
-        By ascending id, each image's ``file_name height width image_id annotations``. Annotations have ``iscrowd``,
-        ``bbox`` (x, y, w, h), ``bbox_mode``, ``category_id`` and, where the file has them, ``segmentation`` (polygons
-        of three points and more, or a compressed RLE) and ``keypoints`` (at pixel centres).
+    With ``dataset_name``, category ids become 0..n-1 in ascending order, and its metadata get ``thing_classes`` and
+    ``thing_dataset_id_to_contiguous_id``. Annotations have ``iscrowd``, ``bbox`` (x, y, w, h), ``bbox_mode``,
+    ``category_id``, the extra keys and, where the file has them, ``segmentation`` (polygons of three points and more,
+    or a compressed RLE) and ``keypoints`` (at pixel centres).
     """
     with PathManager.open(json_file) as file:
         content = json.load(file)
@@ -103,8 +98,7 @@ def _shift_keypoints(keypoints: list, shift: float) -> list:
 def load_sem_seg(gt_root: str, image_root: str, gt_ext: str = "png", image_ext: str = "jpg") -> list[dict]:
     """Pairs of images and label images in two folders, as ``file_name`` and ``sem_seg_file_name``.
 
-    Where both folders have equally many files, they are paired in the order of their names, whatever these are. Else
-    files of equal names, extensions apart, are paired, and the others left out.
+    Equally many files are paired in the order of their names; else those of equal names, extensions apart.
     """
     images, labels = (
         {os.path.splitext(name)[0]: os.path.join(root, name) for name in PathManager.ls(root) if name.endswith(ext)}
@@ -133,8 +127,8 @@ def register_coco_instances(name: str, metadata: dict, json_file: str, image_roo
 def convert_to_coco_json(dataset_name: str, output_file: str, allow_cached: bool = True) -> None:
     """Write a registered data set, whose images have ``annotations``, as an annotation file for evaluation.
 
-    Categories have the ids of the data set where the metadata know them. Ids of annotations begin with 1, because
-    COCO's evaluation takes 0 for "none". With ``allow_cached``, a file that exists is left alone, with a warning.
+    Categories have the data set's ids if known; annotations count from 1, as 0 means "none" in COCO's evaluation. With
+    ``allow_cached``, a file that exists is left alone, with a warning.
     """
     folder, name = os.path.split(output_file)
     PathManager.mkdirs(folder or ".")

@@ -11,16 +11,10 @@ from .coco import load_coco_json, load_sem_seg
 
 
 def load_coco_panoptic_json(json_file: str, image_dir: str, gt_dir: str, meta: dict) -> list[dict]:
-    """The images of a panoptic annotation file, in its order, without opening one.
+    """The images of a panoptic annotation file, in its order: ``file_name image_id pan_seg_file_name segments_info``.
 
-    Args:
-        image_dir: folder of the images, which are called like their PNGs, but ``.jpg``.
-        gt_dir: folder of the PNGs.
-        meta: ``thing_dataset_id_to_contiguous_id`` and ``stuff_dataset_id_to_contiguous_id``.
-
-    Returns:
-        ``file_name image_id pan_seg_file_name segments_info`` of each image; segments have contiguous category ids, and
-        ``isthing``.
+    Images in ``image_dir`` are called like their PNGs in ``gt_dir``, but ``.jpg``. Segments have ``isthing`` and
+    contiguous category ids, by the two maps ``{thing,stuff}_dataset_id_to_contiguous_id`` of ``meta``.
     """
     kinds = {
         category: {"category_id": number, "isthing": isthing}
@@ -52,10 +46,7 @@ def register_coco_panoptic(
     panoptic_json: str,
     instances_json: str | None = None,
 ) -> None:
-    """Register a panoptic data set; arguments as of ``load_coco_panoptic_json``.
-
-    ``metadata`` is what else is known about it; ``instances_json``, if given, serves to evaluate boxes and masks.
-    """
+    """Register a panoptic data set; ``instances_json``, if given, serves to evaluate boxes and masks."""
     load = functools.partial(load_coco_panoptic_json, panoptic_json, image_root, panoptic_root, metadata)
     DatasetCatalog.register(name, load)
     paths = {"panoptic_json": panoptic_json, "panoptic_root": panoptic_root, "json_file": instances_json}
@@ -71,10 +62,9 @@ def register_coco_panoptic_separated(
     sem_seg_root: str,
     instances_json: str,
 ) -> None:
-    """Register the two parts of a panoptic data set, for models that learn things and stuff separately.
+    """Register ``{name}_separated``, instances and semantic labels, and ``{name}_stuffonly``, the labels alone.
 
-    ``{name}_separated`` has instances and a semantic label image for each image, ``{name}_stuffonly`` the label image
-    alone. Arguments are those of ``register_coco_panoptic``, and ``sem_seg_root``, the folder of the label images.
+    Arguments are those of ``register_coco_panoptic``, and ``sem_seg_root``, the folder of the label images.
     """
     both, stuff = f"{name}_separated", f"{name}_stuffonly"
     labels = functools.partial(load_sem_seg, sem_seg_root, image_root)

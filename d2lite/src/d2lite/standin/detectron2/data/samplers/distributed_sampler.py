@@ -1,8 +1,4 @@
-"""Which element comes when, and in which process.
-
-In training all processes follow one endless sequence, made from one seed; each takes its turn. So an epoch neither
-repeats nor loses an element, whatever the number of processes.
-"""
+"""Which element comes when: training processes take turns in one endless sequence, made from one seed."""
 
 import math
 from collections import Counter
@@ -15,10 +11,7 @@ from torch.utils.data import Sampler
 
 
 class _SharedSequence(Sampler):
-    """This process's part of endless epochs, each mixed by a permutation unless ``shuffle`` is False.
-
-    All numbers of one iteration come from one generator; ``seed`` None makes the processes agree on a random one.
-    """
+    """This process's part of endless epochs. Without ``seed``, the processes agree on a random one."""
 
     def __init__(self, shuffle: bool, seed: int | None):
         self._shuffle, self._seed = shuffle, int(comm.shared_random_seed() if seed is None else seed)
@@ -56,10 +49,7 @@ class TrainingSampler(_SharedSequence):
 
 
 class RepeatFactorTrainingSampler(_SharedSequence):
-    """Some elements several times in each epoch, against rare classes.
-
-    A factor of 2.3 stands for two times, and with probability 0.3 for a third one, decided anew in each epoch.
-    """
+    """Some elements several times an epoch: 2.3 is two times, and with probability 0.3 a third time."""
 
     def __init__(self, repeat_factors: torch.Tensor, *, shuffle: bool = True, seed: int | None = None):
         self._factors = repeat_factors
@@ -76,8 +66,8 @@ class RepeatFactorTrainingSampler(_SharedSequence):
     ) -> torch.Tensor:
         """The factors of LVIS (arXiv:1908.03195, appendix B.2), float32 (n,), of n images with ``annotations``.
 
-        A category in the share f of all images has the factor max(1, sqrt(t / f)), or max(1, t / f) without ``sqrt``;
-        t is ``repeat_thresh``. An image has the largest factor of its categories, or 1 without any.
+        A category in the share f of all images has max(1, sqrt(t / f)), or max(1, t / f) without ``sqrt``; t is
+        ``repeat_thresh``. An image has the largest factor of its categories, or 1 without any.
         """
         present = [{annotation["category_id"] for annotation in image["annotations"]} for image in dataset_dicts]
         images_with = Counter(chain.from_iterable(present))

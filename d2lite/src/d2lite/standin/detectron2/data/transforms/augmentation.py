@@ -12,13 +12,7 @@ _TREATMENT = {"image": "apply_image", "boxes": "apply_box", "sem_seg": "apply_se
 
 
 class AugInput:
-    """An image with what must change along with it.
-
-    Args:
-        image: (h, w) or (h, w, c), uint8 or floating point, in 0..255 or 0..1.
-        boxes: (n, 4) corners x0, y0, x1, y1 in pixels.
-        sem_seg: (h, w) labels.
-    """
+    """An image (h, w) or (h, w, c), uint8 or float, with ``boxes`` (n, 4) of corners and labels ``sem_seg`` (h, w)."""
 
     def __init__(self, image: np.ndarray, *, sem_seg: np.ndarray | None = None, boxes: np.ndarray | None = None):
         assert isinstance(image, np.ndarray), f"AugInput takes an array as its image, not a {type(image).__name__}"
@@ -34,10 +28,7 @@ class AugInput:
 
 
 class Augmentation:
-    """Base of augmentations.
-
-    A subclass writes ``get_transform``. Its parameters are called like the fields of the input that it wants to see.
-    """
+    """Base of augmentations: ``get_transform`` names as parameters the fields of the input that it wants to see."""
 
     def get_transform(self, *args: Any, **kwargs: Any) -> Transform:
         """Choose what to do with an input."""

@@ -108,10 +108,7 @@ class ResizeShortestEdge(Augmentation):
 
 @dataclass(repr=False, eq=False)
 class ResizeScale(Augmentation):
-    """Fit the image into a target size times a random factor, with its proportions kept. Draws one uniform number.
-
-    Followed by ``FixedSizeCrop``, this is large-scale jitter.
-    """
+    """Fit the image, in its proportions, into a target size times a uniform factor. Draws that one number."""
 
     min_scale: float
     max_scale: float
@@ -156,9 +153,8 @@ class FixedSizeCrop(Augmentation):
 class RandomCrop(Augmentation):
     """Cut out a rectangle at a random place. Draws its size, if that is random; then ``randint`` for row and column.
 
-    ``crop_type`` says what ``crop_size`` is: fractions of the image ("relative"); the smallest fractions of a random
-    size, two numbers by ``rand`` ("relative_range"); pixels, at most those of the image ("absolute"); the bounds in
-    pixels of each random side, by one ``randint`` each ("absolute_range").
+    ``crop_size`` is fractions of the image ("relative"), the least of two random ones by ``rand`` ("relative_range"),
+    pixels ("absolute"), or the bounds of each random side, by one ``randint`` each ("absolute_range").
     """
 
     crop_type: str
@@ -197,8 +193,7 @@ class RandomCrop(Augmentation):
 class RandomCrop_CategoryAreaConstraint(Augmentation):
     """``RandomCrop``, drawn up to ten times until no class covers too much of the labels inside.
 
-    ``single_category_max_area`` is the largest share of the labelled pixels for one class, where 1 permits all;
-    pixels with the label ``ignored_category`` do not count.
+    ``single_category_max_area`` is the largest share for one class, 1 permits all; ``ignored_category`` does not count.
     """
 
     crop_type: str

@@ -14,14 +14,10 @@ _IN_TORCH: dict[int, str] = {
 
 
 class ResizeTransform(Transform):
-    """From ``h`` x ``w`` to ``new_h`` x ``new_w`` pixels.
+    """From ``h`` x ``w`` to ``new_h`` x ``new_w`` pixels, by a ``PIL.Image.Resampling``, which is bilinear by default.
 
-    Bytes are resized by Pillow, whose bilinear and bicubic methods average over the whole source area when an image
-    shrinks. Every other type is resized by PyTorch, which samples at points half a pixel from Pillow's and knows
-    floating point only: labels must be uint8, float32 or float64.
-
-    Args:
-        interp: a ``PIL.Image.Resampling`` for images; by default bilinear. Labels always take the nearest pixel.
+    Bytes are resized by Pillow, which averages over the whole source area when an image shrinks; other types by
+    PyTorch, which samples points and knows floating point only. Labels always take the nearest pixel.
     """
 
     def __init__(self, h: int, w: int, new_h: int, new_w: int, interp: int | None = None):

@@ -7,11 +7,7 @@ from torch import Tensor, nn
 
 
 class Backbone(nn.Module, ABC):
-    """A network that makes feature maps of images.
-
-    A subclass says which in ``_out_features``, a list of names, and has their channels and strides in two dicts,
-    ``_out_feature_channels`` and ``_out_feature_strides``. Or it has an ``output_shape`` of its own.
-    """
+    """Makes feature maps ``_out_features`` with ``_out_feature_channels`` and ``_out_feature_strides``."""
 
     _out_features: list[str]
     _out_feature_channels: dict[str, int]

@@ -38,10 +38,7 @@ class BasicStem(CNNBlockBase):
 
 
 class _ResidualBlock(CNNBlockBase):
-    """Convolutions ``conv1``, ``conv2``, ... past which the input goes, through ``shortcut`` where channels change.
-
-    The shortcut gets its random weights first. ``layers`` are arguments of ``_conv``.
-    """
+    """Convolutions ``conv1``, ... (made of ``layers``, after the ``shortcut``), past which the input goes."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, norm: str, layers: list[dict]):
         super().__init__(in_channels, out_channels, stride)
@@ -70,12 +67,9 @@ class BasicBlock(_ResidualBlock):
 
 
 class BottleneckBlock(_ResidualBlock):
-    """A 3x3 convolution on ``bottleneck_channels`` between two 1x1; the deeper ResNets are made of these.
+    """A 3x3 convolution, with groups and dilation, on ``bottleneck_channels`` between two 1x1.
 
-    Args:
-        num_groups, dilation: of the 3x3 convolution.
-        stride_in_1x1: which convolution has the stride: the first, as in MSRA's weights, or the 3x3 one, as in
-            torchvision's.
+    ``stride_in_1x1``: the first has the stride, as in MSRA's weights, and not the 3x3 one, as in torchvision's.
     """
 
     def __init__(
@@ -100,15 +94,7 @@ class BottleneckBlock(_ResidualBlock):
 
 
 class ResNet(Backbone):
-    """A stem, and stages of blocks called "res2", "res3" and so on.
-
-    Args:
-        stem: its output is called "stem".
-        stages: the blocks of each. Those behind the last output are dropped.
-        num_classes: must be None; the classifier of the genuine class is left out here.
-        out_features: the names of the outputs; without them, the last stage's.
-        freeze_at: see :meth:`freeze`.
-    """
+    """A stem, and stages of blocks "res2", "res3", ..., dropped behind the last of ``out_features``; no classifier."""
 
     def __init__(
         self,

@@ -7,15 +7,8 @@ from torch.optim import Optimizer
 class WarmupPolyLR(FactorScheduler):
     """Initial rate times ``(1 - iteration / max_iters) ** power``, times a ramp up to 1 during the warmup.
 
-    Its attributes are entries of checkpoints.
-
-    Args:
-        max_iters: iterations of the training; the rate is 0 then.
-        warmup_factor, warmup_iters: the ramp's first value and its length.
-        warmup_method: "linear" or "constant".
-        last_epoch: last iteration that has been trained, -1 for none.
-        power: 1 decays linearly.
-        constant_ending: once the ramp has reached 1, the rate is at least this times the initial one.
+    Its attributes are entries of checkpoints. After the warmup, the rate is at least ``constant_ending`` times the
+    initial one. ``last_epoch`` is the last iteration that has been trained, -1 for none.
     """
 
     def __init__(

@@ -12,13 +12,8 @@ HUES = 180  # OpenCV counts the hue of a uint8 image in steps of two degrees
 class ColorAugSSDTransform(Transform):
     """Changes brightness, contrast, saturation and hue of uint8 images; a coin decides on each.
 
-    Every image gets new draws, which come from Python's ``random``. Coordinates and label maps stay as they are.
-
-    Args:
-        img_format: "RGB" or "BGR": the order of the image's channels.
-        brightness_delta: at most so much is added to or taken from every value.
-        contrast_low, saturation_low: the least factor for every value, and for the saturation; and the largest ones.
-        hue_delta: the hue is turned by at most so many steps of two degrees.
+    Every image ("RGB" or "BGR") gets new draws, which come from Python's ``random``: values change by at most
+    ``brightness_delta``, the hue by ``hue_delta`` steps of two degrees. Coordinates and label maps stay as they are.
     """
 
     def __init__(

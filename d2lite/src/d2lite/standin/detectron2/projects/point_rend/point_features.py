@@ -16,12 +16,9 @@ __getattr__ = omitted_names(
 
 
 def point_sample(input: Tensor, point_coords: Tensor, **kwargs) -> Tensor:
-    """The values of maps (N, C, H, W) at points, (N, C, ...).
+    """The values of maps (N, C, H, W) at points (N, ..., 2) of x and y from (0, 0), top left, to (1, 1): (N, C, ...).
 
-    Args:
-        point_coords: (N, ..., 2), as x and y. The map's top left corner is (0, 0), its bottom right corner (1, 1).
-        kwargs: of ``grid_sample``; usually ``align_corners=False``. Without ``mode`` and ``padding_mode``, values are
-            interpolated bilinearly, and are 0 beyond the map.
+    ``kwargs`` are of ``grid_sample``. By default values are interpolated bilinearly, and are 0 beyond the map.
     """
     # grid_sample wants points in a grid, here of one column, and the map's corners at -1 and 1.
     column = point_coords.flatten(1, -2).unsqueeze(2) * 2 - 1
@@ -37,19 +34,10 @@ def get_uncertain_point_coords_with_randomness(
 ) -> Tensor:
     """Random points of which many lie where a prediction is uncertain (PointRend, Sec. 3.1, "Training").
 
-    Two calls of ``torch.rand``: the first for ``num_points * oversample_ratio`` candidates, the second for the points
-    that are taken as they come.
-
-    Args:
-        coarse_logits: the prediction, (N, C, H, W).
-        uncertainty_func: logits at points (N, C, P) to (N, 1, P), the larger the less certain.
-        num_points: how many to return.
-        oversample_ratio: 1 or more.
-        importance_sample_ratio: the share of the points, from 0 to 1, that are the least certain of the candidates.
-            Both products are rounded down.
-
-    Returns:
-        (N, ``num_points``, 2) as :func:`point_sample` takes them; the least certain come first.
+    Two calls of ``torch.rand``: for ``num_points * oversample_ratio`` candidates, and for the points that are taken as
+    they come. ``uncertainty_func`` maps logits at points (N, C, P) to (N, 1, P), the larger the less certain. The share
+    ``importance_sample_ratio`` of the points are the least certain candidates; both products are rounded down. Returns
+    (N, ``num_points``, 2) as :func:`point_sample` takes them, the least certain first.
     """
     assert oversample_ratio >= 1, f"An oversample_ratio of {oversample_ratio} is less than 1."
     assert 0 <= importance_sample_ratio <= 1, f"importance_sample_ratio is a share, not {importance_sample_ratio}."
