@@ -76,13 +76,9 @@ class _Sink:
 
 
 def read_checkpoint(path: str | os.PathLike, what: str) -> dict[str, Any]:
-    """Check a file and load it to the CPU; nothing in it can run code.
+    """Check a file and load it to the CPU; nothing in it can run code. ``what`` opens every message.
 
-    Args:
-        what: what the file is for the user; opens every message.
-
-    Raises:
-        UserError: no such file, a damaged one, or one of another kind.
+    UserError: no such file, a damaged one, or one of another kind.
     """
     name = f"{what} {path}"
     if not os.path.exists(path):
@@ -95,8 +91,7 @@ def read_checkpoint(path: str | os.PathLike, what: str) -> dict[str, Any]:
         raise UserError(f"{name} cannot be read: damaged, or not a checkpoint ({reason}).") from error
     if not isinstance(content, dict):
         raise UserError(f"{name} is not a checkpoint: it holds a {type(content).__name__}.")
-    problem = weights_problem(content if "model" in content else {"model": {}})
-    if problem:
+    if problem := weights_problem(content if "model" in content else {"model": {}}):
         raise UserError(f"{name} cannot be used: {problem}.")
     return content
 
@@ -116,19 +111,16 @@ def newest_good(files: Iterable[Path]) -> tuple[Path, int] | None:
 
 def check_file(path: str | os.PathLike, name: str) -> None:
     """UserError that begins with ``name`` if there is a ``file_problem``; a line in the log without checksums."""
-    problem = file_problem(path)
-    if problem:
+    if problem := file_problem(path):
         raise UserError(f"{name} cannot be read: it is {problem}.")
     if not any(member.CRC for member in _members(path) or ()):
         logger.info("%s has no checksums, so damage in it cannot be noticed.", path)
 
 
 def file_problem(path: str | os.PathLike) -> str:
-    """Compare the checksums of a file of weights, with one piece of it in memory at a time.
+    """Compare the checksums of a file of weights: the end of a sentence "<path> is ...", for example "damaged: ...".
 
-    Returns:
-        the end of a sentence "<path> is ...", for example "a web page ..." or "damaged: ..."; "" if all is well, if
-        the file has no checksums (``.pkl`` files, and what PyTorch wrote before 1.6), or if there is no such file.
+    "" if all is well, if it has no checksums (``.pkl`` files, PyTorch before 1.6), or if there is no such file.
     """
     kind = _wrong_kind(Path(path))
     if kind or not os.path.exists(path):
@@ -145,9 +137,9 @@ def file_problem(path: str | os.PathLike) -> str:
                     with archive.open(member) as content:
                         while content.read(_PIECE):
                             pass
-                except Exception as error:
-                    if isinstance(error, OSError):
-                        raise
+                except OSError:
+                    raise
+                except Exception:
                     return f"damaged: its part {member.filename} has another content than when it was written"
     except OSError as error:
         return f"unreadable: {error.strerror or error}"
@@ -209,11 +201,7 @@ def _kind_of_text(head: bytes) -> str:
 
 
 def weights_problem(content: Any) -> str:
-    """The end of a sentence "<file> cannot be used: ..." about what a file holds; "" if that is a dict of weights.
-
-    Args:
-        content: with the weights under ``model``.
-    """
+    """The end of a sentence "<file> cannot be used: ..."; "" if ``content`` holds a dict of weights under ``model``."""
     weights = content.get("model") if isinstance(content, dict) else content
     if not isinstance(weights, Mapping):
         return f"it holds a {type(weights).__name__} in place of named weights"
@@ -222,12 +210,9 @@ def weights_problem(content: Any) -> str:
             return f"its weight {short(name)} is a {type(value).__name__}, not a named tensor"
         if isinstance(value, Tensor) and (value.is_meta or value.is_quantized or value.layout != torch.strided):
             return f"its weight {name} is quantized, sparse, or without values"
-        if _has_nan(torch.as_tensor(value)):
+        tensor = torch.as_tensor(value)
+        # An expanded tensor of a crafted file may have more elements than there is memory.
+        held = tensor.is_floating_point() and tensor.nbytes <= tensor.untyped_storage().nbytes()
+        if held and tensor.isnan().any():
             return f"its weight {name} holds NaN, so the training that wrote it had failed. Use an earlier checkpoint"
     return ""
-
-
-def _has_nan(value: Tensor) -> bool:
-    # An expanded tensor of a crafted file may have more elements than there is memory.
-    held = value.untyped_storage().nbytes()
-    return value.is_floating_point() and value.nbytes <= held and bool(value.isnan().any())

@@ -1,23 +1,7 @@
 """What all command-line tools share: exit statuses, one message instead of a traceback, the parser, types of arguments.
 
 Status 0: done. 1: the command found something wrong. 2: a mistake that the user can mend; argparse uses the same.
-130: Ctrl-C; 143: SIGTERM. A tool looks like this::
-
-    if __name__ == "__main__":
-        from PADing.command_line import quiet_ctrl_c
-
-        quiet_ctrl_c()  # before the imports that take seconds
-
-    import torch
-    ...
-
-    def main(argv: list[str] | None = None) -> int:
-        parser = CommandParser(__doc__)
-        parser.add_argument(...)
-        return run_command(work, parser.parse_args(argv))
-
-    if __name__ == "__main__":
-        sys.exit(main())
+130: Ctrl-C; 143: SIGTERM. A script calls ``quiet_ctrl_c()`` before the imports that take seconds.
 """
 
 import argparse
@@ -73,9 +57,8 @@ class CommandParser(argparse.ArgumentParser):
 def run_command(function: Callable[..., Any], *args) -> int:
     """Call ``function(*args)`` as the whole of a command-line tool; returns the exit status: 0, or what it returns.
 
-    Mistakes are ``UserError`` and what the operating system refuses: a file that is not there or may not be read, a
-    full disk, a reader of the output that went away. They are printed to stderr as one message, with a traceback only
-    when ``PADING_TRACEBACK=1``. Every other exception is a defect and passes.
+    Mistakes, ``UserError`` and what the operating system refuses, are printed to stderr as one message, with a
+    traceback only when ``PADING_TRACEBACK=1``. Every other exception is a defect and passes.
     """
     try:
         status = function(*args)
@@ -151,11 +134,7 @@ def _report(error: UserError, cause: BaseException | None = None) -> int:
 
 
 def add_config_options(parser: argparse.ArgumentParser, num_gpus: int | None = None) -> None:
-    """``--config-file``, ``--num-gpus``, and config overrides, behind ``--opts`` or at the end of the line.
-
-    Args:
-        num_gpus: the default; None: one if there is one.
-    """
+    """``--config-file``, ``--num-gpus`` (None: a GPU if there is one), and overrides, by ``--opts`` or at the end."""
     default = "a GPU if there is one" if num_gpus is None else num_gpus
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the model")
     parser.add_argument("--num-gpus", type=count, default=num_gpus, help=f"0: use the CPU (default: {default})")

@@ -46,15 +46,10 @@ def merge_opts(cfg: CfgNode, opts: Sequence, defaults: CfgNode) -> list[str]:
 
 
 def merge(cfg: CfgNode, tree: Mapping, where: str, defaults: CfgNode) -> list[str]:
-    """Set the values of ``tree`` in ``cfg``, in place; those that are wrong keep what was there.
+    """Set the values of the nested dicts ``tree`` in ``cfg``, in place; those that are wrong keep what was there.
 
-    Args:
-        defaults: the config as it was before anything was merged; its values say which types are wanted.
-        tree: nested dicts; strings are read as Python literals where a number, list or None is wanted.
-        where: opens every message, such as "config file x.yaml".
-
-    Returns:
-        a sentence for each unknown key and each value that is not understood.
+    Strings are read as Python literals where the type of a value in ``defaults`` asks for a number, list or None.
+    Returns a sentence that begins with ``where`` for each unknown key and each value that is not understood.
     """
     known = list(_leaf_keys(cfg))
     return [f"{where}: {problem}" for problem in _merge(cfg, tree, "", defaults, known)]

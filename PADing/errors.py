@@ -21,11 +21,9 @@ def refuse(problems: Sequence[str]) -> None:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, or another signal that asks the program to end.
+    """Ctrl-C, or another signal, ``number``, that asks the program to end.
 
-    Args:
-        number: of the signal.
-        told: the user has been told what is saved and how to continue, so nothing more is to be printed.
+    ``told``: the user has been told what is saved and how to continue, so nothing more is to be printed.
     """
 
     def __init__(self, number: int, told: bool = False):

@@ -23,17 +23,13 @@ _BLOCK = 2**22  # characters of a JSON file that are read at a time
 def replacing(path: str | os.PathLike, sync: bool = True) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to; it takes its name when the block ends without an error.
 
-    The temporary name is unique, so that two processes never write to one file; it keeps the suffix, because image
-    writers choose their format by it. Content is on the disk (``fsync``) before the name appears, so a crash of the
-    machine leaves the old file or the new one.
-
-    Args:
-        path: the file to write; its folder is made.
-        sync: False for one of thousands of files that can be made again, where waiting for the disk would be felt.
+    The temporary name is unique and keeps the suffix, by which image writers choose their format. Content is on the
+    disk (``fsync``) before the name appears, so a crash of the machine leaves the old file or the new one; ``sync``
+    False: not for one of thousands of files that can be made again. The folder of ``path`` is made.
 
     Raises:
-        UserError: the folder cannot be made or written to, the disk is full, or ``path`` is something else than a file,
-            such as a folder or a device, which would be removed. ``path`` is then as it was.
+        UserError: the folder cannot be made or written to, the disk is full, or ``path`` is a folder or device; it is
+            then as it was.
     """
     path = Path(path)
     try:
@@ -66,6 +62,11 @@ def replacing(path: str | os.PathLike, sync: bool = True) -> Iterator[Path]:
             temporary.unlink()
 
 
+def existing_folder(path: Path) -> Path:
+    """``path`` itself, or the nearest folder above it that exists."""
+    return next(filter(Path.exists, (path, *path.parents)), path)
+
+
 def is_disk_full(error: OSError) -> bool:
     """Whether there is no room left, on the disk or within the user's quota."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -74,10 +75,7 @@ def is_disk_full(error: OSError) -> bool:
 def explain_os_error(path: str | os.PathLike, error: OSError) -> str:
     """One sentence for a file that cannot be written: disk full, no permission, a folder in its place."""
     if is_disk_full(error):
-        folder = Path(path).parent
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-        free = shutil.disk_usage(folder).free / 2**20
+        free = shutil.disk_usage(existing_folder(Path(path).parent)).free / 2**20
         return (
             f"Disk full: {path} cannot be written ({free:.0f} MiB are free there). Make room and run the command "
             "again. Files that were complete before are intact."
@@ -129,14 +127,9 @@ def _finite(value: Any) -> Any:
 
 
 def read_json(path: str | os.PathLike, what: str, kind: type = dict) -> Any:
-    """Read a JSON file whose outermost value is a ``kind`` (``dict`` or ``list``).
+    """Read a JSON file whose outermost value is a ``kind`` (``dict`` or ``list``); ``what`` opens every message.
 
-    Args:
-        path: the file.
-        what: what the file is for the user; opens every message.
-
-    Raises:
-        UserError: no such file, not UTF-8, not JSON, nested too deep, or another kind of value.
+    UserError: no such file, not UTF-8, not JSON, nested too deep, or another kind of value.
     """
     with _reading_json(path, what) as file:
         content = json.load(file)
@@ -147,10 +140,7 @@ def read_json(path: str | os.PathLike, what: str, kind: type = dict) -> Any:
 
 
 def read_json_list(path: str | os.PathLike, what: str) -> Iterator[Any]:
-    """The items of a JSON file that holds a list, one by one, so that the file is never in memory as a whole.
-
-    UserError as :func:`read_json`, when the damaged place is reached.
-    """
+    """The items of a JSON list, read one by one; UserError as :func:`read_json` when the damaged place is reached."""
     with _reading_json(path, what) as file:
         if re.match(r"\s*\[", file.read(1000)):
             file.seek(0)

@@ -19,10 +19,7 @@ def main() -> int:
 
 
 def torchvision_problem() -> str:
-    """Why torchvision does not work with this torch, and the cure; "" if it does.
-
-    Nothing here imports torchvision, but timm and open_clip do, and fail with a message that names neither package.
-    """
+    """Why torchvision, which timm and open_clip import, does not work with this torch, and the cure; "" if it does."""
     try:
         version = importlib.metadata.version("torchvision")
     except importlib.metadata.PackageNotFoundError:

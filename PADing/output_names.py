@@ -25,15 +25,9 @@ def safe_stem(name: str) -> str:
 def output_names(file_names: Iterable[str], suffix: str = ".png", taken: Collection[str] = ()) -> dict[str, str]:
     """A name for what is written for each image: ``folder/a.jpg`` -> ``a.png``.
 
-    Where two images would share a name, all get the folders below their common one; where that does not tell them
-    apart, their ending and at last a hash. So names depend on the whole list, not on its order.
-
-    Args:
-        file_names: of all images of a data set, as its annotation gives them. They may hold anything.
-        suffix: of the result. taken: names that are in use.
-
-    Returns:
-        by file name a relative path with "/", without "..", different for each also where case does not count.
+    Where two images would share a name (or one that is ``taken``), all get the folders below their common one; where
+    that does not tell them apart, their ending and at last a hash. So names depend on the whole list, not on its order.
+    They are relative paths with "/", without "..", different for each also where case does not count.
     """
     files = sorted(set(map(str, file_names)))
     folders = {file: [part for part in re.split(r"[/\\]+", file)[:-1] if part not in ("", ".", "..")] for file in files}

@@ -21,14 +21,8 @@ from PADing.files import REPOSITORY
 def import_plugins(names, config_folders: Sequence[str] = ()) -> list[ModuleType]:
     """Import plug-ins: installed ones, or such in the repository's root, the config's folders or the current folder.
 
-    A folder in which one is found stays at the end of ``sys.path``, so that its parts can be imported later.
-
-    Args:
-        names: the value of ``PLUGINS``: a name, a list of names, or text for either.
-        config_folders: of the config file that names them, and of its ``_BASE_`` files.
-
-    Raises:
-        UserError: something else than names; a plug-in that does not exist, or that needs a package that is absent.
+    A folder in which one is found stays at the end of ``sys.path``, so that its parts can be imported later. UserError
+    for something else than names, and for a plug-in that does not exist or needs a package that is absent.
     """
     return [_import(name, [str(REPOSITORY), *config_folders, os.getcwd()]) for name in _plugin_names(names)]
 

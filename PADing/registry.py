@@ -7,11 +7,7 @@ T = TypeVar("T")
 
 
 class NamedRegistry(Mapping[str, T]):
-    """Entries by name, in the order of their registration.
-
-    Args:
-        what: what an entry is, for messages.
-    """
+    """Entries by name, in the order of their registration; ``what`` says in messages what an entry is."""
 
     def __init__(self, what: str):
         self._what = what

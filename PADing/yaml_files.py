@@ -94,14 +94,9 @@ def _check_size(text: str) -> None:
 
 
 def read_yaml(path: str | os.PathLike, what: str) -> Any:
-    """The content of one YAML file; no code in it is run unless ``PADING_UNSAFE_YAML=1`` is set.
+    """The content of one YAML file; no code in it is run unless ``PADING_UNSAFE_YAML=1``. ``what`` opens messages.
 
-    Args:
-        path: the file.
-        what: what the file is for the user, such as "Split file"; opens every message.
-
-    Raises:
-        UserError: no such file, a folder, not text, not YAML, empty, too large, or a tag that would run code.
+    UserError: no such file, a folder, not text, not YAML, empty, too large, or a tag that would run code.
     """
     text = _read_text(path, what)
     loader: type = _Loader
@@ -150,11 +145,8 @@ def _read_text(path: str | os.PathLike, what: str) -> str:
 def read_config_tree(path: str | os.PathLike) -> dict[str, Any]:
     """A config file as nested dicts, merged over the files that it names under ``_BASE_``.
 
-    ``_BASE_`` is one path or a list of them (later ones win), relative to the file that names it.
-
-    Raises:
-        UserError: as ``read_yaml``; keys that are not text; a ``_BASE_`` that is missing or leads back to itself; a
-            section that takes the place of a plain value.
+    ``_BASE_`` is one path or a list of them (later ones win), relative to the file that names it. UserError as
+    ``read_yaml``; also for keys that are not text, and for a ``_BASE_`` that is missing, circular or does not fit.
     """
     return read_config_files(path)[0]
 

@@ -25,8 +25,6 @@ HARMLESS = ("criterion.empty_weight",)
 class TrainingCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, which refuses weights that do not fit and says which parts of a state are missing.
 
-    What a model may say about weights that do not fit: ``PADing.meta_arch.contract``.
-
     Attributes:
         resumed: whether ``resume_or_load`` has found a training to continue.
         last_iteration: the iteration behind which the last checkpoint was written or loaded; -1: none was.
@@ -59,9 +57,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
         check_file(local, f"Weights {bare!r}")
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
-        """The last checkpoint of the output folder with all training state, or the weights of ``path`` alone.
-
-        Sets ``resumed``, whether it was the former.
+        """The last checkpoint of the output folder with all training state (``resumed``), or ``path``'s weights alone.
 
         Raises:
             UserError: as ``load``; ``last_checkpoint`` names a damaged file, or one of another folder; there are
@@ -134,9 +130,8 @@ class TrainingCheckpointer(DetectionCheckpointer):
         """Write ``<save_dir>/<name>.pth``: the model, all checkpointables and ``kwargs``; note it as the last one."""
         if not self.save_dir or not self.save_to_disk:
             return
-        content = {"model": self.model.state_dict()}
-        content.update((key, item.state_dict()) for key, item in self.checkpointables.items())
-        content.update(kwargs)
+        states = {key: item.state_dict() for key, item in self.checkpointables.items()}
+        content = {"model": self.model.state_dict(), **states, **kwargs}
         path = Path(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
         try:
@@ -148,9 +143,9 @@ class TrainingCheckpointer(DetectionCheckpointer):
 
     def what_is_kept(self) -> str:
         """One sentence about the last checkpoint, for somebody whose training has ended early."""
-        last = self._last_name()
+        name = self._last_name()
         return (
-            f"The last checkpoint, {last}, is intact: --resume continues from it." if last else "Nothing is saved yet."
+            f"The last checkpoint, {name}, is intact: --resume continues from it." if name else "Nothing is saved yet."
         )
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
@@ -169,8 +164,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
         except UNREADABLE as error:
             reason = short_reason(error)
             raise UserError(f"Weights {filename!r} cannot be read: damaged, or not a checkpoint. {reason}") from error
-        problem = weights_problem(content)
-        if problem:
+        if problem := weights_problem(content):
             raise UserError(f"Weights {filename!r} cannot be used: {problem}.")
         self._held = set(content)  # noted now, because fvcore takes out what it uses
         self._file_name = os.path.basename(filename)
@@ -199,8 +193,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
         return incompatible
 
     def _explain_missing(self, missing: list[str], found: list[str]) -> None:
-        problem = self.contract.explain_missing_weights(missing, found)
-        if problem:
+        if problem := self.contract.explain_missing_weights(missing, found):
             raise UserError(problem)
 
     def _log_incompatible_keys(self, incompatible) -> None:
@@ -231,10 +224,9 @@ def _whole_parts(keys: Sequence[str], among: Iterable[str]) -> list[str]:
 
 def _explain_shapes(wrong: list[tuple[str, tuple, tuple]], advice: str) -> str:
     lines = [f"  {key}: {tuple(has)} in the file, {tuple(needs)} in the model" for key, has, needs in wrong[:8]]
-    if len(wrong) > 8:
-        lines.append(f"  ... and {len(wrong) - 8} more")
+    lines += [f"  ... and {len(wrong) - 8} more"] if len(wrong) > 8 else []
     advice = advice or "Check that MODEL.WEIGHTS and the config belong together."
-    return "MODEL.WEIGHTS does not fit the model:\n" + "\n".join(lines) + "\n" + advice
+    return "\n".join(["MODEL.WEIGHTS does not fit the model:", *lines, advice])
 
 
 @contextmanager

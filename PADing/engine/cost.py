@@ -74,10 +74,7 @@ def _size(batch: Batch) -> str:
 
 @contextmanager
 def _tensor_outputs(model: nn.Module) -> Iterator[None]:
-    """In a ``with`` block, the model returns a tuple of the tensors in its results, and nothing else.
-
-    Counting traces the model, and Detectron2 refuses to trace what returns numbers, as panoptic results do.
-    """
+    """Inside, the model returns only the tensors in its results: Detectron2 does not trace what returns numbers."""
     handle = model.register_forward_hook(lambda module, inputs, results: tuple(_tensors(results)))
     try:
         yield

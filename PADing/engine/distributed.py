@@ -1,7 +1,4 @@
-"""Jobs of several processes: joining one that ``torchrun`` started, and starting one on CPUs.
-
-Detectron2's ``launch`` starts one process for each GPU.
-"""
+"""Jobs of several processes: joining one of ``torchrun``, starting one on CPUs (for GPUs: Detectron2's)."""
 
 import os
 import socket
@@ -54,23 +51,13 @@ def torchrun_process_group(cpu: bool, timeout: timedelta = TIMEOUT) -> Iterator[
 
 
 def launch_on_cpus(
-    function: Callable,
-    processes: int,
-    num_machines: int = 1,
-    machine_rank: int = 0,
-    dist_url: str = "auto",
-    args: tuple = (),
-    timeout: timedelta = TIMEOUT,
-) -> None:
-    """Call ``function(*args)`` in ``processes`` new processes of this machine, connected by gloo.
+    function: Callable, processes: int, num_machines: int = 1, machine_rank: int = 0, dist_url: str = "auto",
+    args: tuple = (), timeout: timedelta = TIMEOUT,
+) -> None:  # fmt: skip
+    """Call the importable ``function(*args)`` in ``processes`` new processes of this machine, connected by gloo.
 
-    Args:
-        function: must be importable by name from the new processes.
-        dist_url: where the processes meet, ``tcp://HOST:PORT``; "auto" finds a free port of this machine.
-        timeout: how long they wait for each other.
-
-    Raises:
-        UserError: a ``dist_url`` of another form, or "auto" for several machines.
+    They meet at ``dist_url``, ``tcp://HOST:PORT``; "auto" finds a free port of this machine. UserError for another
+    form, and for "auto" with several machines.
     """
     if dist_url == "auto" and num_machines == 1:
         with socket.socket() as probe:
@@ -79,8 +66,8 @@ def launch_on_cpus(
     host, _, port = dist_url.removeprefix("tcp://").rpartition(":")
     if not dist_url.startswith("tcp://") or not host or not port.isdigit():
         raise UserError(f"--dist-url must be tcp://HOST:PORT of the first machine, but is {dist_url!r}.")
-    environment = {"MASTER_ADDR": host, "MASTER_PORT": port, "WORLD_SIZE": str(processes * num_machines)}
-    environment["LOCAL_WORLD_SIZE"] = str(processes)
+    sizes = {"WORLD_SIZE": str(processes * num_machines), "LOCAL_WORLD_SIZE": str(processes)}
+    environment = {"MASTER_ADDR": host, "MASTER_PORT": port, **sizes}
     torch.multiprocessing.start_processes(
         _in_process, (function, environment, machine_rank * processes, args, timeout), processes, start_method="spawn"
     )

@@ -52,10 +52,7 @@ class StopSignals:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Inside, the signals mean what the head of this file says; those that the shell has switched off stay off.
-
-        In another thread than the main one nothing happens.
-        """
+        """In the main thread, signals mean what the head of this file says; those the shell switched off stay off."""
         if not RELAYS or threading.current_thread() is not threading.main_thread() or self.watching:
             yield
             return
@@ -140,10 +137,7 @@ STOP = StopSignals()
 
 @contextmanager
 def without_stop_signals() -> Iterator[None]:
-    """Processes forked inside never get Ctrl-C or SIGTERM, and are killed when this one ends.
-
-    For data-loading workers: they have to serve until the iteration is done.
-    """
+    """Data-loading workers forked inside never get Ctrl-C or SIGTERM, and are killed when this process ends."""
     if not STOP.watching:
         yield
         return

@@ -26,11 +26,9 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None, recipes: Sequence[str] = (), description: str | None = None) -> int:
-    """Parse arguments, start the processes, train or evaluate; returns the exit status, see ``PADing.command_line``.
+    """Parse ``argv``, start the processes, train or evaluate; returns the exit status, see ``PADing.command_line``.
 
-    Args:
-        argv: arguments without the program's name; default ``sys.argv[1:]``.
-        recipes: the training recipes that this script is for; empty: all. description: for ``--help``.
+    ``recipes``: the training recipes that this script is for; empty: all. ``description``: for ``--help``.
     """
     parser = default_argument_parser()
     parser.description = description
@@ -60,8 +58,7 @@ def start(args: argparse.Namespace) -> None:
 
 def _in_process(args: argparse.Namespace) -> None:
     # An exception would reach the first process as text, a status reaches it as a number.
-    status = run_command(train_or_evaluate, args)
-    if status:
+    if status := run_command(train_or_evaluate, args):
         sys.exit(status)
 
 
@@ -115,8 +112,7 @@ def _train(cfg: CfgNode, args: argparse.Namespace):
 def _evaluate(cfg: CfgNode, args: argparse.Namespace):
     from PADing.engine.trainer import Trainer, compare_with_expected
 
-    running = training_in(cfg.OUTPUT_DIR)
-    if running:
+    if running := training_in(cfg.OUTPUT_DIR):
         logger.warning(
             "A training is running in %s (%s). It and this evaluation write results.json and inference/ there, the "
             "later one over the earlier. To keep both, set another OUTPUT_DIR.", cfg.OUTPUT_DIR, running,

@@ -35,13 +35,8 @@ def training_folder(folder: str | os.PathLike, resume: bool, overwrite: bool) ->
 
     The lock belongs to the process, so that of a killed job is gone with it; only the small file ``LOCK`` may stay.
 
-    Args:
-        resume: the folder may hold a training, to be continued.
-        overwrite: it may hold one, to be replaced; see ``discard_training``.
-
     Raises:
-        UserError: another training is running there; the folder holds a training and neither flag is set, or both
-            are; it cannot be made.
+        UserError: another training is running there; ``refuse_to_replace``; the folder cannot be made.
     """
     with ExitStack() as stack:
         problems = []
@@ -70,10 +65,7 @@ def training_in(folder: str | os.PathLike) -> str:
 
 @contextmanager
 def keeping_config(folder: str | os.PathLike) -> Iterator[None]:
-    """Inside, Detectron2 may write ``config.yaml``; behind it, that of a training is as it was.
-
-    For evaluations: the settings of a training are needed to resume it.
-    """
+    """Inside, an evaluation may write ``config.yaml``; behind it, that of a training is as it was, to resume it."""
     path = Path(folder, "config.yaml")
     if not path.is_file() or not (_checkpoints_in(Path(folder)) or training_in(folder)):
         yield

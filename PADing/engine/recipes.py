@@ -1,12 +1,7 @@
 """Training recipes: which optimizers there are, and what one iteration does.
 
 A recipe is chosen by ``SOLVER.RECIPE`` or, when that is empty, by the ``training_recipe`` attribute of the
-meta-architecture. A method that trains in another way registers one::
-
-    @TRAINING_RECIPE_REGISTRY.register()
-    class MyRecipe(TrainingRecipe):
-        def __init__(self, cfg, model): ...
-        def step(self, model, batch, data_time): ...
+meta-architecture. A method that trains in another way registers a ``TrainingRecipe`` in ``TRAINING_RECIPE_REGISTRY``.
 """
 
 import logging
@@ -29,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 TRAINING_RECIPE_REGISTRY = Registry("TRAINING_RECIPE")
 TRAINING_RECIPE_REGISTRY.__doc__ = "Subclasses of ``TrainingRecipe``, called with (cfg, model)."
-
 DEFAULT_RECIPE = "OneOptimizer"
 
 
@@ -133,11 +127,8 @@ class TrainingRecipe:
     ) -> None:  # fmt: skip
         """Backward pass of the sum of ``losses``, log, one step of ``optimizer``.
 
-        Args:
-            clip: ``{"max_norm", "norm_type"}`` for one gradient norm over all parameters of the optimizer.
-
-        Raises:
-            Diverged: a loss is infinite or NaN; the parameters are as they were.
+        ``clip``: ``{"max_norm", "norm_type"}`` for one gradient norm over all parameters of the optimizer. A loss that
+        is infinite or NaN raises ``Diverged``, and the parameters are as they were.
         """
         scaler = self.precision.scaler
         optimizer.zero_grad()

@@ -21,6 +21,7 @@ from PADing.engine.distributed import launched_by_torchrun
 from PADing.engine.output_folder import refuse_to_replace
 from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY
 from PADing.errors import UserError, did_you_mean, refuse
+from PADing.files import existing_folder
 from PADing.meta_arch.contract import architecture_of, contract_of
 from PADing.modeling.registry import TRANSFORMER_DECODER_REGISTRY
 
@@ -40,14 +41,11 @@ REMOTE = ("detectron2://", "catalog://", "http://", "https://")
 
 
 def checked_config(args: argparse.Namespace, needs: Collection[str] | None = None) -> CfgNode:
-    """The config that a command line names, after a check of all that the command needs. Completes ``args.opts``.
+    """The config that a command line names; UserError with all that is wrong and what to do. Completes ``args.opts``.
 
     Args:
         args: ``config_file``, ``num_gpus``, ``opts``, and what else ``train_net.py`` has.
         needs: what the command needs, see the sets above; default: training, or with ``args.eval_only`` evaluation.
-
-    Raises:
-        UserError: everything that is wrong, where, and what to do.
     """
     flags = argparse.Namespace(**{**FURTHER_FLAGS, **vars(args)})
     args.opts = parse_opts([*args.opts, *flags.more_opts])
@@ -81,11 +79,9 @@ def checked_config(args: argparse.Namespace, needs: Collection[str] | None = Non
 
 
 def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> list[str]:
-    """Sentences that name what is wrong, where, and what to do; none when the command can start.
+    """What is wrong, where, and what to do, a sentence each, for a command with ``needs`` (one of the sets above).
 
-    Args:
-        needs: what the command needs, see the sets above.
-        processes: that share a training batch.
+    ``processes``: that share a training batch.
     """
     # Networks that are not built on the host have keys of their own.
     architecture = architecture_of(cfg)
@@ -221,16 +217,13 @@ def _weights(key: str, path: str) -> Iterator[str]:
     elif local.is_file() and not os.access(local, os.R_OK):
         yield f"{weights} may not be read by this user. Change the permission of the file."
     elif problem := file_problem(local):
-        cure = "Name a checkpoint, such as model_final.pth."
-        if problem.startswith("damaged"):
-            cure = "Copy or download the file again, or name another one."
+        damaged = "Copy or download the file again, or name another one."
+        cure = damaged if problem.startswith("damaged") else "Name a checkpoint, such as model_final.pth."
         yield f"{weights} are {problem.rstrip('.')}. {cure}"
 
 
 def _output(path: str) -> Iterator[str]:
-    folder = Path(path).absolute()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    folder = existing_folder(Path(path).absolute())
     if not folder.is_dir():
         yield f"OUTPUT_DIR is {path!r}, but {folder} is a file. Choose another folder."
     elif not os.access(folder, os.W_OK):

@@ -1,9 +1,7 @@
 """Training samples as a function of their position, so that a resumed run continues the data order where it stopped.
 
-Detectron2's loader draws the order from one generator and augmentations from another in each worker, so a resumed run
-starts again at the first image. Here position p of the stream determines both the image and the seed of its
-augmentation. A checkpoint then needs no more than the positions that have not been used yet, and augmentations do not
-depend on the number of workers.
+Position p of the stream determines both the image and the seed of its augmentation. So a checkpoint needs no more than
+the positions that have not been used yet, and augmentations do not depend on the number of workers.
 """
 
 import logging
@@ -29,13 +27,8 @@ MOST_REPLACEMENTS = 100
 class TrainingStream(Dataset):
     """``stream[p]`` is the p-th training sample, augmented.
 
-    Images come in epochs, each a permutation; the permutations are those of Detectron2's ``TrainingSampler`` for the
-    same seed. When the mapper returns None (an unreadable image that is to be skipped), another image takes its place.
-
-    Args:
-        dataset_dicts: the images of one epoch.
-        mapper: dataset dict -> model input dict, or None.
-        seed: of the order and of all augmentations.
+    Images come in epochs, each a permutation as Detectron2's ``TrainingSampler`` makes it of the same seed. ``mapper``
+    makes a model input of a dataset dict; where it returns None (an unreadable image), another image takes the place.
     """
 
     def __init__(self, dataset_dicts: Sequence[dict], mapper: Callable[[dict], dict | None], seed: int):

@@ -114,10 +114,7 @@ class Trainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators=None):
         """Evaluate on every set of ``DATASETS.TEST``, and write all results to ``<OUTPUT_DIR>/results.json``.
 
-        ``set_test_metadata(metadata)`` of the model is called before each set; see ``PADing.meta_arch.contract``.
-
-        Returns:
-            the evaluators' results by set, or, when there is only one set, its results alone.
+        Returns the evaluators' results by set, or, when there is only one set, its results alone.
         """
         evaluators = [None] * len(cfg.DATASETS.TEST) if evaluators is None else list(evaluators)
         if len(evaluators) != len(cfg.DATASETS.TEST):
@@ -165,10 +162,9 @@ class Trainer(DefaultTrainer):
         return built
 
     def train(self):
-        """Run the training; Ctrl-C and SIGTERM end it with a checkpoint, if the caller watches for them (``STOP``).
+        """Run the training; Ctrl-C and SIGTERM end it with a checkpoint and ``Interrupted`` (see ``STOP``).
 
-        Returns the last evaluation's results in the main process, if ``TEST.EXPECTED_RESULTS`` names metrics; raises
-        ``Interrupted`` after the user has been told what is saved.
+        Returns the last evaluation's results in the main process, if ``TEST.EXPECTED_RESULTS`` names metrics.
         """
         try:
             # Not DefaultTrainer's, which compares with the expected metrics, but ends in KeyError if one is absent.

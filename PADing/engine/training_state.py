@@ -19,8 +19,7 @@ logger = logging.getLogger(__name__)
 class RankStates:
     """Random generators and data position of every process, as one entry of a checkpoint.
 
-    Only the main process writes checkpoints, so it has to hold everybody's state by then: ``collect`` is called by all
-    processes just before.
+    Only the main process writes checkpoints, so all processes call ``collect`` just before.
     """
 
     def __init__(self, data_loader: Any):
@@ -31,10 +30,9 @@ class RankStates:
 
     def collect(self, iteration: int) -> None:
         """Gather the states behind an iteration, unless that has been done."""
-        if self.collected == iteration:
-            return
-        self.collected = iteration
-        self._states = comm.gather(self._own())
+        if self.collected != iteration:
+            self.collected = iteration
+            self._states = comm.gather(self._own())
 
     def _own(self) -> dict[str, Any]:
         own: dict[str, Any] = {"rng": rng_state()}
@@ -111,9 +109,7 @@ def short_reason(error: Exception) -> str:
 
 def _difference(found: Any, before: Any, place: str) -> str:
     """The first place in nested dicts and lists where ``found`` has another kind of value than ``before``; "": none."""
-    if isinstance(before, Mapping):
-        if not isinstance(found, Mapping):
-            return place
+    if isinstance(before, Mapping) and isinstance(found, Mapping):
         # An optimizer has no state of its own before its first step.
         places = (_difference(found.get(key), value, f"{place}.{key}") for key, value in before.items())
         return next(filter(None, places), "")
@@ -124,10 +120,9 @@ def _difference(found: Any, before: Any, place: str) -> str:
         return next(filter(None, places), "")
     if isinstance(before, bool) or before is None:
         return ""  # switches, which versions of torch set to None, False or True
-    if isinstance(before, int | float):
-        whole = isinstance(before, int) and not isinstance(found, int)
-        return place if isinstance(found, bool) or not isinstance(found, int | float) or whole else ""
-    return "" if isinstance(found, type(before)) else place
+    kind = (int, float) if isinstance(before, float) else Mapping if isinstance(before, Mapping) else type(before)
+    fits = isinstance(found, kind) and not (isinstance(before, int | float) and isinstance(found, bool))
+    return "" if fits else place
 
 
 def _misfit(part: Any, place: str) -> str:
