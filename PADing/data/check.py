@@ -30,8 +30,6 @@ from PADing.data.registration import registered_split
 from PADing.data.splits import IGNORE_LABEL, NEEDED_PATHS, DataSet, Split
 from PADing.errors import UserError
 
-__all__ = ["DataSetReport", "check_data_set", "missing_files"]
-
 SHOWN = 5
 
 

@@ -14,17 +14,6 @@ import numpy as np
 from PADing.data.images import max_pixels
 from PADing.errors import UserError, short
 
-__all__ = [
-    "LARGEST_NUMBER",
-    "check_categories",
-    "check_detections",
-    "check_instances",
-    "check_panoptic",
-    "mask_problem",
-    "rle_pixels",
-    "usable",
-]
-
 SHOWN = 3
 # Colors have three bytes; 0 is void.
 LARGEST_SEGMENT_ID = 256**3 - 1

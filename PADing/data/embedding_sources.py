@@ -22,15 +22,6 @@ from PADing.errors import UserError
 from PADing.files import read_json
 from PADing.installation import torchvision_problem
 
-__all__ = [
-    "clip_embeddings",
-    "encode_prompts",
-    "load_text_encoder",
-    "matrix_embeddings",
-    "read_names",
-    "word_embeddings",
-]
-
 logger = logging.getLogger(__name__)
 
 FASTTEXT_MAGIC = 793712314
@@ -182,10 +173,7 @@ def _is_torchscript(path: str) -> bool:
 
 
 def word_embeddings(
-    names: Sequence[str],
-    path: str | os.PathLike,
-    texts: Mapping[str, str] | None = None,
-    normalize: bool = False,
+    names: Sequence[str], path: str | os.PathLike, texts: Mapping[str, str] | None = None, normalize: bool = False
 ) -> np.ndarray:
     """Class embeddings of word vectors: float32 (C, e); a name of several words gets the mean of theirs.
 

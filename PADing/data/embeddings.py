@@ -21,16 +21,6 @@ from PADing.data.splits import dataset_root, load_split, shipped_split_files
 from PADing.errors import UserError
 from PADing.files import REPOSITORY, replacing
 
-__all__ = [
-    "CLIP_TEMPLATES",
-    "embedding_width",
-    "find_embeddings",
-    "load_class_embeddings",
-    "making_command",
-    "resolve_embedding_path",
-    "save_class_embeddings",
-]
-
 logger = logging.getLogger(__name__)
 
 # Far beyond any vocabulary: 130,000 classes with 1024 numbers each.
@@ -117,11 +107,7 @@ def resolve_embedding_path(cfg: CfgNode) -> str:
 
 
 def save_class_embeddings(
-    path: str | os.PathLike,
-    names: Sequence[str],
-    embeddings: np.ndarray,
-    source: str,
-    templates: Sequence[str] = (),
+    path: str | os.PathLike, names: Sequence[str], embeddings: np.ndarray, source: str, templates: Sequence[str] = ()
 ) -> None:
     """Write an ``.npz`` file that ``load_class_embeddings`` reads; it appears under its name only when complete.
 

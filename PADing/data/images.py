@@ -17,18 +17,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from PADing.errors import UserError
 
-__all__ = [
-    "CorruptFile",
-    "check_class_labels",
-    "check_eight_bit",
-    "empty_segments",
-    "max_pixels",
-    "painted_ids",
-    "read_image",
-    "read_labels",
-    "read_panoptic_rgb",
-]
-
 PIXEL_LIMIT = "PADING_MAX_IMAGE_PIXELS"
 DEFAULT_MAX_PIXELS = 178_956_970  # where Pillow refuses, too
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")

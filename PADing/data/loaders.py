@@ -18,8 +18,6 @@ from PADing.data.splits import NEEDED_PATHS, DataSet, Split
 from PADing.errors import UserError
 from PADing.files import read_json
 
-__all__ = ["IMAGE_EXTENSIONS", "load_data_set", "missing_message"]
-
 logger = logging.getLogger(__name__)
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")

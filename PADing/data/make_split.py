@@ -14,8 +14,6 @@ from PADing.data.splits import Split, load_split, split_from_dict
 from PADing.errors import UserError, did_you_mean
 from PADing.files import read_json, replacing
 
-__all__ = ["make_split"]
-
 logger = logging.getLogger(__name__)
 
 Paths = Mapping[str, str | None]

@@ -15,8 +15,6 @@ from PADing.command_line import positive
 from PADing.data.coco_schema import check_panoptic
 from PADing.files import read_json, replacing
 
-__all__ = ["add_workers_flag", "read_annotation", "write_label_maps"]
-
 
 def add_workers_flag(parser: argparse.ArgumentParser) -> None:
     """``--workers N``: processes that write label PNGs."""

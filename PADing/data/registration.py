@@ -11,8 +11,6 @@ from PADing.data.loaders import load_data_set
 from PADing.data.splits import Split, load_split, shipped_split_files
 from PADing.errors import UserError
 
-__all__ = ["register_builtin", "register_split", "register_split_files", "registered_split"]
-
 logger = logging.getLogger(__name__)
 
 # Data sets registered here, with their split and metadata: registering the same again does nothing.

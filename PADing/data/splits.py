@@ -35,8 +35,6 @@ from PADing.errors import UserError, did_you_mean, short
 from PADing.files import REPOSITORY
 from PADing.yaml_files import read_yaml
 
-__all__ = ["Category", "DataSet", "Split", "dataset_root", "load_split", "shipped_split_files", "split_from_dict"]
-
 IGNORE_LABEL = 255
 LABEL_DIVISOR = 1000
 ROLES = ("train", "val")
@@ -47,11 +45,7 @@ NEEDED_PATHS = {
     "panoptic": ("image_root", "panoptic_root", "panoptic_json"),
     "semantic": ("image_root", "sem_seg_root"),
 }
-DEFAULT_EVALUATOR = {
-    "instance": "coco_instance_gzero",
-    "panoptic": "coco_panoptic_seg",
-    "semantic": "sem_seg_gzero",
-}
+DEFAULT_EVALUATOR = {"instance": "coco_instance_gzero", "panoptic": "coco_panoptic_seg", "semantic": "sem_seg_gzero"}
 
 
 @dataclass(frozen=True)

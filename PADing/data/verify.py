@@ -27,8 +27,6 @@ from PADing.files import REPOSITORY
 from PADing.plugins import import_plugins
 from PADing.yaml_files import read_config_files, read_config_tree
 
-__all__ = ["main"]
-
 
 def _check_config(
     path: str, reports: dict[str, DataSetReport], splits: dict[str, tuple[Split, DataSet]]

@@ -6,14 +6,3 @@ from PADing.evaluation.instance import InsSegzeroEvaluator, InsSegzsiEvaluator
 from PADing.evaluation.panoptic import PanopticzeroEvaluator
 from PADing.evaluation.result_files import coco_eval_revise
 from PADing.evaluation.semantic import SemSegGzeroEvaluator
-
-__all__ = [
-    "EVALUATOR_REGISTRY",
-    "InsSegzeroEvaluator",
-    "InsSegzsiEvaluator",
-    "PanopticzeroEvaluator",
-    "SemSegGzeroEvaluator",
-    "ZeroShotEvaluator",
-    "build_evaluator",
-    "coco_eval_revise",
-]

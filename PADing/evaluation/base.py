@@ -16,8 +16,6 @@ from PADing.class_space import ClassSpace
 from PADing.errors import UserError
 from PADing.files import replacing, write_json
 
-__all__ = ["ZeroShotEvaluator", "evaluate_readable"]
-
 logger = logging.getLogger(__name__)
 
 # Images whose results travel at a time: some megabytes.

@@ -18,8 +18,6 @@ from PADing.evaluation.panoptic import PanopticzeroEvaluator
 from PADing.evaluation.semantic import SemSegGzeroEvaluator
 from PADing.registry import NamedRegistry
 
-__all__ = ["EVALUATOR_REGISTRY", "build_evaluator"]
-
 # Called with the config, the registered name of the data set and the folder for results.
 Builder = Callable[[CfgNode, str, str], DatasetEvaluator]
 

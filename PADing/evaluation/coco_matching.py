@@ -16,8 +16,6 @@ from pycocotools.coco import COCO
 from PADing.errors import UserError
 from PADing.evaluation.detections import ImageDetections, as_rle
 
-__all__ = ["AREA_RANGES", "Outcome", "match_images", "precision_recall"]
-
 # Pixels, both ends included: all, small, medium, large.
 AREA_RANGES = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))
 RECALL_POINTS = np.linspace(0, 1, 101)

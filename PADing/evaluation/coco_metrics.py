@@ -24,16 +24,6 @@ from PADing.evaluation.detections import ImageDetections, as_rle, by_image
 from PADing.evaluation.results import harmonic_mean, log_class_table, mean
 from PADing.files import read_json
 
-__all__ = [
-    "CocoMetrics",
-    "evaluate_detections",
-    "image_sizes",
-    "load_ground_truth",
-    "log_per_class",
-    "split_metrics",
-    "zsi_metrics",
-]
-
 logger = logging.getLogger(__name__)
 
 STANDARD_IOU = tuple(np.linspace(0.5, 0.95, 10).tolist())

@@ -16,8 +16,6 @@ import pycocotools.mask as mask_util
 from PADing.data.coco_schema import LARGEST_NUMBER, check_detections, mask_problem, rle_pixels
 from PADing.errors import UserError
 
-__all__ = ["ImageDetections", "as_rle", "by_image"]
-
 ImageId = int | str
 # Height and width of an image, where they are known.
 Size = tuple[int | None, int | None]

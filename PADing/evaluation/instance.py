@@ -26,8 +26,6 @@ from PADing.evaluation.panoptic import read_panoptic_json, read_panoptic_png
 from PADing.evaluation.results import log_table
 from PADing.files import write_json_list
 
-__all__ = ["InsSegzeroEvaluator", "InsSegzsiEvaluator"]
-
 logger = logging.getLogger(__name__)
 # COCO's val2017 has half a million detections, 100 for each image.
 MOST_OBJECTS = 1_000_000

@@ -21,8 +21,6 @@ from PADing.evaluation.results import harmonic_mean, log_class_table, log_table,
 from PADing.files import read_json, write_json
 from PADing.output_names import output_names
 
-__all__ = ["PanopticzeroEvaluator", "read_panoptic_json", "read_panoptic_png"]
-
 METRICS = ("PQ", "SQ", "RQ")
 
 

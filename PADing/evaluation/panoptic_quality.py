@@ -16,8 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["VOID", "ImageMatches", "match_segments", "ClassQuality", "quality_per_class"]
-
 VOID = 0
 
 

@@ -22,8 +22,6 @@ from PADing.evaluation.coco_metrics import (
 from PADing.evaluation.detections import ImageDetections, by_image
 from PADing.files import read_json_list
 
-__all__ = ["coco_eval_revise", "main"]
-
 logger = logging.getLogger(__name__)
 
 TYPES = ("segm", "bbox", "proposal", "proposal_fast")

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
-__all__ = ["harmonic_mean", "mean", "log_class_table", "log_table"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -19,8 +19,6 @@ from PADing.evaluation.results import harmonic_mean, log_class_table, log_table,
 from PADing.files import write_json_list
 from PADing.output_names import output_names
 
-__all__ = ["SemSegGzeroEvaluator", "semantic_metrics"]
-
 logger = logging.getLogger(__name__)
 
 

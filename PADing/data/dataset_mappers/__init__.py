@@ -16,20 +16,6 @@ from PADing.data.dataset_mappers.semantic import MaskFormerSemanticDatasetMapper
 from PADing.data.images import check_eight_bit
 from PADing.errors import UserError, did_you_mean
 
-__all__ = [
-    "MAPPER_REGISTRY",
-    "COCOInstanceNewBaselineDatasetMapper",
-    "COCOPanopticNewBaselineDatasetMapper",
-    "CorruptFile",
-    "EvaluationLoader",
-    "EvaluationMapper",
-    "MaskFormerInstanceDatasetMapper",
-    "MaskFormerPanopticDatasetMapper",
-    "MaskFormerSemanticDatasetMapper",
-    "TrainingMapper",
-    "build_mapper",
-]
-
 
 @MAPPER_REGISTRY.register("default")
 class DefaultMapper:
@@ -39,6 +25,7 @@ class DefaultMapper:
         self.mapper = DatasetMapper(cfg, is_train=True)
 
     def __call__(self, dataset_dict: dict) -> dict | None:
+        """A training example."""
         check_eight_bit(dataset_dict["file_name"])
         return self.mapper(dataset_dict)
 

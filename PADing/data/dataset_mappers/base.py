@@ -23,21 +23,6 @@ from PADing.data.images import CorruptFile, empty_segments, read_image, read_lab
 from PADing.errors import UserError
 from PADing.registry import NamedRegistry
 
-__all__ = [
-    "MAPPER_REGISTRY",
-    "CorruptFile",
-    "TrainingMapper",
-    "augment",
-    "check_on_corrupt",
-    "image_tensor",
-    "large_scale_jitter",
-    "read_class_labels",
-    "read_record_image",
-    "read_segments",
-    "resize_and_crop",
-    "resize_and_crop_labels",
-]
-
 logger = logging.getLogger(__name__)
 
 # By INPUT.DATASET_MAPPER_NAME: what makes a training mapper, called with the config.

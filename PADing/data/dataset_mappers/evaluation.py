@@ -11,8 +11,6 @@ from detectron2.data.detection_utils import build_augmentation
 from PADing.data.dataset_mappers.base import augment, check_on_corrupt, image_tensor, read_record_image
 from PADing.data.images import CorruptFile
 
-__all__ = ["EvaluationLoader", "EvaluationMapper"]
-
 logger = logging.getLogger(__name__)
 
 UNREADABLE = "unreadable"

@@ -14,8 +14,6 @@ from PADing.data.dataset_mappers.base import (
 )
 from PADing.data.images import CorruptFile
 
-__all__ = ["COCOInstanceNewBaselineDatasetMapper", "MaskFormerInstanceDatasetMapper", "annotation_masks"]
-
 
 class InstanceMapper(TrainingMapper):
     """One mask per instance; crowds and instances without a pixel in the crop are dropped."""

@@ -16,8 +16,6 @@ from PADing.data.dataset_mappers.base import (
     resize_and_crop_labels,
 )
 
-__all__ = ["COCOPanopticNewBaselineDatasetMapper", "MaskFormerPanopticDatasetMapper"]
-
 
 class PanopticMapper(TrainingMapper):
     """One mask per segment that is not a crowd, in the annotation's order."""

@@ -16,8 +16,6 @@ from PADing.data.dataset_mappers.base import (
 )
 from PADing.data.images import check_class_labels
 
-__all__ = ["MaskFormerSemanticDatasetMapper"]
-
 
 @MAPPER_REGISTRY.register("mask_former_semantic")
 class MaskFormerSemanticDatasetMapper(TrainingMapper):
