@@ -10,11 +10,7 @@ ADVICE = (
 
 
 def omitted_names(module: str, imported: str = "") -> Callable[[str], object]:
-    """A module-level ``__getattr__`` that says why a name is missing.
-
-    ImportError for the names in ``imported``, because ``from module import name`` would replace an AttributeError's
-    message; packages need no list.
-    """
+    """A module ``__getattr__`` that says why a name is missing; ImportError for ``imported``, else its text is lost."""
 
     def __getattr__(name: str) -> object:
         message = f"{module}.{name} is not available: {ADVICE}"

@@ -15,10 +15,7 @@ import torch
 
 
 def load_checkpoint(file, filename: str) -> dict:
-    """Read a ``.pkl`` file of Detectron2's or Caffe2's model collections; ValueError without named weights.
-
-    Weights are under ``model``; Caffe2's are marked by ``__author__`` and ``matching_heuristics``.
-    """
+    """Read a model collection's ``.pkl``, with weights under ``model``; ValueError without named weights."""
     content = load_arrays(file, filename)
     if not isinstance(content, dict):
         content = {"blobs": None}
@@ -147,8 +144,9 @@ def _extend(target, items: list) -> None:
     target.extend(items)
 
 
-def _set_state(target, state) -> None:
-    """What ``BUILD`` may do."""
+def _set_state(target, states: list) -> None:
+    """What ``BUILD`` may do, with its one state."""
+    (state,) = states
     if isinstance(target, np.dtype):
         # (version, byte order, base type, names, fields, item size, alignment, flags): numbers have the order alone.
         version, order, *others = state
@@ -163,6 +161,16 @@ def _set_state(target, state) -> None:
         vars(target)["_metadata"] = state["_metadata"]  # versions of modules, in state dicts of PyTorch
     else:
         _refuse(f"it sets the state of a {type(target).__name__}")
+
+
+def _changing(change, number: int | None = None):
+    """An instruction that changes an object by the ``number`` values above it, or those above the mark."""
+
+    def instruction(machine):
+        above = machine.pop_mark() if number is None else [machine.stack.pop() for _ in range(number)][::-1]
+        change(machine.stack[-1], above)
+
+    return instruction
 
 
 class _Instructions(dict):
@@ -194,26 +202,6 @@ class _Machine(pickle._Unpickler):  # the one in Python, because the compiled on
         items = self.pop_mark()  # changes what self.append is
         self.append(_insert({}, items))
 
-    def _setitem(self):
-        value, key = self.stack.pop(), self.stack.pop()
-        _insert(self.stack[-1], [key, value])
-
-    def _setitems(self):
-        items = self.pop_mark()
-        _insert(self.stack[-1], items)
-
-    def _append(self):
-        item = self.stack.pop()
-        _extend(self.stack[-1], [item])
-
-    def _appends(self):
-        items = self.pop_mark()
-        _extend(self.stack[-1], items)
-
-    def _build(self):
-        state = self.stack.pop()
-        _set_state(self.stack[-1], state)
-
-    dispatch |= {pickle.BYTEARRAY8[0]: _bytearray8, pickle.DICT[0]: _dict, pickle.BUILD[0]: _build}
-    dispatch |= {pickle.SETITEM[0]: _setitem, pickle.SETITEMS[0]: _setitems}
-    dispatch |= {pickle.APPEND[0]: _append, pickle.APPENDS[0]: _appends}
+    dispatch |= {pickle.BYTEARRAY8[0]: _bytearray8, pickle.DICT[0]: _dict, pickle.BUILD[0]: _changing(_set_state, 1)}
+    dispatch |= {pickle.SETITEM[0]: _changing(_insert, 2), pickle.SETITEMS[0]: _changing(_insert)}
+    dispatch |= {pickle.APPEND[0]: _changing(_extend, 1), pickle.APPENDS[0]: _changing(_extend)}

@@ -38,12 +38,11 @@ def convert_basic_c2_names(original_keys: list[str]) -> list[str]:
 def align_and_update_state_dicts(
     model_state_dict: dict[str, torch.Tensor], ckpt_state_dict: dict[str, torch.Tensor], c2_conversion: bool = True
 ) -> dict[str, torch.Tensor]:
-    """Give the entries of a file the names that a model has for them.
+    """Give the entries of a file the names that a model has for them; with ``c2_conversion`` from Caffe2's names.
 
     An entry fits where the model's name is its own, or ends with a dot and its own; of several, the longest one fits.
     So ``res2.0.conv1.weight`` goes to ``backbone.res2.0.conv1.weight``. An entry whose shape differs is left out, with
-    a warning; one that fits nowhere stays as it is; ValueError for one that fits in several places. With
-    ``c2_conversion``, names are first translated from Caffe2's.
+    a warning; one that fits nowhere stays as it is; ValueError for one that fits in several places.
     """
     names = convert_basic_c2_names(list(ckpt_state_dict)) if c2_conversion else list(ckpt_state_dict)
     in_file = dict(zip(names, ckpt_state_dict.items(), strict=True))

@@ -13,8 +13,8 @@ def configurable(init_func: Callable | None = None, *, from_config: Callable | N
 
     Bare, on the ``__init__`` of a class with a classmethod ``from_config(cls, cfg, ...)``; or as
     ``@configurable(from_config=function)``. A config is the first positional argument or ``cfg=``. ``from_config`` gets
-    the positional arguments and the keywords that it names (all with ``*args`` or ``**kwargs``); others replace values
-    of its dict.
+    positional arguments and keywords that it names (all with ``*args`` or ``**kwargs``); others replace values of its
+    dict.
     """
     if init_func is None:
         assert from_config is None or inspect.isfunction(from_config), "from_config= must be given a function"

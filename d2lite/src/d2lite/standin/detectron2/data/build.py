@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain
+from operator import itemgetter
 
 import torch
 from detectron2.config import configurable
@@ -71,14 +72,6 @@ def get_detection_dataset_dicts(
     return images
 
 
-def _as_list(batch: list) -> list:
-    return batch
-
-
-def _only_element(batch: list):
-    return batch[0]
-
-
 def _seed_worker(worker_id: int) -> None:
     """Give each worker random numbers of its own, also in Python's and numpy's generators."""
     seed_all_rng(torch.initial_seed() % 2**31 + worker_id)
@@ -142,8 +135,7 @@ def build_detection_train_loader(
 
     ``total_batch_size`` is that of all processes together. ``mapper`` makes a model input of a dict, in the workers; by
     default, with a config, a ``DatasetMapper``. ``sampler``: an endless one, by default ``TrainingSampler``; none for
-    an iterable data set. ``collate_fn`` makes a batch of a list, which is the batch by default. ``kwargs`` go to
-    ``DataLoader``.
+    an iterable data set. ``collate_fn`` makes a batch of a list; by default the list is the batch.
     """
     size, rest = divmod(total_batch_size, get_world_size())
     shared_by = f"{get_world_size()} processes"
@@ -155,9 +147,9 @@ def build_detection_train_loader(
         kwargs = {key: kwargs[key] for key in kwargs.keys() - {"prefetch_factor", "persistent_workers"}}
     kwargs |= {"num_workers": num_workers, "worker_init_fn": _seed_worker}
     if aspect_ratio_grouping:
-        batches = AspectRatioGroupedDataset(DataLoader(dataset, collate_fn=_only_element, **kwargs), size)
+        batches = AspectRatioGroupedDataset(DataLoader(dataset, collate_fn=itemgetter(0), **kwargs), size)
         return MapDataset(batches, collate_fn) if collate_fn else batches
-    return DataLoader(dataset, size, drop_last=True, collate_fn=collate_fn or _as_list, **kwargs)
+    return DataLoader(dataset, size, drop_last=True, collate_fn=collate_fn or list, **kwargs)
 
 
 def _from_test_config(cfg, dataset_name: str | Sequence[str], mapper=None) -> dict:
@@ -182,4 +174,4 @@ def build_detection_test_loader(
     The default sampler, ``InferenceSampler``, gives each process its part; ``batch_size`` is that of one process.
     """
     dataset, sampler = _mapped(dataset, mapper, sampler, InferenceSampler)
-    return DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate_fn or _as_list)
+    return DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate_fn or list)

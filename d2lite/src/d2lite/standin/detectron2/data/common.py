@@ -15,10 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class DatasetFromList(Dataset):
-    """The elements of a list; with ``serialize``, packed into one block of bytes, which forked workers share.
-
-    ``copy``: hand out copies, which may be changed. A packed element is always a copy.
-    """
+    """The elements of a list, as copies; with ``serialize``, in one block of bytes, which forked workers share."""
 
     def __init__(self, lst: list, copy: bool = True, serialize: bool = True):
         self._length, self._copies, self._serialized = len(lst), copy, serialize

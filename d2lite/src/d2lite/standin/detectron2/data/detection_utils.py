@@ -64,8 +64,7 @@ def transform_instance_annotations(
 ) -> dict:
     """Do to an annotation, in place, what was done to its image, now of ``image_size`` (h, w), and return it.
 
-    Its ``bbox`` becomes corners inside the image, its ``segmentation`` flat polygons, or a mask (h, w) if it was an
-    RLE.
+    Its ``bbox`` becomes corners in the image, its ``segmentation`` flat polygons, or a mask (h, w) if it was an RLE.
     """
     if "keypoints" in annotation:
         raise NotImplementedError(f"This annotation has keypoints: {ADVICE}")

@@ -54,9 +54,8 @@ def _of_inner_trainer(name: str) -> Any:
 class DefaultTrainer(TrainerBase):
     """Trains, saves, evaluates and logs as a config says. Each part is made by a method that subclasses may replace.
 
-    Iterations are run by an inner trainer, ``_trainer``, of :mod:`detectron2.engine.train_loop`, which has ``model``
-    (wrapped if there are several processes), ``optimizer`` and ``data_loader``. ``cfg`` is scaled to the number of
-    processes.
+    An inner trainer, ``_trainer``, runs the iterations and has ``model`` (wrapped if there are several processes),
+    ``optimizer`` and ``data_loader``. ``cfg`` is scaled to the number of processes.
     """
 
     model = _of_inner_trainer("model")
@@ -145,25 +144,10 @@ class DefaultTrainer(TrainerBase):
         logger.info("Model:\n%s", made)
         return made
 
-    @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """:func:`detectron2.solver.build_optimizer`."""
-        return solver.build_optimizer(cfg, model)
-
-    @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer):
-        """:func:`detectron2.solver.build_lr_scheduler`."""
-        return solver.build_lr_scheduler(cfg, optimizer)
-
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode):
-        """:func:`detectron2.data.build_detection_train_loader`."""
-        return data.build_detection_train_loader(cfg)
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
-        """:func:`detectron2.data.build_detection_test_loader`."""
-        return data.build_detection_test_loader(cfg, dataset_name)
+    build_optimizer = staticmethod(solver.build_optimizer)
+    build_lr_scheduler = staticmethod(solver.build_lr_scheduler)
+    build_train_loader = staticmethod(data.build_detection_train_loader)
+    build_test_loader = staticmethod(data.build_detection_test_loader)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

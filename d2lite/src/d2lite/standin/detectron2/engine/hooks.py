@@ -39,27 +39,33 @@ class CallbackHook(HookBase):
 
 
 class _Periodic(HookBase):
-    """Base of hooks that act every ``period`` iterations; 0 is never."""
+    """Base of hooks that act every ``period`` iterations (0 is never), and in the last one or after training."""
+
+    _in_last_iteration = True  # rather than after training, if that is complete
 
     def __init__(self, period: int):
         self._period = period
 
-    def _due(self) -> bool:
-        return self._period > 0 and (self.trainer.iter + 1) % self._period == 0
+    def _act(self) -> None:
+        raise NotImplementedError
 
-    def _in_last_iteration(self) -> bool:
-        return self.trainer.iter + 1 >= self.trainer.max_iter
+    def after_step(self) -> None:
+        """Act if it is time."""
+        done = self.trainer.iter + 1
+        due = self._period > 0 and done % self._period == 0
+        if self._in_last_iteration if done >= self.trainer.max_iter else due:
+            self._act()
 
-    def _complete(self) -> bool:
-        """In ``after_train``: whether all iterations have been run; an exception or interruption leaves some over."""
-        return self.trainer.iter >= self.trainer.max_iter
+    def after_train(self) -> None:
+        """Act if all iterations have been run; an exception or interruption leaves some over."""
+        if not self._in_last_iteration and self.trainer.iter >= self.trainer.max_iter:
+            self._act()
 
 
 class IterationTimer(HookBase):
     """Measures iterations: the scalar ``time`` in seconds, and a summary in the log after training.
 
-    The first hook, so that the others' work is not part of it. The first ``warmup_iter`` - 1 slow iterations do not
-    count.
+    The first hook, so that the others' work is not counted; nor are the first ``warmup_iter`` - 1, slow iterations.
     """
 
     def __init__(self, warmup_iter: int = 3):
@@ -102,19 +108,14 @@ class PeriodicWriter(_Periodic):
         self._writers = list(writers)
         assert all(isinstance(writer, EventWriter) for writer in self._writers), self._writers
 
-    def after_step(self) -> None:
-        """Write if it is time."""
-        if self._due() or self._in_last_iteration():
-            self._write()
-
     def after_train(self) -> None:
         """Write what an evaluation after training has found, and close the writers."""
         with contextlib.ExitStack() as at_the_end:
             for writer in self._writers:
                 at_the_end.callback(writer.close)
-            self._write()
+            self._act()
 
-    def _write(self) -> None:
+    def _act(self) -> None:
         for writer in self._writers:
             writer.write()
 
@@ -138,6 +139,8 @@ class BestCheckpointer(_Periodic):
     value is the larger one for the mode "max" and the smaller one for "min". ``file_prefix`` is the checkpoint's name.
     """
 
+    _in_last_iteration = False
+
     def __init__(
         self, eval_period: int, checkpointer, val_metric: str, mode: str = "max", file_prefix: str = "model_best"
     ):
@@ -148,17 +151,7 @@ class BestCheckpointer(_Periodic):
         self.best_metric: float | None = None
         self.best_iter: int | None = None
 
-    def after_step(self) -> None:
-        """Look at the metric if it is time."""
-        if self._due() and not self._in_last_iteration():
-            self._look()
-
-    def after_train(self) -> None:
-        """Look at the metric of the evaluation after training."""
-        if self._complete():
-            self._look()
-
-    def _look(self) -> None:
+    def _act(self) -> None:
         if self._metric not in self.trainer.storage.latest():
             logger.warning("No evaluation has put %r, so the best model is not known.", self._metric)
             return
@@ -212,23 +205,20 @@ class EvalHook(_Periodic):
     "bbox/AP", or nothing. ValueError if a result is not a number.
     """
 
+    _in_last_iteration = False
+
     def __init__(self, eval_period: int, eval_function: Callable[[], dict | None], eval_after_train: bool = True):
         super().__init__(eval_period)
         self._evaluate: Callable[[], dict | None] = eval_function
         self._at_the_end = eval_after_train
 
-    def after_step(self) -> None:
-        """Evaluate if it is time."""
-        if self._due() and not self._in_last_iteration():
-            self._run()
-
     def after_train(self) -> None:
         """Evaluate the trained model."""
-        if self._complete() and self._at_the_end:
-            self._run()
+        if self._at_the_end:
+            super().after_train()
         del self._evaluate  # it may hold the trainer
 
-    def _run(self) -> None:
+    def _act(self) -> None:
         for name, result in flatten_results_dict(self._evaluate() or {}).items():
             try:
                 self.trainer.storage.put_scalar(name, float(result), smoothing_hint=False)
@@ -249,14 +239,12 @@ class PreciseBN(_Periodic):
         if not self._needed:
             logger.info("No batch norm of the model is in training mode, so its statistics need not be recomputed.")
 
-    def after_step(self) -> None:
-        """Replace them if it is time."""
-        if self._due() or self._in_last_iteration():
-            self.update_stats()
-
     def update_stats(self) -> None:
         """Replace them now."""
         if self._needed:
             logger.info("Recomputing the statistics of batch norm from %d batches ...", self._number)
             with EventStorage():  # losses in these batches are not the training's
                 update_bn_stats(self._model, self._batches, self._number)
+
+    def _act(self) -> None:
+        self.update_stats()

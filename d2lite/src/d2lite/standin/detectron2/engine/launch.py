@@ -25,8 +25,7 @@ def launch(
 
     A job of one process (also of 0 GPUs) runs in the calling one. Otherwise there is a new process for each GPU, which
     imports ``main_func``, and NCCL connects them; without any GPU, gloo connects processes on the CPU. They meet at
-    ``dist_url``, tcp://HOST:PORT of machine 0, or "auto" on one machine; one that waits longer than ``timeout`` gives
-    up.
+    ``dist_url``, tcp://HOST:PORT of machine 0, or "auto" on one machine, and wait at most ``timeout`` for each other.
     """
     if num_machines * num_gpus_per_machine < 2:
         main_func(*args)

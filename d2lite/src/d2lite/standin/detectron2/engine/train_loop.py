@@ -20,9 +20,8 @@ logger = logging.getLogger(__name__)
 class HookBase:
     """Base of what takes part in a training without being part of the model: logs, checkpoints, evaluation, ...
 
-    A trainer calls its hooks in the order of their registration: ``after_train`` however the training has ended, and
-    ``after_backward`` from trainers with a backward pass of their own. One with a ``state_dict`` has a
-    ``load_state_dict``.
+    A trainer calls its hooks in the order of their registration: ``after_train`` however the training has ended,
+    ``after_backward`` if it has a backward pass of its own. One with a ``state_dict`` has a ``load_state_dict``.
     """
 
     trainer: Any = None  # a weak reference
@@ -165,9 +164,8 @@ class SimpleTrainer(TrainerBase):
     def write_metrics(loss_dict: Mapping[str, torch.Tensor], data_time: float, cur_iter: int, prefix: str = "") -> None:
         """Let the main process put ``data_time``, each loss and their sum, ``{prefix}total_loss``, into the storage.
 
-        All processes of the job have to call this. Losses (one number each) are means over the processes, and
-        ``data_time`` is the slowest one's, in seconds. A single loss is only written as the sum. FloatingPointError if
-        that is not finite.
+        All processes of the job have to call this. Losses (one number each) are means over the processes, ``data_time``
+        is the largest, in seconds. A single loss is only written as the sum. FloatingPointError if that is not finite.
         """
         everybodys = comm.gather((data_time, {name: loss.item() for name, loss in loss_dict.items()}))
         if not everybodys:

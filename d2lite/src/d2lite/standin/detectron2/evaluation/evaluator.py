@@ -69,9 +69,7 @@ class DatasetEvaluators(DatasetEvaluator):
 
 
 def inference_on_dataset(
-    model: Callable,
-    data_loader: Iterable,
-    evaluator: DatasetEvaluator | list[DatasetEvaluator] | None,
+    model: Callable, data_loader: Iterable, evaluator: DatasetEvaluator | list[DatasetEvaluator] | None
 ):
     """Let a model answer every batch of a loader with a length, without gradients, and evaluate its answers.
 

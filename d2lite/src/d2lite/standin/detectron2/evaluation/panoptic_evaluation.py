@@ -24,9 +24,8 @@ GROUPS = {"All": "", "Things": "_th", "Stuff": "_st"}  # panopticapi's names, an
 class COCOPanopticEvaluator(DatasetEvaluator):
     """Writes predictions in COCO's panoptic format and has panopticapi compare them with the annotation.
 
-    The metrics are percentages under the key ``panoptic_seg``: ``PQ SQ RQ``, and with ``_th`` and ``_st`` those of
-    things and of stuff. The metadata have ``panoptic_json``, ``panoptic_root`` and the maps from category ids to
-    contiguous ids. ``output_dir`` gets ``predictions.json``.
+    The metrics are percentages under ``panoptic_seg``: ``PQ SQ RQ``, and with ``_th`` and ``_st`` those of things and
+    of stuff. Metadata: ``panoptic_json``, ``panoptic_root`` and the maps from category ids to contiguous ids.
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None):
@@ -41,13 +40,10 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         self._pngs: dict[str, bytes] = {}
 
     def process(self, inputs, outputs):
-        """Encode predictions of images.
+        """Encode predictions of images, whose PNGs are named after ``file_name``.
 
-        Args:
-            inputs: dicts with ``image_id`` and ``file_name``, after which the PNG is named.
-            outputs: dicts with ``panoptic_seg``: a map (H, W), and a dict ``id category_id isthing`` for each of its
-                segments. None in place of these: the map holds category times ``label_divisor`` plus a number, and -1
-                where there is no segment.
+        ``panoptic_seg`` is a map (H, W) and a dict ``id category_id isthing`` for each segment; or with None in place
+        of these, the map holds category times ``label_divisor`` plus a number, and -1 where there is no segment.
         """
         from panopticapi.utils import id2rgb
 

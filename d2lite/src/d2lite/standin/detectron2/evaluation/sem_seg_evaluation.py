@@ -25,8 +25,7 @@ class SemSegEvaluator(DatasetEvaluator):
     The metrics are percentages under the key ``sem_seg``: ``mIoU`` and ``mACC``, means over the classes that the truth
     shows; ``fwIoU``, weighted by their pixels; ``pACC``, the share of right pixels; and ``IoU-{class}``,
     ``ACC-{class}``, which are NaN where the truth never shows the class. Dataset dicts have ``sem_seg_file_name``, the
-    metadata ``stuff_classes`` and ``ignore_label``. ``output_dir`` gets ``sem_seg_predictions.json`` and
-    ``sem_seg_evaluation.pth``.
+    metadata ``stuff_classes`` and ``ignore_label``. ``output_dir`` gets predictions (.json) and metrics (.pth).
     """
 
     def __init__(

@@ -8,10 +8,7 @@ from torch.nn import functional
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """``y = (x - running_mean) / sqrt(running_var + eps) * weight + bias`` by channel, with buffers that never learn.
-
-    At first the layer changes nothing. One made from a batch norm also carries that one's ``num_batches_tracked``.
-    """
+    """``(x - running_mean) / sqrt(running_var + eps) * weight + bias``, by channel, in buffers; at first ``x``."""
 
     _version = 3
     weight: Tensor

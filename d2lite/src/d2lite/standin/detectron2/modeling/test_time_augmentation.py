@@ -28,8 +28,7 @@ class DatasetMapperTTA:
     def __call__(self, dataset_dict: dict) -> list[dict]:
         """The views of one image (C, H, W), by size, each followed by its mirror image.
 
-        They are copies of the dict with another ``image`` and with ``transforms``, the way from the file's size to the
-        view.
+        They are copies of the dict with another ``image`` and with ``transforms``, the way from the file's size to it.
         """
         pixels = dataset_dict["image"].numpy().transpose(1, 2, 0)
         height, width = pixels.shape[:2]

@@ -32,10 +32,7 @@ NORM_LAYERS = (
 
 
 def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: Any) -> Any:
-    """Make an optimizer (changed in place) or its class (a subclass) clip each parameter's gradient in every ``step``.
-
-    As ``SOLVER.CLIP_GRADIENTS`` says, by "value" or "norm"; "full_model" is the trainer's business.
-    """
+    """Make an optimizer, or a new subclass of its class, clip each parameter's gradient in ``step`` if configured."""
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if not clip.ENABLED:
         return optimizer

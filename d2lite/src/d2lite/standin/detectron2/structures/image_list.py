@@ -19,10 +19,7 @@ class ImageList:
 
     @staticmethod
     def from_tensors(tensors: Sequence[Tensor], size_divisibility: int = 0, pad_value: float = 0.0) -> ImageList:
-        """Put images (..., h, w) into frames as large as the largest height and the largest width.
-
-        These are rounded up to multiples of ``size_divisibility`` (0: they are not); ``pad_value`` fills the rest.
-        """
+        """Put images (..., h, w) into frames of the largest sides, in multiples of ``size_divisibility``."""
         assert isinstance(tensors, (list, tuple)) and tensors, "ImageList.from_tensors needs a list of images."
         leading = {tuple(image.shape[:-2]) for image in tensors}
         assert len(leading) == 1, f"Images of one batch have different channels: {sorted(leading)}."

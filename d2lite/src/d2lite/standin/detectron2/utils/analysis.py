@@ -15,10 +15,7 @@ __getattr__ = omitted_names(__name__, "find_unused_parameters flop_count_operato
 
 
 class FlopCountAnalysis(fvcore.nn.FlopCountAnalysis):
-    """fvcore's analysis of a model that takes a batch, or a tuple of arguments, as Detectron2's do.
-
-    Counting raises ValueError if the model's outputs hold anything but tensors (numbers, names, None).
-    """
+    """fvcore's, for a batch or tuple of arguments; ValueError if outputs hold anything but tensors."""
 
     def __init__(self, model: torch.nn.Module, inputs: Any):
         super().__init__(*_traceable(model, inputs if isinstance(inputs, tuple) else (inputs,)))

@@ -39,8 +39,7 @@ class EventStorage:
     def put_scalar(self, name: str, value, smoothing_hint: bool = True, cur_iter: int | None = None) -> None:
         """Append a number to a scalar, under the scope's name and its own, by default at the current iteration.
 
-        ``smoothing_hint``: whether people want to see a median rather than the last value; AssertionError if it
-        changes.
+        ``smoothing_hint``: whether people want to see a median, not the last value; AssertionError if it changes.
         """
         name = self._scope + name
         hint = self._smooth.setdefault(name, smoothing_hint)

@@ -10,8 +10,8 @@ import torch
 def retry_if_cuda_oom(func: Callable) -> Callable:
     """``func``, tried again when CUDA has no memory left: with unused memory given back, then on the CPU.
 
-    For the third attempt, tensors that are arguments themselves are copied to the CPU, where the result stays. ``func``
-    is run anew each time, so it must not change anything.
+    For the third attempt, tensors that are arguments themselves are copied to the CPU. ``func`` must not change
+    anything.
     """
 
     @functools.wraps(func)

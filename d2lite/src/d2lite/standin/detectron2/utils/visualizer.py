@@ -100,8 +100,7 @@ class Visualizer:
     ) -> VisImage:
         """Draw the regions of stuff, and over them the objects, of a map (H, W) of segment ids on the CPU.
 
-        ``segments_info``: for each id a dict with ``id``, contiguous ``category_id``, ``isthing``, and perhaps
-        ``score``.
+        ``segments_info``: dicts with ``id``, contiguous ``category_id``, ``isthing``, and ``score`` if known.
         """
         ids = np.asarray(panoptic_seg)
         drawn = [(segment, ids == segment["id"]) for segment in segments_info if (ids == segment["id"]).any()]
@@ -167,8 +166,7 @@ class Visualizer:
     ) -> VisImage:
         """Write on a dark plate, which is moved into the drawing where it would reach beyond.
 
-        ``position`` is (x, y) of the plate's upper "left", "center" or "right"; ``font_size`` is in pixels of the
-        drawing.
+        ``position`` is (x, y) of the plate's upper "left", "center" or "right"; ``font_size`` is in drawn pixels.
         """
         canvas, size = self.output.drawing, font_size or self.output.font_size
         font = ImageFont.load_default(size)

@@ -18,10 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_coco_json(
-    json_file: str,
-    image_root: str,
-    dataset_name: str | None = None,
-    extra_annotation_keys: list[str] | None = None,
+    json_file: str, image_root: str, dataset_name: str | None = None, extra_annotation_keys: list[str] | None = None
 ) -> list[dict]:
     """The ``file_name height width image_id annotations`` of an annotation file's images, by ascending id.
 
@@ -96,10 +93,7 @@ def _shift_keypoints(keypoints: list, shift: float) -> list:
 
 
 def load_sem_seg(gt_root: str, image_root: str, gt_ext: str = "png", image_ext: str = "jpg") -> list[dict]:
-    """Pairs of images and label images in two folders, as ``file_name`` and ``sem_seg_file_name``.
-
-    Equally many files are paired in the order of their names; else those of equal names, extensions apart.
-    """
+    """Pairs of images and labels in two folders: in order if equally many, else those of equal names."""
     images, labels = (
         {os.path.splitext(name)[0]: os.path.join(root, name) for name in PathManager.ls(root) if name.endswith(ext)}
         for root, ext in ((image_root, image_ext), (gt_root, gt_ext))

@@ -36,12 +36,6 @@ class Augmentation:
 
     def __call__(self, aug_input: AugInput) -> Transform:
         """Choose a transform, apply it to the input, and return it for the annotation of the same image."""
-        chosen = self.get_transform(*self._wanted(aug_input))
-        assert isinstance(chosen, Transform), f"{type(self).__name__}.get_transform gave a {type(chosen).__name__}"
-        aug_input.transform(chosen)
-        return chosen
-
-    def _wanted(self, aug_input: AugInput) -> list:
         fields = []
         for parameter in inspect.signature(self.get_transform).parameters.values():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -49,7 +43,10 @@ class Augmentation:
             if not hasattr(aug_input, parameter.name):
                 raise AttributeError(f"{type(self).__name__} wants {parameter.name!r}, which its input lacks")
             fields.append(getattr(aug_input, parameter.name))
-        return fields
+        chosen = self.get_transform(*fields)
+        assert isinstance(chosen, Transform), f"{type(self).__name__}.get_transform gave a {type(chosen).__name__}"
+        aug_input.transform(chosen)
+        return chosen
 
     def _rand_range(self, low=1.0, high=None, size=None):
         """Uniform random numbers between two bounds; between 0 and the one bound that is given."""

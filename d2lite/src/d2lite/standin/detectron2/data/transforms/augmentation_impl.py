@@ -7,15 +7,7 @@ import sys
 from dataclasses import dataclass, field
 
 import numpy as np
-from fvcore.transforms.transform import (
-    CropTransform,
-    HFlipTransform,
-    NoOpTransform,
-    PadTransform,
-    Transform,
-    TransformList,
-    VFlipTransform,
-)
+from fvcore.transforms import transform as fvcore
 from PIL.Image import Resampling
 
 from .augmentation import Augmentation
@@ -42,12 +34,12 @@ class RandomFlip(Augmentation):
             chosen = "both directions are" if self.vertical else "none is"
             raise ValueError(f"a RandomFlip has one direction, but {chosen} chosen; two of them can follow each other")
 
-    def get_transform(self, image: np.ndarray) -> Transform:
+    def get_transform(self, image: np.ndarray) -> fvcore.Transform:
         """The flip, or nothing."""
         if not self._rand_range() < self.prob:
-            return NoOpTransform()
+            return fvcore.NoOpTransform()
         height, width = image.shape[:2]
-        return VFlipTransform(height) if self.vertical else HFlipTransform(width)
+        return fvcore.VFlipTransform(height) if self.vertical else fvcore.HFlipTransform(width)
 
 
 class Resize(Augmentation):
@@ -57,7 +49,7 @@ class Resize(Augmentation):
         self.shape = (shape, shape) if isinstance(shape, int) else tuple(shape)
         self.interp = interp
 
-    def get_transform(self, image: np.ndarray) -> Transform:
+    def get_transform(self, image: np.ndarray) -> fvcore.Transform:
         """The resizing."""
         (height, width), (new_height, new_width) = image.shape[:2], self.shape
         return ResizeTransform(height, width, new_height, new_width, self.interp)
@@ -84,12 +76,12 @@ class ResizeShortestEdge(Augmentation):
         self.sample_style, self.interp = sample_style, interp
         self.is_range = sample_style == "range"
 
-    def get_transform(self, image: np.ndarray) -> Transform:
+    def get_transform(self, image: np.ndarray) -> fvcore.Transform:
         """The resizing, or nothing for the length 0."""
         lengths, (height, width) = self.short_edge_length, image.shape[:2]
         drawn = np.random.randint(lengths[0], lengths[1] + 1) if self.is_range else np.random.choice(lengths)
         if not drawn:
-            return NoOpTransform()
+            return fvcore.NoOpTransform()
         new_height, new_width = self.get_output_shape(height, width, drawn, self.max_size)
         return ResizeTransform(height, width, new_height, new_width, self.interp)
 
@@ -116,7 +108,7 @@ class ResizeScale(Augmentation):
     target_width: int
     interp: int = Resampling.BILINEAR
 
-    def get_transform(self, image: np.ndarray) -> Transform:
+    def get_transform(self, image: np.ndarray) -> fvcore.Transform:
         """The resizing."""
         factor = np.random.uniform(self.min_scale, self.max_scale)
         height, width = image.shape[:2]
@@ -136,17 +128,17 @@ class FixedSizeCrop(Augmentation):
     pad_value: float = 128.0
     seg_pad_value: int = 255
 
-    def get_transform(self, image: np.ndarray) -> TransformList:
+    def get_transform(self, image: np.ndarray) -> fvcore.TransformList:
         """The crop, and the padding behind it."""
         offset = np.random.uniform(0.0, 1.0)
         (height, width), (crop_h, crop_w) = image.shape[:2], self.crop_size
         top, left = (round(max(excess, 0) * offset) for excess in (height - crop_h, width - crop_w))
-        steps: list[Transform] = [CropTransform(left, top, crop_w, crop_h, width, height)]
+        steps: list[fvcore.Transform] = [fvcore.CropTransform(left, top, crop_w, crop_h, width, height)]
         if self.pad:
             rest_h, rest_w = min(height, crop_h), min(width, crop_w)
             below, right = crop_h - rest_h, crop_w - rest_w
-            steps.append(PadTransform(0, 0, right, below, rest_w, rest_h, self.pad_value, self.seg_pad_value))
-        return TransformList(steps)
+            steps.append(fvcore.PadTransform(0, 0, right, below, rest_w, rest_h, self.pad_value, self.seg_pad_value))
+        return fvcore.TransformList(steps)
 
 
 @dataclass(repr=False, eq=False)
@@ -181,12 +173,12 @@ class RandomCrop(Augmentation):
                 first, second = lower + np.random.rand(2) * (1 - lower)
         return _nearest_whole(height * first), _nearest_whole(width * second)
 
-    def get_transform(self, image: np.ndarray) -> Transform:
+    def get_transform(self, image: np.ndarray) -> fvcore.Transform:
         """The crop."""
         (height, width), (rows, columns) = image.shape[:2], self.get_crop_size(image.shape[:2])
         assert rows <= height and columns <= width, f"a crop of {rows, columns} does not fit into {height, width}"
         top, left = np.random.randint(height - rows + 1), np.random.randint(width - columns + 1)
-        return CropTransform(left, top, columns, rows)
+        return fvcore.CropTransform(left, top, columns, rows)
 
 
 @dataclass(repr=False, eq=False)
@@ -204,7 +196,7 @@ class RandomCrop_CategoryAreaConstraint(Augmentation):
     def __post_init__(self):
         self.crop_aug = RandomCrop(self.crop_type, self.crop_size)
 
-    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray | None) -> Transform:
+    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray | None) -> fvcore.Transform:
         """The last crop drawn."""
         if self.single_category_max_area >= 1:
             return self.crop_aug.get_transform(image)

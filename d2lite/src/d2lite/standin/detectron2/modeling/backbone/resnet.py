@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from detectron2.layers import CNNBlockBase, Conv2d, ShapeSpec, get_norm
 from fvcore.nn.weight_init import c2_msra_fill
@@ -153,30 +154,17 @@ def build_resnet_backbone(cfg, input_shape: ShapeSpec) -> ResNet:
     assert input_shape.channels is not None
     stem = BasicStem(input_shape.channels, r.STEM_OUT_CHANNELS, r.NORM)
     stages: list[list[CNNBlockBase]] = []
-    channels = stem.out_channels
+    channels, kind = stem.out_channels, BasicBlock if r.DEPTH < 50 else BottleneckBlock
+    options: dict[str, Any] = {"norm": r.NORM}
     for index, number in enumerate(BLOCKS_PER_STAGE[r.DEPTH]):
         # A dilated res5 sees as much of the image as one of half the size, so it keeps the size of res4.
         dilation = r.RES5_DILATION if index == 3 else 1
+        if kind is BottleneckBlock:
+            options |= {"bottleneck_channels": (r.NUM_GROUPS * r.WIDTH_PER_GROUP) << index, "dilation": dilation}
+            options |= {"num_groups": r.NUM_GROUPS, "stride_in_1x1": r.STRIDE_IN_1X1}
         stages.append([])
         for i in range(number):
             stride = 2 if i == 0 and index > 0 and dilation == 1 else 1
-            stages[index].append(_block(r, channels, index, stride, dilation))
+            stages[index].append(kind(channels, r.RES2_OUT_CHANNELS << index, stride=stride, **options))
             channels = r.RES2_OUT_CHANNELS << index
     return ResNet(stem, stages, out_features=r.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
-
-
-def _block(r, in_channels: int, index: int, stride: int, dilation: int) -> CNNBlockBase:
-    """A block of res{index + 2}, whose channels double from stage to stage."""
-    out_channels = r.RES2_OUT_CHANNELS << index
-    if r.DEPTH < 50:
-        return BasicBlock(in_channels, out_channels, stride=stride, norm=r.NORM)
-    return BottleneckBlock(
-        in_channels,
-        out_channels,
-        bottleneck_channels=(r.NUM_GROUPS * r.WIDTH_PER_GROUP) << index,
-        stride=stride,
-        num_groups=r.NUM_GROUPS,
-        norm=r.NORM,
-        stride_in_1x1=r.STRIDE_IN_1X1,
-        dilation=dilation,
-    )
