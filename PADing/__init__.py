@@ -18,24 +18,14 @@ except KeyboardInterrupt:  # PyTorch takes seconds to import: no traceback then,
 METHODS = ("PADing.meta_arch", "PADing.generation", "baselines.mlp_generator", "baselines.projection")
 
 _PUBLIC = {
-    "PADing.config": ["add_maskformer2_config", "load_config"],
-    "PADing.generation": ["PADing"],
-    "PADing.meta_arch": ["MaskFormer"],
-    "PADing.data.dataset_mappers": [
-        "COCOInstanceNewBaselineDatasetMapper",
-        "COCOPanopticNewBaselineDatasetMapper",
-        "MaskFormerInstanceDatasetMapper",
-        "MaskFormerPanopticDatasetMapper",
-        "MaskFormerSemanticDatasetMapper",
-    ],
-    "PADing.evaluation": [
-        "InsSegzeroEvaluator",
-        "InsSegzsiEvaluator",
-        "PanopticzeroEvaluator",
-        "SemSegGzeroEvaluator",
-    ],
+    "PADing.config": "add_maskformer2_config load_config",
+    "PADing.generation": "PADing",
+    "PADing.meta_arch": "MaskFormer",
+    "PADing.data.dataset_mappers": "COCOInstanceNewBaselineDatasetMapper COCOPanopticNewBaselineDatasetMapper "
+    "MaskFormerInstanceDatasetMapper MaskFormerPanopticDatasetMapper MaskFormerSemanticDatasetMapper",
+    "PADing.evaluation": "InsSegzeroEvaluator InsSegzsiEvaluator PanopticzeroEvaluator SemSegGzeroEvaluator",
 }
-_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
 __all__ = sorted(_MODULE_OF)
 

@@ -161,10 +161,8 @@ def _danger_of_old_format(path: str | os.PathLike) -> str:
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if os.fspath(path).endswith(".pkl") or version >= _SAFE_TORCH:  # .pkl files are read by an unpickler of our own
         return ""
-    return (
-        f"in the format from before PyTorch 1.6, and PyTorch {torch.__version__} could run code that it holds. "
-        "Update PyTorch to 2.6 or newer; or, if you trust the source of the file, load it there and save it again"
-    )
+    fix = "Update PyTorch to 2.6 or newer; or, if you trust the source of the file, load it there and save it again"
+    return f"in the format from before PyTorch 1.6, and PyTorch {torch.__version__} could run code that it holds. {fix}"
 
 
 def _wrong_kind(path: Path) -> str:

@@ -10,11 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
-from typing import Any
 
 from detectron2.config import CfgNode
 
 from PADing.config_rules import RULES, Rule
+from PADing.config_values import leaves
 from PADing.plugins import imported_methods
 
 
@@ -22,8 +22,7 @@ from PADing.plugins import imported_methods
 class Joint:
     """Keys that must fit together, for one use of a config: "model", "train" or "test".
 
-    ``problems(cfg)`` gives a sentence for each misfit, with the keys named in full; it is left out when one of them is
-    wrong by itself.
+    ``problems(cfg)``: a sentence for each misfit, with full keys; left out when one of them is wrong by itself.
     """
 
     needed_for: str
@@ -31,12 +30,8 @@ class Joint:
 
 
 def value_problems(cfg: CfgNode, uses: Collection[str]) -> list[str]:
-    """What is wrong with the values of a config, a sentence each that names key, value and what to set instead.
-
-    Args:
-        uses: what the config is used for, any of "model", "train", "test"; other keys are not looked at.
-    """
-    found = {key: f"{key} is {value!r}. Set finite numbers." for key, value in _leaves(cfg) if not _finite(key, value)}
+    """What is wrong with the values that ``uses`` ("model", "train", "test") read, and what to set, a sentence each."""
+    found = {key: f"{key} is {value!r}. Set finite numbers." for key, value in leaves(cfg) if not _finite(key, value)}
     own = [rule for module in imported_methods(cfg.PLUGINS) for rule in getattr(module, "CONFIG_RULES", ())]
     for rule in (*RULES, *(rule for rule in own if isinstance(rule, Rule))):
         if set(uses).isdisjoint(rule.needed_for.split()):
@@ -63,14 +58,6 @@ def _holds(rule: Rule, value) -> bool:
 def value_at(node: CfgNode, key: str):
     """The value of a key such as ``SOLVER.BASE_LR``."""
     return reduce(getitem, key.split("."), node)
-
-
-def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _finite(key: str, value) -> bool:
@@ -126,15 +113,11 @@ def _head(cfg: CfgNode) -> Iterator[str]:
     absent = [name for name in head.IN_FEATURES if name not in made]
     encoded = head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES
     if absent:
-        yield (
-            f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {', '.join(absent)}, which the backbone does not give. Add it to "
-            f"MODEL.{section}.OUT_FEATURES, now {list(made)}."
-        )
+        cure = f"Add it to MODEL.{section}.OUT_FEATURES, now {list(made)}."
+        yield f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {', '.join(absent)}, which the backbone does not give. {cure}"
     elif head.PIXEL_DECODER_NAME == "MSDeformAttnPixelDecoder" and not set(encoded) <= set(head.IN_FEATURES):
-        yield (
-            f"MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES is {encoded}. Set some of "
-            f"MODEL.SEM_SEG_HEAD.IN_FEATURES, {list(head.IN_FEATURES)}."
-        )
+        cure = f"Set some of MODEL.SEM_SEG_HEAD.IN_FEATURES, {list(head.IN_FEATURES)}."
+        yield f"MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES is {encoded}. {cure}"
     decoder, scales = node.TRANSFORMER_DECODER_NAME, "multi_scale_pixel_decoder"
     several = decoder.startswith("MultiScaleMasked")  # somebody's own decoder may take either
     misfit = several != (node.TRANSFORMER_IN_FEATURE == scales) and (several or decoder == "StandardTransformerDecoder")
@@ -168,15 +151,11 @@ def _solver(cfg: CfgNode) -> Iterator[str]:
     solver = cfg.SOLVER
     base, end, steps, last = solver.BASE_LR, solver.BASE_LR_END, solver.STEPS, solver.MAX_ITER
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and not (0 < base and end <= base):
-        yield (
-            f"SOLVER.BASE_LR_END is {end} and SOLVER.BASE_LR {base}. WarmupCosineLR falls from BASE_LR to BASE_LR_END: "
-            "set BASE_LR above 0, and BASE_LR_END up to it."
-        )
+        cure = "WarmupCosineLR falls from BASE_LR to BASE_LR_END: set BASE_LR above 0, and BASE_LR_END up to it."
+        yield f"SOLVER.BASE_LR_END is {end} and SOLVER.BASE_LR {base}. {cure}"
     if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and any(step <= 0 or step == last for step in steps):
-        yield (
-            f"SOLVER.STEPS is {steps} and SOLVER.MAX_ITER {last}. The rate falls at each step, so set steps above 0 "
-            "and below MAX_ITER (those above MAX_ITER are left out)."
-        )
+        cure = "so set steps above 0 and below MAX_ITER (those above MAX_ITER are left out)."
+        yield f"SOLVER.STEPS is {steps} and SOLVER.MAX_ITER {last}. The rate falls at each step, {cure}"
     if solver.OPTIMIZER == "SGD" and solver.NESTEROV and solver.MOMENTUM <= 0:
         yield "SOLVER.NESTEROV is True, but SOLVER.MOMENTUM 0. Set MOMENTUM above 0, or NESTEROV False."
 

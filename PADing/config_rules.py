@@ -16,11 +16,9 @@ class Allowed:
 
 @dataclass(frozen=True)
 class Rule:
-    """What some keys of one section may be.
+    """What some keys of one section may be; ``keys`` and ``needed_for`` are words, ``note`` helps to choose a value.
 
-    Attributes:
-        needed_for: uses of a config that read the keys, as words: "model" (build it), "train", "test"; with any of them
-            the keys are checked. keys: as words. note: what helps to choose a value.
+    ``needed_for``: uses of a config that read the keys, of "model" (build it), "train", "test".
     """
 
     needed_for: str
@@ -78,10 +76,8 @@ _number = Allowed("a number", _is_number)
 _number_or_none = Allowed("a number, or None", lambda value: value is None or _is_number(value))
 _names = _each(_text, range(1000))
 _norm = one_of("", "BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "nnSyncBN", "FrozenBN", "GN", "LN")
-_class_count = Allowed(
-    "the number of classes, or -1 for as many as the data sets' split says",
-    lambda value: value == -1 or value >= 1,
-)
+_counted = "the number of classes, or -1 for as many as the data sets' split says"
+_class_count = Allowed(_counted, lambda value: value == -1 or value >= 1)
 _norm_type = Allowed("a number above 0, or inf", lambda value: value > 0)
 _ascending = Allowed(
     "whole numbers of at least 0 that ascend, such as (6000, 8000)",
@@ -121,14 +117,12 @@ RULES: list[Rule] = [
     Rule("model", "MODEL.SEM_SEG_HEAD", _norm, "NORM"),
     Rule("model", "MODEL.SEM_SEG_HEAD", _each(_text), "IN_FEATURES DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES"),
     Rule("model", "MODEL.MASK_FORMER", at_least(1), "HIDDEN_DIM NHEADS NUM_OBJECT_QUERIES DIM_FEEDFORWARD"),
-    Rule("model", "MODEL.MASK_FORMER", at_least(0), "ENC_LAYERS NO_OBJECT_WEIGHT"),
+    Rule("model", "MODEL.MASK_FORMER", at_least(0), "ENC_LAYERS NO_OBJECT_WEIGHT CLASS_WEIGHT MASK_WEIGHT DICE_WEIGHT"),
     Rule("model", "MODEL.MASK_FORMER", at_least(1), "DEC_LAYERS", "it counts the prediction on the initial queries"),
     Rule("model", "MODEL.MASK_FORMER", below_one, "DROPOUT"),
-    Rule("model", "MODEL.MASK_FORMER", at_least(0), "CLASS_WEIGHT MASK_WEIGHT DICE_WEIGHT"),
-    Rule("model", "MODEL.MASK_FORMER", at_least(1), "TRAIN_NUM_POINTS OVERSAMPLE_RATIO"),
+    Rule("model", "MODEL.MASK_FORMER", at_least(1), "TRAIN_NUM_POINTS OVERSAMPLE_RATIO TRANS_NUM_LAYER"),
     Rule("model", "MODEL.MASK_FORMER", from_to(0, 1), "IMPORTANCE_SAMPLE_RATIO"),
     Rule("model test", "MODEL.MASK_FORMER.TEST", from_to(0, 1), "OBJECT_MASK_THRESHOLD OVERLAP_THRESHOLD"),
-    Rule("model", "MODEL.MASK_FORMER", at_least(1), "TRANS_NUM_LAYER"),
     Rule("model", "MODEL.MASK_FORMER", _text_or_none, "VEC_PATH", "None: MODEL.CLASS_EMBEDDINGS is used"),
     # ---- images
     Rule("model train test", "INPUT", one_of("RGB", "BGR"), "FORMAT"),

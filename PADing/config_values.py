@@ -7,6 +7,7 @@ Values are understood where their meaning is plain: ``1`` and ``1e3`` for a numb
 import ast
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from detectron2.config import CfgNode
 
@@ -51,7 +52,7 @@ def merge(cfg: CfgNode, tree: Mapping, where: str, defaults: CfgNode) -> list[st
     Strings are read as Python literals where the type of a value in ``defaults`` asks for a number, list or None.
     Returns a sentence that begins with ``where`` for each unknown key and each value that is not understood.
     """
-    known = list(_leaf_keys(cfg))
+    known = [key for key, _ in leaves(cfg)]
     return [f"{where}: {problem}" for problem in _merge(cfg, tree, "", defaults, known)]
 
 
@@ -70,14 +71,14 @@ def _merge(node: CfgNode, tree: Mapping, prefix: str, defaults: CfgNode, known: 
             if node.is_new_allowed():
                 node[key] = CfgNode(value) if isinstance(value, dict) else literal(value)
             else:
-                yield from (_unknown(leaf, known) for leaf in _leaf_keys({key: value}, prefix))
+                yield from (_unknown(leaf, known) for leaf, _ in leaves({key: value}, prefix))
         elif isinstance(node[key], CfgNode) and isinstance(value, dict):
             yield from _merge(node[key], value, f"{full}.", default, known)
         elif isinstance(node[key], CfgNode):
-            first = next(_leaf_keys(node[key], f"{full}."), full)
+            first = next((leaf for leaf, _ in leaves(node[key], f"{full}.")), full)
             yield f"{full} is a section and takes no value. Set one of its keys, such as {first}."
         elif isinstance(value, dict) and value:
-            yield from (_unknown(leaf, known) for leaf in _leaf_keys(value, f"{full}."))
+            yield from (_unknown(leaf, known) for leaf, _ in leaves(value, f"{full}."))
         else:
             try:
                 node[key] = _converted(value, default)
@@ -151,9 +152,10 @@ def _unknown(key: str, known: list[str]) -> str:
     return f"{key or repr(key)} is not a config key{hint}."
 
 
-def _leaf_keys(node: Mapping, prefix: str = "") -> Iterator[str]:
+def leaves(node: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys such as ``SOLVER.BASE_LR`` and values of nested dicts or a config; an empty dict is a value."""
     for key, value in node.items():
         if isinstance(value, dict) and value:
-            yield from _leaf_keys(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
-            yield prefix + key
+            yield prefix + key, value

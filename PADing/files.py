@@ -76,10 +76,8 @@ def explain_os_error(path: str | os.PathLike, error: OSError) -> str:
     """One sentence for a file that cannot be written: disk full, no permission, a folder in its place."""
     if is_disk_full(error):
         free = shutil.disk_usage(existing_folder(Path(path).parent)).free / 2**20
-        return (
-            f"Disk full: {path} cannot be written ({free:.0f} MiB are free there). Make room and run the command "
-            "again. Files that were complete before are intact."
-        )
+        cure = "Make room and run the command again. Files that were complete before are intact."
+        return f"Disk full: {path} cannot be written ({free:.0f} MiB are free there). {cure}"
     if isinstance(error, FileExistsError | NotADirectoryError):
         return f"{path} cannot be written: a folder of this path is a file. Name another."
     return f"{path} cannot be written: {error.strerror or error}."

@@ -107,11 +107,9 @@ def read_yaml(path: str | os.PathLike, what: str) -> Any:
         _check_size(text)
         content = yaml.load(text, Loader=loader)
     except _UnknownTag as error:
-        tag, line = error.args
-        raise UserError(
-            f"{what} {path} is refused: line {line} has the tag {tag}, and such a tag can run code. Write the value "
-            f"itself in its place. Only if you trust the file's author: set {UNSAFE_VARIABLE}=1."
-        ) from error
+        (tag, line), trust = error.args, f"Only if you trust the file's author: set {UNSAFE_VARIABLE}=1."
+        cure = f"such a tag can run code. Write the value itself in its place. {trust}"
+        raise UserError(f"{what} {path} is refused: line {line} has the tag {tag}, and {cure}") from error
     except yaml.MarkedYAMLError as error:
         place = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
         raise UserError(f"{what} {path} is not valid YAML: {error.problem or error.context}{place}.") from error
@@ -214,8 +212,7 @@ def evaluate_arithmetic(text: str):
 
 
 class _Evaluator:
-    def __init__(self):
-        self.items_left = _MAX_ITEMS
+    items_left = _MAX_ITEMS
 
     def value(self, node: ast.expr, names: dict):
         match node:

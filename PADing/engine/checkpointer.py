@@ -14,7 +14,7 @@ from PADing.checkpoint_files import UNREADABLE, check_file, file_problem, newest
 from PADing.engine.training_state import guarded_state, short_reason
 from PADing.errors import UserError
 from PADing.files import replacing
-from PADing.meta_arch.contract import ModelContract, contract_of
+from PADing.meta_arch.contract import contract_of
 
 # The file beside the checkpoints that names the last one.
 TAG = "last_checkpoint"
@@ -32,11 +32,6 @@ class TrainingCheckpointer(DetectionCheckpointer):
 
     resumed = False
     last_iteration = -1
-
-    @property
-    def contract(self) -> ModelContract:
-        """What the model says about its weights."""
-        return contract_of(self.model)
 
     def load(self, path: str, *args, **kwargs) -> dict:
         """As fvcore's; UserError if the file does not exist, is damaged, or holds weights of another model."""
@@ -86,10 +81,8 @@ class TrainingCheckpointer(DetectionCheckpointer):
         """The checkpoint that ``last_checkpoint`` names, or, if that has no answer, the newest good one; "": none."""
         folder, name = Path(self.save_dir), self._last_name()
         if name and name != os.path.basename(name):
-            raise UserError(
-                f"{folder / TAG} names {name!r}, a file outside the folder, which is not trusted. Write the name of a "
-                "checkpoint of the folder into it."
-            )
+            cure = "which is not trusted. Write the name of a checkpoint of the folder into it."
+            raise UserError(f"{folder / TAG} names {name!r}, a file outside the folder, {cure}")
         problem = ""
         if name and (folder / name).is_file():
             problem = file_problem(folder / name)
@@ -111,11 +104,9 @@ class TrainingCheckpointer(DetectionCheckpointer):
         if name is None and not others:
             return ""
         unfit = ", ".join(path.name for path in others)
-        raise UserError(
-            f"--resume: {folder / TAG} {state}, and no file of the folder can be resumed"
-            + (f" ({unfit}: damaged, or weights without a training's state)" if others else "")
-            + f". To start anew, remove {TAG}, or choose another OUTPUT_DIR."
-        )
+        why = f" ({unfit}: damaged, or weights without a training's state)" if others else ""
+        problem = f"--resume: {folder / TAG} {state}, and no file of the folder can be resumed{why}."
+        raise UserError(f"{problem} To start anew, remove {TAG}, or choose another OUTPUT_DIR.")
 
     def _last_name(self) -> str | None:
         try:
@@ -136,7 +127,8 @@ class TrainingCheckpointer(DetectionCheckpointer):
         self.logger.info("Saving checkpoint to %s", path)
         try:
             write_checkpoint(path, content)
-            self.tag_last_checkpoint(path.name)
+            with replacing(Path(self.save_dir, TAG)) as temporary:
+                temporary.write_text(path.name)
         except UserError as error:
             raise UserError(f"{error} {self.what_is_kept()}") from error
         self.last_iteration = kwargs.get("iteration", self.last_iteration)
@@ -147,11 +139,6 @@ class TrainingCheckpointer(DetectionCheckpointer):
         return (
             f"The last checkpoint, {name}, is intact: --resume continues from it." if name else "Nothing is saved yet."
         )
-
-    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Write the name of the last checkpoint to the file that ``--resume`` reads."""
-        with replacing(Path(self.save_dir, TAG)) as temporary:
-            temporary.write_text(last_filename_basename)
 
     def _load_file(self, filename: str) -> dict:
         try:
@@ -175,40 +162,37 @@ class TrainingCheckpointer(DetectionCheckpointer):
         own = self.model.state_dict()
         for name, value in checkpoint["model"].items():
             if name in own and own[name].is_floating_point() and not torch.as_tensor(value).is_floating_point():
-                raise UserError(
-                    f"MODEL.WEIGHTS does not fit the model: {name} has real numbers there, but not in the file."
-                )
+                reason = f"{name} has real numbers there, but not in the file."
+                raise UserError(f"MODEL.WEIGHTS does not fit the model: {reason}")
         incompatible = super()._load_model(checkpoint)
-        harmless = HARMLESS + self.contract.harmless_weights()
+        contract = contract_of(self.model)
+        harmless = HARMLESS + contract.harmless_weights()
         wrong = [entry for entry in incompatible.incorrect_shapes if not entry[0].startswith(harmless)]
         if wrong:
-            raise UserError(_explain_shapes(wrong, self.contract.explain_wrong_shapes([key for key, *_ in wrong])))
+            raise UserError(_explain_shapes(wrong, contract.explain_wrong_shapes([key for key, *_ in wrong])))
         self._explain_missing(incompatible.missing_keys, found)
         if own and own.keys() <= {*incompatible.missing_keys, *(entry[0] for entry in incompatible.incorrect_shapes)}:
-            raise UserError(
-                f"Weights {self._file_name!r} have nothing for this model: none of its {len(own)} weights is among the "
-                f"{len(found)} of the file. Check that MODEL.WEIGHTS and MODEL.META_ARCHITECTURE belong together."
-            )
+            problem = f"nothing for this model: none of its {len(own)} weights is among the {len(found)} of the file."
+            cure = "Check that MODEL.WEIGHTS and MODEL.META_ARCHITECTURE belong together."
+            raise UserError(f"Weights {self._file_name!r} have {problem} {cure}")
         self._found = found
         return incompatible
 
     def _explain_missing(self, missing: list[str], found: list[str]) -> None:
-        if problem := self.contract.explain_missing_weights(missing, found):
+        if problem := contract_of(self.model).explain_missing_weights(missing, found):
             raise UserError(problem)
 
     def _log_incompatible_keys(self, incompatible) -> None:
         """One line in place of fvcore's lists, because a file of another stage or method fits in part by design."""
         own_constants = [key for key, *_ in incompatible.incorrect_shapes]
         fresh = [key for key in incompatible.missing_keys if key not in own_constants]
-        parts = []
-        if incompatible.unexpected_keys or own_constants:
-            names = [*_whole_parts(incompatible.unexpected_keys, self._found), *own_constants]
-            parts.append(f"left out of the file: {', '.join(names)}")
-        if fresh:
-            names = _whole_parts(fresh, self.model.state_dict())
-            parts.append(f"not in the file, so started afresh: {', '.join(names)}")
-        if parts:
-            self.logger.warning("%s: everything else is loaded; %s.", self._file_name, "; ".join(parts))
+        parts = {
+            "left out of the file": [*_whole_parts(incompatible.unexpected_keys, self._found), *own_constants],
+            "not in the file, so started afresh": _whole_parts(fresh, self.model.state_dict()),
+        }
+        said = "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
+        if said:
+            self.logger.warning("%s: everything else is loaded; %s.", self._file_name, said)
 
 
 def _whole_parts(keys: Sequence[str], among: Iterable[str]) -> list[str]:
@@ -253,8 +237,3 @@ def read_weights(path: str) -> dict[str, Tensor]:
     reader = _Reader(nn.Module())
     reader.load(path, checkpointables=[])
     return reader.content
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside a ``DistributedDataParallel`` wrapper, or the model itself."""
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model

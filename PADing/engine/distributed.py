@@ -30,11 +30,9 @@ def torchrun_process_group(cpu: bool, timeout: timedelta = TIMEOUT) -> Iterator[
     """Make the process group that the environment describes: NCCL with one GPU per process, or gloo on CPUs."""
     local_rank, world_size = int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
     if not cpu:
-        if local_rank >= torch.cuda.device_count():
-            raise UserError(
-                f"torchrun started more processes on this machine than it has GPUs ({torch.cuda.device_count()}). "
-                "Lower --nproc-per-node, or add --num-gpus 0 to run on CPUs."
-            )
+        if local_rank >= (present := torch.cuda.device_count()):
+            cure = "Lower --nproc-per-node, or add --num-gpus 0 to run on CPUs."
+            raise UserError(f"torchrun started more processes on this machine than it has GPUs ({present}). {cure}")
         torch.cuda.set_device(local_rank)
     # A wrong address or a process that never came is to be noticed earlier than a process that computes for long.
     store, rank, world_size = next(rendezvous("env://", timeout=MEETING))

@@ -38,12 +38,10 @@ if os.name == "posix":
 
 
 class StopSignals:
-    """What asks this process to stop.
+    """What asks this process to stop: ``number``, the signal that has come; 0 before.
 
-    Attributes:
-        number: the signal that has come; 0 before.
-        deferred: True: the signal is only noted, and whoever set this looks at ``number`` (or ``agreed()``) in time;
-            False: it raises ``Interrupted`` in the main thread.
+    With ``deferred`` it is only noted, and whoever set this looks at ``number`` (or ``agreed()``) in time; else it
+    raises ``Interrupted`` in the main thread.
     """
 
     def __init__(self):
@@ -164,9 +162,7 @@ def _kill(workers: Sequence[multiprocessing.Process]) -> None:
 def relayed_stop_signals() -> Iterator[None]:
     """For the process that starts the others of a job and waits for them: it passes on what it is told.
 
-    Raises:
-        Interrupted: a signal came, and the others have ended.
-        ProcessExitedException: one of them ended by a mistake, which it has reported.
+    Raises ``Interrupted`` when the others have ended by a signal, and ``ProcessExitedException`` by a mistake.
     """
     if not RELAYS or threading.current_thread() is not threading.main_thread():
         yield
@@ -239,10 +235,5 @@ def explain_stop(number: int, checkpointer: TrainingCheckpointer, total: int) ->
     return f"Stopped by {name}. {saved} of {total} iterations are saved in {file}. To continue, {again}."
 
 
-def _forget_in_child() -> None:
-    if STOP.watching:
-        signal.set_wakeup_fd(-1)  # what a worker gets is no message for the process that it works for
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
+if hasattr(os, "register_at_fork"):  # what a worker gets is no message for the process that it works for
+    os.register_at_fork(after_in_child=lambda: STOP.watching and signal.set_wakeup_fd(-1))

@@ -7,13 +7,8 @@ from torch import nn
 
 from PADing.errors import UserError
 
-NORM_TYPES = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.LocalResponseNorm,
-)
+# The first is the base of all batch and instance normalisations.
+NORM_TYPES = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 # Tables of positions in Swin backbones; like biases of attention, they are not shrunk.
 POSITION_TABLES = ("relative_position_bias_table", "absolute_pos_embed")
 

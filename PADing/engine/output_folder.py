@@ -96,10 +96,8 @@ def refuse_to_replace(folder: Path, resume: bool, overwrite: bool) -> None:
     found = _checkpoints_in(folder)
     if found and not (resume or overwrite):
         state = "a finished training" if "model_final.pth" in found else "a training"
-        raise UserError(
-            f"OUTPUT_DIR {folder} holds {state} ({found[-1]}). Choose another OUTPUT_DIR, or add --resume to continue "
-            "that training, or --overwrite to replace it."
-        )
+        cure = "Choose another OUTPUT_DIR, or add --resume to continue that training, or --overwrite to replace it."
+        raise UserError(f"OUTPUT_DIR {folder} holds {state} ({found[-1]}). {cure}")
 
 
 def _checkpoints_in(folder: Path) -> list[str]:
@@ -143,10 +141,9 @@ def _take(path: Path) -> int | None:
             owner = os.read(handle, 200).decode("utf-8", "replace").strip() or "another process"
             os.close(handle)
             if time.monotonic() > deadline:
-                raise UserError(
-                    f"OUTPUT_DIR {path.parent} is in use: a training is running there ({owner}). Two trainings would "
-                    "mix their files. Choose another OUTPUT_DIR, or wait for that one."
-                ) from None
+                cure = "Two trainings would mix their files. Choose another OUTPUT_DIR, or wait for that one."
+                problem = f"OUTPUT_DIR {path.parent} is in use: a training is running there ({owner})."
+                raise UserError(f"{problem} {cure}") from None
             time.sleep(0.1)
             continue
         except OSError as error:

@@ -98,8 +98,7 @@ class Precision:
 class TrainingRecipe:
     """Optimizers, gradient scaling and the body of one iteration.
 
-    Subclasses build their optimizers in ``__init__`` from the bare model, before it may be wrapped for several
-    processes and before weights are loaded.
+    ``__init__`` builds optimizers from the bare model, before it is wrapped for several processes and has weights.
 
     Attributes:
         optimizers: by the name under which a checkpoint holds them; the learning rate of the first is scheduled.

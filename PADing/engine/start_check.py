@@ -239,10 +239,8 @@ def _fit(cfg: CfgNode, needs: Collection[str]) -> list[str]:
         problems.append(str(error))
     if "train" in needs and cfg.INPUT.DATASET_MAPPER_NAME == "default" and cfg.INPUT.MASK_FORMAT != "bitmask":
         others = ", ".join(sorted(name for name in MAPPER_REGISTRY if name != "default"))
-        problems.append(
-            "INPUT.DATASET_MAPPER_NAME is 'default' and INPUT.MASK_FORMAT 'polygon', but the losses need bitmasks. Set "
-            f"INPUT.MASK_FORMAT bitmask, or one of the mappers {others}."
-        )
+        wrong = "INPUT.DATASET_MAPPER_NAME is 'default' and INPUT.MASK_FORMAT 'polygon', but the losses need bitmasks."
+        problems.append(f"{wrong} Set INPUT.MASK_FORMAT bitmask, or one of the mappers {others}.")
     if "train" in needs and not problems:
         # A label beyond the outputs would end as an index error in the loss, or as a failed assertion on the GPU.
         for name in cfg.DATASETS.TRAIN:
@@ -251,8 +249,6 @@ def _fit(cfg: CfgNode, needs: Collection[str]) -> list[str]:
             except UserError:
                 continue  # a set of another package, without class names
             if classes > count:
-                problems.append(
-                    f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {count}, but the training set {name} has {classes} classes. "
-                    f"Set {classes}, or -1 to have them counted."
-                )
+                wrong = f"but the training set {name} has {classes} classes. Set {classes}, or -1 to have them counted."
+                problems.append(f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {count}, {wrong}")
     return problems

@@ -34,11 +34,11 @@ class TrainingStream(Dataset):
     def __init__(self, dataset_dicts: Sequence[dict], mapper: Callable[[dict], dict | None], seed: int):
         self.dataset = DatasetFromList(list(dataset_dicts), copy=False)
         self.mapper = mapper
-        self.seed = seed
-        self._restart()
+        self.reseed(seed)
 
-    def _restart(self) -> None:
-        self._generator = torch.Generator().manual_seed(self.seed)
+    def reseed(self, seed: int) -> None:
+        """Begin the order anew, or that of another run."""
+        self.seed, self._generator = seed, torch.Generator().manual_seed(seed)
         self._epoch, self._order = -1, torch.empty(0)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -47,12 +47,7 @@ class TrainingStream(Dataset):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._restart()
-
-    def reseed(self, seed: int) -> None:
-        """Take over the order of another run."""
-        self.seed = seed
-        self._restart()
+        self.reseed(self.seed)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -61,7 +56,7 @@ class TrainingStream(Dataset):
         """The image at a position."""
         epoch, offset = divmod(position, len(self.dataset))
         if epoch < self._epoch:
-            self._restart()
+            self.reseed(self.seed)
         while self._epoch < epoch:
             self._order = torch.randperm(len(self.dataset), generator=self._generator)
             self._epoch += 1
@@ -77,10 +72,8 @@ class TrainingStream(Dataset):
                     sample[POSITION] = position
                     return sample
                 index = int(torch.randint(len(self.dataset), ()))
-        raise UserError(
-            f"{MOST_REPLACEMENTS} training images in a row could not be used; the messages above name them. "
-            "Check the image folder of DATASETS.TRAIN."
-        )
+        problem = f"{MOST_REPLACEMENTS} training images in a row could not be used; the messages above name them."
+        raise UserError(f"{problem} Check the image folder of DATASETS.TRAIN.")
 
 
 class PositionSampler(Sampler):
@@ -143,18 +136,13 @@ class StreamLoader:
 def build_stream_loader(cfg: CfgNode, mapper: Callable[[dict], dict | None]) -> StreamLoader:
     """Detectron2's training loader over a ``TrainingStream``. Without a ``SEED``, processes agree on a random one.
 
-    Raises:
-        UserError: no training image; a batch that the processes cannot share evenly; another sampler than Detectron2's
-            ``TrainingSampler``.
+    UserError: no training image, a batch that processes cannot share evenly, or a sampler but ``TrainingSampler``.
     """
-    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
-        name = cfg.DATALOADER.SAMPLER_TRAIN
+    if (name := cfg.DATALOADER.SAMPLER_TRAIN) != "TrainingSampler":
         raise UserError(f"DATALOADER.SAMPLER_TRAIN is {name!r}, but only TrainingSampler is supported.")
-    world_size = comm.get_world_size()
-    if cfg.SOLVER.IMS_PER_BATCH % world_size:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {world_size} processes cannot share evenly."
-        )
+    world_size, images = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH
+    if images % world_size:
+        raise UserError(f"SOLVER.IMS_PER_BATCH is {images}, which {world_size} processes cannot share evenly.")
     dicts: Any = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     if not dicts:
         raise UserError(f"The training data {list(cfg.DATASETS.TRAIN)} contain no image with an annotation.")
@@ -162,12 +150,6 @@ def build_stream_loader(cfg: CfgNode, mapper: Callable[[dict], dict | None]) -> 
     stream = TrainingStream(dicts, mapper, seed)
     sampler = PositionSampler(comm.get_rank(), world_size)
     # Without a mapper: the stream has mapped its samples already, because only there is the position known.
-    batches = build_detection_train_loader(
-        stream,
-        mapper=None,
-        sampler=sampler,
-        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-    )
+    options = {"aspect_ratio_grouping": cfg.DATALOADER.ASPECT_RATIO_GROUPING, "num_workers": cfg.DATALOADER.NUM_WORKERS}
+    batches = build_detection_train_loader(stream, mapper=None, sampler=sampler, total_batch_size=images, **options)
     return StreamLoader(batches, stream, sampler)

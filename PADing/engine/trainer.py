@@ -20,7 +20,7 @@ from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
 from PADing.data.dataset_mappers import EvaluationLoader, build_mapper
-from PADing.engine.checkpointer import TrainingCheckpointer, unwrap
+from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.interruption import STOP, StopHook, explain_stop, without_stop_signals
 from PADing.engine.recipes import TrainingRecipe, build_recipe
 from PADing.engine.rng import preserved_rng
@@ -122,8 +122,9 @@ class Trainer(DefaultTrainer):
         if number := STOP.agreed():
             raise Interrupted(number)
         results: dict[str, Any] = {}
+        bare = model.module if isinstance(model, DistributedDataParallel) else model
         for name, evaluator in zip(cfg.DATASETS.TEST, evaluators, strict=True):
-            contract_of(unwrap(model)).set_test_metadata(MetadataCatalog.get(name))
+            contract_of(bare).set_test_metadata(MetadataCatalog.get(name))
             with preserved_rng():
                 loader = cls.build_test_loader(cfg, name)
                 results[name] = evaluate_readable(model, loader, evaluator or cls.build_evaluator(cfg, name))
@@ -199,8 +200,7 @@ class Trainer(DefaultTrainer):
     def before_train(self) -> None:
         """Continue data order and random generators where a resumed run left them."""
         super().before_train()
-        self.ranks.place_data(self.start_iter, self.cfg.SOLVER.IMS_PER_BATCH)
-        self.ranks.restore_rng()
+        self.ranks.restore(self.start_iter, self.cfg.SOLVER.IMS_PER_BATCH)
 
     def after_step(self) -> None:
         """Before a hook may write a checkpoint, gather the states of all processes."""
@@ -233,12 +233,11 @@ class Trainer(DefaultTrainer):
 
 def compare_with_expected(cfg: CfgNode, results: Mapping[str, Any]) -> None:
     """End with status 1 if a metric is not as ``TEST.EXPECTED_RESULTS`` says; UserError if it was not evaluated."""
-    absent = [task for task, *_ in cfg.TEST.EXPECTED_RESULTS if task not in results]
-    if absent:
-        raise UserError(
-            f"TEST.EXPECTED_RESULTS names the task {absent[0]!r}, which was not evaluated. There are: "
-            f"{', '.join(results) or 'none'}. All results are in {os.path.join(cfg.OUTPUT_DIR, 'results.json')}."
-        )
+    for task, *_ in cfg.TEST.EXPECTED_RESULTS:
+        if task not in results:
+            known = f"There are: {', '.join(results) or 'none'}."
+            known += f" All results are in {os.path.join(cfg.OUTPUT_DIR, 'results.json')}."
+            raise UserError(f"TEST.EXPECTED_RESULTS names the task {task!r}, which was not evaluated. {known}")
     verify_results(cfg, results)
 
 

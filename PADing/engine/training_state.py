@@ -45,7 +45,7 @@ class RankStates:
         return {"ranks": self._states}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Keep the states for ``place_data`` and ``restore_rng``; ValueError if they are of another kind."""
+        """Keep the states for ``restore``; ValueError if they are of another kind."""
         self._states = self._loaded = list(state["ranks"])
         own = self._own()
         for number, rank in enumerate(self._loaded):
@@ -56,26 +56,24 @@ class RankStates:
             if "data" in rank and place:
                 raise ValueError(f"{place} is of another kind than needed")
 
-    def place_data(self, start_iter: int, images_per_iteration: int) -> None:
-        """Put the data stream where the stopped run left it."""
-        loader = self.data_loader
+    def restore(self, start_iter: int, images_per_iteration: int) -> None:
+        """Put data stream and random generators where the stopped run left them, if the processes are as many."""
+        loader, loaded, rank = self.data_loader, self._loaded, comm.get_rank()
+        complete = len(loaded) == comm.get_world_size()
         if not isinstance(loader, StreamLoader):
             if start_iter:
                 logger.info("The data loader cannot be placed, so the data order begins anew.")
-        elif len(self._loaded) == comm.get_world_size() and "data" in self._loaded[comm.get_rank()]:
-            loader.load_state_dict(self._loaded[comm.get_rank()]["data"])
+        elif complete and "data" in loaded[rank]:
+            loader.load_state_dict(loaded[rank]["data"])
         elif start_iter:
             # Another number of processes, or another program's checkpoint: skip as many images as have been used.
-            if self._loaded and "data" in self._loaded[0]:
-                loader.stream.reseed(self._loaded[0]["data"]["seed"])
-            loader.sampler.next = comm.get_rank() + start_iter * images_per_iteration
-
-    def restore_rng(self) -> None:
-        """Continue this process's random generators; with another number of processes, nothing."""
-        if len(self._loaded) == comm.get_world_size():
-            set_rng_state(self._loaded[comm.get_rank()]["rng"])
-        elif self._loaded:
-            logger.info("The checkpoint is of %d processes, so random generators are not restored.", len(self._loaded))
+            if loaded and "data" in loaded[0]:
+                loader.stream.reseed(loaded[0]["data"]["seed"])
+            loader.sampler.next = rank + start_iter * images_per_iteration
+        if complete:
+            set_rng_state(loaded[rank]["rng"])
+        elif loaded:
+            logger.info("The checkpoint is of %d processes, so random generators are not restored.", len(loaded))
 
 
 @contextmanager
@@ -95,10 +93,9 @@ def guarded_state(parts: Mapping[str, Any], file: str) -> Iterator[None]:
     except (UserError, OSError, MemoryError):
         raise
     except Exception as error:  # each part has its own way to refuse
-        raise UserError(
-            f"{file} cannot be resumed: it was written by a training with other settings ({short_reason(error)}). "
-            "Start afresh in another OUTPUT_DIR, or restore the settings of that run (config.yaml beside it)."
-        ) from error
+        cure = "Start afresh in another OUTPUT_DIR, or restore the settings of that run (config.yaml beside it)."
+        problem = f"it was written by a training with other settings ({short_reason(error)})"
+        raise UserError(f"{file} cannot be resumed: {problem}. {cure}") from error
 
 
 def short_reason(error: Exception) -> str:
