@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from multiprocessing import Pool
 
@@ -123,7 +124,7 @@ def _first_file(folder: str, extensions: tuple[str, ...]) -> str | None:
 
 def _read_first(split: Split, data_set: DataSet, key: str, path: str) -> None:
     if key == "sem_seg_root":
-        check_class_labels(read_labels(path), path, _label_count(split, data_set), IGNORE_LABEL)
+        _check_labels(split, data_set, path)
     else:
         (read_image if key == "image_root" else read_panoptic_rgb)(path)
 
@@ -160,7 +161,10 @@ def _check_deep(
         return
     step = len(records) / min(images or len(records), len(records))
     chosen = [records[int(i * step)] for i in range(int(len(records) / step + 0.5))]
-    found = _read_all(functools.partial(_read_record, split, data_set), chosen, workers, data_set.name)
+    read = functools.partial(_read_record, split, data_set)
+    with Pool(workers) if workers > 1 and len(chosen) >= 100 else nullcontext() as pool:
+        results = pool.imap(read, chosen, chunksize=16) if pool else map(read, chosen)
+        found = list(tqdm(results, total=len(chosen), desc=data_set.name, unit="image", leave=False, mininterval=1))
     problems = [problem for problems, _ in found for problem in problems]
     report.wrong += problems[:SHOWN]
     if len(problems) > SHOWN:
@@ -188,16 +192,6 @@ def _count_annotations(split: Split, data_set: DataSet, records: list[dict], rep
         report.facts.append(f"no annotation of {len(empty)} classes: {shown}")
 
 
-def _read_all(
-    function: Callable[[dict], tuple[list[str], int]], records: list[dict], workers: int, name: str
-) -> list[tuple[list[str], int]]:
-    bar = functools.partial(tqdm, total=len(records), desc=name, unit="image", leave=False, mininterval=1)
-    if workers <= 1 or len(records) < 100:
-        return [function(record) for record in bar(records)]
-    with Pool(workers) as pool:
-        return list(bar(pool.imap(function, records, chunksize=16)))
-
-
 def _read_record(split: Split, data_set: DataSet, record: dict) -> tuple[list[str], int]:
     """What training or evaluation would refuse in one record, and how many segments it leaves out."""
     mapper = _mapper(split, data_set)
@@ -211,7 +205,7 @@ def _read_record(split: Split, data_set: DataSet, record: dict) -> tuple[list[st
         panoptic_rgb = read_panoptic_rgb(record["pan_seg_file_name"])
         empty = len(empty_segments(panoptic_rgb, record["segments_info"], record["pan_seg_file_name"]))
         if "sem_seg_file_name" in record:
-            _add_problem(problems, _check_labels_beside, split, data_set, record, panoptic_rgb)
+            _add_problem(problems, _check_labels, split, data_set, record["sem_seg_file_name"], panoptic_rgb.shape[:2])
         if data_set.role == "val" or data_set.subset == "all":
             # A training set of seen classes may have lost the unseen segments of its JSON, but not of its PNGs.
             _add_problem(problems, _refuse_unlisted, record, panoptic_rgb)
@@ -227,11 +221,9 @@ def _mapper(split: Split, data_set: DataSet):
     return mappers[data_set.kind](True, augmentations=[])
 
 
-def _check_labels_beside(split: Split, data_set: DataSet, record: dict, panoptic_rgb: np.ndarray) -> None:
-    path = record["sem_seg_file_name"]
-    check_class_labels(
-        read_class_labels(path, panoptic_rgb.shape[:2]), path, _label_count(split, data_set), IGNORE_LABEL
-    )
+def _check_labels(split: Split, data_set: DataSet, path: str, size: tuple[int, int] | None = None) -> None:
+    labels = read_class_labels(path, size) if size else read_labels(path)
+    check_class_labels(labels, path, _label_count(split, data_set), IGNORE_LABEL)
 
 
 def _refuse_unlisted(record: dict, panoptic_rgb: np.ndarray) -> None:

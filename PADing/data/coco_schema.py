@@ -35,31 +35,23 @@ def check_instances(content: dict, where: str, complete: bool = True) -> None:
     check_categories(content["categories"], where)
     images = content["images"]
     needed = ("file_name", "height", "width") if complete else ()
-    _refuse(where, "images", images, lambda image: _image_problem(image, needed))
-    _check_unique(where, "images", images, "id")
+    _refuse(where, "images", images, lambda image: _image_problem(image, needed), "id")
     sizes = {image["id"]: (image.get("height"), image.get("width")) for image in images}
-    annotations = content["annotations"]
-    _refuse(where, "annotations", annotations, lambda annotation: _instance_problem(annotation, sizes, complete))
-    _check_unique(where, "annotations", annotations, "id")
+    _refuse(where, "annotations", content["annotations"], lambda entry: _instance_problem(entry, sizes, complete), "id")
 
 
 def check_panoptic(content: dict, where: str, complete: bool = True) -> None:
     """Check COCO panoptic annotation: ``annotations``, ``categories``, perhaps ``images``; see ``check_instances``."""
     _check_lists(content, where, ("annotations", "categories"), optional=("images",))
     check_categories(content["categories"], where)
-    images = content.get("images", [])
     needed = ("file_name",) if complete else ()
-    _refuse(where, "images", images, lambda image: _image_problem(image, needed))
-    _check_unique(where, "images", images, "id")
-    annotations = content["annotations"]
-    _refuse(where, "annotations", annotations, _panoptic_problem)
-    _check_unique(where, "annotations", annotations, "image_id")
+    _refuse(where, "images", content.get("images", []), lambda image: _image_problem(image, needed), "id")
+    _refuse(where, "annotations", content["annotations"], _panoptic_problem, "image_id")
 
 
 def check_categories(categories: list, where: str) -> None:
     """Check a list of categories, each with ``id`` and ``name``; UserError as above."""
-    _refuse(where, "categories", categories, _category_problem)
-    _check_unique(where, "categories", categories, "id")
+    _refuse(where, "categories", categories, _category_problem, "id")
 
 
 def check_detections(detections: list, where: str) -> None:
@@ -157,26 +149,20 @@ def _check_lists(content: dict, where: str, needed: Iterable[str], optional: Ite
             raise UserError(f"{where}: `{key}` must be a list of entries, but is {short(content[key])}.")
 
 
-def _refuse(where: str, part: str, entries: list, problem: Callable[[object], str | None]) -> None:
-    """Raise for the first entries that have a problem."""
+def _refuse(where: str, part: str, entries: list, problem: Callable[[object], str | None], key: str = "") -> None:
+    """Raise for the first entries that have a problem, for equal ids ``key``, and for numbers beside text as ids."""
     bad = ((i, text) for i, entry in enumerate(entries) if (text := problem(entry)) is not None)
     first = list(itertools.islice(bad, SHOWN))
     if first:
         named = "; ".join(f"{part}[{i}]{_name(entries[i])}: {text}" for i, text in first)
         raise UserError(f"{where}: {named}.")
-
-
-def _check_unique(where: str, part: str, entries: list[dict], key: str) -> None:
-    """Refuse equal ids, and numbers beside text, which have no order."""
-    if len({type(entry[key]) for entry in entries}) > 1:
+    ids = [entry[key] for entry in entries] if key else []
+    if len(set(map(type, ids))) > 1:
         raise UserError(f"{where}: some `{key}` of `{part}` are numbers, others text; use one kind.")
-    if len({entry[key] for entry in entries}) == len(entries):
-        return
     met: dict = {}
-    for i, entry in enumerate(entries):
-        other = met.setdefault(entry[key], i)
-        if other != i:
-            raise UserError(f"{where}: {part}[{i}] and {part}[{other}] have the same `{key}`, {entry[key]!r}.")
+    for i, identity in enumerate(ids):
+        if (other := met.setdefault(identity, i)) != i:
+            raise UserError(f"{where}: {part}[{i}] and {part}[{other}] have the same `{key}`, {identity!r}.")
 
 
 def _name(entry) -> str:
@@ -232,11 +218,7 @@ _CATEGORY_ID: _Field = ("category_id", _is_id, "the id of a category")
 _MAYBE: tuple[_Field, ...] = (
     ("iscrowd", lambda value: value in (0, 1), "0 or 1"),
     ("area", lambda value: _within([value], 0, LARGEST_NUMBER**2), "a number >= 0"),
-    (
-        "bbox",
-        lambda value: type(value) is list and len(value) == 4 and _is_number(*value),
-        "four numbers [x, y, width, height]",
-    ),
+    ("bbox", lambda v: type(v) is list and len(v) == 4 and _is_number(*v), "four numbers [x, y, width, height]"),
     ("bbox", lambda box: min(box[2:]) >= 0, "[x, y, width, height] with a width and height >= 0"),
 )
 
@@ -292,11 +274,8 @@ def _panoptic_problem(annotation: Any) -> str | None:
     problem = _problem(annotation, "`image_id`, `file_name` and `segments_info`", (_IMAGE_ID, png, segments))
     if problem:
         return problem
-    number: _Field = (
-        "id",
-        lambda value: type(value) is int and 0 < value <= LARGEST_SEGMENT_ID,
-        f"a whole number 1..{LARGEST_SEGMENT_ID}",
-    )
+    wanted = f"a whole number 1..{LARGEST_SEGMENT_ID}"
+    number: _Field = ("id", lambda value: type(value) is int and 0 < value <= LARGEST_SEGMENT_ID, wanted)
     met: set[int] = set()
     for i, segment in enumerate(annotation["segments_info"]):
         problem = _problem(segment, "`id` and `category_id`", (number, _CATEGORY_ID), _MAYBE)

@@ -67,11 +67,7 @@ def encode_prompts(
     templates: Sequence[str] = CLIP_TEMPLATES,
     texts: Mapping[str, str] | None = None,
 ) -> torch.Tensor:
-    """Mean over prompts of unit text features, normalised again, in the encoder's precision; float32 (C, e).
-
-    Args:
-        encode: prompts (n) -> features (n, e).
-    """
+    """Mean over prompts of unit text features (``encode``: n prompts -> (n, e)), normalised again; float32 (C, e)."""
     rows = []
     for name in names:
         synonyms = (texts or {}).get(name, name).split(", ")

@@ -157,12 +157,9 @@ def _read_npz(path: str) -> tuple[list[str], np.ndarray]:
     _check(path, names, embeddings)
     if templates and tuple(templates) != CLIP_TEMPLATES:
         logger.warning(
-            "Class embeddings %s come from %d templates that differ from the published models' %d (source: %s), so "
-            "results will differ too. tools/class_embeddings.py makes the published kind.",
-            path,
-            len(templates),
-            len(CLIP_TEMPLATES),
-            source,
+            f"Class embeddings {path} come from {len(templates)} templates that differ from the published models' "
+            f"{len(CLIP_TEMPLATES)} (source: {source}), so results will differ too. tools/class_embeddings.py makes "
+            "the published kind."
         )
     else:
         logger.info("Class embeddings %s: %d classes x %d, source: %s", path, *embeddings.shape, source)

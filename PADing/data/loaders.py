@@ -24,11 +24,7 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def load_data_set(split: Split, data_set: DataSet, root: str | None = None) -> list[dict]:
-    """Load one data set of a split; the list is sorted by image id (semantic: by file name).
-
-    Raises:
-        UserError: a missing file or folder, or an annotation of another structure or that contradicts the split file.
-    """
+    """Load one data set of a split, sorted by image id (semantic: file name); UserError for missing or wrong files."""
     load = {"instance": _load_instances, "panoptic": _load_panoptic, "semantic": _load_semantic}[data_set.kind]
     records = load(split, data_set, split.metadata(data_set, root))
     if not records:
@@ -57,10 +53,8 @@ def _load_instances(split: Split, data_set: DataSet, metadata: dict) -> list[dic
             out_of_lists += 1
     unlisted = annotations.keys() - {image["id"] for image in content["images"]}
     if unlisted:
-        raise UserError(
-            f"{where}: annotations belong to {len(unlisted)} images that `images` does not list, e.g. "
-            f"{min(unlisted, key=str)}."
-        )
+        images = f"{len(unlisted)} images that `images` does not list, e.g. {min(unlisted, key=str)}"
+        raise UserError(f"{where}: annotations belong to {images}.")
     records, bad_polygons = [], 0
     for image in sorted(content["images"], key=lambda image: image["id"]):
         if image["id"] in dropped_images:
@@ -68,15 +62,9 @@ def _load_instances(split: Split, data_set: DataSet, metadata: dict) -> list[dic
         entries = [_instance(annotation, contiguous) for annotation in annotations.get(image["id"], ())]
         objects = [entry for entry in entries if entry is not None]
         bad_polygons += len(entries) - len(objects)
-        records.append(
-            {
-                "file_name": os.path.join(metadata["image_root"], image["file_name"]),
-                "height": image["height"],
-                "width": image["width"],
-                "image_id": image["id"],
-                "annotations": objects,
-            }
-        )
+        path = os.path.join(metadata["image_root"], image["file_name"])
+        size = {"height": image["height"], "width": image["width"]}
+        records.append({"file_name": path, **size, "image_id": image["id"], "annotations": objects})
     _log_dropped(data_set, dropped_images, out_of_lists)
     if bad_polygons:
         logger.warning("%s: %d annotations without a valid polygon are left out.", where, bad_polygons)
@@ -156,25 +144,17 @@ def _load_semantic(split: Split, data_set: DataSet, metadata: dict) -> list[dict
     image_root, label_root = metadata["image_root"], metadata["sem_seg_root"]
     _check_folders(data_set, metadata)
     labels = _files_by_stem(label_root, (".png",))
-    images = _files_by_stem(image_root, IMAGE_EXTENSIONS)
-    if os.path.realpath(image_root) == os.path.realpath(label_root):
-        images = _files_by_stem(image_root, tuple(e for e in IMAGE_EXTENSIONS if e != ".png"))
+    together = os.path.realpath(image_root) == os.path.realpath(label_root)
+    images = _files_by_stem(image_root, tuple(e for e in IMAGE_EXTENSIONS if not (together and e == ".png")))
     if not labels:
         raise _missing(data_set, os.path.join(label_root, "*.png"))
     both = sorted(images.keys() & labels.keys())
     if not both:
-        raise UserError(
-            f"Data set {data_set.name}: no label in {label_root} has the name of an image in {image_root} "
-            f"(e.g. {min(labels)}.png)."
-        )
+        roots = f"no label in {label_root} has the name of an image in {image_root}"
+        raise UserError(f"Data set {data_set.name}: {roots} (e.g. {min(labels)}.png).")
     if len(both) < len(labels):
-        logger.warning(
-            "Data set %s: %d label files in %s have no image in %s and are left out.",
-            data_set.name,
-            len(labels) - len(both),
-            label_root,
-            image_root,
-        )
+        text = "Data set %s: %d label files in %s have no image in %s and are left out."
+        logger.warning(text, data_set.name, len(labels) - len(both), label_root, image_root)
     if len(both) < len(images):
         logger.info("Data set %s: %d of %d images have a label file.", data_set.name, len(both), len(images))
     return [{"file_name": images[stem], "sem_seg_file_name": labels[stem]} for stem in both]
@@ -238,22 +218,16 @@ def _check_categories(split: Split, content: dict, where: str) -> None:
     """The file's categories must be the split's, by id and name, and every annotation's category must be among them."""
     names = {category.id: category.name for category in split.categories}
     for category in content["categories"]:
-        if category["id"] not in names:
-            raise UserError(
-                f"{where}: category {category['id']} ({category['name']!r}) is not among those of {split.file}."
-            )
-        if category["name"] != names[category["id"]]:
-            raise UserError(
-                f"{where}: category {category['id']} is called {category['name']!r}, but {names[category['id']]!r} "
-                f"in {split.file}."
-            )
+        number, name = category["id"], category["name"]
+        if number not in names:
+            raise UserError(f"{where}: category {number} ({name!r}) is not among those of {split.file}.")
+        if name != names[number]:
+            raise UserError(f"{where}: category {number} is called {name!r}, but {names[number]!r} in {split.file}.")
     for annotation in content["annotations"]:
         for part in annotation.get("segments_info", (annotation,)):
             if part["category_id"] not in names:
-                raise UserError(
-                    f"{where}: annotation {annotation.get('id', annotation.get('image_id'))} has category "
-                    f"{part['category_id']}, which is not among the categories of {split.file}."
-                )
+                found = f"{annotation.get('id', annotation.get('image_id'))} has category {part['category_id']}"
+                raise UserError(f"{where}: annotation {found}, which is not among the categories of {split.file}.")
 
 
 def _log_dropped(data_set: DataSet, images: set, annotations: int) -> None:

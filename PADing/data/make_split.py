@@ -108,9 +108,8 @@ def _merged_categories(lists: Sequence[tuple[str, list]]) -> list[dict]:
             entry = {"id": category["id"], "name": category["name"], "isthing": category.get("isthing", 1), **color}
             former, source = merged.setdefault(category["id"], (entry, path))
             if former["name"] != entry["name"]:
-                raise UserError(
-                    f"Category {category['id']} is {former['name']!r} in {source}, but {entry['name']!r} in {path}."
-                )
+                names = f"{former['name']!r} in {source}, but {entry['name']!r} in {path}"
+                raise UserError(f"Category {category['id']} is {names}.")
     return [merged[category_id][0] for category_id in sorted(merged)]
 
 

@@ -23,11 +23,7 @@ def add_workers_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def read_annotation(path: str | os.PathLike, what: str, check: Callable = check_panoptic) -> dict:
-    """Read a COCO JSON and check it as far as the scripts need it, by ``check_panoptic`` or ``check_instances``.
-
-    Raises:
-        UserError: no such file, or not in COCO's layout; the message begins with ``what``.
-    """
+    """A COCO JSON, checked as far as the scripts need it; UserError begins with ``what``."""
     content = read_json(path, what)
     check(content, f"{what} {path}", complete=False)
     return content
@@ -37,9 +33,7 @@ def write_label_maps(make: Callable[[tuple], np.ndarray], jobs: Iterable[tuple],
     """Write the label map (H, W) uint8 of every job as a PNG, in ``workers`` processes, with a progress bar.
 
     A job whose file exists is skipped, so an interrupted run continues where it stopped. The first error ends the run.
-
-    ``make`` is a function of a module, which other processes can import. The last item of a job is the PNG to write.
-    ``output`` is the folder of all, named beside the progress bar.
+    ``make`` can be imported by other processes; a job ends with the PNG to write; ``output`` is the folder of all.
     """
     jobs = list(jobs)
     missing = [job for job in jobs if not os.path.exists(job[-1])]

@@ -37,10 +37,8 @@ def register_split(split: Split, root: str | None = None) -> None:
             if former == metadata and source.file == split.file:
                 continue
             if source.file != split.file:
-                raise UserError(
-                    f"Split file {split.file} registers the data set {name!r}, but {source.file} has done so already. "
-                    "Choose another name."
-                )
+                taken = f"registers the data set {name!r}, but {source.file} has done so already"
+                raise UserError(f"Split file {split.file} {taken}. Choose another name.")
         if name in DatasetCatalog:
             if name not in _REGISTERED:
                 # Mask2Former, when imported beside this project, takes one of our names.
@@ -59,11 +57,7 @@ def registered_split(name: str) -> Split | None:
 
 
 def register_split_files(paths: Iterable[str | os.PathLike]) -> list[Split]:
-    """Register the data sets of the user's split files (``DATASETS.SPLIT_FILES``); returns the splits.
-
-    Raises:
-        UserError: as ``load_split`` and ``register_split``.
-    """
+    """Register the data sets of the user's split files; returns the splits. UserError as ``register_split``."""
     splits = [load_split(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     for split in splits:
         register_split(split)

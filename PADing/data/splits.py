@@ -189,11 +189,7 @@ def shipped_split_files() -> list[str]:
 
 
 def load_split(path: str | os.PathLike) -> Split:
-    """Read and check one split file.
-
-    Raises:
-        UserError: naming the file and the key, id or class name that is wrong, and what would be right.
-    """
+    """Read and check one split file; UserError names the file and the key, id or class name that is wrong."""
     path = os.path.abspath(os.path.expanduser(os.fspath(path)))
     return split_from_dict(read_yaml(path, "Split file"), path)
 
@@ -231,15 +227,8 @@ def split_from_dict(content: Mapping, file: str) -> Split:
         _data_set(entry, default_order, f"{where}: data_sets[{i}]") for i, entry in enumerate(content["data_sets"])
     )
     _check_unique([d.name for d in data_sets], f"{where}: data set name")
-    split = Split(
-        name=name,
-        file=file,
-        categories=categories,
-        seen=seen,
-        unseen=unseen,
-        data_sets=data_sets,
-        class_embeddings=_beside(content.get("class_embeddings") or "", file),
-    )
+    class_embeddings = _beside(content.get("class_embeddings") or "", file)
+    split = Split(name, file, categories, seen, unseen, data_sets, class_embeddings)
     for data_set in data_sets:
         if not split.classes(data_set):
             kind = f"{data_set.kind}, subset {data_set.subset}"
@@ -276,9 +265,8 @@ def _category(entry: Any, where: str) -> Category:
     _check_keys(entry, {"id", "name", "isthing", "color", "supercategory"}, where)
     identity = entry.get("id")
     if isinstance(identity, bool) or not isinstance(identity, int) or not 0 <= identity < 2**63:
-        raise UserError(
-            f"{where} ({short(entry.get('name'))}): id must be a whole number >= 0, but is {short(identity)}."
-        )
+        name = short(entry.get("name"))
+        raise UserError(f"{where} ({name}): id must be a whole number >= 0, but is {short(identity)}.")
     name = _text(entry.get("name"), f"{where} (id {identity}): name")
     isthing, color = entry.get("isthing", 1), entry.get("color")
     if isthing not in (0, 1):

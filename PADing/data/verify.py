@@ -31,11 +31,7 @@ from PADing.yaml_files import read_config_files, read_config_tree
 def _check_config(
     path: str, reports: dict[str, DataSetReport], splits: dict[str, tuple[Split, DataSet]]
 ) -> tuple[list[str], list[str]]:
-    """What keeps a YAML config from training, and from evaluating: data sets and class embeddings. No model is built.
-
-    Args:
-        path: of the config. reports: by data set name. splits: the split and its data set, by data set name.
-    """
+    """What keeps a YAML config from training, and from evaluating; ``reports`` and ``splits``: by data set name."""
     train: list[str] = []
     test: list[str] = []
     try:
@@ -106,12 +102,6 @@ def _section(content: dict, key: str) -> dict:
     return content[key] if isinstance(content.get(key), dict) else {}
 
 
-def _default_configs() -> list[str]:
-    """The YAML files below ``configs/`` that are not mere bases."""
-    files = (REPOSITORY / "configs").rglob("*.yaml")
-    return sorted(str(file) for file in files if not file.name.startswith(("Base", "Mask2Former")))
-
-
 def main(argv: list[str] | None = None, out=None) -> int:
     """Print the report; returns the exit status, see above."""
     parser = CommandParser(__doc__, prog="python -m PADing.data.verify")
@@ -151,7 +141,10 @@ def _print_report(args: argparse.Namespace, out) -> bool:
     by_name = {data_set.name: (split, data_set) for split in splits for data_set in split.data_sets}
     out.write("\nConfigs\n")
     incomplete = False
-    for path in args.config or _default_configs():
+    # Of the shipped configs, those that are not mere bases.
+    files = sorted(map(str, (REPOSITORY / "configs").rglob("*.yaml")))
+    shipped_configs = [file for file in files if not os.path.basename(file).startswith(("Base", "Mask2Former"))]
+    for path in args.config or shipped_configs:
         train, test = _check_config(path, reports, by_name)
         trains, evaluates = ["no" if problems else "yes" for problems in (train, test)]
         out.write(f"  train {trains:3}  evaluate {evaluates:3}  {os.path.relpath(path)}\n")

@@ -58,8 +58,7 @@ class ZeroShotEvaluator(DatasetEvaluator):
         key = {"instance": "instances", "panoptic": "panoptic_seg", "semantic": "sem_seg"}[self.kind]
         for record, output in zip(inputs, outputs, strict=True):
             if key not in output:
-                switch = f"MODEL.MASK_FORMER.TEST.{self.kind.upper()}_ON"
-                raise UserError(f"The model gives no `{key}`: set {switch} True.")
+                raise UserError(f"The model gives no `{key}`: set MODEL.MASK_FORMER.TEST.{self.kind.upper()}_ON True.")
             self.process_image(record, output[key])
 
     def process_image(self, record: dict, prediction: Any) -> None:
@@ -170,10 +169,8 @@ class _OfReadable(DatasetEvaluator):
         if not processed:
             raise UserError(f"No image of the evaluation set can be read, e.g. {names}.")
         logger.warning(
-            "%d images cannot be read (%s). They and their annotation count in no metric below, so these metrics are "
-            "not comparable with those over all images.",
-            len(records),
-            names,
+            f"{len(records)} images cannot be read ({names}). They and their annotation count in no metric below, so "
+            "these metrics are not comparable with those over all images."
         )
         evaluators = [self.evaluator]
         while evaluators:

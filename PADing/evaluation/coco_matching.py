@@ -55,10 +55,8 @@ def match_images(
         most: detections per image (and class) that count. class_agnostic: treat all classes as one.
 
     Returns:
-        the outcome, and the number of objects to be found, (K, A) int64; K is 1 with ``class_agnostic``.
-
-    Raises:
-        UserError: a detection without what ``kind`` needs.
+        the outcome, and the number of objects to be found, (K, A) int64; K is 1 with ``class_agnostic``. UserError for
+        a detection without what ``kind`` needs.
     """
     ids, wanted = np.asarray(category_ids, dtype=np.int64), set(category_ids)
     thresholds = np.minimum(np.asarray(iou, dtype=float), 1 - 1e-10)
@@ -121,12 +119,9 @@ def _match(
     matched: np.ndarray,
     ignored: np.ndarray,
 ) -> None:
-    """Match the detections and objects of one image and class.
+    """Fill in ``matched`` and ``ignored`` (T, A, D) of one image and class, from its IoU ``overlap`` (D, G).
 
-    Args:
-        overlap: (D, G) IoU, the best detection first.
-        area, crowd: (G,) of the objects.
-        matched, ignored: (T, A, D) to be filled in; ``ignored`` says which detections are outside of the ranges.
+    The best detection is first; ``ignored`` says which are outside of the ranges; ``area`` and ``crowd``: (G,).
     """
     count = overlap.shape[1]
     spare = crowd | _outside(area)  # (A, G): objects that are ignored

@@ -88,10 +88,8 @@ def load_ground_truth(source: str | os.PathLike | dict) -> COCO:
     images = {image["id"]: image for image in content["images"]}
     for annotation in content["annotations"]:
         if annotation["image_id"] not in images:
-            raise UserError(
-                f"{where}: annotation {annotation.get('id')} belongs to image {annotation['image_id']}, which `images` "
-                "does not list."
-            )
+            belongs = f"annotation {annotation.get('id')} belongs to image {annotation['image_id']}"
+            raise UserError(f"{where}: {belongs}, which `images` does not list.")
         _complete(annotation, images[annotation["image_id"]])
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()

@@ -94,10 +94,15 @@ def by_image(results: Iterable[dict], sizes: Mapping[ImageId, Size], where: str)
     categories, scores, boxes = map(np.concatenate, zip(*columns, strict=True))
     order = np.argsort(images, kind="stable")
     edges = np.searchsorted(np.asarray(images)[order], range(1, len(number)))
-    return [
-        _of_image(image_id, categories[own], scores[own], boxes[own], [masks[i] for i in own], where)
-        for image_id, own in zip(number, np.split(order, edges), strict=True)
-    ]
+    detections = []
+    for image_id, own in zip(number, np.split(order, edges), strict=True):
+        own_masks = [masks[i] for i in own]
+        own_sizes = {mask[0] for mask in own_masks if mask}
+        if len(own_sizes) > 1:
+            raise UserError(f"{where}: the masks of image {image_id} have different sizes: {sorted(own_sizes)[:3]}.")
+        strings = [mask and mask[1] for mask in own_masks] if own_sizes else None
+        detections.append(ImageDetections(image_id, categories[own], scores[own], boxes[own], strings, *own_sizes))
+    return detections
 
 
 def _surely_right(part: list[dict], sizes: Mapping[ImageId, Size]) -> bool:
@@ -152,21 +157,6 @@ def _check(part: list[dict], start: int, sizes: Mapping[ImageId, Size], where: s
 def _size(segmentation: list | dict, size: Size) -> Size:
     """The size of an image, which an RLE gives where the annotation does not."""
     return tuple(segmentation["size"]) if None in size and isinstance(segmentation, dict) else size
-
-
-def _of_image(
-    image_id: ImageId,
-    category_ids: np.ndarray,
-    scores: np.ndarray,
-    boxes: np.ndarray,
-    masks: list[tuple[tuple[int, int], bytes] | None],
-    where: str,
-) -> ImageDetections:
-    sizes = {mask[0] for mask in masks if mask}
-    if len(sizes) > 1:
-        raise UserError(f"{where}: the masks of image {image_id} have different sizes: {sorted(sizes)[:3]}.")
-    strings = [mask and mask[1] for mask in masks] if sizes else None
-    return ImageDetections(image_id, category_ids, scores, boxes, strings, *sizes)
 
 
 def as_rle(segmentation: list | Mapping, size: Size) -> dict:

@@ -111,17 +111,14 @@ class InsSegzeroEvaluator(ZeroShotEvaluator):
         has_masks = any(item.masks is not None for item in items)
         results, per_class = self._metrics(items, self._tasks or (TASKS if has_masks or not count else ("bbox",)))
         if self.output_dir:
-            content = {"detections": count, **results, "per_class": per_class}
-            self.write_results("instance_results.json", content)
+            self.write_results("instance_results.json", {"detections": count, **results, "per_class": per_class})
         return results
 
     def _write_objects(self, items: list[ImageDetections], count: int) -> None:
         if count > MOST_OBJECTS:
             logger.info(
-                "instances_predictions.pth is not written, because %d detections as Python objects would take %.0f GB "
-                "of memory. coco_instances_results.json holds the same.",
-                count,
-                count * 1.5e-6,
+                f"instances_predictions.pth is not written, because {count} detections as Python objects would take "
+                f"{count * 1.5e-6:.0f} GB of memory. coco_instances_results.json holds the same."
             )
             return
         objects = [{"image_id": item.image_id, "instances": list(item.results())} for item in items]
@@ -177,10 +174,8 @@ class InsSegzeroEvaluator(ZeroShotEvaluator):
             if path and PathManager.isfile(path):
                 self._truth = load_ground_truth(PathManager.get_local_path(path))
             elif self.metadata.get("panoptic_json"):
-                logger.info(
-                    "%s has no instance annotation; its instances are the thing segments of the panoptic annotation.",
-                    self.classes.data_set,
-                )
+                text = "%s has no instance annotation; its instances are the thing segments of the panoptic annotation."
+                logger.info(text, self.classes.data_set)
                 things = set(self.classes.dataset_ids.values())
                 self._truth = load_ground_truth(_instances_from_panoptic(self.metadata, things))
             else:
@@ -224,20 +219,12 @@ def _instances_from_panoptic(metadata: Any, things: Collection[int]) -> dict:
             area = float(mask_util.area(rle))
             if area == 0:
                 continue
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": item["image_id"],
-                    "category_id": segment["category_id"],
-                    "iscrowd": int(segment.get("iscrowd", 0)),
-                    "area": area,
-                    "bbox": mask_util.toBbox(rle).tolist(),
-                    "segmentation": {**rle, "counts": rle["counts"].decode("ascii")},
-                }
-            )
+            ids = {"id": len(annotations) + 1, "image_id": item["image_id"], "category_id": segment["category_id"]}
+            shape = {"area": area, "bbox": mask_util.toBbox(rle).tolist()}
+            mask = {**rle, "counts": rle["counts"].decode("ascii")}
+            annotations.append({**ids, "iscrowd": int(segment.get("iscrowd", 0)), **shape, "segmentation": mask})
     categories = [c for c in panoptic["categories"] if c["id"] in things]
     # Images without any annotation at all stay in: predictions on them are false positives.
-    images = panoptic.get("images") or [
-        {"id": item["image_id"], "file_name": item["file_name"]} for item in panoptic["annotations"]
-    ]
+    listed = [{"id": item["image_id"], "file_name": item["file_name"]} for item in panoptic["annotations"]]
+    images = panoptic.get("images") or listed
     return {"images": images, "categories": categories, "annotations": annotations}

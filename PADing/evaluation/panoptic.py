@@ -28,21 +28,15 @@ def read_panoptic_json(metadata: Any) -> dict:
     """The annotation that metadata's ``panoptic_json`` names; UserError when it is missing."""
     path = metadata.get("panoptic_json")
     if not path or not PathManager.isfile(path):
-        raise UserError(
-            f"Panoptic annotation {path!r} of data set {metadata.name!r} does not exist. "
-            "See datasets/README.md for how it is made."
-        )
+        hint = "See datasets/README.md for how it is made."
+        raise UserError(f"Panoptic annotation {path!r} of data set {metadata.name!r} does not exist. {hint}")
     content = read_json(PathManager.get_local_path(path), f"Panoptic annotation of data set {metadata.name!r}")
     check_panoptic(content, f"Panoptic annotation {path}", complete=False)
     return content
 
 
 def read_panoptic_png(folder: str, file_name: str, segments: Sequence[dict] = ()) -> np.ndarray:
-    """Segment ids (H, W) int32 of a PNG in COCO's panoptic format.
-
-    Raises:
-        UserError: it is missing, damaged or of another format, or lacks most of ``segments`` (``segments_info``).
-    """
+    """Segment ids (H, W) int32 of a panoptic PNG; UserError for a wrong file, or one without most of ``segments``."""
     path = os.path.join(folder, file_name)
     rgb = read_panoptic_rgb(path)
     empty_segments(rgb, segments, path)
@@ -150,12 +144,9 @@ class PanopticzeroEvaluator(ZeroShotEvaluator):
         if self._write_png:
             self.save_png(id2rgb(segment_map), "panoptic_png", name)
         listed = [
-            {
-                "id": int(s["id"]),
-                "category_id": self.classes.dataset_id(s["category_id"]),
-                "isthing": bool(s["category_id"] in self.classes.things),
-            }
+            {"id": int(s["id"]), "category_id": self.classes.dataset_id(label), "isthing": label in self.classes.things}
             for s in segments
+            for label in [s["category_id"]]
         ]
         return {"image_id": image_id, "file_name": name, "segments_info": listed}
 
@@ -189,11 +180,8 @@ class PanopticzeroEvaluator(ZeroShotEvaluator):
     def _summary(self, quality: dict[int, ClassQuality]) -> tuple[dict[str, float], list]:
         classes = self.classes
         present = {label for label, value in quality.items() if value.present}
-        groups = [
-            ("All", "", present),
-            ("Things", "_th", present & classes.things),
-            ("Stuff", "_st", present - classes.things),
-        ]
+        things, stuff = present & classes.things, present - classes.things
+        groups = [("All", "", present), ("Things", "_th", things), ("Stuff", "_st", stuff)]
         if classes.unseen:
             kept = present if self._exclude_absent else set(quality)
             groups += [("Seen", "_se", kept & classes.seen), ("Unseen", "_un", kept & classes.unseen)]

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from pycocotools.coco import COCO
 
@@ -74,17 +75,14 @@ def coco_eval_revise(
         if loaded is None or source is not loaded[0]:
             loaded = (source, _load(source, truth))
         shape, any_class = ("segm" if kind == "segm" else "bbox"), kind.startswith("proposal")
+        evaluate = partial(evaluate_detections, truth, loaded[1], shape, class_agnostic=any_class)
         if kind == "proposal_fast":
-            metrics = evaluate_detections(
-                truth, loaded[1], shape, iou=(0.5,), max_dets=proposal_limits, class_agnostic=True
-            )
+            metrics = evaluate(iou=(0.5,), max_dets=proposal_limits)
             for position, limit in enumerate(proposal_limits):
                 logger.info("AR@%d = %.4f", limit, metrics.ar(0.5, max_dets=position))
             continue
         for limits in [(limit,) for limit in proposal_limits] if any_class else [(1, 10, 100)]:
-            metrics = evaluate_detections(
-                truth, loaded[1], shape, iou=ZSI_IOU, max_dets=limits, class_agnostic=any_class
-            )
+            metrics = evaluate(iou=ZSI_IOU, max_dets=limits)
             for title, value in (("Average Precision  (AP)", metrics.ap), ("Average Recall     (AR)", metrics.ar)):
                 for t in ZSI_IOU:
                     text = "%s: %s @[ IoU=%.2f | area=all | maxDets=%d ] = %.3f"

@@ -185,12 +185,11 @@ class SemSegGzeroEvaluator(ZeroShotEvaluator):
         self._log(metrics)
         absent = [name for name in names if np.isnan(metrics[f"IoU-{name}"])]
         if self.classes.unseen and absent and not self._nan_aware:
+            shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
             logger.warning(
-                "%d classes have no pixel in the annotation of %s (%s), so means over seen or unseen classes are NaN, "
-                "as in the published evaluation. TEST.SEM_SEG_NAN_AWARE True leaves such classes out.",
-                len(absent),
-                self.classes.data_set,
-                ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else ""),
+                f"{len(absent)} classes have no pixel in the annotation of {self.classes.data_set} ({shown}), so means "
+                "over seen or unseen classes are NaN, as in the published evaluation. TEST.SEM_SEG_NAN_AWARE True "
+                "leaves such classes out."
             )
         if self.output_dir:
             self.write_results("sem_seg_results.json", {"sem_seg": metrics})

@@ -31,11 +31,7 @@ class DefaultMapper:
 
 
 def build_mapper(cfg: CfgNode, is_train: bool = True) -> Callable[[dict], dict | None]:
-    """The mapper of a config: ``INPUT.DATASET_MAPPER_NAME`` in training, ``EvaluationMapper`` in evaluation.
-
-    Raises:
-        UserError: an unknown name.
-    """
+    """In evaluation ``EvaluationMapper``, else ``INPUT.DATASET_MAPPER_NAME``; UserError for an unknown name."""
     if not is_train:
         return EvaluationMapper(cfg)
     name = cfg.INPUT.DATASET_MAPPER_NAME

@@ -91,12 +91,6 @@ class TrainingMapper:
         """One dict of the data set (a copy, whose values are not to be changed) to one training example."""
         raise NotImplementedError
 
-    def augment(self, path: str, image: np.ndarray, labels: np.ndarray | None = None) -> tuple:
-        """Augmented image, augmented labels (None without), and what was done; ``path`` is for messages."""
-        augmented = T.AugInput(image, sem_seg=labels)
-        transforms = augment(self.augmentations, augmented, path)
-        return augmented.image, augmented.sem_seg, transforms
-
     def pad(self, array: np.ndarray, value: int) -> np.ndarray:
         """Pad (H, W) or (H, W, n) at the right and bottom to multiples of ``size_divisibility`` if it is positive."""
         if self.size_divisibility <= 0:
@@ -167,17 +161,17 @@ def read_segments(path: str, size: tuple[int, int], segments: Sequence[dict]) ->
 
 def _check_size(what: str, path: str, labels: np.ndarray, size: tuple[int, int]) -> None:
     if labels.shape[:2] != size:
-        have, want = labels.shape[:2], size
-        raise CorruptFile(
-            f"{what} {path} is {have[0]} x {have[1]} (height x width), but its image is {want[0]} x {want[1]}."
-        )
+        have, want = (f"{height} x {width}" for height, width in (labels.shape[:2], size))
+        raise CorruptFile(f"{what} {path} is {have} (height x width), but its image is {want}.")
 
 
-def augment(augmentations: T.AugmentationList, augmented: T.AugInput, path: str) -> T.TransformList:
-    """Apply augmentations in place and return what they did; CorruptFile for an image too thin to be resized."""
-    height, width = augmented.image.shape[:2]
+def augment(augmentations: T.AugmentationList, path: str, image: np.ndarray, labels: np.ndarray | None = None) -> tuple:
+    """Augmented image, augmented labels (None without), and what was done; CorruptFile for too thin an image."""
+    height, width = image.shape[:2]
+    augmented = T.AugInput(image, sem_seg=labels)
     try:
-        return augmentations(augmented)
+        transforms = augmentations(augmented)
+        return augmented.image, augmented.sem_seg, transforms
     except (ValueError, RuntimeError, ZeroDivisionError) as error:
         if max(height, width) < 100 * min(height, width):
             raise

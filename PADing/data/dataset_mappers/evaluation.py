@@ -33,13 +33,13 @@ class EvaluationMapper:
         """The record with ``image``, without ``annotations``."""
         record = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         try:
-            augmented = T.AugInput(read_record_image(record, self.image_format))
-            augment(self.augmentations, augmented, record["file_name"])
+            image = read_record_image(record, self.image_format)
+            image, _, _ = augment(self.augmentations, record["file_name"], image)
         except CorruptFile as error:
             if self.on_corrupt == "fatal":
                 raise CorruptFile(f"{error} INPUT.ON_CORRUPT skip evaluates without such images.") from error
             return {**record, UNREADABLE: str(error)}
-        record["image"] = image_tensor(augmented.image)
+        record["image"] = image_tensor(image)
         return record
 
 

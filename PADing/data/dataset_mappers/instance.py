@@ -8,6 +8,7 @@ from PADing.data.coco_schema import mask_problem
 from PADing.data.dataset_mappers.base import (
     MAPPER_REGISTRY,
     TrainingMapper,
+    augment,
     large_scale_jitter,
     read_record_image,
     resize_and_crop,
@@ -25,7 +26,7 @@ class InstanceMapper(TrainingMapper):
         image = read_record_image(dataset_dict, self.image_format)
         annotations, path = dataset_dict.pop("annotations"), dataset_dict["file_name"]
         _check_masks(annotations, image.shape[:2], path)
-        image, _, transforms = self.augment(path, image)
+        image, _, transforms = augment(self.augmentations, path, image)
         classes, masks = annotation_masks(annotations, transforms, image.shape[:2])
         # Masks as (H, W, n), so that the same padding applies.
         masks = self.pad(masks.transpose(1, 2, 0), 0).transpose(2, 0, 1)

@@ -10,6 +10,7 @@ from panopticapi.utils import rgb2id
 from PADing.data.dataset_mappers.base import (
     MAPPER_REGISTRY,
     TrainingMapper,
+    augment,
     large_scale_jitter,
     read_record_image,
     read_segments,
@@ -43,7 +44,7 @@ class COCOPanopticNewBaselineDatasetMapper(PanopticMapper):
     def map(self, dataset_dict: dict) -> dict:
         """See the base class."""
         image, panoptic, segments = self.read(dataset_dict)
-        image, _, transforms = self.augment(dataset_dict["file_name"], image)
+        image, _, transforms = augment(self.augmentations, dataset_dict["file_name"], image)
         # Transformed as an RGB image: nearest neighbour keeps colors, hence ids.
         ids = rgb2id(transforms.apply_segmentation(panoptic))
         return self.example(dataset_dict, image, *_segment_masks(ids, segments))
@@ -69,7 +70,7 @@ class MaskFormerPanopticDatasetMapper(PanopticMapper):
         image, panoptic, segments = self.read(dataset_dict)
         # The crop may look at the classes, so they are painted before.
         labels = _paint_classes(rgb2id(panoptic), segments, self.ignore_label)
-        image, labels, transforms = self.augment(dataset_dict["file_name"], image, labels)
+        image, labels, transforms = augment(self.augmentations, dataset_dict["file_name"], image, labels)
         ids = self.pad(rgb2id(transforms.apply_segmentation(panoptic)), 0)
         classes, masks = _segment_masks(ids, segments)
         present = np.flatnonzero(masks.any(axis=(1, 2)))

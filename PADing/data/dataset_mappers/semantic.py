@@ -10,6 +10,7 @@ from PADing.class_space import ClassSpace
 from PADing.data.dataset_mappers.base import (
     MAPPER_REGISTRY,
     TrainingMapper,
+    augment,
     read_class_labels,
     read_record_image,
     resize_and_crop_labels,
@@ -59,7 +60,7 @@ class MaskFormerSemanticDatasetMapper(TrainingMapper):
         labels = read_class_labels(label_file, image.shape[:2])
         if self.num_labels is not None:
             check_class_labels(labels, label_file, self.num_labels, self.ignore_label)
-        image, labels, _ = self.augment(dataset_dict["file_name"], image, labels)
+        image, labels, _ = augment(self.augmentations, dataset_dict["file_name"], image, labels)
         labels = self.pad(labels, self.ignore_label).astype(np.int64)
         labels[np.isin(labels, self.hidden_labels)] = self.ignore_label
         classes = np.unique(labels)
