@@ -8,21 +8,3 @@ from .matcher import HungarianMatcher
 from .pixel_decoder import BasePixelDecoder, MSDeformAttnPixelDecoder, TransformerEncoderPixelDecoder
 from .registry import TRANSFORMER_DECODER_REGISTRY
 from .transformer_decoder import MultiScaleMaskedTransformerDecoder, StandardTransformerDecoder
-
-__all__ = [
-    "TRANSFORMER_DECODER_REGISTRY",
-    "BasePixelDecoder",
-    "D2SwinTransformer",
-    "HungarianMatcher",
-    "MSDeformAttnPixelDecoder",
-    "MaskFormerHead",
-    "MultiScaleMaskedTransformerDecoder",
-    "PerPixelBaselineHead",
-    "PerPixelBaselinePlusHead",
-    "SetCriterion",
-    "SetCriterion_Generator",
-    "StandardTransformerDecoder",
-    "TransformerDecoder",
-    "TransformerDecoderLayer",
-    "TransformerEncoderPixelDecoder",
-]

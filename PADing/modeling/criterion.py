@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode, configurable
+from detectron2.utils.comm import get_world_size
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -115,7 +116,8 @@ class SetCriterion(nn.Module):
         for _ in predictions:
             matcher_points.append(self.matcher.draw_points(len(targets), device))
             if "masks" in self.losses:
-                mask_points.append(self._draw_mask_points(pairs, device))
+                counts = (self.candidates, self.random_points)
+                mask_points.append([torch.rand(pairs, count, 2, device=device) for count in counts])
         matched = _pairs(predictions, targets, self.matcher.match(predictions, targets, torch.stack(matcher_points)))
 
         result: dict[str, Tensor] = {}
@@ -159,10 +161,8 @@ class SetCriterion(nn.Module):
     ) -> dict[str, Tensor]:
         """Losses of the masks by name, for each of A predictions (A): cross-entropy and dice loss at points.
 
-        Args:
-            matched: the predictions, the targets, and which of their masks belong together.
-            logits, labels: (A, M, P) float32, both masks of each pair at the points where they are compared.
-            num_masks: what the sums over pairs are divided by: targets for each process, at least one.
+        ``logits`` and ``labels`` (A, M, P) float32 are both masks of each pair at the points where they are compared;
+        the sums over pairs are divided by ``num_masks``: targets for each process, at least one.
         """
         scale = 1 / num_masks
         ce = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(2)
@@ -181,13 +181,7 @@ class SetCriterion(nn.Module):
         classes[rows, matched.image, matched.query] = torch.cat(labels)[first[matched.image] + matched.target]
         return classes
 
-    def _draw_mask_points(self, masks: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        candidates = torch.rand(masks, self.candidates, 2, device=device)
-        if not self.random_points:
-            return candidates, candidates.new_empty(masks, 0, 2)
-        return candidates, torch.rand(masks, self.random_points, 2, device=device)
-
-    def _masks_at_points(self, matched: Matched, drawn: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def _masks_at_points(self, matched: Matched, drawn: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
         """Mask logits of the matched queries and their targets' masks at the mask loss's points: (A, M, P) each."""
         of_queries = zip(matched.predictions, matched.query, strict=True)
         masks = torch.cat([p["pred_masks"][matched.image, query] for p, query in of_queries]).float().unsqueeze(1)
@@ -240,8 +234,8 @@ def _labels_at_points(matched: Matched, points: Tensor) -> Tensor:
 
 def _mean_over_ranks(count: int, device: torch.device) -> float | Tensor:
     """Number of targets for each process, at least one."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if get_world_size() == 1:
         return max(count, 1)
     total = torch.tensor([float(count)], device=device)
     dist.all_reduce(total)
-    return (total / dist.get_world_size()).clamp(min=1)
+    return (total / get_world_size()).clamp(min=1)

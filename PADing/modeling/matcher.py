@@ -84,7 +84,14 @@ class HungarianMatcher(nn.Module):
             labels, target = _targets_at_points(targets, points)
             cost = self._mask_costs(predictions, target, points)
             probability = torch.stack([p["pred_logits"] for p in predictions]).float().softmax(-1)
-            _check_labels(labels, probability.shape[3] - 1)
+            # Said here, where it can be: on a GPU, an index out of range ends the process without a word.
+            classes, largest = probability.shape[3] - 1, int(labels.max()) if labels.numel() else -1
+            if largest >= classes:
+                raise UserError(
+                    f"An annotation has class {largest}, but the model knows classes 0 to {classes - 1}. "
+                    "MODEL.SEM_SEG_HEAD.NUM_CLASSES must be the number of classes that DATASETS.TRAIN annotates, or "
+                    "more."
+                )
             columns = labels[None, :, None].expand(*cost.shape[:2], cost.shape[2], -1)
             return cost - self.cost_class * probability.gather(3, columns)
 
@@ -120,16 +127,6 @@ def _targets_at_points(targets: list[dict[str, Tensor]], points: Tensor) -> tupl
             sampled = point_sample(target["masks"].to(points)[None], at)[0]
             values[:, i, :n] = sampled.view(n, predictions, count).transpose(0, 1)
     return labels, values
-
-
-def _check_labels(labels: Tensor, classes: int) -> None:
-    """Say what is wrong here, where it can be said: on a GPU, an index out of range ends the process without a word."""
-    largest = int(labels.max()) if labels.numel() else -1
-    if largest >= classes:
-        raise UserError(
-            f"An annotation has class {largest}, but the model knows classes 0 to {classes - 1}. "
-            "MODEL.SEM_SEG_HEAD.NUM_CLASSES must be the number of classes that DATASETS.TRAIN annotates, or more."
-        )
 
 
 def _assign(cost: np.ndarray) -> Assignment:

@@ -10,17 +10,3 @@ from PADing.visualization.panoptic import Segmentation, display_scale, paint, pa
 from PADing.visualization.sources import from_detections, from_output, from_record
 
 PictureDrawer = ImageDrawer  # its name up to version 0.1.0
-
-__all__ = [
-    "ImageDrawer",
-    "Segmentation",
-    "display_scale",
-    "from_detections",
-    "from_output",
-    "from_record",
-    "paint",
-    "panel",
-    "plot_curves",
-    "read_rgb",
-    "write_rgb",
-]

@@ -20,8 +20,6 @@ from PADing.visualization.image_files import keep_originals, read_rgb, write_ove
 from PADing.visualization.panoptic import Segmentation
 from PADing.visualization.sources import classes_in_record, from_detections, from_record
 
-__all__ = ["draw_detections", "draw_predictions", "most_unseen_first", "read_detections"]
-
 OVERVIEW, OVERVIEW_ROWS = "overview.png", 6
 Predict = Callable[[np.ndarray], Mapping]
 # What of a record and its image is shown beside the truth: titles and segmentations.

@@ -5,8 +5,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["read_metrics", "plot_curves"]
-
 
 def read_metrics(path: str | os.PathLike) -> dict[str, tuple[list[int], list[float]]]:
     """Scalar name -> (iterations, values), from a file with one JSON object a line.

@@ -10,8 +10,6 @@ from PADing.class_space import ClassSpace
 from PADing.visualization.panoptic import Segmentation, display_scale, paint, panel
 from PADing.visualization.sources import from_output, from_record, from_sample
 
-__all__ = ["ImageDrawer"]
-
 UNSEEN_MARK = " (unseen)"
 
 

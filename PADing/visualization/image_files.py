@@ -12,8 +12,6 @@ from PADing.data.images import read_image
 from PADing.errors import UserError
 from PADing.files import replacing
 
-__all__ = ["find_images", "keep_originals", "output_paths", "read_rgb", "write_overview", "write_rgb"]
-
 # Formats that are both read and written; the drawing of an image in another format is a PNG.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 

@@ -10,8 +10,6 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["Label", "draw_labels"]
-
 WHITE = (255, 255, 255)
 # Places are looked for on a grid of at most so many points a side.
 GRID = 96

@@ -9,8 +9,6 @@ from scipy.ndimage import find_objects
 
 from PADing.visualization.labels import Label, draw_labels
 
-__all__ = ["Segmentation", "display_scale", "paint", "panel"]
-
 UNSEEN_RGB, SEEN_RGB = (255, 0, 200), (255, 255, 255)
 DARK = (30, 30, 30)
 OPACITY = 0.55

@@ -8,8 +8,6 @@ import numpy as np
 
 from PADing.errors import UserError
 
-__all__ = ["Window"]
-
 STOP_KEYS = (27, ord("q"))  # 27: escape
 
 

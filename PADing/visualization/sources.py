@@ -11,8 +11,6 @@ from pycocotools import mask as coco_mask
 from PADing.data.images import read_labels, read_panoptic_rgb
 from PADing.visualization.panoptic import Segmentation
 
-__all__ = ["classes_in_record", "from_detections", "from_output", "from_record", "from_sample"]
-
 # Without a threshold, an instance is shown from this share of the image's best score on. What a high score is depends
 # on the method: D2Zero's softmax is so flat that its best ones lie near 0.4, Mask2Former's reach 1.
 SHARE_OF_BEST, LOWEST_SCORE = 0.5, 0.1

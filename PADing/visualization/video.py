@@ -11,8 +11,6 @@ import numpy as np
 from PADing.errors import UserError
 from PADing.files import replacing
 
-__all__ = ["VideoSource", "VideoWriter"]
-
 # By the ending of the file: codecs that OpenCV's own builds have.
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".mov": "mp4v", ".avi": "MJPG"}
 USUAL_RATE = 30.0

@@ -1,5 +1,3 @@
 """Backbones beside Detectron2's. Importing this registers all of them."""
 
 from .swin import D2SwinTransformer
-
-__all__ = ["D2SwinTransformer"]

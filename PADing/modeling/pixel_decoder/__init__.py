@@ -4,5 +4,3 @@ from PADing.modeling.registry import build_pixel_decoder
 
 from .fpn import BasePixelDecoder, TransformerEncoderPixelDecoder
 from .msdeformattn import MSDeformAttnPixelDecoder
-
-__all__ = ["BasePixelDecoder", "MSDeformAttnPixelDecoder", "TransformerEncoderPixelDecoder", "build_pixel_decoder"]

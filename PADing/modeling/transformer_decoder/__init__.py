@@ -4,5 +4,3 @@ from PADing.modeling.registry import build_transformer_decoder
 
 from .mask2former_transformer_decoder import MultiScaleMaskedTransformerDecoder
 from .maskformer_transformer_decoder import StandardTransformerDecoder
-
-__all__ = ["MultiScaleMaskedTransformerDecoder", "StandardTransformerDecoder", "build_transformer_decoder"]

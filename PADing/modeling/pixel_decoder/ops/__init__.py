@@ -3,5 +3,3 @@
 from .backends import available_backends
 from .functional import ms_deform_attn
 from .module import MSDeformAttn
-
-__all__ = ["MSDeformAttn", "available_backends", "ms_deform_attn"]

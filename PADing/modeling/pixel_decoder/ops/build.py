@@ -19,7 +19,6 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import TypedDict
 
 import torch
 from filelock import FileLock  # which torch depends on
@@ -192,14 +191,7 @@ def _compile(kind: str, target: Path) -> None:
         os.replace(built, target)
 
 
-class _Flags(TypedDict, total=False):
-    extra_cflags: list[str]
-    extra_ldflags: list[str]
-    extra_cuda_cflags: list[str]
-    with_cuda: bool
-
-
-def _flags(kind: str) -> _Flags:
+def _flags(kind: str) -> dict:
     openmp = [] if sys.platform == "darwin" else ["-fopenmp"]  # Apple's compiler has none
     common = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
     if kind == "cpu":

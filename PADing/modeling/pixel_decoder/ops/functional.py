@@ -45,7 +45,8 @@ def ms_deform_attn(
         ValueError: shapes that do not fit together. TypeError: dtypes other than the four.
     """
     _check(value, sampling_locations, attention_weights)
-    sampling_locations, attention_weights = _match_dtype(value, sampling_locations, attention_weights)
+    dtype = value.dtype if value.dtype in (torch.float32, torch.float64) else torch.float32
+    sampling_locations, attention_weights = sampling_locations.to(dtype), attention_weights.to(dtype)
     if torch.jit.is_tracing():
         backend = "pytorch"  # torch.jit.trace (exports, counting operations) cannot record lists of symbolic ints
     elif torch.compiler.is_compiling():
@@ -80,17 +81,15 @@ def _check(value: Tensor, locations: Tensor, weights: Tensor) -> None:
             raise TypeError(f"ms_deform_attn: {name} must be floating point (16, 32 or 64 bits), not {tensor.dtype}")
 
 
-def _match_dtype(value: Tensor, locations: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Locations and weights in one dtype: float64 or float32 like the value; float32 beside a half-precision value."""
-    dtype = value.dtype if value.dtype in (torch.float32, torch.float64) else torch.float32
-    return locations.to(dtype), weights.to(dtype)
-
-
 def _levels(spatial_shapes: Shapes, level_start_index: Starts, ints: bool) -> tuple[list[int], Tensor | None]:
     """(height, width, first pixel) of each level, as flat ints, or as a tensor (L, 3) if only a device knows them."""
     if isinstance(spatial_shapes, Tensor):
         if not ints and (torch.compiler.is_compiling() or spatial_shapes.device.type != "cpu"):
-            return [], _level_table(spatial_shapes, level_start_index)
+            shapes = spatial_shapes.to(torch.int64)
+            sizes = shapes.prod(dim=1)
+            starts = sizes.cumsum(0) - sizes if level_start_index is None else level_start_index
+            starts = torch.as_tensor(starts, dtype=torch.int64, device=shapes.device)
+            return [], torch.cat([shapes, starts.reshape(-1, 1)], dim=1)
         spatial_shapes = spatial_shapes.tolist()
     if isinstance(level_start_index, Tensor):
         level_start_index = level_start_index.tolist()
@@ -101,12 +100,3 @@ def _levels(spatial_shapes: Shapes, level_start_index: Starts, ints: bool) -> tu
         levels += [height, width, start]
         start = start + height * width
     return levels, None
-
-
-def _level_table(spatial_shapes: Tensor, level_start_index: Starts) -> Tensor:
-    shapes = spatial_shapes.to(torch.int64)
-    if level_start_index is None:
-        sizes = shapes.prod(dim=1)
-        level_start_index = sizes.cumsum(0) - sizes
-    starts = torch.as_tensor(level_start_index, dtype=torch.int64, device=shapes.device)
-    return torch.cat([shapes, starts.reshape(-1, 1)], dim=1)

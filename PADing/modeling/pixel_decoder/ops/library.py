@@ -4,10 +4,10 @@ Levels come as flat ints (height, width, first pixel per level), or, where only 
 tensor (L, 3). Which backend computes is decided when the operator runs, so that a traced graph holds for all of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
-from torch import Tensor
 
 from . import backends
 from .pytorch import ms_deform_attn_pytorch, ms_deform_attn_pytorch_backward
@@ -23,30 +23,21 @@ _library.define(f"ms_deform_attn({_inputs}) -> Tensor")
 _library.define(f"ms_deform_attn_backward(Tensor grad, {_inputs}) -> (Tensor, Tensor, Tensor)")
 
 
-def _forward(value: Tensor, locations: Tensor, weights: Tensor, levels: Sequence[int], table: Tensor | None) -> Tensor:
-    backend = backends.select(value.device.type)
+def _dispatch(direction: str, in_pytorch: Callable, *inputs):
+    """Compute by the backend of the device; ``inputs``: the gradient (backward only), then those of the operator."""
+    *tensors, locations, weights, levels, table = inputs
+    backend = backends.select(tensors[-1].device.type)
     if backend == "cuda":
-        return torch.ops.pading_msda.cuda_forward(value, levels, table, locations, weights)
-    levels = _as_ints(levels, table)
+        compiled = getattr(torch.ops.pading_msda, f"cuda_{direction}")
+        return compiled(*tensors, levels, table, locations, weights)
+    levels = list(levels) if table is None else table.flatten().tolist()
     if backend == "cpu":
-        return torch.ops.pading_msda.cpu_forward(value, levels, locations, weights)
-    return ms_deform_attn_pytorch(value, *split_levels(levels), locations, weights)
+        return getattr(torch.ops.pading_msda, f"cpu_{direction}")(*tensors, levels, locations, weights)
+    return in_pytorch(*tensors, *split_levels(levels), locations, weights)
 
 
-def _backward(
-    grad: Tensor, value: Tensor, locations: Tensor, weights: Tensor, levels: Sequence[int], table: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    backend = backends.select(value.device.type)
-    if backend == "cuda":
-        return torch.ops.pading_msda.cuda_backward(grad, value, levels, table, locations, weights)
-    levels = _as_ints(levels, table)
-    if backend == "cpu":
-        return torch.ops.pading_msda.cpu_backward(grad, value, levels, locations, weights)
-    return ms_deform_attn_pytorch_backward(grad, value, *split_levels(levels), locations, weights)
-
-
-def _as_ints(levels: Sequence[int], table: Tensor | None) -> list[int]:
-    return list(levels) if table is None else table.flatten().tolist()
+_forward = partial(_dispatch, "forward", ms_deform_attn_pytorch)
+_backward = partial(_dispatch, "backward", ms_deform_attn_pytorch_backward)
 
 
 def split_levels(levels: Sequence[int]) -> tuple[list[tuple[int, int]], list[int]]:

@@ -73,7 +73,9 @@ class MSDeformAttn(nn.Module):
         samples = (batch, queries, self.n_heads, self.n_levels, self.n_points)
         # Offsets stay in rows of L * P * 2 numbers: broadcasting pairs instead takes ten times as long on a CPU.
         offsets = self.sampling_offsets(query).view(*samples[:3], 2 * self.n_levels * self.n_points)
-        weights = _softmax(self.attention_weights(query).view(-1, self.n_levels * self.n_points)).view(samples)
+        scores = self.attention_weights(query).view(-1, self.n_levels * self.n_points)
+        # On a CPU, short rows do not fill its registers: columns take a quarter of the time.
+        weights = scores.t().softmax(0).t() if scores.device.type == "cpu" else scores.softmax(1)
         points = reference_points[:, :, :, None].expand(-1, -1, self.n_levels, self.n_points, -1)
         if reference_points.shape[-1] == 2:
             size = _size_xy(input_spatial_shapes, reference_points)[:, None].expand(-1, self.n_points, -1)
@@ -84,15 +86,8 @@ class MSDeformAttn(nn.Module):
         else:
             raise ValueError(f"MSDeformAttn: reference points have 2 or 4 numbers, not {reference_points.shape[-1]}")
         locations = locations.view(*samples, 2)
-        output = ms_deform_attn(value, input_spatial_shapes, input_level_start_index, locations, weights)
+        output = ms_deform_attn(value, input_spatial_shapes, input_level_start_index, locations, weights.view(samples))
         return self.output_proj(output)
-
-
-def _softmax(scores: Tensor) -> Tensor:
-    """Softmax of every row of a matrix."""
-    if scores.device.type == "cpu":  # short rows do not fill its registers: columns take a quarter of the time
-        return scores.t().softmax(0).t()
-    return scores.softmax(1)
 
 
 def _size_xy(spatial_shapes: Shapes, like: Tensor) -> Tensor:
