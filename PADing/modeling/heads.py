@@ -18,13 +18,9 @@ MULTI_SCALE, ENCODER, PIXELS = "multi_scale_pixel_decoder", "transformer_encoder
 class PixelDecoderHead(nn.Module):
     """Base of heads; keys ``pixel_decoder.*``, ``predictor.*``.
 
-    Args:
-        input_shape: channels and strides of the backbone's maps.
-        num_classes: classes without "no object".
-        pixel_decoder: a :class:`PixelDecoder`, or what else has its ``forward_features``.
-        predictor: what makes predictions of the pixel decoder's maps.
-        loss_weight: factor of the loss. ignore_value: label of pixels without annotation.
-        transformer_in_feature: which maps a transformer decoder attends to.
+    ``input_shape`` are the backbone's maps; ``num_classes`` leaves out "no object". ``predictor`` makes predictions of
+    the maps of ``pixel_decoder`` (a transformer decoder: attending to ``transformer_in_feature``). ``loss_weight`` is a
+    factor of the loss, ``ignore_value`` the label of pixels without annotation.
     """
 
     _version = 2

@@ -176,11 +176,8 @@ class TransformerDecoderLayer(ResidualLayer):
 
     State-dict keys: ``self_attn, multihead_attn, linear1, linear2, norm1, norm2, norm3``.
 
-    Args:
-        d_model: width C. nhead: attention heads. dim_feedforward: width inside the feed-forward network.
-        dropout, pre_norm: see :class:`ResidualLayer`; dropout also on attention weights.
-        noise: add standard normal noise behind the cross-attention's sum, before its LayerNorm, in training and in
-            evaluation (PADing's generator); post-norm only.
+    ``dropout`` is also on attention weights. ``noise`` adds standard normal noise behind the cross-attention's sum,
+    before its LayerNorm, in training and in evaluation (PADing's generator); post-norm only.
     """
 
     def __init__(

@@ -60,13 +60,7 @@ def _waves(position: Tensor, features: int, temperature: float) -> Tensor:
 
 @cached_table
 def _table(
-    height: int,
-    width: int,
-    features: int,
-    temperature: float,
-    scale: float | None,
-    dtype: torch.dtype,
-    device: torch.device,
+    height: int, width: int, features: int, base: float, scale: float | None, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     # In float32 at least: half precision cannot tell apart the columns of a large map.
     exact = torch.promote_types(dtype, torch.float32)
@@ -74,6 +68,6 @@ def _table(
     columns = torch.arange(1, width + 1, dtype=exact, device=device)
     if scale is not None:
         rows, columns = rows / (height + EPS) * scale, columns / (width + EPS) * scale
-    rows, columns = (_waves(p, features, temperature) for p in (rows, columns))
+    rows, columns = (_waves(p, features, base) for p in (rows, columns))
     grid = torch.cat([rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)], dim=-1)
     return grid.flatten(0, 1).to(dtype)

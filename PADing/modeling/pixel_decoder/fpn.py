@@ -49,10 +49,8 @@ def conv_norm(
 class PixelDecoder(nn.Module):
     """Base of pixel decoders: a step to the next finer map is ``adapter_i`` on that map, upsampling, and ``layer_i``.
 
-    Args:
-        input_shape: channels and strides of the backbone's maps.
-        conv_dim: channels inside. mask_dim: channels of the mask features.
-        norm: normalisation of the convolutions ("" for none).
+    ``conv_dim`` and ``mask_dim`` are the channels inside and of the mask features; ``norm`` is of the convolutions ("":
+    none), ``input_shape`` of the backbone.
     """
 
     upsampling: str  # how the coarser map is brought to the size of the finer one
@@ -129,12 +127,7 @@ class BasePixelDecoder(PixelDecoder):
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class TransformerEncoderPixelDecoder(BasePixelDecoder):
-    """The feature pyramid on top of a transformer encoder, which runs on the coarsest map.
-
-    Args:
-        transformer_dropout, transformer_nheads, transformer_dim_feedforward, transformer_enc_layers,
-        transformer_pre_norm: of the encoder. pyramid: see :class:`BasePixelDecoder`.
-    """
+    """The feature pyramid on top of a transformer encoder, which runs on the coarsest map; see the base class."""
 
     @configurable
     def __init__(

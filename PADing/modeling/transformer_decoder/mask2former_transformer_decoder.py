@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from PADing.errors import UserError
 from PADing.modeling.layers import CrossAttentionLayer, FFNLayer, SelfAttentionLayer
+from PADing.modeling.pixel_decoder.fpn import NUM_LEVELS
 from PADing.modeling.registry import TRANSFORMER_DECODER_REGISTRY
 from PADing.modeling.transformer_decoder.maskformer_transformer_decoder import QueryDecoder
 
@@ -19,45 +20,31 @@ class MultiScaleMaskedTransformerDecoder(QueryDecoder):
     one half; then queries attend to each other, and a feed-forward network follows. A prediction is made from the
     initial queries and after each layer.
 
-    A method that classifies queries in another way overrides :meth:`add_class_head` and :meth:`classify`.
-
-    Other arguments are the base class's; ``mask_classification`` must be True.
+    A method that classifies queries in another way overrides :meth:`add_class_head` and :meth:`classify`. Arguments are
+    the base class's; ``mask_classification`` must be True.
     """
 
     _version = 2
     input_proj: nn.ModuleList
 
     def add_transformer(
-        self,
-        hidden_dim: int,
-        *,
-        nheads: int,
-        dim_feedforward: int,
-        dec_layers: int,
-        pre_norm: bool,
-        num_feature_levels: int = 3,
+        self, hidden_dim: int, *, nheads: int, dim_feedforward: int, dec_layers: int, pre_norm: bool
     ) -> None:
         """Create three layers for each of ``dec_layers`` steps, and the initial queries."""
         if not self.mask_classification:
             raise ValueError(f"{type(self).__name__} predicts masks and classes; mask_classification must be True")
-        self.num_layers, self.num_feature_levels = dec_layers, num_feature_levels
         layers = range(dec_layers)
-        self.transformer_self_attention_layers = nn.ModuleList(
-            SelfAttentionLayer(hidden_dim, nheads, pre_norm) for _ in layers
-        )
-        self.transformer_cross_attention_layers = nn.ModuleList(
-            CrossAttentionLayer(hidden_dim, nheads, pre_norm) for _ in layers
-        )
+        attention = hidden_dim, nheads, pre_norm
+        self.transformer_self_attention_layers = nn.ModuleList(SelfAttentionLayer(*attention) for _ in layers)
+        self.transformer_cross_attention_layers = nn.ModuleList(CrossAttentionLayer(*attention) for _ in layers)
         self.transformer_ffn_layers = nn.ModuleList(FFNLayer(hidden_dim, dim_feedforward, pre_norm) for _ in layers)
         self.decoder_norm = nn.LayerNorm(hidden_dim)
         self.query_feat = nn.Embedding(self.num_queries, hidden_dim)
 
     def add_inputs(self, in_channels: int, width: int, enforce: bool) -> None:
-        """Create ``level_embed`` and ``input_proj``, for each of ``num_feature_levels`` maps, from coarse to fine."""
-        self.level_embed = nn.Embedding(self.num_feature_levels, width)
-        self.input_proj = nn.ModuleList(
-            self.input_projection(in_channels, width, enforce) for _ in range(self.num_feature_levels)
-        )
+        """Create ``level_embed`` and ``input_proj``, for each of the maps, from coarse to fine."""
+        self.level_embed = nn.Embedding(NUM_LEVELS, width)
+        self.input_proj = nn.ModuleList(self.input_projection(in_channels, width, enforce) for _ in range(NUM_LEVELS))
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int, mask_classification: bool) -> dict:
@@ -68,16 +55,10 @@ class MultiScaleMaskedTransformerDecoder(QueryDecoder):
         return {**arguments, "dec_layers": arguments["dec_layers"] - 1}
 
     def classify(self, state: Tensor, mask_logits: Tensor, mask_features: Tensor, last: bool) -> Tensor | None:
-        """Class logits of one prediction.
+        """Class logits (B, Q, K + 1) of one prediction, "no object" last; None is allowed unless ``last`` layer.
 
-        Args:
-            state: (B, Q, C), the queries behind ``decoder_norm``.
-            mask_logits: (B, Q, h, w), their masks.
-            mask_features: (B, mask_dim, h, w).
-            last: whether this is the prediction behind the last layer.
-
-        Returns:
-            (B, Q, K + 1), "no object" last; None is allowed unless ``last``.
+        ``state`` (B, Q, C) are the queries behind ``decoder_norm``, ``mask_logits`` (B, Q, h, w) their masks;
+        ``mask_features`` are (B, mask_dim, h, w).
         """
         return self.class_embed(state)
 
@@ -86,8 +67,7 @@ class MultiScaleMaskedTransformerDecoder(QueryDecoder):
 
         Args:
             x: feature levels (B, in_channels, h_l, w_l), coarsest first.
-            mask_features: (B, mask_dim, h, w), at the stride of the masks.
-            mask: accepted for the interface and ignored: padding is treated as image, as published.
+            mask_features: (B, mask_dim, h, w), at the stride of the masks. mask: ignored; padding is treated as image.
 
         Returns:
             dict with ``pred_logits`` (B, Q, K + 1), ``pred_masks`` (B, Q, h, w) logits, ``pred_embed`` (B, Q, C), the
@@ -95,16 +75,16 @@ class MultiScaleMaskedTransformerDecoder(QueryDecoder):
             the last, in this order, a dict with ``pred_logits`` and ``pred_masks``. Without deep supervision, and in
             evaluation, ``aux_outputs`` is empty.
         """
-        if len(x) != self.num_feature_levels:
-            raise ValueError(f"{type(self).__name__} expects {self.num_feature_levels} feature levels, not {len(x)}")
+        if len(x) != NUM_LEVELS:
+            raise ValueError(f"{type(self).__name__} expects {NUM_LEVELS} feature levels, not {len(x)}")
         keys, memories, level_features = self._prepare_levels(x, mask_features)
         batch = mask_features.shape[0]
         state = self.query_feat.weight.unsqueeze(0).expand(batch, -1, -1)
         positions = self.query_embed.weight
         auxiliary = self.training and self.deep_supervision
         predictions = []
-        for i in range(self.num_layers):
-            level = i % self.num_feature_levels
+        for i in range(len(self.transformer_ffn_layers)):
+            level = i % NUM_LEVELS
             embed = self.decoder_norm(state)
             kernels = self.mask_embed(embed)
             if auxiliary:

@@ -22,13 +22,11 @@ class QueryDecoder(nn.Module):
     """Base of transformer decoders, which fill in what stands between the queries and their masks.
 
     Args:
-        in_channels: channels of the feature maps.
         mask_classification: predict a class for each query; else query ``k`` stands for class ``k``.
-        num_classes: classes without "no object".
-        hidden_dim: width C of the queries. num_queries: their number Q. mask_dim: channels of the mask features.
+        in_channels, mask_dim: of the feature maps and of the mask features. num_classes: without "no object".
+        hidden_dim: width C of the queries. num_queries: their number Q. transformer: of :meth:`add_transformer`.
         enforce_input_project: project the features even where their width already is ``hidden_dim``.
         deep_supervision: in training, predict after every layer; else only once, behind the last one.
-        transformer: of :meth:`add_transformer`.
     """
 
     input_proj: nn.Module

@@ -12,8 +12,8 @@
 import argparse
 import ctypes
 import functools
-import importlib
 import logging
+import pkgutil
 import statistics
 import sys
 import tempfile
@@ -105,8 +105,18 @@ def contenders(device: str) -> dict[str, Contender]:
         found[device] = lambda i, *tensors: torch.ops.pading.ms_deform_attn(*tensors, i.table, None)
     else:
         logger.warning("%s kernel skipped: %s", device, reason)
-    peers = {"cuda": {"im2col": _im2col, "deformops": _deformops, "mmcv": _mmcv_cuda}, "cpu": {"mmcv": _mmcv_cpu}}
-    for name, make in {**peers[device], "transformers": _transformers}.items():
+    tensors, mmcv = ("shapes_tensor", "starts_tensor"), "mmcv.ops.multi_scale_deform_attn:"
+    mmcv_cuda = mmcv + "MultiScaleDeformableAttnFunction.apply"
+    transformers = "transformers.models.mask2former.modeling_mask2former:multi_scale_deformable_attention"
+    peers: dict[str, dict[str, Callable[[], Contender]]] = {
+        "cuda": {
+            "im2col": _im2col,
+            "deformops": lambda: _peer("deformops:deform2d_multiscale", *tensors),
+            "mmcv": lambda: _in_one_dtype(_peer(mmcv_cuda, *tensors, last=(64,))),
+        },
+        "cpu": {"mmcv": lambda: _in_one_dtype(_peer(mmcv + "multi_scale_deformable_attn_pytorch", tensors[0]))},
+    }
+    for name, make in {**peers[device], "transformers": lambda: _in_one_dtype(_peer(transformers, "shapes"))}.items():
         try:
             found[name] = make()
         except (ImportError, AttributeError, OSError, RuntimeError) as error:
@@ -119,25 +129,10 @@ def _in_one_dtype(function: Contender) -> Contender:
     return lambda i, value, locations, weights: function(i, value, locations.to(value.dtype), weights.to(value.dtype))
 
 
-def _transformers() -> Contender:
-    module = importlib.import_module("transformers.models.mask2former.modeling_mask2former")
-    function = module.multi_scale_deformable_attention
-    return _in_one_dtype(lambda i, value, *rest: function(value, i.shapes, *rest))
-
-
-def _mmcv_cpu() -> Contender:
-    function = importlib.import_module("mmcv.ops.multi_scale_deform_attn").multi_scale_deformable_attn_pytorch
-    return _in_one_dtype(lambda i, value, *rest: function(value, i.shapes_tensor, *rest))
-
-
-def _mmcv_cuda() -> Contender:
-    function = importlib.import_module("mmcv.ops.multi_scale_deform_attn").MultiScaleDeformableAttnFunction.apply
-    return _in_one_dtype(lambda i, value, *rest: function(value, i.shapes_tensor, i.starts_tensor, *rest, 64))
-
-
-def _deformops() -> Contender:
-    function = importlib.import_module("deformops").deform2d_multiscale
-    return lambda i, value, *rest: function(value, i.shapes_tensor, i.starts_tensor, *rest)
+def _peer(path: str, *levels: str, last: tuple = ()) -> Contender:
+    """The function at ``path``; behind the value it takes these attributes of the inputs, and ``last`` at the end."""
+    function = pkgutil.resolve_name(path)
+    return lambda i, value, *rest: function(value, *(getattr(i, name) for name in levels), *rest, *last)
 
 
 def _im2col() -> Contender:
@@ -198,15 +193,13 @@ def peak_mb(function: Callable[[], object], device: str) -> float | None:
         before = _status("VmRSS")
         function()
         return (_status("VmHWM") - before) / 2**10
-    except (OSError, AttributeError):
+    except (OSError, AttributeError, StopIteration):
         return None
 
 
 def _status(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1])
-    raise OSError(f"no {key} in /proc/self/status")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key + ":"))
 
 
 def measure(case: str, dtype: str, device: str, rounds: int, budget: float) -> list[dict]:

@@ -6,58 +6,51 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Shapes = Sequence[tuple[int, int]]
+
 
 def ms_deform_attn_pytorch(
-    value: Tensor,
-    spatial_shapes: Sequence[tuple[int, int]],
-    level_start_index: Sequence[int],
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
+    value: Tensor, shapes: Shapes, starts: Sequence[int], locations: Tensor, weights: Tensor
 ) -> Tensor:
     """The operation of :func:`..functional.ms_deform_attn` by ``grid_sample``, one call per level.
 
-    Shapes as there; ``spatial_shapes`` and ``level_start_index`` are Python ints.
-    Levels are summed as they come, so that memory holds the samples of one level at a time.
+    Arguments as there, ``shapes`` and ``starts`` as Python ints. Levels are summed as they come, so that memory holds
+    the samples of one level at a time.
     """
     batch, _, heads, channels = value.shape
-    weights = attention_weights.permute(3, 0, 2, 1, 4).flatten(1, 2).unsqueeze(2)  # (L, N*M, 1, Lq, P)
+    of_level = weights.permute(3, 0, 2, 1, 4).flatten(1, 2).unsqueeze(2)  # (L, N*M, 1, Lq, P)
     output: Tensor | None = None
-    for level, image, grid in _images_and_grids(value, spatial_shapes, level_start_index, sampling_locations):
+    for level, image, grid in _images_and_grids(value, shapes, starts, locations):
         samples = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        part = (samples * weights[level]).sum(-1)  # (N*M, D, Lq)
+        part = (samples * of_level[level]).sum(-1)  # (N*M, D, Lq)
         output = part if output is None else output + part
     if output is None:
         # Zeros that autograd still connects with every input; the sums of no elements are 0 whatever the input holds.
-        inputs = (value, sampling_locations, attention_weights)
+        inputs = (value, locations, weights)
         nothing = sum((tensor.flatten()[:0].sum().to(value.dtype) for tensor in inputs), start=value.new_zeros(()))
-        return nothing.expand(batch, sampling_locations.shape[1], heads * channels).contiguous()
+        return nothing.expand(batch, locations.shape[1], heads * channels).contiguous()
     return output.unflatten(0, (batch, heads)).permute(0, 3, 1, 2).flatten(2).to(value.dtype).contiguous()
 
 
 def ms_deform_attn_pytorch_backward(
-    grad_output: Tensor,
-    value: Tensor,
-    spatial_shapes: Sequence[tuple[int, int]],
-    level_start_index: Sequence[int],
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
+    grad_output: Tensor, value: Tensor, shapes: Shapes, starts: Sequence[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of value, locations and weights, for where autograd cannot record (inside an operator)."""
-    grad_value = torch.zeros_like(value, dtype=torch.promote_types(value.dtype, sampling_locations.dtype))
-    grad_locations, grad_weights = torch.zeros_like(sampling_locations), torch.zeros_like(attention_weights)
+    grad_value = torch.zeros_like(value, dtype=torch.promote_types(value.dtype, locations.dtype))
+    grad_locations, grad_weights = torch.zeros_like(locations), torch.zeros_like(weights)
     batch, _, heads, channels = value.shape
-    weights = attention_weights.permute(3, 0, 2, 1, 4).flatten(1, 2).unsqueeze(2)
+    of_level = weights.permute(3, 0, 2, 1, 4).flatten(1, 2).unsqueeze(2)
     grad = grad_output.unflatten(2, (heads, channels)).permute(0, 2, 3, 1).flatten(0, 1)
     grad = grad.unsqueeze(-1)  # (N*M, D, Lq, 1)
-    inside = (sampling_locations >= -1) & (sampling_locations <= 2)
-    for level, image, grid in _images_and_grids(value, spatial_shapes, level_start_index, sampling_locations):
-        (height, width), start = spatial_shapes[level], level_start_index[level]
+    inside = (locations >= -1) & (locations <= 2)
+    for level, image, grid in _images_and_grids(value, shapes, starts, locations):
+        (height, width), start = shapes[level], starts[level]
         grad = grad.to(image.dtype)
         samples = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         of_weight = (samples * grad).sum(1).unflatten(0, (batch, heads))  # (N, M, Lq, P)
         grad_weights[:, :, :, level] = of_weight.transpose(1, 2)
         of_image, of_grid = torch.ops.aten.grid_sampler_2d_backward(
-            grad * weights[level], image, grid, 0, 0, False, [True, True]
+            grad * of_level[level], image, grid, 0, 0, False, [True, True]
         )
         of_image = of_image.unflatten(0, (batch, heads)).flatten(3).permute(0, 3, 1, 2)
         grad_value[:, start : start + height * width] += of_image
@@ -66,7 +59,7 @@ def ms_deform_attn_pytorch_backward(
 
 
 def _images_and_grids(
-    value: Tensor, shapes: Sequence[tuple[int, int]], starts: Sequence[int], locations: Tensor
+    value: Tensor, shapes: Shapes, starts: Sequence[int], locations: Tensor
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(level, image (N*M, D, h, w), sampling grid (N*M, Lq, P, 2) in [-1, 1] of ``grid_sample``) of each level to read.
 
