@@ -40,8 +40,7 @@ PARTS = ("train2017", "val2017")
 def split_panoptic(content: dict, split: Split) -> dict[str, dict]:
     """The `seen`, `unseen` and `all` contents of one panoptic JSON, as described above.
 
-    Raises:
-        UserError: an unseen class that the JSON does not have, or an annotation whose image is missing in it.
+    UserError: an unseen class that the JSON does not have, or an annotation whose image is missing in it.
     """
     ids = {category["name"]: category["id"] for category in content["categories"]}
     missing = [name for name in split.unseen if name not in ids]
@@ -67,8 +66,7 @@ def split_panoptic(content: dict, split: Split) -> dict[str, dict]:
 def prepare(annotation_dir: str, save_dir: str, split: Split, parts=PARTS, force: bool = False) -> None:
     """Write the three files of every part; existing ones are kept.
 
-    Raises:
-        UserError: a missing or broken input, or an output that does not pass the check at the end.
+    UserError: a missing or broken input, or an output that does not pass the check at the end.
     """
     for part in tqdm(parts, desc="panoptic annotation", unit="file"):
         outputs = {kind: os.path.join(save_dir, f"panoptic_{part}_{kind}.json") for kind in ("seen", "unseen", "all")}

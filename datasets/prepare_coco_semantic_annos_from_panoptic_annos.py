@@ -50,8 +50,7 @@ def paint(job: tuple[str, list[tuple[int, int]], str]) -> np.ndarray:
 def prepare(panoptic_json: str, panoptic_root: str, output: str, split: Split, workers: int = 1) -> None:
     """Write one label PNG per annotation.
 
-    Raises:
-        UserError: a missing or broken input, a category that the split does not have, or labels that fail the check.
+    UserError: a missing or broken input, a category that the split does not have, or labels that fail the check.
     """
     labels = {c.id: i for i, c in enumerate(split.vocabulary("panoptic", "listed"))}
     if len(labels) > IGNORE_LABEL:
@@ -88,9 +87,8 @@ def main(argv: list[str] | None = None) -> int:
     coco = os.path.join(dataset_root(), "coco")
     parser = CommandParser(__doc__)
     parser.add_argument("--root", default=coco, help="folder of COCO")
-    parser.add_argument(
-        "--parts", nargs="+", default=("val2017", "train2017"), help="parts of COCO (default: val2017 train2017)"
-    )
+    parts = "parts of COCO (default: val2017 train2017)"
+    parser.add_argument("--parts", nargs="+", default=("val2017", "train2017"), help=parts)
     parser.add_argument("--split-file", default=SPLIT_FILE, help="which classes there are")
     parser.add_argument("--json", help="own data: panoptic JSON")
     parser.add_argument("--panoptic-root", help="own data: folder of the panoptic PNGs")

@@ -83,8 +83,7 @@ def prepare(
 ) -> None:
     """Convert every PNG below ``source`` to the labels of ``data_set``.
 
-    Raises:
-        UserError: no input, an unreadable file or an unknown pixel value (named), or an output that fails the check.
+    UserError: no input, an unreadable file or an unknown pixel value (named), or an output that fails the check.
     """
     table = label_table(split, data_set, ignore)
     if os.path.isdir(source) and os.path.isdir(output) and os.path.samefile(source, output):

@@ -78,11 +78,8 @@ def select(content: dict, split: Split, data_set: DataSet) -> dict:
 def prepare(split: Split, train_json: str, val_json: str, root: str, force: bool = False) -> dict[str, dict[str, int]]:
     """Write the annotation of every instance data set of ``split``; existing files are kept.
 
-    Returns:
-        Counts by data set name: ``images, annotations, crowds, classes`` (classes that have an instance).
-
-    Raises:
-        UserError: a missing or broken input, or an output that does not pass the check at the end.
+    Returns counts by data set name: ``images, annotations, crowds, classes`` (classes that have an instance).
+    UserError: a missing or broken input, or an output that does not pass the check at the end.
     """
     data_sets = [d for d in split.data_sets if d.kind == "instance"]
     if not data_sets:

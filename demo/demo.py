@@ -36,8 +36,6 @@ from PADing.visualization.image_files import find_images, output_paths
 from PADing.visualization.screen import Window
 from PADing.visualization.video import VideoSource, VideoWriter
 
-CONFIDENCE_KEY = "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD"
-
 
 def draw_images(
     predictor: Predictor, paths: list[Path], drawings: list[Path], window: Window | None, threshold: float | None
@@ -116,7 +114,7 @@ def _run(args: argparse.Namespace) -> None:
         sink = VideoWriter(path, source.rate)
     threshold = args.confidence_threshold
     if threshold is not None:
-        args.opts = [CONFIDENCE_KEY, str(threshold), *args.opts]
+        args.opts = ["MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD", str(threshold), *args.opts]
 
     predictor = Predictor(checked_config(args, PREDICTION), one_result=True)
     if source is None:

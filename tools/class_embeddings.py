@@ -44,7 +44,12 @@ def _run(args: argparse.Namespace) -> None:
     splits = [load_split(file) for file in args.split or ()]
     names = list(dict.fromkeys(name for split in splits for name in (*split.seen, *split.unseen)))
     names = read_names(args.names) if args.names else names
-    texts = dict(_pair(item, names) for item in args.text)
+    texts = {}
+    for item in args.text:
+        name, _, text = item.partition("=")
+        if name not in names or not text:
+            raise UserError(f"--text {item!r} must be NAME=WORDS with the name of a class{did_you_mean(name, names)}.")
+        texts[name] = text
     templates = tuple(getattr(args, "template", None) or ())
     file = os.path.basename(args.checkpoint or args.pretrained if args.kind == "clip" else args.file)
     if args.kind == "clip":
@@ -64,13 +69,6 @@ def _run(args: argparse.Namespace) -> None:
         raise UserError(f"{file} has nothing but zeros for {', '.join(zero)}. Is it complete?")
     save_class_embeddings(args.output, names, np.asarray(embeddings), source, templates)
     logger.info("%s: %d classes x %d, %s", args.output, *embeddings.shape, source)
-
-
-def _pair(item: str, names: list[str]) -> tuple[str, str]:
-    name, _, text = item.partition("=")
-    if name not in names or not text:
-        raise UserError(f"--text {item!r} must be NAME=WORDS with the name of a class{did_you_mean(name, names)}.")
-    return name, text
 
 
 def _parser() -> CommandParser:

@@ -72,7 +72,9 @@ def _run(args: argparse.Namespace) -> None:
 
 def _commands(split: Split, train: DataSet, test: DataSet) -> list[str]:
     """Both stages of PADing and the conversion between them."""
-    config, out, file = f"configs/{train.kind}-segmentation", f"output/{split.name}_{train.kind}", _shown(split.file)
+    config, out, file = f"configs/{train.kind}-segmentation", f"output/{split.name}_{train.kind}", split.file
+    if not os.path.relpath(file).startswith(".."):
+        file = os.path.relpath(file)
     files = repr((file,)) if set(file) & set(",()[]") else file
     data = ["DATASETS.SPLIT_FILES", files, "DATASETS.TRAIN", train.name, "DATASETS.TEST", test.name]
     converted = f"{out}_1/converted.pth"
@@ -87,12 +89,6 @@ def _commands(split: Split, train: DataSet, test: DataSet) -> list[str]:
         ["train_net.py", "--config-file", f"{config}/PADing.yaml", *stage_2],
     ]
     return [shlex.join(["python", *line]) for line in lines]
-
-
-def _shown(path: str) -> str:
-    """A path as short as it can be from the current folder."""
-    short = os.path.relpath(path)
-    return path if short.startswith("..") else short
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ from PADing.modeling.point_sampling import point_sample
 
 logger = logging.getLogger(__name__)
 
-# What a cost that is not a finite number is replaced by: above any cost that occurs, still exact arithmetic for scipy.
-PROHIBITIVE = 1e8
+PROHIBITIVE = 1e8  # replaces a cost that is not finite: above any cost that occurs, still exact arithmetic for scipy
 
 Assignment = tuple[Tensor, Tensor]
 

@@ -62,9 +62,7 @@ def draw_detections(
     """Draw a file of detections in COCO's result format beside the annotation of the data set ``name``.
 
     ``threshold`` is the least score that is shown, ``number`` 0 draws all images, else as :func:`draw_predictions`.
-
-    Raises:
-        UserError: the file is missing, holds no detections with masks, or belongs to another data set.
+    UserError: the file is missing, holds no detections with masks, or belongs to another data set.
     """
     detections = read_detections(results)
     metadata = MetadataCatalog.get(name)

@@ -10,8 +10,6 @@ from PADing.class_space import ClassSpace
 from PADing.visualization.panoptic import Segmentation, display_scale, paint, panel
 from PADing.visualization.sources import from_output, from_record, from_sample
 
-UNSEEN_MARK = " (unseen)"
-
 
 class ImageDrawer:
     """Draws what belongs to the data set of ``metadata``. Unseen classes have a magenta outline, see :func:`paint`.
@@ -59,6 +57,6 @@ class ImageDrawer:
 
     def describe(self, seg: Segmentation) -> str:
         """What a segmentation shows, as "2 plain disc, 1 teal waves (unseen)"."""
-        names = [name + UNSEEN_MARK * (index in self.unseen) for index, name in enumerate(self.names)]
+        names = [name + " (unseen)" * (index in self.unseen) for index, name in enumerate(self.names)]
         found = Counter(names[label] for label in seg.classes.values())
         return ", ".join(f"{number} {name}" for name, number in found.items()) or "nothing"

@@ -45,8 +45,7 @@ def output_paths(images: Sequence[Path], output: Path) -> list[Path]:
     ``output`` is a file if there is one image and the name ends like an image's, else a folder. Images of one name
     from several folders keep these folders below it.
     """
-    is_file = output.suffix.lower() in SUFFIXES and not output.is_dir()
-    if is_file:
+    if output.suffix.lower() in SUFFIXES and not output.is_dir():
         if len(images) > 1:
             raise UserError(f"--output {output} is a file, but there are {len(images)} images. Name a folder.")
         if os.path.realpath(output) == os.path.realpath(images[0]):

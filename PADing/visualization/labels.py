@@ -11,20 +11,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 WHITE = (255, 255, 255)
-# Places are looked for on a grid of at most so many points a side.
-GRID = 96
-# Points of a segment that are tried, the innermost first, and then rows above and below the innermost.
-POINTS, SHIFTS = 12, 6
+GRID = 96  # places are looked for on a grid of at most so many points a side
+POINTS, SHIFTS = 12, 6  # points of a segment that are tried, innermost first, then rows above and below the innermost
 
 
 @dataclass(frozen=True)
 class Label:
-    """A name for a region.
+    """A name for a region, (h, w) bool, of the part of an image that begins at ``top``, ``left``.
 
-    Attributes:
-        text: what to write. box: RGB of the box behind it.
-        region: (h, w) bool, a part of the image. top, left: where this part begins.
-        first: whether it is placed before others.
+    ``box`` is the RGB of the box behind the text; labels marked ``first`` are placed before others.
     """
 
     text: str

@@ -12,24 +12,17 @@ from PADing.visualization.labels import Label, draw_labels
 UNSEEN_RGB, SEEN_RGB = (255, 0, 200), (255, 255, 255)
 DARK = (30, 30, 30)
 OPACITY = 0.55
-# Names are hard to read on images smaller than this (longer side, pixels), so these are enlarged.
-READABLE_SIDE = 400
-# Lines and letters are drawn for images of this side, and grow with larger ones.
-USUAL_SIDE = 1000
-LETTERS = 12
-# Rows that are painted at a time.
-STRIP = 256
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
+READABLE_SIDE = 400  # longer side in pixels; names are hard to read on smaller images, so these are enlarged
+USUAL_SIDE, LETTERS = 1000, 12  # lines and letters are drawn for images of this side, and grow with larger ones
+STRIP = 256  # rows that are painted at a time
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A panoptic segmentation.
+    """A panoptic segmentation: ``ids`` (H, W) is an integer map of segment ids, 0 where there is none.
 
-    ids: (H, W) integer map of segment ids, 0 where there is none.
-    classes: segment id -> contiguous class id.
-    scores: segment id -> score in 0..1, where it has one; it is written behind the name.
-    stuff: ids of the segments that are known to be stuff, on which things stand.
+    ``classes`` is segment id -> contiguous class id, ``scores`` segment id -> score in 0..1, where it has one (written
+    behind the name); ``stuff`` are ids of the segments that are known to be stuff, on which things stand.
     """
 
     ids: np.ndarray
@@ -102,7 +95,8 @@ def panel(
     grow, framed = _growth(tiles[0][1]), []
     for title, tile in tiles:
         head = np.full((22 * grow, tile.shape[1], 3), 255, dtype=np.uint8)
-        cv2.putText(head, title, (4 * grow, 16 * grow), _FONT, 0.45 * grow, (0, 0, 0), grow, cv2.LINE_AA)
+        place, font = (4 * grow, 16 * grow), cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(head, title, place, font, 0.45 * grow, (0, 0, 0), grow, cv2.LINE_AA)
         framed.append(np.pad(np.vstack([head, tile]), ((0, 4), (2, 2), (0, 0)), constant_values=255))
     return np.hstack(framed)
 

@@ -43,12 +43,9 @@ class VideoSource:
         """(H, W, 3) uint8 RGB, until the end of the file. UserError when there is no frame at all."""
         number = 0
         try:
-            while True:
-                there, frame = self.capture.read()
-                if not there:
-                    break
+            while (answer := self.capture.read())[0]:
                 number += 1
-                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+                yield cv2.cvtColor(answer[1], cv2.COLOR_BGR2RGB)
         finally:
             self.capture.release()
         if not number:

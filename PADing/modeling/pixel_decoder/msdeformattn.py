@@ -20,9 +20,9 @@ Shapes = list[tuple[int, int]]
 class MSDeformAttnTransformerEncoderLayer(ResidualLayer):
     """Multi-scale deformable self-attention and feed-forward network, post-norm (Deformable DETR, Sec. 4.1)."""
 
-    def __init__(self, d_model: int, d_ffn: int, dropout: float, n_levels: int, n_heads: int, n_points: int) -> None:
+    def __init__(self, d_model: int, d_ffn: int, dropout: float, n_levels: int, n_heads: int) -> None:
         super().__init__(dropout, pre_norm=False)
-        self.self_attn = MSDeformAttn(d_model, n_levels, n_heads, n_points)
+        self.self_attn = MSDeformAttn(d_model, n_levels, n_heads)
         self.norm1 = nn.LayerNorm(d_model)
         self.linear1, self.linear2 = nn.Linear(d_model, d_ffn), nn.Linear(d_ffn, d_model)
         self.norm2 = nn.LayerNorm(d_model)
@@ -68,12 +68,8 @@ class MSDeformAttnTransformerEncoderOnly(nn.Module):
 class MSDeformAttnPixelDecoder(PixelDecoder):
     """The pixel decoder of Mask2Former (Sec. 3.2.2): always in the precision of its weights, autocast or not.
 
-    Args:
-        transformer_dropout, transformer_nheads, transformer_dim_feedforward, transformer_enc_layers: of the encoder.
-        transformer_in_features: the maps that the encoder sees.
-        common_stride: stride of the mask features; FPN steps lead from the encoder's finest map to it.
-        transformer_n_points: samples for each head and level.
-        pyramid: see :class:`PixelDecoder`; ``conv_dim`` is also the encoder's width.
+    The encoder sees ``transformer_in_features``; FPN steps lead from the finest of these maps to ``common_stride``,
+    that of the mask features. ``pyramid``: see :class:`PixelDecoder`; ``conv_dim`` is also the encoder's width.
     """
 
     upsampling = "bilinear"
@@ -89,7 +85,6 @@ class MSDeformAttnPixelDecoder(PixelDecoder):
         transformer_enc_layers: int,
         transformer_in_features: list[str],
         common_stride: int,
-        transformer_n_points: int = 4,
         **pyramid,
     ) -> None:
         super().__init__(input_shape, **pyramid)
@@ -104,7 +99,6 @@ class MSDeformAttnPixelDecoder(PixelDecoder):
             d_ffn=transformer_dim_feedforward,
             dropout=transformer_dropout,
             n_heads=transformer_nheads,
-            n_points=transformer_n_points,
         )
         self.pe_layer = PositionEmbeddingSine(self.conv_dim // 2, normalize=True)
         self.mask_features = conv_norm(self.conv_dim, self.mask_dim, 1)

@@ -55,24 +55,19 @@ def _select(device_type: str, forced: str) -> str:
 def load(kind: str, compile_if_missing: bool = True) -> str | None:
     """Make the operators of a compiled backend available. Returns None on success, else the reason. Never raises."""
     with _lock:
-        reason = None if kind in _loaded else _load(kind, compile_if_missing)
-        if reason is None:
-            _loaded.add(kind)
-        return reason
-
-
-def _load(kind: str, compile_if_missing: bool) -> str | None:
-    try:
-        path = build.library(kind)
-        if path is None:
-            if not compile_if_missing:
+        if kind in _loaded:
+            return None
+        try:
+            path = build.library(kind)
+            if path is None and not compile_if_missing:
                 return build.missing(kind) or "not compiled yet"
-            path = build.build(kind)
-        if not hasattr(torch.ops.pading_msda, f"{kind}_forward"):  # a fresh build is loaded already
-            torch.ops.load_library(str(path))
-    except (build.Unavailable, OSError) as error:
-        return str(error)
-    return None
+            path = path or build.build(kind)
+            if not hasattr(torch.ops.pading_msda, f"{kind}_forward"):  # a fresh build is loaded already
+                torch.ops.load_library(str(path))
+        except (build.Unavailable, OSError) as error:
+            return str(error)
+        _loaded.add(kind)
+        return None
 
 
 def available_backends() -> dict[str, str]:
