@@ -13,9 +13,8 @@ P = ParamSpec("P")
 def cached_table(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """Decorator: keep the 16 tensors last asked for, except while ``torch.compile`` traces.
 
-    A training run needs one for each feature level; sizes that vary, as in evaluation, push each other out. Making one
-    again would cost more than time: copying even a few numbers to a GPU waits for everything queued there.
-    Arguments must be hashable.
+    Sizes that vary, as in evaluation, push each other out. Making one again would cost more than time: copying even a
+    few numbers to a GPU waits for everything queued there. Arguments must be hashable.
     """
 
     def make_constant(*args: P.args, **kwargs: P.kwargs) -> Tensor:

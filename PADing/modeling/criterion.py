@@ -43,10 +43,8 @@ class SetCriterion(nn.Module):
     State-dict keys: ``empty_weight`` (num_classes + 1), the class weights of the cross-entropy.
 
     Args:
-        num_classes: classes without "no object". matcher: assigns queries to targets.
-        weight_dict: factor of each loss by name; applied by the caller.
-        eos_coef: class weight of "no object".
-        losses: "labels", "masks", or both.
+        num_classes: classes without "no object". eos_coef: class weight of "no object". losses: "labels", "masks".
+        matcher: assigns queries to targets. weight_dict: factor of each loss by name; applied by the caller.
         num_points: points for each mask. oversample_ratio: candidates for each of them. importance_sample_ratio: part
             of the points taken from the most uncertain candidates, the others are random.
     """
@@ -138,9 +136,8 @@ class SetCriterion(nn.Module):
     def match(self, outputs: dict, targets: Targets) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Match the last prediction, without losses, for methods that train on matched queries.
 
-        Returns:
-            class of every query (B, Q) int64, ``num_classes`` where nothing is matched; classes of the matched queries
-            (M) int64, image by image, ascending query in each; (image indices (M), query indices (M)) in that order.
+        Returns the class of every query (B, Q) int64, ``num_classes`` where nothing is matched; the classes of matched
+        queries (M) int64, image by image, ascending query in each; (image indices, query indices), (M) each.
         """
         matched = _pairs([outputs], targets, [self.matcher(outputs, targets)])
         classes, index = self._target_classes(matched)[0], (matched.image, matched.query[0])

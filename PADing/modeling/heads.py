@@ -101,8 +101,7 @@ class MaskFormerHead(PixelDecoderHead):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
         """Arguments from ``MODEL.SEM_SEG_HEAD`` and ``MODEL.MASK_FORMER``."""
-        shared = super().from_config(cfg, input_shape)
-        return {**shared, **cls.transformer_arguments(cfg, input_shape, classify=True)}
+        return {**super().from_config(cfg, input_shape), **cls.transformer_arguments(cfg, input_shape, classify=True)}
 
     def forward(self, features: dict[str, Tensor], mask: Tensor | None = None) -> dict:
         """Backbone maps -> the transformer decoder's predictions."""
@@ -118,21 +117,12 @@ class PerPixelBaselineHead(PixelDecoderHead):
 
     @configurable
     def __init__(
-        self,
-        input_shape: dict[str, ShapeSpec],
-        *,
-        num_classes: int,
-        pixel_decoder: PixelDecoder,
-        common_stride: int = 4,
-        predictor: nn.Module | None = None,
-        **shared,
+        self, input_shape: dict[str, ShapeSpec], *, common_stride: int = 4, predictor: nn.Module | None = None, **shared
     ) -> None:
         if predictor is None:
-            predictor = Conv2d(pixel_decoder.mask_dim, num_classes, kernel_size=1)
+            predictor = Conv2d(shared["pixel_decoder"].mask_dim, shared["num_classes"], kernel_size=1)
             weight_init.c2_msra_fill(predictor)
-        super().__init__(
-            input_shape, num_classes=num_classes, pixel_decoder=pixel_decoder, predictor=predictor, **shared
-        )
+        super().__init__(input_shape, predictor=predictor, **shared)
         self.common_stride = common_stride
 
     @classmethod
@@ -145,9 +135,7 @@ class PerPixelBaselineHead(PixelDecoderHead):
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Classify pixels; ``targets`` (B, H, W) are their labels, needed in training.
 
-        Returns:
-            training: (None, ``{"loss_sem_seg": ...}``); evaluation: ((B, num_classes, H, W) logits at the size of the
-            image, ``{}``).
+        Returns (None, ``{"loss_sem_seg": ...}``); in evaluation ((B, num_classes, H, W) logits like the image, ``{}``).
         """
         logits, *auxiliary = self.layers(features)
         if not self.training:

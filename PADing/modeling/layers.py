@@ -229,16 +229,10 @@ class TransformerDecoder(nn.Module):
     def forward(
         self, target: Tensor, memory: Tensor, positions: Tensor | None = None, memory_positions: Tensor | None = None
     ) -> Tensor:
-        """Run the stack on sequence-first tensors.
+        """Run the stack on queries (L, B, C): (1, L, B, C), or (layers, L, B, C) with ``return_intermediate``.
 
-        Args:
-            target: (L, B, C) queries.
-            memory: (S, B, C), or (S, 1, C) for a memory that the whole batch shares: it is then projected only once.
-                A memory expanded along the batch counts as shared.
-            positions, memory_positions: added to queries and keys; broadcastable to target and memory.
-
-        Returns:
-            (1, L, B, C), or (layers, L, B, C) with ``return_intermediate``.
+        ``memory`` is (S, B, C), or (S, 1, C) if the whole batch shares it: it is then projected only once. A memory
+        expanded along the batch counts as shared. Positions are added to queries and keys, to which they broadcast.
         """
         if memory.stride(1) == 0:
             memory = memory[:, :1]

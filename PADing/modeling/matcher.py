@@ -48,8 +48,7 @@ class HungarianMatcher(nn.Module):
     def forward(self, outputs: dict[str, Tensor], targets: list[dict[str, Tensor]]) -> list[Assignment]:
         """Match one prediction; arguments as those of :meth:`SetCriterion.forward`.
 
-        Returns:
-            for each image (query indices, ascending; target indices), int64 on the CPU, of length min(Q, n).
+        Returns for each image (query indices, ascending; target indices), int64 on the CPU, of length min(Q, n).
         """
         points = self.draw_points(len(targets), outputs["pred_masks"].device)
         return self.match([outputs], targets, points.unsqueeze(0))[0]
@@ -72,7 +71,8 @@ class HungarianMatcher(nn.Module):
             )
             costs = np.where(bad, PROHIBITIVE, costs)
         counts = [len(target["labels"]) for target in targets]
-        return [[_assign(cost[:, :count]) for cost, count in zip(images, counts, strict=True)] for images in costs]
+        pairs = [[linear_sum_assignment(c[:, :count]) for c, count in zip(each, counts, strict=True)] for each in costs]
+        return [[(torch.from_numpy(q), torch.from_numpy(t)) for q, t in images] for images in pairs]
 
     @torch.no_grad()
     def costs(
@@ -126,11 +126,6 @@ def _targets_at_points(targets: list[dict[str, Tensor]], points: Tensor) -> tupl
             sampled = point_sample(target["masks"].to(points)[None], at)[0]
             values[:, i, :n] = sampled.view(n, predictions, count).transpose(0, 1)
     return labels, values
-
-
-def _assign(cost: np.ndarray) -> Assignment:
-    queries, targets = linear_sum_assignment(cost)
-    return torch.as_tensor(queries, dtype=torch.int64), torch.as_tensor(targets, dtype=torch.int64)
 
 
 def _iteration() -> str:

@@ -10,7 +10,6 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-WHITE = (255, 255, 255)
 GRID = 96  # places are looked for on a grid of at most so many points a side
 POINTS, SHIFTS = 12, 6  # points of a segment that are tried, innermost first, then rows above and below the innermost
 
@@ -80,7 +79,7 @@ def _written(text: str, box: tuple[int, int, int], size: int) -> np.ndarray:
     font, margin = _font(size), max(2, size // 6)
     width = int(font.getlength(text)) + 2 * margin + 1
     patch = Image.new("RGB", (width, size + 2 * margin), box)
-    ImageDraw.Draw(patch).text((margin, margin + size // 2), text, fill=WHITE, font=font, anchor="lm")
+    ImageDraw.Draw(patch).text((margin, margin + size // 2), text, fill="white", font=font, anchor="lm")
     return np.asarray(patch)
 
 

@@ -8,8 +8,6 @@ import numpy as np
 
 from PADing.errors import UserError
 
-STOP_KEYS = (27, ord("q"))  # 27: escape
-
 
 class Window:
     """Shows images one after another.
@@ -36,6 +34,6 @@ class Window:
         Returns whether to go on: False after escape, q, or closing the window.
         """
         cv2.imshow(self.title, image[:, :, ::-1])
-        if cv2.waitKey(wait) & 0xFF in STOP_KEYS:
+        if cv2.waitKey(wait) & 0xFF in (27, ord("q")):  # 27: escape
             return False
         return cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1

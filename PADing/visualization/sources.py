@@ -21,10 +21,8 @@ SAME_OBJECT_IOU = 0.75
 def from_output(output: Mapping, ignore_label: int = 255, score_threshold: float | None = None) -> Segmentation:
     """The most complete segmentation in a model's output for one image: panoptic, else instances, else semantic.
 
-    Args:
-        output: a Detectron2 output with ``panoptic_seg``, ``instances`` or ``sem_seg``.
-        score_threshold: the least score of an instance to show. None: half of the best score in the image, but at
-            least 0.1. Each object is shown once, under its best name; better ones lie on top.
+    ``score_threshold`` is the least score of an instance to show. None: half of the best score in the image, but at
+    least 0.1. Each object is shown once, under its best name; better ones lie on top.
     """
     if "panoptic_seg" in output:
         ids, segments = output["panoptic_seg"]

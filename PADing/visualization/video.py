@@ -13,7 +13,6 @@ from PADing.files import replacing
 
 # By the ending of the file: codecs that OpenCV's own builds have.
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".mov": "mp4v", ".avi": "MJPG"}
-USUAL_RATE = 30.0
 
 
 class VideoSource:
@@ -35,7 +34,7 @@ class VideoSource:
         if not self.capture.isOpened():
             raise UserError(problem)
         rate = self.capture.get(cv2.CAP_PROP_FPS)
-        self.rate = rate if 0 < rate < 1000 else USUAL_RATE  # damaged files state infinite and negative rates
+        self.rate = rate if 0 < rate < 1000 else 30.0  # damaged files state infinite and negative rates
         count = int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.length = count if count > 0 and not isinstance(source, int) else None
 

@@ -66,8 +66,7 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[self.relative_position_index.flatten()]
         bias = bias.view(places, places, self.heads).permute(2, 0, 1)
         if mask is not None:
-            images = count // len(mask)
-            bias = (bias + mask.unsqueeze(1)).repeat(images, 1, 1, 1)  # (B * windows, heads, w^2, w^2)
+            bias = (bias + mask.unsqueeze(1)).repeat(count // len(mask), 1, 1, 1)  # (B * windows, heads, w^2, w^2)
         else:
             bias = bias.unsqueeze(0).expand(count, -1, -1, -1)
         x = F.scaled_dot_product_attention(
@@ -98,10 +97,9 @@ class SwinTransformerBlock(nn.Module):
         window, shift = self.window, self.shift
         x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
         padded_height, padded_width = x.shape[1:3]
-        mask = None
+        mask = _shift_mask(padded_height, padded_width, window, shift, x.device) if shift else None
         if shift:
             x = x.roll((-shift, -shift), dims=(1, 2))
-            mask = _shift_mask(padded_height, padded_width, window, shift, x.device)
         rows, columns = padded_height // window, padded_width // window
         x = x.view(batch, rows, window, columns, window, channels).transpose(2, 3).reshape(-1, window**2, channels)
         x = self.attn(x, mask)

@@ -80,11 +80,10 @@ class PixelDecoder(nn.Module):
         return getattr(self, f"layer_{i}")(lateral + upsampled)
 
     def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-        """Decode the backbone's maps.
+        """The backbone's maps -> mask features (B, mask_dim, h, w) at the finest stride; encoder features, levels.
 
-        Returns:
-            mask features (B, mask_dim, h, w) at the finest stride; encoder features (B, conv_dim, ., .) of the coarsest
-            stride, or None; the three coarsest maps (B, conv_dim, ., .), coarsest first.
+        Encoder features are (B, conv_dim, ., .) of the coarsest stride, or None; levels the three coarsest maps (B,
+        conv_dim, ., .), coarsest first.
         """
         raise NotImplementedError
 

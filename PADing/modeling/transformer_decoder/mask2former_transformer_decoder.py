@@ -65,15 +65,12 @@ class MultiScaleMaskedTransformerDecoder(QueryDecoder):
     def forward(self, x: list[Tensor], mask_features: Tensor, mask: Tensor | None = None) -> dict:
         """Predict classes and masks of all queries.
 
-        Args:
-            x: feature levels (B, in_channels, h_l, w_l), coarsest first.
-            mask_features: (B, mask_dim, h, w), at the stride of the masks. mask: ignored; padding is treated as image.
+        ``x`` are feature levels (B, in_channels, h_l, w_l), coarsest first; ``mask_features`` (B, mask_dim, h, w) have
+        the stride of the masks; ``mask`` is ignored: padding is treated as image.
 
-        Returns:
-            dict with ``pred_logits`` (B, Q, K + 1), ``pred_masks`` (B, Q, h, w) logits, ``pred_embed`` (B, Q, C), the
-            normalised queries that were classified, and ``aux_outputs``: for the initial queries and each layer but
-            the last, in this order, a dict with ``pred_logits`` and ``pred_masks``. Without deep supervision, and in
-            evaluation, ``aux_outputs`` is empty.
+        Returns ``pred_logits`` (B, Q, K + 1), ``pred_masks`` (B, Q, h, w) logits, ``pred_embed`` (B, Q, C), the
+        normalised queries that were classified, and ``aux_outputs``: for the initial queries and each layer but the
+        last a dict with ``pred_logits`` and ``pred_masks``; empty without deep supervision and in evaluation.
         """
         if len(x) != NUM_LEVELS:
             raise ValueError(f"{type(self).__name__} expects {NUM_LEVELS} feature levels, not {len(x)}")

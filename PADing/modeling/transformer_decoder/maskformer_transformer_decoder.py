@@ -133,15 +133,11 @@ class StandardTransformerDecoder(QueryDecoder):
         return {**shared, "dropout": node.DROPOUT, "enc_layers": node.ENC_LAYERS}
 
     def forward(self, x: Tensor, mask_features: Tensor, mask: Tensor | None = None) -> dict:
-        """Predict from one feature map.
+        """Predict from one feature map (B, in_channels, h, w); ``mask`` is ignored: padding is treated as image.
 
-        Args:
-            x: (B, in_channels, h, w). mask_features: (B, mask_dim, H, W). mask: ignored; padding is treated as image.
-
-        Returns:
-            dict with ``pred_masks`` (B, Q, H, W) logits, ``pred_embed`` (B, Q, C), with classification ``pred_logits``
-            (B, Q, K + 1), and ``aux_outputs``: the predictions of the earlier layers, empty without deep supervision
-            and in evaluation.
+        ``mask_features`` are (B, mask_dim, H, W). Returns ``pred_masks`` (B, Q, H, W) logits, ``pred_embed`` (B, Q, C),
+        with classification ``pred_logits`` (B, Q, K + 1), and ``aux_outputs``: the predictions of the earlier layers,
+        empty without deep supervision and in evaluation.
         """
         tokens = self.input_proj(x).flatten(2).transpose(1, 2)
         positions = self.pe_layer.tokens(x.shape[2], x.shape[3], tokens).unsqueeze(0)

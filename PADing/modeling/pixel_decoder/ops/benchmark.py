@@ -93,9 +93,6 @@ def make_inputs(case: str, dtype: torch.dtype, device: str) -> Inputs:
     )
 
 
-# ---- who takes part
-
-
 @functools.cache
 def contenders(device: str) -> dict[str, Contender]:
     """Everyone who can be had here, by name."""
@@ -155,9 +152,6 @@ def _im2col() -> Contender:
             return grads[0], None, None, *grads[1:]
 
     return _in_one_dtype(lambda i, value, *rest: Im2col.apply(value, i.shapes_tensor, i.starts_tensor, *rest))
-
-
-# ---- measuring
 
 
 def run_once(function: Contender, inputs: Inputs, backward: bool) -> None:

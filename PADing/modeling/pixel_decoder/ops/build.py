@@ -78,9 +78,8 @@ def cache_folder() -> Path:
 def _foreign(path: Path) -> str | None:
     """How a user other than this one and root could have put something at ``path``; None if in no way.
 
-    ``path`` and the folders above it, as far as they exist, must belong to one of the two. ``path`` and the cache
-    folder itself must be writable for their owner alone, folders above them not for everybody; except for sticky ones
-    such as /tmp, where nobody can replace another user's files.
+    ``path`` and the folders above it must belong to one of the two; only the owner may write to ``path`` and the cache
+    folder, not everybody to folders above, except for sticky ones such as /tmp, where files of others are safe.
     """
     if not hasattr(os, "geteuid"):  # Windows keeps a user's folders private by other means
         return None

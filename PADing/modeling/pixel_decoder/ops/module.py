@@ -53,17 +53,13 @@ class MSDeformAttn(nn.Module):
         input_level_start_index: Starts = None,
         input_padding_mask: Tensor | None = None,
     ) -> Tensor:
-        """Attend from queries to the maps around their reference points.
+        """Attend from ``query`` (N, Lq, C) to the maps around their reference points: (N, Lq, C).
 
         Args:
-            query: (N, Lq, C).
             reference_points: (N, Lq, L, 2) points (x, y) in [0, 1], or (N, Lq, L, 4) boxes (cx, cy, w, h).
             input_flatten: (N, S, C), the maps one after another, each row by row.
             input_spatial_shapes, input_level_start_index: see :func:`ms_deform_attn`.
             input_padding_mask: (N, S) bool, True where the input is padding, which is read as zero; None: no padding.
-
-        Returns:
-            (N, Lq, C).
         """
         batch, queries, _ = query.shape
         value = self.value_proj(input_flatten)
