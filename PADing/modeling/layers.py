@@ -31,10 +31,8 @@ class Attention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None) -> Tensor:
         """Attend from every query (B, L, C) to the allowed keys: (B, L, C).
 
-        Args:
-            key, value: (B, S, C), or (1, S, C) when all images share them: then they are projected only once.
-            allowed: bool, broadcastable to (B, heads, L, S), True where a query may look. None: everywhere. A row
-                without any True has no defined result.
+        Keys and values are (B, S, C), or (1, S, C) when all images share them: then they are projected only once.
+        ``allowed`` (bool, broadcastable to (B, heads, L, S)) is True where a query may look, in each row somewhere.
         """
         batch, length, width = query.shape
         if key.shape[0] == 1 and batch > 1 and allowed is None:

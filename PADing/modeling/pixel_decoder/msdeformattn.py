@@ -92,9 +92,9 @@ class MSDeformAttnPixelDecoder(PixelDecoder):
         encoded = [item for item in reversed(maps) if item[0] in transformer_in_features]  # coarsest first
         self.transformer_in_features = [name for name, _, _ in encoded]
         self.input_proj = nn.ModuleList(self._projection(channels) for _, channels, _ in encoded)
-        layer = {"d_ffn": transformer_dim_feedforward, "dropout": transformer_dropout, "n_heads": transformer_nheads}
+        layer = {"d_ffn": transformer_dim_feedforward, "n_heads": transformer_nheads}
         size = self.conv_dim, transformer_enc_layers, len(encoded)
-        self.transformer = MSDeformAttnTransformerEncoderOnly(*size, **layer)
+        self.transformer = MSDeformAttnTransformerEncoderOnly(*size, dropout=transformer_dropout, **layer)
         self.pe_layer = PositionEmbeddingSine(self.conv_dim // 2, normalize=True)
         self.mask_features = conv_norm(self.conv_dim, self.mask_dim, 1)
         steps = int(math.log2(encoded[-1][2]) - math.log2(common_stride))
