@@ -10,7 +10,7 @@ ADVICE = (
 
 
 def omitted_names(module: str, imported: str = "") -> Callable[[str], object]:
-    """A module ``__getattr__`` that says why a name is missing; ImportError for ``imported``, else its text is lost."""
+    """A module ``__getattr__`` that says why a name is missing; by an ImportError for the names in ``imported``."""
 
     def __getattr__(name: str) -> object:
         message = f"{module}.{name} is not available: {ADVICE}"

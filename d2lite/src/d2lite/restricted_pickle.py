@@ -69,10 +69,6 @@ def _array_of_bytes(buffer, dtype, shape, order="C") -> np.ndarray:
     return flat.reshape(shape, order="F" if order == "F" else "C").copy()
 
 
-def _scalar(dtype, content) -> np.generic:
-    return np.frombuffer(_content(content, dtype, ()), dtype)[0]
-
-
 def _content(raw, dtype, shape) -> bytes:
     """The bytes of an array, when there are as many as its type and shape ask for."""
     if isinstance(raw, str):
@@ -123,7 +119,7 @@ _FUNCTIONS = {
 }
 for _numpy in ("numpy.core", "numpy._core"):  # before numpy 2, and since
     _FUNCTIONS[_numpy + ".multiarray._reconstruct"] = _empty_array
-    _FUNCTIONS[_numpy + ".multiarray.scalar"] = _scalar
+    _FUNCTIONS[_numpy + ".multiarray.scalar"] = lambda dtype, content: _array_of_bytes(content, dtype, ())[()]
     _FUNCTIONS[_numpy + ".numeric._frombuffer"] = _array_of_bytes
 
 

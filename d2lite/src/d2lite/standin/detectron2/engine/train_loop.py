@@ -190,7 +190,7 @@ class SimpleTrainer(TrainerBase):
 
 
 class AMPTrainer(SimpleTrainer):
-    """The same with automatic mixed precision, on GPUs: the forward in ``precision``, losses by ``grad_scaler``."""
+    """The same in mixed precision, on GPUs: forward in ``precision``, losses scaled by ``grad_scaler``."""
 
     def __init__(
         self, model, data_loader, optimizer, *, grad_scaler: torch.amp.GradScaler | None = None, precision=torch.float16

@@ -9,6 +9,6 @@ __getattr__ = omitted_names(__name__, "detector_postprocess")
 
 
 def sem_seg_postprocess(result: Tensor, img_size: tuple[int, int], output_height: int, output_width: int) -> Tensor:
-    """Scores (C, H, W) of which ``img_size`` (h, w) is image, bilinearly in the size of the output."""
+    """Crop scores (C, H, W) to ``img_size`` (h, w) and resize them to the output's size, bilinearly."""
     seen = result[:, : img_size[0], : img_size[1]]
     return interpolate(seen.unsqueeze(0), (output_height, output_width), mode="bilinear").squeeze(0)

@@ -5,12 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode
-from fvcore.common.param_scheduler import (
-    CosineParamScheduler,
-    MultiStepParamScheduler,
-    ParamScheduler,
-    StepWithFixedGammaParamScheduler,
-)
+from fvcore.common import param_scheduler as fvcore
 from torch import nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import SGD, Optimizer
@@ -22,13 +17,8 @@ from .lr_scheduler import LRMultiplier, WarmupParamScheduler
 
 __getattr__ = omitted_names(__name__, "GradientClipType reduce_param_groups")
 
-NORM_LAYERS = (
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.LocalResponseNorm,
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-)
+# The last one is the base of batch and instance norms.
+NORM_LAYERS = (nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.modules.batchnorm._NormBase)
 
 
 def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: Any) -> Any:
@@ -119,7 +109,7 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
     return LRMultiplier(optimizer, factor, s.MAX_ITER)
 
 
-def _decay(s: CfgNode) -> ParamScheduler:
+def _decay(s: CfgNode) -> fvcore.ParamScheduler:
     """The schedule without its warmup."""
     if s.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
         reached = [step for step in s.STEPS if step <= s.MAX_ITER]
@@ -128,13 +118,13 @@ def _decay(s: CfgNode) -> ParamScheduler:
                 "SOLVER.STEPS %s: steps after SOLVER.MAX_ITER (%d) are never reached.", s.STEPS, s.MAX_ITER
             )
         factors = [s.GAMMA**number for number in range(len(reached) + 1)]
-        return MultiStepParamScheduler(factors, num_updates=s.MAX_ITER, milestones=reached)
+        return fvcore.MultiStepParamScheduler(factors, num_updates=s.MAX_ITER, milestones=reached)
     if s.LR_SCHEDULER_NAME == "WarmupCosineLR":
         if not 0 <= s.BASE_LR_END <= s.BASE_LR:
             limits = f"from 0 to SOLVER.BASE_LR ({s.BASE_LR})"
             raise ValueError(f"SOLVER.BASE_LR_END is {s.BASE_LR_END}, but must be {limits}.")
-        return CosineParamScheduler(1.0, s.BASE_LR_END / s.BASE_LR)
+        return fvcore.CosineParamScheduler(1.0, s.BASE_LR_END / s.BASE_LR)
     if s.LR_SCHEDULER_NAME == "WarmupStepWithFixedGammaLR":
-        return StepWithFixedGammaParamScheduler(1.0, s.NUM_DECAYS, s.GAMMA, s.MAX_ITER)
+        return fvcore.StepWithFixedGammaParamScheduler(1.0, s.NUM_DECAYS, s.GAMMA, s.MAX_ITER)
     known = "WarmupMultiStepLR, WarmupCosineLR and WarmupStepWithFixedGammaLR"
     raise ValueError(f"SOLVER.LR_SCHEDULER_NAME is {s.LR_SCHEDULER_NAME!r}; known are {known}.")

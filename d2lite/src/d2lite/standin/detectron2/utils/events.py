@@ -143,7 +143,7 @@ class _FileWriter(EventWriter):
 
 
 class JSONWriter(_FileWriter):
-    """Appends JSON objects, one a line and iteration, with scalars and "iteration"; also behind half a line."""
+    """Appends one JSON object a line and iteration; continues a file, even if it ends with half a line."""
 
     def __init__(self, json_file: str, window_size: int = 20):
         super().__init__(window_size)

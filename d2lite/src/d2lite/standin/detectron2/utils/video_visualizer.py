@@ -50,7 +50,7 @@ class VideoVisualizer:
     def recognize(self, classes: list[int], regions: list[np.ndarray]) -> list[ColorLike]:
         """The colors of the objects of the next frame: those that they had, or new ones."""
         overlaps = [
-            (_iou(old, region), i, j)
+            (np.sum(old & region) / max(np.sum(old | region), 1), i, j)
             for i, (category, region) in enumerate(zip(classes, regions, strict=True))
             for j, (old_category, old, _, _) in enumerate(self._memory)
             if old_category == category and old.shape == region.shape
@@ -78,7 +78,3 @@ class _Frame(Visualizer):
         if self.mode == ColorMode.SEGMENTATION:
             return super()._object_colors(number, classes, masks)
         return self.video.recognize(classes, masks)
-
-
-def _iou(one: np.ndarray, other: np.ndarray) -> float:
-    return np.sum(one & other) / max(np.sum(one | other), 1)

@@ -93,7 +93,7 @@ def _shift_keypoints(keypoints: list, shift: float) -> list:
 
 
 def load_sem_seg(gt_root: str, image_root: str, gt_ext: str = "png", image_ext: str = "jpg") -> list[dict]:
-    """Pairs of images and labels in two folders: in order if equally many, else those of equal names."""
+    """Pairs of images and label images in two folders: by order if equally many, else by equal stems."""
     images, labels = (
         {os.path.splitext(name)[0]: os.path.join(root, name) for name in PathManager.ls(root) if name.endswith(ext)}
         for root, ext in ((image_root, image_ext), (gt_root, gt_ext))
