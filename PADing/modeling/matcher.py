@@ -62,13 +62,11 @@ class HungarianMatcher(nn.Module):
         costs = self.costs(predictions, targets, points).cpu().numpy()
         bad = ~np.isfinite(costs)
         if bad.any():
-            logger.warning(
+            message = (
                 "Matching costs%s are not finite (%d of %d): training has diverged, or float16 has overflowed. "
-                "They count as prohibitive.",
-                _iteration(),
-                bad.sum(),
-                bad.size,
+                "They count as prohibitive."
             )
+            logger.warning(message, _iteration(), bad.sum(), bad.size)
             costs = np.where(bad, PROHIBITIVE, costs)
         counts = [len(target["labels"]) for target in targets]
         pairs = [[linear_sum_assignment(c[:, :count]) for c, count in zip(each, counts, strict=True)] for each in costs]

@@ -55,7 +55,12 @@ def paint(
     out = np.array(_enlarge(image, scale, cv2.INTER_CUBIC))
     segments = sorted(seg.classes)
     numbers = _enlarge(_numbered(seg.ids, segments), scale, cv2.INTER_NEAREST)
-    _fill(out, numbers, [class_colour(seg.classes[segment]) for segment in segments])
+    colours = [class_colour(seg.classes[segment]) for segment in segments]
+    tint = OPACITY * np.array([(0, 0, 0), *colours], dtype=np.float32)
+    share = np.array([1, *[1 - OPACITY] * len(colours)], dtype=np.float32)
+    for start in range(0, len(out), STRIP):
+        part, which = out[start : start + STRIP], numbers[start : start + STRIP]
+        part[:] = part * share[which][..., None] + tint[which]
     thick = _growth(out)
     is_thing = np.array([False, *(segment not in seg.stuff for segment in segments)])
     labels = []
@@ -121,11 +126,3 @@ def _numbered(ids: np.ndarray, segments: Sequence[int]) -> np.ndarray:
             place = np.searchsorted(known, part).clip(max=len(known) - 1)
             numbers[start : start + STRIP] = np.where((known[place] == part) & (part != 0), place + 1, 0)
     return numbers
-
-
-def _fill(out: np.ndarray, numbers: np.ndarray, colours: Sequence[tuple[int, int, int]]) -> None:
-    tint = OPACITY * np.array([(0, 0, 0), *colours], dtype=np.float32)
-    share = np.array([1, *[1 - OPACITY] * len(colours)], dtype=np.float32)
-    for start in range(0, len(out), STRIP):
-        part, which = out[start : start + STRIP], numbers[start : start + STRIP]
-        part[:] = part * share[which][..., None] + tint[which]

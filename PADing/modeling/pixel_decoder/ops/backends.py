@@ -42,13 +42,11 @@ def _select(device_type: str, forced: str) -> str:
         return device_type
     if forced:
         raise UserError(f"{ENVIRONMENT}={forced} is not available: {reason}. To build it: {build.BUILD_COMMAND}")
-    logger.warning(
+    message = (
         "ms_deform_attn runs in plain PyTorch on %s, many times slower than the compiled kernel, "
-        "which was skipped: %s. To build it: %s",
-        device_type.upper(),
-        reason,
-        build.BUILD_COMMAND,
+        "which was skipped: %s. To build it: %s"
     )
+    logger.warning(message, device_type.upper(), reason, build.BUILD_COMMAND)
     return "pytorch"
 
 
