@@ -15,7 +15,7 @@ from pathlib import Path
 
 from minibench.bench import MISSING, Bench, read_bench
 from minibench.methods import BUDGETS, Method, Search
-from minibench.report.document import Block, Cell, Row, Section, Table, Text
+from minibench.report.document import Block, Cell, Row, Section, Table, Text, say
 from minibench.report.pages import to_markdown
 from PADing.config import load_config
 from PADing.errors import UserError
@@ -58,13 +58,10 @@ def write_tuning(out: Path, methods: Sequence[Method]) -> Path:
     """Write ``tuning.md``, all trials of ``methods`` with their metrics, from the results in ``out``; its path."""
     bench = read_bench(out)
     counts = sorted({len(_trials(method)) for method in methods})
-    seeds = ", ".join(map(str, bench.seeds))
-    note = (
-        f"{' to '.join(map(str, counts))} trials for each method, {bench.split} split, seed {seeds}. Metrics: harmonic "
-        "means of seen and unseen classes. Bold: the best, by their mean; where some were trained again, by that. †: "
-        "what the config says now."
-    )
-    blocks: list[Block] = [Text(note, "note"), *(_table(bench, method) for method in methods)]
+    blocks: list[Block] = [
+        Text(say("tuning", counts=counts, bench=bench), "note"),
+        *(_table(bench, method) for method in methods),
+    ]
     with replacing(out / TUNING) as temporary:
         temporary.write_text(to_markdown("Hyperparameters tried", [Section("", "", blocks)]), encoding="utf-8")
     return out / TUNING

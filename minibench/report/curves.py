@@ -8,18 +8,14 @@ from minibench.bench import Bench, Spread, spread
 from minibench.methods import INSTANCE, Method, Task
 from minibench.report import charts
 from minibench.report.charts import Album
-from minibench.report.document import Images, Section, Text
+from minibench.report.document import Images, Section, Text, say
 from minibench.runs import Run
 from PADing.errors import UserError
 from PADing.files import read_json
 from PADing.visualization.curves import read_metrics
 
 # The losses that are drawn, by what metrics.json calls them.
-LOSSES = {
-    "total_loss": "sum of all losses",
-    "gan_loss_total_loss": "generator",
-    "id_loss_total_loss": "classifier",
-}
+LOSSES = {"total_loss": "sum of all losses", "gan_loss_total_loss": "generator", "id_loss_total_loss": "classifier"}
 
 
 def class_section(bench: Bench, methods: Iterable[Method], album: Album) -> Section:
@@ -34,9 +30,9 @@ def class_section(bench: Bench, methods: Iterable[Method], album: Album) -> Sect
             continue
         reference = by_class(bench, references[0], task)[0] if references else {}
         label = f"{task.metric} (%)"
-        found = {name: s.mean for name, s in values.items() if s.mean is not None and name in unseen}
-        alt = f"Bars of {label} by class for {method.title}. Unseen classes: "
-        alt += ", ".join(f"{name} {found[name]:.1f}" for name in sorted(found, key=lambda name: -found[name])) + "."
+        found = [(name, s.mean) for name, s in values.items() if s.mean is not None and name in unseen]
+        found.sort(key=lambda pair: -pair[1])
+        alt = say("classes", label=label, title=method.title, found=found)
         seeds = max(s.n for s in values.values())
         over = "one seed" if seeds == 1 else f"mean ± standard deviation over {seeds} seeds"
         caption = f"**{method.title}**: {label} by class, {over}."

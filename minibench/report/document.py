@@ -6,6 +6,18 @@ Text may hold ``**bold**`` and `` `code` ``; nothing else is markup, whatever na
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from PADing.yaml_files import read_yaml
+
+_TEXTS = read_yaml(str(Path(__file__).with_name("report.yaml")), "Texts of the report")
+
+
+def say(key: str, **values: object) -> str:
+    """The text of ``report.yaml`` under ``key``, with ``values`` filled in."""
+    return Environment(undefined=StrictUndefined).from_string(_TEXTS[key]).render(values)
 
 
 @dataclass(frozen=True)

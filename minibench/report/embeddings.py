@@ -12,7 +12,7 @@ from minibench.bench import Bench
 from minibench.methods import Method
 from minibench.report import charts
 from minibench.report.charts import Album
-from minibench.report.document import Images, Section, Text
+from minibench.report.document import Images, Section, Text, say
 from minibench.report.predictions import attempt, data_root, first_run
 from minibench.runs import Run
 from PADing.errors import UserError
@@ -39,11 +39,8 @@ def embedding_section(bench: Bench, album: Album) -> Section:
         chart, shares = charts.embedding_map(analysis, {int(i) for i in analysis["unseen"]})
         _, text = nearest_classes(analysis)
         alt = f"Scatter plot of the first two principal components of query features of {method.title}. {text}"
-        caption = (
-            f"**{method.title}**, seed {run.seed}: {len(analysis['real'])} features of queries matched with validation "
-            f"segments and {len(analysis['generated'])} generated ones of unseen classes, in the plane of the query "
-            f"features' first two principal components ({100 * sum(shares):.0f} % of their variance)."
-        )
+        counts = {"real": len(analysis["real"]), "generated": len(analysis["generated"])}
+        caption = say("embeddings", title=method.title, seed=run.seed, percent=100 * sum(shares), **counts)
         section.blocks.append(Images([album.chart(f"embeddings_{method.name}", chart, alt, caption)]))
         section.blocks.append(Text(f"{text} {widths(analysis)}"))
     return section
@@ -62,12 +59,9 @@ def nearest_classes(analysis: Mapping[str, np.ndarray]) -> tuple[int, str]:
     nearest = {k: int(present[(means @ vector).argmax()]) for k, vector in made.items()}
     own = sum(k == other for k, other in nearest.items())
     wrong = [f"{names[k]} → {names[other]}" for k, other in nearest.items() if k != other]
-    text = (
-        f"Of {len(unseen)} unseen classes, {own} {'has' if own == 1 else 'have'} a mean generated feature that is "
-        f"nearer to its own class's mean query feature than to that of any other of the {len(present)} classes "
-        f"(cosine, in all {analysis['real'].shape[1]} dimensions)."
-    )
-    return own, text + (f" The others: {', '.join(wrong)}." if wrong else "")
+    dimensions = analysis["real"].shape[1]
+    counts = {"unseen": len(unseen), "own": own, "classes": len(present), "dimensions": dimensions}
+    return own, say("nearest", wrong=wrong, **counts)
 
 
 def widths(analysis: Mapping[str, np.ndarray]) -> str:
@@ -78,11 +72,7 @@ def widths(analysis: Mapping[str, np.ndarray]) -> str:
         members = [points[labels == k] for k in analysis["unseen"] if (labels == k).any()]
         squares = [((m - m.mean(axis=0)) ** 2).sum(axis=1) for m in members]
         found[kind] = float(np.sqrt(np.concatenate(squares).mean())) if squares else 0.0
-    ratio = found["generated"] / max(found["real"], 1e-12)
-    return (
-        f"Around the mean of their class, generated features spread {ratio:.1f} times as far as query features "
-        f"({found['generated']:.1f} and {found['real']:.1f})."
-    )
+    return say("widths", **found)
 
 
 def _direction(features: np.ndarray) -> np.ndarray:

@@ -9,27 +9,12 @@ import numpy as np
 from minibench.methods import INSTANCE, Method
 from minibench.report import charts
 from minibench.report.charts import Album
-from minibench.report.document import Cell, Images, Row, Section, Table, Text, heading
+from minibench.report.document import Cell, Images, Row, Section, Table, Text, heading, say
 from minibench.report.predictions import Outcome, Validation, attempt
 from minibench.runs import Run
 from PADing.visualization import paint, read_rgb
 from PADing.visualization.panoptic import display_scale
 
-CONFUSION = (
-    "Each ground-truth segment of an unseen class is looked up in the prediction: a predicted segment of any class "
-    "with IoU > 0.5 says what it was called (among detections, the best-scoring one); otherwise it was missed. Rows "
-    "add up to 100 %; outlined: the right name. AP is kinder to detections: it ranks the answers of each class by "
-    "themselves, so an object that is also found under its own name, with a lower score, still counts."
-)
-GALLERY = (
-    "Of the validation images that show an unseen class: the best, the median and the worst. Unseen classes are "
-    "outlined in magenta."
-)
-RULES = {
-    True: "{}, mask IoU: mean over the image's objects of the IoU with the shown instance of the same class. Shown are "
-    "detections with at least half of the image's best score, unless better ones hide them.",
-    False: "{}, PQ: mean over the classes in the image's truth or prediction.",
-}
 # A method -> what its first run predicted; raises what hinders it.
 Outcomes = Callable[[Method], tuple[Run, Validation, list[Outcome]]]
 
@@ -60,7 +45,7 @@ def confusion_of(outcomes: Iterable[Outcome], validation: Validation) -> Confusi
 
 def confusion_section(methods: Iterable[Method], outcomes: Outcomes, album: Album) -> Section:
     """What unseen segments are called, as a chart and as a short table."""
-    section = Section("What unseen segments are called", "confusion", [Text(CONFUSION)])
+    section = Section("What unseen segments are called", "confusion", [Text(say("confusion"))])
     images, rows = [], []
     for method in methods:
         found = attempt(section, method, outcomes)
@@ -100,13 +85,13 @@ def _shares(confusion: Confusion) -> list[list[str]]:
 
 def gallery_section(methods: Iterable[Method], outcomes: Outcomes, album: Album) -> Section:
     """The best, median and worst image of each method."""
-    section, rules = Section("Gallery", "gallery", [Text(GALLERY)]), []
+    section, rules = Section("Gallery", "gallery", [Text(say("gallery"))]), []
     for method in methods:
         found = attempt(section, method, outcomes)
         if found is None:
             continue
         run, validation, predicted = found
-        measure = "mask IoU" if method.main_task is INSTANCE else "PQ"
+        kind, measure = ("instance", "mask IoU") if method.main_task is INSTANCE else ("panoptic", "PQ")
         for rank, outcome in best_median_worst(predicted):
             place = f"{rank.lower()} of {len(predicted)}"
             title = f"**{method.title}**, {place}: {measure} {outcome.quality:.0f} (seed {run.seed})"
@@ -114,7 +99,7 @@ def gallery_section(methods: Iterable[Method], outcomes: Outcomes, album: Album)
             for caption, alt, pixels in _tiles(outcome, validation):
                 tiles.append(album.photo(f"{method.name}_{rank}_{caption}".lower(), pixels, alt, caption))
             section.blocks.append(Images(tiles, "strip", title))
-        rules.append(RULES[method.main_task is INSTANCE].format(method.title))
+        rules.append(say(f"{kind}_quality", title=method.title))
     section.blocks += [Text(" ".join(rules), "note")] if rules else []
     return section
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from minibench.bench import Bench, Spread
 from minibench.methods import INSTANCE, PANOPTIC, TASKS, Method, Task
-from minibench.report.document import Bullets, Cell, Row, Section, Table, Text, heading
+from minibench.report.document import Bullets, Cell, Row, Section, Table, Text, heading, say
 from minibench.report.results import value
 
 HOLDS, FAILS, WITHIN, UNKNOWN = "holds", "does not hold", "within the spread", "not run"
@@ -19,13 +19,6 @@ ZERO = 0.05
 _TONES = {HOLDS: "good", FAILS: "bad", WITHIN: "even", UNKNOWN: ""}
 _SIGNS = {HOLDS: "✓ ", FAILS: "✗ ", WITHIN: "≈ ", UNKNOWN: ""}
 _METRICS = {"harmonic": "harmonic mean", "unseen": "unseen classes"}
-TEXT = (
-    "What the two papers lead one to expect, against these numbers. A difference, paired by seed, **holds** when its "
-    "mean is on the expected side and larger than its own standard deviation; it **does not hold** when it is so on "
-    "the other side; otherwise it lies **within the spread**. Differences are those of the harmonic mean or of unseen "
-    "classes, as each heading says; the verdict is that of the method's main task (PQ; AP50 where D2Zero takes part). "
-    "The verdict of a heading is the weakest below it."
-)
 
 
 @dataclass(frozen=True)
@@ -139,7 +132,7 @@ def reading_section(found: list[Expectation]) -> Section:
             rows.append(Row([Cell(c.label), *cells, Cell(mark, tone=_TONES[c.verdict])], "sub"))
     columns = ["Comparison", *(task.metric for task in TASKS), "Verdict"]
     table = Table("Expectations and what came out", columns, rows, text=(4,))
-    section = Section("Reading", "reading", [Text(TEXT), table])
+    section = Section("Reading", "reading", [Text(say("reading")), table])
     wrong = [
         f"{c.text}: {c.differences[c.main].text(signed=c.signed)} {c.main.metric} ({_METRICS[e.metric]})"
         for e, c in contradictions(found)

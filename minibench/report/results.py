@@ -7,18 +7,7 @@ from minibench.display import duration
 from minibench.methods import INSTANCE, PANOPTIC, TASKS, Method, Task
 from minibench.report import charts
 from minibench.report.charts import Album
-from minibench.report.document import Block, Cell, Images, Row, Section, Table, Text, heading
-
-NOTE = (
-    "Seen, unseen: means over classes, in percent. Δ to full: difference of the harmonic mean to the full method, "
-    "paired by seed. n: number of seeds; the deviation is that of a sample (n − 1). Bold: the best mean of a column. "
-    "The instance methods train on all images without unseen things, the panoptic ones on those without any unseen "
-    "class."
-)
-TIME_NOTE = (
-    "Second stages on one pretraining share what its frozen segmenter answers: the first of a seed takes the time, the "
-    "others find it done. So times compare methods of one kind only roughly."
-)
+from minibench.report.document import Block, Cell, Images, Row, Section, Table, Text, heading, say
 
 
 def results_section(bench: Bench, album: Album) -> Section:
@@ -35,7 +24,7 @@ def results_section(bench: Bench, album: Album) -> Section:
             caption = f"**{task.title}**, {task.metric}: {_over_seeds(s for _, row in rows for s in row)}."
             images.append(album.chart(f"overview_{task.key}", charts.overview(rows, task), f"{text}.", caption))
     tables = [table for task in TASKS if (table := task_table(bench, task))]
-    return Section("Results", "results", [Images(images), *tables, Text(NOTE, "note")])
+    return Section("Results", "results", [Images(images), *tables, Text(say("results"), "note")])
 
 
 def difference_section(bench: Bench, album: Album) -> Section:
@@ -77,7 +66,7 @@ def methods_section(bench: Bench) -> Section:
             rows.append(Row(list(map(Cell, texts)), "sub" if full else ""))
     columns = ["Method", "Leaves out", "Iterations", "Time per run", "Seeds"]
     table = Table("The methods", columns, rows, text=(1,))
-    return Section("Methods and time", "methods", [table, Text(TIME_NOTE, "note")])
+    return Section("Methods and time", "methods", [table, Text(say("times"), "note")])
 
 
 def groups(bench: Bench) -> list[tuple[str, list[Method]]]:
