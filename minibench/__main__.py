@@ -90,9 +90,8 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(number) for number in _names(text)]
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"whole numbers with commas between them, as 1,2,3, but not {text!r}"
-        ) from None
+        message = f"whole numbers with commas between them, as 1,2,3, but not {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def list_methods(args: argparse.Namespace) -> None:
@@ -114,10 +113,7 @@ def run_all(args: argparse.Namespace) -> int:
 
 
 def tune_all(args: argparse.Namespace) -> int:
-    """Run every trial that the methods name; then the table of all, and the best of each. Ends as ``run_all``.
-
-    A trial in which the training fails has no metrics; the others are compared.
-    """
+    """Run the trials that the methods name; then the table of those that did not fail. Returns the exit status."""
     methods = discover(args.plugins)
     out, searches = args.out.absolute(), [methods[name] for name in chosen(methods, args.methods)]
     trials = {trial.name: trial for method in searches for trial in make_trials(method)}
@@ -159,13 +155,10 @@ def _run(args: argparse.Namespace, methods: Mapping[str, Method], names: Sequenc
 
 
 def _explain(failures: list[Failure], unfinished: list[str], display: Display) -> None:
-    failed = {failure.step.name for failure in failures}
     for failure in failures:
-        display.line(
-            f"\n{failure.step.name} failed (exit status {failure.status}): {failure.error}\n  log: {failure.step.log}"
-        )
-    skipped = [name for name in unfinished if name not in failed]
-    if skipped:
+        display.line(f"\n{failure.step.name} failed (exit status {failure.status}): {failure.error}")
+        display.line(f"  log: {failure.step.log}")
+    if skipped := [name for name in unfinished if name not in {failure.step.name for failure in failures}]:
         display.line(f"not run, because it waits for these: {', '.join(skipped)}")
     display.line("The other results are there. When the cause is mended, the same command does the rest.")
 

@@ -42,8 +42,7 @@ def analyse(run_folder: Path, root: Path, images: int = IMAGES, samples: int = S
     class ``names`` and the ``unseen`` ids.
 
     Args:
-        run_folder: of a PADing run, with ``config.yaml`` and ``model_final.pth``.
-        root: ``$DETECTRON2_DATASETS`` of the run.
+        run_folder: of a PADing run, with ``config.yaml`` and ``model_final.pth``. root: its ``$DETECTRON2_DATASETS``.
         images: number of validation images, from the first. samples: for each unseen class.
 
     Raises:
@@ -78,9 +77,7 @@ def analyse(run_folder: Path, root: Path, images: int = IMAGES, samples: int = S
 
 
 @torch.no_grad()
-def query_features(
-    model: PADing, cfg: CfgNode, validation: Validation, images: int = IMAGES
-) -> tuple[np.ndarray, np.ndarray]:
+def query_features(model: PADing, cfg: CfgNode, validation: Validation, images: int) -> tuple[np.ndarray, np.ndarray]:
     """Features of the queries that match a ground-truth segment: (M, d) float32, and their classes (M,) int64."""
     features, classes = [], []
     for sample in _samples(cfg, validation, images):

@@ -51,10 +51,8 @@ class Display:
 
 def _state(step: Step, seconds: float) -> str:
     progress = step.progress()
-    if progress is None:
-        return f"{step.name} {duration(seconds)}"
-    if progress.done >= progress.total:
-        return f"{step.name} evaluates"
+    if progress is None or progress.done >= progress.total:
+        return f"{step.name} {'evaluates' if progress else duration(seconds)}"
     losses = "".join(f", {name} {value:.3g}" for name, value in progress.losses.items())
     return f"{step.name} iteration {progress.done}/{progress.total}{losses}"
 

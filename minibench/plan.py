@@ -7,13 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from detectron2.config import CfgNode
-
 from minibench.methods import Method, ordered
 from minibench.runs import RECORD, Run, finish_training, read_record
 from minibench.settings import SMOKE_BATCH, Settings, annotation_checksum
 from minibench.steps import Step, training_progress
 from PADing.config import load_config
+from PADing.config_values import leaves
 from PADing.errors import UserError
 from PADing.files import REPOSITORY, write_json
 
@@ -39,9 +38,7 @@ class Plan:
     changes nothing therefore leave it as it is. It does not cover the program's text.
 
     Args:
-        methods: all that are known, by name.
-        names: those wanted; what they need is added.
-        out: the output folder, absolute.
+        methods: all that are known, by name. names: those wanted; what they need is added. out: absolute.
 
     Raises:
         UserError: an unknown method; a config that cannot be read or is not about the mini data.
@@ -51,18 +48,16 @@ class Plan:
         self.methods = {method.name: method for method in ordered(methods, names)}
         self.settings, self.out = settings, out
         self._plugged: set[str] = set()
-        read = {name: self._read(method) for name, method in self.methods.items()}
-        self._opts = {name: opts for name, (opts, _) in read.items()}
-        self._content = {name: content for name, (_, content) in read.items()}
+        self._configs = {name: self._read(method) for name, method in self.methods.items()}
         self._runs: dict[tuple[str, int], Run] = {}
         self.runs = [self.run(name, seed) for seed in settings.seeds for name in self.methods]
 
     def run(self, name: str, seed: int) -> Run:
         """The run of a method of this plan with any seed."""
         if (name, seed) not in self._runs:
-            method = self.methods[name]
+            method, (opts, config) = self.methods[name], self._configs[name]
             content = {
-                "config": self._content[name],
+                "config": config,
                 "from": {needed: self.run(needed, seed).hash for needed in method.needs},
                 "starts_from": method.starts_from,
                 "data": self.settings.data_folder(seed),
@@ -71,7 +66,7 @@ class Plan:
             text = json.dumps(content, sort_keys=True, default=str)
             digest = hashlib.sha256(text.encode()).hexdigest()[:10]
             folder = self.out / "runs" / f"{name}-seed{seed}-{digest}"
-            self._runs[name, seed] = Run(method, seed, folder, digest, self._opts[name])
+            self._runs[name, seed] = Run(method, seed, folder, digest, opts)
         return self._runs[name, seed]
 
     def steps(self, after_run: Callable[[], object] = lambda: None) -> list[Step]:
@@ -89,7 +84,6 @@ class Plan:
     def _read(self, method: Method) -> tuple[tuple[str, ...], dict]:
         """A method's overrides that are the same for all seeds and machines, and what of its config is hashed."""
         settings = self.settings
-        where = f"{method.file}: method {method.name}"
         if method.import_from and str(method.import_from) not in sys.path:
             sys.path.append(str(method.import_from))
         try:
@@ -104,37 +98,26 @@ class Plan:
                 opts += ["INPUT.IMAGE_SIZE", str(settings.size), "INPUT.MIN_SIZE_TEST", str(settings.size)]
                 opts += ["INPUT.MAX_SIZE_TEST", str(2 * settings.size)]
             cfg = load_config(method.config, opts)
-            values = _leaves(cfg)
+            values = dict(leaves(cfg))
             for key in (method.weights_key, *method.uses):
                 if key not in values:
                     raise UserError(f"{key}, which is to name weights, is no config key.")
-            default = _leaves(load_config("", ["PLUGINS", str(tuple(cfg.PLUGINS))]))
+            default = dict(leaves(load_config("", ["PLUGINS", str(tuple(cfg.PLUGINS))])))
             if cfg.PLUGINS:
                 self._plugged.add(method.name)
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from error
         except Exception as error:  # a plug-in's module is anybody's code, and fails in any way
-            raise UserError(f"{where}: {type(error).__name__}: {error}") from error
-        hidden = {*_NOT_HASHED, *method.uses}
-        if method.source:
-            hidden.add(method.weights_key)
-        content = {
-            key: repr(value)
-            for key, value in values.items()
-            if key not in hidden and (key not in default or value != default[key])
-        }
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            raise UserError(f"{method.file}: method {method.name}: {kind}{error}") from error
+        for key in (*_NOT_HASHED, *method.uses, *([method.weights_key] if method.source else [])):
+            values.pop(key, None)
+        content = {key: repr(value) for key, value in values.items() if key not in default or value != default[key]}
         return tuple(opts), {**content, "weights": method.weights_key, "uses": dict(method.uses)}
 
     def _data_sets(self, names: Iterable[str]) -> tuple[str, ...]:
         """Data set names of the compositional split -> those of the settings' split."""
-        renamed = []
-        for name in names:
-            if not name.startswith("mini_"):
-                raise UserError(f"Its config uses the data set {name!r}, but the benchmark's are named mini_*.")
-            renamed.append(f"{self.settings.split_name}_{name.removeprefix('mini_')}")
-        return tuple(renamed)
-
-    # ---- steps
+        if foreign := [name for name in names if not name.startswith("mini_")]:
+            raise UserError(f"Its config uses the data set {foreign[0]!r}, but the benchmark's are named mini_*.")
+        return tuple(f"{self.settings.split_name}_{name.removeprefix('mini_')}" for name in names)
 
     def _data(self, seed: int) -> Path:
         return self.out / self.settings.data_folder(seed)
@@ -147,8 +130,7 @@ class Plan:
 
         def note(state: str, seconds: float) -> None:
             if state == "done":
-                content = {"seconds": round(seconds, 1), "checksum": annotation_checksum(root)}
-                write_json(record, content, indent=1)
+                write_json(record, {"seconds": round(seconds, 1), "checksum": annotation_checksum(root)}, indent=1)
 
         return Step(
             name=f"data-seed{seed}",
@@ -167,9 +149,9 @@ class Plan:
         seconds_before = run.record().get("seconds", 0.0)
 
         def note(state: str, seconds: float) -> None:
+            if state == "done" and not run.evaluated:
+                return
             if state == "done":
-                if not run.evaluated:
-                    return
                 finish_training(run.folder)
             run.note(state, seconds_before + seconds, command)
             if state == "done":
@@ -240,10 +222,7 @@ class Plan:
         return self.out / "cache" / f"seed{seed}"
 
     def _shares_answers(self, method: Method) -> bool:
-        """Answers are found by weights and pixels, so only methods with one and the same segmenter may share them.
-
-        A plug-in's may have the weights of the repository's and compute something else.
-        """
+        """Answers are found by weights and pixels; a plug-in's segmenter may compute others with the same weights."""
         return method.starts_from == "converted" and method.name not in self._plugged
 
     def drop_answers(self, seed: int) -> None:
@@ -254,13 +233,3 @@ class Plan:
 
 def _python(command: list) -> list[str]:
     return [sys.executable, *map(str, command)]
-
-
-def _leaves(node: CfgNode, prefix: str = "") -> dict:
-    leaves: dict = {}
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            leaves |= _leaves(value, f"{prefix}{key}.")
-        else:
-            leaves[prefix + key] = value
-    return leaves

@@ -31,22 +31,18 @@ def write_results(out: Path, methods: Mapping[str, Method], settings: Settings) 
     seeds = sorted({run.seed for run in runs})
     folders = {str(seed): settings.data_folder(seed) for seed in seeds}
     checksums = {seed: read_record(out / folder / RECORD).get("checksum", "") for seed, folder in folders.items()}
+    sizes = {key: getattr(settings, key) for key in ("train", "val", "size", "noise")}
     content = {
         "version": VERSION,
         "split": settings.split,
         "budget": settings.budget,
         "seeds": seeds,
-        "data": {
-            "version": DATA_VERSION,
-            "checksum": checksums,
-            "train": settings.train,
-            "val": settings.val,
-            "size": settings.size,
-            "noise": settings.noise,
-            "folders": folders,
-        },
+        "data": {"version": DATA_VERSION, "checksum": checksums, **sizes, "folders": folders},
         "machine": {"cpu": _cpu(), "cores": cores(), "torch": torch.__version__, "python": platform.python_version()},
-        "methods": [_row(method, settings) for method in {run.method.name: run.method for run in runs}.values()],
+        "methods": [
+            {key: getattr(m, key) for key in ("name", "title", "task", *SHOWN)} | {"iterations": settings.iterations(m)}
+            for m in {run.method.name: run.method for run in runs}.values()
+        ],
         "runs": [
             {
                 "method": run.method.name,
@@ -60,11 +56,6 @@ def write_results(out: Path, methods: Mapping[str, Method], settings: Settings) 
         ],
     }
     write_json(out / "results.json", content, indent=1)
-
-
-def _row(method: Method, settings: Settings) -> dict:
-    row = {key: getattr(method, key) for key in ("name", "title", "task", *SHOWN)}
-    return {**row, "iterations": settings.iterations(method)}
 
 
 def _finished(out: Path, methods: Mapping[str, Method], settings: Settings) -> Iterator[Run]:

@@ -6,11 +6,9 @@ them can be trained again with its whole length, as ``<method>.<number>.final``;
 """
 
 import dataclasses
-import operator
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from pathlib import Path
 
 from minibench.bench import MISSING, Bench, read_bench
@@ -18,6 +16,7 @@ from minibench.methods import BUDGETS, Method, Search
 from minibench.report.document import Block, Cell, Row, Section, Table, Text, say
 from minibench.report.pages import to_markdown
 from PADing.config import load_config
+from PADing.config_check import value_at
 from PADing.errors import UserError
 from PADing.files import replacing
 
@@ -70,7 +69,7 @@ def write_tuning(out: Path, methods: Sequence[Method]) -> Path:
 def _table(bench: Bench, method: Method) -> Table:
     search, names = _search(method), _trials(method)
     cfg = load_config(method.config, [str(item) for pair in method.overrides.items() for item in pair])
-    in_use = tuple(reduce(operator.getitem, key.split("."), cfg) for key in search.keys)
+    in_use = tuple(value_at(cfg, key) for key in search.keys)
     metrics = _metrics(bench, method, names)
     means = deciding = list(map(_mean, metrics))
     columns: dict[str, list[float | None]] = {
