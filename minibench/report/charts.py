@@ -32,8 +32,6 @@ GREY, LIGHT = "#767c84", "#d5d9de"
 WIDTH = 4.7  # inches; text is 8-9 pt, so about 10 px on a phone
 # What matplotlib draws and saves them with.
 STYLE = Path(__file__).with_name("charts.mplstyle")
-
-
 # A chart has few colours, so a palette loses nothing that can be seen and takes half of the space.
 PALETTE = 256
 QUALITY = 82  # of JPEG
@@ -183,11 +181,7 @@ def confusion_matrix(confusion: "Confusion", least: float = 0.05) -> Figure:
 def embedding_map(analysis: Mapping[str, np.ndarray], unseen: set[int]) -> tuple[Figure, tuple[float, float]]:
     """The two first principal components of query features, with the generated features laid into the same plane.
 
-    Args:
-        analysis: see ``minibench.analysis``: ``real``, ``real_class``, ``generated``, ``generated_class``, ``names``.
-
-    Returns:
-        the figure, and the share of the query features' variance that each component holds.
+    With the share of the query features' variance that each component holds. ``analysis``: see ``minibench.analysis``.
     """
     real, generated = analysis["real"], analysis["generated"]
     centre = real.mean(axis=0)
@@ -206,13 +200,11 @@ def embedding_map(analysis: Mapping[str, np.ndarray], unseen: set[int]) -> tuple
             if len(points):
                 x, y = points.mean(axis=0)
                 axes.scatter(x, y, s=70, color=colour, marker=marker, edgecolors="white", zorder=4)
-    names = [str(analysis["names"][k]) for k in classes]
-    patches = [Patch(color=colour, label=name) for colour, name in zip(CLASS_COLOURS, names, strict=False)]
+    patches = [Patch(color=c, label=str(analysis["names"][k])) for c, k in zip(CLASS_COLOURS, classes, strict=False)]
     kinds = [("o", HARMONIC, "real (large: mean)"), ("X", HARMONIC, "generated"), ("o", LIGHT, "seen, real")]
     figure.legend(handles=[*patches, *_markers(kinds, 6)], loc="outside lower center", ncols=3, fontsize=7.5)
-    axes.set_xlabel(f"component 1 ({100 * shares[0]:.0f} % of the variance)")
-    axes.set_ylabel(f"component 2 ({100 * shares[1]:.0f} %)")
-    axes.set(xticks=[], yticks=[])
+    x, y = f"component 1 ({100 * shares[0]:.0f} % of the variance)", f"component 2 ({100 * shares[1]:.0f} %)"
+    axes.set(xlabel=x, ylabel=y, xticks=[], yticks=[])
     return figure, (float(shares[0]), float(shares[1]))
 
 

@@ -114,10 +114,5 @@ def inline(text: str, plain: Callable[[str], str], code: Callable[[str], str], b
     pieces = re.split(r"(`[^`]+`|\*\*)", one_line(text))
     marks = [i for i, piece in enumerate(pieces) if piece == "**"]
     paired = dict(zip(marks[: len(marks) // 2 * 2], bold * (len(marks) // 2), strict=True))
-    done = []
-    for i, piece in enumerate(pieces):
-        if i in paired:
-            done.append(paired[i])
-        else:
-            done.append(code(piece[1:-1]) if len(piece) > 2 and piece[0] == piece[-1] == "`" else plain(piece))
-    return "".join(done)
+    is_code = re.compile(r"`[^`]+`").fullmatch
+    return "".join(paired.get(i) or (code(p[1:-1]) if is_code(p) else plain(p)) for i, p in enumerate(pieces))

@@ -47,10 +47,7 @@ def embedding_section(bench: Bench, album: Album) -> Section:
 
 
 def nearest_classes(analysis: Mapping[str, np.ndarray]) -> tuple[int, str]:
-    """For how many unseen classes the mean generated feature is nearest, by angle, to their own mean query feature.
-
-    With sentences about it, which also name the classes that the others are nearest to.
-    """
+    """For how many unseen classes the mean generated feature is nearest, by angle, to their own; with a text on it."""
     names = [str(name) for name in analysis["names"]]
     present = np.unique(analysis["real_class"])
     means = np.stack([_direction(analysis["real"][analysis["real_class"] == k]) for k in present])

@@ -56,8 +56,8 @@ def confusion_section(methods: Iterable[Method], outcomes: Outcomes, album: Albu
         parts = _shares(confusion)
         alt = f"Confusion matrix of {method.title}, in percent of the true segments. "
         alt += " ".join(f"{name}: {cells[0]} right, most often {cells[-1]}." for name, *cells in parts)
-        caption = f"**{method.title}**, seed {run.seed}: {confusion.counts.sum()} segments of unseen classes (in "
-        caption += "brackets: by class)."
+        caption = f"**{method.title}**, seed {run.seed}: {confusion.counts.sum()} segments of unseen classes "
+        caption += "(in brackets: by class)."
         images.append(album.chart(f"confusion_{method.name}", charts.confusion_matrix(confusion), alt, caption))
         rows.append(heading(f"{method.title} (seed {run.seed})"))
         rows += [Row(list(map(Cell, cells))) for cells in parts]
@@ -95,10 +95,8 @@ def gallery_section(methods: Iterable[Method], outcomes: Outcomes, album: Album)
         for rank, outcome in best_median_worst(predicted):
             place = f"{rank.lower()} of {len(predicted)}"
             title = f"**{method.title}**, {place}: {measure} {outcome.quality:.0f} (seed {run.seed})"
-            tiles = []
-            for caption, alt, pixels in _tiles(outcome, validation):
-                tiles.append(album.photo(f"{method.name}_{rank}_{caption}".lower(), pixels, alt, caption))
-            section.blocks.append(Images(tiles, "strip", title))
+            drawn = ((f"{method.name}_{rank}_{tile[-1]}".lower(), *tile) for tile in _tiles(outcome, validation))
+            section.blocks.append(Images([album.photo(*tile) for tile in drawn], "strip", title))
         rules.append(say(f"{kind}_quality", title=method.title))
     section.blocks += [Text(" ".join(rules), "note")] if rules else []
     return section
@@ -111,13 +109,13 @@ def best_median_worst(outcomes: Iterable[Outcome]) -> list[tuple[str, Outcome]]:
     return [(places[place], ranked[place]) for place in sorted(places)]
 
 
-def _tiles(outcome: Outcome, validation: Validation) -> Iterator[tuple[str, str, np.ndarray]]:
-    """(caption, description, (H, W, 3) uint8 RGB) of input, truth and prediction, large enough to read names."""
+def _tiles(outcome: Outcome, validation: Validation) -> Iterator[tuple[np.ndarray, str, str]]:
+    """((H, W, 3) uint8 RGB, description, caption) of input, truth and prediction, large enough to read names."""
     image = read_rgb(outcome.record["file_name"])
     scale = display_scale(*image.shape[:2])
     of_image = f"of image {outcome.record['image_id']}"
     large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    yield "Input", f"Input {of_image}.", large
+    yield large, f"Input {of_image}.", "Input"
     for caption, segmentation in (("Truth", outcome.truth), ("Prediction", outcome.predicted)):
         names = [
             validation.names[label] + (" (unseen)" if label in validation.unseen else "")
@@ -125,4 +123,4 @@ def _tiles(outcome: Outcome, validation: Validation) -> Iterator[tuple[str, str,
             if (segmentation.ids == segment).any()
         ]
         painted = paint(image, segmentation, validation.names, sorted(validation.unseen), scale)
-        yield caption, f"{caption} {of_image}: {', '.join(names) or 'nothing'}.", painted
+        yield painted, f"{caption} {of_image}: {', '.join(names) or 'nothing'}.", caption

@@ -39,10 +39,9 @@ Mask = tuple[int, dict]
 
 @dataclass(frozen=True)
 class Validation:
-    """The first evaluation set of a run.
+    """The first evaluation set of a run, with its paths relative to ``root`` (``$DETECTRON2_DATASETS``).
 
     Attributes:
-        root: what its paths are relative to (``$DETECTRON2_DATASETS``).
         names: class names by contiguous id. unseen: ids of unseen classes. contiguous: dataset id -> contiguous id.
     """
 
@@ -131,8 +130,7 @@ def attempt(section: Section, method: Method, compute: Callable[[Method], T]) ->
     try:
         return compute(method)
     except Exception as error:
-        # Hours of training lie behind the metrics; a damaged file must cost its own image only. What is no plain lack
-        # of a file is logged in full.
+        # A damaged file must cost its own image only. What is no plain lack of a file is logged in full.
         unexpected = not isinstance(error, (UserError, OSError))
         logger.warning("%s, %s: %s", section.title, method.title, error, exc_info=unexpected)
         note = f"{method.title}: not available; what `python -m minibench report` prints says why."
@@ -200,10 +198,8 @@ def called(truth: list[Mask], found: list[Mask], classes: Collection[int]) -> li
     """(class, what it is called or None) of each true segment of ``classes``: the first of ``found`` that covers it."""
     wanted = [(label, mask) for label, mask in truth if label in classes]
     hits = _iou(wanted, found) > FOUND
-    return [
-        (label, found[int(column.argmax())][0] if column.any() else None)
-        for (label, _), column in zip(wanted, hits.T, strict=True)
-    ]
+    names = [found[int(column.argmax())][0] if column.any() else None for column in hits.T]
+    return [(label, name) for (label, _), name in zip(wanted, names, strict=True)]
 
 
 def _in_sight(found: list[dict]) -> list[dict]:

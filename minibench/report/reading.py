@@ -1,4 +1,4 @@
-"""What the papers lead one to expect, and whether it holds on these numbers.
+"""What the papers lead one to expect, whether it holds on these numbers, and the first lines of the report about it.
 
 A comparison is judged by its difference paired by seed: it *holds* when the mean difference is on the expected side and
 larger than its own standard deviation, *does not hold* when it is so on the other side, and lies *within the spread*
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from minibench.bench import Bench, Spread
+from minibench.display import duration
 from minibench.methods import INSTANCE, PANOPTIC, TASKS, Method, Task
 from minibench.report.document import Bullets, Cell, Row, Section, Table, Text, heading, say
 from minibench.report.results import value
@@ -27,8 +28,7 @@ class Comparison:
 
     Attributes:
         text: what is compared. label: the same, as short as its place in the table allows.
-        main: the task that decides. differences: paired, by task; or plain values.
-        signed: whether ``differences`` are differences.
+        main: the task that decides. differences: paired, by task; plain values unless ``signed``.
         verdict: ``HOLDS``, ``FAILS``, ``WITHIN`` or ``UNKNOWN``.
     """
 
@@ -74,11 +74,9 @@ def expectations(bench: Bench) -> list[Expectation]:
     """All of them, computed; where a method was not run, its comparison says so."""
     references = bench.with_role("pretraining")
     zero = [_zero(bench, reference) for reference in references]
+    found = [Expectation("The baseline cannot name unseen classes", "unseen", zero)]
     above = [_above(bench, m, r, "unseen") for r in references for m in bench.methods if m is not r]
-    found = [
-        Expectation("The baseline cannot name unseen classes", "unseen", zero),
-        Expectation("Every zero-shot method names unseen classes better than the baseline", "unseen", above),
-    ]
+    found += [Expectation("Every zero-shot method names unseen classes better than the baseline", "unseen", above)]
     for declared in bench.declared.values():
         for name, words in declared.expected_above.items():
             upper, lower = bench.method(declared.name), bench.method(name)
@@ -87,10 +85,8 @@ def expectations(bench: Bench) -> list[Expectation]:
     for full in bench.methods:
         removed = [_above(bench, full, m, "harmonic") for m in bench.variants(full) if m.removes]
         added = [_above(bench, m, full, "harmonic") for m in bench.variants(full) if not m.removes]
-        if removed:
-            found.append(Expectation(f"Each ablation is below the full {full.title}", "harmonic", removed))
-        if added:
-            found.append(Expectation(f"Each addition is above {full.title} alone", "harmonic", added))
+        titles = (f"Each ablation is below the full {full.title}", f"Each addition is above {full.title} alone")
+        found += [Expectation(t, "harmonic", c) for t, c in zip(titles, (removed, added), strict=True) if c]
     return found
 
 
@@ -128,7 +124,7 @@ def reading_section(found: list[Expectation]) -> Section:
         rows.append(heading(f"{expectation.title} ({metric}): {_marked(expectation.verdict)}"))
         for c in expectation.comparisons:
             cells = [value(c.differences[t], signed=c.signed) if t in c.differences else Cell("") for t in TASKS]
-            mark = f"{_marked(c.verdict)}{' (one seed)' if c.one_seed else ''}"
+            mark = _marked(c.verdict) + (" (one seed)" if c.one_seed else "")
             rows.append(Row([Cell(c.label), *cells, Cell(mark, tone=_TONES[c.verdict])], "sub"))
     columns = ["Comparison", *(task.metric for task in TASKS), "Verdict"]
     table = Table("Expectations and what came out", columns, rows, text=(4,))
@@ -139,6 +135,38 @@ def reading_section(found: list[Expectation]) -> Section:
     ]
     section.blocks += [Text("Against expectation on this data:"), Bullets(wrong)] if wrong else []
     return section
+
+
+def headline_section(bench: Bench, found: list[Expectation]) -> Section:
+    """What a reader in a hurry reads, without a heading."""
+    seconds = sum(run.seconds or 0.0 for run in bench.runs)
+    about = say("about", bench=bench, data=bench.data, machine=bench.machine, time=seconds and duration(seconds))
+    items = [line for line in about.splitlines() if line]
+    return Section("", "top", [Text(outcome(bench, found), "lead"), Bullets(items)])
+
+
+def outcome(bench: Bench, found: list[Expectation]) -> str:
+    """One sentence about the main methods, and one about how many comparisons came out as expected."""
+    parts = [part for method in bench.with_role("main") if (part := _reached(bench, method))]
+    verdicts = [c.verdict for _, c in once_each(found)]
+    return say("outcome", bench=bench, parts=parts, counts=[verdicts.count(v) for v in (HOLDS, WITHIN, FAILS)])
+
+
+def _reached(bench: Bench, method: Method) -> str:
+    """What a main method reaches, beside the baselines; "" if it was not run."""
+    task = method.main_task
+    baselines = [m for m in bench.with_role("baseline") if m.name in method.expected_above]
+    beside = [(m, bench.spread(m, task, task.unseen)) for m in (*bench.with_role("pretraining"), *baselines)]
+    against = [f"{_inner(m.title)}: {spread.text()}" for m, spread in beside if spread.n]
+    unseen, harmonic = (bench.spread(method, task, metric) for metric in (task.unseen, task.harmonic))
+    values = {"unseen": unseen.text(), "harmonic": harmonic.text(), "against": against}
+    return say("reached", title=method.title, metric=task.metric, **values) if unseen.n else ""
+
+
+def _inner(title: str) -> str:
+    """A title inside a sentence: only names keep their capital letter."""
+    first = title.split(" ")[0]
+    return title if any(c.isupper() or c.isdigit() for c in first[1:]) else title[:1].lower() + title[1:]
 
 
 def _marked(text: str) -> str:

@@ -18,11 +18,11 @@ def results_section(bench: Bench, album: Album) -> Section:
         rows = [(m.title, [bench.spread(m, task, metric) for metric in task.metrics]) for m in methods]
         rows = [(title, spreads) for title, spreads in rows if any(s.n for s in spreads)]
         if rows:
-            text = "; ".join(
-                f"{title}: seen {s.text()}, unseen {u.text()}, harmonic mean {h.text()}" for title, (s, u, h) in rows
-            )
+            texts = [f"{t}: seen {s.text()}, unseen {u.text()}, harmonic mean {h.text()}" for t, (s, u, h) in rows]
             caption = f"**{task.title}**, {task.metric}: {_over_seeds(s for _, row in rows for s in row)}."
-            images.append(album.chart(f"overview_{task.key}", charts.overview(rows, task), f"{text}.", caption))
+            images.append(
+                album.chart(f"overview_{task.key}", charts.overview(rows, task), "; ".join(texts) + ".", caption)
+            )
     tables = [table for task in TASKS if (table := task_table(bench, task))]
     return Section("Results", "results", [Images(images), *tables, Text(say("results"), "note")])
 

@@ -13,11 +13,10 @@ from minibench.report.charts import Album
 from minibench.report.curves import class_section, curve_section
 from minibench.report.document import Section
 from minibench.report.embeddings import embedding_section
-from minibench.report.headline import headline_section
 from minibench.report.images import confusion_section, gallery_section
 from minibench.report.pages import to_html, to_markdown
 from minibench.report.predictions import first_outcomes
-from minibench.report.reading import Expectation, as_json, expectations, reading_section
+from minibench.report.reading import Expectation, as_json, expectations, headline_section, reading_section
 from minibench.report.results import difference_section, methods_section, results_section
 from PADing.files import replacing, write_json
 
@@ -28,9 +27,8 @@ TITLE = "Mini benchmark of zero-shot segmentation"
 def write_report(folder: Path) -> None:
     """Write ``report/{index.html, report.md, summary.json, pictures/}`` into a benchmark folder.
 
-    Everything is read from ``<folder>/results.json`` and the run folders that it names. What is missing there is left
-    out, with a note; UserError when ``results.json`` is. The features of the first PADing run are computed if that has
-    not been done before.
+    All is read from ``<folder>/results.json`` and the run folders that it names. What is missing is left out, with a
+    note; UserError when ``results.json`` is. The features of the first PADing run are computed if they are not there.
     """
     bench = read_bench(folder)
     out = bench.folder / "report"
@@ -80,11 +78,9 @@ def summary(bench: Bench) -> dict:
         entry = {"title": method.title, "seeds": [run.seed for run in bench.runs_of(method.name)], "figures": tasks}
         if full := bench.full(method):
             entry["full"] = full.name
-            entry["difference"] = {
-                t.key: _as_dicts({m: bench.difference(method, full, t, m) for m in t.metrics})
-                for t in TASKS
-                if t.key in tasks
-            }
+            shared = [t for t in TASKS if t.key in tasks]
+            differences = {t.key: {m: bench.difference(method, full, t, m) for m in t.metrics} for t in shared}
+            entry["difference"] = {key: _as_dicts(found) for key, found in differences.items()}
         methods[method.name] = entry
     return {"version": 1, "split": bench.split, "budget": bench.budget, "seeds": list(bench.seeds), "methods": methods}
 

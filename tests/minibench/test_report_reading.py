@@ -4,8 +4,7 @@ import pytest
 
 from minibench.bench import read_bench, spread
 from minibench.methods import PANOPTIC
-from minibench.report.headline import outcome
-from minibench.report.reading import contradictions, expectations, verdict
+from minibench.report.reading import contradictions, expectations, outcome, verdict
 from tests.minibench.benchmark_folder import method, run, write_results
 
 
