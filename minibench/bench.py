@@ -94,10 +94,7 @@ class Bench:
         return spread(self.values(method.name, task, metric))
 
     def difference(self, first: Method, second: Method, task: Task, metric: str) -> Spread:
-        """Of ``first - second``, over the seeds that both methods have a number for.
-
-        Runs of one seed share data and pretraining, so what these contribute cancels.
-        """
+        """Of ``first - second``, over the seeds that both have a number for; data and pretraining are the same."""
         a, b = (self.values(method.name, task, metric) for method in (first, second))
         return spread({seed: a[seed] - b[seed] for seed in a.keys() & b.keys()})
 
@@ -111,10 +108,7 @@ class Bench:
 
 
 def read_bench(folder: Path) -> Bench:
-    """Read ``<folder>/results.json``; UserError when it is missing or damaged.
-
-    What an older file does not say of a method is taken from the repository's method of that name.
-    """
+    """Read ``<folder>/results.json``, with gaps of older files filled; UserError when it is missing or damaged."""
     folder = folder.absolute()
     path = folder / "results.json"
     if not path.is_file():

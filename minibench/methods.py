@@ -77,8 +77,8 @@ class Search:
         finalists: how many of the best trials are trained again with the length of the budget, to decide among them.
     """
 
-    keys: tuple[str, ...]
-    trials: tuple[tuple, ...]
+    keys: tuple[str, ...] = ()
+    trials: tuple[tuple, ...] = ()
     iterations: int | None = None
     finalists: int = 0
 
@@ -99,7 +99,7 @@ class Method:
         source: the method whose final weights it starts from ("" for none), by ``starts_from``.
         uses: config key -> the method whose final weights are named there.
         overrides: config key -> value (``set`` in the file).
-        search: what is tried on the tuning split, None for nothing.
+        search: what is tried on the tuning split.
         file: the ``minibench.yaml`` that describes it. import_from: the folder that a plug-in's package lies in.
     """
 
@@ -119,7 +119,7 @@ class Method:
     weights_key: str = "MODEL.WEIGHTS"
     uses: Mapping[str, str] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    search: Search | None = None
+    search: Search = Search()
     file: Path = Path()
     import_from: Path | None = None
 
@@ -168,9 +168,8 @@ def ordered(methods: Mapping[str, Method], names: Iterable[str]) -> list[Method]
 
     def add(name: str) -> None:
         if name not in methods:
-            raise UserError(
-                f"There is no method {name!r}{did_you_mean(name, methods, 1)}. Methods: {', '.join(methods)}."
-            )
+            hint = did_you_mean(name, methods, 1)
+            raise UserError(f"There is no method {name!r}{hint}. Methods: {', '.join(methods)}.")
         if name not in done:
             for needed in methods[name].needs:
                 add(needed)
@@ -220,7 +219,7 @@ def _method(entry: Any, where: str, file: Path, repository: Path) -> Method:
         config=config.resolve(),
         iterations=length,
         overrides=entry.get("set", {}),
-        search=_search(entry["tune"], length["full"], f"{where}: `tune`") if "tune" in entry else None,
+        search=_search(entry["tune"], length["full"], f"{where}: `tune`") if "tune" in entry else Search(),
         file=file,
     )
 
@@ -241,9 +240,9 @@ def _iterations(value: int | dict, where: str) -> dict[str, int]:
 def _search(value: dict, full: int, where: str) -> Search:
     """``full``: iterations of the full budget."""
     kinds: dict[str, type] = {"keys": list, "trials": list, "iterations": int, "finalists": int}
+    known = "`keys` and `trials`, both lists, and may have the numbers `iterations` and `finalists`"
     for key, content in value.items():
         fits = isinstance(content, kinds.get(key, ())) and not isinstance(content, bool)
-        known = "`keys` and `trials`, both lists, and may have the numbers `iterations` and `finalists`"
         _require(fits, f"{where} has {known}; not {key}: {content!r}.")
     keys, trials = value.get("keys", []), value.get("trials", [])
     complete = keys and trials and all(isinstance(key, str) for key in keys)

@@ -68,17 +68,13 @@ def plan_steps(out: Path, seed: int, smoke: bool) -> list[Step]:
         step.needs = tuple(before.name for before in steps[-1:])
         step.env = {"DETECTRON2_DATASETS": str(out / "data")}
         step.usual = share * (USUAL_SMOKE if smoke else USUAL)
-        if iterations:
-            step.progress = partial(training_progress, left.parent, iterations)
+        step.progress = partial(training_progress, left.parent, iterations) if iterations else step.progress
         steps.append(step)
     return steps
 
 
 def run_plan(steps: Sequence[Step], out: Path) -> None:
-    """Run what is left to do; all output goes to ``out/log.txt``, the screen gets commands, progress and time left.
-
-    When a command fails, the end of its output is shown and UserError or SystemExit raised, by its exit status.
-    """
+    """Run what is left; UserError or SystemExit when a command fails, by its exit status, and its last output."""
     display = Display(sys.stdout, period=10.0, commands=True)
     for step in steps:
         if step.done() and not step.always:
@@ -102,11 +98,9 @@ def table(models: dict[str, dict]) -> str:
         values = [results[task.key][key] for task, keys in COLUMNS.items() for key in keys]
         # JSON has no NaN: a mean over classes of which one never occurs in the ground truth comes back as None.
         rows.append([name, *("nan" if value is None else f"{value:.1f}" for value in values)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join([first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=True))])
-        for first, *cells in rows
-    ]
+    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    layout = f"{{:{first}}}" + "".join(f"  {{:>{width}}}" for width in widths)
+    lines = [layout.format(*row) for row in rows]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
@@ -124,10 +118,8 @@ def open_folder(out: Path, settings: dict, fresh: bool) -> dict:
     if not record.is_file():
         write_json(record, {"settings": settings, "seconds": 0.0})
     state = read_json(record, "Record of the quickstart")
-    if state.get("settings") != settings:
-        raise UserError(
-            f"{out} holds a run with {state.get('settings')}. Add --fresh to throw it away, or name another --output."
-        )
+    if (there := state.get("settings")) != settings:
+        raise UserError(f"{out} holds a run with {there}. Add --fresh to throw it away, or name another --output.")
     return state
 
 
@@ -156,11 +148,10 @@ def report(out: Path, seed: int, seconds: float) -> None:
     }
     plot_curves(curves, out / "losses.png")
     # A configuration with one evaluation set gives one entry.
-    baseline, pading = (
-        next(iter(read_json(out / stage / "results.json", "Results").values())) for stage in ("pretrain", "pading")
-    )
-    results = {"seed": seed, "seconds": round(seconds, 1), "baseline": baseline, "pading": pading}
-    write_json(out / "results.json", results)
+    read = [read_json(out / stage / "results.json", "Results") for stage in ("pretrain", "pading")]
+    baseline, pading = (next(iter(results.values())) for results in read)
+    about = {"seed": seed, "seconds": round(seconds, 1)}
+    write_json(out / "results.json", {**about, "baseline": baseline, "pading": pading})
     print(f"\nMini data set, seed {seed}, {seconds / 60:.1f} min in all\n")
     print(table({"Mask2Former, seen classes only": baseline, "PADing": pading}))
     print("\nse/seen, un/unseen: means over seen and unseen classes; hm/hIoU: their harmonic mean.")

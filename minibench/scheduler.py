@@ -33,11 +33,7 @@ class Failure:
 
 
 class Process:
-    """A started step; its output is added to the step's log.
-
-    Args:
-        threads: of the numerical libraries; None: as the environment says.
-    """
+    """A started step, whose log gets its output; ``threads``: of its numerical libraries, None: the environment's."""
 
     def __init__(self, step: Step, threads: int | None = None):
         self.step, self.started, self.noted = step, time.monotonic(), time.monotonic()
@@ -98,14 +94,13 @@ def run_steps(steps: Sequence[Step], jobs: int, display: Display, share_cores: b
     failures: list[Failure] = []
 
     def ended(step: Step, seconds: float, failure: Failure | None) -> None:
-        failure = failure or _finish(step, seconds)
-        if failure is None:
-            left.learn(step)
-            display.line(f"done     {step.name}  {duration(seconds)}")
-        else:
+        if failure := failure or _finish(step, seconds):
             step.note("failed", seconds)
             failures.append(failure)
             display.line(f"FAILED   {step.name}: {failure.error}")
+        else:
+            left.learn(step)
+            display.line(f"done     {step.name}  {duration(seconds)}")
 
     with _interruptions():
         try:

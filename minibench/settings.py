@@ -43,9 +43,8 @@ class Settings:
 
     def iterations(self, method: Method) -> int:
         """How long a method trains."""
-        if self.budget == "smoke":
-            return min(SMOKE_ITERATIONS, method.iterations["quick"])
-        return method.iterations[self.budget]
+        smoke = self.budget == "smoke"
+        return min(SMOKE_ITERATIONS, method.iterations["quick"]) if smoke else method.iterations[self.budget]
 
 
 def make_settings(
@@ -60,20 +59,16 @@ def make_settings(
     """Settings with what the budget implies for whatever is None; UserError for a size or seed out of range."""
     if seeds is None:
         seeds = (TUNING_SEED,) if split == "tuning" else range(1, SEEDS[budget] + 1)
-    given = zip((train, val, size), SIZES[budget], strict=True)
-    train, val, size = (default if value is None else value for value, default in given)
+    sizes = zip((train, val, size), SIZES[budget], strict=True)
+    train, val, size = (default if value is None else value for value, default in sizes)
     if not seeds or min(seeds) < 0:
         raise UserError(f"There must be at least one seed, and none below 0, but they are {list(seeds)}.")
     if TUNING_SEED in seeds and split != "tuning":
-        raise UserError(
-            f"Seed {TUNING_SEED} draws the images on which hyperparameters are chosen; "
-            f"take others for the {split} split."
-        )
+        use = f"draws the images on which hyperparameters are chosen; take others for the {split} split."
+        raise UserError(f"Seed {TUNING_SEED} {use}")
     if min(train, val) < 1 or size < 32 or size % 32:
-        raise UserError(
-            f"At least one image of each kind, and a side that is a multiple of 32: --train {train} --val {val} "
-            f"--size {size} will not do."
-        )
+        given = f"--train {train} --val {val} --size {size}"
+        raise UserError(f"At least one image of each kind, and a side that is a multiple of 32: {given} will not do.")
     if noise < 0:
         raise UserError(f"--noise must not be negative, but is {noise}.")
     return Settings(split, budget, tuple(dict.fromkeys(seeds)), train, val, size, noise)

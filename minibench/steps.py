@@ -33,8 +33,7 @@ class Step:
         done: whether it has been finished, now or earlier. always: run it even then; it checks by itself what is left.
         needs: names of the steps whose results it reads.
         env: additions to the environment.
-        note: called with a state and the seconds of the command: "running" at its start and now and then, "done" or
-            "failed" at its end.
+        note: called with a state ("running" now and then, "done" or "failed" at the end) and the command's seconds.
         progress: how far its training is, None when it is not training.
         usual, usual_end: seconds to expect when nothing better is known: of all, and of what follows the training.
         kind: steps of one kind take the same time. measured: the seconds that it took, if it is finished.
@@ -63,21 +62,15 @@ def training_progress(folder: Path, total: int) -> Progress | None:
             entries = logged(file.read().decode("utf-8", "replace"))
     except OSError:
         return None
-    # The evaluation's line has no losses.
-    entries = [entry for entry in entries if "eta_seconds" in entry]
-    if not entries:
+    last = next((entry for entry in reversed(entries) if "eta_seconds" in entry), None)  # the evaluation's has none
+    if last is None:
         return None
-    last = entries[-1]
     losses = {key: value for key, value in last.items() if key.endswith("total_loss")}
     return Progress(min(last["iteration"] + 1, total), total, last["eta_seconds"], losses)
 
 
 class TimeLeft:
-    """Estimates from the usual times of steps, scaled by how this machine compares in those that are finished.
-
-    Args:
-        steps: each behind what it needs.
-    """
+    """Estimates from the usual times of steps, each behind what it needs, scaled by those that are finished."""
 
     def __init__(self, steps: Sequence[Step], jobs: int):
         self.steps, self.jobs = {step.name: step for step in steps}, jobs

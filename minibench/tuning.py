@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from minibench.bench import MISSING, Bench, read_bench
-from minibench.methods import BUDGETS, Method, Search
-from minibench.report.document import Block, Cell, Row, Section, Table, Text, say
+from minibench.methods import BUDGETS, Method
+from minibench.report.document import Cell, Row, Section, Table, Text, say
 from minibench.report.pages import to_markdown
 from PADing.config import load_config
 from PADing.config_check import value_at
@@ -25,7 +25,7 @@ TUNING = "tuning.md"
 
 def chosen(methods: Mapping[str, Method], names: Sequence[str] | None) -> list[str]:
     """The methods to tune: ``names``, or all that name hyperparameters; UserError for one that names none."""
-    able = [name for name, method in methods.items() if method.search]
+    able = [name for name, method in methods.items() if method.search.keys]
     for name in names or ():
         if name not in able:
             why = f"names no hyperparameters (`tune` in {methods[name].file})" if name in methods else "does not exist"
@@ -35,7 +35,7 @@ def chosen(methods: Mapping[str, Method], names: Sequence[str] | None) -> list[s
 
 def make_trials(method: Method) -> list[Method]:
     """A method for each of the trials that ``method`` names, in their order."""
-    length = _search(method).iterations
+    length = method.search.iterations
     short = None if length is None else {budget: min(length, method.iterations[budget]) for budget in BUDGETS}
     return [_trial(method, name, short or method.iterations) for name in _trials(method)]
 
@@ -45,7 +45,7 @@ def make_finals(out: Path, method: Method, budget: str = "full") -> list[Method]
 
     There are none for a budget whose length is that of the trials.
     """
-    search, names = _search(method), _trials(method)
+    search, names = method.search, _trials(method)
     if search.iterations is None or search.iterations >= method.iterations.get(budget, sys.maxsize):
         return []
     means = dict(zip(names, map(_mean, _metrics(read_bench(out), method, names)), strict=True))
@@ -57,17 +57,15 @@ def write_tuning(out: Path, methods: Sequence[Method]) -> Path:
     """Write ``tuning.md``, all trials of ``methods`` with their metrics, from the results in ``out``; its path."""
     bench = read_bench(out)
     counts = sorted({len(_trials(method)) for method in methods})
-    blocks: list[Block] = [
-        Text(say("tuning", counts=counts, bench=bench), "note"),
-        *(_table(bench, method) for method in methods),
-    ]
+    note = Text(say("tuning", counts=counts, bench=bench), "note")
+    section = Section("", "", [note, *(_table(bench, method) for method in methods)])
     with replacing(out / TUNING) as temporary:
-        temporary.write_text(to_markdown("Hyperparameters tried", [Section("", "", blocks)]), encoding="utf-8")
+        temporary.write_text(to_markdown("Hyperparameters tried", [section]), encoding="utf-8")
     return out / TUNING
 
 
 def _table(bench: Bench, method: Method) -> Table:
-    search, names = _search(method), _trials(method)
+    search, names = method.search, _trials(method)
     cfg = load_config(method.config, [str(item) for pair in method.overrides.items() for item in pair])
     in_use = tuple(value_at(cfg, key) for key in search.keys)
     metrics = _metrics(bench, method, names)
@@ -79,9 +77,8 @@ def _table(bench: Bench, method: Method) -> Table:
         columns["Mean"] = means
     if search.finalists:
         finals = [f"{name}.final" for name in names]
-        again = columns[f"after {_lengths(bench, finals)} iterations"] = list(
-            map(_mean, _metrics(bench, method, finals))
-        )
+        again = list(map(_mean, _metrics(bench, method, finals)))
+        columns[f"after {_lengths(bench, finals)} iterations"] = again
         deciding = means if again.count(None) == len(again) else again
     best = max((mean for mean in deciding if mean is not None), default=None)
     rows = []
@@ -104,35 +101,23 @@ def _mean(values: Sequence[float] | None) -> float | None:
 
 
 def _metrics(bench: Bench, method: Method, names: Sequence[str]) -> list[list[float] | None]:
-    """Of some trials of ``method``: the harmonic mean of each task, over the seeds that all finished trials share.
-
-    None for a trial that lacks one.
-    """
+    """Harmonic mean by task, over the seeds that all finished trials share; None for a trial that lacks one."""
     found = [[bench.values(name, task, task.harmonic) for task in method.tasks] for name in names]
     finished = [row for row in found if all(row)]
     shared = set.intersection(*(set(values) for row in finished for values in row)) if finished else set()
     if finished and not shared:
         raise UserError(f"No seed has metrics of all finished trials of {method.name}: run `tune` with the same seeds.")
-    return [
-        [statistics.fmean(values[seed] for seed in sorted(shared)) for values in row] if all(row) else None
-        for row in found
-    ]
-
-
-def _search(method: Method) -> Search:
-    assert method.search is not None, f"{method.name} names no hyperparameters; see `chosen`"
-    return method.search
+    seeds = sorted(shared)
+    return [[statistics.fmean(v[seed] for seed in seeds) for v in row] if all(row) else None for row in found]
 
 
 def _trials(method: Method) -> list[str]:
     """Names of the trials of a method."""
-    return [f"{method.name}.{number}" for number, _ in enumerate(_search(method).trials, start=1)]
+    return [f"{method.name}.{number}" for number, _ in enumerate(method.search.trials, start=1)]
 
 
 def _trial(method: Method, name: str, length: Mapping[str, int], suffix: str = "") -> Method:
-    search = _search(method)
-    values = dict(zip(search.keys, search.trials[_trials(method).index(name)], strict=True))
-    overrides = {**method.overrides, **values}
+    values = dict(zip(method.search.keys, method.search.trials[_trials(method).index(name)], strict=True))
     # A trial plays no part in a report.
-    trial = dataclasses.replace(method, role="", expected_above={}, maps_features=False)
-    return dataclasses.replace(trial, name=name + suffix, overrides=overrides, iterations=length)
+    trial = dataclasses.replace(method, role="", expected_above={}, maps_features=False, iterations=length)
+    return dataclasses.replace(trial, name=name + suffix, overrides={**method.overrides, **values})

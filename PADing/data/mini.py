@@ -52,20 +52,16 @@ class Category:
 
 def categories() -> list[Category]:
     """All classes, things first, ids ascending."""
-    things = [(f"{surface} {shape}", (surface, shape)) for shape in SHAPES for surface in SURFACES]
-    stuff = [(f"{colour} {pattern}", (colour, pattern)) for pattern in PATTERNS for colour in COLOURS]
-    first_stuff_id = 10 * (1 + len(things) // 10) + 1
-    return [Category(i + 1, name, True, parts) for i, (name, parts) in enumerate(things)] + [
-        Category(first_stuff_id + i, name, False, parts) for i, (name, parts) in enumerate(stuff)
-    ]
+    things = [(surface, shape) for shape in SHAPES for surface in SURFACES]
+    stuff = [(colour, pattern) for pattern in PATTERNS for colour in COLOURS]
+    kinds = ((things, 1, True), (stuff, 10 * (1 + len(things) // 10) + 1, False))
+    return [Category(i, " ".join(p), isthing, p) for parts, n, isthing in kinds for i, p in enumerate(parts, start=n)]
 
 
 def class_embeddings(dim: int, noise: float, seed: int) -> np.ndarray:
     """(C, dim) float32 unit vectors: the sum of two part vectors and a thing/stuff vector, noise, and a rotation.
 
-    Args:
-        dim: width, at least the number of parts + 2.
-        noise: length of the class-specific part relative to that of the parts.
+    ``dim``: width, at least the number of parts + 2. ``noise``: length of the class's own part relative to the others'.
     """
     rng = np.random.default_rng([seed, 1])
     parts = (*SHAPES, *SURFACES, *PATTERNS, *COLOURS, "thing", "stuff")
@@ -180,13 +176,9 @@ def draw_image(
 
 def _fits(mask: np.ndarray, objects: list[tuple[Category, np.ndarray]]) -> bool:
     """Whether a new object in front leaves each earlier one at least two thirds visible and without a hole."""
-    if mask.sum() < 40:
-        return False
-    for _, other in objects:
-        rest = other & ~mask
-        if rest.sum() < max(40, 0.67 * other.sum()) or _has_hole(rest):
-            return False
-    return True
+    left = [(other, other & ~mask) for _, other in objects]
+    enough = mask.sum() >= 40 and all(rest.sum() >= max(40, 0.67 * other.sum()) for other, rest in left)
+    return enough and not any(_has_hole(rest) for _, rest in left)
 
 
 def _has_hole(mask: np.ndarray) -> bool:

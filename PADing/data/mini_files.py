@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
@@ -108,9 +109,8 @@ def _is_there(out: Path, settings: dict, force: bool) -> bool:
         raise UserError(f"{out / MANIFEST} does not name its data set. Choose another --output, or move it away.")
     other = ", ".join(f"{k} {there.get(k)} instead of {v}" for k, v in settings.items() if there.get(k) != v)
     if not force:
-        raise UserError(
-            f"{out} holds another mini data set ({other}). Choose another --output, or replace it with --force."
-        )
+        hint = "Choose another --output, or replace it with --force."
+        raise UserError(f"{out} holds another mini data set ({other}). {hint}")
     return False
 
 
@@ -153,21 +153,19 @@ class _Writer:
         height, width = image.shape[:2]
         stem = f"{image_id:012d}"
         Image.fromarray(image).save(self.root / self.subset / f"{stem}.jpg", quality=95)
-        ids = np.zeros((height, width), dtype=np.int64)
         numbers = np.zeros((height, width), dtype=np.uint8)  # of segments, from 1
-        infos = []
+        infos: list[dict] = []
         for number, (category, mask) in enumerate(segments, start=1):
-            ids[mask] = segment_id = 1000 * number + category.id
             numbers[mask] = number
-            ys, xs = np.nonzero(mask)
-            box = [int(xs.min()), int(ys.min()), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1]
+            box = list(cv2.boundingRect(mask.astype(np.uint8)))
             common = {"category_id": category.id, "iscrowd": 0, "area": int(mask.sum()), "bbox": box}
-            infos.append({"id": segment_id, **common})
+            infos.append({"id": 1000 * number + category.id, **common})
             if category.isthing:
                 annotation = {"id": len(self.instances) + 1, "image_id": image_id, "segmentation": polygons(mask)}
                 self.instances.append({**annotation, **common})
         self.images.append({"id": image_id, "file_name": f"{stem}.jpg", "height": height, "width": width})
         self.panoptic.append({"image_id": image_id, "file_name": f"{stem}.png", "segments_info": infos})
+        ids = np.array([0, *(info["id"] for info in infos)])[numbers]
         colour = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
         Image.fromarray(colour).save(self.root / f"panoptic_{self.subset}" / f"{stem}.png")
         for folder, labels in self.labels.items():
@@ -177,12 +175,9 @@ class _Writer:
     def finish(self) -> dict[str, int]:
         """Write the annotation files; return the counts."""
         unseen = {c.id for c in self.all if c.name in self.unseen}
-        left = [
-            {**p, "segments_info": [s for s in p["segments_info"] if s["category_id"] not in unseen]}
-            for p in self.panoptic
-        ]
-        without = [p for p in self.panoptic if all(s["category_id"] not in unseen for s in p["segments_info"])]
-        left = [p for p in left if p["segments_info"]]
+        kept = [[s for s in p["segments_info"] if s["category_id"] not in unseen] for p in self.panoptic]
+        without = [p for p, seen in zip(self.panoptic, kept, strict=True) if len(seen) == len(p["segments_info"])]
+        left = [{**p, "segments_info": seen} for p, seen in zip(self.panoptic, kept, strict=True) if seen]
         self._write("panoptic", self.images, self.panoptic, self.all)
         self._write("panoptic", self._of(without), without, self.all, "_seen")
         self._write("panoptic", self._of(left), left, self.all, "_unlabelled")
@@ -195,12 +190,9 @@ class _Writer:
         self._write("instances", self.images, self.instances, things)
         self._write("instances", self._of(seen), seen, [c for c in things if c.id not in unseen], "_seen")
         self._write("instances", self._of(only), only, [c for c in things if c.id in unseen], "_unseen")
-        return {
-            "images": len(self.images),
-            "images_without_unseen": len(without),
-            "segments": sum(len(p["segments_info"]) for p in self.panoptic),
-            "instances": len(self.instances),
-        }
+        segments = sum(len(p["segments_info"]) for p in self.panoptic)
+        counts = {"images": len(self.images), "images_without_unseen": len(without)}
+        return {**counts, "segments": segments, "instances": len(self.instances)}
 
     def _of(self, annotations: list[dict]) -> list[dict]:
         wanted = {a["image_id"] for a in annotations}
