@@ -62,16 +62,12 @@ def analyse(run_folder: Path, root: Path, images: int = IMAGES, samples: int = S
             raise UserError(f"{run_folder} is no PADing run with class embeddings, so nothing is generated.")
         real, real_class = query_features(model, cfg, validation, images)
         generated = generated_features(model, samples)
-    content = {
-        "real": real,
-        "real_class": real_class,
-        "generated": generated.reshape(-1, generated.shape[-1]),
-        "generated_class": np.repeat(model.classes.unseen.numpy(), samples),
-        "names": np.array(validation.names),
-        "unseen": np.array(sorted(validation.unseen)),
-    }
+    names, unseen = np.array(validation.names), np.array(sorted(validation.unseen))
+    made_class = np.repeat(model.classes.unseen.numpy(), samples)
+    content = {"real": real, "real_class": real_class, "generated_class": made_class, "names": names, "unseen": unseen}
     with replacing(run_folder / ANALYSIS) as temporary:
-        np.savez_compressed(temporary, allow_pickle=False, **content)
+        made = generated.reshape(-1, generated.shape[-1])
+        np.savez_compressed(temporary, allow_pickle=False, generated=made, **content)
     logger.info("%d query and %d generated features: %s", len(real), generated.size, run_folder / ANALYSIS)
     return run_folder / ANALYSIS
 

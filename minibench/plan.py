@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from minibench.methods import Method, ordered
 from minibench.runs import RECORD, Run, finish_training, read_record
@@ -122,6 +123,9 @@ class Plan:
     def _data(self, seed: int) -> Path:
         return self.out / self.settings.data_folder(seed)
 
+    def _step(self, name: str, command: list, log: str, done: Callable[[], bool], **more: Any) -> Step:
+        return Step(name, [sys.executable, *map(str, command)], self.out / "logs" / f"{log}.txt", done, **more)
+
     def _data_step(self, seed: int) -> Step:
         s = self.settings
         root, record = self._data(seed) / s.split_name, self._data(seed) / RECORD
@@ -132,16 +136,10 @@ class Plan:
             if state == "done":
                 write_json(record, {"seconds": round(seconds, 1), "checksum": annotation_checksum(root)}, indent=1)
 
-        return Step(
-            name=f"data-seed{seed}",
-            command=_python(command),
-            log=self.out / "logs" / f"data-seed{seed}.txt",
-            done=record.is_file,
-            note=note,
-            usual=2 + DRAWN_IMAGE * (s.train + s.val) * (s.size / 128) ** 2,
-            kind="data",
-            measured=lambda: read_record(record).get("seconds"),
-        )
+        step = self._step(f"data-seed{seed}", command, f"data-seed{seed}", record.is_file, kind="data", note=note)
+        step.usual = 2 + DRAWN_IMAGE * (s.train + s.val) * (s.size / 128) ** 2
+        step.measured = lambda: read_record(record).get("seconds")
+        return step
 
     def _run_step(self, run: Run, after_run: Callable[[], object]) -> Step:
         s, method = self.settings, run.method
@@ -163,13 +161,13 @@ class Plan:
         size = (s.size / 128) ** 2
         iteration = ITERATION * (SMOKE_BATCH / 8 if s.budget == "smoke" else 1)
         path = {"PYTHONPATH": str(method.import_from)} if method.import_from else {}
-        return Step(
-            name=run.name,
-            command=_python(command),
-            log=self.out / "logs" / f"{run.folder.name}.txt",
+        return self._step(
+            run.name,
+            command,
+            run.folder.name,
+            done=lambda: run.done,
             needs=tuple(needs),
             env={"DETECTRON2_DATASETS": str(self._data(run.seed)), **path},
-            done=lambda: run.done,
             note=note,
             progress=lambda: training_progress(run.folder, iterations),
             usual=START + size * (iteration * iterations + EVALUATED_IMAGE * s.val),
@@ -184,15 +182,8 @@ class Plan:
         command = ["tools/preprocess_pretrained_weight.py", "--task_name", "panoptic"]
         command += ["--split", self.settings.split_name]
         command += ["--input_file", str(run.weights), "--output_file", str(converted)]
-        return Step(
-            name=f"convert-seed{run.seed}",
-            command=_python(command),
-            log=self.out / "logs" / f"convert-{run.folder.name}.txt",
-            needs=(run.name,),
-            done=converted.is_file,
-            usual=START / 2,
-            kind="convert",
-        )
+        more = {"needs": (run.name,), "usual": START / 2, "kind": "convert"}
+        return self._step(f"convert-seed{run.seed}", command, f"convert-{run.folder.name}", converted.is_file, **more)
 
     def command(self, run: Run) -> list[str]:
         """What trains and evaluates a run, after ``python``."""
@@ -229,7 +220,3 @@ class Plan:
         """Free the disk when no run of this plan needs them any more."""
         if all(run.done for run in self.runs if run.seed == seed and self._shares_answers(run.method)):
             shutil.rmtree(self._answers(seed), ignore_errors=True)
-
-
-def _python(command: list) -> list[str]:
-    return [sys.executable, *map(str, command)]

@@ -32,30 +32,23 @@ def write_results(out: Path, methods: Mapping[str, Method], settings: Settings) 
     folders = {str(seed): settings.data_folder(seed) for seed in seeds}
     checksums = {seed: read_record(out / folder / RECORD).get("checksum", "") for seed, folder in folders.items()}
     sizes = {key: getattr(settings, key) for key in ("train", "val", "size", "noise")}
+    about = {"version": VERSION, "split": settings.split, "budget": settings.budget, "seeds": seeds}
     content = {
-        "version": VERSION,
-        "split": settings.split,
-        "budget": settings.budget,
-        "seeds": seeds,
+        **about,
         "data": {"version": DATA_VERSION, "checksum": checksums, **sizes, "folders": folders},
         "machine": {"cpu": _cpu(), "cores": cores(), "torch": torch.__version__, "python": platform.python_version()},
         "methods": [
             {key: getattr(m, key) for key in ("name", "title", "task", *SHOWN)} | {"iterations": settings.iterations(m)}
             for m in {run.method.name: run.method for run in runs}.values()
         ],
-        "runs": [
-            {
-                "method": run.method.name,
-                "seed": run.seed,
-                "hash": run.hash,
-                "folder": str(run.folder.relative_to(out)),
-                "seconds": run.record()["seconds"],
-                "results": read_record(run.folder / "results.json"),
-            }
-            for run in runs
-        ],
+        "runs": [_entry(run, out) for run in runs],
     }
     write_json(out / "results.json", content, indent=1)
+
+
+def _entry(run: Run, out: Path) -> dict:
+    about = {"method": run.method.name, "seed": run.seed, "hash": run.hash, "folder": str(run.folder.relative_to(out))}
+    return {**about, "seconds": run.record()["seconds"], "results": read_record(run.folder / "results.json")}
 
 
 def _finished(out: Path, methods: Mapping[str, Method], settings: Settings) -> Iterator[Run]:

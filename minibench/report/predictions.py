@@ -165,8 +165,7 @@ def panoptic_outcomes(run_folder: Path, validation: Validation) -> list[Outcome]
 def instance_outcomes(run_folder: Path, validation: Validation) -> list[Outcome]:
     """Of a run that wrote detections, with ``mask_quality``; UserError when it wrote none.
 
-    The predicted segmentation holds the detections that images show (``PADing.visualization.from_detections``), without
-    those of which better ones hide more than half. ``called`` looks at all, whatever their score, the best one first.
+    The segmentation leaves out what images do not show and what better detections hide; ``called`` looks at all.
     """
     path = _inference_folder(run_folder, validation) / "coco_instances_results.json"
     detections, outcomes = read_detections(path), []

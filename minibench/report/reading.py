@@ -175,20 +175,12 @@ def _marked(text: str) -> str:
 
 def as_json(found: list[Expectation]) -> list[dict]:
     """For ``summary.json``."""
+
+    def line(c: Comparison) -> dict:
+        differences = {t.key: {"mean": s.mean, "sd": s.sd, "n": s.n} for t, s in c.differences.items()}
+        return {"text": c.text, "verdict": c.verdict, "task": c.main.key, "differences": differences}
+
     return [
-        {
-            "title": e.title,
-            "figure": e.metric,
-            "verdict": e.verdict,
-            "comparisons": [
-                {
-                    "text": c.text,
-                    "verdict": c.verdict,
-                    "task": c.main.key,
-                    "differences": {t.key: {"mean": s.mean, "sd": s.sd, "n": s.n} for t, s in c.differences.items()},
-                }
-                for c in e.comparisons
-            ],
-        }
+        {"title": e.title, "figure": e.metric, "verdict": e.verdict, "comparisons": list(map(line, e.comparisons))}
         for e in found
     ]
