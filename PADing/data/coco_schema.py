@@ -21,15 +21,12 @@ LARGEST_NUMBER = 1e9
 
 
 def check_instances(content: dict, where: str, complete: bool = True) -> None:
-    """Check COCO instances: ``images``, ``annotations``, ``categories``.
+    """Check COCO instances: ``images``, ``annotations``, ``categories``; UserError names the first bad entries.
 
     Args:
         content: what the file holds.
         where: the file, for messages.
         complete: training needs name and size of every image and the box of every annotation; evaluation does not.
-
-    Raises:
-        UserError: names the first bad entries.
     """
     _check_lists(content, where, ("images", "annotations", "categories"))
     check_categories(content["categories"], where)

@@ -185,7 +185,15 @@ def word_embeddings(
     if not os.path.isfile(path):
         raise UserError(f"Word vectors {path} do not exist.")
     words = {name: re.findall(r"[^-_,\s]+", (texts or {}).get(name, name)) for name in names}
-    found = _lookup(path, {variant for parts in words.values() for word in parts for variant in _variants(word)})
+    wanted = {variant for parts in words.values() for word in parts for variant in _variants(word)}
+    try:
+        found = dict(_reader(path)(path, wanted))
+    except UserError:
+        raise
+    except Exception as error:  # gzip, struct, gensim: a damaged file raises nearly everything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        text = f"Word vectors {path} cannot be read ({reason}). Are they of a known format, and whole?"
+        raise UserError(text) from error
     rows, missing_words, missing_names = [], [], []
     for name, parts in words.items():
         hits = [next((found[v] for v in _variants(word) if v in found), None) for word in parts]
@@ -210,19 +218,6 @@ def word_embeddings(
 
 def _variants(word: str) -> list[str]:
     return list(dict.fromkeys((word, word.lower(), word.capitalize(), word.upper())))
-
-
-def _lookup(path: str, wanted: set[str]) -> dict[str, np.ndarray]:
-    """The vectors of those of the ``wanted`` words that the file has."""
-    try:
-        return dict(_reader(path)(path, wanted))
-    except UserError:
-        raise
-    except Exception as error:  # gzip, struct, gensim: a damaged file raises nearly everything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"Word vectors {path} cannot be read ({reason}). Are they of a known format, and whole?"
-        ) from error
 
 
 def _reader(path: str) -> Callable[[str, set[str]], Iterator[tuple[str, np.ndarray]]]:

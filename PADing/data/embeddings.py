@@ -140,7 +140,12 @@ def _read_npz(path: str) -> tuple[list[str], np.ndarray]:
     if not os.path.isfile(path):
         raise UserError(f"Class embeddings {path} do not exist. tools/class_embeddings.py makes such files.")
     try:
-        content = _npz_arrays(path)
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > MAX_UNPACKED_BYTES:
+            raise ValueError(f"unpacked it has {unpacked / 2**20:.0f} MiB, more than {MAX_UNPACKED_BYTES // 2**20}")
+        with np.load(path, allow_pickle=False) as arrays:
+            content = {key: arrays[key] for key in arrays.files}
         names, embeddings = _texts(content["names"]), content["vectors"]
         templates = _texts(content["templates"]) if "templates" in content else []
         source = _texts(content["source"])[0] if "source" in content else "unknown"
@@ -164,16 +169,6 @@ def _read_npz(path: str) -> tuple[list[str], np.ndarray]:
     else:
         logger.info("Class embeddings %s: %d classes x %d, source: %s", path, *embeddings.shape, source)
     return names, embeddings
-
-
-def _npz_arrays(path: str) -> dict[str, np.ndarray]:
-    """All arrays of an ``.npz``; ValueError when they would fill the memory, or hold Python objects."""
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > MAX_UNPACKED_BYTES:
-        raise ValueError(f"unpacked it has {unpacked / 2**20:.0f} MiB, more than {MAX_UNPACKED_BYTES // 2**20}")
-    with np.load(path, allow_pickle=False) as content:
-        return {key: content[key] for key in content.files}
 
 
 def _texts(array: np.ndarray) -> list[str]:

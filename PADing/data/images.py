@@ -215,9 +215,8 @@ def _eight_bit(image: Image.Image, stored: Image.Image) -> np.ndarray:
         grey = ((255 * values + top // 2) // top).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
-        raise _Unfit(
-            f"its pixels are 32-bit numbers (mode {image.mode}), whose range is not known; save it with 8 or 16 bits"
-        )
+        kind = f"32-bit numbers (mode {image.mode}), whose range is not known"
+        raise _Unfit(f"its pixels are {kind}; save it with 8 or 16 bits")
     if image.mode == "LAB":
         raise _Unfit("its colors are in LAB; save it as RGB")
     return np.asarray(image.convert("RGB"))

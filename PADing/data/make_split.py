@@ -28,7 +28,7 @@ def make_split(
     class_embeddings: str = "",
     categories: str | None = None,
 ) -> Split:
-    """Write the split file ``output`` and return it, read back.
+    """Write the split file ``output`` and return it, read back; UserError for what is wrong, with nothing written.
 
     Args:
         name: name of the split, and beginning of its data sets' names (``<name>_train_instance`` ...).
@@ -38,9 +38,6 @@ def make_split(
         val: the same for validation.
         class_embeddings: file of class embeddings; it may be made later, from the split file.
         categories: a JSON file with the classes, for data without annotation JSON.
-
-    Raises:
-        UserError: what is wrong in which file; nothing is written then.
     """
     if not output.endswith((".yaml", ".yml")):
         raise UserError(f"--output {output} must end with .yaml.")

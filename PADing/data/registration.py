@@ -21,14 +21,12 @@ def register_split(split: Split, root: str | None = None) -> None:
     """Register every data set of ``split`` in ``DatasetCatalog`` and ``MetadataCatalog``.
 
     Repeating it does nothing; a split file that has changed since replaces its former data sets. The metadata fields
-    are described at ``Split.metadata``. No file is read before a data set is asked for.
+    are described at ``Split.metadata``. No file is read before a data set is asked for. UserError for a data set name
+    that another split file has registered already.
 
     Args:
         split: a checked split.
         root: the folder that paths are relative to; by default ``$DETECTRON2_DATASETS``, else ``datasets``.
-
-    Raises:
-        UserError: a data set name that another split file has registered already.
     """
     for data_set in split.data_sets:
         name, metadata = data_set.name, split.metadata(data_set, root)

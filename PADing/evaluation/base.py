@@ -142,7 +142,6 @@ def evaluate_readable(model: torch.nn.Module, loader: Iterable, evaluator: Datas
 class _OfReadable(DatasetEvaluator):
     def __init__(self, evaluator: DatasetEvaluator, loader: Iterable):
         self.evaluator, self.loader = evaluator, loader
-        self.processed = 0
 
     def reset(self) -> None:
         self.processed = 0

@@ -52,16 +52,13 @@ EVALUATOR_REGISTRY.register("coco_panoptic_seg")(
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
-    """The evaluator for ``evaluator_type`` of the data set's metadata, with the parts that the config switches on.
+    """The evaluator for a data set's ``evaluator_type``, with the parts that the config switches on; else UserError.
 
     Args:
         cfg: the config.
         dataset_name: registered name.
         output_folder: where results are written; by default ``<OUTPUT_DIR>/inference``, with a folder per data set
             below it when ``DATASETS.TEST`` names several.
-
-    Raises:
-        UserError: an unknown type, or a task that the config switches off.
     """
     if output_folder is None:
         several = len(cfg.DATASETS.TEST) > 1

@@ -70,9 +70,7 @@ def load_ground_truth(source: str | os.PathLike | dict) -> COCO:
     """Index an annotation in COCO's instance format (a path, or its content, which is not changed).
 
     Fields that own data often lack (``iscrowd``, ``area``, ``bbox``) are filled in. Images without annotation count.
-
-    Raises:
-        UserError: a missing or malformed file, named.
+    UserError names a missing or malformed file.
     """
     if isinstance(source, dict):
         content = {**source, "annotations": [dict(a) for a in source.get("annotations", ())]}
@@ -179,10 +177,7 @@ def log_per_class(metrics: CocoMetrics, names: Mapping[int, str], title: str) ->
 
 
 def _with_usable_masks(annotations: list[dict], where: str) -> list[dict]:
-    """As in training, polygons without three points are left out, and annotations that have no other.
-
-    Annotations with an empty list or null are boxes without a mask.
-    """
+    """Leaves out unusable polygons, and annotations that have no other; an empty list or null makes a box alone."""
     kept = []
     for annotation in annotations:
         polygons = annotation.get("segmentation")

@@ -63,15 +63,12 @@ class ImageDetections:
 
 
 def by_image(results: Iterable[dict], sizes: Mapping[ImageId, Size], where: str) -> list[ImageDetections]:
-    """COCO's result format -> detections image by image.
+    """COCO's result format -> detections image by image; UserError says what is wrong with which entry.
 
     Args:
         results: dicts ``image_id, category_id, score`` and ``bbox`` or ``segmentation`` (RLE or polygons).
         sizes: (H, W) by image id, of all images of the annotation; None where it does not say.
         where: what the results are, for messages.
-
-    Raises:
-        UserError: what is wrong with which entry.
     """
     number: dict[ImageId, int] = {}
     images, columns = array("q"), []
@@ -106,10 +103,7 @@ def by_image(results: Iterable[dict], sizes: Mapping[ImageId, Size], where: str)
 
 
 def _surely_right(part: list[dict], sizes: Mapping[ImageId, Size]) -> bool:
-    """Whether all entries are right and of the form that files mostly have; found for all at a time.
-
-    False leaves the answer to :func:`_check`, which takes several times longer and has words for what is wrong.
-    """
+    """Whether all entries have the usual form and are right; else the slower :func:`_check` says what is wrong."""
     try:
         ids = {(entry["image_id"], entry["category_id"]) for entry in part}
         scores = np.array([entry["score"] for entry in part])

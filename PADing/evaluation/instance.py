@@ -106,23 +106,20 @@ class InsSegzeroEvaluator(ZeroShotEvaluator):
         if self.output_dir:
             written = (result for item in items for result in item.results())
             write_json_list(self.path("coco_instances_results.json"), written)
-            self._write_objects(items, count)
+            if count > MOST_OBJECTS:
+                logger.info(
+                    f"instances_predictions.pth is not written, because {count} detections as Python objects would "
+                    f"take {count * 1.5e-6:.0f} GB of memory. coco_instances_results.json holds the same."
+                )
+            else:
+                objects = [{"image_id": item.image_id, "instances": list(item.results())} for item in items]
+                self.save_objects(objects, "instances_predictions.pth")
         # Without any prediction nothing says whether masks were meant; then both tasks are reported, as zeros.
         has_masks = any(item.masks is not None for item in items)
         results, per_class = self._metrics(items, self._tasks or (TASKS if has_masks or not count else ("bbox",)))
         if self.output_dir:
             self.write_results("instance_results.json", {"detections": count, **results, "per_class": per_class})
         return results
-
-    def _write_objects(self, items: list[ImageDetections], count: int) -> None:
-        if count > MOST_OBJECTS:
-            logger.info(
-                f"instances_predictions.pth is not written, because {count} detections as Python objects would take "
-                f"{count * 1.5e-6:.0f} GB of memory. coco_instances_results.json holds the same."
-            )
-            return
-        objects = [{"image_id": item.image_id, "instances": list(item.results())} for item in items]
-        self.save_objects(objects, "instances_predictions.pth")
 
     def _metrics(self, items: list[ImageDetections], tasks: Collection[str]) -> tuple[OrderedDict, dict]:
         """The results, and AP and AP50 of every class by task."""

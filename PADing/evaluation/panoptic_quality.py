@@ -57,7 +57,7 @@ def match_segments(
     predicted_map: np.ndarray,
     predicted_class: Mapping[int, int],
 ) -> ImageMatches:
-    """Match predicted with true segments of one image.
+    """Match predicted with true segments of one image; ValueError for maps of different sizes.
 
     Args:
         true_map: (H, W) integer segment ids. Ids that ``true_class`` lacks count as void.
@@ -65,9 +65,6 @@ def match_segments(
         crowd: segment ids, out of ``true_class``, that are crowd regions, in the annotation's order.
         predicted_map: (H, W) integer segment ids. Ids that ``predicted_class`` lacks count as unlabelled.
         predicted_class: class id by segment id; ids without a pixel are ignored.
-
-    Raises:
-        ValueError: maps of different sizes.
     """
     if true_map.shape != predicted_map.shape:
         raise ValueError(f"the predicted map has size {predicted_map.shape}, the annotation {true_map.shape}")

@@ -60,8 +60,8 @@ def options(own, monkeypatch):
         *("MODEL.MASK_FORMER.TEST.INSTANCE_ON", True, "DATALOADER.NUM_WORKERS", 0, "SOLVER.IMS_PER_BATCH", 2),
     ]
     del sys.modules["own_parts"]
-    MAPPER_REGISTRY._entries.pop("grey_squares")
-    EVALUATOR_REGISTRY._entries.pop("count_images")
+    MAPPER_REGISTRY.pop("grey_squares")
+    EVALUATOR_REGISTRY.pop("count_images")
 
 
 def test_a_data_set_with_an_evaluator_of_its_own(options):
