@@ -85,7 +85,14 @@ step = Step("sleep", [sys.executable, {str(child)!r}], out / "log.txt", (out / "
 sys.exit(run_command(quickstart.run_plan, [step], out))
 """
     command = [sys.executable, "-c", code]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may have switched Ctrl-C off
+    )
     for _ in range(600):
         if (tmp_path / "ready").exists() or process.poll() is not None:
             break
