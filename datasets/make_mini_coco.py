@@ -13,12 +13,17 @@ Everything is drawn from one seed, image by image, so image k is the same whatev
 the data, unless ``--force`` is given.
 """
 
+if __name__ == "__main__":
+    from PADing.command_line import quiet_ctrl_c
+
+    quiet_ctrl_c()  # before the imports that take seconds
+
 import argparse
 import os
 import sys
 from pathlib import Path
 
-from PADing.command_line import count, positive, run_command
+from PADing.command_line import CommandParser, count, positive, run_command
 from PADing.data.mini import UNSEEN
 from PADing.data.mini_files import MANIFEST, make_mini_coco
 from PADing.files import read_json
@@ -26,16 +31,16 @@ from PADing.files import read_json
 
 def main(argv: list[str] | None = None) -> int:
     """Parse arguments and draw; returns the exit status."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = CommandParser(__doc__)
     root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / "mini"
-    parser.add_argument("--output", "--out", dest="out", default=root, type=Path, help="folder to write (%(default)s)")
-    parser.add_argument("--train", type=positive, default=2000, help="training images (default: %(default)s)")
-    parser.add_argument("--val", type=positive, default=300, help="validation images (default: %(default)s)")
-    parser.add_argument("--size", type=positive, default=128, help="side of an image in pixels (default: %(default)s)")
-    parser.add_argument("--seed", type=count, default=0)
-    parser.add_argument("--split", choices=sorted(UNSEEN), default="compositional")
-    parser.add_argument("--dim", type=positive, default=32, help="width of the class embeddings (default: %(default)s)")
-    parser.add_argument("--noise", type=float, default=0.15, help="their noise (default: %(default)s)")
+    parser.add_argument("--output", "--out", dest="out", default=root, type=Path, help="folder to write")
+    parser.add_argument("--train", type=positive, default=2000, help="training images")
+    parser.add_argument("--val", type=positive, default=300, help="validation images")
+    parser.add_argument("--size", type=positive, default=128, help="side of an image in pixels")
+    parser.add_argument("--seed", type=count, default=0, help="of everything that is drawn")
+    parser.add_argument("--split", choices=sorted(UNSEEN), default="compositional", help="which classes are unseen")
+    parser.add_argument("--dim", type=positive, default=32, help="width of the class embeddings")
+    parser.add_argument("--noise", type=float, default=0.15, help="their noise")
     parser.add_argument("--force", action="store_true", help="replace a mini data set of other arguments")
     return run_command(_run, parser.parse_args(argv))
 
