@@ -40,6 +40,10 @@ CLIP_TEMPLATES = (
 )
 
 
+class OtherClasses(UserError):
+    """An intact file of class embeddings, made for another split: none of the classes wanted can be in it."""
+
+
 def load_class_embeddings(
     path: str | os.PathLike, names: Sequence[str], file_names: Sequence[str] | None = None
 ) -> torch.Tensor:
@@ -61,7 +65,7 @@ def load_class_embeddings(
     row = {name: i for i, name in enumerate(held)}
     missing = [name for name in names if name not in row]
     if missing:
-        raise UserError(
+        raise (OtherClasses if len(missing) == len(names) else UserError)(
             f"Class embeddings {path} lack {len(missing)} of {len(names)} classes: {', '.join(missing)}. "
             f"Make a file that has them with tools/class_embeddings.py, or correct the names in the split file."
         )
@@ -180,7 +184,7 @@ def _texts(array: np.ndarray) -> list[str]:
 def _read_txt(path: str, names: list[str]) -> tuple[list[str], np.ndarray]:
     table = _read_table(path)
     if table.shape[1] != 1 + len(names):
-        raise UserError(
+        raise OtherClasses(
             f"Class embeddings {path} have {table.shape[1]} columns, but background and {len(names)} classes "
             f"({names[0] if names else ''} ...) make {1 + len(names)}. Is it the file of another split?"
         )

@@ -9,7 +9,13 @@ from detectron2.data import MetadataCatalog
 from torch import Tensor
 
 from PADing.class_space import ClassSpace
-from PADing.data.embeddings import find_embeddings, load_class_embeddings, making_command, resolve_embedding_path
+from PADing.data.embeddings import (
+    OtherClasses,
+    find_embeddings,
+    load_class_embeddings,
+    making_command,
+    resolve_embedding_path,
+)
 from PADing.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -36,17 +42,18 @@ class ClassEmbeddings:
     def of_config(cls, cfg: CfgNode, space: ClassSpace) -> "ClassEmbeddings":
         """The embeddings of the vocabulary of ``space``; see ``resolve_embedding_path`` for the file.
 
-        A ``VEC_PATH`` without the classes of the training set's split gives way to ``MODEL.CLASS_EMBEDDINGS``, and this
-        one to the file that the split names, so a data set of one's own needs no other config.
+        A ``VEC_PATH`` of another split gives way to ``MODEL.CLASS_EMBEDDINGS``, and this one to the file that the split
+        names, so a data set of one's own needs no other config. A damaged file, or one that lacks some of the classes,
+        is refused: it is a mistake, and training on other embeddings would hide it.
 
         Raises:
-            UserError: no file, or none that has the classes.
+            UserError: no file, a damaged one, or none that has the classes.
         """
         columns = [*space.seen_names, *(space.vocabulary[i] for i in space.unseen_outputs)]
         path = resolve_embedding_path(cfg)
         try:
             return cls(path, space.vocabulary, columns)
-        except UserError as error:
+        except OtherClasses as error:
             metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
             key, named = "The split file", metadata.get("class_embeddings") or ""
             if cfg.MODEL.MASK_FORMER.VEC_PATH is not None and cfg.MODEL.CLASS_EMBEDDINGS:
@@ -59,7 +66,7 @@ class ClassEmbeddings:
                 raise UserError(
                     f"{error} {key} names {named}, which does not exist. Make it with: {command}"
                 ) from error
-            logger.info("%s lacks the classes of the split. %s names others, which are used: %s.", path, key, own)
+            logger.warning("%s is for another split. %s names others, which are used: %s.", path, key, own)
             return cls(own, space.vocabulary, columns)
 
     @property

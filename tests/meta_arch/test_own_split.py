@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
         "semantic": {"sem_seg_root": "./a"},
     }
     data_sets = [
-        {"name": f"own_{role}_{kind}", "kind": kind, "role": role, "image_root": "./a", **places}
+        {"name": f"many_{role}_{kind}", "kind": kind, "role": role, "image_root": "./a", **places}
         for kind, places in paths.items()
         for role in ("train", "val")
     ]
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 def own(folder, config, *opts):
     kind = config.parent.name.split("-")[0] if "segmentation" in config.parent.name else "instance"
-    names = ["DATASETS.TRAIN", (f"own_train_{kind}",), "DATASETS.TEST", (f"own_val_{kind}",)]
+    names = ["DATASETS.TRAIN", (f"many_train_{kind}",), "DATASETS.TEST", (f"many_val_{kind}",)]
     return load_config(config, ["DATASETS.SPLIT_FILES", (str(folder / "split.yaml"),), *names, *opts])
 
 
@@ -63,7 +63,7 @@ def test_classes_and_embeddings_are_those_of_the_split(folder, config, caplog):
 
 def test_embeddings_on_the_command_line_are_enough(folder, tmp_path, caplog):
     """The split file names none, and the config names published word vectors: VEC_PATH None was needed."""
-    text = (folder / "split.yaml").read_text().replace("class_embeddings: ./own.npz", "").replace("own_", "more_")
+    text = (folder / "split.yaml").read_text().replace("class_embeddings: ./own.npz", "").replace("many_", "more_")
     (tmp_path / "split.yaml").write_text(text)
     names = ["DATASETS.TRAIN", ("more_train_instance",), "DATASETS.TEST", ("more_val_instance",)]
     opts = ["DATASETS.SPLIT_FILES", (str(tmp_path / "split.yaml"),), *names]
@@ -76,10 +76,23 @@ def test_embeddings_on_the_command_line_are_enough(folder, tmp_path, caplog):
 
 def test_embeddings_that_are_not_made_yet_come_with_the_command(folder, tmp_path):
     """The published vectors do not fit, and the file of the split is absent."""
-    text = (folder / "split.yaml").read_text().replace("own.npz", "absent.npz").replace("own_", "other_")
+    text = (folder / "split.yaml").read_text().replace("own.npz", "absent.npz").replace("many_", "other_")
     (tmp_path / "split.yaml").write_text(text)
     names = ["DATASETS.TRAIN", ("other_train_instance",), "DATASETS.TEST", ("other_val_instance",)]
     opts = ["DATASETS.SPLIT_FILES", (str(tmp_path / "split.yaml"),), *names]
     cfg = load_config(REPOSITORY / "configs" / "instance-segmentation" / "PADing.yaml", opts)
     with pytest.raises(UserError, match=r"(?s)columns.*absent\.npz, which does not exist.*class_embeddings\.py clip"):
+        architecture_of(cfg).check_start(cfg, training=True)
+
+
+@pytest.mark.parametrize("content", ["torn", "one class short"])
+def test_a_file_of_the_user_with_a_mistake_is_refused_and_not_replaced(folder, tmp_path, content):
+    """Training on the split's own embeddings instead would hide the mistake."""
+    mine = tmp_path / "mine.npz"
+    save_class_embeddings(mine, NAMES[1:], np.ones((len(NAMES) - 1, 7)), "test")
+    if content == "torn":
+        mine.write_bytes(mine.read_bytes()[:-50])
+    config = REPOSITORY / "configs" / "panoptic-segmentation" / "PADing.yaml"
+    cfg = own(folder, config, "MODEL.CLASS_EMBEDDINGS", str(mine))
+    with pytest.raises(UserError, match="cannot be read" if content == "torn" else "lack 1 of 203 classes: thing 0"):
         architecture_of(cfg).check_start(cfg, training=True)
