@@ -20,7 +20,7 @@ from detectron2.data import DatasetCatalog
 from PADing.command_line import CommandParser, count, positive, run_command
 from PADing.config_values import literal
 from PADing.data.check import DataSetReport, check_data_set, missing_files
-from PADing.data.embeddings import find_embeddings, load_class_embeddings, making_command
+from PADing.data.embeddings import OtherClasses, find_embeddings, load_class_embeddings, making_command
 from PADing.data.splits import DataSet, Split, dataset_root, load_split, shipped_split_files
 from PADing.errors import UserError
 from PADing.files import REPOSITORY
@@ -52,7 +52,7 @@ def _check_config(
                 problems.append(missing)
     known = [splits[name] for name in (*named["TEST"], *named["TRAIN"]) if name in splits]
     default = next((split.class_embeddings for split, _ in known if split.class_embeddings), "")
-    embeddings = _embedding_file(content, default)
+    embeddings = _embedding_files(content, default)
     problem = _check_embeddings(embeddings, *known[0]) if embeddings and known else ""
     if problem:
         train.append(problem)
@@ -62,23 +62,27 @@ def _check_config(
     return train, test
 
 
-def _embedding_file(content: dict, default: str) -> str:
-    """The class embeddings a config reads; "" for configs of models without any, which don't mention them."""
+def _embedding_files(content: dict, default: str) -> list[str]:
+    """The class embeddings a config reads, and those it falls back to; none for configs that don't mention any."""
     model = _section(content, "MODEL")
     keys = (_section(model, "MASK_FORMER"), "VEC_PATH"), (model, "CLASS_EMBEDDINGS")
+    if not any(key in node for node, key in keys):
+        return []
     values = [str(node[key]) for node, key in keys if node.get(key) not in (None, "", "None")]
-    return values[0] if values else default if any(key in node for node, key in keys) else ""
+    return list(dict.fromkeys(filter(None, [*values, default])))[:2]
 
 
-def _check_embeddings(path: str, split: Split, data_set: DataSet) -> str:
-    """What is wrong with a file of class embeddings for the classes of a data set's split; "" if nothing is."""
-    file = find_embeddings(path)
+def _check_embeddings(paths: list[str], split: Split, data_set: DataSet) -> str:
+    """What is wrong with class embeddings for a data set's split; "" if nothing. The second replace those of others."""
+    file = find_embeddings(paths[0])
     if file is None:
-        return f"class embeddings {path} are missing; made by: {making_command(split.file, path)}"
+        return f"class embeddings {paths[0]} are missing; made by: {making_command(split.file, paths[0])}"
     space = split.class_space(data_set)
     try:
         # A .txt file has the seen classes first.
         load_class_embeddings(file, space.vocabulary, file_names=(*space.seen_names, *space.unseen_names))
+    except OtherClasses as error:  # training then reads the others, too
+        return _check_embeddings(paths[1:], split, data_set) if paths[1:] else str(error)
     except UserError as error:
         return str(error)
     return ""

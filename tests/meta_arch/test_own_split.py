@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from PADing.config import load_config
+from PADing.data import verify
 from PADing.data.embeddings import save_class_embeddings
 from PADing.errors import UserError
 from PADing.meta_arch.contract import architecture_of
@@ -96,3 +97,17 @@ def test_a_file_of_the_user_with_a_mistake_is_refused_and_not_replaced(folder, t
     cfg = own(folder, config, "MODEL.CLASS_EMBEDDINGS", str(mine))
     with pytest.raises(UserError, match="cannot be read" if content == "torn" else "lack 1 of 203 classes: thing 0"):
         architecture_of(cfg).check_start(cfg, training=True)
+
+
+@pytest.mark.parametrize("embeddings", ["own.npz", "absent.npz"])
+def test_verify_reads_the_embeddings_that_training_reads(folder, tmp_path, embeddings, capsys):
+    """It said that a config with published word vectors cannot train on data of one's own."""
+    split = (folder / "split.yaml").read_text().replace("./own.npz", str(folder / embeddings))
+    (tmp_path / "split.yaml").write_text(split)
+    base = REPOSITORY / "configs" / "instance-segmentation" / "PADing.yaml"
+    names = {"TRAIN": ["many_train_instance"], "TEST": ["many_val_instance"]}
+    content = {"_BASE_": str(base), "DATASETS": {**names, "SPLIT_FILES": [str(tmp_path / "split.yaml")]}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    assert verify.main(["--config", str(tmp_path / "mine.yaml")]) == 1  # there are no images
+    printed = capsys.readouterr().out
+    assert "columns" not in printed and ("absent.npz are missing" in printed) == (embeddings == "absent.npz")
