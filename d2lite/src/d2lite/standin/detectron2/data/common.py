@@ -32,6 +32,7 @@ class DatasetFromList(Dataset):
     def __getitem__(self, idx: int) -> Any:
         position = range(self._length)[idx]  # checks it, and counts negative ones from the end
         if self._serialized:
+            # Bytes that this object packed itself, in this process or the one it was forked from; never a file's.
             return pickle.loads(memoryview(self._block)[self._bounds[position] : self._bounds[position + 1]])
         element = self._elements[position]
         return copy.deepcopy(element) if self._copies else element
