@@ -1,7 +1,7 @@
 """What a model may tell the rest of the program: the whole extension contract, every item with a default.
 
 Training, evaluation and checkpoints ask ``contract_of(model)``, so a model that knows nothing of this project, such as
-one of Detectron2's own, gets the defaults. ``docs/extending.md`` lists the items with examples.
+one of Detectron2's own, gets the defaults. ``docs/your_method.md`` lists the items with examples.
 """
 
 from collections.abc import Sequence

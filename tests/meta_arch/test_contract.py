@@ -45,7 +45,7 @@ def test_an_unknown_architecture_is_none():
 
 
 def test_the_page_lists_every_item():
-    page = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs" / "your_method.md").read_text(encoding="utf-8")
     items = [name for name in dir(ModelContract) if name[0] != "_"]
     assert len(items) > 10 and not [name for name in items if f"| `{name}" not in page]
 
@@ -63,7 +63,7 @@ from PADing.modeling.pixel_decoder import BasePixelDecoder
 from PADing.modeling.registry import TRANSFORMER_DECODER_REGISTRY
 from PADing.modeling.transformer_decoder import MultiScaleMaskedTransformerDecoder
 load_config("")
-examples = re.findall(r"```python\\n(.*?)```", open({str(REPOSITORY / "docs" / "extending.md")!r}).read(), flags=re.S)
+examples = re.findall(r"```python\\n(.*?)```", open({str(REPOSITORY / "docs" / "your_method.md")!r}).read(), flags=re.S)
 for example in examples:
     exec(example)
 print(len(examples))
