@@ -126,5 +126,5 @@ def test_environment_variables_are_documented():
         path for folder in ("PADing", "d2zero", "tools", "minibench") for path in (REPOSITORY / folder).rglob("*.py")
     ]
     used = {name for path in code for name in re.findall(r"\bPADING_[A-Z_]*[A-Z]\b", _read(path))}
-    documented = set(re.findall(r"\bPADING_[A-Z_]*[A-Z]\b", _read(REPOSITORY / "README.md")))
+    documented = set(re.findall(r"\bPADING_[A-Z_]*[A-Z]\b", _read(REPOSITORY / "docs" / "installation.md")))
     assert used and used == documented
