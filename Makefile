@@ -1,17 +1,20 @@
-# Two commands do everything on a fresh machine:
+# These commands do everything on a fresh machine:
 #   make quickstart   install, then train and evaluate a zero-shot model on the mini data set (about 15 minutes, no GPU needed)
 #   make test         install, then run the tests
+#   make docs         install, then build the documentation: docs/_build/html/index.html
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 STAMP_DEV := $(VENV)/.installed-dev
+STAMP_DOCS := $(VENV)/.installed-docs
+SPHINX := $(BIN)/python -m sphinx -W --keep-going -q
 
-.PHONY: help setup quickstart test test-slow lint clean
+.PHONY: help setup quickstart test test-slow lint docs linkcheck clean
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
-	@echo "make setup        install only; make lint: ruff and mypy; make test-slow: the long tests"
+	@echo "make setup        install only; make lint: ruff and mypy; make test-slow: the long tests; make linkcheck: try the documentation's links to other sites"
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed. Install Python 3.10 - 3.13, or name one: make PYTHON=/path/to/python ..."; exit 1; }
@@ -29,6 +32,10 @@ $(STAMP_DEV): requirements-dev.txt $(STAMP)
 	$(BIN)/python -m pip install -q -r requirements-dev.txt
 	@touch $@
 
+$(STAMP_DOCS): requirements-docs.txt $(STAMP)
+	$(BIN)/python -m pip install -q -r requirements-docs.txt
+	@touch $@
+
 setup: $(STAMP)
 
 quickstart: $(STAMP)
@@ -44,5 +51,13 @@ lint: $(STAMP_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Warnings are errors: broken links between pages, missing anchors, pages in no table of contents, bad docstrings.
+docs: $(STAMP_DOCS)
+	$(SPHINX) -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
+linkcheck: $(STAMP_DOCS)
+	$(SPHINX) -b linkcheck docs docs/_build/linkcheck
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build .pytest_cache .ruff_cache
