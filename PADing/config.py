@@ -2,7 +2,8 @@
 
 Keys that exist in Mask2Former and in the published PADing code keep their names and defaults, so published YAML files
 load unchanged. A method's own keys are added by ``add_config(cfg)`` of its module: PADing's always, those of D2Zero or
-your own method when a YAML names the module under ``PLUGINS``.
+your own method when a YAML names the module under ``PLUGINS``. What a key means is in ``config_keys.yaml`` beside the
+module that adds it; ``python -m PADing.config_reference`` shows it.
 """
 
 import os
@@ -42,32 +43,19 @@ def _add_keys_of(modules: Iterable[ModuleType], cfg: CfgNode) -> None:
 
 
 def _add_framework_keys(cfg: CfgNode) -> None:
-    # Modules imported before a YAML file is merged. Each may define add_config(cfg) and register architectures.
     cfg.PLUGINS = ()
-    # Split files of your own data sets, registered before anything is built. See datasets/README.md.
     cfg.DATASETS.SPLIT_FILES = ()
-    # Name of the training recipe; empty: the one that the meta-architecture asks for.
     cfg.SOLVER.RECIPE = ""
-    # "float16" or "bfloat16" on a GPU. The CPU always uses bfloat16, because it has no fast float16.
     cfg.SOLVER.AMP.PRECISION = "float16"
-    # An unreadable image or annotation: "fatal" stops with its name, "skip" logs its name and goes on.
     cfg.INPUT.ON_CORRUPT = "fatal"
-    # Leave classes without ground truth out of the seen and unseen means. The published evaluators let them turn the
-    # mean into NaN (semantic) or count as zero (panoptic).
-    cfg.TEST.SEM_SEG_NAN_AWARE = False
-    cfg.TEST.PANOPTIC_EXCLUDE_ABSENT = False
-    # Also write predictions as PNG files and JSON in COCO's result formats.
-    cfg.TEST.WRITE_PNG = False
+    cfg.TEST.update(SEM_SEG_NAN_AWARE=False, PANOPTIC_EXCLUDE_ABSENT=False, WRITE_PNG=False)
 
 
 def _add_input_and_solver_keys(cfg: CfgNode) -> None:
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
     cfg.INPUT.COLOR_AUG_SSD = False
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
-    # Pad training crops of the semantic, instance and panoptic mappers to a multiple of this; negative: no padding.
-    cfg.INPUT.SIZE_DIVISIBILITY = -1
-    # Side of the square that the large-scale-jittering mappers crop or pad to, and the range of their resize factor.
-    cfg.INPUT.update(IMAGE_SIZE=1024, MIN_SCALE=0.1, MAX_SCALE=2.0)
+    cfg.INPUT.update(SIZE_DIVISIBILITY=-1, IMAGE_SIZE=1024, MIN_SCALE=0.1, MAX_SCALE=2.0)
     cfg.SOLVER.update(OPTIMIZER="ADAMW", WEIGHT_DECAY_EMBED=0.0, BACKBONE_MULTIPLIER=0.1)
 
 
@@ -77,13 +65,10 @@ def _add_mask_former_keys(cfg: CfgNode) -> None:
         DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES=["res3", "res4", "res5"],
         MASK_DIM=256,
         TRANSFORMER_ENC_LAYERS=0,
-        # Width inside the feed-forward networks of the deformable encoder; published as a constant.
         TRANSFORMER_ENC_DIM_FEEDFORWARD=1024,
     )
     node = cfg.MODEL.MASK_FORMER = CfgNode()
-    # Weights of the loss terms and, alike, of the matcher's costs.
     node.update(DEEP_SUPERVISION=True, NO_OBJECT_WEIGHT=0.1, CLASS_WEIGHT=1.0, DICE_WEIGHT=1.0, MASK_WEIGHT=20.0)
-    # The transformer decoder; DEC_LAYERS counts the prediction on the initial queries, so 10 means nine layers.
     node.update(
         TRANSFORMER_DECODER_NAME="MultiScaleMaskedTransformerDecoder",
         TRANSFORMER_IN_FEATURE="res5",
@@ -92,27 +77,19 @@ def _add_mask_former_keys(cfg: CfgNode) -> None:
         HIDDEN_DIM=256, NHEADS=8, DIM_FEEDFORWARD=2048, DROPOUT=0.1, PRE_NORM=False,
         ENC_LAYERS=0, DEC_LAYERS=6,
     )  # fmt: skip
-    # Points per mask at which the mask losses and the matcher's mask costs are computed.
     node.update(TRAIN_NUM_POINTS=112 * 112, OVERSAMPLE_RATIO=3.0, IMPORTANCE_SAMPLE_RATIO=0.75)
-    # Batches are padded to a multiple of this; negative: of what the backbone asks for.
     node.SIZE_DIVISIBILITY = 32
     node.TEST = CfgNode()
     node.TEST.update(
         SEMANTIC_ON=True, INSTANCE_ON=False, PANOPTIC_ON=False,
         OBJECT_MASK_THRESHOLD=0.0, OVERLAP_THRESHOLD=0.0,
-        SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE=False,
-        # Tight boxes around MaskFormer's instances, which are published with zero boxes; others have them anyway.
-        BOXES_FROM_MASKS=False,
+        SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE=False, BOXES_FROM_MASKS=False,
     )  # fmt: skip
 
 
 def _add_class_embedding_keys(cfg: CfgNode) -> None:
-    # File of class embeddings (.npz made by tools/class_embeddings.py), used when VEC_PATH is None.
     cfg.MODEL.CLASS_EMBEDDINGS = ""
-    # Word vectors: rows are dimensions, column 0 the background, then seen and unseen classes. None: CLASS_EMBEDDINGS.
-    # A file without the classes of the training set's split gives way to CLASS_EMBEDDINGS, or to the split file's own.
     cfg.MODEL.MASK_FORMER.VEC_PATH = None
-    # Layers of the transformer that a method has of its own: PADing's generator, D2Zero's classifier.
     cfg.MODEL.MASK_FORMER.TRANS_NUM_LAYER = 1
 
 
@@ -129,8 +106,6 @@ def _add_swin_keys(cfg: CfgNode) -> None:
 
 
 def _add_ignored_keys(cfg: CfgNode) -> None:
-    # Accepted because published YAML files set them, and without effect, there as here: deformable attention takes its
-    # heads from MASK_FORMER.NHEADS and always has 4 points; one feature is generated for each drawn class.
     cfg.MODEL.SEM_SEG_HEAD.update(DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS=4, DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS=8)
     cfg.MODEL.MASK_FORMER.NUM_GENERATE = 1
 

@@ -149,7 +149,8 @@ def _form(key: str, default) -> str:
 def _unknown(key: str, known: list[str]) -> str:
     same_end = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:3]
     hint = did_you_mean(key, known) or (f" (did you mean {', '.join(same_end)}?)" if same_end else "")
-    return f"{key or repr(key)} is not a config key{hint}."
+    lead = "" if hint else " `python -m PADing.config_reference` lists all keys."
+    return f"{key or repr(key)} is not a config key{hint}.{lead}"
 
 
 def leaves(node: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
