@@ -14,7 +14,8 @@ From ``coco_stuff/annotations/{train,val}2017/*.png`` (pixel value = COCO-Stuff 
 It can be interrupted: files that exist are kept. For your own label PNGs, whose pixel values are the category ids of
 your split file (255 = ignore, or another value with --ignore):
 
-    python datasets/prepare_coco_stuff_sem_seg.py --split-file my_split.yaml --data-set my_train --source raw_labels
+    python datasets/prepare_coco_stuff_sem_seg.py --split-file my_maps.yaml --data-set maps_train_semantic \\
+        --source raw/train
 """
 
 if __name__ == "__main__":
