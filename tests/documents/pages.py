@@ -21,7 +21,7 @@ MODULES = sorted(
     [*REPOSITORY.glob("*.py"), *(path for folder in PACKAGES for path in (REPOSITORY / folder).rglob("*.py"))]
 )
 # A line of a docstring, or inline code on a page, that is a command of ours.
-OURS = r"(?:\w+=\S+ +)*(?:python3? +(?:-[mc] +)?[\w./<]|torchrun +-|make +[a-z]|sh +\S+\.sh)"
+OURS = r"(?:\w+=\S+ +)*(?:python3? +(?:-[mc] +\S|\S+\.py\b)|torchrun +-|make +[a-z-]+(?=`| *$| +[A-Z]+=)|sh +\S+\.sh)"
 FENCE = re.compile(r"^( *)(```+|~~~+) *([^\n`]*)\n(.*?)^\1?\2 *$", re.MULTILINE | re.DOTALL)
 SHELLS = ("sh", "bash", "shell", "console")
 
