@@ -3,7 +3,7 @@
 
     python train_net_pretrain.py --config-file configs/panoptic-segmentation/pretrain.yaml --num-gpus 8
 
-Its weights become those of stage 2 with tools/preprocess_pretrained_weight.py. Flags are those of train_net.py.
+Then convert its checkpoint for stage 2 with tools/preprocess_pretrained_weight.py. The flags are those of train_net.py.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""Zero-shot segmentation on Mask2Former: PADing, and the host that other methods share.
+"""Zero-shot segmentation on Mask2Former: PADing, and the host model that all methods share.
 
 Importing this package registers the shipped data sets (``datasets/splits/*.yaml``). Models, evaluators and mappers are
-imported when they are first used, so that light tools stay light.
+imported on first use, so that small tools start fast.
 """
 
 import importlib
@@ -9,12 +9,12 @@ import sys
 
 try:
     from PADing.data.registration import register_builtin
-except KeyboardInterrupt:  # PyTorch takes seconds to import: no traceback then, but an interactive session goes on
+except KeyboardInterrupt:  # importing PyTorch takes seconds: exit without a traceback, except in an interactive session
     if hasattr(sys, "ps1"):
         raise
     sys.exit(130)
 
-# Modules that register what belongs to this package; reading a config imports them (PADing.plugins).
+# Modules that register the methods of this package; reading a config imports them (PADing.plugins).
 METHODS = ("PADing.meta_arch", "PADing.generation", "baselines.mlp_generator", "baselines.projection")
 
 _PUBLIC = {

@@ -1,6 +1,6 @@
-"""Files of weights: written completely or not at all, and checked before they are loaded.
+"""Checkpoint files: a file appears only when it is complete, and is checked before it is loaded.
 
-``torch.load`` does not compare the checksums that such a file holds, so damaged weights would load without a word.
+``torch.load`` does not compare the checksums in a file, so it would load damaged weights without an error.
 """
 
 import logging
@@ -20,17 +20,17 @@ from PADing.files import replacing
 
 logger = logging.getLogger(__name__)
 
-# What a file that cannot be unpickled makes torch.load raise.
+# The errors that torch.load raises for an unreadable file.
 UNREADABLE = (
     *(RuntimeError, ValueError, EOFError, pickle.UnpicklingError, OverflowError, MemoryError),
     *(KeyError, IndexError, TypeError, AttributeError, AssertionError),  # from the unpickler
 )
 _PIECE = 2**20
-# In its older versions, weights_only=True can be circumvented by files in the format from before PyTorch 1.6.
+# Before this version, files in the format from before PyTorch 1.6 can run code in spite of weights_only=True.
 _SAFE_TORCH = (2, 6)
-# Enough bytes for the tags that open a web page and for the whole of a Git LFS pointer.
+# Bytes that show a web page's first tags or a whole Git LFS pointer.
 _HEAD = 1024
-# First bytes of whole files -> what the file is.
+# First bytes of a file -> what it is.
 _SIGNATURES = {
     b"\x89PNG\r\n": "a PNG image",
     b"\xff\xd8\xff": "a JPEG image",
@@ -48,20 +48,20 @@ _SIGNATURES = {
 
 
 def write_checkpoint(path: str | os.PathLike, content: dict[str, Any]) -> None:
-    """``torch.save``, complete or not at all; UserError if the disk is full or the folder cannot be written to."""
+    """``torch.save`` to a file that appears when it is complete; UserError: disk full, or no permission to write."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         sink = _Sink(file)
         try:
             torch.save(content, cast(IO[bytes], sink))
         except RuntimeError:
-            # torch ends with an error of its own about what the disk refused.
+            # torch replaces the error of the operating system by its own.
             if sink.error is None:
                 raise
             raise sink.error from None
 
 
 class _Sink:
-    """A file to write to that remembers the error of the operating system."""
+    """A file to write to that keeps the error of the operating system."""
 
     def __init__(self, file: IO[bytes]):
         self.file, self.flush = file, file.flush
@@ -76,9 +76,14 @@ class _Sink:
 
 
 def read_checkpoint(path: str | os.PathLike, what: str) -> dict[str, Any]:
-    """Check a file and load it to the CPU; nothing in it can run code. ``what`` opens every message.
+    """Check a checkpoint and load it to the CPU, without running code in it.
 
-    UserError: no such file, a damaged one, or one of another kind.
+    Args:
+        path: the file.
+        what: the kind of file, with which messages begin.
+
+    Raises:
+        UserError: the file does not exist, is damaged, or is not a checkpoint.
     """
     name = f"{what} {path}"
     if not os.path.exists(path):
@@ -97,11 +102,11 @@ def read_checkpoint(path: str | os.PathLike, what: str) -> dict[str, Any]:
 
 
 def newest_good(files: Iterable[Path]) -> tuple[Path, int] | None:
-    """Of several checkpoints the undamaged one with the most iterations, and the last iteration in it."""
+    """The undamaged checkpoint with the most iterations, and its last iteration; None if all are damaged."""
     found = []
     for path in files:
         try:
-            # Mapped, so that the tensors of all files need no memory.
+            # Memory-mapped: tensors are not read.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             found.append((int(content["iteration"]), path))
         except (*UNREADABLE, OSError):
@@ -110,17 +115,17 @@ def newest_good(files: Iterable[Path]) -> tuple[Path, int] | None:
 
 
 def check_file(path: str | os.PathLike, name: str) -> None:
-    """UserError that begins with ``name`` if there is a ``file_problem``; a line in the log without checksums."""
+    """UserError that begins with ``name`` if there is a ``file_problem``; logs if the file has no checksums."""
     if problem := file_problem(path):
         raise UserError(f"{name} cannot be read: it is {problem}.")
     if not any(member.CRC for member in _members(path) or ()):
-        logger.info("%s has no checksums, so damage in it cannot be noticed.", path)
+        logger.info("%s has no checksums, so damage in it cannot be detected.", path)
 
 
 def file_problem(path: str | os.PathLike) -> str:
-    """Compare the checksums of a file of weights: the end of a sentence "<path> is ...", for example "damaged: ...".
+    """Compare the checksums of a checkpoint; returns the end of a sentence "<path> is ...", such as "damaged: ...".
 
-    "" if all is well, if it has no checksums (``.pkl`` files, PyTorch before 1.6), or if there is no such file.
+    "" if the file is intact, has no checksums (``.pkl`` files, PyTorch before 1.6), or does not exist.
     """
     kind = _wrong_kind(Path(path))
     if kind or not os.path.exists(path):
@@ -140,16 +145,16 @@ def file_problem(path: str | os.PathLike) -> str:
                 except OSError:
                     raise
                 except Exception:
-                    return f"damaged: its part {member.filename} has another content than when it was written"
+                    return f"damaged: its part {member.filename} has changed since it was written"
     except OSError as error:
         return f"unreadable: {error.strerror or error}"
-    except Exception:  # a damaged directory makes zipfile raise nearly anything
+    except Exception:  # zipfile raises many types for a damaged directory
         return "damaged: it is incomplete, or its table of contents is broken"
     return ""
 
 
 def _members(path: str | os.PathLike) -> list[zipfile.ZipInfo] | None:
-    """What an archive of ``torch.save`` holds; None if the file is none. Without checksums all ``CRC`` are 0."""
+    """The members of an archive by ``torch.save``; None for another file. Without checksums all ``CRC`` are 0."""
     with open(path, "rb") as file:
         if file.read(4) != b"PK\x03\x04":
             return None
@@ -161,12 +166,12 @@ def _danger_of_old_format(path: str | os.PathLike) -> str:
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if os.fspath(path).endswith(".pkl") or version >= _SAFE_TORCH:  # .pkl files are read by an unpickler of our own
         return ""
-    fix = "Update PyTorch to 2.6 or newer; or, if you trust the source of the file, load it there and save it again"
-    return f"in the format from before PyTorch 1.6, and PyTorch {torch.__version__} could run code that it holds. {fix}"
+    fix = "Update PyTorch to 2.6 or newer, or load and save the file there if you trust its source"
+    return f"in the format from before PyTorch 1.6, and PyTorch {torch.__version__} could run code in it. {fix}"
 
 
 def _wrong_kind(path: Path) -> str:
-    """What ``path`` is when its first bytes show that it cannot be weights."""
+    """What ``path`` is, if its first bytes show that it is not a checkpoint; else ""."""
     if path.is_dir():
         inside = sorted(file.name for pattern in ("*.pth", "*.pkl") for file in path.glob(pattern))
         return "a folder" + (f". Name a file in it: {', '.join(inside[:5])}" if inside else "")
@@ -176,23 +181,23 @@ def _wrong_kind(path: Path) -> str:
     except OSError:
         return ""
     if not head:
-        return "an empty file. The download or the copy that made it has failed; get it again"
+        return "an empty file. Its download or copy has failed; get it again"
     signed = (kind for signature, kind in _SIGNATURES.items() if head.startswith(signature))
     return next(signed, None) or _kind_of_text(head)
 
 
 def _kind_of_text(head: bytes) -> str:
-    # Pickles of protocol 0 are text too, but hold no "<" or "{" at their beginning.
+    # Pickles of protocol 0 are text, too, but do not begin with "<" or "{".
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, which only names the file. Run `git lfs pull` in its repository"
+        return "a Git LFS pointer, not the file itself. Run `git lfs pull` in its repository"
     if start.startswith((b"<!doctype html", b"<html")) or b"<html" in start and start.startswith(b"<"):
-        return "a web page, not the file that the page offers. Open the address in a browser and download the file"
+        return "a web page. Open its address in a browser and download the file itself"
     if start.startswith((b"<?xml", b"<!doctype", b"<error")):
         return "an XML document, perhaps the error message of a download server. Get the file again"
     if start.startswith((b"{", b"[")):
         return "a JSON or text file"
-    # The last character may be cut in two.
+    # The head may end in the middle of a character.
     text = head.decode("utf-8", "replace").removesuffix("\ufffd")
     printable = all(letter.isprintable() and letter != "\ufffd" or letter in "\r\n\t\f" for letter in text)
     return "a text file" if printable and (b":" in head.split(b"\n", 1)[0] or head.startswith(b"#")) else ""
@@ -209,7 +214,7 @@ def weights_problem(content: Any) -> str:
         if isinstance(value, Tensor) and (value.is_meta or value.is_quantized or value.layout != torch.strided):
             return f"its weight {name} is quantized, sparse, or without values"
         tensor = torch.as_tensor(value)
-        # An expanded tensor of a crafted file may have more elements than there is memory.
+        # An expanded tensor in a crafted file may have more elements than fit into memory.
         held = tensor.is_floating_point() and tensor.nbytes <= tensor.untyped_storage().nbytes()
         if held and tensor.isnan().any():
             return f"its weight {name} holds NaN, so the training that wrote it had failed. Use an earlier checkpoint"

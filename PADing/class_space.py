@@ -1,11 +1,11 @@
-"""ClassSpace: which classes a data set has, in which order, which are unseen, which are things.
+"""ClassSpace: the classes of a data set, their order, which are unseen and which are things.
 
-A split file makes it (``PADing.data.splits``), and the metadata of a registered data set are its serialised form:
-``ClassSpace.of(MetadataCatalog.get(name))`` reads it back. Nothing else reads these metadata keys.
+A split file defines it (``PADing.data.splits``), and the metadata of a registered data set store it:
+``ClassSpace.of(MetadataCatalog.get(name))`` reads it. No other code reads these metadata keys.
 
-A class has two numbers. Its *contiguous id* is its label in one data set. Its *output* is its place in ``vocabulary``,
-the outputs of a model for all classes of the split. They differ only in sets that show unseen classes alone, where
-``output = contiguous id + offset``.
+A class has two numbers. Its *contiguous id* is its label in one data set. Its *output* is its position in
+``vocabulary``, the classes that a model of the split predicts. They differ only in data sets of unseen classes alone,
+where ``output = contiguous id + offset``.
 """
 
 from collections.abc import Collection, Mapping
@@ -27,13 +27,13 @@ class ClassSpace:
     Attributes:
         data_set: registered name, for messages.
         kind: "instance", "panoptic" or "semantic".
-        names: class name by contiguous id, in ascending order.
-        dataset_ids: id in the annotation by contiguous id.
+        names: contiguous id -> class name, in ascending order of ids.
+        dataset_ids: contiguous id -> id in the annotation.
         things: contiguous ids of the things; empty for semantic labels, which do not tell things from stuff.
-        vocabulary: names of all classes of the split, seen and unseen, by output; ``names`` where there is no split.
-        unseen_names: those that no training image shows, in the order of ``vocabulary``.
-        subset: which classes the data set shows: "seen", "all" or "unseen"; "" where there is no split.
-        offset: what to add to a contiguous id to get the output.
+        vocabulary: names of all classes of the split, seen and unseen, by output; without a split those of ``names``.
+        unseen_names: classes that no training image shows, in the order of ``vocabulary``.
+        subset: which classes the data set shows: "seen", "all" or "unseen"; "" without a split.
+        offset: output minus contiguous id.
     """
 
     data_set: str
@@ -51,8 +51,9 @@ class ClassSpace:
         """The classes in a data set's metadata, which a split file or another package has set.
 
         Args:
-            kind: one side of a panoptic data set: "instance" for its things alone, "semantic" for all its classes as
-                semantic labels have them.
+            metadata: an entry of ``MetadataCatalog``.
+            kind: part of a panoptic data set: "instance" for its things alone, "semantic" for all its classes without
+                the distinction of things and stuff; "" for the data set as it is.
 
         Raises:
             UserError: no class names, or names and ids that do not describe the same classes.
@@ -64,8 +65,8 @@ class ClassSpace:
             keys = {"instance": "thing_classes", "semantic": "stuff_classes"}
             raise UserError(
                 f"Data set {name!r} has no class names: its metadata lack "
-                f"{keys.get(kind, 'thing_classes and stuff_classes')}. Is it registered? Your own data are, by a split "
-                "file: DATASETS.SPLIT_FILES."
+                f"{keys.get(kind, 'thing_classes and stuff_classes')}. Is it registered? Register your own data by a "
+                "split file: DATASETS.SPLIT_FILES."
             )
         thing_ids = _by_contiguous_id(metadata, "thing_dataset_id_to_contiguous_id") if things else {}
         if stuff:
@@ -94,17 +95,17 @@ class ClassSpace:
 
     @classmethod
     def of_config(cls, cfg: CfgNode) -> "ClassSpace":
-        """The classes of a config's first training set; ``vocabulary`` are those of its whole split.
+        """The classes of a config's first training set; ``vocabulary`` holds those of its whole split.
 
         Raises:
-            UserError: as :meth:`of`; no training set is named.
+            UserError: as :meth:`of`; the config names no training set.
         """
         if not cfg.DATASETS.TRAIN:
-            raise UserError("DATASETS.TRAIN is empty; its first data set says which classes the model knows.")
+            raise UserError("DATASETS.TRAIN is empty. Name a data set: its classes are those of the model.")
         return cls.of(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]))
 
     def to_metadata(self) -> dict[str, Any]:
-        """The metadata keys that :meth:`of` reads; Detectron2's own for this kind of data set are among them."""
+        """The metadata keys that :meth:`of` reads, with those that Detectron2 has for this kind of data set."""
         entry: dict[str, Any] = {
             "evaluation_set": list(self.unseen_names),
             "unseen_index": list(self.unseen_outputs),
@@ -130,47 +131,47 @@ class ClassSpace:
 
     @property
     def contiguous_ids(self) -> dict[int, int]:
-        """Contiguous id by the annotation's id."""
+        """Id in the annotation -> contiguous id."""
         return {dataset_id: i for i, dataset_id in self.dataset_ids.items()}
 
     @property
     def unseen(self) -> frozenset[int]:
-        """Contiguous ids of the unseen classes that the data set has."""
+        """Contiguous ids of the data set's unseen classes."""
         unseen = set(self.unseen_names)
         return frozenset(i for i, name in self.names.items() if name in unseen)
 
     @property
     def seen(self) -> frozenset[int]:
-        """Contiguous ids of the other classes."""
+        """Contiguous ids of the data set's seen classes."""
         return frozenset(self.names) - self.unseen
 
     @property
     def is_generalized(self) -> bool:
-        """Whether seen and unseen classes occur together: the setting in which a harmonic mean makes sense."""
+        """Whether the data set has seen and unseen classes: the generalized setting, which has a harmonic mean."""
         return bool(self.unseen) and bool(self.seen)
 
     @property
     def only_unseen(self) -> bool:
-        """Whether every class is unseen: the pure zero-shot setting."""
+        """Whether the data set has unseen classes alone: the zero-shot setting."""
         return bool(self.unseen) and not self.seen
 
     @property
     def seen_names(self) -> tuple[str, ...]:
-        """The classes of the vocabulary that are not unseen, in its order."""
+        """The seen classes of the vocabulary, in its order."""
         unseen = set(self.unseen_names)
         return tuple(name for name in self.vocabulary if name not in unseen)
 
     @property
     def unseen_outputs(self) -> tuple[int, ...]:
-        """Places of the unseen classes in the vocabulary."""
+        """Positions of the unseen classes in the vocabulary."""
         unseen = set(self.unseen_names)
         return tuple(i for i, name in enumerate(self.vocabulary) if name in unseen)
 
     def dataset_id(self, contiguous_id: int) -> int:
-        """The annotation's id of a predicted class; UserError when the data set has no such class."""
+        """The annotation's id of a predicted class; UserError if the data set has no such class."""
         if contiguous_id in self.dataset_ids:
             return self.dataset_ids[contiguous_id]
-        hint = " This set holds unseen classes only, so the model must answer with those alone."
+        hint = " This set has unseen classes only, so the model must predict those alone."
         raise UserError(
             f"The model predicted class {contiguous_id}, but data set {self.data_set!r} has the contiguous ids "
             f"{_span(self.dataset_ids)}. The model's class count and DATASETS.TEST do not belong together."
@@ -183,7 +184,7 @@ def _by_contiguous_id(metadata: Any, key: str) -> dict[int, int]:
 
 
 def _unseen_names(metadata: Any, vocabulary: tuple[str, ...]) -> tuple[str, ...]:
-    # Data sets that show unseen classes alone keep the places of the whole split, so names come first.
+    # Names come first, because data sets of unseen classes alone store positions in the whole split.
     given = metadata.get("evaluation_set") or metadata.get("val_extra_classes")
     if given is not None:
         return tuple(given)

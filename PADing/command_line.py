@@ -1,7 +1,7 @@
-"""What all command-line tools share: exit statuses, one message instead of a traceback, the parser, types of arguments.
+"""What all command-line tools share: exit statuses, one message instead of a traceback, the parser, argument types.
 
-Status 0: done. 1: the command found something wrong. 2: a mistake that the user can mend; argparse uses the same.
-130: Ctrl-C; 143: SIGTERM. A script calls ``quiet_ctrl_c()`` before the imports that take seconds.
+Status 0: done. 1: the command found something wrong. 2: a mistake that the user can fix; argparse uses the same.
+130: Ctrl-C. 143: SIGTERM. A script calls ``quiet_ctrl_c()`` before the imports that take seconds.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from PADing.files import explain_os_error, is_disk_full
 
 STATUS_USER_ERROR = 2
 STATUS_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-# Seconds that other processes give the first one to report a mistake that all have found.
+# Seconds that the other processes wait for the first one to report a mistake that all have found.
 GRACE = 5.0
 
 
 def quiet_ctrl_c() -> None:
-    """From here on, Ctrl-C ends the process without a traceback, also while modules are imported."""
+    """From now on Ctrl-C ends the process without a traceback, even while modules are imported."""
     show = sys.excepthook
 
     def hook(kind, error, trace) -> None:
@@ -37,7 +37,7 @@ def quiet_ctrl_c() -> None:
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the description, and ends the help of a flag with its default, if it has one to speak of."""
+    """Keeps the line breaks of the description and appends a flag's default to its help."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
@@ -48,21 +48,22 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """The parser of a command and its sub-commands; the description is shown as it is written."""
+    """The parser of a command and its sub-commands; ``--help`` keeps the line breaks of the description."""
 
     def __init__(self, description: str | None = None, **kwargs: Any):
         super().__init__(description=description, **{"formatter_class": _Help, **kwargs})
 
 
 def run_command(function: Callable[..., Any], *args) -> int:
-    """Call ``function(*args)`` as the whole of a command-line tool; returns the exit status: 0, or what it returns.
+    """Run ``function(*args)`` as the body of a command-line tool; returns the exit status.
 
-    Mistakes, ``UserError`` and what the operating system refuses, are printed to stderr as one message, with a
-    traceback only when ``PADING_TRACEBACK=1``. Every other exception is a defect and passes.
+    The status is the integer that ``function`` returns, else 0. A ``UserError`` or an error of the operating system is
+    printed to stderr as one message, with a traceback only when ``PADING_TRACEBACK=1``. Every other exception is a
+    defect and is raised.
     """
     try:
         status = function(*args)
-        sys.stdout.flush()  # a reader that went away is noticed here, not while the interpreter ends
+        sys.stdout.flush()  # raise BrokenPipeError here, not when the interpreter ends
     except UserError as error:
         return _report(error)
     except KeyboardInterrupt as error:
@@ -73,7 +74,7 @@ def run_command(function: Callable[..., Any], *args) -> int:
             print("\nInterrupted.", file=sys.stderr, flush=True)
         return stop.status
     except BrokenPipeError:
-        # As in `tool | head`: the reader has seen enough. What is left in the buffer must not raise once more.
+        # As in `tool | head`. Send the rest of the buffer to /dev/null, so that it does not raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return STATUS_USER_ERROR
     except OSError as error:
@@ -82,7 +83,7 @@ def run_command(function: Callable[..., Any], *args) -> int:
             raise
         return _report(UserError(message), error)
     except torch.multiprocessing.ProcessExitedException as error:
-        # A process of the job has reported already.
+        # The process that ended has already printed its message.
         if error.exit_code not in (STATUS_USER_ERROR, *STATUS_STOPPED):
             raise
         return error.exit_code
@@ -90,12 +91,12 @@ def run_command(function: Callable[..., Any], *args) -> int:
 
 
 def shows_tracebacks() -> bool:
-    """Whether ``PADING_TRACEBACK=1`` asks for tracebacks of mistakes, too."""
+    """Whether ``PADING_TRACEBACK=1`` asks for tracebacks of ``UserError``, too."""
     return os.environ.get("PADING_TRACEBACK") == "1"
 
 
 def message_of(error: UserError) -> str:
-    """What a mistake says, without what torch wraps around it in a data-loading worker."""
+    """The message of an error, without the text that torch adds in a data-loading worker."""
     message = str(error)
     if "Original Traceback" in message:
         message = message.rpartition(f"{type(error).__name__}: ")[2].strip()
@@ -103,7 +104,7 @@ def message_of(error: UserError) -> str:
 
 
 def _explain(error: OSError) -> str:
-    """The mistake behind an error of the operating system; "" for a defect of ours."""
+    """The message for an error of the operating system; "" for a defect of this program."""
     if is_disk_full(error) and not error.filename:
         return "Disk full: a file could not be written. Make room and run the command again."
     if is_disk_full(error):
@@ -119,11 +120,11 @@ def _report(error: UserError, cause: BaseException | None = None) -> int:
     if shows_tracebacks():
         raise error from cause
     message = message_of(error)
-    # Under torchrun the process group is gone by now, so its environment is asked.
+    # Under torchrun the process group is gone by now, so the environment tells the rank.
     torchrun = {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys()
     rank = int(os.environ["RANK"]) if torchrun else comm.get_rank()
     if rank > 0:
-        # The first process usually says the same, and its end is this one's; if not, this one has to say it.
+        # The first process usually reports the same and then ends this one. If it does not, report here.
         time.sleep(GRACE)
         message = f"(process {rank}) {message}"
     print(f"\nerror: {message}", file=sys.stderr, flush=True)
@@ -134,7 +135,10 @@ def _report(error: UserError, cause: BaseException | None = None) -> int:
 
 
 def add_config_options(parser: argparse.ArgumentParser, num_gpus: int | None = None) -> None:
-    """``--config-file``, ``--num-gpus`` (None: a GPU if there is one), and overrides, by ``--opts`` or at the end."""
+    """Add ``--config-file``, ``--num-gpus``, and config overrides after ``--opts`` or at the end of the line.
+
+    ``num_gpus``: the default; None: one GPU if there is one.
+    """
     default = "a GPU if there is one" if num_gpus is None else num_gpus
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the model")
     parser.add_argument("--num-gpus", type=count, default=num_gpus, help=f"0: use the CPU (default: {default})")
@@ -145,7 +149,7 @@ def add_config_options(parser: argparse.ArgumentParser, num_gpus: int | None = N
 
 
 def add_opts_flag(parser: argparse.ArgumentParser) -> None:
-    """``--opts KEY value ...``, for lines where a list of files comes before the overrides."""
+    """Add ``--opts KEY value ...``, for commands that take a list of files before the overrides."""
     rest: dict[str, Any] = {"nargs": argparse.REMAINDER, "help": "config overrides; the last flag on the line"}
     parser.add_argument("--opts", dest="more_opts", default=[], metavar="KEY VALUE", **rest)
 

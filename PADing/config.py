@@ -1,9 +1,9 @@
-"""Every config key that this project adds to Detectron2's, and the one way from a YAML file to a frozen config.
+"""Adds this project's config keys to Detectron2's, and reads a YAML file into a frozen config.
 
-Keys that exist in Mask2Former and in the published PADing code keep their names and defaults, so published YAML files
-load unchanged. A method's own keys are added by ``add_config(cfg)`` of its module: PADing's always, those of D2Zero or
-your own method when a YAML names the module under ``PLUGINS``. What a key means is in ``config_keys.yaml`` beside the
-module that adds it; ``python -m PADing.config_reference`` shows it.
+Keys of Mask2Former and of the published PADing code keep their names and defaults, so published YAML files load
+unchanged. A method adds its own keys with ``add_config(cfg)`` in its module. PADing's keys are always there; those of
+D2Zero or of your own method are added when a YAML file names the module under ``PLUGINS``. ``config_keys.yaml`` beside
+each module says what its keys mean; ``python -m PADing.config_reference`` shows it.
 """
 
 import os
@@ -113,16 +113,16 @@ def _add_ignored_keys(cfg: CfgNode) -> None:
 def load_config(path: str | os.PathLike, opts: Sequence = ()) -> CfgNode:
     """Read a YAML file (with its ``_BASE_`` files), apply overrides, and return the frozen config.
 
-    The data sets of ``DATASETS.SPLIT_FILES`` are registered, and ``MODEL.SEM_SEG_HEAD.NUM_CLASSES -1`` becomes the
+    Also registers the data sets of ``DATASETS.SPLIT_FILES`` and replaces ``MODEL.SEM_SEG_HEAD.NUM_CLASSES -1`` by the
     number of classes that the model needs for its data sets.
 
     Args:
-        path: the YAML file; empty for the defaults alone.
+        path: the YAML file; "" for the defaults alone.
         opts: overrides as a flat sequence ``[KEY, value, KEY, value, ...]``; see ``PADing.config_values``.
 
     Raises:
-        UserError: a missing file, unknown keys (near matches are named), values of the wrong type, a plug-in that
-            cannot be imported. All mistakes of one kind are named at once.
+        UserError: a missing file, unknown keys (with similar ones), values of the wrong type, a plug-in that cannot be
+            imported. One message names all wrong keys and values.
     """
     cfg, problems = read_config(path, opts)
     refuse(problems)
@@ -130,10 +130,10 @@ def load_config(path: str | os.PathLike, opts: Sequence = ()) -> CfgNode:
 
 
 def read_config(path: str | os.PathLike, opts: Sequence = ()) -> tuple[CfgNode, list[str]]:
-    """As ``load_config``, but mistakes in keys and values are returned beside the config without them.
+    """As ``load_config``, but returns the config without the wrong values, and one sentence for each mistake.
 
     Raises:
-        UserError: what leaves no config at all: an unreadable file, a plug-in that cannot be imported.
+        UserError: there is no config to return: an unreadable file, a plug-in that cannot be imported.
     """
     path = os.fspath(path)
     opts = parse_opts(opts)
@@ -166,7 +166,7 @@ def _version_problems(cfg: CfgNode, tree: dict, path: str) -> list[str]:
 
 
 def _count_classes(cfg: CfgNode) -> int:
-    """How many classes the model needs; -1 when a name is wrong, which the check of names reports."""
+    """How many classes the model needs; -1 if a name is wrong, which the check of names reports."""
     # Only here, because the registries import this module.
     from PADing.meta_arch.contract import count_classes
 

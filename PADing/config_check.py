@@ -1,7 +1,6 @@
 """Checks the values of a config: each key by the table of rules, then the keys that must fit together.
 
-A method adds rules for its own keys as ``CONFIG_RULES``, a list of ``Rule`` and ``Joint``, in the module that its YAML
-names under ``PLUGINS``.
+A method adds rules for its own keys with ``CONFIG_RULES``, a list of ``Rule`` and ``Joint``, in its module.
 """
 
 import math
@@ -22,7 +21,8 @@ from PADing.plugins import imported_methods
 class Joint:
     """Keys that must fit together, for one use of a config: "model", "train" or "test".
 
-    ``problems(cfg)``: a sentence for each misfit, with full keys; left out when one of them is wrong by itself.
+    ``problems(cfg)`` gives a sentence with full keys for each misfit. The sentence is left out if one of its keys is
+    wrong by itself.
     """
 
     needed_for: str
@@ -30,7 +30,7 @@ class Joint:
 
 
 def value_problems(cfg: CfgNode, uses: Collection[str]) -> list[str]:
-    """What is wrong with the values that ``uses`` ("model", "train", "test") read, and what to set, a sentence each."""
+    """One sentence for each wrong value that ``uses`` ("model", "train", "test") read: what is wrong, what to set."""
     found = {key: f"{key} is {value!r}. Set finite numbers." for key, value in leaves(cfg) if not _finite(key, value)}
     own = [rule for module in imported_methods(cfg.PLUGINS) for rule in getattr(module, "CONFIG_RULES", ())]
     for rule in (*RULES, *(rule for rule in own if isinstance(rule, Rule))):
@@ -42,7 +42,7 @@ def value_problems(cfg: CfgNode, uses: Collection[str]) -> list[str]:
                 found[key] = f"{key} is {value!r}. Set {rule.allowed.words}{rule.note and f' ({rule.note})'}."
     problems = list(found.values())
     for joint in (*JOINTS, *(rule for rule in own if isinstance(rule, Joint))):
-        with suppress(TypeError, ZeroDivisionError):  # a value that is named already
+        with suppress(TypeError, ZeroDivisionError):  # of a wrong value, which is reported already
             for problem in joint.problems(cfg) if joint.needed_for in uses else ():
                 problems += [] if any(key in problem for key in found) else [problem]
     return problems
@@ -51,7 +51,7 @@ def value_problems(cfg: CfgNode, uses: Collection[str]) -> list[str]:
 def _holds(rule: Rule, value) -> bool:
     try:
         return rule.allowed.holds(value)
-    except TypeError:  # None or text where a number belongs
+    except TypeError:  # None or text in place of a number
         return False
 
 
@@ -71,7 +71,7 @@ def _finite(key: str, value) -> bool:
 
 
 def multiple(key: str, of: str | int, when: Callable[[CfgNode], bool] = lambda cfg: True) -> Joint:
-    """The value of ``key`` is a multiple of a number or of another key's value."""
+    """Rule: the value of ``key`` is a multiple of a number or of another key's value."""
 
     def problems(cfg: CfgNode) -> Iterator[str]:
         value, divisor = value_at(cfg, key), of if isinstance(of, int) else value_at(cfg, of)
@@ -119,7 +119,7 @@ def _head(cfg: CfgNode) -> Iterator[str]:
         cure = f"Set some of MODEL.SEM_SEG_HEAD.IN_FEATURES, {list(head.IN_FEATURES)}."
         yield f"MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES is {encoded}. {cure}"
     decoder, scales = node.TRANSFORMER_DECODER_NAME, "multi_scale_pixel_decoder"
-    several = decoder.startswith("MultiScaleMasked")  # somebody's own decoder may take either
+    several = decoder.startswith("MultiScaleMasked")  # your own decoder may take either
     misfit = several != (node.TRANSFORMER_IN_FEATURE == scales) and (several or decoder == "StandardTransformerDecoder")
     if misfit and head.NAME == "MaskFormerHead":
         wanted = repr(scales) if several else "'transformer_encoder' or a map of the backbone such as 'res5'"

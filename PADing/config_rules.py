@@ -1,4 +1,4 @@
-"""Which values of config keys make sense, as one table. ``PADing.config_check`` applies it before anything starts."""
+"""One table of the allowed values of config keys; ``PADing.config_check`` applies it before a command starts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Allowed:
-    """Which values are allowed: in words, which follow "Set ...", and as a test."""
+    """Allowed values: ``words`` for a message "Set <words>.", and ``holds``, the test."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -16,9 +16,14 @@ class Allowed:
 
 @dataclass(frozen=True)
 class Rule:
-    """What some keys of one section may be; ``keys`` and ``needed_for`` are words, ``note`` helps to choose a value.
+    """The allowed values of some keys of one section.
 
-    ``needed_for``: uses of a config that read the keys, of "model" (build it), "train", "test".
+    Attributes:
+        needed_for: the uses of a config that read the keys, separated by spaces: "model" (build it), "train", "test".
+        section: such as ``SOLVER``.
+        allowed: the allowed values.
+        keys: keys of the section, separated by spaces.
+        note: a hint for the message, which helps to choose a value.
     """
 
     needed_for: str
@@ -28,7 +33,7 @@ class Rule:
     note: str = ""
 
     def full_keys(self) -> list[str]:
-        """Such as ``SOLVER.BASE_LR``."""
+        """The keys with their section, such as ``SOLVER.BASE_LR``."""
         return [f"{self.section}.{key}".lstrip(".") for key in self.keys.split()]
 
 
@@ -48,7 +53,7 @@ def from_to(low: float, high: float) -> Allowed:
 
 
 def one_of(*values) -> Allowed:
-    """The values that are listed."""
+    """The given values alone."""
     shown = ", ".join("''" if value == "" else str(value) for value in values)
     return Allowed(f"one of {shown}" if len(values) > 1 else shown, lambda value: value in values)
 
@@ -83,7 +88,7 @@ _ascending = Allowed(
     "whole numbers of at least 0 that ascend, such as (6000, 8000)",
     lambda value: all(isinstance(step, int) and step >= 0 for step in value) and all(a < b for a, b in pairwise(value)),
 )
-# Detectron2's seed_all_rng refuses larger ones; each process adds its number.
+# Detectron2's seed_all_rng refuses larger seeds, and each process adds its rank.
 _seed = Allowed(
     f"a whole number below 2**32 - 1024 ({2**32 - 1024}), or a negative one for another seed in each run",
     lambda value: value < 2**32 - 1024,

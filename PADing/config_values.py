@@ -1,7 +1,7 @@
-"""Converts what a YAML file or a command line says to the values of a config, and names every mistake.
+"""Converts values of a YAML file or a command line to the types of config keys, and reports every mistake.
 
-Values are understood where their meaning is plain: ``1`` and ``1e3`` for a number of either kind, ``name`` and
-``a,b`` for a tuple, lists for tuples. What is not understood is shown with the form to write.
+Several spellings are accepted: ``1`` and ``1e3`` for an integer or a float, ``name`` and ``a,b`` for a tuple, lists for
+tuples. The message for any other value shows what to write.
 """
 
 import ast
@@ -17,7 +17,7 @@ _SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "
 
 
 class _Mismatch(Exception):
-    """A value that cannot become one of the wanted type."""
+    """A value cannot be converted to the wanted type."""
 
 
 def parse_opts(opts: Sequence) -> list:
@@ -25,8 +25,8 @@ def parse_opts(opts: Sequence) -> list:
     flat: list = []
     for item in opts:
         if len(flat) % 2 == 0 and isinstance(item, str) and item.startswith("--"):
-            raise UserError(f"{item} stands among the config overrides. Flags come before the first KEY value pair.")
-        # A value may contain "=" itself; only an item in the place of a key is split.
+            raise UserError(f"{item} comes after a config override. Put flags before the first KEY value pair.")
+        # Only an item in the place of a key is split: a value may contain "=".
         if len(flat) % 2 == 0 and isinstance(item, str) and "=" in item:
             flat.extend(item.split("=", 1))
         else:
@@ -47,17 +47,17 @@ def merge_opts(cfg: CfgNode, opts: Sequence, defaults: CfgNode) -> list[str]:
 
 
 def merge(cfg: CfgNode, tree: Mapping, where: str, defaults: CfgNode) -> list[str]:
-    """Set the values of the nested dicts ``tree`` in ``cfg``, in place; those that are wrong keep what was there.
+    """Set the values of the nested dicts ``tree`` in ``cfg``, in place; a key with a wrong value stays as it was.
 
-    Strings are read as Python literals where the type of a value in ``defaults`` asks for a number, list or None.
-    Returns a sentence that begins with ``where`` for each unknown key and each value that is not understood.
+    Strings are read as Python literals where the value in ``defaults`` is a number, a list or None. Returns a sentence
+    that begins with ``where`` for each unknown key and each value of a wrong type.
     """
     known = [key for key, _ in leaves(cfg)]
     return [f"{where}: {problem}" for problem in _merge(cfg, tree, "", defaults, known)]
 
 
 def literal(value):
-    """The value of a text such as ``("a", "b")`` or ``1e3``; any other text, and what is no text, as it is."""
+    """The value of a text that is a Python literal, such as ``("a", "b")`` or ``1e3``; anything else unchanged."""
     try:
         return ast.literal_eval(value.strip()) if isinstance(value, str) else value
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -110,7 +110,7 @@ def _converted(value, default):
 
 def _as_number(found, kind: type):
     if isinstance(found, str) and found.strip().lower().lstrip("+-") in ("inf", "nan"):
-        found = float(found)  # for the check of values, which names the key
+        found = float(found)  # the check of values reports it with the key
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise _Mismatch
     if kind is int and isinstance(found, float):
@@ -122,7 +122,7 @@ def _as_number(found, kind: type):
 
 def _as_items(found, default: Sequence) -> list:
     if isinstance(found, str):
-        # a | a,b | (a,b) with the quotes lost in the shell
+        # a or a,b, or (a,b) after the shell has removed the quotes
         text = found.strip()
         if text[:1] + text[-1:] in ("()", "[]"):
             text = text[1:-1]

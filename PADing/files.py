@@ -1,4 +1,4 @@
-"""Reading and writing files: complete or not there at all, and every failure of the disk as one message."""
+"""Reads and writes files: a file appears only when it is complete, and each disk error becomes one message."""
 
 import errno
 import json
@@ -14,22 +14,26 @@ from typing import Any, TextIO
 
 from PADing.errors import UserError
 
-# The checkout: what lies beside the packages (configs, split files, embeddings, tools).
+# The root of the checkout, which also has configs, split files, embeddings and tools.
 REPOSITORY = Path(__file__).resolve().parents[1]
-_BLOCK = 2**22  # characters of a JSON file that are read at a time
+_BLOCK = 2**22  # characters of a JSON file to read at a time
 
 
 @contextmanager
 def replacing(path: str | os.PathLike, sync: bool = True) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; it takes its name when the block ends without an error.
+    """Yield a temporary path beside ``path`` to write to; it is renamed to ``path`` if the block raises no error.
 
-    The temporary name is unique and keeps the suffix, by which image writers choose their format. Content is on the
-    disk (``fsync``) before the name appears, so a crash of the machine leaves the old file or the new one; ``sync``
-    False: not for one of thousands of files that can be made again. The folder of ``path`` is made.
+    The temporary name is unique and keeps the suffix, by which image writers choose their format. The folder of
+    ``path`` is created.
+
+    Args:
+        path: the file to write.
+        sync: wait until the content is on the disk (``fsync``), so that a crash of the machine leaves either the old
+            file or the new one. Set False for one of thousands of files that can be made again.
 
     Raises:
-        UserError: the folder cannot be made or written to, the disk is full, or ``path`` is a folder or device; it is
-            then as it was.
+        UserError: the folder cannot be created or written to, the disk is full, or ``path`` is a folder or device. An
+            old file stays unchanged.
     """
     path = Path(path)
     try:
@@ -53,9 +57,9 @@ def replacing(path: str | os.PathLike, sync: bool = True) -> Iterator[Path]:
             _sync(path.parent)
     except OSError as error:
         if error.errno is None or isinstance(error, FileNotFoundError) and error.filename != os.fspath(temporary):
-            raise  # not about writing this file: a decoder's message, or a file that the block wanted to read
+            raise  # not an error of writing this file, but of a decoder or of a file that the block reads
         with suppress(OSError):
-            temporary.unlink()  # before the message, which says how much room there is
+            temporary.unlink()  # before the message, which reports the free space
         raise UserError(explain_os_error(path, error)) from error
     finally:
         with suppress(OSError):
@@ -63,28 +67,28 @@ def replacing(path: str | os.PathLike, sync: bool = True) -> Iterator[Path]:
 
 
 def existing_folder(path: Path) -> Path:
-    """``path`` itself, or the nearest folder above it that exists."""
+    """``path``, or the nearest folder above it that exists."""
     return next(filter(Path.exists, (path, *path.parents)), path)
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Whether there is no room left, on the disk or within the user's quota."""
+    """Whether the disk or the user's quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def explain_os_error(path: str | os.PathLike, error: OSError) -> str:
-    """One sentence for a file that cannot be written: disk full, no permission, a folder in its place."""
+    """The message for a file that cannot be written: disk full, no permission, or a file in place of a folder."""
     if is_disk_full(error):
         free = shutil.disk_usage(existing_folder(Path(path).parent)).free / 2**20
         cure = "Make room and run the command again. Files that were complete before are intact."
         return f"Disk full: {path} cannot be written ({free:.0f} MiB are free there). {cure}"
     if isinstance(error, FileExistsError | NotADirectoryError):
-        return f"{path} cannot be written: a folder of this path is a file. Name another."
+        return f"{path} cannot be written: a folder of this path is a file. Choose another path."
     return f"{path} cannot be written: {error.strerror or error}."
 
 
 def write_json(path: str | os.PathLike, content: Any, indent: int | None = None) -> None:
-    """Write ``content`` as strict JSON (NaN and infinity as null) piece by piece; the file appears when complete."""
+    """Write ``content`` as strict JSON (NaN and infinity as null); the file appears when it is complete."""
     with _json_file(path) as file:
         try:
             json.dump(content, file, indent=indent, ensure_ascii=False, allow_nan=False)
@@ -95,7 +99,7 @@ def write_json(path: str | os.PathLike, content: Any, indent: int | None = None)
 
 
 def write_json_list(path: str | os.PathLike, items: Iterable[Any]) -> None:
-    """Write a JSON list, one item a line, as strict as :func:`write_json`; only one item is in memory at a time."""
+    """Write a JSON list, one item a line, as :func:`write_json` does, with only one item in memory at a time."""
     with _json_file(path) as file:
         separator = "[\n"
         for item in items:
@@ -110,13 +114,13 @@ def write_json_list(path: str | os.PathLike, items: Iterable[Any]) -> None:
 
 @contextmanager
 def _json_file(path: str | os.PathLike) -> Iterator[TextIO]:
-    # A lone surrogate, which is no UTF-8, is written as the escape that JSON has for it.
+    # A lone surrogate is not valid UTF-8, so it is written as a JSON escape.
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
         yield file
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity; null stands for them."""
+    """``value`` with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -125,9 +129,15 @@ def _finite(value: Any) -> Any:
 
 
 def read_json(path: str | os.PathLike, what: str, kind: type = dict) -> Any:
-    """Read a JSON file whose outermost value is a ``kind`` (``dict`` or ``list``); ``what`` opens every message.
+    """Read a JSON file.
 
-    UserError: no such file, not UTF-8, not JSON, nested too deep, or another kind of value.
+    Args:
+        path: the file.
+        what: the kind of file, with which messages begin.
+        kind: type of the outermost value, ``dict`` or ``list``.
+
+    Raises:
+        UserError: no such file, not UTF-8, not JSON, nested too deep, or another type of value.
     """
     with _reading_json(path, what) as file:
         content = json.load(file)
@@ -138,18 +148,18 @@ def read_json(path: str | os.PathLike, what: str, kind: type = dict) -> Any:
 
 
 def read_json_list(path: str | os.PathLike, what: str) -> Iterator[Any]:
-    """The items of a JSON list, read one by one; UserError as :func:`read_json` when the damaged place is reached."""
+    """Yield the items of a JSON list one by one; UserError as :func:`read_json`, when the damaged place is reached."""
     with _reading_json(path, what) as file:
         if re.match(r"\s*\[", file.read(1000)):
             file.seek(0)
             yield from _items(file)
             return
-    yield from read_json(path, what, list)  # says what it is instead
+    yield from read_json(path, what, list)  # raises the message for another type
 
 
 @contextmanager
 def _reading_json(path: str | os.PathLike, what: str) -> Iterator[TextIO]:
-    """An open JSON file; what is wrong with it, found inside, becomes a UserError."""
+    """An open JSON file; errors of reading and parsing inside the block become a UserError."""
     try:
         with open(path, encoding="utf-8") as file:
             yield file
@@ -167,7 +177,7 @@ def _items(file: TextIO) -> Iterator[Any]:
     text, place = file.read(_BLOCK), 0
 
     def more() -> bool:
-        # At least as much again, so that an item of any length is begun anew a few times only.
+        # Double the text, so that even a long item is parsed only a few times.
         nonlocal text, place
         added = file.read(max(_BLOCK, len(text) - place))
         if added:
@@ -196,7 +206,7 @@ def _items(file: TextIO) -> Iterator[Any]:
                 if not more():
                     raise
                 continue
-            # A number at the end of the text may go on behind it: "12" as "123", "1." as "1.5", "1e" as "1e5".
+            # A number at the end of the text may continue in the next block: "12" as "123", "1e" as "1e5".
             if end < len(text) and text[end] not in ".eE" or not more():
                 break
         yield item
@@ -210,7 +220,7 @@ def _items(file: TextIO) -> Iterator[Any]:
 
 
 def _new_file_mode(path: Path) -> int:
-    """Permissions that ``open(path, "w")`` would leave: those of the old file, or what the umask allows."""
+    """The permissions that ``open(path, "w")`` would give: those of the old file, or the default by the umask."""
     with suppress(OSError):
         return path.stat().st_mode & 0o777
     mask = os.umask(0)
@@ -219,7 +229,7 @@ def _new_file_mode(path: Path) -> int:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk; some file systems cannot sync a folder, which is no error."""
+    """Wait until a file or folder is on the disk; ignores file systems that cannot sync a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -26,10 +26,9 @@ class Predictor:
     """Segments images with the classes of the config's first evaluation set.
 
     Args:
-        cfg: ``MODEL.WEIGHTS`` names the weights, ``DATASETS.TEST[0]`` the classes; no file of the data set is read.
-            Images are resized to ``INPUT.MIN_SIZE_TEST`` and ``MAX_SIZE_TEST``.
-        one_result: compute only the most complete result that the config asks for: panoptic, else instances, else
-            semantic.
+        cfg: ``MODEL.WEIGHTS`` names the weights, ``DATASETS.TEST[0]`` the classes. No file of the data set is read.
+            Images are resized by ``INPUT.MIN_SIZE_TEST`` and ``MAX_SIZE_TEST``.
+        one_result: compute only the first of panoptic, instance and semantic results that the config asks for.
 
     Attributes:
         model: in evaluation mode, on ``MODEL.DEVICE``.
@@ -52,33 +51,33 @@ class Predictor:
         """Segment one image.
 
         Args:
-            image: (H, W, 3) uint8 RGB; ``INPUT.FORMAT`` does not matter.
+            image: (H, W, 3) uint8 RGB, for any value of ``INPUT.FORMAT``.
 
         Returns:
-            the model's results, in the size of the image: any of ``panoptic_seg``, ``instances``, ``sem_seg``.
+            the model's results at the size of the image: any of ``panoptic_seg``, ``instances``, ``sem_seg``.
         """
         height, width = image.shape[:2]
         ordered = image[:, :, ::-1] if self.format == "BGR" else image
         transform = self.resize.get_transform(ordered)
         if isinstance(transform, T.ResizeTransform) and not (transform.new_h and transform.new_w):
-            # The shorter side of a very narrow image would shrink to nothing.
+            # The shorter side of a very narrow image would become 0 pixels.
             transform = T.ResizeTransform(height, width, max(1, transform.new_h), max(1, transform.new_w))
         tensor = image_tensor(transform.apply_image(ordered))
         return self.model([{"image": tensor, "height": height, "width": width}])[0]
 
 
 def load_model(cfg: CfgNode) -> torch.nn.Module:
-    """The model of a config in evaluation mode, with the weights of ``MODEL.WEIGHTS``, for its first evaluation set.
+    """Load the model of a config with ``MODEL.WEIGHTS``, in evaluation mode, for the first evaluation set.
 
     Without a GPU the model runs on the CPU, even if ``MODEL.DEVICE`` asks for a GPU.
 
     Raises:
-        UserError: no evaluation set; no weights, or weights that do not fit or hold a backbone only; wrong values or
-            names in the config.
+        UserError: the config names no evaluation set or no weights, or has wrong values or names; the weights do not
+            fit or hold a backbone only.
     """
     if not cfg.MODEL.WEIGHTS:
         raise UserError(
-            "MODEL.WEIGHTS is empty, and an untrained model answers at random. Name a trained file: "
+            "MODEL.WEIGHTS is empty, and an untrained model predicts at random. Name a trained checkpoint: "
             "MODEL.WEIGHTS path/to/model_final.pth (in the demo: after --opts)."
         )
     cfg = on_present_device(cfg)
@@ -90,14 +89,14 @@ def load_model(cfg: CfgNode) -> torch.nn.Module:
 
 
 class _TrainedCheckpointer(TrainingCheckpointer):
-    """Refuses the weights of a backbone alone: training may begin with them, inference may not."""
+    """Refuses the weights of a backbone alone: training may start from them, inference may not."""
 
     def _load_model(self, checkpoint: dict):
         incompatible = super()._load_model(checkpoint)
         segmenter = {key for key in self.model.state_dict() if key.startswith(SEGMENTER)}
         if segmenter and segmenter <= set(incompatible.missing_keys):
             raise UserError(
-                "MODEL.WEIGHTS holds no segmenter, only other parts such as a backbone; the model would answer at "
-                "random. Name a file that train_net.py has written: MODEL.WEIGHTS path/to/model_final.pth."
+                "MODEL.WEIGHTS holds no segmenter, only other parts such as a backbone, so the model would predict at "
+                "random. Name a checkpoint that train_net.py has written: MODEL.WEIGHTS path/to/model_final.pth."
             )
         return incompatible

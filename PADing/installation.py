@@ -1,4 +1,4 @@
-"""``python -m PADing.installation``: which Python, PyTorch and GPUs are here, and whether torchvision fits."""
+"""``python -m PADing.installation``: prints the Python, PyTorch and GPUs found, and whether torchvision fits."""
 
 import importlib.metadata
 import platform
@@ -9,7 +9,7 @@ import torch
 
 
 def main() -> int:
-    """Print it; returns the exit status: 1 if torchvision does not fit."""
+    """Print the installation; returns the exit status: 1 if torchvision does not fit, else 0."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     print(f"python {platform.python_version()}, torch {torch.__version__}, GPUs: {gpus}")
     problem = torchvision_problem()
@@ -19,7 +19,10 @@ def main() -> int:
 
 
 def torchvision_problem() -> str:
-    """Why torchvision, which timm and open_clip import, does not work with this torch, and the cure; "" if it does."""
+    """Why torchvision does not work with this torch, and what to install; "" if it works or is absent.
+
+    timm and open_clip import torchvision; training and evaluation do not.
+    """
     try:
         version = importlib.metadata.version("torchvision")
     except importlib.metadata.PackageNotFoundError:
@@ -32,7 +35,7 @@ def torchvision_problem() -> str:
         reason = str(error).strip().splitlines()[0]
     wanted = re.search(r"torch\s*\(?==\s*([\d.]+)", " ".join(importlib.metadata.requires("torchvision") or []))
     made_for = f" (made for torch {wanted[1]})" if wanted else ""
-    minor = int(torch.__version__.split(".")[1]) + 15  # torch 2.4 belongs to torchvision 0.19, and so on
+    minor = int(torch.__version__.split(".")[1]) + 15  # torch 2.4 needs torchvision 0.19, and so on
     variant = torch.__version__.partition("+")[2] or "the default"
     return (
         f"torchvision {version}{made_for} does not work with torch {torch.__version__}: {reason}. Training and "

@@ -1,4 +1,4 @@
-"""File names for drawings and predictions: short where possible, always different, always inside their folder."""
+"""File names for drawings and predictions: short if possible, always unique, always inside the output folder."""
 
 import hashlib
 import os
@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from pathlib import PurePosixPath
 
-LONGEST = 150  # file systems allow 255 bytes; a temporary name and an ending have to fit too
+LONGEST = 150  # bytes; file systems allow 255, and a temporary prefix and a suffix must fit too
 
 
 def safe_stem(name: str) -> str:
-    """A file's name without folder and ending; ``name`` may hold anything.
+    """A file name without folder and extension, from any text.
 
-    Control characters, separators and characters that shells or other systems treat specially become "_". A name that
-    is empty or too long is replaced or ended by a hash of it.
+    Control characters, separators and characters that are special in shells or on other systems become "_". An empty
+    name is replaced by a hash; a long one is cut and ends in a hash.
     """
     stem = PurePosixPath(str(name).replace("\\", "/")).stem
     clean = re.sub(r'[\x00-\x1f\x7f<>:"|?*/\\\ud800-\udfff]', "_", stem).strip(". ")
@@ -23,18 +23,18 @@ def safe_stem(name: str) -> str:
 
 
 def output_names(file_names: Iterable[str], suffix: str = ".png", taken: Collection[str] = ()) -> dict[str, str]:
-    """A name for what is written for each image: ``folder/a.jpg`` -> ``a.png``.
+    """The output name of each image: ``folder/a.jpg`` -> ``a.png``.
 
-    Where two images would share a name (or one that is ``taken``), all get the folders below their common one; where
-    that does not tell them apart, their ending and at last a hash. So names depend on the whole list, not on its order.
-    They are relative paths with "/", without "..", different for each also where case does not count.
+    If two images would share a name, or a name is ``taken``, all names include the folders below the common one. If
+    that is not enough, they also include the extension, or at last a hash. So names depend on the whole list, but not
+    on its order. They are relative paths with "/" and without "..", unique on case-insensitive file systems, too.
     """
     files = sorted(set(map(str, file_names)))
     folders = {file: [part for part in re.split(r"[/\\]+", file)[:-1] if part not in ("", ".", "..")] for file in files}
     depth = len(os.path.commonprefix(list(folders.values()))) if files else 0
 
     def below(file: str, ending: str = "") -> str:
-        # What is added here is what safe_stem takes away.
+        # safe_stem removes an extension, so add one.
         return "/".join([*(safe_stem(part + ".x") for part in folders[file][depth:]), safe_stem(file + ending)])
 
     ways: list[Callable[[str], str]] = [

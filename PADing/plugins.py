@@ -1,7 +1,7 @@
-"""Methods: those of this package, and those from elsewhere that a config names under ``PLUGINS``.
+"""Imports methods: those of this package, and the plug-ins that a config names under ``PLUGINS``.
 
 A method is a module that registers its parts when it is imported. It may define ``add_config(cfg)``, which adds its
-config keys, and ``CONFIG_RULES`` for their values (``PADing.config_check``).
+config keys, and ``CONFIG_RULES``, which check their values (``PADing.config_check``).
 """
 
 import importlib
@@ -19,21 +19,23 @@ from PADing.files import REPOSITORY
 
 
 def import_plugins(names, config_folders: Sequence[str] = ()) -> list[ModuleType]:
-    """Import plug-ins: installed ones, or such in the repository's root, the config's folders or the current folder.
+    """Import plug-ins: installed modules, or modules in the repository, the config's folders or the current folder.
 
-    A folder in which one is found stays at the end of ``sys.path``, so that its parts can be imported later. UserError
-    for something else than names, and for a plug-in that does not exist or needs a package that is absent.
+    The folder of a plug-in stays at the end of ``sys.path``, so that its parts can be imported later.
+
+    Raises:
+        UserError: ``names`` are not module names; a plug-in does not exist or needs a package that is not installed.
     """
     return [_import(name, [str(REPOSITORY), *config_folders, os.getcwd()]) for name in _plugin_names(names)]
 
 
 def import_methods() -> list[ModuleType]:
-    """Import the methods of this package, ``PADing.METHODS``: they are plug-ins that are always on."""
+    """Import the methods of this package, ``PADing.METHODS``, which need no entry under ``PLUGINS``."""
     return [_import(name, [str(REPOSITORY)]) for name in PADing.METHODS]
 
 
 def imported_methods(names) -> list[ModuleType]:
-    """The methods that are imported already: those of this package and those of ``names``, a value of ``PLUGINS``."""
+    """The methods of this package and of ``names`` (a value of ``PLUGINS``) that are imported already."""
     wanted = (*PADing.METHODS, *_plugin_names(names))
     return [sys.modules[name] for name in wanted if name in sys.modules]
 

@@ -1,4 +1,4 @@
-"""Registries of what a config or a split file chooses by a name; a plug-in adds to them when it is imported."""
+"""Registries for parts that a config or a split file chooses by name; a plug-in adds entries when it is imported."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -7,14 +7,14 @@ T = TypeVar("T")
 
 
 class NamedRegistry(dict[str, T]):
-    """Entries by name, in the order of their registration; ``what`` says in messages what an entry is."""
+    """Entries by name, in order of registration. ``what`` names an entry in messages, such as "a mapper"."""
 
     def __init__(self, what: str):
         super().__init__()
         self._what = what
 
     def register(self, *names: str) -> Callable[[T], T]:
-        """A decorator that adds an entry under ``names`` and returns it; ValueError when a name is taken."""
+        """Decorator: add an entry under ``names`` and return it; ValueError if a name is taken."""
 
         def add(entry: T) -> T:
             for name in names:

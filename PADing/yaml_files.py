@@ -1,4 +1,4 @@
-"""Reading YAML without running code: config files with their ``_BASE_`` files, split files, lists of methods."""
+"""Reads YAML without running code: config files with their ``_BASE_`` files, split files, lists of methods."""
 
 import ast
 import logging
@@ -11,15 +11,15 @@ import yaml
 
 from PADing.errors import UserError
 
-# Set to 1, it lets YAML files build any Python object, which runs code of the file's author.
+# Environment variable: 1 lets YAML files create any Python object, which can run code of the file's author.
 UNSAFE_VARIABLE = "PADING_UNSAFE_YAML"
 _MAX_BYTES = 2**24
-# Values of one file when its aliases are written out. A table of COCO's classes has about a thousand.
+# Values of one file with its aliases expanded. A table of COCO's classes has about a thousand.
 _MAX_VALUES = 200_000
-_MAX_DEPTH = 100  # PyYAML's compiled parser crashes the process at some thousands
+_MAX_DEPTH = 100  # a few thousand crash PyYAML's compiled parser
 _MAX_FILES = 50
 _TAGS = "tag:yaml.org,2002:python/"
-# What `eval` may calculate with.
+# The operators and functions that an `eval` tag may use.
 _SIGNS: dict[type, Callable] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 _OPERATORS: dict[type, Callable] = {
     **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul},
@@ -27,7 +27,7 @@ _OPERATORS: dict[type, Callable] = {
 }
 _FUNCTIONS: dict[str, Callable] = {
     **{"int": int, "float": float, "range": range, "list": list, "tuple": tuple},
-    "round": lambda value: round(value),  # a number of digits of a million would take all memory
+    "round": lambda value: round(value),  # no second argument: a million digits would fill the memory
 }
 _MAX_TEXT = 500
 _MAX_ITEMS = 10_000
@@ -40,7 +40,7 @@ except ImportError:  # PyYAML was built without its compiled parser
 
 
 class _Loader(_SafeLoader):
-    """PyYAML's safe loader, with the two tags that published config files use: tuples and arithmetic."""
+    """PyYAML's safe loader with the two tags that published config files use: tuples and arithmetic."""
 
 
 class _UnknownTag(ValueError):
@@ -68,9 +68,9 @@ _Loader.add_constructor(_TAGS + "object/apply:eval", _expression)
 
 
 def _check_size(text: str) -> None:
-    """Refuse aliases that contain themselves or expand to a huge or deep tree, before anything is made of them."""
-    named: dict[str | None, tuple[int, int]] = {}  # anchor -> values in what it names, aliases written out; its depth
-    nodes: list[tuple[str | None, int, int]] = [("", 0, 0)]  # those that are open: anchor, values, depth so far
+    """ValueError for aliases that contain themselves or expand to a huge or deep tree; builds no values."""
+    named: dict[str | None, tuple[int, int]] = {}  # anchor -> number of values with aliases expanded, depth
+    nodes: list[tuple[str | None, int, int]] = [("", 0, 0)]  # of open nodes: anchor, values and depth so far
     for event in yaml.parse(text, Loader=_Loader):
         values, depth = 0, 0
         if isinstance(event, yaml.CollectionStartEvent):
@@ -88,15 +88,20 @@ def _check_size(text: str) -> None:
         anchor, values_before, depth_before = nodes[-1]
         nodes[-1] = (anchor, values_before + values, max(depth_before, depth + 1))
         if values_before + values > _MAX_VALUES:
-            raise ValueError(f"more than {_MAX_VALUES} values, counted with its aliases written out")
+            raise ValueError(f"it has more than {_MAX_VALUES} values with its aliases expanded")
         if len(nodes) + depth > _MAX_DEPTH:
-            raise ValueError("it is nested too deep, counted with its aliases written out")
+            raise ValueError("it is nested too deep with its aliases expanded")
 
 
 def read_yaml(path: str | os.PathLike, what: str) -> Any:
-    """The content of one YAML file; no code in it is run unless ``PADING_UNSAFE_YAML=1``. ``what`` opens messages.
+    """The content of one YAML file. Code in it is not run unless ``PADING_UNSAFE_YAML=1``.
 
-    UserError: no such file, a folder, not text, not YAML, empty, too large, or a tag that would run code.
+    Args:
+        path: the file.
+        what: the kind of file, with which messages begin.
+
+    Raises:
+        UserError: no such file, a folder, not text, not YAML, empty, too large, or a tag that could run code.
     """
     text = _read_text(path, what)
     loader: type = _Loader
@@ -107,9 +112,9 @@ def read_yaml(path: str | os.PathLike, what: str) -> Any:
         _check_size(text)
         content = yaml.load(text, Loader=loader)
     except _UnknownTag as error:
-        (tag, line), trust = error.args, f"Only if you trust the file's author: set {UNSAFE_VARIABLE}=1."
-        cure = f"such a tag can run code. Write the value itself in its place. {trust}"
-        raise UserError(f"{what} {path} is refused: line {line} has the tag {tag}, and {cure}") from error
+        (tag, line), trust = error.args, f"If you trust the file's author, you can set {UNSAFE_VARIABLE}=1."
+        cure = f"which can run code. Write the value itself instead of the tag. {trust}"
+        raise UserError(f"{what} {path} is refused: line {line} has the tag {tag}, {cure}") from error
     except yaml.MarkedYAMLError as error:
         place = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
         raise UserError(f"{what} {path} is not valid YAML: {error.problem or error.context}{place}.") from error
@@ -143,20 +148,22 @@ def _read_text(path: str | os.PathLike, what: str) -> str:
 def read_config_tree(path: str | os.PathLike) -> dict[str, Any]:
     """A config file as nested dicts, merged over the files that it names under ``_BASE_``.
 
-    ``_BASE_`` is one path or a list of them (later ones win), relative to the file that names it. UserError as
-    ``read_yaml``; also for keys that are not text, and for a ``_BASE_`` that is missing, circular or does not fit.
+    ``_BASE_`` is one path or a list of paths (later ones win), relative to the file that names them.
+
+    Raises:
+        UserError: as ``read_yaml``; keys that are not text; a ``_BASE_`` that is missing, circular or does not fit.
     """
     return read_config_files(path)[0]
 
 
 def read_config_files(path: str | os.PathLike) -> tuple[dict[str, Any], list[str]]:
-    """As :func:`read_config_tree`; and the folders of the files that were read, that of ``path`` first."""
+    """As :func:`read_config_tree`, and the folders of all files that were read, with the folder of ``path`` first."""
     folders: list[str] = []
     return _read_tree(os.fspath(path), (), folders), list(dict.fromkeys(folders))
 
 
 def _read_tree(path: str, descendants: tuple[str, ...], folders: list[str]) -> dict[str, Any]:
-    """``descendants``: the files that led here through their ``_BASE_``; ``folders``: gets that of each file read."""
+    """``descendants``: the files whose ``_BASE_`` led here. ``folders``: the folder of each file read is appended."""
     what = "Config file" if not descendants else f"_BASE_ of config file {descendants[-1]}:"
     if os.path.realpath(path) in map(os.path.realpath, descendants):
         raise UserError(f"Config file {path} has itself as _BASE_, by way of {' -> '.join((*descendants, path))}.")
@@ -186,7 +193,7 @@ def _check_keys(tree: Any, where: str, section: str) -> None:
 
 
 def _overlaid(base: dict, tree: dict, where: str, section: str) -> dict:
-    """``base`` with the values of ``tree`` over it, section by section; neither is changed."""
+    """A new dict: ``base`` overlaid with the values of ``tree``, section by section."""
     result = dict(base)
     for key, value in tree.items():
         if isinstance(value, dict) and key in base:
@@ -198,10 +205,10 @@ def _overlaid(base: dict, tree: dict, where: str, section: str) -> dict:
 
 
 def evaluate_arithmetic(text: str):
-    """The value of numbers, ``+ - * / // %``, lists, tuples, ``int float round range list tuple`` and one-line loops.
+    """The value of an arithmetic expression such as ``[int(x * 0.1 * 640) for x in range(5, 21)]``.
 
-    ``[int(x * 0.1 * 640) for x in range(5, 21)]`` is such an expression. ValueError for others, and for more than
-    10,000 items.
+    Allowed are numbers, ``+ - * / // %``, lists, tuples, ``int float round range list tuple`` and list comprehensions
+    without a condition. ValueError for anything else, and for more than 10,000 items.
     """
     if len(text) > _MAX_TEXT:
         raise ValueError(f"an expression of more than {_MAX_TEXT} characters")
@@ -231,7 +238,7 @@ class _Evaluator:
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
                 made = _FUNCTIONS[name](*(self.value(argument, names) for argument in arguments))
                 if not isinstance(made, int | float):
-                    self.items_left -= len(made)  # of all calls together: nested loops multiply them
+                    self.items_left -= len(made)  # one budget for all calls, because nested loops multiply items
                     if self.items_left < 0:
                         raise ValueError(f"an expression with more than {_MAX_ITEMS} items")
                 return made

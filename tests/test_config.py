@@ -67,5 +67,5 @@ def test_loaded_configs_are_frozen():
 
 def test_a_flag_behind_the_overrides_is_told_where_it_belongs():
     """It would otherwise be called an unknown config key."""
-    with pytest.raises(UserError, match="--num-gpus stands among the config overrides"):
+    with pytest.raises(UserError, match="--num-gpus comes after a config override"):
         parse_opts(["MODEL.DEVICE", "cpu", "--num-gpus", "0"])
