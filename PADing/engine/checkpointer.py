@@ -1,4 +1,4 @@
-"""Loading and saving with answers to the usual mistakes: no such file, weights of another class count."""
+"""Loads and saves checkpoints, with clear messages for usual mistakes: no such file, another number of classes."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,16 +18,16 @@ from PADing.meta_arch.contract import contract_of
 
 # The file beside the checkpoints that names the last one.
 TAG = "last_checkpoint"
-# Constants that the model holds itself; published files have them in other lengths.
+# Constants that the model computes itself; in published files they have other lengths.
 HARMLESS = ("criterion.empty_weight",)
 
 
 class TrainingCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer, which refuses weights that do not fit and says which parts of a state are missing.
+    """Detectron2's checkpointer that refuses weights that do not fit and reports missing parts of a training state.
 
     Attributes:
         resumed: whether ``resume_or_load`` has found a training to continue.
-        last_iteration: the iteration behind which the last checkpoint was written or loaded; -1: none was.
+        last_iteration: the iteration after which the last checkpoint was written or loaded; -1: none was.
     """
 
     resumed = False
@@ -40,23 +40,25 @@ class TrainingCheckpointer(DetectionCheckpointer):
         return super().load(path, *args, **kwargs)
 
     def _check_file(self, path: str) -> None:
-        # Detectron2 ends in an assertion about a file that is not there, and loads a damaged one.
+        # Detectron2 fails with an assertion for a missing file, and loads a damaged one.
         bare = path.partition("?matching_heuristics=")[0]
         try:
             local = bare if os.path.exists(bare) else self.path_manager.get_local_path(bare)
         except (OSError, AssertionError) as error:
-            # A name to be downloaded comes with what to do without a network.
+            # The error says what to do without a network.
             raise UserError(f"Weights {bare!r} cannot be fetched: {error}") from error
         if not os.path.exists(local):
             raise UserError(f"Weights {bare!r} do not exist. Check MODEL.WEIGHTS (or OUTPUT_DIR).")
         check_file(local, f"Weights {bare!r}")
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
-        """The last checkpoint of the output folder with all training state (``resumed``), or ``path``'s weights alone.
+        """Load the last checkpoint of the output folder with its training state, or else the weights of ``path``.
+
+        Sets ``resumed``. Returns the entries of the checkpoint that were not loaded into a part.
 
         Raises:
             UserError: as ``load``; ``last_checkpoint`` names a damaged file, or one of another folder; there are
-                checkpoints, but none that can be resumed; the model needs weights and ``path`` is empty.
+                checkpoints, but none can be resumed; the model needs weights and ``path`` is empty.
         """
         file = self._file_to_resume() if resume else ""
         self.resumed = bool(file)
@@ -73,15 +75,15 @@ class TrainingCheckpointer(DetectionCheckpointer):
         self.last_iteration = rest.get("iteration", -1)
         absent = sorted(set(self.checkpointables) - self._held)
         if absent:
-            self.logger.info("%s does not hold %s (it was written by another program or version); they start afresh.",
+            self.logger.info("%s does not hold %s (another program or version wrote it); these start from scratch.",
                              os.path.basename(file), ", ".join(absent))  # fmt: skip
         return rest
 
     def _file_to_resume(self) -> str:
-        """The checkpoint that ``last_checkpoint`` names, or, if that has no answer, the newest good one; "": none."""
+        """The checkpoint that ``last_checkpoint`` names, or else the newest undamaged one; "" if there is none."""
         folder, name = Path(self.save_dir), self._last_name()
         if name and name != os.path.basename(name):
-            cure = "which is not trusted. Write the name of a checkpoint of the folder into it."
+            cure = "which is not loaded. Write the name of a checkpoint of the folder into it."
             raise UserError(f"{folder / TAG} names {name!r}, a file outside the folder, {cure}")
         problem = ""
         if name and (folder / name).is_file():
@@ -92,7 +94,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
         newest = newest_good(others)
         state = "does not exist" if name is None else f"names {name!r}, which is {problem or 'not there'}"
         if problem:
-            cure = "No other checkpoint of the folder can be resumed, so start afresh in another OUTPUT_DIR."
+            cure = "No other checkpoint of the folder can be resumed, so start again in another OUTPUT_DIR."
             if newest:
                 cure = f"The newest good one is {newest[0]} (iteration {newest[1]}). To continue from it, move the "
                 cure += "damaged file away and run the same command again."
@@ -106,7 +108,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
         unfit = ", ".join(path.name for path in others)
         why = f" ({unfit}: damaged, or weights without a training's state)" if others else ""
         problem = f"--resume: {folder / TAG} {state}, and no file of the folder can be resumed{why}."
-        raise UserError(f"{problem} To start anew, remove {TAG}, or choose another OUTPUT_DIR.")
+        raise UserError(f"{problem} To start from scratch, remove {TAG}, or choose another OUTPUT_DIR.")
 
     def _last_name(self) -> str | None:
         try:
@@ -118,7 +120,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
             raise UserError(f"{Path(self.save_dir, TAG)} cannot be read: {error.strerror}.") from error
 
     def save(self, name: str, **kwargs) -> None:
-        """Write ``<save_dir>/<name>.pth``: the model, all checkpointables and ``kwargs``; note it as the last one."""
+        """Write the model, all checkpointables and ``kwargs`` to ``<save_dir>/<name>.pth``; record it as the last."""
         if not self.save_dir or not self.save_to_disk:
             return
         states = {key: item.state_dict() for key, item in self.checkpointables.items()}
@@ -134,7 +136,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
         self.last_iteration = kwargs.get("iteration", self.last_iteration)
 
     def what_is_kept(self) -> str:
-        """One sentence about the last checkpoint, for somebody whose training has ended early."""
+        """One sentence on the last checkpoint, for the message when a training ends early."""
         name = self._last_name()
         return (
             f"The last checkpoint, {name}, is intact: --resume continues from it." if name else "Nothing is saved yet."
@@ -142,7 +144,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict:
         try:
-            if filename.endswith(".pkl"):  # the genuine Detectron2 would run code of the file
+            if filename.endswith(".pkl"):  # the genuine Detectron2 would run code in the file
                 with open(filename, "rb") as file:
                     content = load_checkpoint(file, filename)
             else:
@@ -153,7 +155,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
             raise UserError(f"Weights {filename!r} cannot be read: damaged, or not a checkpoint. {reason}") from error
         if problem := weights_problem(content):
             raise UserError(f"Weights {filename!r} cannot be used: {problem}.")
-        self._held = set(content)  # noted now, because fvcore takes out what it uses
+        self._held = set(content)  # stored now, because fvcore removes the entries that it loads
         self._file_name = os.path.basename(filename)
         return content
 
@@ -162,7 +164,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
         own = self.model.state_dict()
         for name, value in checkpoint["model"].items():
             if name in own and own[name].is_floating_point() and not torch.as_tensor(value).is_floating_point():
-                reason = f"{name} has real numbers there, but not in the file."
+                reason = f"{name} has floating-point numbers in the model, but not in the file."
                 raise UserError(f"MODEL.WEIGHTS does not fit the model: {reason}")
         incompatible = super()._load_model(checkpoint)
         contract = contract_of(self.model)
@@ -172,7 +174,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
             raise UserError(_explain_shapes(wrong, contract.explain_wrong_shapes([key for key, *_ in wrong])))
         self._explain_missing(incompatible.missing_keys, found)
         if own and own.keys() <= {*incompatible.missing_keys, *(entry[0] for entry in incompatible.incorrect_shapes)}:
-            problem = f"nothing for this model: none of its {len(own)} weights is among the {len(found)} of the file."
+            problem = f"nothing for this model: the file has {len(found)} weights, but none of the model's {len(own)}."
             cure = "Check that MODEL.WEIGHTS and MODEL.META_ARCHITECTURE belong together."
             raise UserError(f"Weights {self._file_name!r} have {problem} {cure}")
         self._found = found
@@ -183,12 +185,12 @@ class TrainingCheckpointer(DetectionCheckpointer):
             raise UserError(problem)
 
     def _log_incompatible_keys(self, incompatible) -> None:
-        """One line in place of fvcore's lists, because a file of another stage or method fits in part by design."""
+        """Log one line in place of fvcore's lists: a file of another stage or method fits in part by design."""
         own_constants = [key for key, *_ in incompatible.incorrect_shapes]
         fresh = [key for key in incompatible.missing_keys if key not in own_constants]
         parts = {
-            "left out of the file": [*_whole_parts(incompatible.unexpected_keys, self._found), *own_constants],
-            "not in the file, so started afresh": _whole_parts(fresh, self.model.state_dict()),
+            "ignored in the file": [*_whole_parts(incompatible.unexpected_keys, self._found), *own_constants],
+            "not in the file, so started from scratch": _whole_parts(fresh, self.model.state_dict()),
         }
         said = "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
         if said:
@@ -196,7 +198,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
 
 
 def _whole_parts(keys: Sequence[str], among: Iterable[str]) -> list[str]:
-    """Names of the largest modules all of whose keys (of those ``among``) are in ``keys``; else single keys."""
+    """``keys`` in short: a module's name in place of its keys, where ``keys`` has all that are ``among`` the keys."""
     others = set(among).difference(keys)
     mixed = {key[:i] for key in others for i, letter in enumerate(key) if letter == "."}
     names: dict[str, None] = {}
@@ -215,8 +217,8 @@ def _explain_shapes(wrong: list[tuple[str, tuple, tuple]], advice: str) -> str:
 
 @contextmanager
 def _plain_values_only() -> Iterator[None]:
-    """Inside, ``torch.load`` refuses objects that could run code, whoever calls it, in every version of torch."""
-    # The second asks for the opposite.
+    """Inside, every call of ``torch.load`` refuses objects that could run code, in every version of torch."""
+    # The second variable would allow them.
     names = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
     before = {name: os.environ.pop(name, None) for name in names}
     os.environ[names[0]] = "1"

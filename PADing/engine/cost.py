@@ -1,4 +1,4 @@
-"""What a model costs: floating point operations and activations of inference on one image, counted by fvcore."""
+"""Counts floating-point operations and activations of inference on one image, with fvcore."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,10 @@ Batch = list[dict]
 
 
 def inputs_of(cfg: CfgNode, number: int, size: Sequence[int] | None = None) -> list[Batch]:
-    """Batches of one image, ``[{"image": (3, H, W)}]``: from the first evaluation set, or a grey one of ``size``."""
+    """Batches of one image: ``number`` images of the first evaluation set, or one grey image of ``size`` (H, W).
+
+    Each batch is ``[{"image": (3, H, W)}]`` (uint8 for the grey image). UserError if ``size`` is too large.
+    """
     if size is not None:
         if np.prod(size) > max_pixels():
             raise UserError(f"--input-size {size[0]} {size[1]} has more pixels than images may have, {max_pixels():,}.")
@@ -34,7 +37,7 @@ def inputs_of(cfg: CfgNode, number: int, size: Sequence[int] | None = None) -> l
 
 @torch.no_grad()
 def count_flops(model: nn.Module, inputs: Sequence[Batch]) -> str:
-    """Multiply-adds: a table by module for the last input, the mean by operator, and the total's mean and deviation."""
+    """A report of multiply-adds: by module for the last input, mean by operator, mean and deviation of the total."""
     counts = []
     with _tensor_outputs(model):
         for batch in tqdm(inputs, desc="counting operations", mininterval=1):
@@ -50,7 +53,7 @@ def count_flops(model: nn.Module, inputs: Sequence[Batch]) -> str:
 
 @torch.no_grad()
 def count_activations(model: nn.Module, inputs: Sequence[Batch]) -> str:
-    """Elements in the outputs of convolutions and matrix products: the mean by operator, and the total."""
+    """A report of activations (elements in outputs of convolutions and matrix products): by operator, and in total."""
     with _tensor_outputs(model):
         bar = tqdm(inputs, desc="counting activations", mininterval=1)
         counts = [Counter(activation_count_operators(model, batch)) for batch in bar]
@@ -74,7 +77,7 @@ def _size(batch: Batch) -> str:
 
 @contextmanager
 def _tensor_outputs(model: nn.Module) -> Iterator[None]:
-    """Inside, the model returns only the tensors in its results: Detectron2 does not trace what returns numbers."""
+    """Inside, the model returns only the tensors of its results, because numbers cannot be traced."""
     handle = model.register_forward_hook(lambda module, inputs, results: tuple(_tensors(results)))
     try:
         yield
@@ -95,7 +98,7 @@ def _tensors(results) -> Iterator[torch.Tensor]:
 
 
 def _attention_flops(inputs: list, outputs: list) -> int:
-    """Queries times keys, and weights times values; fvcore does not know this operator."""
+    """Multiply-adds of attention, which fvcore does not count: queries times keys, and weights times values."""
     *batch, length, width = get_shape(inputs[0])
     keys, value_width = get_shape(inputs[2])[-2:]
     return int(np.prod(batch)) * length * keys * (width + value_width)

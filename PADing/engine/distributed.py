@@ -1,4 +1,4 @@
-"""Jobs of several processes: joining one of ``torchrun``, starting one on CPUs (for GPUs: Detectron2's)."""
+"""Jobs of several processes: joins a job of ``torchrun``, or starts one on CPUs (Detectron2 starts those on GPUs)."""
 
 import os
 import socket
@@ -12,29 +12,32 @@ from torch.distributed.rendezvous import rendezvous
 
 from PADing.errors import UserError
 
-# How long processes wait for each other before they take the others for dead. While the first one scores an evaluation,
-# the others wait: 4 million detections on COCO's val2014 take longer than PyTorch's 10 (NCCL) to 30 minutes. A process
-# that fails is noticed at once all the same, by the process that started it.
+# How long processes wait for each other before they give up. The others wait while the first one scores an evaluation,
+# and 4 million detections on COCO's val2014 take longer than PyTorch's 10 (NCCL) to 30 minutes. The process that
+# started the job notices a failure at once.
 TIMEOUT = timedelta(hours=6)
-# How long they wait for all to be there at the start.
+# How long processes wait at the start until all are there.
 MEETING = timedelta(minutes=15)
 
 
 def launched_by_torchrun() -> bool:
-    """Whether the environment describes a job of this process and others."""
+    """Whether the environment has torchrun's variables."""
     return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()
 
 
 @contextmanager
 def torchrun_process_group(cpu: bool, timeout: timedelta = TIMEOUT) -> Iterator[None]:
-    """Make the process group that the environment describes: NCCL with one GPU per process, or gloo on CPUs."""
+    """Create the process group that the environment describes: NCCL with one GPU per process, or gloo on CPUs.
+
+    UserError if torchrun started more processes on this machine than it has GPUs.
+    """
     local_rank, world_size = int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
     if not cpu:
         if local_rank >= (present := torch.cuda.device_count()):
             cure = "Lower --nproc-per-node, or add --num-gpus 0 to run on CPUs."
             raise UserError(f"torchrun started more processes on this machine than it has GPUs ({present}). {cure}")
         torch.cuda.set_device(local_rank)
-    # A wrong address or a process that never came is to be noticed earlier than a process that computes for long.
+    # A shorter timeout for the start, to notice a wrong address or a missing process early.
     store, rank, world_size = next(rendezvous("env://", timeout=MEETING))
     store = torch.distributed.PrefixStore("PADing", store)
     backend = "gloo" if cpu else "nccl"
@@ -43,7 +46,7 @@ def torchrun_process_group(cpu: bool, timeout: timedelta = TIMEOUT) -> Iterator[
         comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", world_size)))
         comm.synchronize()
         yield
-        comm.synchronize()  # leave together: others may still be talking to this process
+        comm.synchronize()  # leave together: other processes may still communicate with this one
     finally:
         torch.distributed.destroy_process_group()
 
@@ -54,8 +57,8 @@ def launch_on_cpus(
 ) -> None:  # fmt: skip
     """Call the importable ``function(*args)`` in ``processes`` new processes of this machine, connected by gloo.
 
-    They meet at ``dist_url``, ``tcp://HOST:PORT``; "auto" finds a free port of this machine. UserError for another
-    form, and for "auto" with several machines.
+    ``dist_url`` is ``tcp://HOST:PORT`` of the first machine, or "auto" for a free port of this machine. UserError for
+    another form, and for "auto" with several machines.
     """
     if dist_url == "auto" and num_machines == 1:
         with socket.socket() as probe:

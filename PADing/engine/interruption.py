@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: a training stops when its iteration is done and saved, everything else stops at once.
+"""Ctrl-C and SIGTERM: a training stops when its iteration is done and saved; anything else stops at once.
 
-A second signal ends the process on the spot. In a job of several processes the first one of a machine passes signals on
-to the others, and all stop behind the same iteration.
+A second signal ends the process at once. In a job of several processes, the first process of a machine passes signals
+on to the others, and all stop after the same iteration.
 """
 
 import multiprocessing
@@ -24,24 +24,28 @@ from PADing.command_line import STATUS_USER_ERROR
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.errors import Interrupted
 
-# Launchers send a signal twice (once by themselves, once through the terminal), so the second one must come later.
+# Seconds after which another signal counts as a second one: launchers send each signal twice (once by themselves, once
+# through the terminal).
 AGAIN = 2.0
-# Launchers also send SIGTERM to the rest of a job when one process has failed. Then the end of the iteration may never
-# come, because it waits for that process. Seconds until this process ends without it; torchrun kills after 30.
+# Seconds until a process ends without the end of its iteration. Launchers send SIGTERM to a job when one process has
+# failed, and then the iteration may wait for that process forever. torchrun kills after 30 seconds.
 GRACE = 15.0
 END = 0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# What the first process of a job sends to the others -> what it was sent. Without POSIX, Python deals with signals.
+# Signal that the first process of a job sends to the others -> signal that it got. Not used on Windows.
 RELAYS: dict[int, int] = {}
 if os.name == "posix":
     RELAYS = {signal.SIGUSR1: signal.SIGINT, signal.SIGUSR2: signal.SIGTERM}
 
 
 class StopSignals:
-    """What asks this process to stop: ``number``, the signal that has come; 0 before.
+    """Handles signals that ask this process to stop.
 
-    With ``deferred`` it is only noted, and whoever set this looks at ``number`` (or ``agreed()``) in time; else it
-    raises ``Interrupted`` in the main thread.
+    Attributes:
+        number: the signal that has come; 0 if none.
+        deferred: True: a signal only sets ``number``, and the code that set ``deferred`` must look at ``number`` (or
+            ``agreed()``). False: a signal raises ``Interrupted`` in the main thread.
+        watching: whether the process is inside ``watch``.
     """
 
     def __init__(self):
@@ -50,7 +54,7 @@ class StopSignals:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """In the main thread, signals mean what the head of this file says; those the shell switched off stay off."""
+        """Inside, the main thread handles signals as the module says; signals that the shell ignores stay ignored."""
         if not RELAYS or threading.current_thread() is not threading.main_thread() or self.watching:
             yield
             return
@@ -72,13 +76,13 @@ class StopSignals:
             signal.set_wakeup_fd(wakeup)
             for n, handler in before.items():
                 signal.signal(n, handler)
-            os.write(writer, bytes([END]))  # closing is not enough: workers have the pipe, too
+            os.write(writer, bytes([END]))  # closing does not end the thread: workers hold the pipe, too
             guard.join()
             os.close(writer)
             os.close(reader)
 
     def agreed(self) -> int:
-        """The signal that any process of the job has got; all processes have to ask together."""
+        """The signal that any process of the job has got, else 0; all processes must call this together."""
         if not self.watching or comm.get_world_size() == 1:
             return self.number
         device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
@@ -87,21 +91,20 @@ class StopSignals:
         return int(number)
 
     def settled(self) -> None:
-        """The end of the iteration was reached: what is left to do, such as saving, may take its time."""
+        """Tell the guard that the iteration is done, so that saving may take longer than ``GRACE``."""
         self._safe.set()
 
     def _note(self, number: int, frame) -> None:
         if os.getpid() != self._process:
-            return  # a data-loading worker, which has inherited this; the process that it works for will end it
+            return  # a data-loading worker inherits this handler; the process that started it will end it
         first = not self.number
         self.number = self.number or RELAYS.get(number, number)
         if first and not self.deferred:
             raise Interrupted(self.number)
 
     def _guard(self, reader: int, wanted: set[int]) -> None:
-        # A thread of its own, because a handler has to wait while the main thread is inside a long computation or
-        # waits for another process.
-        first, came = 0, 0.0  # the first signal, and when
+        # A separate thread, because a handler cannot run while the main thread computes or waits for another process.
+        first, came = 0, 0.0  # the first signal, and its time
         deadline: float | None = None
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -120,13 +123,13 @@ class StopSignals:
                 first, came = RELAYS.get(number, number), now
                 deadline = now + GRACE if several and number == signal.SIGTERM else None
             elif number in RELAYS:
-                deadline = None  # the SIGTERM before was meant for the whole job
+                deadline = None  # the SIGTERM before this was meant for the whole job
             elif not several or now - came > AGAIN:
                 self._end(first)
 
     @staticmethod
     def _end(number: int) -> None:
-        os.write(2, b"\nEnded at once. What the last message about a checkpoint names is saved.\n")
+        os.write(2, b"\nEnded at once. The last checkpoint that a message names is saved.\n")
         os._exit(128 + number)
 
 
@@ -135,7 +138,7 @@ STOP = StopSignals()
 
 @contextmanager
 def without_stop_signals() -> Iterator[None]:
-    """Data-loading workers forked inside never get Ctrl-C or SIGTERM, and are killed when this process ends."""
+    """Data-loading workers that are forked inside ignore Ctrl-C and SIGTERM, and are killed when this process ends."""
     if not STOP.watching:
         yield
         return
@@ -147,12 +150,12 @@ def without_stop_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         workers = [process for process in multiprocessing.active_children() if process not in others]
         if workers:
-            # Runs before the end that multiprocessing has for them, which is SIGTERM and then waiting without a limit.
+            # Runs before multiprocessing's own cleanup, which sends SIGTERM and then waits without a limit.
             Finalize(None, _kill, (workers,), exitpriority=100)
 
 
 def _kill(workers: Sequence[multiprocessing.Process]) -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes a killed worker for a failure
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report a killed worker as a failure
     for worker in workers:
         if worker.is_alive():
             worker.kill()
@@ -160,9 +163,11 @@ def _kill(workers: Sequence[multiprocessing.Process]) -> None:
 
 @contextmanager
 def relayed_stop_signals() -> Iterator[None]:
-    """For the process that starts the others of a job and waits for them: it passes on what it is told.
+    """Pass signals on to the other processes of a job, in the process that starts them and waits for them.
 
-    Raises ``Interrupted`` when the others have ended by a signal, and ``ProcessExitedException`` by a mistake.
+    Raises:
+        Interrupted: the others have ended by a signal.
+        ProcessExitedException: one of them has ended by a mistake.
     """
     if not RELAYS or threading.current_thread() is not threading.main_thread():
         yield
@@ -181,8 +186,8 @@ def relayed_stop_signals() -> Iterator[None]:
         while (number := signal.sigwait(held)) not in RELAYS:
             relay(number)
 
-    # Ctrl-C is held back, because the others inherit that: it must not hit them before they can deal with it. They get
-    # it from here, by way of a thread, or of the handler where some library's thread lets the signal in.
+    # Ctrl-C is blocked, and the other processes inherit that, so that it cannot hit them before they have a handler.
+    # The thread below passes it on, or the handler does if a library's thread receives the signal.
     held = {signal.SIGINT, *RELAYS} & {*wanted, *RELAYS}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     keyboard = threading.Thread(target=wait_for_keyboard, daemon=True)
@@ -191,16 +196,16 @@ def relayed_stop_signals() -> Iterator[None]:
     try:
         yield
     except ProcessExitedException as error:
-        # Those that stop end with the signal's status. A mistake, such as a full disk under the checkpoint, must show.
+        # A stopped process ends with the signal's status. A mistake, such as a full disk, must be reported.
         if not came or error.exit_code == STATUS_USER_ERROR:
             raise
     except ProcessRaisedException:
-        if not came:  # else it may have lost a process that stopped before it
+        if not came:  # after a signal, the process may have failed because another one stopped first
             raise
     finally:
         for n, handler in handlers.items():
             signal.signal(n, handler)
-        assert keyboard.ident is not None  # it has been started
+        assert keyboard.ident is not None
         signal.pthread_kill(keyboard.ident, relays[signal.SIGINT])
         keyboard.join()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -209,22 +214,22 @@ def relayed_stop_signals() -> Iterator[None]:
 
 
 class StopHook(HookBase):
-    """Lets every iteration come to its end, and asks behind it whether to stop. Its place is before long hooks."""
+    """Lets every iteration finish and then checks whether to stop. It must come before hooks that take long."""
 
     trainer: Any  # a PADing.engine.trainer.Trainer
 
     def before_step(self) -> None:
-        """From here on a signal is only noted."""
+        """Defer signals to the end of the iteration."""
         STOP.deferred = True
 
     def after_step(self) -> None:
-        """Stop here, if a signal has come."""
+        """Stop here if a signal has come."""
         self.trainer.stop_if_asked()
         STOP.deferred = False
 
 
 def explain_stop(number: int, checkpointer: TrainingCheckpointer, total: int) -> str:
-    """One line: which signal has stopped a training of ``total`` iterations, what is saved, how to continue."""
+    """The message for a stopped training of ``total`` iterations: the signal, what is saved, how to continue."""
     name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
     saved, again = checkpointer.last_iteration + 1, "run the same command with --resume"
     if saved >= total:
@@ -235,5 +240,5 @@ def explain_stop(number: int, checkpointer: TrainingCheckpointer, total: int) ->
     return f"Stopped by {name}. {saved} of {total} iterations are saved in {file}. To continue, {again}."
 
 
-if hasattr(os, "register_at_fork"):  # what a worker gets is no message for the process that it works for
+if hasattr(os, "register_at_fork"):  # a worker's signals must not reach its parent through the shared pipe
     os.register_at_fork(after_in_child=lambda: STOP.watching and signal.set_wakeup_fd(-1))

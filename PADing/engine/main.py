@@ -1,4 +1,4 @@
-"""The command of ``train_net.py`` and ``train_net_pretrain.py``: flags, then processes, then training or evaluation."""
+"""The command of ``train_net.py`` and ``train_net_pretrain.py``: parse flags, start processes, train or evaluate."""
 
 import argparse
 import logging
@@ -26,9 +26,12 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None, recipes: Sequence[str] = (), description: str | None = None) -> int:
-    """Parse ``argv``, start the processes, train or evaluate; returns the exit status, see ``PADing.command_line``.
+    """Parse ``argv``, start the processes, train or evaluate; returns the exit status of ``PADing.command_line``.
 
-    ``recipes``: the training recipes that this script is for; empty: all. ``description``: for ``--help``.
+    Args:
+        argv: the flags; None: those of the command line.
+        recipes: the training recipes that the script accepts; empty: all.
+        description: for ``--help``.
     """
     parser = default_argument_parser()
     parser.description = description
@@ -37,7 +40,7 @@ def main(argv: Sequence[str] | None = None, recipes: Sequence[str] = (), descrip
     args = parser.parse_args(argv)
     args.recipes = tuple(recipes)
     if args.num_machines == 1 and args.dist_url == parser.get_default("dist_url"):
-        args.dist_url = "auto"  # any free port, so that several jobs of one user can share a machine
+        args.dist_url = "auto"  # any free port, so that a user can run several jobs on one machine
     return run_command(start, args)
 
 
@@ -57,13 +60,13 @@ def start(args: argparse.Namespace) -> None:
 
 
 def _in_process(args: argparse.Namespace) -> None:
-    # An exception would reach the first process as text, a status reaches it as a number.
+    # The parent gets an exception as text only, but an exit status as a number.
     if status := run_command(train_or_evaluate, args):
         sys.exit(status)
 
 
 def train_or_evaluate(args: argparse.Namespace):
-    """In one process of a job: train, or evaluate with ``--eval-only``; returns the last evaluation's results."""
+    """Train, or evaluate with ``--eval-only``, in one process of a job; returns the last evaluation's results."""
     cfg = load_config(args.config_file, args.opts)
     with STOP.watch():
         if args.eval_only:
@@ -76,7 +79,7 @@ def train_or_evaluate(args: argparse.Namespace):
 
 
 def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """The output folder, loggers, and the seed."""
+    """Set up the output folder, the loggers and the seed."""
     try:
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     except OSError as error:
@@ -88,14 +91,14 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def _mistake_in_one_line(record: logging.LogRecord) -> bool:
-    """Logging filter: Detectron2 logs what ends the training with its traceback; a mistake needs its message alone."""
+    """Logging filter: remove the traceback from the line that Detectron2 logs for a ``UserError``."""
     if record.exc_info and isinstance(record.exc_info[1], UserError) and not shows_tracebacks():
         record.msg, record.args, record.exc_info = "%s", (message_of(record.exc_info[1]),), None
     return True
 
 
 def _train(cfg: CfgNode, args: argparse.Namespace):
-    from PADing.engine.trainer import Trainer  # only here: a mistake is reported without waiting for what it imports
+    from PADing.engine.trainer import Trainer  # imported late, so that mistakes are reported fast
 
     try:
         trainer = Trainer(cfg)
@@ -114,14 +117,14 @@ def _evaluate(cfg: CfgNode, args: argparse.Namespace):
 
     if running := training_in(cfg.OUTPUT_DIR):
         logger.warning(
-            "A training is running in %s (%s). It and this evaluation write results.json and inference/ there, the "
-            "later one over the earlier. To keep both, set another OUTPUT_DIR.", cfg.OUTPUT_DIR, running,
+            "A training is running in %s (%s). Both it and this evaluation write results.json and inference/ there, "
+            "so the later one replaces the earlier. To keep both, set another OUTPUT_DIR.", cfg.OUTPUT_DIR, running,
         )  # fmt: skip
     model = Trainer.build_model(cfg)
     checkpointer = TrainingCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     if not cfg.MODEL.WEIGHTS and not checkpointer.resumed:
-        logger.warning("MODEL.WEIGHTS is empty, so a model with random weights is evaluated.")
+        logger.warning("MODEL.WEIGHTS is empty, so the evaluated model has random weights.")
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         compare_with_expected(cfg, results)

@@ -1,4 +1,4 @@
-"""The optimizer of stage 1 (and of every method that trains the whole network): Mask2Former's parameter groups."""
+"""The optimizer of stage 1, and of every method that trains the whole network, with Mask2Former's parameter groups."""
 
 import torch
 from detectron2.config import CfgNode
@@ -7,19 +7,19 @@ from torch import nn
 
 from PADing.errors import UserError
 
-# The first is the base of all batch and instance normalisations.
+# The first is the base class of all batch and instance normalisations.
 NORM_TYPES = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
-# Tables of positions in Swin backbones; like biases of attention, they are not shrunk.
+# Position tables of Swin backbones; they get no weight decay.
 POSITION_TABLES = ("relative_position_bias_table", "absolute_pos_embed")
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW over one group per trainable parameter.
+    """SGD or AdamW with one group per trainable parameter; UserError for another ``SOLVER.OPTIMIZER``.
 
-    Parameters of the backbone learn at ``BACKBONE_MULTIPLIER`` times ``BASE_LR``. Weight decay is
-    ``WEIGHT_DECAY_NORM`` in normalisation layers, ``WEIGHT_DECAY_EMBED`` in embedding tables, 0 for tables of
-    positions, ``WEIGHT_DECAY`` elsewhere. ``CLIP_TYPE full_model`` is not applied here but by the recipe, because it
-    needs the gradients after unscaling; the other clip types are Detectron2's.
+    The learning rate of the backbone is ``BACKBONE_MULTIPLIER`` times ``BASE_LR``. Weight decay is
+    ``WEIGHT_DECAY_NORM`` in normalisation layers, ``WEIGHT_DECAY_EMBED`` in embedding tables, 0 in position tables,
+    ``WEIGHT_DECAY`` elsewhere. The recipe applies ``CLIP_TYPE full_model``, because it needs the gradients after
+    unscaling; Detectron2 applies the other clip types.
     """
     solver = cfg.SOLVER
     groups = parameter_groups(cfg, model)
@@ -36,7 +36,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def clips_full_model(cfg: CfgNode) -> bool:
-    """Whether gradients are clipped by one norm over all parameters."""
+    """Whether the config clips gradients by one norm over all parameters."""
     return cfg.SOLVER.CLIP_GRADIENTS.ENABLED and cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE == "full_model"
 
 

@@ -1,4 +1,4 @@
-"""The folder of one training: one job writes to it at a time, and an earlier training is not replaced by accident."""
+"""The output folder of a training: one job writes to it at a time, and no training is replaced by accident."""
 
 import logging
 import os
@@ -15,28 +15,28 @@ from PADing.files import explain_os_error, replacing
 
 try:
     import fcntl
-except ImportError:  # Windows has no such locks
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
 LOCK = "training.lock"
 CHECKPOINTS = ("last_checkpoint", "model_*.pth")  # what --resume would continue
-# What a process leaves that is killed while it writes; names as ``PADing.files.replacing`` makes them.
+# Temporary files of ``PADing.files.replacing`` that remain if a process is killed while it writes.
 PARTIAL = (".model_*.tmp.pth", ".last_checkpoint.*.tmp")
-LOCK_TIMEOUT = 1.0  # seconds to wait: ``training_in`` holds the lock for a moment
+LOCK_TIMEOUT = 1.0  # seconds to wait, because ``training_in`` holds the lock for a moment
 
 _held: set[int] = set()
 
 
 @contextmanager
 def training_folder(folder: str | os.PathLike, resume: bool, overwrite: bool) -> Iterator[None]:
-    """Make ``folder`` and keep other trainings out of it; to be entered by all processes of a job together.
+    """Create ``folder`` and lock it for this training; all processes of a job enter the block together.
 
-    The lock belongs to the process, so that of a killed job is gone with it; only the small file ``LOCK`` may stay.
+    The lock ends with the process, even if it is killed; only the small file ``LOCK`` may remain.
 
     Raises:
-        UserError: another training is running there; ``refuse_to_replace``; the folder cannot be made.
+        UserError: another training is running there; as ``refuse_to_replace``; the folder cannot be created.
     """
     with ExitStack() as stack:
         problems = []
@@ -51,7 +51,7 @@ def training_folder(folder: str | os.PathLike, resume: bool, overwrite: bool) ->
 
 
 def training_in(folder: str | os.PathLike) -> str:
-    """Which training is writing to ``folder`` at this moment ("process 12 on host a, since ..."); "" for none."""
+    """The training that is writing to ``folder`` now ("process 12 on a, since ..."); "" if there is none."""
     path = Path(folder, LOCK)
     if fcntl is None or not path.is_file():
         return ""
@@ -65,7 +65,7 @@ def training_in(folder: str | os.PathLike) -> str:
 
 @contextmanager
 def keeping_config(folder: str | os.PathLike) -> Iterator[None]:
-    """Inside, an evaluation may write ``config.yaml``; behind it, that of a training is as it was, to resume it."""
+    """Restore ``config.yaml`` of a training at the end of the block, in which an evaluation may replace it."""
     path = Path(folder, "config.yaml")
     if not path.is_file() or not (_checkpoints_in(Path(folder)) or training_in(folder)):
         yield
@@ -79,7 +79,7 @@ def keeping_config(folder: str | os.PathLike) -> Iterator[None]:
 
 
 def discard_training(folder: str | os.PathLike) -> None:
-    """Remove checkpoints and results of an earlier training, so that nobody takes them for those of the new one."""
+    """Remove checkpoints and results of an earlier training, so that they are not taken for those of the new one."""
     for pattern in (*CHECKPOINTS, "results.json"):
         for path in Path(folder).glob(pattern):
             logger.info("Removing %s of the earlier training.", path)
@@ -90,7 +90,7 @@ def discard_training(folder: str | os.PathLike) -> None:
 
 
 def refuse_to_replace(folder: Path, resume: bool, overwrite: bool) -> None:
-    """UserError when ``folder`` holds a training that neither flag speaks of, or when both flags are set."""
+    """UserError if ``folder`` holds a training and neither flag is set, or if both flags are set."""
     if resume and overwrite:
         raise UserError("--resume continues a training and --overwrite replaces it: choose one of them.")
     found = _checkpoints_in(folder)
@@ -141,25 +141,25 @@ def _take(path: Path) -> int | None:
             owner = os.read(handle, 200).decode("utf-8", "replace").strip() or "another process"
             os.close(handle)
             if time.monotonic() > deadline:
-                cure = "Two trainings would mix their files. Choose another OUTPUT_DIR, or wait for that one."
+                cure = "Choose another OUTPUT_DIR, or wait until it ends."
                 problem = f"OUTPUT_DIR {path.parent} is in use: a training is running there ({owner})."
                 raise UserError(f"{problem} {cure}") from None
             time.sleep(0.1)
             continue
         except OSError as error:
             os.close(handle)
-            logger.warning("%s cannot be locked (%s), so two trainings there would not be noticed.", path, error)
+            logger.warning("%s cannot be locked (%s), so a second training there is not prevented.", path, error)
             return None
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.stat(path)):
                 os.ftruncate(handle, 0)
                 os.write(handle, f"process {os.getpid()} on {socket.gethostname()}, since {time.ctime()}\n".encode())
                 return handle
-        os.close(handle)  # the former owner has removed this file between our two steps
+        os.close(handle)  # the former owner removed this file between opening and locking
 
 
 def _forget_in_child() -> None:
-    # A data-loading worker that outlives a killed training must not hold its lock.
+    # A data-loading worker that survives a killed training must not hold its lock.
     while _held:
         os.close(_held.pop())
 

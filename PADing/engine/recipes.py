@@ -1,7 +1,7 @@
-"""Training recipes: which optimizers there are, and what one iteration does.
+"""Training recipes: they define the optimizers and what one iteration does.
 
-A recipe is chosen by ``SOLVER.RECIPE`` or, when that is empty, by the ``training_recipe`` attribute of the
-meta-architecture. A method that trains in another way registers a ``TrainingRecipe`` in ``TRAINING_RECIPE_REGISTRY``.
+``SOLVER.RECIPE`` chooses the recipe; if it is empty, the ``training_recipe`` attribute of the meta-architecture does.
+A method that trains in another way registers its own ``TrainingRecipe`` in ``TRAINING_RECIPE_REGISTRY``.
 """
 
 import logging
@@ -28,20 +28,20 @@ DEFAULT_RECIPE = "OneOptimizer"
 
 
 class Diverged(UserError, FloatingPointError):
-    """The training has left the numbers; what to change is the user's choice."""
+    """A loss became infinite or NaN; the message says what to change."""
 
 
 def log_losses(losses: Mapping[str, Tensor], data_time: float, prefix: str = "") -> None:
-    """Put ``data_time``, ``<prefix>total_loss`` and, when there are several, each ``<prefix><name>`` into the storage.
+    """Log ``data_time``, ``<prefix>total_loss`` and, if there are several terms, each ``<prefix><name>``.
 
-    Losses are means over all processes, ``data_time`` (seconds) is their maximum.
+    Losses are means over all processes; ``data_time`` (seconds) is the maximum.
 
     Raises:
-        Diverged: a mean is infinite or NaN; every process raises, and the message names the terms.
+        Diverged: in every process, if a mean is infinite or NaN; the message names the terms.
     """
     means = torch.stack([loss.detach().float() for loss in losses.values()])
     if comm.get_world_size() > 1:
-        # Summed, not gathered to one process: if a loss is not finite, all processes must stop.
+        # Reduced to all processes, because all must stop if a loss is not finite.
         torch.distributed.all_reduce(means)
         means /= comm.get_world_size()
         slowest = means.new_tensor(data_time)
@@ -62,7 +62,7 @@ def log_losses(losses: Mapping[str, Tensor], data_time: float, prefix: str = "")
 
 
 class Scaler(torch.amp.GradScaler):
-    """A gradient scaler that also accepts the empty state of one that was switched off."""
+    """A gradient scaler that also loads the empty state of a disabled scaler."""
 
     def load_state_dict(self, state_dict: dict) -> None:
         """As in the base class; an empty state changes nothing."""
@@ -71,12 +71,13 @@ class Scaler(torch.amp.GradScaler):
 
 
 class Precision:
-    """The ``SOLVER.AMP`` section for one device; with ``ENABLED False`` both members do nothing.
+    """Mixed precision of ``SOLVER.AMP`` on one device; with ``ENABLED False``, ``scaler`` and ``autocast`` do nothing.
 
-    float16 on a GPU needs gradient scaling. bfloat16 has float32's range and needs none; the CPU always uses it.
+    float16 on a GPU needs gradient scaling. bfloat16 has float32's range and needs none; the CPU always uses bfloat16.
+    UserError for another ``SOLVER.AMP.PRECISION``.
 
     Attributes:
-        scaler: one scaler for all optimizers of a recipe.
+        scaler: one gradient scaler for all optimizers of a recipe.
     """
 
     def __init__(self, cfg: CfgNode, device: torch.device):
@@ -86,24 +87,24 @@ class Precision:
         self.device_type, self.enabled, self.dtype = device.type, amp.ENABLED, types[amp.PRECISION]
         if self.enabled and device.type == "cpu" and self.dtype == torch.float16:
             self.dtype = torch.bfloat16
-            logger.info("Mixed precision on the CPU uses bfloat16. SOLVER.AMP.ENABLED False trains in float32.")
+            logger.info("Mixed precision on the CPU uses bfloat16. To train in float32, set SOLVER.AMP.ENABLED False.")
         needs_scaling = self.enabled and self.dtype == torch.float16
         self.scaler = Scaler(device.type if needs_scaling else "cpu", enabled=needs_scaling)
 
     def autocast(self) -> torch.autocast:
-        """The context in which a forward pass runs."""
+        """The context for a forward pass."""
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled)
 
 
 class TrainingRecipe:
     """Optimizers, gradient scaling and the body of one iteration.
 
-    ``__init__`` builds optimizers from the bare model, before it is wrapped for several processes and has weights.
+    ``__init__`` builds the optimizers before the model is wrapped for several processes and before weights are loaded.
 
     Attributes:
-        optimizers: by the name under which a checkpoint holds them; the learning rate of the first is scheduled.
-        find_unused_parameters: whether a backward pass may leave trainable parameters without a gradient, which
-            ``DistributedDataParallel`` has to know.
+        optimizers: by their name in a checkpoint; the scheduler changes the learning rate of the first.
+        find_unused_parameters: passed to ``DistributedDataParallel``: True if a backward pass may leave trainable
+            parameters without a gradient.
     """
 
     find_unused_parameters = False
@@ -113,26 +114,26 @@ class TrainingRecipe:
         self.precision = Precision(cfg, next(model.parameters()).device)
 
     def checkpointables(self) -> dict[str, object]:
-        """What a checkpoint holds besides the model."""
+        """The parts that a checkpoint holds besides the model, by name."""
         return {**self.optimizers, "scaler": self.precision.scaler}
 
     def step(self, model: nn.Module, batch: list[dict], data_time: float) -> None:
-        """Train on one batch. ``model`` may be wrapped; ``data_time`` is how long the batch took to load (seconds)."""
+        """Train on one batch. ``model`` may be wrapped; ``data_time``: seconds that the batch took to load."""
         raise NotImplementedError
 
     def update(
         self, optimizer: torch.optim.Optimizer, losses: Mapping[str, Tensor], data_time: float, prefix: str = "",
         clip: Mapping | None = None,
     ) -> None:  # fmt: skip
-        """Backward pass of the sum of ``losses``, log, one step of ``optimizer``.
+        """Backward pass of the sum of ``losses``, logging, and one step of ``optimizer``.
 
-        ``clip``: ``{"max_norm", "norm_type"}`` for one gradient norm over all parameters of the optimizer. A loss that
-        is infinite or NaN raises ``Diverged``, and the parameters are as they were.
+        ``clip``: ``{"max_norm", "norm_type"}``, to clip by one gradient norm over all parameters of the optimizer.
+        ``Diverged`` if a loss is infinite or NaN; the parameters do not change then.
         """
         scaler = self.precision.scaler
         optimizer.zero_grad()
         scaler.scale(cast(Tensor, sum(losses.values()))).backward()
-        # The values are fetched after the backward pass has been launched, so that a GPU does not wait for them.
+        # Log after launching the backward pass, so that a GPU does not wait for the values.
         log_losses(losses, data_time, prefix)
         if clip is not None:
             scaler.unscale_(optimizer)
@@ -163,7 +164,7 @@ class OneOptimizer(TrainingRecipe):
 
 
 def build_recipe(cfg: CfgNode, model: nn.Module) -> TrainingRecipe:
-    """The recipe that the config names, or else the model's own, or else ``OneOptimizer``."""
+    """The recipe that the config names, or else the model's own, or else ``OneOptimizer``; UserError if unknown."""
     name = cfg.SOLVER.RECIPE or contract_of(model).training_recipe
     if name not in TRAINING_RECIPE_REGISTRY:
         known = ", ".join(sorted(key for key, _ in TRAINING_RECIPE_REGISTRY))

@@ -1,4 +1,4 @@
-"""The state of every random generator that training draws from, and ways to leave it alone."""
+"""The state of all random generators that training uses, and contexts that keep or seed it."""
 
 import random
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ import torch
 
 
 def rng_state() -> dict[str, Any]:
-    """States of Python's, NumPy's, PyTorch's and (if there is one) the current GPU's generator, as plain values."""
+    """The states of Python's, NumPy's, PyTorch's and (if there is one) the GPU's generator, as values and tensors."""
     kind, keys, position, has_gauss, cached = np.random.get_state()
     state = {
         "python": random.getstate(),
-        # torch.load(weights_only=True) admits tensors, but no arrays.
+        # torch.load(weights_only=True) accepts tensors, but no arrays.
         "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached),
         "torch": torch.get_rng_state(),
     }
@@ -24,7 +24,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Continue as if since ``rng_state()`` nothing had been drawn."""
+    """Restore the states of ``rng_state()``."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
@@ -36,7 +36,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def preserved_rng() -> Iterator[None]:
-    """What is drawn inside leaves no trace outside: evaluating more often does not change the training."""
+    """Restore the generators at the end of the block, so that more frequent evaluations do not change a training."""
     state = rng_state()
     try:
         yield
@@ -46,7 +46,7 @@ def preserved_rng() -> Iterator[None]:
 
 @contextmanager
 def seeded_rng(*entropy: int) -> Iterator[None]:
-    """Inside, the CPU's generators depend on the given numbers only; outside, nothing has been drawn."""
+    """Seed the CPU's generators by ``entropy`` inside the block, and restore them at its end."""
     python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.get_rng_state()
     words = np.random.SeedSequence(entropy).generate_state(3)
     random.seed(int(words[0]))

@@ -1,4 +1,4 @@
-"""Finds what would stop a command later before it starts, all at once: values, names, files, processes."""
+"""Checks a config before a command starts, and reports all mistakes at once: values, names, files, processes."""
 
 import argparse
 import logging
@@ -34,25 +34,28 @@ EVALUATION = PREDICTION | {"test data", "output"}
 TRAINING = EVALUATION | {"train", "train data"}
 
 SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR", "WarmupPolyLR")
-# Those of train_net.py, which other commands lack.
+# Flags of train_net.py that other commands lack.
 FURTHER_FLAGS = dict(more_opts=(), resume=False, overwrite=False, num_machines=1, machine_rank=0, recipes=None)
-# Names that Detectron2 fetches, and opens as paths of this machine otherwise.
+# Beginnings of names that Detectron2 downloads; it opens any other name as a local path.
 REMOTE = ("detectron2://", "catalog://", "http://", "https://")
 
 
 def checked_config(args: argparse.Namespace, needs: Collection[str] | None = None) -> CfgNode:
-    """The config that a command line names; UserError with all that is wrong and what to do. Completes ``args.opts``.
+    """Read and check the config that a command line names. Completes ``args.opts`` and ``args.num_gpus``.
 
     Args:
-        args: ``config_file``, ``num_gpus``, ``opts``, and what else ``train_net.py`` has.
-        needs: what the command needs, see the sets above; default: training, or with ``args.eval_only`` evaluation.
+        args: ``config_file``, ``num_gpus``, ``opts``, and further flags of ``train_net.py`` if the command has them.
+        needs: what the command needs, one of the sets above; default: training, or evaluation with ``args.eval_only``.
+
+    Raises:
+        UserError: lists all mistakes and what to do.
     """
     flags = argparse.Namespace(**{**FURTHER_FLAGS, **vars(args)})
     args.opts = parse_opts([*args.opts, *flags.more_opts])
     if args.num_gpus is None:
         args.num_gpus = int(torch.cuda.is_available())
         if not args.num_gpus:
-            logger.info("No GPU is available here, so the CPU is used.")
+            logger.info("No GPU is available, so the CPU is used.")
     if args.num_gpus == 0 and "MODEL.DEVICE" not in args.opts[::2]:
         args.opts += ["MODEL.DEVICE", "cpu"]
     if not args.config_file and "MODEL.META_ARCHITECTURE" not in args.opts[::2]:
@@ -69,7 +72,7 @@ def checked_config(args: argparse.Namespace, needs: Collection[str] | None = Non
         name = _recipe(cfg)
         if flags.recipes and name not in flags.recipes and name in TRAINING_RECIPE_REGISTRY:
             recipes = " or ".join(flags.recipes)
-            problems.append(f"This script trains by {recipes}, but the config asks for {name}. Use train_net.py.")
+            problems.append(f"This script trains with {recipes}, but the config asks for {name}. Use train_net.py.")
         try:
             refuse_to_replace(Path(cfg.OUTPUT_DIR), flags.resume, flags.overwrite)
         except UserError as error:
@@ -79,11 +82,14 @@ def checked_config(args: argparse.Namespace, needs: Collection[str] | None = Non
 
 
 def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> list[str]:
-    """What is wrong, where, and what to do, a sentence each, for a command with ``needs`` (one of the sets above).
+    """One message for each mistake in a config: what is wrong, where, and what to do.
 
-    ``processes``: that share a training batch.
+    Args:
+        cfg: the config.
+        needs: what the command needs, one of the sets above.
+        processes: the number of processes that share a training batch.
     """
-    # Networks that are not built on the host have keys of their own.
+    # The table of rules does not know the keys of a network that is not built on the host model.
     architecture = architecture_of(cfg)
     contract = contract_of(architecture)
     unchecked = architecture is not None and not contract.built_on_host
@@ -111,7 +117,7 @@ def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> 
 
 
 def on_present_device(cfg: CfgNode) -> CfgNode:
-    """``cfg``, or a copy of it for the CPU when it asks for a GPU and this machine has none; said in the log."""
+    """``cfg``; or, if it asks for a GPU and there is none, a copy for the CPU, with a warning in the log."""
     if not cfg.MODEL.DEVICE.startswith("cuda") or torch.cuda.is_available():
         return cfg
     logger.warning("MODEL.DEVICE is %r, but no GPU is available here, so the CPU is used.", cfg.MODEL.DEVICE)
@@ -123,12 +129,12 @@ def on_present_device(cfg: CfgNode) -> CfgNode:
 
 
 def _recipe(cfg: CfgNode) -> str:
-    """The training recipe that a config asks for, by ``SOLVER.RECIPE`` or through its meta-architecture."""
+    """The training recipe of a config: ``SOLVER.RECIPE``, or else that of its meta-architecture."""
     return cfg.SOLVER.RECIPE or contract_of(architecture_of(cfg)).training_recipe
 
 
 def _processes(cfg: CfgNode, gpus: int, machines: int, rank: int) -> Iterator[str]:
-    """What is wrong with the flags that start processes, and with the device for this machine."""
+    """Mistakes in the flags that start processes, and in the device."""
     if gpus < 0:
         yield f"--num-gpus is {gpus}. Set a whole number of at least 0 (0: on the CPU)."
     if machines < 1:
@@ -140,11 +146,11 @@ def _processes(cfg: CfgNode, gpus: int, machines: int, rank: int) -> Iterator[st
         cure = "Add --num-gpus 0 to run on the CPU (or MODEL.DEVICE cpu)."
         yield f"MODEL.DEVICE is {device!r}, but no GPU is available here. {cure}"
     elif device.startswith("cuda") and gpus > present and not launched_by_torchrun():
-        yield f"--num-gpus is {gpus}, but this machine has {present}."
+        yield f"--num-gpus is {gpus}, but this machine has {present}. Set a lower number."
 
 
 def _names(cfg: CfgNode, uses: Collection[str]) -> list[str]:
-    """Names in the config that nothing is registered under."""
+    """Mistakes in names of registered parts."""
     registries = {"MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY}
     known: dict[str, Iterable[str]] = {}
     if "model" in uses:
@@ -156,7 +162,7 @@ def _names(cfg: CfgNode, uses: Collection[str]) -> list[str]:
     if "train" in uses:
         registries["SOLVER.RECIPE"] = TRAINING_RECIPE_REGISTRY
     known |= {key: {name for name, _ in registry} for key, registry in registries.items()}
-    own = ". One of your own is registered by a module that PLUGINS names"
+    own = ". To use your own, name the module that registers it under PLUGINS"
     advice = dict.fromkeys(known, own)
     if "train" in uses:
         known["INPUT.DATASET_MAPPER_NAME"] = MAPPER_REGISTRY
@@ -169,7 +175,7 @@ def _names(cfg: CfgNode, uses: Collection[str]) -> list[str]:
 
 
 def _unknown(key: str, name: str, known: Iterable[str], advice: str) -> str:
-    """One sentence for a name that is not registered: near matches, or all there are."""
+    """The message for a name that is not registered, with similar names or all names."""
     known = sorted(known)
     hint = did_you_mean(name, known) or f" (there are: {', '.join(known[:12])}{', ...' if len(known) > 12 else ''})"
     return f"{key} is {name!r}, which does not exist{hint}{advice}."
@@ -179,7 +185,7 @@ def _data_set_names(cfg: CfgNode, needs: Collection[str]) -> Iterator[str]:
     known = DatasetCatalog.list()
     advice = ". Register your own data by a split file: DATASETS.SPLIT_FILES FILE"
     for key, use, why in (
-        ("TRAIN", {"model", "train data"}, "its first data set says which classes the model knows"),
+        ("TRAIN", {"model", "train data"}, "the classes of its first data set are those of the model"),
         ("TEST", {"test data"}, "there is nothing to evaluate on"),
     ):
         names = cfg.DATASETS[key]
@@ -208,16 +214,16 @@ def _device_and_batch(cfg: CfgNode, needs: Collection[str], processes: int) -> I
 def _weights(key: str, path: str) -> Iterator[str]:
     if not path or path.startswith(REMOTE):
         return
-    local, weights = Path(path), f"Weights {path!r} ({key})"  # ~ is left alone, as by the loader
-    if not os.path.exists(path):  # Path would forgive a slash at the end
+    local, weights = Path(path), f"Weights {path!r} ({key})"  # the loader does not expand ~ either
+    if not os.path.exists(path):  # unlike Path, this does not ignore a slash at the end
         others = [file.name for pattern in ("*.pth", "*.pkl") for file in local.parent.glob(pattern)]
         scheme = "" if "://" not in path else f" Addresses begin with {', '.join(REMOTE)}."
         tilde = " Write the home folder in full." if path.startswith("~") else ""
         yield f"{weights} do not exist{did_you_mean(local.name, others)}.{scheme}{tilde} Check the path."
     elif local.is_file() and not os.access(local, os.R_OK):
-        yield f"{weights} may not be read by this user. Change the permission of the file."
+        yield f"{weights} cannot be read: no permission. Change the permission of the file."
     elif problem := file_problem(local):
-        damaged = "Copy or download the file again, or name another one."
+        damaged = "Copy or download the file again, or name another."
         cure = damaged if problem.startswith("damaged") else "Name a checkpoint, such as model_final.pth."
         yield f"{weights} are {problem.rstrip('.')}. {cure}"
 
@@ -227,11 +233,11 @@ def _output(path: str) -> Iterator[str]:
     if not folder.is_dir():
         yield f"OUTPUT_DIR is {path!r}, but {folder} is a file. Choose another folder."
     elif not os.access(folder, os.W_OK):
-        yield f"OUTPUT_DIR is {path!r}, but this user may not write to {folder}. Choose another folder."
+        yield f"OUTPUT_DIR is {path!r}, but you have no permission to write to {folder}. Choose another folder."
 
 
 def _fit(cfg: CfgNode, needs: Collection[str]) -> list[str]:
-    """Whether model and data sets belong together; asked only when all names are right."""
+    """Misfits of model and data sets; to be called when all names are right."""
     problems, count = [], cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     try:
         contract_of(architecture_of(cfg)).check_start(cfg, training="train" in needs)
@@ -242,7 +248,7 @@ def _fit(cfg: CfgNode, needs: Collection[str]) -> list[str]:
         wrong = "INPUT.DATASET_MAPPER_NAME is 'default' and INPUT.MASK_FORMAT 'polygon', but the losses need bitmasks."
         problems.append(f"{wrong} Set INPUT.MASK_FORMAT bitmask, or one of the mappers {others}.")
     if "train" in needs and not problems:
-        # A label beyond the outputs would end as an index error in the loss, or as a failed assertion on the GPU.
+        # Otherwise a label beyond the outputs would be an index error in the loss, or a failed assertion on the GPU.
         for name in cfg.DATASETS.TRAIN:
             try:
                 classes = len(ClassSpace.of(MetadataCatalog.get(name)))

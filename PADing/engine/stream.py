@@ -1,7 +1,7 @@
-"""Training samples as a function of their position, so that a resumed run continues the data order where it stopped.
+"""A stream of training samples by position, so that a resumed run continues the data order where it stopped.
 
-Position p of the stream determines both the image and the seed of its augmentation. So a checkpoint needs no more than
-the positions that have not been used yet, and augmentations do not depend on the number of workers.
+Position p determines the image and the seed of its augmentation. So a checkpoint stores only the positions that are
+not used yet, and augmentations do not depend on the number of workers.
 """
 
 import logging
@@ -20,15 +20,15 @@ from PADing.errors import UserError
 logger = logging.getLogger(__name__)
 
 POSITION = "stream_position"
-# Unreadable images in a row after which something else than an image must be wrong.
+# Stop after so many unreadable images in a row: then the cause is not a single image.
 MOST_REPLACEMENTS = 100
 
 
 class TrainingStream(Dataset):
     """``stream[p]`` is the p-th training sample, augmented.
 
-    Images come in epochs, each a permutation as Detectron2's ``TrainingSampler`` makes it of the same seed. ``mapper``
-    makes a model input of a dataset dict; where it returns None (an unreadable image), another image takes the place.
+    Each epoch is a permutation of the images, the same as by Detectron2's ``TrainingSampler`` with the same seed.
+    ``mapper`` turns a dataset dict into a model input. If it returns None (an unreadable image), another image is used.
     """
 
     def __init__(self, dataset_dicts: Sequence[dict], mapper: Callable[[dict], dict | None], seed: int):
@@ -37,12 +37,12 @@ class TrainingStream(Dataset):
         self.reseed(seed)
 
     def reseed(self, seed: int) -> None:
-        """Begin the order anew, or that of another run."""
+        """Start the data order of ``seed`` from its beginning."""
         self.seed, self._generator = seed, torch.Generator().manual_seed(seed)
         self._epoch, self._order = -1, torch.empty(0)
 
     def __getstate__(self) -> dict[str, Any]:
-        # For workers that are started anew, as in jobs of several processes: PyTorch cannot hand them a generator.
+        # PyTorch cannot pickle a generator for spawned workers, as in jobs of several processes.
         return {**self.__dict__, "_generator": None, "_order": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -53,7 +53,7 @@ class TrainingStream(Dataset):
         return len(self.dataset)
 
     def index(self, position: int) -> int:
-        """The image at a position."""
+        """The index of the image at a position."""
         epoch, offset = divmod(position, len(self.dataset))
         if epoch < self._epoch:
             self.reseed(self.seed)
@@ -77,7 +77,7 @@ class TrainingStream(Dataset):
 
 
 class PositionSampler(Sampler):
-    """Positions of this process: every ``world_size``-th one, beginning with those that a stopped run left unused."""
+    """The positions of this process: first those that a stopped run left unused, then every ``world_size``-th one."""
 
     def __init__(self, rank: int, world_size: int):
         self.world_size = world_size
@@ -85,7 +85,7 @@ class PositionSampler(Sampler):
         self.pending: list[int] = []
 
     def __iter__(self) -> Iterator[int]:
-        # Both are read before anything is yielded: `used` changes them while this runs.
+        # Read both before the first yield, because `used` changes them while this runs.
         position, pending = self.next, list(self.pending)
         yield from pending
         while True:
@@ -93,7 +93,7 @@ class PositionSampler(Sampler):
             position += self.world_size
 
     def used(self, positions: Iterable[int]) -> None:
-        """Note that the samples at these positions have been trained on."""
+        """Record that the samples at these positions have been trained on."""
         positions = set(positions)
         self.pending = [p for p in self.pending if p not in positions]
         beyond = max(positions, default=-1) + self.world_size
@@ -102,16 +102,16 @@ class PositionSampler(Sampler):
             self.next = beyond
 
     def state_dict(self) -> dict[str, Any]:
-        """The place as plain values."""
+        """The position as plain values."""
         return {"world_size": self.world_size, "next": self.next, "pending": list(self.pending)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at a place."""
+        """Continue at a position of ``state_dict``."""
         self.next, self.pending = state["next"], list(state["pending"])
 
 
 class StreamLoader:
-    """Batches of a ``TrainingStream`` without an end, and the place in it; set its state before iterating."""
+    """Endless batches of a ``TrainingStream``, and the position in it; load its state before iterating."""
 
     def __init__(self, batches: Iterable[list[dict]], stream: TrainingStream, sampler: PositionSampler):
         self.batches, self.stream, self.sampler = batches, stream, sampler
@@ -120,36 +120,38 @@ class StreamLoader:
         return iter(self.batches)
 
     def used(self, batch: Iterable[dict]) -> None:
-        """Note that a batch has been trained on."""
+        """Record that a batch has been trained on."""
         self.sampler.used(sample[POSITION] for sample in batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """The place as plain values."""
+        """The position as plain values."""
         return {**self.sampler.state_dict(), "seed": self.stream.seed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at a place."""
+        """Continue at a position of ``state_dict``."""
         self.stream.reseed(state["seed"])
         self.sampler.load_state_dict(state)
 
 
 def build_stream_loader(cfg: CfgNode, mapper: Callable[[dict], dict | None]) -> StreamLoader:
-    """Detectron2's training loader over a ``TrainingStream``. Without a ``SEED``, processes agree on a random one.
+    """Detectron2's training loader over a ``TrainingStream``. If ``SEED`` is negative, processes share a random one.
 
-    UserError: no training image, a batch that processes cannot share evenly, or a sampler but ``TrainingSampler``.
+    Raises:
+        UserError: no training image, a batch that processes cannot share evenly, or another sampler than
+            ``TrainingSampler``.
     """
     if (name := cfg.DATALOADER.SAMPLER_TRAIN) != "TrainingSampler":
-        raise UserError(f"DATALOADER.SAMPLER_TRAIN is {name!r}, but only TrainingSampler is supported.")
+        raise UserError(f"DATALOADER.SAMPLER_TRAIN is {name!r}. Set TrainingSampler, the only one supported.")
     world_size, images = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH
     if images % world_size:
-        raise UserError(f"SOLVER.IMS_PER_BATCH is {images}, which {world_size} processes cannot share evenly.")
+        raise UserError(f"SOLVER.IMS_PER_BATCH is {images}. Set a multiple of {world_size}, the number of processes.")
     dicts: Any = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     if not dicts:
-        raise UserError(f"The training data {list(cfg.DATASETS.TRAIN)} contain no image with an annotation.")
+        raise UserError(f"The data sets of DATASETS.TRAIN, {list(cfg.DATASETS.TRAIN)}, have no annotated image.")
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     stream = TrainingStream(dicts, mapper, seed)
     sampler = PositionSampler(comm.get_rank(), world_size)
-    # Without a mapper: the stream has mapped its samples already, because only there is the position known.
+    # No mapper here: the stream maps its samples itself, because it knows their positions.
     options = {"aspect_ratio_grouping": cfg.DATALOADER.ASPECT_RATIO_GROUPING, "num_workers": cfg.DATALOADER.NUM_WORKERS}
     batches = build_detection_train_loader(stream, mapper=None, sampler=sampler, total_batch_size=images, **options)
     return StreamLoader(batches, stream, sampler)

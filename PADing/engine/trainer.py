@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class RecipeLoop(SimpleTrainer):
-    """Detectron2's inner trainer, which gives its batches to a recipe."""
+    """Detectron2's inner trainer; each iteration is a step of the recipe."""
 
     def __init__(self, model: torch.nn.Module, data_loader, recipe: TrainingRecipe):
         super().__init__(model, data_loader, next(iter(recipe.optimizers.values())))
@@ -45,10 +45,10 @@ class RecipeLoop(SimpleTrainer):
 
     def run_step(self) -> None:
         """One iteration, on the next batch."""
-        assert self.model.training, "The model was left in eval mode; whoever did that must restore it."
+        assert self.model.training, "The model is in eval mode. The code that called model.eval() must restore it."
         start = time.perf_counter()
         if self._own_batches is None:
-            # Starting a loader draws a seed for its workers. A resumed run starts one more than an uninterrupted run.
+            # Starting a loader draws a random seed for its workers, and a resumed run starts one loader more.
             with preserved_rng(), without_stop_signals():
                 self._own_batches = iter(self.data_loader)
                 batch = next(self._own_batches)
@@ -60,17 +60,17 @@ class RecipeLoop(SimpleTrainer):
 
 
 class Trainer(DefaultTrainer):
-    """Trains any registered meta-architecture by its recipe: on the CPU, one GPU, or several processes of either.
+    """Trains any registered meta-architecture by its recipe, in one or several processes, on CPUs or GPUs.
 
-    The methods to override are Detectron2's, except that optimizers belong to the recipe (``PADing.engine.recipes``).
-    A checkpoint holds ``model``, ``trainer`` (iteration and hooks), ``iteration``, the recipe's optimizers
-    (``optimizer`` is the first), ``scaler``, ``scheduler``, and ``ranks``: each process's random generators and place
-    in the data. A resumed run repeats the numbers of an uninterrupted one. With several data-loading workers and
-    ``ASPECT_RATIO_GROUPING``, images may be batched with other neighbours than they would have been.
+    Override the same methods as of Detectron2's trainer; only optimizers belong to the recipe
+    (``PADing.engine.recipes``). A checkpoint holds ``model``, ``trainer`` (iteration and hooks), ``iteration``, the
+    recipe's optimizers (``optimizer`` is the first), ``scaler``, ``scheduler``, and ``ranks``: each process's random
+    generators and position in the data. A resumed run gives the same numbers as an uninterrupted one. Exception: with
+    several data-loading workers and ``ASPECT_RATIO_GROUPING``, images may be grouped into other batches.
     """
 
     def __init__(self, cfg: CfgNode):
-        # DefaultTrainer's own constructor knows one optimizer and wraps models for GPUs only.
+        # DefaultTrainer's constructor supports one optimizer, and several processes on GPUs only.
         TrainerBase.__init__(self)
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
@@ -86,7 +86,7 @@ class Trainer(DefaultTrainer):
         for name, part in (parts | self.recipe.checkpointables()).items():
             self.checkpointer.add_checkpointable(name, part)
         self.start_iter = 0
-        self.done_iter = -1  # the last iteration behind which everything could be saved
+        self.done_iter = -1  # the last iteration after which everything could be saved
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
 
@@ -102,19 +102,19 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
-        """Every image once, without annotation; ``INPUT.ON_CORRUPT`` says what becomes of unreadable ones."""
+        """Every image once, without annotation; ``INPUT.ON_CORRUPT skip`` leaves out unreadable images."""
         return EvaluationLoader(cfg, dataset_name)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
-        """What the data set's ``evaluator_type`` and the model's outputs call for."""
+        """The evaluators for the data set's ``evaluator_type`` and the model's results."""
         return build_evaluator(cfg, dataset_name, output_folder)
 
     @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators=None):
         """Evaluate on every set of ``DATASETS.TEST``, and write all results to ``<OUTPUT_DIR>/results.json``.
 
-        Returns the evaluators' results by set, or, when there is only one set, its results alone.
+        Returns the results by set; for a single set, its results alone.
         """
         evaluators = [None] * len(cfg.DATASETS.TEST) if evaluators is None else list(evaluators)
         if len(evaluators) != len(cfg.DATASETS.TEST):
@@ -131,32 +131,32 @@ class Trainer(DefaultTrainer):
             if comm.is_main_process():
                 logger.info("Evaluation results for %s in csv format:", name)
                 print_csv_format(results[name])
-            # The others wait here while the first process scores; see TIMEOUT in PADing.engine.distributed.
+            # The other processes wait here while the first one scores; see TIMEOUT in PADing.engine.distributed.
             comm.synchronize()
         if comm.is_main_process():
             write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), results, indent=2)
         return next(iter(results.values())) if len(results) == 1 else results
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Load ``MODEL.WEIGHTS``; or, with ``resume``, continue the training that ``OUTPUT_DIR`` holds."""
+        """Load ``MODEL.WEIGHTS``; or, with ``resume``, continue the training in ``OUTPUT_DIR``."""
         rest = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if not self.checkpointer.resumed:
             return
         done = rest.get("iteration", 0)
         if not all(type(number) is int and number >= -1 for number in (self.iter, done)):
             raise UserError(f"{self.cfg.OUTPUT_DIR}: the checkpoint cannot be resumed: its iteration is {short(done)}.")
-        self.start_iter = max(self.iter, done) + 1  # a checkpoint holds the iteration it is behind
+        self.start_iter = max(self.iter, done) + 1  # a checkpoint holds the last iteration that is done
         if self.start_iter >= self.max_iter:
             logger.info(
-                "The training in %s is finished: %d iterations are done, and SOLVER.MAX_ITER is %d. Only its "
-                "evaluation is run.", self.cfg.OUTPUT_DIR, self.start_iter, self.max_iter,
+                "The training in %s is finished: %d iterations are done, and SOLVER.MAX_ITER is %d. Only the "
+                "evaluation runs now.", self.cfg.OUTPUT_DIR, self.start_iter, self.max_iter,
             )  # fmt: skip
             final = os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")
             if self.start_iter == self.max_iter and not os.path.exists(final):  # lost, or damaged and moved away
                 self.checkpointer.save("model_final", iteration=self.max_iter - 1)
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's, with the end by Ctrl-C behind the periodic checkpoint and before a long evaluation."""
+        """Detectron2's hooks, and ``StopHook`` after the periodic checkpoint and before the evaluation."""
         built = list(super().build_hooks())
         places = [i for i, hook in enumerate(built) if isinstance(hook, EvalHook)]
         built.insert(places[0] if places else len(built), StopHook())
@@ -168,7 +168,7 @@ class Trainer(DefaultTrainer):
         Returns the last evaluation's results in the main process, if ``TEST.EXPECTED_RESULTS`` names metrics.
         """
         try:
-            # Not DefaultTrainer's, which compares with the expected metrics, but ends in KeyError if one is absent.
+            # Not DefaultTrainer.train: it raises KeyError if an expected metric is absent.
             TrainerBase.train(self, self.start_iter, self.max_iter)
             if not self.cfg.TEST.EXPECTED_RESULTS or not comm.is_main_process():
                 return None
@@ -176,7 +176,7 @@ class Trainer(DefaultTrainer):
             return self._last_eval_results
         except Interrupted as stop:
             if comm.is_main_process():
-                # Stopped in an evaluation: all is as it was behind the iteration, and rank 0 knows every state.
+                # Stopped in an evaluation: nothing has changed since the iteration, and rank 0 has all states.
                 if self.ranks.collected == self.done_iter > self.checkpointer.last_iteration:
                     self.checkpointer.save(f"model_{self.done_iter:07d}", iteration=self.done_iter)
                 logger.warning(explain_stop(stop.number, self.checkpointer, self.max_iter))
@@ -185,7 +185,7 @@ class Trainer(DefaultTrainer):
             STOP.deferred = False
 
     def stop_if_asked(self) -> None:
-        """Behind an iteration but the last: if a process of the job was told to stop, save and stop all."""
+        """After each iteration but the last: if any process of the job was told to stop, save and stop all."""
         self.done_iter = self.iter
         number = STOP.agreed()
         if not number or self.iter + 1 >= self.max_iter:
@@ -198,12 +198,12 @@ class Trainer(DefaultTrainer):
         raise Interrupted(number)
 
     def before_train(self) -> None:
-        """Continue data order and random generators where a resumed run left them."""
+        """Continue the data order and the random generators of the stopped run."""
         super().before_train()
         self.ranks.restore(self.start_iter, self.cfg.SOLVER.IMS_PER_BATCH)
 
     def after_step(self) -> None:
-        """Before a hook may write a checkpoint, gather the states of all processes."""
+        """Gather the states of all processes before a hook may write a checkpoint, then call the hooks."""
         done = self.iter + 1
         periods = (self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.TEST.EVAL_PERIOD)
         if done >= self.max_iter or any(period > 0 and done % period == 0 for period in periods):
@@ -227,12 +227,12 @@ class Trainer(DefaultTrainer):
             problem = explain_os_error(error.filename or os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"), error)
             raise UserError(f"{problem} {self.checkpointer.what_is_kept()}") from error
 
-    # Iteration and hooks; optimizers are entries of their own in a checkpoint.
+    # Iteration and hooks; optimizers are separate entries of a checkpoint.
     state_dict, load_state_dict = TrainerBase.state_dict, TrainerBase.load_state_dict
 
 
 def compare_with_expected(cfg: CfgNode, results: Mapping[str, Any]) -> None:
-    """End with status 1 if a metric is not as ``TEST.EXPECTED_RESULTS`` says; UserError if it was not evaluated."""
+    """Exit with status 1 if a metric differs from ``TEST.EXPECTED_RESULTS``; UserError if it was not evaluated."""
     for task, *_ in cfg.TEST.EXPECTED_RESULTS:
         if task not in results:
             known = f"There are: {', '.join(results) or 'none'}."
@@ -242,7 +242,7 @@ def compare_with_expected(cfg: CfgNode, results: Mapping[str, Any]) -> None:
 
 
 def wrap_for_processes(model: torch.nn.Module, find_unused_parameters: bool = False) -> DistributedDataParallel:
-    """Share a model's gradients among all processes of the job, on GPUs or CPUs."""
+    """Wrap a model so that all processes of the job share its gradients, on GPUs or CPUs."""
     device = next(model.parameters()).device
     options: dict[str, Any] = {"device_ids": [device.index] if device.type == "cuda" else None}
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # in newer torch

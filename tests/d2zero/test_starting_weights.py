@@ -76,8 +76,8 @@ def test_all_that_fits_is_loaded(model, stage_1, opts, fresh):
         assert torch.equal(value, expected[key]), key
     left_out, started = line.removesuffix(".").split("; ")[1:]
     assert line.startswith("model_final.pth:")
-    assert left_out == f"left out of the file: {PREDICTOR}class_embed, criterion.empty_weight"
-    assert started.removeprefix("not in the file, so started afresh: ").split(", ") == list(classifier)
+    assert left_out == f"ignored in the file: {PREDICTOR}class_embed, criterion.empty_weight"
+    assert started.removeprefix("not in the file, so started from scratch: ").split(", ") == list(classifier)
 
 
 def test_weights_that_fit_are_loaded_without_a_word(model, tmp_path):
@@ -97,7 +97,7 @@ def test_a_backbone_alone_starts_the_segmenter_afresh(model, stage_1, tmp_path):
     backbone = {key: value for key, value in stage_1[1].items() if key.startswith("backbone.")}
     torch.save({"model": backbone}, tmp_path / "backbone.pth")
     (line,) = load(model(), tmp_path / "backbone.pth")
-    assert line.endswith("started afresh: sem_seg_head, criterion.") and "left out" not in line
+    assert line.endswith("started from scratch: sem_seg_head, criterion.") and "ignored in" not in line
 
 
 def test_weights_of_padings_second_stage_are_refused(model, stage_1, tmp_path):

@@ -217,7 +217,7 @@ def test_weights_load_into_detectron2s_own_checkpointer(tmp_path):
 
 def test_batch_that_processes_cannot_share_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 3)
-    with pytest.raises(UserError, match="IMS_PER_BATCH is 2, which 3 processes"):
+    with pytest.raises(UserError, match="IMS_PER_BATCH is 2. Set a multiple of 3"):
         TinyTrainer.build_train_loader(config(tmp_path))
 
 
