@@ -1,1 +1,1 @@
-"""Data: split files, data set registration, loaders, mappers, class embeddings. Knows no model."""
+"""Data, independent of models: split files, data set registration, loaders, mappers, class embeddings."""

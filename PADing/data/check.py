@@ -1,4 +1,4 @@
-"""Checks the files of one data set: that they exist, and that the loaders and mappers of training accept them."""
+"""Checks the files of a data set: that they exist, and that the loaders and mappers of training accept them."""
 
 import functools
 import os
@@ -35,9 +35,9 @@ SHOWN = 5
 
 
 def missing_files(name: str) -> str:
-    """Which folders and annotation files a registered data set lacks, and what makes them; "" if none.
+    """The message for missing folders and annotation files of a registered data set; "" if none is missing.
 
-    It opens no file, so it is quick enough for the beginning of every command.
+    Opens no file, so that every command can call it at its start.
     """
     metadata, split = MetadataCatalog.get(name), registered_split(name)
     data_set = split.data_set(name) if split else None
@@ -46,7 +46,7 @@ def missing_files(name: str) -> str:
     for key in NEEDED_PATHS[data_set.kind if data_set else kind]:
         path = metadata.get("json_file" if key == "json" else key)
         if path is None or "://" in path:
-            continue  # not of a split file, or fetched when it is read
+            continue  # set by another package, or downloaded when it is read
         folder = key.endswith("_root")
         if not (os.path.isdir(path) if folder else os.path.isfile(path)):
             absent.append(f"{path} (not a {'folder' if folder else 'file'})" if os.path.exists(path) else path)
@@ -55,7 +55,7 @@ def missing_files(name: str) -> str:
 
 @dataclass
 class DataSetReport:
-    """The state of one data set: what is missing, what is wrong (nothing of either: usable), and facts to print."""
+    """The state of one data set: what is ``missing``, what is ``wrong``, and ``facts`` to print, a phrase each."""
 
     name: str
     missing: list[str] = field(default_factory=list)
@@ -69,7 +69,7 @@ class DataSetReport:
 
     @property
     def ok(self) -> bool:
-        """Whether the data set can be used."""
+        """Whether the data set is usable: nothing is missing or wrong."""
         return not self.problems
 
     @property
@@ -81,13 +81,16 @@ class DataSetReport:
 def check_data_set(
     split: Split, data_set: DataSet, root: str | None = None, deep: bool = False, images: int = 0, workers: int = 1
 ) -> DataSetReport:
-    """Look at the files of one data set; problems name the path, what is wrong and what to do.
+    """Check the files of one data set; each problem names the path, what is wrong and what to do.
 
     Args:
-        deep: also load it as training would, and read every image with its annotation. Otherwise folders, file names
-            and the first image are looked at.
-        images: with ``deep``, read only so many, evenly spread; 0: all.
-        workers: processes that read images.
+        split: the split that has the data set.
+        data_set: the data set.
+        root: the data root; None: ``$DETECTRON2_DATASETS``, else ``datasets``.
+        deep: also load the data set as training would, and read every image with its annotation. False: check folders,
+            file names and the first image.
+        images: with ``deep``, the number of images to read, evenly spread; 0: all.
+        workers: the number of processes that read images.
     """
     report = DataSetReport(data_set.name)
     metadata = split.metadata(data_set, root)
@@ -102,13 +105,13 @@ def check_data_set(
         elif key.endswith("_root"):
             first = _first_file(path, IMAGE_EXTENSIONS if key == "image_root" else (".png",))
             if first is None:
-                report.missing.append(f"{path} holds no {'image' if key == 'image_root' else 'PNG'}")
+                report.missing.append(f"{path} has no {'image' if key == 'image_root' else 'PNG'}")
             else:
                 _add_problem(report.wrong, _read_first, split, data_set, key, first)
         elif os.path.getsize(path) == 0:
             report.wrong.append(f"{path} is empty")
     if report.missing and data_set.made_by:
-        report.missing.append(f"annotation made by: {data_set.made_by}; downloads: datasets/README.md")
+        report.missing.append(f"make the annotation with: {data_set.made_by}; downloads: datasets/README.md")
     if report.ok and deep:
         _check_deep(split, data_set, root, report, images, workers)
     return report
@@ -138,7 +141,7 @@ def _add_problem(problems: list[str], function: Callable, *args) -> None:
 
 @functools.lru_cache(maxsize=4)
 def _label_count(split: Split, data_set: DataSet) -> int:
-    # Training ignores the pixels of unseen classes, so its label maps may show them.
+    # Training ignores the pixels of unseen classes, so its label maps may contain them.
     space = split.class_space(data_set)
     return len(space.vocabulary if data_set.role == "train" else space)
 
@@ -193,11 +196,11 @@ def _count_annotations(split: Split, data_set: DataSet, records: list[dict], rep
 
 
 def _read_record(split: Split, data_set: DataSet, record: dict) -> tuple[list[str], int]:
-    """What training or evaluation would refuse in one record, and how many segments it leaves out."""
+    """Problems for which training or evaluation would refuse a record, and how many of its segments are left out."""
     mapper = _mapper(split, data_set)
     problems: list[str] = []
     if data_set.kind == "instance" and data_set.role == "val":
-        # Boxes can be evaluated without masks, but not trained on.
+        # Annotations without a mask can be evaluated, but not trained on.
         record = {**record, "annotations": [a for a in record["annotations"] if a.get("segmentation") is not None]}
     _add_problem(problems, mapper, record)
     empty = 0
@@ -207,7 +210,7 @@ def _read_record(split: Split, data_set: DataSet, record: dict) -> tuple[list[st
         if "sem_seg_file_name" in record:
             _add_problem(problems, _check_labels, split, data_set, record["sem_seg_file_name"], panoptic_rgb.shape[:2])
         if data_set.role == "val" or data_set.subset == "all":
-            # A training set of seen classes may have lost the unseen segments of its JSON, but not of its PNGs.
+            # In a training set of seen classes, unseen segments may be missing in the JSON but not in the PNGs.
             _add_problem(problems, _refuse_unlisted, record, panoptic_rgb)
     return problems, empty
 

@@ -1,7 +1,7 @@
-"""Checks that a JSON has COCO's structure, and names its first bad entries, before anything is computed.
+"""Checks that a JSON has COCO's structure; messages name the first bad entries.
 
-Later code may then index, sort and rasterise without a check of its own: types are right, ids are unique, numbers are
-finite, and no polygon or size makes pycocotools fill the memory.
+Later code can index, sort and rasterise without further checks: types are right, ids are unique, numbers are finite,
+and no polygon or size makes pycocotools fill the memory.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from PADing.data.images import max_pixels
 from PADing.errors import UserError, short
 
 SHOWN = 3
-# Colors have three bytes; 0 is void.
+# A color has three bytes, and id 0 is void.
 LARGEST_SEGMENT_ID = 256**3 - 1
 LARGEST_NUMBER = 1e9
 
@@ -24,9 +24,9 @@ def check_instances(content: dict, where: str, complete: bool = True) -> None:
     """Check COCO instances: ``images``, ``annotations``, ``categories``; UserError names the first bad entries.
 
     Args:
-        content: what the file holds.
+        content: the content of the file.
         where: the file, for messages.
-        complete: training needs name and size of every image and the box of every annotation; evaluation does not.
+        complete: also require name and size of every image and the box of every annotation, which training needs.
     """
     _check_lists(content, where, ("images", "annotations", "categories"))
     check_categories(content["categories"], where)
@@ -38,7 +38,10 @@ def check_instances(content: dict, where: str, complete: bool = True) -> None:
 
 
 def check_panoptic(content: dict, where: str, complete: bool = True) -> None:
-    """Check COCO panoptic annotation: ``annotations``, ``categories``, perhaps ``images``; see ``check_instances``."""
+    """Check COCO panoptic annotation: ``annotations``, ``categories``, and ``images`` if present.
+
+    With ``complete``, every image needs a name. See ``check_instances`` for arguments and errors.
+    """
     _check_lists(content, where, ("annotations", "categories"), optional=("images",))
     check_categories(content["categories"], where)
     needed = ("file_name",) if complete else ()
@@ -57,17 +60,21 @@ def check_detections(detections: list, where: str) -> None:
 
 
 def usable(polygon: Sequence[float]) -> bool:
-    """Whether a flat list x, y, ... has three points or more, and is not cut off within one."""
+    """Whether a flat list x, y, ... has at least three points and an even length."""
     return len(polygon) >= 6 and len(polygon) % 2 == 0
 
 
 def mask_problem(segmentation, height: int, width: int, all_usable: bool = True) -> str | None:
-    """What is wrong with a ``segmentation`` (polygons, or RLE of either form) of an image; None if nothing is.
+    """The problem of a ``segmentation`` (polygons, or compressed or uncompressed RLE); None if there is none.
 
-    Polygons may reach beyond the image by its longer side; farther, rasterising takes minutes or ends the process.
+    Polygons may extend beyond the image by its longer side. If they went farther, rasterising could take minutes or end
+    the process.
 
     Args:
-        all_usable: refuse polygons that are not ``usable``; False where the caller leaves them out.
+        segmentation: the value to check.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        all_usable: refuse polygons that are not ``usable``; set False if the caller leaves them out.
     """
     if type(segmentation) is list:
         side = max(height, width)
@@ -76,11 +83,11 @@ def mask_problem(segmentation, height: int, width: int, all_usable: bool = True)
                 return f"`segmentation` must be a list of polygons [[x, y, ...], ...], but holds {short(polygon)}"
             if len(polygon) and not _within(polygon, -side, 2 * side):
                 return (
-                    f"a polygon has something else than numbers within or near its image of {height} x {width} pixels "
-                    f"(height x width): {short(_strangest(polygon))}"
+                    f"a polygon has a coordinate that is not a number, or is far outside its image of {height} x "
+                    f"{width} pixels (height x width): {short(_strangest(polygon))}"
                 )
         if all_usable and not (segmentation and all(map(usable, segmentation))):
-            return "a mask needs polygons of three points or more, two numbers each"
+            return "each polygon of a mask needs at least three points of two numbers"
         return None
     if type(segmentation) is not dict:
         wanted = "polygons [[x, y, ...], ...] or an RLE {size, counts}"
@@ -97,7 +104,7 @@ def mask_problem(segmentation, height: int, width: int, all_usable: bool = True)
 
 
 def _pixels(counts) -> int | None:
-    """The sum of an RLE's counts; None for something else than counts."""
+    """The sum of an RLE's counts; None if they are not counts."""
     if isinstance(counts, list):
         valid = all(type(count) is int and count >= 0 for count in counts)
         return sum(counts) if valid else None
@@ -108,11 +115,11 @@ def _pixels(counts) -> int | None:
 
 
 def rle_pixels(strings: Sequence[bytes]) -> np.ndarray | None:
-    """The sums of the counts of n compressed RLEs, int64 (n,); None if one of them is not valid.
+    """The sums of the counts of n compressed RLEs, int64 (n,); None if one of them is invalid.
 
-    pycocotools writes a number as groups of 5 bits, lowest first, each a character from "0" on; 32 marks that another
-    group follows, and the highest bit of the last one is the sign. From the fourth on, numbers are differences to the
-    last but one.
+    pycocotools writes a number as groups of 5 bits, lowest group first, each as a character from "0" on. Bit 32 marks
+    that another group follows; the highest bit of the last group is the sign. From the fourth number on, each number
+    is the difference to the number two places before.
     """
     if not all(strings):
         return None
@@ -127,11 +134,11 @@ def rle_pixels(strings: Sequence[bytes]) -> np.ndarray | None:
         return None
     numbers = np.add.reduceat((groups & 31) << (5 * place), starts)
     numbers -= np.where(groups[ends] & 16, 1 << (5 * (place[ends] + 1)), 0)
-    first = np.concatenate([[0], np.searchsorted(ends, stops)[:-1]])  # of each string, among all numbers
+    first = np.concatenate([[0], np.searchsorted(ends, stops)[:-1]])  # index of each string's first number
     lengths = np.diff(first, append=len(numbers))
     index = np.arange(len(numbers)) - np.repeat(first, lengths)
     for chain in (index % 2 == 1, (index % 2 == 0) & (index > 0)):
-        # Neither chain has the first number of a string, so the sum there is that of the strings before.
+        # Neither chain contains a string's first number, so the sum at that place is that of the strings before.
         sums = np.where(chain, numbers, 0).cumsum()
         numbers = np.where(chain, sums - np.repeat(sums[first], lengths), numbers)
     return None if (numbers < 0).any() else np.add.reduceat(numbers, first)
@@ -141,13 +148,13 @@ def _check_lists(content: dict, where: str, needed: Iterable[str], optional: Ite
     for key in (*needed, *optional):
         if key not in content:
             if key in needed:
-                raise UserError(f"{where} has no `{key}`, so it is not in COCO's layout.")
+                raise UserError(f"{where} has no `{key}`, so it is not in COCO's format.")
         elif type(content[key]) is not list:
             raise UserError(f"{where}: `{key}` must be a list of entries, but is {short(content[key])}.")
 
 
 def _refuse(where: str, part: str, entries: list, problem: Callable[[object], str | None], key: str = "") -> None:
-    """Raise for the first entries that have a problem, for equal ids ``key``, and for numbers beside text as ids."""
+    """UserError for the first entries with a problem, for equal ids ``key``, and for a mix of numbers and text."""
     bad = ((i, text) for i, entry in enumerate(entries) if (text := problem(entry)) is not None)
     first = list(itertools.islice(bad, SHOWN))
     if first:
@@ -192,26 +199,26 @@ def _is_number(*values: Any) -> bool:
 
 
 def _within(values: Sequence | np.ndarray, low: float, high: float) -> bool:
-    """Whether all are numbers in low..high; written for speed, as it is called for every polygon of a file."""
+    """Whether all are numbers in low..high; fast, because it is called for every polygon of a file."""
     try:
-        total = sum(values)  # not a number if one of them is not
+        total = sum(values)  # NaN if one of them is
         return total == total and low <= min(values) and max(values) <= high
     except (TypeError, OverflowError):
         return False
 
 
 def _strangest(polygon: Sequence | np.ndarray):
-    """The first entry that is no number, else the one farthest from 0."""
+    """The first entry that is not a number, else the one farthest from 0."""
     other = [value for value in polygon if type(value) not in (int, float) or value != value]
     return other[0] if other else max(polygon, key=abs)
 
 
-# A field, whether its value is right, and what it must be.
+# A field's name, a test of its value, and what the value must be, in words.
 _Field = tuple[str, Callable[[Any], bool], str]
 _ID: _Field = ("id", _is_id, "a whole number >= 0")
 _IMAGE_ID: _Field = ("image_id", _is_image_id, "the id of an image")
 _CATEGORY_ID: _Field = ("category_id", _is_id, "the id of a category")
-# What objects and segments share, and may lack.
+# Optional fields of objects and segments.
 _MAYBE: tuple[_Field, ...] = (
     ("iscrowd", lambda value: value in (0, 1), "0 or 1"),
     ("area", lambda value: _within([value], 0, LARGEST_NUMBER**2), "a number >= 0"),
@@ -248,7 +255,7 @@ def _instance_problem(annotation: Any, sizes: dict, complete: bool) -> str | Non
     if "bbox" not in annotation and (complete or segmentation is None):
         return "lacks the field 'bbox'"
     if segmentation is None or image_id not in sizes:
-        return None  # the loaders refuse an annotation of an image that is not listed
+        return None  # the loaders refuse annotations of unlisted images
     height, width = sizes[image_id]
     if height is None or width is None:
         return f"has a mask, but image {short(image_id)} has no `height` and `width`"
@@ -285,7 +292,7 @@ def _panoptic_problem(annotation: Any) -> str | None:
 
 
 def _problem(entry: Any, what: str, needed: Iterable[_Field], optional: Iterable[_Field] = ()) -> str | None:
-    """What is wrong with the form of an entry; ``what`` names fields that it must have."""
+    """The problem of an entry's fields; None if there is none. ``what`` names the needed fields for the message."""
     if type(entry) is not dict:
         return f"must be an object with {what}, but is {short(entry)}"
     for fields, is_needed in ((needed, True), (optional, False)):

@@ -1,7 +1,7 @@
-"""Makes class embeddings: by a CLIP text encoder, from word-vector files, from an existing matrix.
+"""Makes class embeddings with a CLIP text encoder, or from word-vector files or an existing matrix.
 
-Used once, by ``tools/class_embeddings.py``; models read the file that it writes. open_clip and gensim are imported only
-by the functions that need them.
+``tools/class_embeddings.py`` uses it to write the file that models read. open_clip and gensim are imported only by the
+functions that need them.
 """
 
 import gzip
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 FASTTEXT_MAGIC = 793712314
 MOST_DIMENSIONS = 100_000
 GENSIM_ENDINGS = (".kv", ".model")
-# Set to 1, it lets gensim read its own format, a pickle, which runs code of the file's author.
+# Environment variable: 1 lets gensim read its own format, a pickle, which can run code of the file's author.
 UNSAFE_VARIABLE = "PADING_UNSAFE_PICKLE"
 
 
@@ -41,18 +41,22 @@ def clip_embeddings(
     texts: Mapping[str, str] | None = None,
     device: str = "cpu",
 ) -> torch.Tensor:
-    """Ensembled CLIP text embeddings: float32 (C, e), unit length.
+    """CLIP text embeddings, averaged over templates: float32 (C, e), unit length.
 
-    Per class every template is filled with the class name, encoded and normalised; the mean is normalised again. A
-    name that lists synonyms ("couch, sofa") is encoded with each of them.
+    For each class, every template is filled with the class name, encoded and normalised; the mean is normalised again.
+    A name that lists synonyms ("couch, sofa") is encoded with each of them.
 
     Args:
         names: class names.
         model, pretrained: an open_clip architecture and its weights; OpenAI's weights need a ``-quickgelu`` model.
         checkpoint: a local file of weights instead of ``pretrained``; see ``load_text_encoder``.
         templates: prompts with one ``{}`` each.
-        precision: "fp32", or "fp16" for encoding and normalising in half precision, as the published models did.
-        texts: what to say instead of a name, e.g. ``{"tree-merged": "tree"}``.
+        precision: "fp32", or "fp16" for encoding and normalising in half precision, as for the published models.
+        texts: class name -> text to encode instead, e.g. ``{"tree-merged": "tree"}``.
+        device: where the text encoder runs.
+
+    Raises:
+        UserError: a template without exactly one ``{}``; as ``load_text_encoder``.
     """
     bad = [template for template in templates if template.count("{}") != 1]
     if bad or not templates:
@@ -67,7 +71,10 @@ def encode_prompts(
     templates: Sequence[str] = CLIP_TEMPLATES,
     texts: Mapping[str, str] | None = None,
 ) -> torch.Tensor:
-    """Mean over prompts of unit text features (``encode``: n prompts -> (n, e)), normalised again; float32 (C, e)."""
+    """The mean of unit text features over prompts, normalised again: float32 (C, e) on the CPU.
+
+    ``encode`` maps n prompts to features (n, e). See ``clip_embeddings`` for the other arguments.
+    """
     rows = []
     for name in names:
         synonyms = (texts or {}).get(name, name).split(", ")
@@ -87,16 +94,21 @@ def load_text_encoder(
     """An open_clip text tower as a function: prompts (n) -> features (n, e), before normalisation.
 
     Args:
+        model: an open_clip architecture.
+        pretrained: its weights, which open_clip downloads; not used with ``checkpoint``.
         checkpoint: OpenAI's ``ViT-B-16.pt`` (a TorchScript archive), or a state dict of open_clip as ``.pt`` or
             ``.safetensors``. The image tower may be missing in it.
+        precision: "fp32" or "fp16".
+        device: where it runs.
 
     Raises:
-        UserError: open_clip is not installed, no such model or weights, or a checkpoint of another architecture.
+        UserError: open_clip is not installed; there is no such model, or no such weights; the checkpoint is damaged or
+            of another architecture.
     """
     try:
         import open_clip
     except (ImportError, RuntimeError) as error:
-        # A torchvision made for another torch raises RuntimeError when open_clip imports it.
+        # A torchvision for another version of torch raises RuntimeError when open_clip imports it.
         reason = torchvision_problem() or error
         raise UserError(
             f"CLIP text encoders need open_clip (pip install open_clip_torch), which cannot be imported: {reason}"
@@ -110,8 +122,8 @@ def load_text_encoder(
         network = open_clip.create_model(model, pretrained=tag, precision=precision, device=device)
     except RuntimeError as error:
         raise UserError(
-            f"open_clip cannot provide {model} with weights {pretrained!r}: {error}. Offline, download the weights "
-            "elsewhere and give the file with --checkpoint."
+            f"open_clip cannot provide {model} with weights {pretrained!r}: {error}. Without a network, download the "
+            "weights on another machine and name the file with --checkpoint."
         ) from error
     if checkpoint is not None:
         _load_text_weights(network, os.fspath(checkpoint), model)
@@ -171,15 +183,21 @@ def _is_torchscript(path: str) -> bool:
 def word_embeddings(
     names: Sequence[str], path: str | os.PathLike, texts: Mapping[str, str] | None = None, normalize: bool = False
 ) -> np.ndarray:
-    """Class embeddings of word vectors: float32 (C, e); a name of several words gets the mean of theirs.
+    """Class embeddings from word vectors: float32 (C, e); a name of several words gets their mean.
 
-    The file is read as a stream, and only the words needed are kept: word2vec text and binary (``.bin``), fastText
-    ``.vec``, GloVe ``.txt``, each also with ``.gz``. fastText's own binary models and gensim's ``.kv`` go through
-    gensim; the former have a vector for any word. A word is looked up as written, then in lower case, capitalised, in
-    capitals. Words that are not in the file are logged; the others of the same name count.
+    Formats: word2vec text and binary (``.bin``), fastText ``.vec`` and GloVe ``.txt``, each also with ``.gz``; they are
+    read as a stream, which keeps only the needed words. gensim reads fastText's binary models, which have a vector for
+    any word, and its own ``.kv``. A word is looked up as written, then in lower case, capitalised, and in upper case.
+    Words that the file lacks are logged, and the mean is over the other words of the name.
+
+    Args:
+        names: class names.
+        path: the file of word vectors.
+        texts: class name -> words to look up instead.
+        normalize: scale each embedding to unit length.
 
     Raises:
-        UserError: names none of whose words is in the file (all of them are listed).
+        UserError: a missing or damaged file; names without a single word in the file (the message names all of them).
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -190,9 +208,9 @@ def word_embeddings(
         found = dict(_reader(path)(path, wanted))
     except UserError:
         raise
-    except Exception as error:  # gzip, struct, gensim: a damaged file raises nearly everything
+    except Exception as error:  # gzip, struct and gensim raise many types for a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
-        text = f"Word vectors {path} cannot be read ({reason}). Are they of a known format, and whole?"
+        text = f"Word vectors {path} cannot be read ({reason}). Is the format supported, and the file complete?"
         raise UserError(text) from error
     rows, missing_words, missing_names = [], [], []
     for name, parts in words.items():
@@ -205,11 +223,11 @@ def word_embeddings(
             missing_names.append(name)
     if missing_names:
         raise UserError(
-            f"Word vectors {path} have no word of: {', '.join(missing_names)}. Say what to look up instead, e.g. "
+            f"Word vectors {path} have no word of: {', '.join(missing_names)}. Give other words to look up, e.g. "
             f'--text "{missing_names[0]}=some words".'
         )
     if missing_words:
-        logger.warning("Word vectors %s lack %s; the other words of the name count.", path, ", ".join(missing_words))
+        logger.warning("Word vectors %s lack %s; the other words of the name are used.", path, ", ".join(missing_words))
     embeddings = np.stack(rows)
     if normalize:
         embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -249,7 +267,7 @@ def _from_text(path: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
             numbers = rest.split()
             if len(numbers) != dim:  # GloVe has entries with spaces, such as "at name@domain.com"
                 continue
-            keys.remove(word)  # the first occurrence counts: files are sorted by frequency
+            keys.remove(word)  # use the first occurrence: files are sorted by frequency
             try:
                 yield word.decode(), np.array([float(x) for x in numbers], dtype=np.float32)
             except ValueError as error:
@@ -266,14 +284,14 @@ def _from_word2vec_binary(path: str, wanted: set[str]) -> Iterator[tuple[str, np
             raise UserError(f"Word vectors {path} do not begin with the header of word2vec's binary format.")
         count, dim = int(header[0]), int(header[1])
         if count < 1 or not 0 < dim <= MOST_DIMENSIONS:
-            raise UserError(f"Word vectors {path} say that they are {count} words of {dim} dimensions.")
+            raise UserError(f"Word vectors {path}: the header has {count} words of {dim} dimensions. Is it damaged?")
         buffer, position = b"", 0
         for _ in range(count):
             space = buffer.find(b" ", position)
             while space < 0 or space + 1 + 4 * dim > len(buffer):
                 chunk = file.read(1 << 24)
                 if not chunk:
-                    raise UserError(f"Word vectors {path} end early; is the download complete?")
+                    raise UserError(f"Word vectors {path} end early. Is the download complete?")
                 buffer, position = buffer[position:] + chunk, 0
                 space = buffer.find(b" ")
             word = buffer[position:space].lstrip(b"\n")
@@ -286,12 +304,12 @@ def _from_word2vec_binary(path: str, wanted: set[str]) -> Iterator[tuple[str, np
 
 
 def _from_gensim(path: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Of fastText's own binary models, which have a vector for any word, and of gensim's format."""
+    """Read fastText's binary models, which have a vector for any word, or gensim's own format."""
     pickled = path.endswith(GENSIM_ENDINGS)
     if pickled and os.environ.get(UNSAFE_VARIABLE) != "1":
         raise UserError(
-            f"Word vectors {path} are a gensim pickle, and loading one runs code that it holds. Save them in "
-            "word2vec's format (KeyedVectors.save_word2vec_format). Only if you trust the file's author: set "
+            f"Word vectors {path} are a gensim pickle, and loading one can run code in it. Save them in word2vec's "
+            "format (KeyedVectors.save_word2vec_format). If you trust the file's author, you can set "
             f"{UNSAFE_VARIABLE}=1."
         )
     try:
@@ -307,21 +325,22 @@ def _from_gensim(path: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]
 
 
 def matrix_embeddings(names: Sequence[str], path: str | os.PathLike, file_names: Sequence[str]) -> np.ndarray:
-    """Rows of an existing matrix, by name: float32 or float16 (C, e).
+    """Rows of an existing matrix, by class name: (C, e), in the type of the file.
 
     Args:
+        names: the wanted classes.
         path: ``.npy`` (one row per class), or ``.txt`` (comma separated: one row per dimension, column 0 background).
-        file_names: the classes of the file, in its order, background not counted.
+        file_names: the classes of the file in its order, without the background.
 
     Raises:
-        UserError: the sizes disagree, or names are missing (all of them are listed).
+        UserError: a missing or damaged file; the sizes disagree; names are missing (the message names all of them).
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise UserError(f"Matrix {path} does not exist.")
     try:
         if path.endswith(".npy"):
-            # Mapped, so that a damaged header cannot ask for more memory than the file has bytes.
+            # Memory-mapped, so that a damaged header cannot allocate more bytes than the file has.
             matrix = np.load(path, mmap_mode="r", allow_pickle=False)
         elif os.path.getsize(path) == 0:
             raise ValueError("it is empty")
@@ -329,7 +348,7 @@ def matrix_embeddings(names: Sequence[str], path: str | os.PathLike, file_names:
             matrix = np.loadtxt(path, dtype=np.float32, delimiter=",", ndmin=2).T[1:]
         if getattr(matrix, "dtype", np.dtype(object)).kind not in "fiu":
             raise ValueError("it does not hold real numbers")
-    except Exception as error:  # NumPy's readers raise nearly everything on damaged files
+    except Exception as error:  # NumPy's readers raise many types for damaged files
         reason = " ".join(str(error).split())
         raise UserError(
             f"Matrix {path} cannot be read ({reason}): a .npy with one row per class is expected, or comma-separated "
@@ -345,7 +364,7 @@ def matrix_embeddings(names: Sequence[str], path: str | os.PathLike, file_names:
 
 
 def read_names(path: str | os.PathLike) -> list[str]:
-    """Class names from a ``.json`` list or a text file with one name per line; UserError when there are none."""
+    """Class names from a ``.json`` list or a text file with one name per line; UserError if there are none."""
     if os.fspath(path).endswith(".json"):
         names = read_json(path, "Name file", list)
     else:

@@ -1,9 +1,9 @@
-"""Class embeddings by class name, read from a file. Nothing here downloads or runs a text encoder.
+"""Reads class embeddings from a file, by class name. Nothing here downloads or runs a text encoder.
 
-Two formats. ``.npz``: ``names`` (C strings), ``vectors`` (C, e), ``source`` (a sentence), ``templates`` (the prompts of
-a text encoder; empty for word vectors); matched by name. ``.txt``: the older word-vector layout, comma separated, one
-row per dimension, column 0 the background, then one column per class; it holds no names, so their order must be told.
-``tools/class_embeddings.py`` makes ``.npz`` files from CLIP text encoders, word vectors or any matrix.
+There are two formats. ``.npz`` has ``names`` (C strings), ``vectors`` (C, e), ``source`` (a sentence) and ``templates``
+(the prompts of a text encoder; empty for word vectors); classes are matched by name. ``.txt`` is the older word-vector
+layout: comma separated, one row per dimension, column 0 the background, then one column per class. It has no names, so
+the caller gives the order of classes. ``tools/class_embeddings.py`` makes ``.npz`` files.
 """
 
 import logging
@@ -23,11 +23,11 @@ from PADing.files import REPOSITORY, replacing
 
 logger = logging.getLogger(__name__)
 
-# Far beyond any vocabulary: 130,000 classes with 1024 numbers each.
+# A limit against crafted files: 130,000 classes with 1024 numbers each.
 MAX_UNPACKED_BYTES = 2**29
 
-# The prompts of the published PADing and D2Zero models, in their order, spelling included. Source: the first seven are
-# those that OpenAI's CLIP (MIT licence) recommends for ImageNet; the set of eight came with ZegFormer's code.
+# The prompts of the published PADing and D2Zero models, in the same order and spelling. The first seven are those that
+# OpenAI's CLIP (MIT licence) recommends for ImageNet; the set of eight came with ZegFormer's code.
 CLIP_TEMPLATES = (
     "itap of a {}.",
     "a bad photo of the {}.",
@@ -41,21 +41,22 @@ CLIP_TEMPLATES = (
 
 
 class OtherClasses(UserError):
-    """An intact file of class embeddings, made for another split: none of the classes wanted can be in it."""
+    """An intact file of class embeddings for another split: it has none of the wanted classes."""
 
 
 def load_class_embeddings(
     path: str | os.PathLike, names: Sequence[str], file_names: Sequence[str] | None = None
 ) -> torch.Tensor:
-    """Embeddings of ``names``, one row each: float32 tensor (len(names), e) on the CPU, as stored (not normalised).
+    """The class embeddings of ``names``: float32 tensor (len(names), e) on the CPU, not normalised.
 
     Args:
         path: an ``.npz`` or ``.txt`` file.
-        names: the classes wanted, in the order wanted.
-        file_names: the classes of a ``.txt`` file in column order, background not counted; default ``names``.
+        names: the wanted classes, in the wanted order.
+        file_names: the classes of a ``.txt`` file in column order, without the background; default ``names``.
 
     Raises:
-        UserError: a missing or broken file, or classes it does not hold (all of them are named), and what makes it.
+        OtherClasses: the file has none of ``names``, or is a ``.txt`` file with another number of columns.
+        UserError: the file is missing or damaged, or lacks some classes (the message names all of them).
     """
     path = os.fspath(path)
     if path.endswith(".npz"):
@@ -67,7 +68,7 @@ def load_class_embeddings(
     if missing:
         raise (OtherClasses if len(missing) == len(names) else UserError)(
             f"Class embeddings {path} lack {len(missing)} of {len(names)} classes: {', '.join(missing)}. "
-            f"Make a file that has them with tools/class_embeddings.py, or correct the names in the split file."
+            f"Make a file with them by tools/class_embeddings.py, or correct the names in the split file."
         )
     return torch.from_numpy(np.ascontiguousarray(embeddings[[row[name] for name in names]], dtype=np.float32))
 
@@ -79,13 +80,13 @@ def embedding_width(path: str | os.PathLike) -> int:
 
 
 def resolve_embedding_path(cfg: CfgNode) -> str:
-    """The embedding file of a config, as an existing path.
+    """The path of a config's embedding file, which exists.
 
-    ``MODEL.MASK_FORMER.VEC_PATH`` when it is set, else ``MODEL.CLASS_EMBEDDINGS``, else what the split file of the
-    first test (or training) data set names. Relative paths: see ``find_embeddings``.
+    It is ``MODEL.MASK_FORMER.VEC_PATH`` if set, else ``MODEL.CLASS_EMBEDDINGS``, else the file that the split file of
+    the first evaluation (or training) set names. ``find_embeddings`` describes relative paths.
 
     Raises:
-        UserError: none is named, or the file does not exist; the message has the command that makes it.
+        UserError: no file is named, or it does not exist; the message has the command that makes it.
     """
     metadata = [MetadataCatalog.get(name) for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)]
     default, split_file = next(
@@ -100,8 +101,8 @@ def resolve_embedding_path(cfg: CfgNode) -> str:
         key, path = f"class_embeddings in {split_file}", default
     else:
         raise UserError(
-            f"No class embeddings are named for {list(cfg.DATASETS.TEST)}. Set MODEL.CLASS_EMBEDDINGS to a file made "
-            f"with: {making_command(split_file, 'embeddings/mine.npz')}"
+            f"No class embeddings are named for {list(cfg.DATASETS.TEST)}. Set MODEL.CLASS_EMBEDDINGS to the file "
+            f"that this command makes: {making_command(split_file, 'embeddings/mine.npz')}"
         )
     found = find_embeddings(path)
     if found is not None:
@@ -113,18 +114,21 @@ def resolve_embedding_path(cfg: CfgNode) -> str:
 def save_class_embeddings(
     path: str | os.PathLike, names: Sequence[str], embeddings: np.ndarray, source: str, templates: Sequence[str] = ()
 ) -> None:
-    """Write an ``.npz`` file that ``load_class_embeddings`` reads; it appears under its name only when complete.
+    """Write an ``.npz`` file for ``load_class_embeddings``; it appears when it is complete.
 
     Args:
-        path: ends in ``.npz``.
+        path: the file, which ends in ``.npz``.
         names: C distinct class names.
-        embeddings: (C, e) finite numbers; float16 and float32 are kept, anything else becomes float32.
-        source: where the embeddings come from, for people.
+        embeddings: (C, e) finite numbers; float16 and float32 are kept, other types become float32.
+        source: where the embeddings come from, for the reader.
         templates: the prompts of a text encoder.
+
+    Raises:
+        UserError: another suffix; a name that occurs twice; a wrong shape; NaN or infinite numbers.
     """
     path = Path(path)
     if path.suffix != ".npz":
-        raise UserError(f"Class embeddings are written as .npz, but the output is {path}.")
+        raise UserError(f"Class embeddings are written as .npz, but the output is {path}. Name a .npz file.")
     embeddings = np.asarray(embeddings)
     if embeddings.dtype not in (np.float16, np.float32):
         embeddings = embeddings.astype(np.float32)
@@ -147,7 +151,7 @@ def _read_npz(path: str) -> tuple[list[str], np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > MAX_UNPACKED_BYTES:
-            raise ValueError(f"unpacked it has {unpacked / 2**20:.0f} MiB, more than {MAX_UNPACKED_BYTES // 2**20}")
+            raise ValueError(f"it unpacks to {unpacked / 2**20:.0f} MiB; the limit is {MAX_UNPACKED_BYTES // 2**20}")
         with np.load(path, allow_pickle=False) as arrays:
             content = {key: arrays[key] for key in arrays.files}
         names, embeddings = _texts(content["names"]), content["vectors"]
@@ -155,20 +159,20 @@ def _read_npz(path: str) -> tuple[list[str], np.ndarray]:
         source = _texts(content["source"])[0] if "source" in content else "unknown"
         if embeddings.dtype.kind not in "fiu":
             raise ValueError(f"`vectors` hold {embeddings.dtype}, not real numbers")
-    except Exception as error:  # a damaged archive raises nearly everything: zipfile, zlib and NumPy all read it
+    except Exception as error:  # zipfile, zlib and NumPy raise many types for a damaged archive
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"Class embeddings {path} cannot be read ({reason}): an .npz with the arrays `names` and `vectors` is "
             "expected. tools/class_embeddings.py makes such files."
         ) from error
     with np.errstate(over="ignore"):
-        embeddings = embeddings.astype(np.float32)  # before the check: what is too large for it becomes infinite
+        embeddings = embeddings.astype(np.float32)  # before the check, because too large numbers become infinite
     _check(path, names, embeddings)
     if templates and tuple(templates) != CLIP_TEMPLATES:
         logger.warning(
             f"Class embeddings {path} come from {len(templates)} templates that differ from the published models' "
-            f"{len(CLIP_TEMPLATES)} (source: {source}), so results will differ too. tools/class_embeddings.py makes "
-            "the published kind."
+            f"{len(CLIP_TEMPLATES)} (source: {source}), so results will differ, too. tools/class_embeddings.py uses "
+            "the published templates."
         )
     else:
         logger.info("Class embeddings %s: %d classes x %d, source: %s", path, *embeddings.shape, source)
@@ -177,7 +181,7 @@ def _read_npz(path: str) -> tuple[list[str], np.ndarray]:
 
 def _texts(array: np.ndarray) -> list[str]:
     if array.dtype.kind != "U" and array.size or array.ndim > 1:
-        raise ValueError(f"an array of {array.ndim} dimensions and type {array.dtype} stands where texts are expected")
+        raise ValueError(f"an array has {array.ndim} dimensions and type {array.dtype}, but must be a list of texts")
     return array.reshape(-1).tolist()
 
 
@@ -215,15 +219,16 @@ def _check(path: str, names: list[str], embeddings: np.ndarray) -> None:
         raise UserError(f"Class embeddings {path}: these names occur twice: {', '.join(twice)}.")
     bad = [name for name, ok in zip(names, np.isfinite(embeddings).all(axis=1), strict=True) if not ok]
     if bad:
-        raise UserError(f"Class embeddings {path}: those of {', '.join(bad)} have NaN or infinite entries.")
+        raise UserError(f"Class embeddings {path}: those of {', '.join(bad)} have NaN or infinite numbers.")
     if not embeddings.shape[1]:
-        raise UserError(f"Class embeddings {path}: they have no entries.")
+        raise UserError(f"Class embeddings {path} have no numbers.")
 
 
 def making_command(split_file: str, output: str) -> str:
-    """The command that makes the embeddings ``output`` of a split's classes.
+    """The command that makes the file ``output`` with the embeddings of a split's classes.
 
-    That of the data when the file lies among them. Else CLIP's, for all shipped splits that share the file.
+    If the file is in the folder of the data, it is the command that makes the data. Otherwise it is the CLIP command,
+    for all shipped splits that share the file.
     """
     split = load_split(split_file) if split_file else None
     for data_set in split.data_sets if split else ():
@@ -237,21 +242,21 @@ def making_command(split_file: str, output: str) -> str:
 
 
 def find_embeddings(path: str) -> str | None:
-    """A file that a config names, as an existing path; None if there is none.
+    """The existing path of a file that a config names; None if there is none.
 
-    A relative path counts from the data root if it begins with ``datasets/``, else, or if nothing is there, from the
-    working directory, then from the repository root.
+    A relative path that begins with ``datasets/`` is looked up in the data root first. Then relative paths are looked
+    up in the working directory and in the repository root.
     """
     return next((place for place in _places(path) if os.path.isfile(place)), None)
 
 
 def _others(path: str) -> str:
-    """A sentence on the embedding files that lie beside a missing one: of another project, or other prompts."""
+    """A sentence that names the embedding files in the folder of a missing one."""
     folder = next((str(f) for f in _places(os.path.dirname(path)) if os.path.isdir(f)), "")
     others = sorted(name for name in os.listdir(folder) if name.endswith(".npz")) if folder else []
     if not others:
         return ""
-    return f" Beside it is {', '.join(others)}; such a file is used only when MODEL.CLASS_EMBEDDINGS names it."
+    return f" Its folder has {', '.join(others)}; to use another file, name it as MODEL.CLASS_EMBEDDINGS."
 
 
 def _places(path: str) -> list[str]:

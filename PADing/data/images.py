@@ -1,7 +1,7 @@
-"""Reads images and label maps: scales every kind of pixel right or refuses it, with one message that says why.
+"""Reads images and label maps of many pixel formats; the message for any other format says why it is refused.
 
-An image is read as 8-bit RGB (or BGR), turned as its EXIF orientation says, without its alpha channel; of an animation,
-the first frame. Label maps are read as stored: their values are numbers, not brightness.
+An image is read as 8-bit RGB (or BGR), rotated by its EXIF orientation, without an alpha channel; of an animation only
+the first frame. Label maps are read as stored, because their values are class numbers, not brightness.
 """
 
 import os
@@ -18,17 +18,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PADing.errors import UserError
 
 PIXEL_LIMIT = "PADING_MAX_IMAGE_PIXELS"
-DEFAULT_MAX_PIXELS = 178_956_970  # where Pillow refuses, too
+DEFAULT_MAX_PIXELS = 178_956_970  # Pillow's own limit
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 
 
 class CorruptFile(UserError):
-    """An image or an annotation that cannot be used; the message names the file and the reason."""
+    """An image or annotation that cannot be used; the message names the file and the reason."""
 
 
 def max_pixels() -> int:
-    """The most pixels that an image may have: ``$PADING_MAX_IMAGE_PIXELS``, by default 178,956,970."""
+    """The largest number of pixels that an image may have: ``$PADING_MAX_IMAGE_PIXELS``, by default 178,956,970."""
     text = os.environ.get(PIXEL_LIMIT)
     if text is None:
         return DEFAULT_MAX_PIXELS
@@ -38,17 +38,16 @@ def max_pixels() -> int:
 
 
 def read_image(path: str | os.PathLike, image_format: str = "RGB") -> np.ndarray:
-    """An image as uint8 (H, W, 3).
+    """Read an image as uint8 (H, W, 3).
 
-    Values of 16 bits are scaled to 8. Pixels of unknown range (32-bit integers, floats) and LAB colors are
-    refused.
+    16-bit values are scaled to 8 bits. Pixels of unknown range (32-bit integers, floats) and LAB colors are refused.
 
     Args:
-        path: a file, or a URL that Detectron2's ``PathManager`` knows.
+        path: a file, or a URL that Detectron2's ``PathManager`` supports.
         image_format: the order of the channels, "RGB" or "BGR".
 
     Raises:
-        CorruptFile: no such file, not an image, damaged, of another kind of pixel, or of too many pixels.
+        CorruptFile: no such file, not an image, damaged, an unsupported pixel format, or too many pixels.
     """
     if image_format not in ("RGB", "BGR"):
         raise UserError(f"INPUT.FORMAT must be RGB or BGR, but is {image_format!r}.")
@@ -57,29 +56,30 @@ def read_image(path: str | os.PathLike, image_format: str = "RGB") -> np.ndarray
 
 
 def check_eight_bit(path: str | os.PathLike) -> None:
-    """CorruptFile for pixels that Detectron2's own reader would turn white or black; only the file's head is read."""
+    """CorruptFile for pixel formats that Detectron2's reader would turn white or black; reads only the file's head."""
 
     def decode(image: Image.Image) -> None:
         if image.mode in ("F", "LAB") or image.mode.startswith("I"):
             raise _Unfit(
-                f"Detectron2's own mapper (INPUT.DATASET_MAPPER_NAME default) misreads its pixels (mode {image.mode}); "
-                "save it with 8 bits, or name another mapper"
+                f"Detectron2's mapper (INPUT.DATASET_MAPPER_NAME default) misreads its pixels (mode {image.mode}); "
+                "save it with 8 bits, or choose another mapper"
             )
 
     _decode(path, "Image", decode)
 
 
 def read_labels(path: str | os.PathLike) -> np.ndarray:
-    """A map of class labels as stored, (H, W) of an integer type: grey values or palette indices.
+    """Read a map of class labels as stored: (H, W) of an integer type, grey values or palette indices.
 
     Raises:
-        CorruptFile: as ``read_image``; a file with several channels; JPEG, which changes values.
+        CorruptFile: as ``read_image``; several channels; floating-point values; a JPEG, whose compression changes
+            values.
     """
 
     def decode(image: Image.Image) -> np.ndarray:
         _refuse_jpeg(image)
         if image.mode == "1":
-            return np.asarray(_upright(image)).astype(np.uint8)  # 0 and 1; Pillow's conversion makes 0 and 255
+            return np.asarray(_upright(image)).astype(np.uint8)  # 0 and 1; Pillow's conversion would give 0 and 255
         if len(image.getbands()) > 1:
             raise _Unfit(f"it has {len(image.getbands())} channels; class labels need a single one")
         if image.mode == "F":
@@ -90,27 +90,27 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
 
 
 def check_class_labels(labels: np.ndarray, path: str, count: int, ignore_label: int) -> None:
-    """CorruptFile when labels (H, W), read from ``path``, are others than 0..count - 1 and ``ignore_label``."""
+    """CorruptFile if labels (H, W), read from ``path``, have other values than 0..count - 1 and ``ignore_label``."""
     wrong = labels[((labels >= count) | (labels < 0)) & (labels != ignore_label)]
     if wrong.size:
         values = ", ".join(str(int(value)) for value in np.unique(wrong)[:5])
         raise CorruptFile(
             f"Label file {path} has the values {values}, but there are {count} classes: labels must be contiguous ids "
-            f"0..{count - 1}, or {ignore_label} where nothing is labelled. datasets/prepare_coco_stuff_sem_seg.py "
-            "converts them (with --ignore 0 where 0 is background; see datasets/README.md)."
+            f"0..{count - 1}, or {ignore_label} for pixels without a label. datasets/prepare_coco_stuff_sem_seg.py "
+            "converts them (with --ignore 0 if 0 is background; see datasets/README.md)."
         )
 
 
 def read_panoptic_rgb(path: str | os.PathLike) -> np.ndarray:
-    """A PNG in COCO's panoptic format as uint8 (H, W, 3); segment id = R + 256 G + 65536 B (``rgb2id``).
+    """Read a PNG in COCO's panoptic format as uint8 (H, W, 3); segment id = R + 256 G + 65536 B (``rgb2id``).
 
     Raises:
-        CorruptFile: as ``read_image``; a file that is not a PNG with 8 bits per channel.
+        CorruptFile: as ``read_image``; not a PNG with 8 bits per channel.
     """
 
     def decode(image: Image.Image) -> np.ndarray:
         _refuse_jpeg(image)
-        tile = getattr(image, "tile", None)  # of image files alone
+        tile = getattr(image, "tile", None)
         raw_mode = str(tile[0][3]) if tile else ""
         if image.format != "PNG" or image.mode not in ("RGB", "RGBA", "P", "L") or "16" in raw_mode:
             depth = "16 bits per channel" if "16" in raw_mode else f"mode {image.mode}"
@@ -124,13 +124,16 @@ def read_panoptic_rgb(path: str | os.PathLike) -> np.ndarray:
 
 
 def empty_segments(panoptic_rgb: np.ndarray, segments: Sequence[dict], path: str | os.PathLike) -> set[int]:
-    """The ids of listed segments without a pixel, of which good data have a few; colors that no segment has are void.
+    """The ids of listed segments without a pixel; correct data may have a few. Unlisted colors are void.
 
     Args:
-        panoptic_rgb: (H, W, 3), the content of ``path``. segments: ``segments_info`` of its JSON.
+        panoptic_rgb: (H, W, 3), the content of ``path``.
+        segments: ``segments_info`` of its JSON.
+        path: the PNG, for messages.
 
     Raises:
-        CorruptFile: less than half of the segments whose ``area`` is not 0 have a pixel: the PNG is another image's.
+        CorruptFile: fewer than half of the segments whose ``area`` is not 0 have a pixel, so the PNG is of another
+            image.
     """
     painted = painted_ids(panoptic_rgb)
     expected = {segment["id"] for segment in segments if segment.get("area", 1) > 0}
@@ -147,17 +150,17 @@ def empty_segments(panoptic_rgb: np.ndarray, segments: Sequence[dict], path: str
 def painted_ids(panoptic_rgb: np.ndarray) -> set[int]:
     """The segment ids in a panoptic map (H, W, 3)."""
     ids = rgb2id(panoptic_rgb).ravel()
-    # Only where neighbours differ: ten times faster than sorting all pixels.
+    # Look only at pixels that differ from the one before: ten times faster than sorting all pixels.
     return {int(ids[0]), *np.unique(ids[1:][ids[1:] != ids[:-1]]).tolist()}
 
 
 class _Unfit(Exception):
-    """Why a file that can be decoded is not what it should be; ends in a CorruptFile."""
+    """The reason to refuse a readable file; ``_decode`` turns it into a CorruptFile."""
 
 
 def _decode(path: str | os.PathLike, what: str, convert: Callable[[Image.Image], Any]) -> Any:
     limit = max_pixels()
-    Image.MAX_IMAGE_PIXELS = limit / 2  # type: ignore[assignment]  # an odd limit, too: Pillow refuses beyond twice this
+    Image.MAX_IMAGE_PIXELS = limit / 2  # type: ignore[assignment]  # Pillow refuses more than twice this number
     try:
         file_name = PathManager.get_local_path(os.fspath(path))
         if not os.path.exists(file_name):
@@ -167,14 +170,14 @@ def _decode(path: str | os.PathLike, what: str, convert: Callable[[Image.Image],
         if os.path.getsize(file_name) == 0:
             raise _Unfit("it is empty")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what matters is raised; Pillow also warns of odd metadata and large sizes
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata and large sizes; real problems are raised
             with open(file_name, "rb") as file, Image.open(file) as image:
                 if image.format == "EPS":
-                    raise _Unfit("it is PostScript, a program that an interpreter would have to run")
+                    raise _Unfit("it is PostScript, which is a program; convert it to PNG or JPEG")
                 return convert(image)
     except UserError:
         raise
-    except Exception as error:  # Pillow's decoders raise nearly everything on damaged data, also SyntaxError
+    except Exception as error:  # Pillow's decoders raise many types for damaged data, even SyntaxError
         raise CorruptFile(f"{what} {path} cannot be read: {_reason(error, limit)}.") from error
 
 
@@ -183,7 +186,7 @@ def _reason(error: Exception, limit: int) -> str:
     if isinstance(error, Image.DecompressionBombError):
         pixels = "".join(f"{int(number):,}, but " for number in re.findall(r"\d+", text)[:1])
         return (
-            f"it has too many pixels: {pixels}the limit is {limit:,}, so that no small file fills the memory; "
+            f"it has too many pixels: {pixels}the limit is {limit:,}, because a small file could fill the memory; "
             f"if you trust it, set the environment variable {PIXEL_LIMIT} to a higher number"
         )
     if isinstance(error, UnidentifiedImageError):
@@ -199,12 +202,12 @@ def _upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF data are no reason to refuse an image
+    except Exception:  # broken EXIF data: use the image as stored
         return image
 
 
 def _eight_bit(image: Image.Image, stored: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an image; ``stored`` is the same before it was turned, with what its file says."""
+    """(H, W, 3) uint8 RGB of an image; ``stored`` is the image before rotation, with the file's metadata."""
     # 16-bit grey PNG and PGM files have this mode in some versions of Pillow.
     if image.mode in _SIXTEEN_BIT or image.mode == "I" and stored.format in ("PNG", "PPM"):
         tags = getattr(stored, "tag_v2", {})
@@ -224,4 +227,4 @@ def _eight_bit(image: Image.Image, stored: Image.Image) -> np.ndarray:
 
 def _refuse_jpeg(image: Image.Image) -> None:
     if image.format in ("JPEG", "MPO"):
-        raise _Unfit("it is a JPEG, whose compression changes values; labels must be PNGs")
+        raise _Unfit("it is a JPEG, whose compression changes values; save labels as PNG")

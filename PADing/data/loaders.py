@@ -1,8 +1,8 @@
-"""Annotation files -> lists of dicts in Detectron2's standard format. No image is read here.
+"""Loads annotation files as lists of dicts in Detectron2's standard format. Images are not read here.
 
-Categories are matched by id, so the order of a JSON's ``categories`` list plays no part. A training set of seen classes
-leaves out every image that shows an unseen one (instance, panoptic), as the zero-shot protocols ask. Files that were
-prepared accordingly have no such image.
+Categories are matched by id, so the order of a JSON's ``categories`` list does not matter. An instance or panoptic
+training set of seen classes leaves out every image that shows an unseen class, as the zero-shot protocols require.
+Files from the preparation scripts have no such image.
 """
 
 import logging
@@ -24,7 +24,7 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def load_data_set(split: Split, data_set: DataSet, root: str | None = None) -> list[dict]:
-    """Load one data set of a split, sorted by image id (semantic: file name); UserError for missing or wrong files."""
+    """Load one data set of a split, sorted by image id (semantic: by path); UserError for missing or wrong files."""
     load = {"instance": _load_instances, "panoptic": _load_panoptic, "semantic": _load_semantic}[data_set.kind]
     records = load(split, data_set, split.metadata(data_set, root))
     if not records:
@@ -35,9 +35,9 @@ def load_data_set(split: Split, data_set: DataSet, root: str | None = None) -> l
 def _load_instances(split: Split, data_set: DataSet, metadata: dict) -> list[dict]:
     """COCO instances: dicts with ``file_name, height, width, image_id, annotations``.
 
-    An annotation has ``iscrowd``, ``bbox`` and ``bbox_mode`` (XYWH_ABS), contiguous ``category_id``, and
-    ``segmentation``: polygons (those with fewer than three points or an odd length are dropped, and the annotation with
-    its last one) or compressed RLE.
+    An annotation has ``iscrowd``, ``bbox`` and ``bbox_mode`` (XYWH_ABS), a contiguous ``category_id``, and a
+    ``segmentation``: polygons or compressed RLE. Polygons with fewer than three points or an odd length are dropped; an
+    annotation without a valid polygon is left out.
     """
     content, where = _read_annotation(split, data_set, metadata, "json_file", check_instances)
     contiguous, hidden = split.class_space(data_set).contiguous_ids, _hidden_ids(split, data_set)
@@ -93,8 +93,8 @@ def _instance(annotation: dict, contiguous: dict[int, int]) -> dict | None:
 def _load_panoptic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]:
     """COCO panoptic: dicts with ``file_name, image_id, pan_seg_file_name, segments_info`` (and ``sem_seg_file_name``).
 
-    ``segments_info`` entries have contiguous ``category_id`` and ``isthing`` beside the file's own fields. Segments of
-    classes that the split does not use are left out; their ids are kept as ``other_segment_ids``.
+    An entry of ``segments_info`` has the file's fields, with a contiguous ``category_id`` and ``isthing``. Segments of
+    classes that the split does not use are left out; ``other_segment_ids`` has their ids.
     """
     content, _ = _read_annotation(split, data_set, metadata, "panoptic_json", check_panoptic)
     space, hidden = split.class_space(data_set), _hidden_ids(split, data_set)
@@ -137,9 +137,9 @@ def _load_panoptic(split: Split, data_set: DataSet, metadata: dict) -> list[dict
 
 
 def _load_semantic(split: Split, data_set: DataSet, metadata: dict) -> list[dict]:
-    """Pairs of image and label PNG with the same path below their roots: dicts with ``file_name, sem_seg_file_name``.
+    """Images and label PNGs with the same path below their roots: dicts with ``file_name, sem_seg_file_name``.
 
-    Pixel values are contiguous ids, 255 is ignored. Files without a partner are left out, with a warning.
+    Pixel values are contiguous ids; 255 is ignored. Files without a partner are left out, with a message in the log.
     """
     image_root, label_root = metadata["image_root"], metadata["sem_seg_root"]
     _check_folders(data_set, metadata)
@@ -150,7 +150,7 @@ def _load_semantic(split: Split, data_set: DataSet, metadata: dict) -> list[dict
         raise _missing(data_set, os.path.join(label_root, "*.png"))
     both = sorted(images.keys() & labels.keys())
     if not both:
-        roots = f"no label in {label_root} has the name of an image in {image_root}"
+        roots = f"no label file in {label_root} has the name of an image in {image_root}"
         raise UserError(f"Data set {data_set.name}: {roots} (e.g. {min(labels)}.png).")
     if len(both) < len(labels):
         text = "Data set %s: %d label files in %s have no image in %s and are left out."
@@ -166,7 +166,7 @@ def _files_by_stem(root: str, extensions: tuple[str, ...]) -> dict[str, str]:
         below = os.path.relpath(folder, root)
         for name in names:
             stem, extension = os.path.splitext(name)
-            # Hidden files are unfinished ones, or what macOS leaves behind.
+            # Hidden files are unfinished, or macOS metadata.
             if extension.lower() in extensions and not name.startswith("."):
                 found[stem if below == "." else os.path.join(below, stem)] = os.path.join(folder, name)
     return found
@@ -175,7 +175,7 @@ def _files_by_stem(root: str, extensions: tuple[str, ...]) -> dict[str, str]:
 def _read_annotation(
     split: Split, data_set: DataSet, metadata: dict, key: str, check: Callable[[dict, str], None]
 ) -> tuple[dict, str]:
-    """The checked content of a JSON, which metadata name under ``key``, and how messages call the file."""
+    """The checked content of the JSON that the metadata name under ``key``, and the file's name for messages."""
     path = metadata[key]
     if not os.path.isfile(path):
         raise _missing(data_set, path)
@@ -187,19 +187,19 @@ def _read_annotation(
 
 
 def _hidden_ids(split: Split, data_set: DataSet) -> set[int]:
-    """The ids of the annotation whose images a training set of seen classes leaves out: those of unseen classes."""
+    """Annotation ids of unseen classes, whose images are left out of a training set of seen classes."""
     if data_set.role != "train" or data_set.subset != "seen":
         return set()
     return {category.id for category in split.categories if category.name in split.unseen}
 
 
 def missing_message(name: str, made_by: str, *paths: str) -> str:
-    """What to say of paths of a data set that do not exist; ``made_by`` is of the split file, or empty."""
-    maker = f"The annotation is made by: {made_by}. " if made_by else ""
+    """The message for ``paths`` of a data set that do not exist; ``made_by``: the command that makes them, or ""."""
+    maker = f"Make the annotation with: {made_by}. " if made_by else ""
     return (
         f"Data set {name}: {', '.join(paths)} {'do' if len(paths) > 1 else 'does'} not exist. {maker}Paths are "
-        "relative to $DETECTRON2_DATASETS (default `datasets`); datasets/README.md describes the tree, `python -m "
-        "PADing.data.verify` checks it."
+        "relative to $DETECTRON2_DATASETS (default `datasets`). datasets/README.md describes the folders, and `python "
+        "-m PADing.data.verify` checks them."
     )
 
 
@@ -215,7 +215,7 @@ def _check_folders(data_set: DataSet, metadata: dict) -> None:
 
 
 def _check_categories(split: Split, content: dict, where: str) -> None:
-    """The file's categories must be the split's, by id and name, and every annotation's category must be among them."""
+    """UserError unless all categories of the file and of its annotations are the split's, by id and name."""
     names = {category.id: category.name for category in split.categories}
     for category in content["categories"]:
         number, name = category["id"], category["name"]

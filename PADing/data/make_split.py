@@ -1,4 +1,4 @@
-"""A split file from COCO-format annotation and a list of unseen classes."""
+"""Makes a split file from COCO-format annotation and a list of unseen classes."""
 
 import logging
 import os
@@ -28,16 +28,19 @@ def make_split(
     class_embeddings: str = "",
     categories: str | None = None,
 ) -> Split:
-    """Write the split file ``output`` and return it, read back; UserError for what is wrong, with nothing written.
+    """Write the split file ``output`` and return the split that it describes.
 
     Args:
         name: name of the split, and beginning of its data sets' names (``<name>_train_instance`` ...).
-        unseen: names of unseen classes; names that hold commas may come in pieces.
+        unseen: names of unseen classes; a name that contains commas may be split at them.
         output: the split file.
-        train: paths by ``json, images, panoptic, instances, labels``, see tools/make_split.py; missing ones None.
+        train: paths by ``json, images, panoptic, instances, labels``, see tools/make_split.py; None for missing ones.
         val: the same for validation.
-        class_embeddings: file of class embeddings; it may be made later, from the split file.
+        class_embeddings: file of class embeddings; you can make it later, from the split file.
         categories: a JSON file with the classes, for data without annotation JSON.
+
+    Raises:
+        UserError: wrong paths, classes or annotation; nothing is written then.
     """
     if not output.endswith((".yaml", ".yml")):
         raise UserError(f"--output {output} must end with .yaml.")
@@ -54,11 +57,11 @@ def make_split(
     for role, paths in roles.items():
         data_sets += _data_sets(f"{name}_{role}", role, paths, contents.get(role), folder)
     if not data_sets:
-        raise UserError("No data set is left to describe: give --train-images or --val-images and their annotation.")
+        raise UserError("There is no data set: give --train-images or --val-images and their annotation.")
     content = {"name": name, "categories": classes, "unseen": unseen, "data_sets": data_sets}
     if class_embeddings:
         content["class_embeddings"] = _relative(class_embeddings, folder, must_exist=False)
-    split_from_dict(content, os.path.abspath(output))  # checked first, so that a mistake leaves no file behind
+    split_from_dict(content, os.path.abspath(output))  # check first, so that a mistake leaves no file behind
     with replacing(output) as temporary:
         temporary.write_text(_as_yaml(content), encoding="utf-8")
     split = load_split(output)
@@ -111,9 +114,9 @@ def _merged_categories(lists: Sequence[tuple[str, list]]) -> list[dict]:
 
 
 def _checked_unseen(pieces: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The classes that are named; a name that holds a comma is put together: sofa, couch -> "sofa, couch"."""
+    """The class names in ``pieces``; the pieces of a name with a comma are joined: couch, sofa -> "couch, sofa"."""
     if not pieces:
-        raise UserError("--unseen names no class. Without unseen classes there is nothing zero-shot about the split.")
+        raise UserError("--unseen names no class. A zero-shot split needs at least one unseen class.")
     pieces = [piece.strip() for item in pieces for piece in item.split(",")]
     by_pieces = {tuple(piece.strip() for piece in name.split(",")): name for name in known}
     names, unknown = [], []
@@ -126,8 +129,8 @@ def _checked_unseen(pieces: Sequence[str], known: Sequence[str]) -> list[str]:
         del pieces[: length or 1]
     if unknown:
         raise UserError(
-            f"--unseen: not among the {len(known)} classes: {', '.join(dict.fromkeys(unknown))}. Write the names as "
-            "the annotation does, with commas between them, or name a file with one on each line."
+            f"--unseen: not among the {len(known)} classes: {', '.join(dict.fromkeys(unknown))}. Write the names as in "
+            "the annotation, separated by commas, or give a file with one name on each line."
         )
     return list(dict.fromkeys(names))
 
@@ -141,7 +144,7 @@ def _data_sets(name: str, role: str, paths: Paths, content: dict | None, folder:
     for key in ("images", "panoptic", "labels"):
         if os.path.isfile(paths.get(key) or ""):
             raise UserError(f"--{role}-{key} {paths[key]} is a file. Name a folder.")
-    # Label maps may still have to be made, for which the split file is needed.
+    # Label maps need not exist yet: the split file may be needed to make them.
     used = {key: _relative(path, folder, must_exist=key != "labels") for key, path in paths.items() if path}
     common = {"role": role, "subset": "seen" if role == "train" else "all", "image_root": used["images"]}
     made, labels = [], {"sem_seg_root": used["labels"]} if "labels" in used else {}
@@ -151,7 +154,7 @@ def _data_sets(name: str, role: str, paths: Paths, content: dict | None, folder:
         roots = {"panoptic_root": used["panoptic"], "panoptic_json": used["json"]}
         instances = {"json": used["instances"]} if "instances" in used else {}
         made.append({"name": f"{name}_panoptic", "kind": "panoptic", **common, **roots, **instances, **labels})
-        common["class_order"] = "listed"  # as in the panoptic set, which shares the label maps
+        common["class_order"] = "listed"  # as in the panoptic set, which uses the same label maps
     elif content is not None:
         made.append({"name": f"{name}_instance", "kind": "instance", **common, "json": used["json"]})
     if labels:
@@ -160,7 +163,7 @@ def _data_sets(name: str, role: str, paths: Paths, content: dict | None, folder:
 
 
 def _relative(path: str, folder: str, must_exist: bool = True) -> str:
-    """``./`` relative to the split file when the path lies below its folder, else absolute."""
+    """The path for the split file: relative with ``./`` if it is below the split file's folder, else absolute."""
     path = os.path.abspath(os.path.expanduser(path))
     if must_exist and not os.path.exists(path):
         raise UserError(f"{path} does not exist.")
@@ -169,7 +172,7 @@ def _relative(path: str, folder: str, must_exist: bool = True) -> str:
 
 
 def _as_yaml(content: Mapping) -> str:
-    """The split file, with a line for each category."""
+    """The text of the split file, with one line per category."""
     dump = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, width=10**6)
     head = {key: content[key] for key in ("name", "class_embeddings") if key in content}
     categories = [f"  - {dump(category, default_flow_style=True)}" for category in content["categories"]]

@@ -1,6 +1,6 @@
 """The classes, class embeddings and images of the mini data set; ``PADing.data.mini_files`` writes them to files.
 
-Everything is drawn from one seed, image by image, so image k is the same whatever the number of images.
+Everything is drawn from one seed, image by image, so image k does not depend on the number of images.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ SURFACES = ("plain", "striped", "dotted", "checkered")
 PATTERNS = ("waves", "sand", "bricks")
 COLOURS = ("brown", "teal")
 
-# Compositional: every part of an unseen class occurs in at least two seen classes.
-# Hard: stars are seen with one surface only, so "star" must be told apart from "plain" without any other example.
-# Tuning: like compositional with other unseen classes; hyperparameters are chosen on it, and reports never show it.
+# compositional: every part of an unseen class occurs in at least two seen classes.
+# hard: the only seen star is plain, so no other example tells "star" from "plain".
+# tuning: like compositional, with other unseen classes; for choosing hyperparameters, never for reports.
 UNSEEN = {
     "compositional": ("striped disc", "dotted bar", "checkered triangle", "plain star", "teal waves", "brown sand"),
     "hard": ("striped star", "dotted star", "checkered star", "plain disc", "teal waves", "brown sand"),
@@ -59,9 +59,15 @@ def categories() -> list[Category]:
 
 
 def class_embeddings(dim: int, noise: float, seed: int) -> np.ndarray:
-    """(C, dim) float32 unit vectors: the sum of two part vectors and a thing/stuff vector, noise, and a rotation.
+    """Class embeddings (C, dim) float32 of unit length: two part vectors, a thing/stuff vector and noise, rotated.
 
-    ``dim``: width, at least the number of parts + 2. ``noise``: length of the class's own part relative to the others'.
+    Args:
+        dim: width, at least the number of parts + 2.
+        noise: length of a class's random vector relative to the sum of its other vectors.
+        seed: of the random vectors and the rotation.
+
+    Raises:
+        UserError: ``dim`` is too small.
     """
     rng = np.random.default_rng([seed, 1])
     parts = (*SHAPES, *SURFACES, *PATTERNS, *COLOURS, "thing", "stuff")
@@ -79,7 +85,7 @@ def class_embeddings(dim: int, noise: float, seed: int) -> np.ndarray:
 
 
 def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Signed measure of the unit shape at (u, v): positive inside, zero on the outline, falling about 1 per unit."""
+    """Signed distance (approximate) to the outline of the unit shape at (u, v), positive inside."""
     if shape == "disc":
         return 0.95 - np.hypot(u, v)
     if shape == "bar":
@@ -129,11 +135,11 @@ def _mix(colours: tuple, share: np.ndarray, rng: np.random.Generator) -> np.ndar
 def draw_image(
     rng: np.random.Generator, size: int, things: list[Category], stuff: list[Category]
 ) -> tuple[np.ndarray, list[tuple[Category, np.ndarray]]]:
-    """One image.
+    """Draw one image.
 
     Returns:
-        image (size, size, 3) uint8 RGB, and a list of (Category, (size, size) bool mask); masks do not overlap and
-        cover the whole image. Thing masks have no holes, so polygons describe them.
+        the image (size, size, 3) uint8 RGB, and a list of (Category, (size, size) bool mask). Masks do not overlap and
+        cover the whole image. Thing masks have no holes, so polygons can describe them.
     """
     y, x = np.mgrid[0:size, 0:size].astype(float)
     grounds = [stuff[i] for i in rng.choice(len(stuff), size=min(len(stuff), int(rng.integers(1, 3))), replace=False)]

@@ -1,9 +1,8 @@
-"""Writes the mini data set in COCO's own layout; ``datasets/make_mini_coco.py`` is the command.
+"""Writes the mini data set in COCO's format; ``datasets/make_mini_coco.py`` is the command.
 
-Training data follow COCO's zero-shot protocols: panoptic and instance annotation of training leaves out every image
-that shows an unseen class; semantic annotation keeps such images and marks unseen pixels as ignored (255). A second
-panoptic annotation keeps the images and leaves their unseen segments out, for methods that look for them
-(self-training).
+Training data follow COCO's zero-shot protocols. Panoptic and instance annotation leaves out every training image that
+shows an unseen class. Semantic annotation keeps these images and marks unseen pixels as ignored (255). A second
+panoptic annotation also keeps them, without their unseen segments, for methods that search for those (self-training).
 """
 
 import os
@@ -25,7 +24,7 @@ __all__ = ["MANIFEST", "make_mini_coco"]
 MANIFEST = "mini.json"
 TRAIN_SHARE_WITH_UNSEEN = 0.15
 IGNORE = 255
-# Validation ids begin beyond it.
+# Image ids of validation begin after it.
 MOST_IMAGES = 1_000_000
 SMALLEST, LARGEST = 32, 4096
 
@@ -41,17 +40,21 @@ def make_mini_coco(
     noise: float = 0.15,
     force: bool = False,
 ) -> Path:
-    """Draw the data set into ``out``, unless the same one is there already; return its path.
+    """Draw the data set into the folder ``out``, unless the same one is there already; return its path.
 
-    The folder appears only when it is complete. ``out/mini.json`` records the arguments and the counts.
+    The folder appears when it is complete. ``out/mini.json`` records the arguments and the counts.
 
     Args:
-        train, val: number of images. size: side in pixels. seed: of everything that is drawn.
-        split: a key of ``PADing.data.mini.UNSEEN``. dim, noise: see ``PADing.data.mini.class_embeddings``.
-        force: replace a mini data set of other arguments.
+        out: the folder.
+        train, val: number of images.
+        size: side of the images in pixels.
+        seed: of all random choices.
+        split: a key of ``PADing.data.mini.UNSEEN``.
+        dim, noise: see ``PADing.data.mini.class_embeddings``.
+        force: replace a mini data set with other arguments.
 
     Raises:
-        UserError: an argument out of range, or ``out`` holds something else.
+        UserError: an argument is out of range, ``out`` has other content, or it cannot be created.
     """
     out = Path(out)
     settings = dict(version=VERSION, train=train, val=val, size=size, seed=seed, split=split, dim=dim, noise=noise)
@@ -76,7 +79,7 @@ def make_mini_coco(
         )
         write_json(building / MANIFEST, {"settings": settings, "counts": counts})
         if out.is_dir():
-            shutil.rmtree(out)  # empty, or an older mini data set that may go
+            shutil.rmtree(out)  # empty, or a mini data set to replace
         building.rename(out)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -95,7 +98,7 @@ def _check_settings(settings: dict) -> None:
 
 
 def _is_there(out: Path, settings: dict, force: bool) -> bool:
-    """Whether ``out`` holds the data set already; UserError when it holds anything else that must stay."""
+    """Whether ``out`` already has this data set; UserError if it has other content that must not be replaced."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file. Choose another --output.")
     if not out.exists() or not any(out.iterdir()):
@@ -106,7 +109,7 @@ def _is_there(out: Path, settings: dict, force: bool) -> bool:
     if there == settings:
         return True
     if not isinstance(there, dict):
-        raise UserError(f"{out / MANIFEST} does not name its data set. Choose another --output, or move it away.")
+        raise UserError(f"{out / MANIFEST} has no `settings`. Choose another --output, or move the folder away.")
     other = ", ".join(f"{k} {there.get(k)} instead of {v}" for k, v in settings.items() if there.get(k) != v)
     if not force:
         hint = "Choose another --output, or replace it with --force."
@@ -138,8 +141,8 @@ class _Writer:
         self.panoptic: list[dict] = []
         listed = {c.name: i for i, c in enumerate(self.all)}
         seen_first = {c.name: i for i, c in enumerate(sorted(self.all, key=lambda c: c.name in unseen))}
-        # Folder of semantic maps -> class name -> label: the position among all classes as listed (beside panoptic
-        # annotation), or with the seen classes first (semantic protocol; the training maps ignore unseen classes).
+        # Folder of semantic maps -> class name -> label. The label is the position among all classes in listed order
+        # (for panoptic data sets) or with seen classes first (semantic protocol; training maps ignore unseen classes).
         self.labels = {
             f"panoptic_semseg_{subset}": listed,
             f"sem_seg_{subset}_all": seen_first,
@@ -183,7 +186,7 @@ class _Writer:
         self._write("panoptic", self._of(left), left, self.all, "_unlabelled")
 
         things = [c for c in self.all if c.isthing]
-        # Instance protocol: only unseen *things* matter; the grounds are background.
+        # Instance protocol: only images with unseen *things* are left out; stuff is background.
         only = [a for a in self.instances if a["category_id"] in unseen]
         with_unseen = {a["image_id"] for a in only}
         seen = [a for a in self.instances if a["image_id"] not in with_unseen]

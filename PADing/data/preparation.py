@@ -1,4 +1,4 @@
-"""What the scripts in ``datasets/`` share: annotation is read and checked, label PNGs are written and resumed."""
+"""Shared by the scripts in ``datasets/``: read and check annotation, write label PNGs, continue interrupted runs."""
 
 import argparse
 import os
@@ -17,23 +17,28 @@ from PADing.files import read_json, replacing
 
 
 def add_workers_flag(parser: argparse.ArgumentParser) -> None:
-    """``--workers N``: processes that write label PNGs."""
+    """Add ``--workers N``, the number of processes that write label PNGs."""
     half = max((os.cpu_count() or 1) // 2, 1)
     parser.add_argument("--workers", type=positive, default=half, help="default: half the cores")
 
 
 def read_annotation(path: str | os.PathLike, what: str, check: Callable = check_panoptic) -> dict:
-    """A COCO JSON, checked as far as the scripts need it; UserError begins with ``what``."""
+    """Read a COCO JSON and check the fields that the scripts need; UserError begins with ``what``."""
     content = read_json(path, what)
     check(content, f"{what} {path}", complete=False)
     return content
 
 
 def write_label_maps(make: Callable[[tuple], np.ndarray], jobs: Iterable[tuple], output: str, workers: int) -> None:
-    """Write the label map (H, W) uint8 of every job as a PNG, in ``workers`` processes, with a progress bar.
+    """Write the label map of every job as a PNG, with a progress bar.
 
-    A job whose file exists is skipped, so an interrupted run continues where it stopped. The first error ends the run.
-    ``make`` can be imported by other processes; a job ends with the PNG to write; ``output`` is the folder of all.
+    Jobs whose file exists are skipped, so an interrupted run continues where it stopped. The first error ends the run.
+
+    Args:
+        make: an importable function, called with a job; returns its label map (H, W) uint8.
+        jobs: tuples whose last item is the PNG to write.
+        output: the folder of the PNGs, for the progress bar.
+        workers: the number of processes.
     """
     jobs = list(jobs)
     missing = [job for job in jobs if not os.path.exists(job[-1])]

@@ -1,4 +1,4 @@
-"""Split files -> Detectron2's catalogs."""
+"""Registers the data sets of split files in Detectron2's catalogs."""
 
 import functools
 import logging
@@ -13,20 +13,22 @@ from PADing.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Data sets registered here, with their split and metadata: registering the same again does nothing.
+# Data sets that are registered here, with their split and metadata.
 _REGISTERED: dict[str, tuple[Split, dict]] = {}
 
 
 def register_split(split: Split, root: str | None = None) -> None:
     """Register every data set of ``split`` in ``DatasetCatalog`` and ``MetadataCatalog``.
 
-    Repeating it does nothing; a split file that has changed since replaces its former data sets. The metadata fields
-    are described at ``Split.metadata``. No file is read before a data set is asked for. UserError for a data set name
-    that another split file has registered already.
+    Registering the same split again does nothing; a changed split file replaces its former data sets. Files are read
+    when ``DatasetCatalog.get`` asks for a data set. ``Split.metadata`` describes the metadata.
 
     Args:
         split: a checked split.
-        root: the folder that paths are relative to; by default ``$DETECTRON2_DATASETS``, else ``datasets``.
+        root: the data root; None: ``$DETECTRON2_DATASETS``, else ``datasets``.
+
+    Raises:
+        UserError: another split file has already registered one of the names.
     """
     for data_set in split.data_sets:
         name, metadata = data_set.name, split.metadata(data_set, root)
@@ -39,8 +41,8 @@ def register_split(split: Split, root: str | None = None) -> None:
                 raise UserError(f"Split file {split.file} {taken}. Choose another name.")
         if name in DatasetCatalog:
             if name not in _REGISTERED:
-                # Mask2Former, when imported beside this project, takes one of our names.
-                logger.warning("Data set %s of another package is replaced by that of %s.", name, split.file)
+                # Mask2Former registers one of these names, too, if it is imported in the same process.
+                logger.warning("Data set %s of another package is replaced by the one of %s.", name, split.file)
             DatasetCatalog.remove(name)
         if name in MetadataCatalog.list():
             MetadataCatalog.remove(name)
@@ -50,7 +52,7 @@ def register_split(split: Split, root: str | None = None) -> None:
 
 
 def registered_split(name: str) -> Split | None:
-    """The split that has registered a data set; None for one of another package."""
+    """The split that has registered a data set; None if another package has registered it."""
     return _REGISTERED[name][0] if name in _REGISTERED and name in DatasetCatalog else None
 
 
@@ -67,7 +69,7 @@ def register_builtin() -> None:
     files = shipped_split_files()
     if not files:
         logger.warning(
-            "No split files lie beside the package, so no COCO data set is registered. Install from a checkout "
+            "There are no split files beside the package, so no COCO data set is registered. Install from a checkout "
             "(pip install -e .), or name split files under DATASETS.SPLIT_FILES."
         )
     register_split_files(files)

@@ -1,7 +1,7 @@
-"""Split files: one YAML says which classes a zero-shot protocol has, which are unseen, and where its data lie.
+"""Split files: one YAML file defines the classes of a zero-shot protocol, which are unseen, and where the data are.
 
-Everything in this project that is about classes (counts, order, contiguous ids, seen or unseen) comes from here,
-through ``Split.class_space`` and the metadata of the registered data sets. A split file reads::
+All code gets class counts, order, contiguous ids, and seen or unseen from here, through ``Split.class_space`` and the
+metadata of the registered data sets. An example of a split file::
 
     name: my_split
     categories:                          # or the path of a YAML file with such a list, relative to this file
@@ -15,8 +15,8 @@ through ``Split.class_space`` and the metadata of the registered data sets. A sp
       - name: my_train                   # the name for DATASETS.TRAIN or DATASETS.TEST
         role: train                      # or val
         kind: semantic                   # instance | panoptic | semantic
-        subset: seen                     # seen | all | unseen: which classes it shows
-        image_root: mine/images          # relative to $DETECTRON2_DATASETS; to this file when it begins with ./
+        subset: seen                     # seen | all | unseen: the classes that it shows
+        image_root: mine/images          # relative to $DETECTRON2_DATASETS; to this file if it begins with ./
         sem_seg_root: ./labels
 
 ``instance`` needs ``image_root, json``; ``panoptic`` needs ``image_root, panoptic_root, panoptic_json`` (and for
@@ -50,7 +50,7 @@ DEFAULT_EVALUATOR = {"instance": "coco_instance_gzero", "panoptic": "coco_panopt
 
 @dataclass(frozen=True)
 class Category:
-    """One class: its id in the annotations, its exact name, thing or stuff, and a color (RGB, 0..255) for drawings."""
+    """One class: its id in the annotation, its exact name, thing or stuff, and a color (RGB, 0..255) for drawings."""
 
     id: int
     name: str
@@ -73,7 +73,7 @@ class DataSet:
     panoptic_root: str = ""
     panoptic_json: str = ""
     sem_seg_root: str = ""
-    made_by: str = ""  # what makes its annotation, named when a file is missing
+    made_by: str = ""  # the command that makes the annotation, for the message when a file is missing
 
     def paths(self) -> dict[str, str]:
         """The paths that are set, by key, as written in the split file."""
@@ -83,7 +83,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Split:
-    """A zero-shot protocol: categories, which of them are seen and unseen (names, in order), and its data sets."""
+    """A zero-shot protocol: categories, names of the seen and unseen ones in order, and data sets."""
 
     name: str
     file: str
@@ -94,18 +94,18 @@ class Split:
     class_embeddings: str = ""
 
     def data_set(self, name: str) -> DataSet:
-        """The data set called ``name``; UserError when there is none."""
+        """The data set called ``name``; UserError if there is none."""
         for data_set in self.data_sets:
             if data_set.name == name:
                 return data_set
         raise UserError(f"Split {self.name} has no data set {name!r}; it has {[d.name for d in self.data_sets]}.")
 
     def vocabulary(self, kind: str, class_order: str) -> list[Category]:
-        """All classes, seen and unseen, that a model for ``kind`` tells apart, in the order of its outputs.
+        """All classes, seen and unseen, of a model for ``kind``, in the order of its outputs.
 
         ``seen_first``: the seen, then the unseen classes, each in the order of its list. ``listed``: in the order of
         ``categories``, things before stuff, so that a thing has the same contiguous id among the things as among all
-        classes. Classes that are neither seen nor unseen are left out, and stuff for ``instance``.
+        classes. Classes that are neither seen nor unseen are left out; stuff is left out for ``instance``.
         """
         by_name = {category.name: category for category in self.categories}
         if class_order == "seen_first":
@@ -121,9 +121,9 @@ class Split:
     def classes(self, data_set: DataSet) -> list[Category]:
         """The classes of one data set; the contiguous id is the position in this list.
 
-        With ``seen_first`` order the list holds only the classes of the data set's subset; so contiguous ids of a
-        seen-only training set are the same as those of the generalized validation set. With ``listed`` order, where
-        unseen classes lie between seen ones, every data set has the whole list.
+        With ``seen_first`` order, the list has only the classes of the data set's subset. A seen class then has the
+        same contiguous id in the training set as in the generalized validation set. With ``listed`` order, unseen
+        classes are between seen ones, so every data set has the whole list.
         """
         classes = self.vocabulary(data_set.kind, data_set.class_order)
         if data_set.class_order == "listed" or data_set.subset == "all":
@@ -132,7 +132,7 @@ class Split:
         return [category for category in classes if category.name in wanted]
 
     def class_space(self, data_set: DataSet) -> ClassSpace:
-        """The classes of one data set, and those of the split behind them."""
+        """The classes of one data set, with the vocabulary of the split."""
         vocabulary, classes = self.vocabulary(data_set.kind, data_set.class_order), self.classes(data_set)
         unseen = set(self.unseen)
         only_unseen = data_set.subset == "unseen" and data_set.class_order == "seen_first"
@@ -149,10 +149,10 @@ class Split:
         )
 
     def metadata(self, data_set: DataSet, root: str | None = None) -> dict[str, Any]:
-        """What ``MetadataCatalog`` holds for ``data_set``; paths lie under ``root`` (default ``$DETECTRON2_DATASETS``).
+        """The entries of ``data_set`` in ``MetadataCatalog``; paths are under ``root`` (``$DETECTRON2_DATASETS``).
 
-        Besides the fields that Detectron2's data sets of this kind have, and those of :class:`ClassSpace`:
-            val_extra_classes: names of the unseen classes, in sets with semantic labels that show them.
+        Besides the fields of Detectron2's data sets of this kind and those of :class:`ClassSpace`, they are:
+            val_extra_classes: names of the unseen classes, in data sets with semantic labels that show them.
             class_embeddings: the split's default embedding file, or "".
             split_file: path of the split file.
         """
@@ -184,7 +184,7 @@ def dataset_root() -> str:
 
 
 def shipped_split_files() -> list[str]:
-    """The split files of this repository (``datasets/splits/*.yaml``), sorted; empty for an install without them."""
+    """The split files of this repository (``datasets/splits/*.yaml``), sorted; empty if the install has none."""
     return sorted(str(path) for path in (REPOSITORY / "datasets" / "splits").glob("*.yaml"))
 
 
@@ -195,7 +195,10 @@ def load_split(path: str | os.PathLike) -> Split:
 
 
 def split_from_dict(content: Mapping, file: str) -> Split:
-    """Check the content of a split file. ``file`` is named in messages; ``./`` paths and tables are relative to it."""
+    """Make a split from the content of a split file; UserError for mistakes.
+
+    ``file``: the split file, for messages; ``./`` paths and the path of a category table are relative to it.
+    """
     where = f"Split file {file}"
     if not isinstance(content, Mapping):
         raise UserError(f"{where} must be a mapping with name, categories, unseen and data_sets.")
@@ -215,9 +218,9 @@ def split_from_dict(content: Mapping, file: str) -> Split:
         seen = _names(content["seen"], known, f"{where}: seen")
     both = sorted(set(seen) & set(unseen))
     if both:
-        raise UserError(f"{where}: {both} stand in both `seen` and `unseen`; remove them from one list.")
+        raise UserError(f"{where}: {both} are in both `seen` and `unseen`. Remove them from one list.")
     if not seen:
-        raise UserError(f"{where}: no class is left as seen, so there is nothing to train on.")
+        raise UserError(f"{where}: there is no seen class to train on. Remove some classes from `unseen`.")
     default_order = content.get("class_order")
     if default_order is not None:
         _choice(content, "class_order", CLASS_ORDERS, where)
@@ -245,7 +248,7 @@ def _categories(content, file: str) -> tuple[Category, ...]:
 
 @functools.lru_cache(maxsize=16)
 def _read_table(path: str, _modified: int) -> tuple[Category, ...]:
-    # Several split files share a table, and reading one takes longer than everything else here; so it is kept.
+    # Cached: several split files share a table, and reading it takes longer than all other steps.
     return _parse_categories(read_yaml(path, "Category table"), f"Category table {path}")
 
 
@@ -261,7 +264,7 @@ def _parse_categories(content, where: str) -> tuple[Category, ...]:
 def _category(entry: Any, where: str) -> Category:
     if not isinstance(entry, dict):
         raise UserError(f"{where} must be a mapping with id and name, but is {short(entry)}.")
-    # COCO's own tables carry a supercategory; it is accepted and not used.
+    # COCO's own tables have a supercategory, which is not used.
     _check_keys(entry, {"id", "name", "isthing", "color", "supercategory"}, where)
     identity = entry.get("id")
     if isinstance(identity, bool) or not isinstance(identity, int) or not 0 <= identity < 2**63:
@@ -293,7 +296,7 @@ def _data_set(entry: Any, default_order: str | None, where: str) -> DataSet:
     _check_keys(entry, {f.name for f in fields(DataSet)}, where)
     kind = _choice(entry, "kind", NEEDED_PATHS, where)
     if set(name) & {"/", "\\", "\0"} or name.startswith("."):
-        raise UserError(f"{where}: the name becomes that of a folder, so it must not begin with a dot or have a slash.")
+        raise UserError(f"{where}: a folder gets the name, so it must not begin with a dot or contain a slash.")
     for key, value in entry.items():
         if value is not None and value != "":
             _text(value, f"{where}: {key}")
@@ -303,7 +306,7 @@ def _data_set(entry: Any, default_order: str | None, where: str) -> DataSet:
     role = _choice(entry, "role", ROLES, where)
     values = {key: value for key, value in entry.items() if value is not None}
     values["subset"] = _choice(entry, "subset", SUBSETS, where, "seen" if role == "train" else "all")
-    # Panoptic lists hold things, then stuff, so unseen classes cannot stand at the end.
+    # Panoptic lists have things, then stuff, so unseen classes cannot come last.
     if kind == "panoptic":
         default_order = "listed"
     values["class_order"] = _choice(entry, "class_order", CLASS_ORDERS, where, default_order or "seen_first")
@@ -334,7 +337,7 @@ def _names(content, known: list[str], where: str) -> tuple[str, ...]:
 
 def _text(value: object, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        hint = "put it into quotes if YAML takes it for something else"
+        hint = "put it into quotes if YAML reads it as another type"
         raise UserError(f"{where} must be text, but is {short(value)}; {hint}.")
     return value
 

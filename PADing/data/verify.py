@@ -1,13 +1,13 @@
-"""Says which data are there, what is missing or wrong, and which configs can run.
+"""Reports which data are present, what is missing or wrong, and which configs can run.
 
     python -m PADing.data.verify                             # the shipped data sets and configs/
     python -m PADing.data.verify --split-file my_split.yaml --config my_config.yaml
     python -m PADing.data.verify --deep                      # read everything as training would
 
-Without ``--deep`` only folders, file names and the first image of each data set are looked at, which takes seconds.
-With it, every annotation file is loaded and every image is read with its annotation, by the loaders and mappers of
-training: what passes here, training accepts. On all of COCO that takes long; ``--images 100`` reads 100 of each set.
-Status 0: all is there; 1: something is missing or wrong; 2: a split file or an argument is wrong.
+Without ``--deep`` it checks folders, file names and the first image of each data set, which takes seconds. With
+``--deep`` the loaders and mappers of training load every annotation file and read every image, so training accepts
+what passes. That takes long on all of COCO; ``--images 100`` reads 100 images of each data set.
+Status 0: all is present; 1: something is missing or wrong; 2: a split file or an argument is wrong.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from PADing.yaml_files import read_config_files, read_config_tree
 def _check_config(
     path: str, reports: dict[str, DataSetReport], splits: dict[str, tuple[Split, DataSet]]
 ) -> tuple[list[str], list[str]]:
-    """What keeps a YAML config from training, and from evaluating; ``reports`` and ``splits``: by data set name."""
+    """What prevents a config from training, and from evaluating; ``reports`` and ``splits``: by data set name."""
     train: list[str] = []
     test: list[str] = []
     try:
@@ -47,8 +47,8 @@ def _check_config(
                 if not reports[name].ok:
                     problems.append(f"data set {name} is {'wrong' if reports[name].wrong else 'incomplete'}")
             elif name not in DatasetCatalog.list():
-                problems.append(f"data set {name} is in no split file looked at")
-            elif missing := missing_files(name):  # of a plug-in's data set nothing else is known
+                problems.append(f"data set {name} is in none of these split files")
+            elif missing := missing_files(name):  # a plug-in's data set has no report
                 problems.append(missing)
     known = [splits[name] for name in (*named["TEST"], *named["TRAIN"]) if name in splits]
     default = next((split.class_embeddings for split, _ in known if split.class_embeddings), "")
@@ -56,14 +56,14 @@ def _check_config(
     problem = _check_embeddings(embeddings, *known[0]) if embeddings and known else ""
     if problem:
         train.append(problem)
-        # PADing needs them to train its generator only; D2Zero classifies with them.
+        # PADing needs class embeddings only to train its generator; D2Zero also classifies with them.
         if _section(content, "MODEL").get("META_ARCHITECTURE") != "PADing":
             test.append(problem)
     return train, test
 
 
 def _embedding_files(content: dict, default: str) -> list[str]:
-    """The class embeddings a config reads, and those it falls back to; none for configs that don't mention any."""
+    """The embedding file that a config names, and the file that may replace it; empty if the config has neither key."""
     model = _section(content, "MODEL")
     keys = (_section(model, "MASK_FORMER"), "VEC_PATH"), (model, "CLASS_EMBEDDINGS")
     if not any(key in node for node, key in keys):
@@ -73,15 +73,15 @@ def _embedding_files(content: dict, default: str) -> list[str]:
 
 
 def _check_embeddings(paths: list[str], split: Split, data_set: DataSet) -> str:
-    """What is wrong with class embeddings for a data set's split; "" if nothing. The second replace those of others."""
+    """The problem of class embeddings for a data set's split; "" if none. The second file replaces one without them."""
     file = find_embeddings(paths[0])
     if file is None:
-        return f"class embeddings {paths[0]} are missing; made by: {making_command(split.file, paths[0])}"
+        return f"class embeddings {paths[0]} are missing; make them with: {making_command(split.file, paths[0])}"
     space = split.class_space(data_set)
     try:
-        # A .txt file has the seen classes first.
+        # Columns of a .txt file: seen classes, then unseen ones.
         load_class_embeddings(file, space.vocabulary, file_names=(*space.seen_names, *space.unseen_names))
-    except OtherClasses as error:  # training then reads the others, too
+    except OtherClasses as error:  # training reads the second file then
         return _check_embeddings(paths[1:], split, data_set) if paths[1:] else str(error)
     except UserError as error:
         return str(error)
@@ -102,12 +102,12 @@ def _as_tuple(value: object) -> tuple[str, ...]:
 
 
 def _section(content: dict, key: str) -> dict:
-    """A section of a config; empty where something else stands in its place, which loading the config refuses."""
+    """A section of a config; empty if it is not a section, which loading the config reports."""
     return content[key] if isinstance(content.get(key), dict) else {}
 
 
 def main(argv: list[str] | None = None, out=None) -> int:
-    """Print the report; returns the exit status, see above."""
+    """Print the report; returns the exit status (see the module)."""
     parser = CommandParser(__doc__, prog="python -m PADing.data.verify")
     parser.add_argument("--split-file", nargs="+", default=[], help="check your own data sets instead")
     parser.add_argument("--config", nargs="+", help="configs to check (default: all below configs/)")
@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None, out=None) -> int:
     args = parser.parse_args(argv)
     loading = logging.getLogger("PADing.data")
     level = loading.level
-    loading.setLevel(logging.ERROR)  # what matters here is in the report
+    loading.setLevel(logging.ERROR)  # the report says the same
     try:
         return run_command(lambda: int(_print_report(args, out or sys.stdout)))
     finally:
@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None, out=None) -> int:
 
 
 def _print_report(args: argparse.Namespace, out) -> bool:
-    """Print everything; whether there is a problem."""
+    """Print the report; returns whether there is a problem."""
     reports: dict[str, DataSetReport] = {}
     out.write(f"Data root: {os.path.abspath(dataset_root())} ($DETECTRON2_DATASETS, default `datasets`)\n")
     own = [*args.split_file, *(file for path in args.config or () for file in _split_files(path))]
@@ -145,7 +145,7 @@ def _print_report(args: argparse.Namespace, out) -> bool:
     by_name = {data_set.name: (split, data_set) for split in splits for data_set in split.data_sets}
     out.write("\nConfigs\n")
     incomplete = False
-    # Of the shipped configs, those that are not mere bases.
+    # Shipped configs, without those that are only bases of others.
     files = sorted(map(str, (REPOSITORY / "configs").rglob("*.yaml")))
     shipped_configs = [file for file in files if not os.path.basename(file).startswith(("Base", "Mask2Former"))]
     for path in args.config or shipped_configs:

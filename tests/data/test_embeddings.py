@@ -79,10 +79,10 @@ def _zip_bomb(path):
         (_npz(vectors=np.where(VECTORS == 5, 1e300, VECTORS.astype(np.float64))), "κύκλος have NaN or infinite"),
         (_npz(vectors=VECTORS.astype(complex)), "complex"),
         (_npz(vectors=np.array([[None] * 4] * 3)), "pickle"),
-        (_npz(names=np.array([1, 2, 3])), "texts are expected"),
+        (_npz(names=np.array([1, 2, 3])), "must be a list of texts"),
         (_npz(names=np.array([NAMES])), "2 dimensions"),
-        (_npz(vectors=VECTORS[:, :0]), "no entries"),
-        (_zip_bomb, "MiB, more than 512"),
+        (_npz(vectors=VECTORS[:, :0]), "no numbers"),
+        (_zip_bomb, "MiB; the limit is 512"),
     ],
 )
 def test_unfit_arrays_are_named(tmp_path, make, reason):

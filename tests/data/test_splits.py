@@ -120,7 +120,7 @@ def _category(**entry):
         (lambda c: c.update(unseen=["dgo"]), ["'dgo'", "did you mean dog"]),
         (lambda c: c.update(unseen=["dog", "dog"]), ["'dog' occurs twice"]),
         (lambda c: c.update(seen=["dog", "cat"]), ["['dog']", "both"]),
-        (lambda c: c.update(unseen=[x["name"] for x in c["categories"]]), ["no class is left as seen"]),
+        (lambda c: c.update(unseen=[x["name"] for x in c["categories"]]), ["there is no seen class"]),
         (lambda c: c.update(clas_order="listed"), ["unknown key `clas_order`", "did you mean class_order?"]),
         (lambda c: c.update(class_order="sorted"), ["seen_first, listed", "'sorted'"]),
         (_category(id=4, name="lion"), ["category id 4 occurs twice"]),

@@ -1,6 +1,6 @@
-"""Mappers: one dict of a data set -> one training example. ``INPUT.DATASET_MAPPER_NAME`` chooses among them.
+"""Mappers turn one dict of a data set into one training example. ``INPUT.DATASET_MAPPER_NAME`` chooses the mapper.
 
-A plug-in adds one that is called with the config: ``@MAPPER_REGISTRY.register("my_mapper")``.
+A plug-in adds a mapper with ``@MAPPER_REGISTRY.register("my_mapper")``; it is called with the config.
 """
 
 import logging
@@ -32,22 +32,24 @@ UNREADABLE = "unreadable"
 
 @MAPPER_REGISTRY.register("default")
 class DefaultMapper:
-    """Detectron2's own mapper in training, without the images whose pixels it would misread."""
+    """Detectron2's own training mapper; refuses images whose pixels it would misread."""
 
     def __init__(self, cfg: CfgNode):
         self.mapper = DatasetMapper(cfg, is_train=True)
 
     def __call__(self, dataset_dict: dict) -> dict | None:
-        """A training example."""
+        """A training example; CorruptFile for a pixel format that Detectron2 misreads."""
         check_eight_bit(dataset_dict["file_name"])
         return self.mapper(dataset_dict)
 
 
 class EvaluationMapper:
-    """Shortest-edge resize by ``INPUT.MIN_SIZE_TEST`` and ``MAX_SIZE_TEST``; evaluators read annotation themselves.
+    """Reads an image and resizes its shortest edge by ``INPUT.MIN_SIZE_TEST`` and ``MAX_SIZE_TEST``.
 
-    An unreadable image raises ``CorruptFile``; with ``INPUT.ON_CORRUPT skip`` the record comes back without ``image``
-    and with the reason under ``unreadable`` (see ``EvaluationLoader``).
+    Evaluators read the annotation themselves.
+
+    An unreadable image raises ``CorruptFile``. With ``INPUT.ON_CORRUPT skip`` the record is returned without ``image``,
+    with the reason under ``unreadable`` (see ``EvaluationLoader``).
     """
 
     def __init__(self, cfg: CfgNode):
@@ -57,24 +59,24 @@ class EvaluationMapper:
         check_on_corrupt(self.on_corrupt)
 
     def __call__(self, dataset_dict: dict) -> dict:
-        """The record with ``image``, without ``annotations``."""
+        """The record with ``image`` (uint8 tensor (3, H, W)), without ``annotations``."""
         record = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         try:
             image = read_record_image(record, self.image_format)
             image, _, _ = augment(self.augmentations, record["file_name"], image)
         except CorruptFile as error:
             if self.on_corrupt == "fatal":
-                raise CorruptFile(f"{error} INPUT.ON_CORRUPT skip evaluates without such images.") from error
+                raise CorruptFile(f"{error} To evaluate without such images, set INPUT.ON_CORRUPT skip.") from error
             return {**record, UNREADABLE: str(error)}
         record["image"] = image_tensor(image)
         return record
 
 
 class EvaluationLoader:
-    """Detectron2's test loader without the images that cannot be read.
+    """Detectron2's test loader without unreadable images.
 
     Attributes:
-        unreadable: their records, after a pass; of this process.
+        unreadable: records of the unreadable images that this process met in the last pass.
     """
 
     def __init__(self, cfg: CfgNode, dataset_name: str):
@@ -97,11 +99,11 @@ class EvaluationLoader:
 
 
 def build_mapper(cfg: CfgNode, is_train: bool = True) -> Callable[[dict], dict | None]:
-    """In evaluation ``EvaluationMapper``, else ``INPUT.DATASET_MAPPER_NAME``; UserError for an unknown name."""
+    """The mapper of ``INPUT.DATASET_MAPPER_NAME``, or ``EvaluationMapper``; UserError for an unknown name."""
     if not is_train:
         return EvaluationMapper(cfg)
     name = cfg.INPUT.DATASET_MAPPER_NAME
     if name not in MAPPER_REGISTRY:
         hint, known = did_you_mean(name, MAPPER_REGISTRY), ", ".join(MAPPER_REGISTRY)
-        raise UserError(f"INPUT.DATASET_MAPPER_NAME is {name!r}, which is no mapper{hint}. Known: {known}.")
+        raise UserError(f"INPUT.DATASET_MAPPER_NAME is {name!r}, which is not a mapper{hint}. Known: {known}.")
     return MAPPER_REGISTRY[name](cfg)

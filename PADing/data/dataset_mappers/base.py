@@ -1,8 +1,8 @@
-"""What the training mappers share: reading with errors that name the file, and the form of their output.
+"""Shared by the training mappers: reading with errors that name the file, augmentation, and the form of the output.
 
 A mapper turns one dict of the data set into ``image`` (uint8 tensor (3, H, W) in ``INPUT.FORMAT``) and ``instances``
-with ``gt_classes`` (int64 (n,)) and ``gt_masks`` (bool (n, H, W)). Random choices are those of Detectron2's
-augmentations, from NumPy's global generator.
+with ``gt_classes`` (int64 (n,)) and ``gt_masks`` (bool (n, H, W)). Detectron2's augmentations draw random numbers from
+NumPy's global generator.
 """
 
 import logging
@@ -25,7 +25,7 @@ from PADing.registry import NamedRegistry
 
 logger = logging.getLogger(__name__)
 
-# By INPUT.DATASET_MAPPER_NAME: what makes a training mapper, called with the config.
+# INPUT.DATASET_MAPPER_NAME -> a function or class that makes a training mapper from the config.
 MAPPER_REGISTRY: NamedRegistry[Callable[[CfgNode], Callable[[dict], dict | None]]] = NamedRegistry("a mapper")
 PAD_PIXEL = 128
 
@@ -43,7 +43,7 @@ class TrainingMapper:
 
     # Keys that a dict of the data set must have.
     needs: tuple[str, ...] = ("file_name",)
-    # The arguments that say how images are augmented; each mapper names one of the functions below.
+    # Function of the config that returns the arguments for augmentation; one of those below.
     augmentation: Callable[[CfgNode], dict[str, Any]]
 
     @configurable
@@ -67,7 +67,7 @@ class TrainingMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """The arguments that all mappers have."""
+        """The constructor's arguments from a config."""
         common = {"is_train": is_train, "image_format": cfg.INPUT.FORMAT, "on_corrupt": cfg.INPUT.ON_CORRUPT}
         return {**common, **cls.augmentation(cfg)}
 
@@ -77,18 +77,18 @@ class TrainingMapper:
         if lacking:
             raise UserError(
                 f"{type(self).__name__} needs {lacking}, but the data set has only {sorted(dataset_dict)}. "
-                "INPUT.DATASET_MAPPER_NAME must fit the kind of data set in DATASETS.TRAIN."
+                "Choose an INPUT.DATASET_MAPPER_NAME for the kind of data set in DATASETS.TRAIN."
             )
         try:
             return self.map(dict(dataset_dict))
         except CorruptFile as error:
             if self.on_corrupt == "fatal":
-                raise CorruptFile(f"{error} INPUT.ON_CORRUPT skip leaves such files out.") from error
+                raise CorruptFile(f"{error} To train without such files, set INPUT.ON_CORRUPT skip.") from error
             logger.warning("Left out: %s", error)
             return None
 
     def map(self, dataset_dict: dict) -> dict:
-        """One dict of the data set (a copy, whose values are not to be changed) to one training example."""
+        """Make a training example from a shallow copy of a data set's dict; do not change the copy's values."""
         raise NotImplementedError
 
     def pad(self, array: np.ndarray, value: int) -> np.ndarray:
@@ -116,7 +116,7 @@ def check_on_corrupt(value: str) -> None:
 
 
 def read_record_image(dataset_dict: dict, image_format: str) -> np.ndarray:
-    """The image of ``dataset_dict``, uint8 (H, W, 3); CorruptFile when it is unreadable or not of the stated size."""
+    """The image of ``dataset_dict``, uint8 (H, W, 3); CorruptFile if it is unreadable or has another size."""
     path = dataset_dict["file_name"]
     image = read_image(path, image_format)
     try:
@@ -125,16 +125,16 @@ def read_record_image(dataset_dict: dict, image_format: str) -> np.ndarray:
         have, stated = image.shape[:2], [dataset_dict.get(key, "?") for key in ("height", "width")]
         raise CorruptFile(
             f"Image {path} is {have[0]} x {have[1]} (height x width), but {stated[0]} x {stated[1]} in its annotation. "
-            "Is it the right file, and not turned by its EXIF orientation?"
+            "Is it the right file? Does its EXIF orientation rotate it?"
         ) from error
     return image
 
 
 def read_class_labels(path: str, size: tuple[int, int]) -> np.ndarray:
-    """A map of class labels as float64 (H, W); CorruptFile when unreadable or not of ``size``.
+    """A map of class labels as float64 (H, W); CorruptFile if it is unreadable or does not have ``size`` (H, W).
 
-    In this type ``ResizeTransform`` samples them as the published training did: PyTorch's nearest neighbour, half a
-    source pixel away from Pillow's, which it takes for uint8.
+    For float64, ``ResizeTransform`` uses PyTorch's nearest neighbour, as the published training did. For uint8 it would
+    use Pillow's, which samples half a source pixel away.
     """
     labels = read_labels(path)
     _check_size("Label file", path, labels, size)
@@ -142,18 +142,18 @@ def read_class_labels(path: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def read_segments(path: str, size: tuple[int, int], segments: Sequence[dict]) -> tuple[np.ndarray, list[dict]]:
-    """A panoptic map as uint8 RGB (H, W, 3), and the segments that have a pixel; the first without one is logged.
+    """A panoptic map as uint8 RGB (H, W, 3), and the segments that have a pixel; logs the first empty segment.
 
     Raises:
-        CorruptFile: not of ``size``, or another image's map, see ``empty_segments``.
+        CorruptFile: unreadable, not of ``size`` (H, W), or the map of another image (see ``empty_segments``).
     """
     rgb = read_panoptic_rgb(path)
     _check_size("Panoptic PNG", path, rgb, size)
     empty = empty_segments(rgb, segments, path)
     if empty:
         text = (
-            f"Segments without a pixel are left out: {len(empty)} of {path}, e.g. id {min(empty)}. Further ones are "
-            "not named; `python -m PADing.data.verify --deep` counts them."
+            f"Segments without a pixel are left out: {len(empty)} of {path}, e.g. id {min(empty)}. This message is "
+            "shown once; `python -m PADing.data.verify --deep` counts them all."
         )
         log_first_n(logging.WARNING, text, name=__name__)
     return rgb, [segment for segment in segments if segment["id"] not in empty]
@@ -166,7 +166,7 @@ def _check_size(what: str, path: str, labels: np.ndarray, size: tuple[int, int])
 
 
 def augment(augmentations: T.AugmentationList, path: str, image: np.ndarray, labels: np.ndarray | None = None) -> tuple:
-    """Augmented image, augmented labels (None without), and what was done; CorruptFile for too thin an image."""
+    """The augmented image, the augmented labels (or None), and the transforms; CorruptFile if the image is too thin."""
     height, width = image.shape[:2]
     augmented = T.AugInput(image, sem_seg=labels)
     try:
@@ -184,8 +184,8 @@ def augment(augmentations: T.AugmentationList, path: str, image: np.ndarray, lab
 def resize_and_crop(cfg: CfgNode, ignored_label: int | None = None) -> dict[str, Any]:
     """Arguments of the ``mask_former_*`` mappers: shortest-edge resize, crop, SSD color jitter, flip, and padding.
 
-    With ``INPUT.CROP.SINGLE_CATEGORY_MAX_AREA`` below 1, crops that are nearly all one class are drawn again, if
-    ``ignored_label``, the label of no class, says that there is a label map to look at.
+    ``ignored_label``: the label of pixels without a class, for mappers with a label map. Then crops with more than
+    ``INPUT.CROP.SINGLE_CATEGORY_MAX_AREA`` of one class are drawn again.
     """
     node = cfg.INPUT
     augmentations: list = [T.ResizeShortestEdge(node.MIN_SIZE_TRAIN, node.MAX_SIZE_TRAIN, node.MIN_SIZE_TRAIN_SAMPLING)]
@@ -200,7 +200,7 @@ def resize_and_crop(cfg: CfgNode, ignored_label: int | None = None) -> dict[str,
 
 
 def resize_and_crop_labels(cfg: CfgNode) -> dict[str, Any]:
-    """As ``resize_and_crop``, for mappers of label maps, with their ``ignore_label``."""
+    """As ``resize_and_crop``, for mappers with a label map; also returns the argument ``ignore_label``."""
     ignored = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).ignore_label
     return {**resize_and_crop(cfg, ignored), "ignore_label": ignored}
 

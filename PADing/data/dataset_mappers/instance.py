@@ -1,4 +1,4 @@
-"""Mappers of instance segmentation: COCO annotations -> masks on the augmented canvas."""
+"""Mappers of instance segmentation: COCO annotations become masks of the augmented image."""
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -48,7 +48,7 @@ class MaskFormerInstanceDatasetMapper(InstanceMapper):
 
 
 def _check_masks(annotations: list[dict], size: tuple[int, int], path: str) -> None:
-    """CorruptFile unless every annotation that is no crowd has a mask that fits an image of ``size`` (H, W)."""
+    """CorruptFile unless every annotation, crowds excepted, has a mask that fits an image of ``size`` (H, W)."""
     for number, annotation in enumerate(annotations):
         if annotation.get("iscrowd", 0):
             continue
@@ -63,8 +63,8 @@ def annotation_masks(
 ) -> tuple[list[int], np.ndarray]:
     """Contiguous classes and bool masks (n, H, W) of the annotations that still have a pixel; crowds are dropped.
 
-    Polygons are moved point by point and rasterised on the final canvas, which clips them; RLE masks are decoded, and
-    transformed as label maps.
+    The points of polygons are transformed, then rasterised at the final size, which clips them. RLE masks are decoded
+    and transformed as label maps.
 
     Args:
         annotations: ``annotations`` of ``load_data_set`` whose masks have been checked.
@@ -92,7 +92,7 @@ def _rasterise(polygons: list, transforms: TransformList, height: int, width: in
     for polygon in polygons:
         points = transforms.apply_coords(np.asarray(polygon, dtype=np.float64).reshape(-1, 2))
         low, high = points.min(axis=0), points.max(axis=0)
-        # Polygons wholly outside of the canvas need no rasterising.
+        # Skip polygons that are wholly outside.
         if low[0] < width and low[1] < height and high[0] > 0 and high[1] > 0:
             moved.append(points.ravel().tolist())
     if not moved:

@@ -1,4 +1,4 @@
-"""Mappers of panoptic segmentation: COCO's panoptic PNGs -> one mask per segment."""
+"""Mappers of panoptic segmentation: COCO's panoptic PNGs become one mask per segment."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ class PanopticMapper(TrainingMapper):
     needs = ("file_name", "pan_seg_file_name", "segments_info")
 
     def read(self, dataset_dict: dict) -> tuple[np.ndarray, np.ndarray, list[dict]]:
-        """Image, panoptic map as RGB (H, W, 3) and segments; the fields of the annotation leave ``dataset_dict``."""
+        """Image, panoptic map as RGB (H, W, 3), and segments; removes the annotation's fields from ``dataset_dict``."""
         image = read_record_image(dataset_dict, self.image_format)
         listed, path = dataset_dict.pop("segments_info"), dataset_dict.pop("pan_seg_file_name")
         dataset_dict.pop("sem_seg_file_name", None)
@@ -35,8 +35,7 @@ class PanopticMapper(TrainingMapper):
 class COCOPanopticNewBaselineDatasetMapper(PanopticMapper):
     """Segments with large-scale jittering.
 
-    A segment that the crop cut away keeps an all-zero mask and so still counts as a target, as in the published
-    training.
+    A segment outside the crop keeps an all-zero mask and remains a target, as in the published training.
     """
 
     augmentation = staticmethod(large_scale_jitter)
@@ -45,7 +44,7 @@ class COCOPanopticNewBaselineDatasetMapper(PanopticMapper):
         """See the base class."""
         image, panoptic, segments = self.read(dataset_dict)
         image, _, transforms = augment(self.augmentations, dataset_dict["file_name"], image)
-        # Transformed as an RGB image: nearest neighbour keeps colors, hence ids.
+        # Transform the RGB image: nearest neighbour keeps colors and thus ids.
         ids = rgb2id(transforms.apply_segmentation(panoptic))
         return self.example(dataset_dict, image, *_segment_masks(ids, segments))
 
@@ -68,7 +67,7 @@ class MaskFormerPanopticDatasetMapper(PanopticMapper):
     def map(self, dataset_dict: dict) -> dict:
         """See the base class."""
         image, panoptic, segments = self.read(dataset_dict)
-        # The crop may look at the classes, so they are painted before.
+        # Paint the classes before the crop, which may look at them.
         labels = _paint_classes(rgb2id(panoptic), segments, self.ignore_label)
         image, labels, transforms = augment(self.augmentations, dataset_dict["file_name"], image, labels)
         ids = self.pad(rgb2id(transforms.apply_segmentation(panoptic)), 0)
@@ -79,7 +78,7 @@ class MaskFormerPanopticDatasetMapper(PanopticMapper):
 
 
 def _segment_masks(ids: np.ndarray, segments: list[dict]) -> tuple[list[int], np.ndarray]:
-    """Contiguous classes, and bool masks (n, H, W), of the segments that are no crowds, from a map of ids (H, W)."""
+    """Contiguous classes and bool masks (n, H, W) of all segments but crowds, from a map of ids (H, W)."""
     segments = [segment for segment in segments if not segment.get("iscrowd", 0)]
     masks = np.empty((len(segments), *ids.shape), dtype=bool)
     for mask, segment in zip(masks, segments, strict=True):
@@ -88,9 +87,9 @@ def _segment_masks(ids: np.ndarray, segments: list[dict]) -> tuple[list[int], np
 
 
 def _paint_classes(ids: np.ndarray, segments: list[dict], ignore_label: int) -> np.ndarray:
-    """Class map (H, W) of a map of segment ids (H, W): contiguous ids, ``ignore_label`` where no segment lies.
+    """Class map, float64 (H, W), from a map of segment ids (H, W): contiguous ids, else ``ignore_label``.
 
-    It is float64, so that it is resized as the published training did (see ``read_class_labels``).
+    float64 makes resizing the same as in the published training (see ``read_class_labels``).
     """
     labels = np.full(ids.shape, ignore_label, dtype=np.float64)
     for segment in segments:

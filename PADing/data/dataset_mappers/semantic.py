@@ -1,4 +1,4 @@
-"""Mapper of semantic segmentation: PNGs of class labels -> one mask per class."""
+"""Mapper of semantic segmentation: PNGs of class labels become one mask per class."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ class MaskFormerSemanticDatasetMapper(TrainingMapper):
 
     Args:
         ignore_label: of the pixels without a class.
-        num_labels: labels must be below it, else the file is reported as corrupt; None: not checked.
+        num_labels: CorruptFile for a label that is not below it; None: labels are not checked.
         hidden_labels: labels of unseen classes, which become ``ignore_label`` in a training set of seen classes.
     """
 
@@ -48,7 +48,7 @@ class MaskFormerSemanticDatasetMapper(TrainingMapper):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Labels are those of the whole split."""
+        """The constructor's arguments from a config; labels are those of the whole split."""
         space = ClassSpace.of_config(cfg)
         hidden = space.unseen_outputs if space.subset == "seen" else ()
         return {**super().from_config(cfg, is_train), "num_labels": len(space.vocabulary), "hidden_labels": hidden}
