@@ -371,7 +371,7 @@ def test_verify_knows_who_needs_class_vectors(prepared, tmp_path, monkeypatch):
     other = tmp_path / "other.npz"
     save_class_embeddings(other, ["bus"], np.ones((1, 4)), "test")
     instance = "DATASETS: {TRAIN: [coco_zsi_48_17_train], TEST: [coco_zsi_48_17_val]}\n"
-    for vectors, message in ((tmp_path / "absent.npz", "absent.npz are missing; make them with: python"), (other, "lack 64")):
+    for vectors, message in ((tmp_path / "absent.npz", "absent.npz are missing; make them with"), (other, "lack 64")):
         for path, architecture in ((d2zero, "D2Zero"), (pading, "PADing")):
             path.write_text(f"{instance}MODEL: {{META_ARCHITECTURE: {architecture}, CLASS_EMBEDDINGS: {vectors}}}\n")
         status, text = _verify("--config", str(d2zero), str(pading))
