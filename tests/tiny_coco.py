@@ -1,4 +1,4 @@
-"""A COCO-shaped tree of a few real images, in the layout that ``datasets/README.md`` asks for before preparation.
+"""A COCO-shaped tree of a few real images, in the layout that ``docs/coco.md`` asks for before preparation.
 
 Instances are COCO's own. Panoptic maps and stuff labels are painted from them: each image's background gets one stuff
 class in its upper and one in its lower half, so every protocol has seen and unseen classes to load.

@@ -77,8 +77,8 @@ def results(folder: Path) -> dict:
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
-def readme_commands(heading: str, file: str = "datasets/README.md") -> list[str]:
-    """The shell commands below a heading, in order: of ``sh`` blocks, and those that begin with python in tables."""
+def readme_commands(heading: str, file: str = "docs/your_data.md") -> list[str]:
+    """The shell commands below a page's heading, in order: of ``sh`` blocks, and those that begin tables' cells."""
     text = (REPOSITORY / file).read_text(encoding="utf-8")
     section = text.split(f"{heading}\n", 1)[1].split("\n## ", 1)[0]
     commands = []

@@ -1,4 +1,4 @@
-"""Data trees for whole runs: COCO's layout with drawn images or real samples, prepared as datasets/README.md says."""
+"""Data trees for whole runs: COCO's layout with drawn images or real samples, prepared as docs/coco.md says."""
 
 import os
 import sys
@@ -15,8 +15,8 @@ from tests.tiny_coco import draw_source, make_tiny_coco  # noqa: E402
 
 
 def prepare(root: Path) -> Path:
-    """Run the preparation commands of datasets/README.md on the downloads below ``root``."""
-    commands = [c for c in readme_commands("## COCO, step by step") if "datasets/" in c and "class_emb" not in c]
+    """Run the preparation commands of docs/coco.md on the downloads below ``root``."""
+    commands = readme_commands("## Prepare", "docs/coco.md")
     assert len(commands) == 4, commands
     for command in commands:
         run(command, data=root)

@@ -8,7 +8,7 @@ from PIL import Image
 
 HEIGHT, WIDTH = 60, 80
 
-# What the examples of datasets/README.md speak of: ten seen things, two unseen ones, two kinds of ground.
+# What the examples of docs/your_data.md speak of: ten seen things, two unseen ones, two kinds of ground.
 PLAIN = [
     *({"id": i + 1, "name": name, "isthing": 1} for i, name in enumerate(
         "person dog horse car bench bird boat cup chair kite".split()

@@ -1,6 +1,7 @@
 """Data of someone's own, without a line of code: split file, conversion, training, evaluation, and usual mistakes."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ import yaml
 from PIL import Image
 
 from PADing.data.embeddings import save_class_embeddings
+from PADing.data.splits import load_split
 from tests.end_to_end.command_line import REPOSITORY, SMALL, readme_commands, results, run, train_net
 from tests.end_to_end.own_data import AWKWARD, NEVER, PLAIN, write_own_data
 
@@ -96,31 +98,61 @@ def test_semantic(awkward, tmp_path):
     assert results(tmp_path / "3")["eigen_val_semantic"]["sem_seg"]["hIoU"] is not None
 
 
-@pytest.mark.slow
-def test_documented_commands(tmp_path):
-    """The commands of datasets/README.md, as written, end with metrics."""
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory):
+    """A folder in which the commands of docs/your_data.md can be run as they are written, and a function that does."""
+    folder = tmp_path_factory.mktemp("documented")
     for name in ("tools", "configs", "datasets", "train_net.py", "train_net_pretrain.py"):
-        (tmp_path / name).symlink_to(REPOSITORY / name)
-    write_own_data(tmp_path, PLAIN, ["zebra", "hot dog", "sea"])
+        (folder / name).symlink_to(REPOSITORY / name)
+    write_own_data(folder, PLAIN, ["zebra", "hot dog", "sea"])
     names = [category["name"] for category in PLAIN]
-    (tmp_path / "names.json").write_text(json.dumps(names))
-    np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(len(names), 8)))
-    commands = readme_commands("## Your own data, without code")
-    done = []
-    for command in commands:
-        if " clip " in command or " words " in command:
-            continue  # these need weights from the network
-        small = []
-        if command.startswith("python train_net"):
-            command = command.replace("--config-file", "--num-gpus 0 --config-file")
-            small = [*SMALL]
-            small += ["MODEL.WEIGHTS", ""] if "pretrain" in command else []
-        done.append(run(command, *small, cwd=tmp_path))
-    assert len(done) == 12
-    report = next(text for text in done if "read with their annotation" in text)
-    assert report.count("  ok  ") == 8 and "MISSING" not in report and "WRONG" not in report
-    metrics = results(tmp_path / "output" / "mine_2")["mine_val_instance"]
-    assert metrics["segm"]["AP-zebra"] is not None and "AP50_hm" in metrics["segm"]
+    (folder / "names.json").write_text(json.dumps(names))
+    np.save(folder / "vectors.npy", np.random.default_rng(0).normal(size=(len(names), 8)))
+
+    def follow(heading):
+        said = []
+        for command in readme_commands(heading):
+            # CLIP's weights would have to be downloaded.
+            command = command.replace(" clip ", " matrix --file vectors.npy --file-names names.json ")
+            small = []
+            if command.startswith(("python train_net", "python tools/visualize")):
+                command = command.replace(" --num-gpus 0", "").replace("--config-file", "--num-gpus 0 --config-file")
+                small = [*SMALL]
+                small += ["MODEL.WEIGHTS", ""] if "MODEL.WEIGHTS" not in command else []
+            said.append(run(command, *small, cwd=folder))
+        return said
+
+    return folder, follow
+
+
+@pytest.mark.slow
+def test_documented_instance_commands(documented):
+    """Five commands, a try on the CPU, and PADing's three; then evaluation alone."""
+    folder, follow = documented
+    said = follow("## Instance masks in five commands")
+    assert len(said) == 9
+    report = next(text for text in said if "read with their annotation" in text)
+    assert report.count("  ok  ") == 2 and "MISSING" not in report and "WRONG" not in report
+    for name in ("mine", "mine_try", "mine_2"):
+        metrics = results(folder / "output" / name)["mine_val_instance"]
+        assert metrics["segm"]["AP-zebra"] is not None and "AP50_hm" in metrics["segm"]
+    assert (folder / "output" / "mine" / "drawn" / "overview.png").exists()
+    assert len(follow("## Evaluate")) == 1 and (folder / "output" / "mine_eval" / "results.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heading, sets", [("## Panoptic annotation", 4), ("## Label PNGs only", 2)])
+def test_documented_preparation(documented, heading, sets):
+    said = documented[1](heading)
+    assert len(said) == 5 and said[-1].count("  ok  ") == sets
+    assert "MISSING" not in said[-1] and "WRONG" not in said[-1]
+
+
+def test_the_page_s_split_file(tmp_path):
+    (block,) = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs" / "your_data.md").read_text(), flags=re.DOTALL)
+    (tmp_path / "split.yaml").write_text(block)
+    split = load_split(tmp_path / "split.yaml")
+    assert split.unseen == ("hot dog",) and split.seen == ("dog", "grass") and len(split.data_sets) == 2
 
 
 @pytest.fixture
