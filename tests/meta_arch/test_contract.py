@@ -1,5 +1,6 @@
 """A model that knows nothing of this project is trained and evaluated with defaults; what it defines is respected."""
 
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -9,6 +10,9 @@ from torch import nn
 from PADing.files import REPOSITORY
 from PADing.meta_arch import MaskFormer
 from PADing.meta_arch.contract import ModelContract, architecture_of, contract_of
+from tests.end_to_end.command_line import SMALL, results, run
+
+PAGE = REPOSITORY / "docs" / "your_method.md"
 
 
 class Foreign(nn.Module):
@@ -45,7 +49,7 @@ def test_an_unknown_architecture_is_none():
 
 
 def test_the_page_lists_every_item():
-    page = (REPOSITORY / "docs" / "your_method.md").read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     items = [name for name in dir(ModelContract) if name[0] != "_"]
     assert len(items) > 10 and not [name for name in items if f"| `{name}" not in page]
 
@@ -53,9 +57,7 @@ def test_the_page_lists_every_item():
 def test_the_page_s_examples_run():
     """In a process of their own, because they register things."""
     program = f"""
-import re, torch
-from torch.nn import functional as F
-from detectron2.config import CfgNode
+import re
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import BACKBONE_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from PADing.config import load_config
@@ -63,10 +65,29 @@ from PADing.modeling.pixel_decoder import BasePixelDecoder
 from PADing.modeling.registry import TRANSFORMER_DECODER_REGISTRY
 from PADing.modeling.transformer_decoder import MultiScaleMaskedTransformerDecoder
 load_config("")
-examples = re.findall(r"```python\\n(.*?)```", open({str(REPOSITORY / "docs" / "your_method.md")!r}).read(), flags=re.S)
+examples = re.findall(r"```python\\n(.*?)```", open({str(PAGE)!r}).read(), flags=re.S)
 for example in examples:
     exec(example)
 print(len(examples))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0 and int(done.stdout) > 7, done.stderr
+
+
+def test_the_page_s_method_trains_and_passes_its_test(tmp_path):
+    """Its three files, saved as the page says, in a folder of their own."""
+    blocks = dict.fromkeys(("python", "yaml"))
+    for kind in blocks:
+        blocks[kind] = re.findall(rf"```{kind}\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    (tmp_path / "my_method.py").write_text(blocks["python"][0])
+    (test,) = [block for block in blocks["python"] if "def test_" in block]
+    (tmp_path / "test_my_method.py").write_text(test)
+    config = blocks["yaml"][0].replace("configs/", f"{REPOSITORY}/configs/")
+    (tmp_path / "my_method.yaml").write_text(config)
+    make = ["python", REPOSITORY / "datasets" / "make_mini_coco.py", "--train", 4, "--val", 1, "--size", 64]
+    run(make, "--output", tmp_path / "mini")
+    where = {"cwd": tmp_path, "data": tmp_path}
+    train = ["python", REPOSITORY / "train_net.py", "--config-file", "my_method.yaml", "--num-gpus", 0]
+    run(train, *SMALL, "OUTPUT_DIR", tmp_path / "out", **where)
+    assert {"panoptic_seg", "segm", "sem_seg"} <= set(results(tmp_path / "out")["mini_val_panoptic"])
+    assert "1 passed" in run("python -m pytest -q test_my_method.py", **where)
