@@ -93,10 +93,22 @@ def _joined(text: str, first: int, only_ours: bool, indented: bool = False, bare
         while line.endswith("\\") and number + 1 < len(lines):
             number += 1
             line = f"{line[:-1].rstrip()} {lines[number].strip()}"
+        while not only_ours and _is_open(line) and number + 1 < len(lines):  # a text of several lines in quotes
+            number += 1
+            line = f"{line}\n{lines[number]}"
         number += 1
         ours = re.match(OURS, line.strip()) and (not indented or bare or line.startswith("    "))
         if line.strip() and (ours or not only_ours):
             yield first + start, line.strip().removeprefix("$ ")
+
+
+def _is_open(line: str) -> bool:
+    """Whether a quotation goes on behind the line."""
+    try:
+        shlex.split(line, comments=True)
+    except ValueError:
+        return True
+    return False
 
 
 def _commands(page: str, lines: Iterator[tuple[int, str]]) -> Iterator[Command]:
