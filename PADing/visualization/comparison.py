@@ -17,7 +17,7 @@ from PADing.files import read_json
 from PADing.output_names import output_names
 from PADing.visualization.drawer import ImageDrawer
 from PADing.visualization.image_files import keep_originals, read_rgb, write_overview, write_rgb
-from PADing.visualization.panoptic import Segmentation
+from PADing.visualization.panoptic import Segmentation, with_key
 from PADing.visualization.sources import classes_in_record, from_detections, from_record
 
 OVERVIEW, OVERVIEW_ROWS = "overview.png", 6
@@ -111,8 +111,8 @@ def _compare(
         image = read_rgb(record["file_name"])
         if scale**2 * image.shape[0] * image.shape[1] > max_pixels():
             raise UserError(f"--scale {scale} makes {record['file_name']} larger than images may be. Lower it.")
-        truth = ("ground truth", from_record(record, drawer.ignore_label))
-        drawing = drawer.draw_columns(image, [truth, *columns(record, image)], scale)
+        shown = [("ground truth", from_record(record, drawer.ignore_label)), *columns(record, image)]
+        drawing = with_key(drawer.draw_columns(image, shown, scale), any(seg.complete for _, seg in shown))
         path = output / files[record["file_name"]]
         write_rgb(path, drawing)
         yield path, drawing

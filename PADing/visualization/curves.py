@@ -5,11 +5,15 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+# Okabe and Ito's palette: colour-blind readers can tell them apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
 
 def read_metrics(path: str | os.PathLike) -> dict[str, tuple[list[int], list[float]]]:
     """Scalar name -> (iterations, values), from a file with one JSON object a line.
 
-    A resumed run appends, so an iteration may occur twice; the later line counts. A last line cut short is left out.
+    A resumed run appends to the file, so an iteration may occur twice; the later line counts. Damaged lines are
+    skipped.
     """
     by_iteration: dict[int, dict] = {}
     for line in Path(path).read_text().splitlines():
@@ -30,11 +34,11 @@ def read_metrics(path: str | os.PathLike) -> dict[str, tuple[list[int], list[flo
 
 
 def plot_curves(panels: Mapping[str, tuple[str | os.PathLike, Sequence[str]]], out: str | os.PathLike) -> None:
-    """Write a figure to ``out``, whose folder exists, with a panel per run.
+    """Write a figure with one panel for each run to the file ``out``; its folder must exist.
 
-    ``panels`` is title -> (path of a ``metrics.json``, names of the scalars to draw; absent ones are left out).
+    ``panels`` is title -> (path of a ``metrics.json``, names of the scalars to draw). Absent scalars are left out.
     """
-    # A figure object of its own needs no display and leaves pyplot's global state alone.
+    # Unlike pyplot, this needs no display and has no global state.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.0 * len(panels), 3.4), layout="constrained")
@@ -43,7 +47,7 @@ def plot_curves(panels: Mapping[str, tuple[str | os.PathLike, Sequence[str]]], o
         curves = read_metrics(path)
         for name in names:
             if name in curves:
-                axis.plot(*curves[name], label=name, linewidth=1.4)
+                axis.plot(*curves[name], label=name, linewidth=1.4, color=COLOURS[len(axis.lines) % len(COLOURS)])
         axis.set(title=title, xlabel="iteration", ylabel="loss")
         axis.grid(alpha=0.3)
         if axis.lines:

@@ -27,7 +27,8 @@ def from_output(output: Mapping, ignore_label: int = 255, score_threshold: float
     if "panoptic_seg" in output:
         ids, segments = output["panoptic_seg"]
         stuff = {s["id"] for s in segments if not s.get("isthing", True)}
-        return Segmentation(ids.cpu().numpy(), {s["id"]: s["category_id"] for s in segments}, stuff=stuff)
+        classes = {s["id"]: s["category_id"] for s in segments}
+        return Segmentation(ids.cpu().numpy(), classes, stuff=stuff, complete=True)
     if "instances" in output:
         return _from_instances(output["instances"], score_threshold)
     return _from_labels(output["sem_seg"].argmax(dim=0).cpu().numpy(), ignore_label)
@@ -83,7 +84,8 @@ def from_record(record: Mapping, ignore_label: int = 255) -> Segmentation:
     if "pan_seg_file_name" in record:
         ids = rgb2id(read_panoptic_rgb(record["pan_seg_file_name"]))
         stuff = {s["id"] for s in record["segments_info"] if not s.get("isthing", True)}
-        return Segmentation(ids, {s["id"]: s["category_id"] for s in record["segments_info"]}, stuff=stuff)
+        classes = {s["id"]: s["category_id"] for s in record["segments_info"]}
+        return Segmentation(ids, classes, stuff=stuff, complete=True)
     if "annotations" in record:
         size = (record["height"], record["width"])
         objects = [a for a in record["annotations"] if a.get("segmentation")]
@@ -146,4 +148,4 @@ def _from_labels(labels: np.ndarray, ignore_label: int) -> Segmentation:
     ids += 1
     ids[labels == ignore_label] = 0
     present = np.unique(np.concatenate([np.unique(row) for row in ids]))  # row by row: a sorted copy is small
-    return Segmentation(ids, {int(i): int(i) - 1 for i in present if i})
+    return Segmentation(ids, {int(i): int(i) - 1 for i in present if i}, complete=True)

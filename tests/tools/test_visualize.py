@@ -42,7 +42,7 @@ def test_predictions_beside_truth_and_baseline(run, drawn, model_options, tmp_pa
     name, overview = _names(tmp_path / "out")
     assert overview == "overview.png"
     drawing = read_rgb(tmp_path / "out" / name)
-    assert drawing.shape == (22 + 64 + 4, 4 * (64 + 4), 3)
+    assert drawing.shape == (22 + 64 + 4 + 20, 4 * (64 + 4), 3)
     column = {i: drawing[22 : 22 + 64, i * 68 + 2 : i * 68 + 66] for i in range(4)}
     assert np.array_equal(column[2], column[3]) and not np.array_equal(column[1], column[2])
     shown = next(r for r in DatasetCatalog.get("tools_mini_val_panoptic") if name[:-4] in r["file_name"])

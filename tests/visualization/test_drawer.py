@@ -24,7 +24,9 @@ PANOPTIC = Metadata().set(
 def texts(monkeypatch):
     """The names that are written into images."""
     written = []
-    monkeypatch.setattr(painting, "draw_labels", lambda image, labels, size: written.extend(x.text for x in labels))
+    monkeypatch.setattr(
+        painting, "draw_labels", lambda _, __, labels, *rest: written.extend(x.texts()[0] for x in labels)
+    )
     return written
 
 
