@@ -1,7 +1,7 @@
-"""The charts, in one style: white cards that are readable on a phone, colours that colour-blind people can tell apart.
+"""The charts, in one style: readable on a phone, with colours that colour-blind people can tell apart.
 
-Every function returns a matplotlib figure; nothing touches pyplot's global state, so no display is needed. ``Album`` is
-the folder that they are written to.
+Every function returns a matplotlib figure and leaves pyplot's global state alone, so no display is needed. ``Album``
+writes the charts to a folder.
 """
 
 import io
@@ -97,9 +97,12 @@ def overview(rows: Sequence[tuple[str, Sequence[Spread]]], task: Task) -> Figure
         means = [s.mean for s in spreads if s.mean is not None]
         if means:
             axes.plot([min(means), max(means)], [y, y], color=LIGHT, linewidth=3, zorder=1, solid_capstyle="round")
-        for s, (marker, colour, _) in zip(spreads, kinds, strict=True):
+        # A little below each other: deviations that overlap can still be told apart.
+        for s, (marker, colour, _), shift in zip(spreads, kinds, (-0.18, 0, 0.18), strict=True):
             if s.mean is not None:
-                axes.errorbar(s.mean, y, xerr=s.sd or None, color=colour, marker=marker, markersize=5, capsize=2)
+                axes.errorbar(
+                    s.mean, y + shift, xerr=s.sd or None, color=colour, marker=marker, markersize=4, capsize=2
+                )
     _rows(axes, [_wrap(title) for title, _ in rows], f"{task.metric} (%)")
     axes.set_xlim(-1, min(101, axes.get_xlim()[1]))
     figure.legend(handles=_markers(kinds, 5), loc="outside upper center", ncols=3, handletextpad=0.2)
@@ -107,13 +110,17 @@ def overview(rows: Sequence[tuple[str, Sequence[Spread]]], task: Task) -> Figure
 
 
 def difference_plot(rows: Sequence[tuple[str, Spread]], label: str) -> Figure:
-    """Paired differences: a dot for each seed, a bar for their mean, a line for ± one standard deviation."""
+    """Paired differences: a dot for each seed, a bar for their mean, a line for ± one standard deviation.
+
+    Grey: the mean is not larger than the deviation.
+    """
     figure, axes = _figure(0.75 + 0.42 * len(rows))
     axes.axvline(0, color=HARMONIC, linewidth=1)
     for y, (_, difference) in enumerate(rows):
         if difference.mean is None:
             continue
-        colour = UNSEEN if difference.mean < 0 else SEEN
+        even = difference.sd is not None and abs(difference.mean) <= difference.sd
+        colour = GREY if even else UNSEEN if difference.mean < 0 else SEEN
         axes.barh(y, difference.mean, height=0.55, color=colour, alpha=0.3, zorder=1)
         if difference.sd:
             axes.errorbar(difference.mean, y, xerr=difference.sd, color=HARMONIC, capsize=3, linewidth=1, zorder=2)
@@ -218,19 +225,20 @@ def training_curves(curves: Mapping[str, Mapping[int, tuple[Sequence[int], Seque
         mean = [np.mean([dict(zip(*curve, strict=True))[step] for curve in seeds.values()]) for step in common]
         axes.plot(common, mean, color=colour, linewidth=2.2, label=name)
     every = [v for seeds in curves.values() for _, values in seeds.values() for v in values]
-    if every and min(every) > 0 and max(every) > 8 * min(every):
+    logarithmic = bool(every) and min(every) > 0 and max(every) > 8 * min(every)
+    if logarithmic:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
-    axes.set(xlabel="iteration", ylabel="loss")
+    axes.set(xlabel="iteration", ylabel="loss (logarithmic axis)" if logarithmic else "loss")
     axes.grid()
     axes.legend()
     return figure
 
 
 def _wrap(title: str, width: int = 22) -> str:
-    """A title on two lines at most, broken at the space nearest to its middle."""
+    """A title on at most two lines, broken at the space nearest to its middle."""
     if len(title) <= width or " " not in title:
         return title
     middle = min((i for i, letter in enumerate(title) if letter == " "), key=lambda i: abs(i - len(title) / 2))

@@ -1,4 +1,4 @@
-"""The sections from a run's own files: bars by class, and training curves."""
+"""The sections made from files of the runs: bars by class, and training curves."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -32,11 +32,12 @@ def class_section(bench: Bench, methods: Iterable[Method], album: Album) -> Sect
         label = f"{task.metric} (%)"
         found = [(name, s.mean) for name, s in values.items() if s.mean is not None and name in unseen]
         found.sort(key=lambda pair: -pair[1])
-        alt = say("classes", label=label, title=method.title, found=found)
+        alt = f"Bars of {label} for each seen and unseen class, of {method.title}."
         seeds = max(s.n for s in values.values())
         over = "one seed" if seeds == 1 else f"mean ± standard deviation over {seeds} seeds"
         caption = f"**{method.title}**: {label} by class, {over}."
         caption += f" Black ticks: {references[0].title}." if reference else ""
+        caption += " " + say("classes", found=found)
         chart = charts.class_bars(values, unseen, label, reference)
         images.append(album.chart(f"classes_{method.name}", chart, alt, caption))
     section.blocks.append(Images(images))
@@ -44,7 +45,7 @@ def class_section(bench: Bench, methods: Iterable[Method], album: Album) -> Sect
 
 
 def by_class(bench: Bench, method: Method, task: Task) -> tuple[dict[str, Spread], set[str]]:
-    """Spread by class name over the seeds, and the names of the unseen classes; empty where nobody knows."""
+    """Spread by class name over the seeds, and the names of the unseen classes; both empty without metrics by class."""
     values: dict[str, dict[int, float]] = {}
     unseen: set[str] = set()
     for run in bench.runs_of(method.name):
@@ -56,7 +57,7 @@ def by_class(bench: Bench, method: Method, task: Task) -> tuple[dict[str, Spread
 
 
 def _per_class(run: Run, task: Task) -> list[dict]:
-    """What the task's evaluator has written of every class; empty where it has not."""
+    """What the task's evaluator wrote about each class; empty if it wrote nothing."""
     name = "instance_results.json" if task is INSTANCE else "panoptic_results.json"
     with suppress(UserError, StopIteration):
         found = read_json(next(run.folder.glob(f"inference/**/{name}")), "Results by class").get("per_class") or {}
@@ -65,7 +66,7 @@ def _per_class(run: Run, task: Task) -> list[dict]:
 
 
 def curve_section(bench: Bench, methods: Iterable[Method], album: Album) -> Section:
-    """Losses over the iterations, seeds as thin lines and their mean bold."""
+    """Losses over the iterations: thin lines for the seeds, a bold one for their mean."""
     section, images = Section("Training", "training"), []
     for method in methods:
         curves: dict[str, dict[int, tuple[Sequence[int], Sequence[float]]]] = {}
@@ -81,7 +82,7 @@ def curve_section(bench: Bench, methods: Iterable[Method], album: Album) -> Sect
         ends = [f"{name} from {_mean(seeds, 0):.3g} to {_mean(seeds, -1):.3g}" for name, seeds in curves.items()]
         count = max(len(seeds) for seeds in curves.values())
         caption = f"**{method.title}**: training loss" + (f" of {count} seeds; bold: their mean." if count > 1 else ".")
-        alt = f"Training curves of {method.title}: {'; '.join(ends)}."
+        alt = f"Training curves of {method.title}: {', '.join(ends)}."
         images.append(album.chart(f"training_{method.name}", charts.training_curves(curves), alt, caption))
     section.blocks.append(Images(images, "small"))
     return section

@@ -21,11 +21,11 @@ from PADing.files import REPOSITORY
 logger = logging.getLogger(__name__)
 # In a run's folder: what ``minibench.analysis`` writes.
 ANALYSIS = "analysis.npz"
-LIMIT = 1800  # seconds; 30 on idle cores, many times that on busy ones
+LIMIT = 1800  # seconds; 30 are enough on idle cores
 
 
 def embedding_section(bench: Bench, album: Album) -> Section:
-    """The map of query features and generated features, and how many generated means lie nearest to their class."""
+    """The map of query features and generated features, and how many generated means are nearest to their own class."""
     section = Section("Query features and generated features", "embeddings")
     methods = [m for m in bench.methods if m.maps_features]
     if not methods:
@@ -38,7 +38,7 @@ def embedding_section(bench: Bench, album: Album) -> Section:
         run, analysis = found
         chart, shares = charts.embedding_map(analysis, {int(i) for i in analysis["unseen"]})
         _, text = nearest_classes(analysis)
-        alt = f"Scatter plot of the first two principal components of query features of {method.title}. {text}"
+        alt = f"Scatter plot of query features and generated features of {method.title} in two principal components."
         counts = {"real": len(analysis["real"]), "generated": len(analysis["generated"])}
         caption = say("embeddings", title=method.title, seed=run.seed, percent=100 * sum(shares), **counts)
         section.blocks.append(Images([album.chart(f"embeddings_{method.name}", chart, alt, caption)]))
@@ -47,7 +47,7 @@ def embedding_section(bench: Bench, album: Album) -> Section:
 
 
 def nearest_classes(analysis: Mapping[str, np.ndarray]) -> tuple[int, str]:
-    """For how many unseen classes the mean generated feature is nearest, by angle, to their own; with a text on it."""
+    """Number of unseen classes whose mean generated feature is nearest, by angle, to their own; and a text about it."""
     names = [str(name) for name in analysis["names"]]
     present = np.unique(analysis["real_class"])
     means = np.stack([_direction(analysis["real"][analysis["real_class"] == k]) for k in present])
@@ -62,7 +62,7 @@ def nearest_classes(analysis: Mapping[str, np.ndarray]) -> tuple[int, str]:
 
 
 def widths(analysis: Mapping[str, np.ndarray]) -> str:
-    """A sentence: how far features of unseen classes lie from the mean of their class, as root mean square."""
+    """A sentence: root mean square distance of the features of unseen classes from the mean of their class."""
     found = {}
     for kind in ("real", "generated"):
         points, labels = analysis[kind], analysis[f"{kind}_class"]
@@ -79,7 +79,7 @@ def _direction(features: np.ndarray) -> np.ndarray:
 
 
 def analysis_is_fresh(run_folder: Path) -> bool:
-    """Whether the features of a run have been looked at since its weights were written."""
+    """Whether the analysis of a run's features is newer than its weights."""
     done, weights = run_folder / ANALYSIS, run_folder / "model_final.pth"
     return done.is_file() and (not weights.is_file() or done.stat().st_mtime >= weights.stat().st_mtime)
 
@@ -87,9 +87,9 @@ def analysis_is_fresh(run_folder: Path) -> bool:
 def _analysis(bench: Bench, method: Method) -> tuple[Run, Mapping[str, np.ndarray]]:
     run, _ = first_run(bench, method)
     if run.weights.is_file() and not analysis_is_fresh(run.folder):
-        # In a process of its own: it registers data sets of this seed and loads a model.
+        # In a separate process: it registers data sets of this seed and loads a model.
         command = [sys.executable, "-m", "minibench.analysis", str(run.folder), "--data", str(data_root(bench, run))]
-        logger.info("Looking at the features of %s.", run.folder.name)
+        logger.info("Analysing the features of %s.", run.folder.name)
         try:
             done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=LIMIT)
         except subprocess.TimeoutExpired as error:

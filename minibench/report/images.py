@@ -1,4 +1,4 @@
-"""The sections that show predictions: what unseen segments are called, and the best, median and worst image."""
+"""The sections that show predictions: names given to unseen segments, and the best, median and worst image."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from minibench.runs import Run
 from PADing.visualization import paint, read_rgb
 from PADing.visualization.panoptic import display_scale
 
-# A method -> what its first run predicted; raises what hinders it.
+# A method -> what its first run predicted.
 Outcomes = Callable[[Method], tuple[Run, Validation, list[Outcome]]]
 
 
@@ -54,8 +54,7 @@ def confusion_section(methods: Iterable[Method], outcomes: Outcomes, album: Albu
         run, validation, predicted = found
         confusion = confusion_of(predicted, validation)
         parts = _shares(confusion)
-        alt = f"Confusion matrix of {method.title}, in percent of the true segments. "
-        alt += " ".join(f"{name}: {cells[0]} right, most often {cells[-1]}." for name, *cells in parts)
+        alt = f"Confusion matrix of {method.title} for segments of unseen classes, as in the table below."
         caption = f"**{method.title}**, seed {run.seed}: {confusion.counts.sum()} segments of unseen classes "
         caption += "(in brackets: by class)."
         images.append(album.chart(f"confusion_{method.name}", charts.confusion_matrix(confusion), alt, caption))
@@ -103,14 +102,14 @@ def gallery_section(methods: Iterable[Method], outcomes: Outcomes, album: Album)
 
 
 def best_median_worst(outcomes: Iterable[Outcome]) -> list[tuple[str, Outcome]]:
-    """The three, without repetition; equal qualities in the order of image ids."""
+    """The three, each image once; images of equal quality are in the order of their ids."""
     ranked = sorted(outcomes, key=lambda o: (-o.quality, o.record["image_id"]))
     places = {len(ranked) - 1: "Worst", len(ranked) // 2: "Median", 0: "Best"} if ranked else {}
     return [(places[place], ranked[place]) for place in sorted(places)]
 
 
 def _tiles(outcome: Outcome, validation: Validation) -> Iterator[tuple[np.ndarray, str, str]]:
-    """((H, W, 3) uint8 RGB, description, caption) of input, truth and prediction, large enough to read names."""
+    """((H, W, 3) uint8 RGB, description, caption) of input, truth and prediction, enlarged for readable names."""
     image = read_rgb(outcome.record["file_name"])
     scale = display_scale(*image.shape[:2])
     of_image = f"of image {outcome.record['image_id']}"

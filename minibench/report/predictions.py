@@ -155,7 +155,7 @@ def panoptic_outcomes(run_folder: Path, validation: Validation) -> list[Outcome]
     for record in validation.with_unseen:
         if item := predictions.get(record["image_id"]):
             classes = {s["id"]: validation.contiguous[s["category_id"]] for s in item["segments_info"]}
-            predicted = Segmentation(read_panoptic_png(str(maps), item["file_name"]), classes)
+            predicted = Segmentation(read_panoptic_png(str(maps), item["file_name"]), classes, complete=True)
             truth = from_record(record)
             names = called(masks_of(truth), masks_of(predicted), validation.unseen)
             outcomes.append(Outcome(record, truth, predicted, panoptic_quality(truth, predicted), names))

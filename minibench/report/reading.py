@@ -1,8 +1,9 @@
-"""What the papers lead one to expect, whether it holds on these numbers, and the first lines of the report about it.
+"""What the papers suggest, whether it holds in the seeds that were run, and the first lines of the report.
 
-A comparison is judged by its difference paired by seed: it *holds* when the mean difference is on the expected side and
-larger than its own standard deviation, *does not hold* when it is so on the other side, and lies *within the spread*
-otherwise. With one seed there is no spread, and the sign alone counts.
+Differences are paired by seed. A comparison *holds* when the mean difference is on the expected side and
+larger than its own standard deviation. It *does not hold* when the mean difference is on the other side
+and larger than its standard deviation. Otherwise it is *within the spread*. With one seed there is no spread, and the
+sign alone counts.
 """
 
 from collections.abc import Iterable
@@ -71,7 +72,7 @@ def verdict(difference: Spread) -> str:
 
 
 def expectations(bench: Bench) -> list[Expectation]:
-    """All of them, computed; where a method was not run, its comparison says so."""
+    """All expectations with their comparisons. Comparisons with a method that was not run say so."""
     references = bench.with_role("pretraining")
     zero = [_zero(bench, reference) for reference in references]
     found = [Expectation("The baseline cannot name unseen classes", "unseen", zero)]
@@ -107,7 +108,7 @@ def _zero(bench: Bench, method: Method) -> Comparison:
 
 
 def once_each(found: Iterable[Expectation]) -> list[tuple[Expectation, Comparison]]:
-    """All comparisons; one that stands under two expectations counts once."""
+    """All comparisons, each once, even if it belongs to two expectations."""
     return list({(c.text, e.metric): (e, c) for e in found for c in e.comparisons}.values())
 
 
@@ -117,7 +118,7 @@ def contradictions(found: Iterable[Expectation]) -> list[tuple[Expectation, Comp
 
 
 def reading_section(found: list[Expectation]) -> Section:
-    """Every comparison with its verdict, and those against expectation once more."""
+    """Every comparison with its verdict, then a list of those against expectation."""
     rows = []
     for expectation in found:
         metric = _METRICS[expectation.metric]
@@ -126,19 +127,19 @@ def reading_section(found: list[Expectation]) -> Section:
             cells = [value(c.differences[t], signed=c.signed) if t in c.differences else Cell("") for t in TASKS]
             mark = _marked(c.verdict) + (" (one seed)" if c.one_seed else "")
             rows.append(Row([Cell(c.label), *cells, Cell(mark, tone=_TONES[c.verdict])], "sub"))
-    columns = ["Comparison", *(task.metric for task in TASKS), "Verdict"]
-    table = Table("Expectations and what came out", columns, rows, text=(4,))
+    columns = ["Comparison", *(task.metric for task in TASKS), "In these seeds"]
+    table = Table("Expectations and results", columns, rows, text=(4,))
     section = Section("Reading", "reading", [Text(say("reading")), table])
     wrong = [
         f"{c.text}: {c.differences[c.main].text(signed=c.signed)} {c.main.metric} ({_METRICS[e.metric]})"
         for e, c in contradictions(found)
     ]
-    section.blocks += [Text("Against expectation on this data:"), Bullets(wrong)] if wrong else []
+    section.blocks += [Text("Against expectation in these seeds:"), Bullets(wrong)] if wrong else []
     return section
 
 
 def headline_section(bench: Bench, found: list[Expectation]) -> Section:
-    """What a reader in a hurry reads, without a heading."""
+    """The summary at the top; it has no heading."""
     seconds = sum(run.seconds or 0.0 for run in bench.runs)
     about = say("about", bench=bench, data=bench.data, machine=bench.machine, time=seconds and duration(seconds))
     items = [line for line in about.splitlines() if line]
@@ -153,7 +154,7 @@ def outcome(bench: Bench, found: list[Expectation]) -> str:
 
 
 def _reached(bench: Bench, method: Method) -> str:
-    """What a main method reaches, beside the baselines; "" if it was not run."""
+    """The metrics of a main method and of the baselines; "" if it was not run."""
     task = method.main_task
     baselines = [m for m in bench.with_role("baseline") if m.name in method.expected_above]
     beside = [(m, bench.spread(m, task, task.unseen)) for m in (*bench.with_role("pretraining"), *baselines)]

@@ -1,4 +1,4 @@
-"""The sections of numbers: tables by task, what each component is worth, and what was run for how long."""
+"""The sections of numbers: tables by task, differences of the variants, and what was run for how long."""
 
 from collections.abc import Iterable
 
@@ -18,11 +18,10 @@ def results_section(bench: Bench, album: Album) -> Section:
         rows = [(m.title, [bench.spread(m, task, metric) for metric in task.metrics]) for m in methods]
         rows = [(title, spreads) for title, spreads in rows if any(s.n for s in spreads)]
         if rows:
-            texts = [f"{t}: seen {s.text()}, unseen {u.text()}, harmonic mean {h.text()}" for t, (s, u, h) in rows]
             caption = f"**{task.title}**, {task.metric}: {_over_seeds(s for _, row in rows for s in row)}."
-            images.append(
-                album.chart(f"overview_{task.key}", charts.overview(rows, task), "; ".join(texts) + ".", caption)
-            )
+            alt = f"{task.metric} on seen and unseen classes and its harmonic mean for {len(rows)} methods, as in the "
+            alt += f"table of {task.title.lower()}."
+            images.append(album.chart(f"overview_{task.key}", charts.overview(rows, task), alt, caption))
     tables = [table for task in TASKS if (table := task_table(bench, task))]
     return Section("Results", "results", [Images(images), *tables, Text(say("results"), "note")])
 
@@ -38,13 +37,13 @@ def difference_section(bench: Bench, album: Album) -> Section:
         titles = [f"without {m.removes}" if m.removes else m.title for m in variants]
         rows = [(t, bench.difference(m, full, task, task.harmonic)) for t, m in zip(titles, variants, strict=True)]
         if any(difference.n for _, difference in rows):
-            alt = "; ".join(f"{title}: {difference.text(signed=True)}" for title, difference in rows)
-            caption = f"**{full.title}**: harmonic mean of {task.metric} minus that of the full method. Dots: seeds."
+            caption = f"**{full.title}**: harmonic mean of {task.metric} minus that of the full method. Dots: seeds. "
+            caption += "Lines: ± one standard deviation. Grey: the mean is not larger than it."
             chart = charts.difference_plot(rows, f"Δ harmonic mean of {task.metric} (points)")
-            alt = f"{full.title} and variants. {alt}."
+            alt = f"Differences of {len(rows)} variants to {full.title} in {task.metric}, as in the table below."
             images.append(album.chart(f"components_{full.name}", chart, alt, caption))
     table: Block = paired_table(bench) or Text("No ablation was run.", "note")
-    return Section("What each component is worth", "components", [Images(images), table])
+    return Section("Differences of the variants", "components", [Images(images), table])
 
 
 def methods_section(bench: Bench) -> Section:
@@ -70,7 +69,7 @@ def methods_section(bench: Bench) -> Section:
 
 
 def groups(bench: Bench) -> list[tuple[str, list[Method]]]:
-    """(heading, methods): baselines; each full method before its variants; what stands alone."""
+    """(heading, methods): the baselines, then each full method before its variants, then all others."""
     families = [(m, _below(bench, m)) for m in bench.methods if bench.full(m) is None]
     alone = [head for head, variants in families if not variants]
     simple = bench.with_role("pretraining", "baseline")

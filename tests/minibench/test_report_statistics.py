@@ -132,4 +132,4 @@ def test_methods_of_one_title_each_have_their_line(tmp_path):
     runs = [run(m["name"], 1, {"panoptic_seg": PADING[i]}) for i, m in enumerate(methods, start=1)]
     bench = read_bench(write_results(tmp_path, methods, runs))
     (chart,) = results_section(bench, Album(tmp_path / "pictures")).blocks[0].items
-    assert chart.alt.count("PADing: seen") == 2
+    assert "for 2 methods" in chart.alt
