@@ -84,7 +84,7 @@ def test_the_headline_counts_what_the_table_says(bench):
     assert "harmonic mean of 51.0 ± 1.0" in text
     # 1 baseline, 6 above it, projection, plain classifier, which is an ablation too, 1 more ablation, 1 addition.
     assert "Of 11 comparisons" in text and "sign alone" not in text
-    assert "as expected: 9; within the spread of the seeds: 1; against expectation: 1." in text
+    assert "9 came out as expected in these seeds, 1 within the spread of the seeds, 1 against expectation." in text
 
 
 def test_the_headline_says_when_there_is_one_seed(tmp_path):
