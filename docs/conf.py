@@ -12,9 +12,10 @@ nb_execution_mode = "off"
 
 # ---- API pages
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 130
+smartquotes = False  # docstrings quote values
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
@@ -24,6 +25,7 @@ html_title = "Zero-shot segmentation"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sourcelink = False
+html_show_copyright = False
 copybutton_exclude = ".linenos, .gp, .go"
 
 linkcheck_timeout = 20
