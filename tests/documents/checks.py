@@ -64,7 +64,7 @@ def config_of(parsed: Parsed):
         needs = {"train"}
     try:
         # As on a machine with GPUs, which many commands are for.
-        with mock.patch.object(torch.cuda, "is_available", lambda: True), _gpus(8):
+        with mock.patch.object(torch.cuda, "is_available", lambda: True), _gpus(64):
             return checked_config(args, needs)
     except UserError as error:
         raise Rejected(f"would end with: {error}") from None
@@ -91,6 +91,8 @@ def check_names(parsed: Parsed) -> None:
         _make_split(parsed)
     elif parsed.script == "tools/class_embeddings.py":
         _make_class_embeddings(args)
+    elif parsed.script == "datasets/make_mini_coco.py":
+        _draw_mini_coco(args.out)
     elif parsed.script == "tools/visualize_json_results.py":
         from PADing.data.registration import register_split_files
 
@@ -113,6 +115,8 @@ def check_names(parsed: Parsed) -> None:
         methods = getattr(args, "methods", None)
         known = discover(args.plugins) if hasattr(args, "plugins") else {}
         _known("method", [name for name in methods or () if name != "mine"], known)
+        if "quickstart" in parsed.words:
+            _draw_mini_coco(args.out / "data" / "mini")
 
 
 def _known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -128,6 +132,13 @@ def _make_split(parsed: Parsed) -> None:
         status = runpy.run_path(parsed.script)["main"](list(parsed.words))
     if status:
         raise Rejected("tools/make_split.py refuses it on a small data set; its message is in the captured output")
+
+
+def _draw_mini_coco(folder: Path) -> None:
+    """Put the small one of the working copy there."""
+    if not folder.is_absolute() and not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.symlink_to(Path("datasets/mini").resolve())
 
 
 def _make_class_embeddings(args: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 import ast
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,13 +28,14 @@ SHELLS = ("sh", "bash", "shell", "console")
 
 @dataclass(frozen=True)
 class Command:
-    """One simple command: ``words``, with the ``environment`` that stands before them."""
+    """One simple command: ``words``, with the ``environment`` that stands before them; ``inline``: in a sentence."""
 
     page: str
     line: int
     text: str
     words: tuple[str, ...] = field(compare=False)
     environment: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    inline: bool = field(default=False, compare=False)
 
     @property
     def place(self) -> str:
@@ -62,8 +63,8 @@ def _line(text: str, position: int) -> int:
     return text.count("\n", 0, position) + 1
 
 
-def _page_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, text) of what a page shows as commands: shell blocks whole, elsewhere what begins as one of ours."""
+def _page_lines(path: Path) -> Iterator[tuple[int, str, bool]]:
+    """(line, text, whether in a sentence) of commands: shell blocks whole, elsewhere what begins as one of ours."""
     text = path.read_text(encoding="utf-8")
     found = []
     for match in FENCE.finditer(text):
@@ -72,16 +73,18 @@ def _page_lines(path: Path) -> Iterator[tuple[int, str]]:
     rest = FENCE.sub(lambda match: re.sub(r"[^\n]", "", match[0]), text)
     found += _joined(rest, 1, only_ours=True, indented=True)
     for match in re.finditer(rf"`({OURS}(?:[^`\n]|\n(?!\n))*)`", rest):
-        found.append((_line(rest, match.start()), " ".join(match[1].split()).replace("\\|", "|")))
+        found.append((_line(rest, match.start()), " ".join(match[1].split()).replace("\\|", "|"), True))
     yield from sorted(found)
 
 
-def _docstring_lines(path: Path) -> Iterator[tuple[int, str]]:
+def _docstring_lines(path: Path) -> Iterator[tuple[int, str, bool]]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     doc = ast.get_docstring(tree, clean=False)
-    for line, text in _joined(doc or "", tree.body[0].lineno if doc else 1, only_ours=True, indented=True, bare=True):
+    for line, text, inline in _joined(
+        doc or "", tree.body[0].lineno if doc else 1, only_ours=True, indented=True, bare=True
+    ):
         if " [-" not in text:  # a synopsis
-            yield line, re.split(r" {3,}", text)[0]  # without the explanation behind it
+            yield line, re.split(r" {3,}", text)[0], inline  # without the explanation behind it
 
 
 def _joined(text: str, first: int, only_ours: bool, indented: bool = False, bare: bool = False):
@@ -99,7 +102,7 @@ def _joined(text: str, first: int, only_ours: bool, indented: bool = False, bare
         number += 1
         ours = re.match(OURS, line.strip()) and (not indented or bare or line.startswith("    "))
         if line.strip() and (ours or not only_ours):
-            yield first + start, line.strip().removeprefix("$ ")
+            yield first + start, line.strip().removeprefix("$ "), False
 
 
 def _is_open(line: str) -> bool:
@@ -111,9 +114,9 @@ def _is_open(line: str) -> bool:
     return False
 
 
-def _commands(page: str, lines: Iterator[tuple[int, str]]) -> Iterator[Command]:
+def _commands(page: str, lines: Iterable[tuple[int, str, bool]]) -> Iterator[Command]:
     variables: dict[str, str] = {}
-    for number, text in lines:
+    for number, text, inline in lines:
         try:
             tokens = _tokens(_substituted(text, variables))
         except ValueError as error:
@@ -131,7 +134,7 @@ def _commands(page: str, lines: Iterator[tuple[int, str]]) -> Iterator[Command]:
                 assigned.append(tuple(words[0].split("=", 1)))
                 words = words[1:]
             if words and words[0] not in ("done", "fi", "esac"):
-                yield Command(page, number, text, tuple(words), tuple(assigned))
+                yield Command(page, number, text, tuple(words), tuple(assigned), inline)
             elif assigned:
                 variables.update(assigned)
 

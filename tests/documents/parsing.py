@@ -143,6 +143,8 @@ def _parse_python(command: Command, words: list[str]) -> list[Parsed]:
     if script in ("-m tests.golden.reduce", "setup.py"):
         return []
     _check(script[:2] == "-m" or Path(script).is_file(), f"there is no script {script}")
+    if command.inline and not rest and _needs_arguments(script):
+        return []  # a mention of the script
     return [Parsed(command, script, tuple(rest), _own_parser(script, *rest))]
 
 
@@ -199,6 +201,14 @@ def _own_parser(script: str, *words: str) -> argparse.Namespace:
         mock.patch.object(sys, "argv", [script, *words]),
     ):
         return _refusing(start)
+
+
+def _needs_arguments(script: str) -> bool:
+    try:
+        _own_parser(script)
+    except Rejected as error:
+        return "are required" in str(error) or "is required" in str(error)
+    return False
 
 
 def _refusing(function):
