@@ -14,9 +14,21 @@ from typing import Any, TextIO
 
 from PADing.errors import UserError
 
-# The root of the checkout, which also has configs, split files, embeddings and tools.
-REPOSITORY = Path(__file__).resolve().parents[1]
+# The folder of the packages. A checkout also has configs, split files, embeddings and scripts there.
+PACKAGES = Path(__file__).resolve().parents[1]
+_SHIPPED = PACKAGES / "PADing" / "shipped"  # where the wheel puts these files, see setup.py
+REPOSITORY = _SHIPPED if _SHIPPED.is_dir() else PACKAGES
 _BLOCK = 2**22  # characters of a JSON file to read at a time
+
+
+def or_shipped(path: str | os.PathLike) -> str:
+    """``path``; or, if nothing is there and it is relative, what this project ships under that path, if anything.
+
+    So ``configs/mini/d2zero.yaml`` is found from any folder, and without a checkout.
+    """
+    path = os.fspath(path)
+    shipped = os.path.join(REPOSITORY, path)
+    return shipped if not os.path.exists(path) and os.path.exists(shipped) else path
 
 
 @contextmanager

@@ -1,5 +1,10 @@
-"""``python -m PADing.installation``: prints the Python, PyTorch and GPUs found, and whether torchvision fits."""
+"""``pading doctor``, or ``python -m PADing.installation``: check this installation.
 
+It prints the versions of Python and PyTorch, the GPUs, who provides Detectron2 and panopticapi, where the shipped files
+are, and which MSDeformAttn kernels are ready. --build compiles the kernels that can be compiled here.
+"""
+
+import argparse
 import importlib.metadata
 import platform
 import re
@@ -7,15 +12,30 @@ import sys
 
 import torch
 
+import d2lite.__main__ as providers
+from PADing.command_line import CommandParser, run_command
+from PADing.files import REPOSITORY
 
-def main() -> int:
-    """Print the installation; returns the exit status: 1 if torchvision does not fit, else 0."""
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the report; returns the exit status: 1 if something does not work."""
+    parser = CommandParser(__doc__)
+    parser.add_argument("--build", action="store_true", help="compile the MSDeformAttn kernels first, where possible")
+    return run_command(_report, parser.parse_args(argv))
+
+
+def _report(args: argparse.Namespace) -> bool:
+    from PADing.modeling.pixel_decoder.ops.__main__ import check
+
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     print(f"python {platform.python_version()}, torch {torch.__version__}, GPUs: {gpus}")
     problem = torchvision_problem()
     if problem:
         print(f"warning: {problem}", file=sys.stderr)
-    return int(bool(problem))
+    print(f"pading {importlib.metadata.version('pading')}\n  configs, split files and scripts are in {REPOSITORY}")
+    failed = bool(problem) | bool(providers.main())
+    print("MSDeformAttn kernels")
+    return bool(check(args.build)) or failed
 
 
 def torchvision_problem() -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from PADing.errors import UserError
+from PADing.files import REPOSITORY, or_shipped
 
 # Environment variable: 1 lets YAML files create any Python object, which can run code of the file's author.
 UNSAFE_VARIABLE = "PADING_UNSAFE_YAML"
@@ -148,7 +149,8 @@ def _read_text(path: str | os.PathLike, what: str) -> str:
 def read_config_tree(path: str | os.PathLike) -> dict[str, Any]:
     """A config file as nested dicts, merged over the files that it names under ``_BASE_``.
 
-    ``_BASE_`` is one path or a list of paths (later ones win), relative to the file that names them.
+    ``_BASE_`` is one path or a list of paths (later ones win), relative to the file that names them; or the path of a
+    config that this project ships (``configs/mini/Base.yaml``).
 
     Raises:
         UserError: as ``read_yaml``; keys that are not text; a ``_BASE_`` that is missing, circular or does not fit.
@@ -159,7 +161,7 @@ def read_config_tree(path: str | os.PathLike) -> dict[str, Any]:
 def read_config_files(path: str | os.PathLike) -> tuple[dict[str, Any], list[str]]:
     """As :func:`read_config_tree`, and the folders of all files that were read, with the folder of ``path`` first."""
     folders: list[str] = []
-    return _read_tree(os.fspath(path), (), folders), list(dict.fromkeys(folders))
+    return _read_tree(or_shipped(path), (), folders), list(dict.fromkeys(folders))
 
 
 def _read_tree(path: str, descendants: tuple[str, ...], folders: list[str]) -> dict[str, Any]:
@@ -177,7 +179,9 @@ def _read_tree(path: str, descendants: tuple[str, ...], folders: list[str]) -> d
     for base in bases if isinstance(bases, list | tuple) else [bases]:
         if not isinstance(base, str) or "\0" in base:
             raise UserError(f"{what} {path}: _BASE_ must be a path or a list of paths, not {base!r}.")
-        base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
+        beside = os.path.join(os.path.dirname(path), os.path.expanduser(base))
+        shipped = os.path.join(REPOSITORY, base)
+        base = shipped if not os.path.exists(beside) and os.path.isfile(shipped) else beside
         result = _overlaid(result, _read_tree(base, (*descendants, path), folders), f"{what} {path}", "")
     return _overlaid(result, tree, f"{what} {path}", "")
 

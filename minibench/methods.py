@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from PADing.errors import UserError, did_you_mean
-from PADing.files import REPOSITORY
+from PADing.files import PACKAGES, REPOSITORY
 from PADing.yaml_files import read_yaml
 
 FILE_NAME = "minibench.yaml"
 # Where the repository's own methods lie.
-PLACES = ("*", "PADing/*", "baselines/*")
+PLACES = ("*", "PADing/*", "baselines/*")  # below the repository
+INSTALLED = ("d2zero", "PADing/*", "baselines/*")  # below the packages
 # Where a method's first weights come from, beside other methods: none; those of the shared pretraining; the same with
 # PADing's classifier added (tools/preprocess_pretrained_weight.py).
 STARTS = ("nothing", "pretrained", "converted")
@@ -145,7 +146,8 @@ def discover(plugins: Sequence[Path] = (), repository: Path = REPOSITORY) -> dic
     Raises:
         UserError: a mistake in a file; two methods of one name; a start that does not exist; a circle of starts.
     """
-    files = {file: False for file in sorted(f for place in PLACES for f in repository.glob(f"{place}/{FILE_NAME}"))}
+    places = [(repository, place) for place in PLACES] + [(PACKAGES, place) for place in INSTALLED if repository is REPOSITORY]
+    files = {file: False for file in sorted({f for root, place in places for f in root.glob(f"{place}/{FILE_NAME}")})}
     for folder in map(Path, plugins):
         found = [folder / FILE_NAME] if (folder / FILE_NAME).is_file() else sorted(folder.glob(f"*/{FILE_NAME}"))
         if not found:

@@ -32,7 +32,7 @@ from typing import Any
 
 from PADing.class_space import ClassSpace
 from PADing.errors import UserError, did_you_mean, short
-from PADing.files import REPOSITORY
+from PADing.files import REPOSITORY, or_shipped
 from PADing.yaml_files import read_yaml
 
 IGNORE_LABEL = 255
@@ -190,7 +190,7 @@ def shipped_split_files() -> list[str]:
 
 def load_split(path: str | os.PathLike) -> Split:
     """Read and check one split file; UserError names the file and the key, id or class name that is wrong."""
-    path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    path = os.path.abspath(or_shipped(os.path.expanduser(os.fspath(path))))
     return split_from_dict(read_yaml(path, "Split file"), path)
 
 

@@ -1,6 +1,5 @@
 """``python -m PADing.modeling.pixel_decoder.ops [--build]``: what is here, and is it right?"""
 
-import argparse
 import logging
 import sys
 
@@ -18,16 +17,16 @@ def main() -> int:
     parser.add_argument("--build", action="store_true", help="compile first what can be compiled here")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    return run_command(_check, args)
+    return run_command(check, args.build)
 
 
-def _check(args: argparse.Namespace) -> bool:
+def check(build_first: bool) -> bool:
     """Print a line for each backend; whether one is wrong."""
     failed = False
     for kind in build.KINDS:
-        reason = backends.load(kind, compile_if_missing=args.build)
+        reason = backends.load(kind, compile_if_missing=build_first)
         if reason:
-            hint = "" if args.build else f" (build: {build.BUILD_COMMAND})"
+            hint = "" if build_first else f" (build: {build.BUILD_COMMAND})"
             print(f"{kind:8} not available: {reason}{hint}")
             continue
         if kind == "cuda" and not torch.cuda.is_available():
