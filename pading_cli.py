@@ -65,8 +65,7 @@ def _overview(group: str = "") -> str:
     names = [name for name in COMMANDS if name.startswith(group)]
     width = max(map(len, names))
     lines = [f"  {name:{width}}  {COMMANDS[name][2]}" for name in names]
-    usage = f"usage: pading {group}COMMAND ..." if not group else f"usage: pading {group.strip()} COMMAND ..."
-    return "\n".join([usage, "", *lines, "", "`pading COMMAND --help` explains a command."])
+    return "\n".join([f"usage: pading {group}COMMAND ...", "", *lines, "", "`pading COMMAND --help` explains a command."])
 
 
 def _command(words: list[str]) -> tuple[str | None, list[str]]:
@@ -75,18 +74,15 @@ def _command(words: list[str]) -> tuple[str | None, list[str]]:
         name = " ".join(words[:length])
         if name in COMMANDS:
             return name, words[length:]
-    group = f"{words[0]} "
-    if any(name.startswith(group) for name in COMMANDS):
-        if len(words) > 1 and words[1] not in ("-h", "--help"):
-            print(f"error: {' '.join(words[:2])!r} is not a command.\n", file=sys.stderr)
-            print(_overview(group), file=sys.stderr)
-        else:
-            print(_overview(group))
-            raise SystemExit(0)
-        return None, []
-    near = difflib.get_close_matches(words[0], COMMANDS, 1)
+    in_group = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    if in_group and (len(words) == 1 or words[1] in ("-h", "--help")):
+        print(_overview(f"{words[0]} "))
+        raise SystemExit(0)
+    wrong = " ".join(words[:2]) if in_group else words[0]
+    known = in_group or [*COMMANDS, *{name.split()[0] for name in COMMANDS}]
+    near = difflib.get_close_matches(wrong, known, 1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    print(f"error: {words[0]!r} is not a command.{hint} `pading --help` lists all.", file=sys.stderr)
+    print(f"error: {wrong!r} is not a command.{hint} `pading --help` lists all.", file=sys.stderr)
     return None, []
 
 

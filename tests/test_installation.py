@@ -3,6 +3,7 @@
 import importlib.metadata
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,29 @@ def test_no_torchvision_is_no_problem(monkeypatch):
 
 
 def test_the_published_install_steps_bring_this_project():
-    """``pip install -r requirements.txt`` and ``sh make.sh``: without these two lines tools cannot import PADing."""
+    """``pip install -r requirements.txt`` and ``sh make.sh``: without ``-e .`` tools cannot import PADing."""
     lines = [line.split("#")[0].strip() for line in (REPOSITORY / "requirements.txt").read_text().splitlines()]
-    assert lines.index("-e ./d2lite") < lines.index("-e .")
+    assert "-e ." in lines
     assert (REPOSITORY / "PADing" / "modeling" / "pixel_decoder" / "ops" / "make.sh").is_file()
     packages = re.search(r"include = \[(.*)\]", (REPOSITORY / "pyproject.toml").read_text())[1]
     tops = {path.parent.name for path in REPOSITORY.glob("*/__init__.py")} - {"tests"}
     assert tops <= {name.strip(' "*') for name in packages.split(",")}
+
+
+def _names(lines: list[str]) -> dict[str, str]:
+    """Normalised package name -> the rest of its line."""
+    found = [re.match(r"\s*([A-Za-z0-9._-]+)(.*)", line.split("#")[0].split(";")[0]) for line in lines]
+    return {hit[1].lower().replace("_", "-"): hit[2].strip() for hit in found if hit}
+
+
+def test_the_lock_pins_every_dependency_within_its_range():
+    """A dependency of the wheel that the tests never see, or in a version that the wheel forbids, breaks users first."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    ranges = _names(project["dependencies"])
+    lock = [line for line in (REPOSITORY / "requirements.txt").read_text().splitlines() if "==" in line]
+    assert set(ranges) <= set(_names(lock))
+    for line in lock:
+        (name, pin), = _names([line]).items()
+        if name in ranges:
+            wanted, got = (tuple(map(int, re.findall(r"\d+", text)[:3])) for text in (ranges[name], pin))
+            assert got >= wanted, f"{line}: pyproject.toml wants {ranges[name]}"
