@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "data panoptic-labels": (
         "datasets/prepare_coco_semantic_annos_from_panoptic_annos.py", (), "semantic labels from panoptic annotation",
     ),
-    "data semantic": ("datasets/prepare_coco_stuff_sem_seg.py", (), "prepare COCO-Stuff labels, or label PNGs of your own"),
+    "data semantic": ("datasets/prepare_coco_stuff_sem_seg.py", (), "prepare COCO-Stuff or your own label PNGs"),
     "data instance": ("datasets/prepare_coco_zsi.py", (), "prepare COCO instance annotation"),
     "show": ("tools/visualize_predictions.py", (), "draw predictions beside the ground truth"),
     "show-results": ("tools/visualize_json_results.py", (), "draw a file of instance results"),
@@ -65,7 +65,9 @@ def _overview(group: str = "") -> str:
     names = [name for name in COMMANDS if name.startswith(group)]
     width = max(map(len, names))
     lines = [f"  {name:{width}}  {COMMANDS[name][2]}" for name in names]
-    return "\n".join([f"usage: pading {group}COMMAND ...", "", *lines, "", "`pading COMMAND --help` explains a command."])
+    return "\n".join(
+        [f"usage: pading {group}COMMAND ...", "", *lines, "", "`pading COMMAND --help` explains a command."]
+    )
 
 
 def _command(words: list[str]) -> tuple[str | None, list[str]]:

@@ -1,8 +1,8 @@
 """Adds to the wheel what pyproject.toml cannot: d2lite, and the files beside the packages.
 
 The wheel holds
-- ``d2lite/`` with its stand-ins for Detectron2 and panopticapi, and ``d2lite.pth``, one line that puts the folder of the
-  stand-ins at the end of ``sys.path``, where a genuine package is found first;
+- ``d2lite/`` with its stand-ins for Detectron2 and panopticapi, and ``d2lite.pth``, whose line puts their folder at the
+  end of ``sys.path``, where a genuine package is found first;
 - ``PADing/shipped/``: configs, split files, class embeddings and scripts, in the folders of the repository.
 """
 

@@ -146,7 +146,8 @@ def discover(plugins: Sequence[Path] = (), repository: Path = REPOSITORY) -> dic
     Raises:
         UserError: a mistake in a file; two methods of one name; a start that does not exist; a circle of starts.
     """
-    places = [(repository, place) for place in PLACES] + [(PACKAGES, place) for place in INSTALLED if repository is REPOSITORY]
+    places = [(repository, place) for place in PLACES]
+    places += [(PACKAGES, place) for place in INSTALLED if repository is REPOSITORY]
     files = {file: False for file in sorted({f for root, place in places for f in root.glob(f"{place}/{FILE_NAME}")})}
     for folder in map(Path, plugins):
         found = [folder / FILE_NAME] if (folder / FILE_NAME).is_file() else sorted(folder.glob(f"*/{FILE_NAME}"))

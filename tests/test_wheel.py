@@ -59,7 +59,9 @@ def test_it_holds_every_file_that_users_need(wheel):
     assert not [name for name in code if name not in held]
     standins = [name for name in _tracked() if name.startswith("d2lite/src/") and "egg-info" not in name]
     assert standins and not [name for name in standins if name.removeprefix("d2lite/src/") not in held]
-    beside = re.compile(r"(train_net\w*\.py|(configs|tools|demo|examples|embeddings|datasets/splits)/.*|datasets/\w+\.py)$")
+    beside = re.compile(
+        r"(train_net\w*\.py|(configs|tools|demo|examples|embeddings|datasets/splits)/.*|datasets/\w+\.py)$"
+    )
     shipped = [name for name in _tracked() if beside.match(name)]
     assert len(shipped) > 40 and not [name for name in shipped if f"PADing/shipped/{name}" not in held]
 
@@ -88,7 +90,7 @@ print(*discover())
 def test_commands_lead_somewhere(name):
     target = pading_cli.COMMANDS[name][0]
     module = target.removeprefix("-m ").replace(".", "/")
-    places = [target] if module == target else [f"{module}.py", f"{module}/__main__.py"]
+    places = [f"{module}.py", f"{module}/__main__.py"] if target.startswith("-m ") else [target]
     assert any((REPOSITORY / place).is_file() for place in places)
 
 
