@@ -10,6 +10,7 @@ import os
 import runpy
 import signal
 import sys
+import types
 from pathlib import Path
 
 # Command -> its script or module, arguments that it begins with, and what it does.
@@ -101,7 +102,12 @@ def _run(target: str) -> int:
         else:
             script = _home() / target
             sys.path.insert(0, str(script.parent))  # as `python script` does
-            runpy.run_path(str(script), run_name="__main__")
+            # Not by runpy, which would put the script's path in place of the command's name in messages. Processes that
+            # the command starts find the script by __file__.
+            main_module = types.ModuleType("__main__")
+            main_module.__file__ = str(script)
+            sys.modules["__main__"] = main_module
+            exec(compile(script.read_bytes(), str(script), "exec"), main_module.__dict__)
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0

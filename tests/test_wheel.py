@@ -118,5 +118,6 @@ def test_a_typo_is_one_line(words, said, capsys):
 def test_a_command_gets_the_rest_of_the_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "argv", ["pading"])
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     assert pading_cli.main(["data", "split", "--name", "x"]) == 2
     assert "usage: pading data split" in capsys.readouterr().err
