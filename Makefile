@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 STAMP_DEV := $(VENV)/.installed-dev
 STAMP_DOCS := $(VENV)/.installed-docs
-SPHINX := $(BIN)/python -m sphinx -W --keep-going -q
+SPHINX := $(BIN)/python -m sphinx -E -W --keep-going -q
 
 .PHONY: help setup quickstart test test-slow lint docs linkcheck clean
 
@@ -49,7 +49,8 @@ lint: $(STAMP_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Warnings are errors: broken links between pages, missing anchors, pages in no table of contents, bad docstrings.
+# Warnings are errors: broken links between pages, missing anchors, pages in no table of contents, bad docstrings. -E reads
+# every page again, since warnings of pages that have not changed would be lost.
 docs: $(STAMP_DOCS)
 	$(SPHINX) -b html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
