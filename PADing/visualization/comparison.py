@@ -1,4 +1,4 @@
-"""Results beside the truth: ``input | ground truth | results``, an image file for each image of a data set."""
+"""Results beside the ground truth: ``input | ground truth | results``, one drawing for each image of a data set."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from PADing.visualization.sources import classes_in_record, from_detections, fro
 
 OVERVIEW, OVERVIEW_ROWS = "overview.png", 6
 Predict = Callable[[np.ndarray], Mapping]
-# What of a record and its image is shown beside the truth: titles and segmentations.
+# A record and its image -> the columns beside the ground truth: titles and segmentations.
 Columns = Callable[[dict, np.ndarray], Iterable[tuple[str, Segmentation]]]
 
 
@@ -33,7 +33,7 @@ def draw_predictions(
 
     ``models`` is title of a column -> :class:`PADing.inference.Predictor`. Instances below ``threshold`` are not shown
     (None: below half of the image's best score). ``scale`` 0 enlarges small images to a side of about 400 pixels.
-    Returns the files written to the folder ``output``, the overview of the first ones last.
+    Returns the files written to the folder ``output``; the last one is an overview of the first drawings.
     """
     drawer = ImageDrawer(MetadataCatalog.get(name), threshold)
 
@@ -48,7 +48,7 @@ def draw_predictions(
 
 
 def most_unseen_first(name: str) -> list[dict]:
-    """The records of a data set: those that show many unseen classes first, otherwise in its own order."""
+    """The records of a data set, those with the most unseen classes first; equal ones keep their order."""
     metadata = MetadataCatalog.get(name)
     unseen, ignore_label = ClassSpace.of(metadata).unseen, metadata.get("ignore_label", 255)
     records = tqdm(DatasetCatalog.get(name), desc="looking for unseen classes", mininterval=1)
@@ -69,25 +69,27 @@ def draw_detections(
     space = ClassSpace.of(metadata)
     contiguous = {space.dataset_ids[i]: i for i in space.things}
     if not contiguous:
-        raise UserError(f"Data set {name!r} has no things, so it has no instance results. Name an instance data set.")
+        raise UserError(
+            f"Data set {name!r} has no thing classes, so it has no instance results. Name an instance data set."
+        )
     records = DatasetCatalog.get(name)
     strangers = {d["category_id"] for found in detections.values() for d in found} - set(contiguous)
     if strangers or not detections.keys() <= {record["image_id"] for record in records}:
         what = f"categories {sorted(strangers)[:5]}" if strangers else "images"
-        raise UserError(f"Results {results} have {what} that data set {name!r} has not. Is it the right --dataset?")
+        raise UserError(f"Results {results} have {what} that data set {name!r} does not have. Is --dataset right?")
 
     def columns(record: dict, image: np.ndarray) -> Iterator[tuple[str, Segmentation]]:
         size, found = image.shape[:2], detections.get(record["image_id"], [])
         problem = next(filter(None, (mask_problem(d["segmentation"], *size) for d in found)), None)
         if problem:
-            raise UserError(f"Results {results}, image {record['image_id']}: {problem}. Is it the right --dataset?")
+            raise UserError(f"Results {results}, image {record['image_id']}: {problem}. Is --dataset right?")
         yield "detections", from_detections(found, contiguous, size, threshold)
 
     return [path for path, _ in _compare(ImageDrawer(metadata), records, number or None, output, columns)]
 
 
 def read_detections(path: Path) -> dict[int, list[dict]]:
-    """Detections with masks, from a file in COCO's result format, by image id; UserError when it holds others."""
+    """Image id -> detections with masks, from a file in COCO's result format; UserError if masks are missing."""
     content = read_json(path, "Results", list)
     check_detections(content, f"Results {path}")
     detections = defaultdict(list)
@@ -104,13 +106,15 @@ def read_detections(path: Path) -> dict[int, list[dict]]:
 def _compare(
     drawer: ImageDrawer, records: Sequence[dict], number: int | None, output: Path, columns: Columns, scale: int = 0
 ) -> Iterator[tuple[Path, np.ndarray]]:
-    """Write a drawing of each of the first records; yields its file and the drawing, (h, w, 3) uint8 RGB."""
+    """Write drawings of the first ``number`` records; yields each file and its drawing, (h, w, 3) uint8 RGB."""
     files = output_names((record["file_name"] for record in records), taken=[OVERVIEW])
     keep_originals(output, [output / name for name in (OVERVIEW, *files.values())], files)
     for record in tqdm(records[:number], desc="drawing", mininterval=1):
         image = read_rgb(record["file_name"])
         if scale**2 * image.shape[0] * image.shape[1] > max_pixels():
-            raise UserError(f"--scale {scale} makes {record['file_name']} larger than images may be. Lower it.")
+            raise UserError(
+                f"--scale {scale} makes {record['file_name']} larger than the limit for images. Use a smaller factor."
+            )
         shown = [("ground truth", from_record(record, drawer.ignore_label)), *columns(record, image)]
         drawing = with_key(drawer.draw_columns(image, shown, scale), any(seg.complete for _, seg in shown))
         path = output / files[record["file_name"]]

@@ -1,4 +1,4 @@
-"""Predictions, annotations and training examples of one data set, drawn over their images."""
+"""Draws predictions, annotations and training examples of one data set over their images."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ from PADing.visualization.sources import from_output, from_record, from_sample
 
 
 class ImageDrawer:
-    """Draws what belongs to the data set of ``metadata``. Unseen classes have a magenta outline, see :func:`paint`.
+    """Draws segmentations with the classes of the data set of ``metadata``; :func:`paint` describes the drawings.
 
-    ``score_threshold`` says which instances are shown, see ``sources.from_output``. ``enlarge``: small images are
-    enlarged so that names can be read, see :func:`display_scale`.
+    ``score_threshold`` is the least score of a shown instance, see ``sources.from_output``. ``enlarge``: small images
+    are enlarged so that names can be read, see :func:`display_scale`.
     """
 
     def __init__(self, metadata: Metadata, score_threshold: float | None = None, enlarge: bool = True):
@@ -25,11 +25,11 @@ class ImageDrawer:
         self.score_threshold, self.enlarge = score_threshold, enlarge
 
     def read(self, output: Mapping) -> Segmentation:
-        """What of a model's output for one image is drawn: panoptic, else instances, else semantic."""
+        """The part of a model's output for one image that is drawn: panoptic, else instances, else semantic."""
         return from_output(output, self.ignore_label, self.score_threshold)
 
     def draw(self, image: np.ndarray, seg: Segmentation) -> np.ndarray:
-        """Draw a segmentation over (H, W, 3) uint8 RGB; the result is larger where a small image is enlarged."""
+        """Draw a segmentation over (H, W, 3) uint8 RGB; the result of a small image is enlarged."""
         scale = display_scale(*image.shape[:2]) if self.enlarge else 1
         return paint(image, seg, self.names, self.unseen, scale)
 
@@ -56,7 +56,7 @@ class ImageDrawer:
         return self.draw(image, from_sample(sample, self.ignore_label))
 
     def describe(self, seg: Segmentation) -> str:
-        """What a segmentation shows, as "2 plain disc, 1 teal waves (unseen)"."""
+        """The segments in words, such as "2 plain disc, 1 teal waves (unseen)"."""
         names = [name + " (unseen)" * (index in self.unseen) for index, name in enumerate(self.names)]
         found = Counter(names[label] for label in seg.classes.values())
         return ", ".join(f"{number} {name}" for name, number in found.items()) or "nothing"

@@ -1,4 +1,4 @@
-"""Images on disk: found, read as RGB, written whole."""
+"""Finds, reads and writes image files."""
 
 import glob
 import os
@@ -12,21 +12,21 @@ from PADing.data.images import read_image
 from PADing.errors import UserError
 from PADing.files import replacing
 
-# Formats that are both read and written; the drawing of an image in another format is a PNG.
+# Formats that can be read and written. Drawings of images in other formats are PNGs.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def find_images(inputs: Iterable[str]) -> list[Path]:
-    """Files, glob patterns and folders (their images) -> files, in the order given; each one once.
+    """The files that ``inputs`` (files, glob patterns, folders) name, in this order, each once.
 
-    A file that is named but does not exist is returned all the same: reading it says so, and the others are not lost.
-    UserError names a pattern or a folder without any image.
+    A missing file is returned, too: reading it reports the error, and the other images are still drawn. UserError: a
+    pattern or a folder without any image.
     """
     found: list[Path] = []
     for item in inputs:
         item = os.path.expanduser(item)
         if not item or "\0" in item:
-            raise UserError(f"{item!r} is no name of an image.")
+            raise UserError(f"{item!r} is not a name of an image.")
         if os.path.isdir(item):
             here = sorted(path for path in Path(item).iterdir() if path.suffix.lower() in SUFFIXES)
         elif not os.path.exists(item) and glob.has_magic(item):
@@ -34,16 +34,16 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
         else:
             here = [Path(item)]
         if not here:
-            raise UserError(f"No image matches {item!r}. Quote a pattern to keep the shell from reading it.")
+            raise UserError(f"No image matches {item!r}. Quote a pattern so that the shell does not expand it.")
         found += here
     return list(dict.fromkeys(found))
 
 
 def output_paths(images: Sequence[Path], output: Path) -> list[Path]:
-    """Where each image's drawing goes; UserError when it might replace an image.
+    """The path of each image's drawing; UserError when it might replace an image.
 
-    ``output`` is a file if there is one image and the name ends like an image's, else a folder. Images of one name
-    from several folders keep these folders below it.
+    ``output`` is a file if there is one image and the name ends like an image's, else a folder. Images with the same
+    name from several folders keep these folders below it.
     """
     if output.suffix.lower() in SUFFIXES and not output.is_dir():
         if len(images) > 1:
@@ -67,8 +67,8 @@ def output_paths(images: Sequence[Path], output: Path) -> list[Path]:
 
 
 def keep_originals(output: Path, drawings: Iterable[Path], images: Iterable[str | os.PathLike]) -> None:
-    """Raise UserError if a drawing would lie among the images: it may replace one, and data sets read whole folders."""
-    # Compared as the file system resolves them, so that links and ".." hide nothing.
+    """Raise UserError if a drawing would be in a folder of the images: it may replace one, or be read as one."""
+    # Real paths: links and ".." make no difference.
     folders = {os.path.realpath(folder) for folder in {os.path.dirname(image) for image in images}}
     for folder in {path.parent for path in drawings}:
         if os.path.realpath(folder) in folders:
@@ -81,16 +81,16 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
 
 
 def write_rgb(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 RGB; makes the folder, and the file appears only when it is complete.
+    """Write (H, W, 3) uint8 RGB. Makes the folder; the file appears only when it is complete.
 
-    UserError: the folder cannot be made or written to, or the format does not hold images of this size.
+    UserError: the folder cannot be made or written to, or the format does not support this size.
     """
     with replacing(path, sync=False) as temporary:
         try:
             Image.fromarray(image).save(temporary, quality=95)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # the disk; JPEG and WebP say otherwise that the image is too large for them
+                raise  # an error of the disk; otherwise the image is too large for JPEG or WebP
             size = f"{image.shape[1]} x {image.shape[0]} pixels"
             raise UserError(f"{path} cannot be written with {size} ({error}). Name a .png file.") from error
 

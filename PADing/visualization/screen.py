@@ -1,4 +1,4 @@
-"""A window on the screen, where there is one."""
+"""A window on the screen."""
 
 import os
 import sys
@@ -12,12 +12,12 @@ from PADing.errors import UserError
 class Window:
     """Shows images one after another.
 
-    UserError when there is no display, or OpenCV was built without windows; ``instead`` says what to do then.
+    UserError when there is no display, or OpenCV was built without windows. Its message ends with ``instead``.
     """
 
     def __init__(self, title: str, instead: str):
         self.title = title
-        # Toolkits end the whole process when they find no display, so that is asked before them.
+        # Toolkits end the whole process when they find no display, so check before.
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise UserError(f"This machine has no display to show images on (DISPLAY is not set). {instead}")
         try:
@@ -29,7 +29,7 @@ class Window:
             ) from error
 
     def show(self, image: np.ndarray, wait: int = 0) -> bool:
-        """Show (H, W, 3) uint8 RGB and wait for a key, at most ``wait`` ms if that is not 0.
+        """Show (H, W, 3) uint8 RGB and wait for a key; ``wait`` is the longest time in ms, 0: no limit.
 
         Returns whether to go on: False after escape, q, or closing the window.
         """

@@ -1,4 +1,4 @@
-"""Segmentations from what models return and from what data sets annotate, ready to be painted."""
+"""Makes segmentations for drawing from model outputs, result files, annotations and training examples."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,10 +11,10 @@ from pycocotools import mask as coco_mask
 from PADing.data.images import read_labels, read_panoptic_rgb
 from PADing.visualization.panoptic import Segmentation
 
-# Without a threshold, an instance is shown from this share of the image's best score on. What a high score is depends
-# on the method: D2Zero's softmax is so flat that its best ones lie near 0.4, Mask2Former's reach 1.
+# Without a threshold, instances with at least this share of the image's best score are shown. High scores differ by
+# method: D2Zero's best scores are near 0.4, those of Mask2Former near 1.
 SHARE_OF_BEST, LOWEST_SCORE = 0.5, 0.1
-# One object often has several answers with the same mask and other classes: the best of them is shown.
+# One object often has several predictions with nearly the same mask: only the best one is shown.
 SAME_OBJECT_IOU = 0.75
 
 
@@ -22,7 +22,7 @@ def from_output(output: Mapping, ignore_label: int = 255, score_threshold: float
     """The most complete segmentation in a model's output for one image: panoptic, else instances, else semantic.
 
     ``score_threshold`` is the least score of an instance to show. None: half of the best score in the image, but at
-    least 0.1. Each object is shown once, under its best name; better ones lie on top.
+    least 0.1. Each object is shown once, with its best class. Instances with better scores are on top.
     """
     if "panoptic_seg" in output:
         ids, segments = output["panoptic_seg"]
@@ -41,7 +41,7 @@ def _from_instances(instances: Instances, score_threshold: float | None) -> Segm
     for index in sorted(numbers, key=lambda i: -scores[i]):
         if score_threshold is not None and scores[index] < score_threshold:
             break
-        # One mask at a time, kept as RLE: 100 masks of a photograph are gigabytes.
+        # One mask at a time, kept as RLE: 100 masks of a large photograph take gigabytes.
         mask = (instances.pred_masks[index] > 0.5).cpu().numpy()
         if not mask.any():
             continue
@@ -68,7 +68,7 @@ def from_detections(
     """The detections of one image of ``size`` (H, W) in COCO's result format.
 
     Those whose ``category_id`` has no contiguous id are left out. ``score_threshold`` is the least score to show, as in
-    :func:`from_output`; better ones lie on top.
+    :func:`from_output`. Detections with better scores are on top.
     """
     known = [d for d in detections if d["category_id"] in contiguous_id]
     least = _least_score([d["score"] for d in known], score_threshold)
@@ -94,7 +94,7 @@ def from_record(record: Mapping, ignore_label: int = 255) -> Segmentation:
 
 
 def classes_in_record(record: Mapping, ignore_label: int = 255) -> set[int]:
-    """Contiguous ids of the classes that a record's annotation shows; only semantic annotation needs its file."""
+    """Contiguous ids of the classes in a record's annotation. Files are read for semantic annotation only."""
     for key in ("segments_info", "annotations"):
         if key in record:
             return {part["category_id"] for part in record[key]}
@@ -116,7 +116,7 @@ def from_sample(sample: Mapping, ignore_label: int = 255) -> Segmentation:
 
 
 def _small_on_top(objects: list[tuple[np.ndarray, int]], size: tuple[int, int]) -> Segmentation:
-    """Masks and classes over one another, large ones below, so that small ones stay visible."""
+    """Masks and classes, small ones on top so that they stay visible."""
     objects = sorted(objects, key=lambda item: -item[0].sum())
     return _stack([mask for mask, _ in objects], [label for _, label in objects], size)
 
@@ -136,7 +136,7 @@ def _mask(segmentation, size: tuple[int, int]) -> np.ndarray:
 def _stack(
     masks: Iterable[np.ndarray], classes: Sequence[int], size: tuple[int, int], scores: Sequence[float] = ()
 ) -> Segmentation:
-    """Masks over one another, the last on top."""
+    """Masks on top of each other, the last one on top."""
     ids = np.zeros(size, dtype=np.int32)
     for number, mask in enumerate(masks, start=1):
         ids[mask] = number

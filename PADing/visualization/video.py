@@ -1,4 +1,4 @@
-"""Videos: frames in, frames out."""
+"""Reads and writes videos frame by frame."""
 
 import os
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ import numpy as np
 from PADing.errors import UserError
 from PADing.files import replacing
 
-# By the ending of the file: codecs that OpenCV's own builds have.
+# File name suffix -> codec; OpenCV's own builds have these codecs.
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".mov": "mp4v", ".avi": "MJPG"}
 
 
 class VideoSource:
-    """Frames of a video file, or of a camera (its number); UserError says why it cannot be opened.
+    """Frames of a video file, or of a camera (its number); UserError if it cannot be opened.
 
-    ``rate`` is in frames per second; ``length`` None for a camera or when the file does not say.
+    ``rate`` is in frames per second; ``length`` is the number of frames, None if unknown (always for a camera).
     """
 
     def __init__(self, source: str | os.PathLike | int):
@@ -34,12 +34,12 @@ class VideoSource:
         if not self.capture.isOpened():
             raise UserError(problem)
         rate = self.capture.get(cv2.CAP_PROP_FPS)
-        self.rate = rate if 0 < rate < 1000 else 30.0  # damaged files state infinite and negative rates
+        self.rate = rate if 0 < rate < 1000 else 30.0  # damaged files may have infinite or negative rates
         count = int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.length = count if count > 0 and not isinstance(source, int) else None
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """(H, W, 3) uint8 RGB, until the end of the file. UserError when there is no frame at all."""
+        """(H, W, 3) uint8 RGB, until the end of the file. UserError if there is no frame."""
         number = 0
         try:
             while (answer := self.capture.read())[0]:
@@ -52,9 +52,10 @@ class VideoSource:
 
 
 class VideoWriter:
-    """Writes frames of one size to a file, which appears when it is complete; used in a ``with`` statement.
+    """Writes frames of one size to a file. Use it in a ``with`` statement: the file appears at its end.
 
-    ``path`` ends in .mp4, .mkv, .mov or .avi; UserError: it does not, or cannot be written. ``rate``: frames a second.
+    ``path`` ends in .mp4, .mkv, .mov or .avi; UserError for other names and files that cannot be written. ``rate``:
+    frames per second.
     """
 
     def __init__(self, path: str | os.PathLike, rate: float):
@@ -69,7 +70,7 @@ class VideoWriter:
         return self
 
     def write(self, frame: np.ndarray) -> None:
-        """Append (H, W, 3) uint8 RGB; the first frame says the size."""
+        """Append (H, W, 3) uint8 RGB; all frames have the size of the first one."""
         if self._writer is None:
             codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
             size = frame.shape[1], frame.shape[0]
@@ -81,7 +82,7 @@ class VideoWriter:
     def __exit__(self, kind, error, trace) -> None:
         if self._writer is not None:
             self._writer.release()
-        # What was drawn before an interruption can be watched; after an error there may be nothing to watch.
+        # After Ctrl-C the frames so far make a video; after an error the file is discarded.
         if kind is KeyboardInterrupt and self._writer is not None:
             self._file.close()
         else:

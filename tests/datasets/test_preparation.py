@@ -262,7 +262,7 @@ def test_sources_are_never_replaced(prepared, tmp_path):
     with pytest.raises(UserError, match="names .* itself, which would be replaced"):
         zsi.prepare(split, raw, own, str(tmp_path), force=True)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
-    with pytest.raises(UserError, match="holds the panoptic PNGs themselves"):
+    with pytest.raises(UserError, match="is the folder of the panoptic PNGs"):
         json_file, root = (
             str(prepared / "coco" / name) for name in ("annotations/panoptic_val2017.json", "panoptic_val2017")
         )
@@ -278,7 +278,7 @@ def test_labels_are_not_written_outside_of_the_output(tmp_path):
     (tmp_path / "panoptic.json").write_text(json.dumps(content))
     Image.new("RGB", (4, 4)).save(tmp_path / "escaped.png")
     (tmp_path / "a" / "b").mkdir(parents=True)
-    with pytest.raises(UserError, match="leads out of its folder"):
+    with pytest.raises(UserError, match="points outside its folder"):
         paths = (tmp_path / name for name in ("panoptic.json", "a/b", "c"))
         semantic.prepare(*map(str, paths), _split("coco_panoptic_119_14"))
 

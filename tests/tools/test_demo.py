@@ -76,7 +76,7 @@ def test_an_image_beyond_memory_costs_only_itself(demo, drawn, model_options, tm
     args = ["--input", *drawn.images, "--output", tmp_path / "out", "--num-gpus", "0"]
     assert demo(*config, *args, "--opts", *opts) == 2
     error = capsys.readouterr().err
-    assert f"{drawn.images[0]} does not fit into memory" in error and "1 of 2 images were left out" in error
+    assert f"{drawn.images[0]} does not fit into memory" in error and "1 of 2 images were skipped" in error
     assert [p.name for p in (tmp_path / "out").iterdir()] == [drawn.images[1].name]
 
 
@@ -111,7 +111,7 @@ def test_unreadable_images_are_listed_and_the_others_drawn(demo, drawn, model_op
     assert demo(*config, "--input", *inputs, "--output", tmp_path / "out", "--num-gpus", "0", "--opts", *opts) == 2
     error = capsys.readouterr().err
     assert f"Image {broken} cannot be read" in error and "missing.jpg does not exist" in error
-    assert "2 of 4 images were left out" in error
+    assert "2 of 4 images were skipped" in error
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [p.name for p in drawn.images]
 
 

@@ -26,7 +26,7 @@ def test_files_patterns_and_folders(album):
 
 @pytest.mark.parametrize("name", ["", "a\0b"])
 def test_what_is_no_name_is_refused(name):
-    with pytest.raises(UserError, match="no name of an image"):
+    with pytest.raises(UserError, match="not a name of an image"):
         find_images([name])
 
 
