@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Segment your own images, a video, or what a camera sees; unseen classes are outlined in magenta.
+"""Segment your own images, a video or the frames of a camera; unseen classes have a magenta outline.
 
     python demo/demo.py --config-file configs/panoptic-segmentation/PADing.yaml \\
         --input street.jpg "holiday/*.jpg" --output drawn --opts MODEL.WEIGHTS PADing_panoptic/model_final.pth
@@ -7,8 +7,8 @@
     python demo/demo.py --config-file ... --webcam --opts MODEL.WEIGHTS ...
 
 Works for every architecture and task: it draws what the model returns (panoptic, else instances, else semantic).
-Without --output the drawings are shown in a window; any key goes on, escape or q ends. Images that cannot be read are
-listed, the others are drawn, and the exit status is then 2.
+Without --output the drawings are shown in a window: any key shows the next one, escape or q ends. Unreadable images are
+skipped and listed, and the exit status is then 2.
 """
 
 if __name__ == "__main__":
@@ -40,9 +40,9 @@ from PADing.visualization.video import VideoSource, VideoWriter
 def draw_images(
     predictor: Predictor, paths: list[Path], drawings: list[Path], window: Window | None, threshold: float | None
 ) -> None:
-    """Segment and draw each image, into ``drawings`` or the window; UserError at the end when some cannot be read.
+    """Segment and draw each image, into ``drawings`` or the window; UserError at the end if images were skipped.
 
-    ``threshold`` is the least score of an instance to draw; None: half of the image's best score.
+    ``threshold`` is the least score of drawn instances; None: half of the image's best score.
     """
     drawer, failed = ImageDrawer(predictor.metadata, threshold), 0
     for path, drawing in zip(paths, drawings, strict=True):
@@ -55,7 +55,7 @@ def draw_images(
         except (UserError, MemoryError, torch.OutOfMemoryError) as error:
             failed += 1
             what = str(error) if isinstance(error, UserError) else f"Image {path} does not fit into memory: {error}."
-            print(f"left out: {what}", file=sys.stderr, flush=True)
+            print(f"skipped: {what}", file=sys.stderr, flush=True)
             continue
         where = "" if window is not None else f" -> {drawing}"
         if window is None:
@@ -64,13 +64,13 @@ def draw_images(
         if window is not None and not window.show(drawn):
             break
     if failed:
-        raise UserError(f"{failed} of {len(paths)} images were left out; they are listed above.")
+        raise UserError(f"{failed} of {len(paths)} images were skipped; they are listed above.")
 
 
 def draw_video(
     predictor: Predictor, source: VideoSource, threshold: float | None, deliver: Callable[[np.ndarray], bool | None]
 ) -> None:
-    """Segment and draw each frame of a video or camera, until ``deliver`` returns False for one."""
+    """Segment and draw each frame of a video or camera, until ``deliver`` returns False."""
     drawer = ImageDrawer(predictor.metadata, threshold, enlarge=False)
     for frame in tqdm(source, total=source.length, desc="drawing", unit="frame", mininterval=1):
         if deliver(drawer.draw_output(frame, predictor(frame))) is False:
@@ -78,31 +78,33 @@ def draw_video(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Draw what the command line says; returns the exit status."""
+    """Run the command; returns the exit status."""
     parser = CommandParser(__doc__)
     add_config_options(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--input", nargs="+", metavar="IMAGE", help='images, folders, or patterns like "dir/*.jpg"')
     what.add_argument("--video-input", metavar="FILE", help="a video file")
     what.add_argument("--webcam", action="store_true", help="the first camera")
-    parser.add_argument("--output", type=Path, help="folder for the drawings, or a file for one; default: a window")
+    parser.add_argument(
+        "--output", type=Path, help="folder for the drawings, or a file for one drawing (default: show a window)"
+    )
     least = (
-        "least score of what is drawn, 0 to 1 (default: half of the image's best score for instances; as the config "
-        "says for panoptic results)"
+        "least score of drawn segments, 0 to 1 (default: half of the image's best score for instances; the config's "
+        "threshold for panoptic results)"
     )
     parser.add_argument("--confidence-threshold", type=fraction, metavar="SCORE", help=least)
     return run_command(_run, parser.parse_args(argv))
 
 
 def _run(args: argparse.Namespace) -> None:
-    # What can be checked at once is checked before a model is built and loaded.
+    # Check paths before a model is built and loaded.
     window = sink = None
     drawings = paths = find_images(args.input or ())
     if args.output is None:
         instead = "Record a video and use --video-input" if args.webcam else "Name a file or folder with --output"
         window = Window("segmentation", f"{instead} instead.")
     elif args.webcam:
-        raise UserError("--webcam shows a window and writes nothing: leave out --output.")
+        raise UserError("--webcam shows a window and writes no file: leave out --output.")
     elif args.input:
         drawings = output_paths(paths, args.output)
     source = None if args.input else VideoSource(0 if args.webcam else args.video_input)

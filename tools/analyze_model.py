@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Count what a model of a config costs: floating point operations, activations, parameters; or print its structure.
+"""Count floating point operations, activations and parameters of a config's model, or print its structure.
 
     python tools/analyze_model.py --tasks parameter structure --config-file CONFIG
     python tools/analyze_model.py --tasks flop activation --config-file CONFIG --num-inputs 10
-    python tools/analyze_model.py --tasks flop --config-file CONFIG --input-size 800 1216      # no data set is needed
+    python tools/analyze_model.py --tasks flop --config-file CONFIG --input-size 800 1216      # needs no data set
 
-Operations are multiply-adds of inference on one image, counted by fvcore; results are left at the size of the
-model's input. Images come from DATASETS.TEST, resized as in evaluation. Weights play no part and are not loaded.
+Operations are multiply-adds of inference on one image, counted by fvcore. Results keep the size of the model's input.
+Images come from DATASETS.TEST, resized as in evaluation. Weights are not loaded: they do not change the counts.
 """
 
 if __name__ == "__main__":
@@ -29,7 +29,7 @@ COUNTED = {"flop": count_flops, "activation": count_activations}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print what the command line asks for; returns the exit status."""
+    """Run the command; returns the exit status."""
     parser = CommandParser(__doc__)
     tasks = ["flop", "activation", "parameter", "structure"]
     parser.add_argument("--tasks", choices=tasks, nargs="+", required=True, help="what to count or print")
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    # Activations are those of convolutions and products by definition; what is left out of flops is printed.
+    # fvcore warns of skipped operators. Activations count convolutions and products only; skipped flops are printed.
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     counted = COUNTED.keys() & set(args.tasks)
     needs = {"test", "test data"} if counted and args.input_size is None else set()

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Make a file of class embeddings (.npz) once; configs name it under MODEL.CLASS_EMBEDDINGS.
+"""Make a file of class embeddings (.npz). Configs name it under MODEL.CLASS_EMBEDDINGS.
 
-CLIP text embeddings of a split's classes, as PADing and D2Zero use them (--checkpoint: without a download):
+CLIP text embeddings of a split's classes, as PADing and D2Zero use them (--checkpoint avoids the download):
 
     python tools/class_embeddings.py clip --split datasets/splits/coco_*.yaml \\
         --output embeddings/coco/coco_clip_vitb16.npz
 
-Word vectors (word2vec, fastText, GloVe; text or binary), and a matrix that exists already:
+Word vectors (word2vec, fastText, GloVe; text or binary), or a matrix that you have:
 
     python tools/class_embeddings.py words --file glove.840B.300d.txt --split my_split.yaml --output embeddings/mine.npz
     python tools/class_embeddings.py matrix --file vectors.npy --file-names names.json --split my_split.yaml \\
@@ -35,7 +35,7 @@ logger = logging.getLogger("class_embeddings")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Make the file of the command line; returns the exit status."""
+    """Run the command; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     return run_command(_run, _parser().parse_args(argv))
 
@@ -66,7 +66,7 @@ def _run(args: argparse.Namespace) -> None:
         source = args.source or f"matrix {file}"
     zero = [name for name, row in zip(names, embeddings, strict=True) if not np.any(row)]
     if zero:
-        raise UserError(f"{file} has nothing but zeros for {', '.join(zero)}. Is it complete?")
+        raise UserError(f"{file} has only zeros for {', '.join(zero)}. Is it complete?")
     save_class_embeddings(args.output, names, np.asarray(embeddings), source, templates)
     logger.info("%s: %d classes x %d, %s", args.output, *embeddings.shape, source)
 
@@ -79,13 +79,13 @@ def _parser() -> CommandParser:
     which.add_argument("--names", help="class names: a JSON list, or a text file with one name per line")
     common.add_argument("--output", required=True, help="the .npz to write")
     text = {"action": "append", "default": [], "metavar": "NAME=WORDS"}
-    common.add_argument("--text", **text, help="say or look up WORDS for NAME; repeatable")
+    common.add_argument("--text", **text, help="encode or look up WORDS for the class NAME; repeatable")
     kinds = parser.add_subparsers(dest="kind", required=True)
 
     clip = kinds.add_parser("clip", parents=[common], help="CLIP text encoder, through open_clip")
     clip.add_argument("--model", default="ViT-B-16-quickgelu", help="open_clip architecture")
     clip.add_argument("--pretrained", default="openai", help="open_clip weights")
-    clip.add_argument("--checkpoint", help="local file of weights; then nothing is downloaded")
+    clip.add_argument("--checkpoint", help="local file of weights; nothing is downloaded")
     template = "prompt with {}; repeatable (default: the 8 of the published models)"
     clip.add_argument("--template", action="append", help=template)
     clip.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of the text encoder")

@@ -4,12 +4,15 @@
     python tools/make_split.py --name mine --unseen "cat,dog" --output my_split.yaml \\
         --train-json train.json --train-images images/train --val-json val.json --val-images images/val
 
-Categories (ids, names, thing or stuff, colors) come from the JSON files. JSONs with ``segments_info`` are panoptic and
-need ``--train-panoptic`` and ``--val-panoptic``, the folders of their PNGs, and may have ``--train-instances`` and
-``--val-instances``, COCO instances for box and mask metrics. Folders of semantic label PNGs (contiguous ids;
-datasets/README.md says how to make them) are added by ``--train-labels`` and ``--val-labels``; data with nothing but
-labels take their classes from ``--categories``, a JSON with a list of ``{"id", "name"}``. At the end it prints the
-commands that train on the data.
+Categories (ids, names, thing or stuff, colors) come from the JSON files.
+
+Panoptic JSONs (with ``segments_info``) need ``--train-panoptic`` and ``--val-panoptic``, the folders of their PNGs.
+They may have ``--train-instances`` and ``--val-instances``, COCO instances for box and mask metrics.
+
+``--train-labels`` and ``--val-labels`` add folders of semantic label PNGs with contiguous ids; datasets/README.md says
+how to make them. If there are only labels, ``--categories`` names the classes: a JSON list of ``{"id", "name"}``.
+
+At the end it prints the commands that train on the data.
 """
 
 if __name__ == "__main__":
@@ -41,17 +44,17 @@ PATHS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Make the split file of the command line; returns the exit status."""
+    """Run the command; returns the exit status."""
     parser = CommandParser(__doc__)
     parser.add_argument("--name", required=True, help="name of the split")
-    unseen = "names of unseen classes: comma separated, or a file, one a line"
+    unseen = "names of unseen classes: separated by commas, or a file with one name per line"
     parser.add_argument("--unseen", required=True, help=unseen)
     parser.add_argument("--output", required=True, help="the split file to write (.yaml)")
     for role in ("train", "val"):
         for key, text in PATHS.items():
             parser.add_argument(f"--{role}-{key}", help=text)
     parser.add_argument("--categories", help="JSON list of classes ({id, name, isthing}), for data without other JSON")
-    parser.add_argument("--class-embeddings", default="", help="file of class embeddings; may be made later")
+    parser.add_argument("--class-embeddings", default="", help="file of class embeddings; you can make it later")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     return run_command(_run, parser.parse_args(argv))
 

@@ -3,8 +3,8 @@
 
     python tools/preprocess_pretrained_weight.py --task_name panoptic --input_file panoptic_pretrain/model_final.pth
 
-writes pretrained_weight_panoptic.pth. The class head grows to all classes of the split, which is found by the number of
-classes in the file; for a data set of your own add --split my_split.yaml.
+writes pretrained_weight_panoptic.pth. The class head grows to all classes of the split. A shipped split is found by the
+number of classes in the file; for your own data set add --split my_split.yaml.
 """
 
 if __name__ == "__main__":
@@ -23,7 +23,7 @@ from PADing.generation.convert import LAYOUTS, TASKS, convert_file
 
 
 def find_splits(name: str | None) -> list:
-    """The split of a file or of a shipped split's name (or the end of it, as 48_17); all shipped ones for None."""
+    """The split of a file, or of a shipped split's name or its end (such as 48_17); None: all shipped splits."""
     shipped = shipped_split_files()
     if name is None:
         return [load_split(path) for path in shipped]
@@ -38,14 +38,16 @@ def find_splits(name: str | None) -> list:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Convert the weights of the command line; returns the exit status."""
+    """Run the command; returns the exit status."""
     parser = CommandParser(__doc__)
-    parser.add_argument("--task_name", choices=TASKS, default="panoptic", help="what the weights were trained for")
+    parser.add_argument("--task_name", choices=TASKS, default="panoptic", help="task of the pretraining")
     stage_1 = Path("supervise/model_final.pth")
     parser.add_argument("--input_file", "--input", type=Path, default=stage_1, help="weights of stage 1")
     output = "file to write (default: pretrained_weight_<task_name>.pth)"
     parser.add_argument("--output_file", "--output", type=Path, help=output)
-    parser.add_argument("--split", help="split file, or name of a shipped split, such as 48_17; found by itself else")
+    parser.add_argument(
+        "--split", help="split file, or name of a shipped split, such as 48_17 (default: by the number of classes)"
+    )
     layout = "reference: rows as in the published weights; clean: the no-object row stays last"
     parser.add_argument("--layout", choices=LAYOUTS, default="reference", help=layout)
     parser.add_argument("--overwrite", action="store_true", help="replace an output file that exists")

@@ -4,7 +4,7 @@
 import sys
 from pathlib import Path
 
-# The package lies at the root of the repository; in place of this folder, where minibench.py has its name.
+# The package is at the root of the repository. It replaces this folder, where minibench.py would hide it.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from minibench.__main__ import cli  # noqa: E402

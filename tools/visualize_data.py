@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Look at data: annotations as they lie on disk, or examples as training sees them, after mapper and augmentation.
+"""Draw data: annotations as they are on disk, or training examples after mapper and augmentation.
 
     python tools/visualize_data.py --source annotation --config-file CONFIG --output drawings
     python tools/visualize_data.py --source dataloader --config-file CONFIG --output drawings --number 20
     python tools/visualize_data.py --source annotation --config-file CONFIG --output drawings \\
-        DATASETS.TRAIN "('mini_val_panoptic',)"          # any other data set
+        DATASETS.TRAIN "('mini_val_panoptic',)"          # any data set
 
-Panoptic, instance and semantic data alike. Unseen classes are outlined in magenta: a training set should show none.
+Works for panoptic, instance and semantic data. Unseen classes have a magenta outline: a training set should show none.
 """
 
 if __name__ == "__main__":
@@ -46,7 +46,7 @@ def draw_annotations(cfg: CfgNode) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def draw_training_examples(cfg: CfgNode) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, (h, w, 3) uint8 RGB) of examples in the order in which training with this config gets them, endlessly."""
+    """(name, (h, w, 3) uint8 RGB) of training examples of this config, in training order, without end."""
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED)
     drawer = ImageDrawer(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]))
     for batch in Trainer.build_train_loader(cfg):
@@ -55,10 +55,10 @@ def draw_training_examples(cfg: CfgNode) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Draw what the command line says; returns the exit status."""
+    """Run the command; returns the exit status."""
     parser = CommandParser(__doc__)
     parser.add_argument("--source", choices=["annotation", "dataloader"], required=True, help="what to draw")
-    add_config_options(parser, num_gpus=0)  # drawing needs none
+    add_config_options(parser, num_gpus=0)  # drawing needs no GPU
     parser.add_argument("--output", "--output-dir", type=Path, default=Path("./"), help="folder for the drawings")
     parser.add_argument("--show", action="store_true", help="show the drawings in a window instead of writing them")
     parser.add_argument("--number", type=count, default=50, help="images to draw; 0: all annotations")
@@ -66,9 +66,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    window = Window("data", "Leave out --show; the drawings are then written to --output.") if args.show else None
+    window = Window("data", "Leave out --show to write the drawings to --output.") if args.show else None
     if not args.number and args.source == "dataloader":
-        raise UserError("--number 0 means all, but training never runs out of examples. Give a number.")
+        raise UserError("--number 0 means all, but training examples never end. Give a number.")
     cfg = checked_config(args, {"train data", *(["train"] if args.source == "dataloader" else [])})
     drawn = draw_annotations(cfg) if args.source == "annotation" else draw_training_examples(cfg)
     if window is None:
@@ -77,7 +77,7 @@ def _run(args: argparse.Namespace) -> None:
     number = 0
     for number, (name, image) in enumerate(tqdm(islice(drawn, args.number or None), desc="drawing", mininterval=1), 1):
         if window is None:
-            # Numbered: training shows an image more than once, and several folders may hold images of one name.
+            # Numbered: training shows images repeatedly, and images in several folders may have the same name.
             write_rgb(args.output / f"{number:05d}-{name}.png", image)
         elif not window.show(image):
             break

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Look at a file of instance results: input | ground truth | detections, unseen classes outlined in magenta.
+"""Draw a file of instance results: input | ground truth | detections. Unseen classes have a magenta outline.
 
     python tools/visualize_json_results.py --input output/inference/coco_instances_results.json \\
         --dataset coco_zsi_48_17_val --output drawings --conf-threshold 0.5
@@ -25,7 +25,7 @@ from PADing.visualization.comparison import draw_detections
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Draw what the command line says; returns the exit status."""
+    """Run the command; returns the exit status."""
     parser = CommandParser(__doc__)
     parser.add_argument("--input", type=Path, required=True, metavar="JSON", help="file in COCO's result format")
     parser.add_argument("--output", type=Path, required=True, help="folder for the drawings")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Look at results: input | ground truth | (baseline |) prediction, unseen classes outlined in magenta.
+"""Draw predictions: input | ground truth | (baseline |) prediction. Unseen classes have a magenta outline.
 
     python tools/visualize_predictions.py --config-file configs/mini/panoptic-PADing.yaml --num-gpus 0 \\
         --output output/drawings --number 12 MODEL.WEIGHTS output/mini_panoptic_PADing/model_final.pth
@@ -28,15 +28,19 @@ from PADing.visualization.comparison import draw_predictions
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Draw what the command line says; returns the exit status."""
+    """Run the command; returns the exit status."""
     parser = CommandParser(__doc__)
     add_config_options(parser)
-    parser.add_argument("--baseline", nargs=2, metavar=("CONFIG", "WEIGHTS"), help="a second model to show beside it")
+    parser.add_argument(
+        "--baseline", nargs=2, metavar=("CONFIG", "WEIGHTS"), help="a second model, drawn in its own column"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for the drawings")
     parser.add_argument("--number", type=positive, default=12, help="images to draw")
-    least = "of instances that are shown, 0 to 1 (default: half of the image's best score)"
+    least = "least score of shown instances, 0 to 1 (default: half of the image's best score)"
     parser.add_argument("--score-threshold", type=fraction, help=least)
-    parser.add_argument("--scale", type=count, default=0, help="enlargement of the images; 0: chosen by their size")
+    parser.add_argument(
+        "--scale", type=count, default=0, help="factor that enlarges the images; 0: chosen by their size"
+    )
     return run_command(_run, parser.parse_args(argv))
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Zero-shot metrics of a COCO result file on unseen classes alone: AP and recall@100 at IoU 0.4, 0.5 and 0.6.
+"""Zero-shot metrics of a COCO result file on unseen classes only: AP and recall@100 at IoU 0.4, 0.5 and 0.6.
 
     python tools/zsi_coco_eval.py output/inference/coco_instances_results.json \\
         --ann datasets/coco/annotations/ZSIS/instances_val2014_unseen_48_17.json
