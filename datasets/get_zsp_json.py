@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Zero-shot panoptic annotation: split COCO's panoptic JSONs into what shows unseen classes and what does not.
+"""Zero-shot panoptic annotation: split COCO's panoptic JSONs by whether an image shows unseen classes.
 
     python datasets/get_zsp_json.py
 
 From ``annotations/panoptic_{train,val}2017.json`` it writes to ``annotations/ZSP/``, for both:
 
-    panoptic_*_seen.json     the annotations (and their images) without any segment of an unseen class; crowds count
-    panoptic_*_unseen.json   the annotations with at least one such segment, all their segments kept
-    panoptic_*_all.json      everything; each category says `"split": "seen"` or `"unseen"`
+    panoptic_*_seen.json     images without any segment of an unseen class (crowd segments count)
+    panoptic_*_unseen.json   images with at least one such segment; all their segments are kept
+    panoptic_*_all.json      all images; each category has `"split": "seen"` or `"unseen"`
 
-All three keep the complete list of categories. Which classes are unseen comes from the split file.
+All three have the complete list of categories. The split file names the unseen classes.
 """
 
 if __name__ == "__main__":
@@ -38,9 +38,9 @@ PARTS = ("train2017", "val2017")
 
 
 def split_panoptic(content: dict, split: Split) -> dict[str, dict]:
-    """The `seen`, `unseen` and `all` contents of one panoptic JSON, as described above.
+    """The `seen`, `unseen` and `all` contents of one panoptic JSON, see the module.
 
-    UserError: an unseen class that the JSON does not have, or an annotation whose image is missing in it.
+    UserError: an unseen class or the image of an annotation is missing in the JSON.
     """
     ids = {category["name"]: category["id"] for category in content["categories"]}
     missing = [name for name in split.unseen if name not in ids]
@@ -80,7 +80,7 @@ def prepare(annotation_dir: str, save_dir: str, split: Split, parts=PARTS, force
         if wrong or again["all"]["categories"] != written["all"]["categories"]:
             path = (wrong or [outputs["all"]])[0]
             raise UserError(
-                f"{path} was made for other unseen classes or from other annotation; make it again with --force."
+                f"{path} was made for other unseen classes or from other annotation. Make it again with --force."
             )
         folder = os.path.join(os.path.dirname(os.path.abspath(annotation_dir)), f"panoptic_{part}")
         _check_first_png(outputs["all"], written["all"]["annotations"], folder)
@@ -93,29 +93,29 @@ def _images(content: dict) -> set:
 
 
 def _check_first_png(annotation: str, annotations: list[dict], folder: str) -> None:
-    """The first PNG has the segments of its annotation, and no others."""
+    """Check that the first PNG has exactly the segments of its annotation."""
     if not os.path.isdir(folder):
-        logger.warning("%s does not exist yet; unpack the panoptic PNGs there.", folder)
+        logger.warning("%s does not exist yet. Unpack the panoptic PNGs there.", folder)
         return
     if not annotations:
-        raise UserError(f"{annotation} has no annotation; is its source complete?")
+        raise UserError(f"{annotation} has no annotation. Is its source complete?")
     first = annotations[0]
     path = os.path.join(folder, first["file_name"])
     rgb = read_panoptic_rgb(path)
     if not painted_ids(rgb) <= {0, *(segment["id"] for segment in first["segments_info"])}:
-        raise UserError(f"{path} has other segment ids than its annotation in {annotation}; fetch both again.")
+        raise UserError(f"{path} has other segment ids than its annotation in {annotation}. Download both again.")
     empty_segments(rgb, first["segments_info"], path)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the annotation of the command line; returns the exit status."""
+    """Run the command; returns the exit status."""
     annotations = os.path.join(dataset_root(), "coco", "annotations")
     parser = CommandParser(__doc__)
     parser.add_argument("--save_dir", default=os.path.join(annotations, "ZSP"), help="folder to write to")
     parser.add_argument("--annotation_dir", default=annotations, help="folder of COCO's panoptic JSONs")
-    parser.add_argument("--split-file", default=SPLIT_FILE, help="which classes are unseen")
+    parser.add_argument("--split-file", default=SPLIT_FILE, help="split file that names the unseen classes")
     parser.add_argument("--parts", nargs="+", default=PARTS, help="parts of COCO (default: train2017 val2017)")
-    parser.add_argument("--force", action="store_true", help="write again what exists")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     return run_command(

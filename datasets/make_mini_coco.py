@@ -1,16 +1,15 @@
 #!/usr/bin/env python3
 """Draw the mini data set: a small zero-shot segmentation benchmark in COCO's own layout.
 
-Things are compositions ``surface x shape`` ("striped disc") on grounds that are compositions ``colour x pattern``
-("teal waves"). Unseen classes are held-out compositions whose parts all occur in seen classes, so transfer is possible
-but not free. Class embeddings are sums of part vectors, rotated, with noise: they describe the parts, not the identity.
+Things combine a surface and a shape ("striped disc"). They are on grounds that combine a color and a pattern ("teal
+waves"). Unseen classes are new combinations of parts that all occur in seen classes, so transfer is possible. Class
+embeddings are sums of part vectors, rotated, with noise: they describe a class by its parts.
 
     python datasets/make_mini_coco.py                       # datasets/mini, 2000 + 300 images of 128 x 128
     python datasets/make_mini_coco.py --train 200 --val 50 --size 96 --seed 7 --output /some/folder
 
-Everything is drawn from one seed, image by image, so image k is the same whatever the number of images. The folder's
-``mini.json`` records the arguments: the same command again does nothing, and with other arguments it refuses to replace
-the data, unless ``--force`` is given.
+The seed decides everything. Image k is the same for every number of images. The folder's ``mini.json`` records the
+arguments: the same command does nothing the second time. With other arguments it needs ``--force`` to replace the data.
 """
 
 if __name__ == "__main__":
@@ -30,18 +29,18 @@ from PADing.files import read_json
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse arguments and draw; returns the exit status."""
+    """Run the command; returns the exit status."""
     parser = CommandParser(__doc__)
     root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / "mini"
     parser.add_argument("--output", "--out", dest="out", default=root, type=Path, help="folder to write")
     parser.add_argument("--train", type=positive, default=2000, help="training images")
     parser.add_argument("--val", type=positive, default=300, help="validation images")
     parser.add_argument("--size", type=positive, default=128, help="side of an image in pixels")
-    parser.add_argument("--seed", type=count, default=0, help="of everything that is drawn")
+    parser.add_argument("--seed", type=count, default=0, help="seed of the images and class embeddings")
     parser.add_argument("--split", choices=sorted(UNSEEN), default="compositional", help="which classes are unseen")
     parser.add_argument("--dim", type=positive, default=32, help="width of the class embeddings")
-    parser.add_argument("--noise", type=float, default=0.15, help="their noise")
-    parser.add_argument("--force", action="store_true", help="replace a mini data set of other arguments")
+    parser.add_argument("--noise", type=float, default=0.15, help="noise of the class embeddings")
+    parser.add_argument("--force", action="store_true", help="replace a mini data set that has other arguments")
     return run_command(_run, parser.parse_args(argv))
 
 

@@ -5,7 +5,7 @@
 
 For val2017, then train2017, it reads ``annotations/panoptic_*.json`` and ``panoptic_*/`` and writes
 ``panoptic_semseg_*/*.png``: pixel value = contiguous id of the segment's class (things, then stuff), 255 elsewhere.
-Crowd segments are painted too. It can be interrupted: files that exist are kept.
+Crowd segments are included. You can interrupt it: existing files are kept.
 
 For your own data, name a split file with a panoptic data set:
 
@@ -50,13 +50,13 @@ def paint(job: tuple[str, list[tuple[int, int]], str]) -> np.ndarray:
 def prepare(panoptic_json: str, panoptic_root: str, output: str, split: Split, workers: int = 1) -> None:
     """Write one label PNG per annotation.
 
-    UserError: a missing or broken input, a category that the split does not have, or labels that fail the check.
+    UserError: a missing or damaged input, a category that the split does not have, or wrong labels in existing files.
     """
     labels = {c.id: i for i, c in enumerate(split.vocabulary("panoptic", "listed"))}
     if len(labels) > IGNORE_LABEL:
         raise UserError(f"{split.file} has {len(labels)} classes; label PNGs hold at most {IGNORE_LABEL}.")
     if os.path.isdir(output) and os.path.isdir(panoptic_root) and os.path.samefile(output, panoptic_root):
-        raise UserError(f"{output} holds the panoptic PNGs themselves. Name another folder for the labels.")
+        raise UserError(f"{output} is the folder of the panoptic PNGs. Name another folder for the labels.")
     known = {category.id for category in split.categories}
     jobs = []
     for annotation in read_annotation(panoptic_json, "Panoptic annotation")["annotations"]:
@@ -68,28 +68,30 @@ def prepare(panoptic_json: str, panoptic_root: str, output: str, split: Split, w
                 "does not list."
             )
         if os.path.isabs(name) or ".." in Path(name).parts:
-            raise UserError(f"{panoptic_json}: the file name {name!r} leads out of its folder.")
-        # Classes that the split lists but uses neither as seen nor as unseen stay ignored.
+            raise UserError(f"{panoptic_json}: the file name {name!r} points outside its folder.")
+        # Listed classes that are neither seen nor unseen are ignored.
         used = [(s["id"], labels[s["category_id"]]) for s in segments if s["category_id"] in labels]
         png = os.path.join(output, os.path.splitext(name)[0] + ".png")
         jobs.append((os.path.join(panoptic_root, name), used, png))
     write_label_maps(paint, jobs, output, workers)
     if jobs:
-        _, used, png = jobs[0]  # perhaps an older file
+        _, used, png = jobs[0]  # it may be an older file
         extra = set(np.unique(read_labels(png)).tolist()) - {IGNORE_LABEL, *(label for _, label in used)}
         if extra:
-            raise UserError(f"{png} has the labels {sorted(extra)} of no segment; delete its folder.")
+            raise UserError(
+                f"{png} has labels {sorted(extra)} that no segment has. Delete its folder and run this again."
+            )
     logger.info("%s: %d label files", output, len(jobs))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the label PNGs of the command line; returns the exit status."""
+    """Run the command; returns the exit status."""
     coco = os.path.join(dataset_root(), "coco")
     parser = CommandParser(__doc__)
     parser.add_argument("--root", default=coco, help="folder of COCO")
     parts = "parts of COCO (default: val2017 train2017)"
     parser.add_argument("--parts", nargs="+", default=("val2017", "train2017"), help=parts)
-    parser.add_argument("--split-file", default=SPLIT_FILE, help="which classes there are")
+    parser.add_argument("--split-file", default=SPLIT_FILE, help="split file that names the classes")
     parser.add_argument("--json", help="own data: panoptic JSON")
     parser.add_argument("--panoptic-root", help="own data: folder of the panoptic PNGs")
     parser.add_argument("--output", help="own data: folder to write to")

@@ -6,13 +6,14 @@
 From ``coco_stuff/annotations/{train,val}2017/*.png`` (pixel value = COCO-Stuff id - 1, 255 = unlabeled) it writes to
 ``coco_stuff/annotations_detectron2/``:
 
-    train2017        contiguous ids of the seen classes, all other pixels 255; images that show unseen classes are kept
-    val2017_seen     the same for validation
+    train2017        contiguous ids of the seen classes, all other pixels 255; images with unseen classes are kept
+    val2017_seen     the same for validation images
     val2017_unseen   contiguous ids of the unseen classes, counted from 0, all other pixels 255
     val2017_all      contiguous ids of all classes: seen, then unseen
 
-It can be interrupted: files that exist are kept. For your own label PNGs, whose pixel values are the category ids of
-your split file (255 = ignore, or another value with --ignore):
+You can interrupt it: existing files are kept.
+
+For your own label PNGs, whose pixel values are category ids of your split file (255 = ignore, or --ignore VALUE):
 
     python datasets/prepare_coco_stuff_sem_seg.py --split-file my_maps.yaml --data-set maps_train_semantic \\
         --source raw/train
@@ -44,7 +45,7 @@ LARGEST_LABEL = 2**16 - 1
 
 
 def label_table(split: Split, data_set: DataSet, ignore: int = IGNORE_LABEL) -> np.ndarray:
-    """int16 table: raw pixel value -> label of ``data_set``; 255 for classes it does not show, -1 for no class."""
+    """int16 table: raw pixel value -> label of ``data_set``; 255 for classes that it lacks, -1 for unknown values."""
     classes = split.classes(data_set)
     if len(classes) > IGNORE_LABEL:
         raise UserError(f"Data set {data_set.name} has {len(classes)} classes; label PNGs hold at most {IGNORE_LABEL}.")
@@ -84,27 +85,31 @@ def prepare(
 ) -> None:
     """Convert every PNG below ``source`` to the labels of ``data_set``.
 
-    UserError: no input, an unreadable file or an unknown pixel value (named), or an output that fails the check.
+    UserError: no input, an unreadable file, an unknown pixel value, or existing output of another split.
     """
     table = label_table(split, data_set, ignore)
     if os.path.isdir(source) and os.path.isdir(output) and os.path.samefile(source, output):
-        raise UserError(f"The source {source} is also the output for {data_set.name}; keep raw labels elsewhere.")
+        raise UserError(
+            f"The source {source} is also the output for {data_set.name}. Keep raw labels in another folder."
+        )
     files = sorted(file for file in Path(source).rglob("*.png") if not file.name.startswith("."))
     if not files:
         raise UserError(f"There is no PNG below {source}. datasets/README.md says where the stuffthingmaps come from.")
     jobs = [(str(file), table, os.path.join(output, file.relative_to(source))) for file in files]
     write_label_maps(convert, jobs, output, workers)
-    raw, _, png = jobs[0]  # perhaps an older file
+    raw, _, png = jobs[0]  # it may be an older file
     if not np.array_equal(table[read_labels(raw)], read_labels(png)):
-        raise UserError(f"{png} was made for another split than {split.file} ({data_set.name}); delete its folder.")
+        raise UserError(
+            f"{png} was made for another split than {split.file} ({data_set.name}). Delete its folder and try again."
+        )
     logger.info("%s: %d label files of %d classes", output, len(jobs), len(split.classes(data_set)))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the label PNGs of the command line; returns the exit status."""
+    """Run the command; returns the exit status."""
     root = dataset_root()
     parser = CommandParser(__doc__)
-    parser.add_argument("--split-file", default=SPLIT_FILE, help="which classes there are")
+    parser.add_argument("--split-file", default=SPLIT_FILE, help="split file that names the classes")
     parser.add_argument("--source", help="folder of raw PNGs (default: coco_stuff/annotations/{train,val}2017)")
     parser.add_argument("--data-set", nargs="+", help="data sets of the split file (default: all semantic ones)")
     parser.add_argument("--ignore", type=int, default=IGNORE_LABEL, help="raw value of ignored pixels")

@@ -4,23 +4,22 @@
     python datasets/prepare_coco_zsi.py                  # both splits
     python datasets/prepare_coco_zsi.py --split 48_17
 
-From ``annotations/instances_{train,val}2014.json`` it writes, into ``annotations/ZSIS/``, the file of every instance
-data set in ``datasets/splits/coco_zsi_*.yaml``. The rules:
+From ``annotations/instances_{train,val}2014.json`` it writes the file of every instance data set in
+``datasets/splits/coco_zsi_*.yaml`` to ``annotations/ZSIS/``. The rules:
 
-    train, seen classes    Annotations of seen classes. Images that show no unseen class (a crowd region counts as
-                           showing it) and have at least one seen instance that is not a crowd.
+    train, seen classes    Annotations of seen classes. Images without unseen classes (crowd regions count) that have at
+                           least one seen instance that is not a crowd.
     val, all classes       Annotations of seen and unseen classes; images with at least one of them.
     val, unseen classes    Annotations of unseen classes; images with at least one of them.
 
-Classes in neither list (15 of the 80 in the 48/17 split) are as if they were not annotated: an image may show them.
-Crowd regions of kept classes are kept. ``categories`` lists the classes of the file in the split's order (seen, then
-unseen). Everything else, ids included, is COCO's.
+Classes in neither list (15 of the 80 in the 48/17 split) are treated as not annotated: images may show them. Crowd
+regions of kept classes are kept. ``categories`` lists the classes of the file in the split's order (seen, then unseen).
+Everything else, ids included, is COCO's.
 
-For metrics to compare with published ones, take the original files instead: the ZSI project's annotation, which
-D2Zero's data page links, lies in the public folder
-https://drive.google.com/drive/folders/1TLbmDoRiKcMGq1zyVahXtGVTdkvI9Dus. Put the files into ``annotations/ZSIS/`` under
-the names above; existing files are kept and checked. This script is a substitute, made from the rules; the originals
-may differ in detail. It prints the counts of every file, so that the two can be compared.
+To compare with published metrics, use the original files instead: the ZSI project's annotation, which D2Zero's data
+page links, is in the public folder https://drive.google.com/drive/folders/1TLbmDoRiKcMGq1zyVahXtGVTdkvI9Dus. Put the
+files into ``annotations/ZSIS/`` under the names above; existing files are kept and checked. This script follows the
+rules; the originals may differ in detail. It prints the counts of every file so that you can compare them.
 
 For your own data, name a split file with instance data sets and the complete annotations:
 
@@ -53,7 +52,7 @@ SPLITS = ("48_17", "65_15")
 
 
 def select(content: dict, split: Split, data_set: DataSet) -> dict:
-    """The annotation of one data set from complete COCO instances, by the rules above."""
+    """The annotation of one data set from complete COCO instances, by the rules of the module."""
     by_name = {category["name"]: category for category in content["categories"]}
     classes = split.classes(data_set)
     missing = [category.name for category in classes if category.name not in by_name]
@@ -79,7 +78,7 @@ def prepare(split: Split, train_json: str, val_json: str, root: str, force: bool
     """Write the annotation of every instance data set of ``split``; existing files are kept.
 
     Returns counts by data set name: ``images, annotations, crowds, classes`` (classes that have an instance).
-    UserError: a missing or broken input, or an output that does not pass the check at the end.
+    UserError: a missing or damaged input, or an existing output that was made for another split.
     """
     data_sets = [d for d in split.data_sets if d.kind == "instance"]
     if not data_sets:
@@ -88,13 +87,13 @@ def prepare(split: Split, train_json: str, val_json: str, root: str, force: bool
     for name, output in outputs.items():
         for source in filter(os.path.exists, (train_json, val_json)):
             if os.path.exists(output) and os.path.samefile(source, output):
-                raise UserError(f"Data set {name} in {split.file} names {source} itself, which would be replaced.")
+                raise UserError(f"Data set {name} in {split.file} names the source {source}, which would be replaced.")
     contents: dict[str, dict] = {}
     counts = {}
     for data_set in tqdm(data_sets, desc=split.name, unit="file"):
         output, source = outputs[data_set.name], train_json if data_set.role == "train" else val_json
         if force or not os.path.exists(output):
-            if source not in contents:  # only the last one is kept in memory
+            if source not in contents:  # keep only the last one in memory
                 contents = {source: read_annotation(source, "COCO annotation", check_instances)}
             write_json(output, select(contents[source], split, data_set))
         counts[data_set.name] = _check(split, data_set, root, output)
@@ -102,11 +101,11 @@ def prepare(split: Split, train_json: str, val_json: str, root: str, force: bool
 
 
 def _check(split: Split, data_set: DataSet, root: str, output: str) -> dict[str, int]:
-    """Read a written file back, as training would, and count."""
+    """Read a written file as training would, check and count."""
     content = read_annotation(output, "Written annotation", check_instances)
     names = {category["id"]: category["name"] for category in content["categories"]}
     if sorted(names.values()) != sorted(category.name for category in split.classes(data_set)):
-        raise UserError(f"{output} was made for another split; make it again with --force.")
+        raise UserError(f"{output} was made for another split. Make it again with --force.")
     objects = [a["category_id"] for a in content["annotations"] if not a.get("iscrowd", 0)]
     present = set(objects)
     empty = [name for category_id, name in names.items() if category_id not in present]
@@ -120,7 +119,7 @@ def _check(split: Split, data_set: DataSet, root: str, output: str) -> dict[str,
         logger.info("%s: no instance of %s", output, ", ".join(empty))
     images = split.metadata(data_set, root)["image_root"]
     if not os.path.isdir(images):
-        logger.warning("%s does not exist yet; put the images there.", images)
+        logger.warning("%s does not exist yet. Put the images there.", images)
         return counts
     first = load_data_set(split, data_set, root)[0]["file_name"]
     if not os.path.isfile(first):
@@ -129,17 +128,17 @@ def _check(split: Split, data_set: DataSet, root: str, output: str) -> dict[str,
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the annotation of the command line; returns the exit status."""
+    """Run the command; returns the exit status."""
     root = dataset_root()
     annotations = os.path.join(root, "coco", "annotations")
     parser = CommandParser(__doc__)
-    which = "which of the shipped splits (default: both)"
+    which = "shipped splits (default: both)"
     parser.add_argument("--split", nargs="+", choices=SPLITS, default=SPLITS, help=which)
-    parser.add_argument("--split-file", help="a split file of your own instead")
+    parser.add_argument("--split-file", help="your own split file instead")
     for part in ("train", "val"):
         path = os.path.join(annotations, f"instances_{part}2014.json")
         parser.add_argument(f"--{part}-json", default=path, help="complete COCO instances")
-    parser.add_argument("--force", action="store_true", help="write again what exists")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     files = [Path(__file__).resolve().parent / "splits" / f"coco_zsi_{name}.yaml" for name in args.split]
@@ -152,7 +151,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _print_counts(counts: dict[str, dict[str, int]]) -> None:
-    """One row a data set, to compare with the original files."""
+    """One row per data set, to compare with the original files."""
     columns = ("images", "annotations", "crowds", "classes")
     width = max(len(name) for name in counts)
     print(f"{'':{width}}  " + "  ".join(f"{column:>11}" for column in columns))

@@ -1,7 +1,7 @@
-"""A method of one's own for the mini benchmark: the classifier of an unseen class, predicted in closed form.
+"""An example of your own method for the mini benchmark: the classifier of an unseen class, predicted in closed form.
 
-Ridge regression writes each unseen class embedding as a weighted sum of the seen ones; the same sum of the seen
-classes' classifier rows becomes its row. Nothing is trained: the shared pretraining's weights are evaluated.
+Ridge regression writes each unseen class embedding as a weighted sum of the seen ones. The same weights sum the seen
+classes' classifier rows to the row of the unseen class. Nothing is trained: it uses the shared pretraining's weights.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from PADing.meta_arch.class_embeddings import ClassEmbeddings, output_classes
 
 
 def add_config(cfg: CfgNode) -> None:
-    """Called for every module that a config names under PLUGINS."""
+    """Add this method's config keys. Called for every module that a config names under PLUGINS."""
     cfg.MODEL.RIDGE = CfgNode()
     cfg.MODEL.RIDGE.PENALTY = 0.01  # of 0.001, 0.01, 0.1, 1: chosen on the tuning split
 
 
 @META_ARCH_REGISTRY.register()
 class RidgeClassifier(MaskFormer):
-    """Mask2Former whose unseen classes borrow the classifier rows of seen ones.
+    """Mask2Former that makes the classifier rows of unseen classes from those of seen classes.
 
     Args:
         embeddings: (C, e) class embeddings in the order of the outputs.
         unseen: positions of the unseen classes among them.
-        penalty: of the regression; the larger, the smaller the weights.
+        penalty: of the regression; a larger penalty makes the weights smaller.
         common: see ``SegmenterBase``.
     """
 
@@ -40,12 +40,12 @@ class RidgeClassifier(MaskFormer):
         self.unseen, self.seen = list(unseen), [i for i in range(len(embeddings)) if i not in unseen]
         seen_ones, unseen_ones = embeddings[self.seen], embeddings[self.unseen]
         gram = seen_ones @ seen_ones.T + penalty * torch.eye(len(self.seen))
-        # Not persistent, so the pretraining's weights fit.
+        # Not in checkpoints, so that the pretraining's weights fit.
         self.register_buffer("mix", torch.linalg.solve(gram, seen_ones @ unseen_ones.T).T, persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        """The host's arguments and those of the regression."""
+        """The arguments of the host and of the regression."""
         space = output_classes(cfg)
         embeddings = ClassEmbeddings.of_config(cfg, space).of(space.vocabulary)
         own = {"embeddings": embeddings, "unseen": space.unseen_outputs, "penalty": cfg.MODEL.RIDGE.PENALTY}
@@ -53,7 +53,7 @@ class RidgeClassifier(MaskFormer):
 
     def infer(self, class_logits: Tensor, mask_logits: Tensor, batched_inputs: list[dict], images) -> list[dict]:
         """Replace the unseen classes' logits."""
-        # Logits are linear in the classifier's rows, so a sum of rows is the same sum of logits.
+        # Logits are linear in the classifier's rows: a weighted sum of rows gives the same sum of logits.
         class_logits = class_logits.clone()
         class_logits[..., self.unseen] = class_logits[..., self.seen] @ self.mix.T
         return super().infer(class_logits, mask_logits, batched_inputs, images)
