@@ -124,7 +124,7 @@ def parse(command: Command) -> list[Parsed]:
 def _parse_python(command: Command, words: list[str]) -> list[Parsed]:
     if words[0] == "-c":
         compile(words[1], command.place, "exec")
-        return []
+        return [Parsed(command, "-c", (words[1],), argparse.Namespace())]
     script = f"-m {words[1]}" if words[0] == "-m" else words[0]
     rest = words[2:] if words[0] == "-m" else words[1:]
     if script == "-m torch.distributed.run":
@@ -139,7 +139,7 @@ def _parse_python(command: Command, words: list[str]) -> list[Parsed]:
         return []
     if script in WITHOUT_ARGUMENTS:
         _check(not rest, f"`python {script}` takes no arguments")
-        return []
+        return [Parsed(command, script, (), argparse.Namespace())]
     if script in ("-m tests.golden.reduce", "setup.py"):
         return []
     _check(script[:2] == "-m" or Path(script).is_file(), f"there is no script {script}")

@@ -1,0 +1,268 @@
+"""How each command of ours is run at smoke size: what is put in the place of its sizes, and what it finds to read."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pycocotools.mask as mask_util
+from PIL import Image
+
+from PADing.data.embedding_sources import read_names
+from PADing.data.splits import load_split
+from PADing.yaml_files import read_config_tree
+from tests.documents.parsing import IMAGINED, Parsed, Rejected
+from tests.documents.working_copy import give_own_data
+from tests.end_to_end.command_line import SMALL, SMALL_SEMANTIC
+
+# Run by the fast test: about a second each.
+QUICK = (
+    "tools/make_split.py", "datasets/make_mini_coco.py", "datasets/get_zsp_json.py", "datasets/prepare_coco_zsi.py",
+    "datasets/prepare_coco_stuff_sem_seg.py", "datasets/prepare_coco_semantic_annos_from_panoptic_annos.py",
+    "tools/class_embeddings.py", "tools/gzsi_coco_eval.py", "tools/zsi_coco_eval.py", "-m d2lite",
+    "-m PADing.installation", "-m PADing.config_reference", "-m PADing.modeling.pixel_decoder.ops",
+)  # fmt: skip
+BUILD = "model = build_model(load_config({config!r}, {opts!r})); torch.save({{'model': model.state_dict()}}, {path!r})"
+IMPORTS = "import torch; from PADing.config import load_config; from detectron2.modeling import build_model; "
+Run = Callable[[list[str]], None]
+
+
+def is_quick(parsed: Parsed) -> bool:
+    listing = parsed.script == "-m minibench" and parsed.words[:1] == ("list",)
+    shallow = parsed.script == "-m PADing.data.verify" and not parsed.args.deep
+    return parsed.script in QUICK or listing or shallow
+
+
+def why_not(parsed: Parsed) -> str:
+    """Why a command is parsed only; "" for one that is run."""
+    args, words = parsed.args, parsed.words
+    if any(IMAGINED.search(word) for word in words) or "mine" in (getattr(args, "methods", None) or ()):
+        return "it speaks of a config or a module that the reader writes"
+    if getattr(args, "num_machines", 1) > 1 or "--nnodes" in parsed.command.words:
+        return "it needs several machines"
+    if parsed.script == "demo/demo.py" and (args.webcam or not args.output):
+        return "it shows a window"
+    if parsed.script == "-m PADing.modeling.pixel_decoder.ops" and args.build:
+        return "it compiles; tests/ops does so"
+    if parsed.script == "-m PADing.config_reference" and args.write:
+        return "it writes pages of the repository"
+    if parsed.script == "-m minibench.analysis" or (parsed.script == "-m minibench" and words[0] in ("report", "tune")):
+        return "it needs a finished benchmark, or hours; tests/minibench has it"
+    return ""
+
+
+def prepared(parsed: Parsed, run: Run) -> list[str]:
+    """The words of the command at smoke size, with everything there that it reads; ``run`` runs helping commands."""
+    rule = RULES.get(parsed.script)
+    if rule is None:
+        raise Rejected(f"no rule says how to run {parsed.script}: add one to RULES in tests/documents/smoke.py")
+    return [*parsed.script.split(), *rule(parsed, list(parsed.words), run)]
+
+
+def _set(words: list[str], flag: str, *values: object) -> list[str]:
+    """With the values of a flag replaced, or the flag put in front."""
+    if flag in words:
+        place = words.index(flag)
+        return [*words[: place + 1], *map(str, values), *words[place + 1 + len(values) :]]
+    return [flag, *map(str, values), *words]
+
+
+def _unchanged(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    return words
+
+
+def _small_model(parsed: Parsed) -> list[str]:
+    config = parsed.args.config_file
+    small = [*SMALL, "MODEL.DEVICE", "cpu"] + (SMALL_SEMANTIC if "semantic" in config else [])
+    return small
+
+
+def _train(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    args, opts = parsed.args, list(parsed.opts)
+    flags = [flag for flag in ("--eval-only", "--resume", "--overwrite") if getattr(args, _dest(flag))]
+    small = _small_model(parsed)
+    weights = _value(opts, "MODEL.WEIGHTS")
+    if weights and not args.resume:
+        _weights(args.config_file, [*opts, *small], weights, run)
+    elif not args.eval_only:
+        small += ["MODEL.WEIGHTS", ""]
+    if not {"--resume", "--overwrite", "--eval-only"} & set(flags):
+        flags.append("--overwrite")
+    return ["--config-file", args.config_file, "--num-gpus", "0", *flags, *opts, *small]
+
+
+def _dest(flag: str) -> str:
+    return flag[2:].replace("-", "_")
+
+
+def _value(opts: list[str], key: str) -> str:
+    pairs = [word.split("=", 1) for word in opts if "=" in word and word.split("=")[0] == key]
+    return dict(zip(opts[::2], opts[1::2], strict=False)).get(key, pairs[0][1] if pairs else "")
+
+
+def _weights(config: str, opts: list[str], path: str, run: Run) -> None:
+    """An untrained model of the config, where the command expects a trained one that no earlier command has made."""
+    if not path or "://" in path or os.path.exists(path):
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    run(["-c", IMPORTS + BUILD.format(config=config, opts=opts, path=path)])
+
+
+def _convert(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    args = parsed.args
+    trained = {
+        os.path.normpath(read_config_tree(path).get("OUTPUT_DIR", "-")): str(path)
+        for path in Path("configs").rglob("*pretrain*.yaml")
+    }
+    config = trained.get(str(args.input_file.parent), f"configs/{args.task_name}-segmentation/pretrain.yaml")
+    opts = [*SMALL, "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu"]
+    if args.split and args.split.endswith(".yaml"):
+        names = [s.name for s in load_split(args.split).data_sets if s.kind == args.task_name and s.role == "train"]
+        opts += ["DATASETS.SPLIT_FILES", args.split, "DATASETS.TRAIN", names[0], "DATASETS.TEST", names[0]]
+    _weights(config, opts, str(args.input_file), run)
+    return words if args.overwrite else [*words, "--overwrite"]
+
+
+def _look(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    """The demo and the tools that load a config: small models, few images."""
+    args, small = parsed.args, _small_model(parsed)
+    if parsed.script == "tools/analyze_model.py":
+        words = _set(words, "--input-size", 64, 64)
+    else:
+        weights = _value(parsed.opts, "MODEL.WEIGHTS")
+        _weights(args.config_file, [*parsed.opts, *small], weights, run)
+    if parsed.script == "tools/visualize_predictions.py":
+        words = _set(words, "--number", 2)
+        if args.baseline:
+            _weights(args.baseline[0], [*parsed.opts, *small], args.baseline[1], run)
+    if parsed.script == "tools/visualize_data.py":
+        words = _set(words, "--number", 2)
+    if parsed.script == "demo/demo.py":
+        _images(args.input or (), args.video_input)
+    return [*_set(words, "--num-gpus", 0), *([] if parsed.opts else ["--opts"]), *small]
+
+
+def _images(patterns, video: str | None) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    for pattern in patterns:
+        path = Path(pattern.replace("*", "first"))
+        path = path if path.suffix else path / "first.jpg"
+        if not list(Path().glob(pattern)) and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    if video:
+        writer = cv2.VideoWriter(video, cv2.VideoWriter.fourcc(*"mp4v"), 5, (64, 48))
+        for _ in range(2):
+            writer.write(pixels)
+        writer.release()
+
+
+def _draw(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    words = ["drawn" + word if word.startswith("/") else word for word in words]
+    return [*words, "--train", "3", "--val", "2", "--size", "64", "--force"]
+
+
+def _split(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    give_own_data(parsed.args, Path.cwd())
+    return words
+
+
+def _embeddings(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    args = parsed.args
+    names = [c.name for file in args.split or () for c in load_split(file).categories] or ["plain disc", "zebra"]
+    for file in filter(None, (args.names, getattr(args, "file_names", None))):
+        if not os.path.exists(file):
+            Path(file).write_text(json.dumps(names), encoding="utf-8")
+    if args.names or getattr(args, "file_names", None):
+        names = read_names(args.names or args.file_names)
+    file = getattr(args, "file", None)
+    if args.kind == "matrix" and not os.path.exists(file):
+        np.save(file, np.random.default_rng(0).normal(size=(len(names), 8)))
+    if args.kind == "words" and not os.path.exists(file):
+        parts = {part for name in names for part in (name, *name.replace("-", " ").split())}
+        parts |= {word for text in args.text for word in text.partition("=")[2].split()}
+        lines = [
+            f"{part} {' '.join(['0.5', '1.5', str(k)])}" for k, part in enumerate(sorted(parts)) if " " not in part
+        ]
+        Path(file).write_text("\n".join(lines), encoding="utf-8")
+    return words
+
+
+def _labels(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    return _set(words, "--workers", 1)
+
+
+def _verify(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    return _set(words, "--workers", 1)
+
+
+def _detections(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    """Results that repeat the annotation."""
+    args = parsed.args
+    path = Path(getattr(args, "result", None) or args.input)
+    found = []
+    if hasattr(args, "ann"):
+        if not os.path.exists(args.ann):
+            kind = "gzsi" if "gzsi" in parsed.script else "unseen"
+            shutil.copy(f"datasets/coco/annotations/ZSIS/instances_val2014_{kind}_48_17.json", args.ann)
+        content = json.loads(Path(args.ann).read_text())
+        sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+        for annotation in content["annotations"]:
+            rle = mask_util.merge(mask_util.frPyObjects(annotation["segmentation"], *sizes[annotation["image_id"]]))
+            rle["counts"] = rle["counts"].decode()
+            kept = {key: annotation[key] for key in ("image_id", "category_id", "bbox")}
+            found.append({**kept, "segmentation": rle, "score": 0.9})
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found))
+    return words if hasattr(args, "ann") else _set(words, "--number", 2)
+
+
+def _minibench(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    command, *rest = words
+    if command == "quickstart":
+        return words if "--smoke" in words else [*words, "--smoke"]
+    if command == "run":
+        methods = getattr(parsed.args, "methods", None) or ["projection"]
+        rest = _set(_set(rest, "--budget", "smoke"), "--methods", methods[0])
+        rest = [word for flag, word in zip([None, *rest], rest, strict=False) if "--seeds" not in (flag, word)]
+        rest = _set(rest, "--seed-list", (getattr(parsed.args, "seed_list", None) or [1])[0])
+    return [command, *rest]
+
+
+def _benchmark(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    return [*words, "--rounds", "1", "--seconds", "0.1", "--case", "512x512", "--dtype", "float32"]
+
+
+RULES = {
+    "train_net.py": _train,
+    "train_net_pretrain.py": _train,
+    "tools/preprocess_pretrained_weight.py": _convert,
+    "demo/demo.py": _look,
+    "tools/analyze_model.py": _look,
+    "tools/visualize_predictions.py": _look,
+    "tools/visualize_data.py": _look,
+    "tools/visualize_json_results.py": _detections,
+    "tools/gzsi_coco_eval.py": _detections,
+    "tools/zsi_coco_eval.py": _detections,
+    "tools/make_split.py": _split,
+    "tools/class_embeddings.py": _embeddings,
+    "tools/benchmark.py": _benchmark,
+    "-m PADing.modeling.pixel_decoder.ops.benchmark": _benchmark,
+    "datasets/make_mini_coco.py": _draw,
+    "datasets/get_zsp_json.py": _unchanged,
+    "datasets/prepare_coco_zsi.py": _unchanged,
+    "datasets/prepare_coco_stuff_sem_seg.py": _labels,
+    "datasets/prepare_coco_semantic_annos_from_panoptic_annos.py": _labels,
+    "-m PADing.data.verify": _verify,
+    "-m minibench": _minibench,
+    "tools/minibench.py": _minibench,
+    "-m PADing.config_reference": _unchanged,
+    "-m PADing.modeling.pixel_decoder.ops": _unchanged,
+    "-m PADing.installation": _unchanged,
+    "-m d2lite": _unchanged,
+    "-c": _unchanged,
+}
