@@ -18,7 +18,8 @@ SHARED = ("datasets", "embeddings/coco")
 
 
 def make_working_copy(folder: Path) -> Path:
-    """Fill an empty ``folder``; returns it."""
+    """Fill ``folder``, which is empty or does not exist; returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name in LINKED:
         if (REPOSITORY / name).exists():
             (folder / name).symlink_to(REPOSITORY / name)
