@@ -8,7 +8,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS = REPOSITORY / "docs"
-PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
+PAGES = [page for kind in ("*.md", "*.ipynb") for page in DOCS.rglob(kind) if "_build" not in page.parts]
 
 
 @pytest.mark.parametrize("page", sorted((DOCS / "api").glob("*.md")), ids=lambda page: page.name)
@@ -26,8 +26,8 @@ def test_every_page_is_in_a_table_of_contents():
         for block in re.findall(
             r"^```\{toctree\}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
         ):
-            lines = [line for line in block.splitlines() if line and not line.startswith(":")]
-            named |= {page.parent / (line.removesuffix(".md") + ".md") for line in lines}
+            for line in (line for line in block.splitlines() if line and not line.startswith(":")):
+                named |= {found for end in ("", ".md", ".ipynb") for found in page.parent.glob(line + end)}
     assert set(PAGES) <= named
 
 
