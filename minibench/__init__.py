@@ -1,8 +1,8 @@
-"""The mini benchmark: every method of the repository, trained and compared on the mini data set within hours, on CPUs.
+"""The mini benchmark: trains all methods of the repository on the mini data set, on CPUs, and compares them.
 
-It reads in this order: ``methods`` finds what there is to compare (``Method``), ``settings`` says on what and how long,
-``plan`` turns both into runs with hashes (``Run``, in ``runs``) and commands (``Step``, in ``steps``), ``scheduler``
-runs them side by side, ``results`` collects the metrics, ``bench`` reads them back, ``report`` shows them. ``tuning``
-and ``quickstart`` are two ways to use the same parts; ``__main__`` is the command. The steps are the repository's
-ordinary commands, so each can be repeated by hand.
+Read the modules in this order: ``methods`` finds the methods (``Method``). ``settings`` holds the data and the length
+of the trainings. ``plan`` makes runs with hashes (``Run``, in ``runs``) and commands (``Step``, in ``steps``) of both.
+``scheduler`` runs the steps in parallel. ``results`` collects the metrics, ``bench`` reads them, ``report`` shows them.
+``tuning`` and ``quickstart`` use the same parts; ``__main__`` is the command. Each step is an ordinary command of the
+repository that you can repeat by hand.
 """

@@ -1,16 +1,16 @@
-"""The mini benchmark: every method on the mini data set, from one shared pretraining per seed.
+"""The mini benchmark: trains all methods on the mini data set, from one shared pretraining per seed.
 
     python -m minibench run                                # all methods, three seeds; two cores: within 4 h
     python -m minibench run --budget quick                 # one seed, within half an hour
     python -m minibench run --methods pading,gmmn --seed-list 4
-    python -m minibench run --plugins examples             # with the methods of docs/add_a_method.md
-    python -m minibench tune --methods pading,gmmn         # the hyperparameters that they name, on the tuning split
+    python -m minibench run --plugins examples             # with your own methods, see docs/add_a_method.md
+    python -m minibench tune --methods pading,gmmn         # try their hyperparameters on the tuning split
     python -m minibench list
     python -m minibench report --output output/minibench
     python -m minibench quickstart                         # the smallest run: PADing and its pretraining, one table
 
-Finished work is never repeated, and what was interrupted goes on from its last checkpoint: run the same line again. To
-have a run repeated, delete its folder below <out>/runs.
+Run the same command again to continue: finished runs are kept, and interrupted ones resume from their last checkpoint.
+To repeat a run, delete its folder in OUTPUT/runs.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from PADing.errors import Interrupted, UserError
 
 
 def cli(argv: Sequence[str] | None = None) -> int:
-    """Parse arguments and do what they say; returns the exit status: 0, 1 for failed steps, 2 for a mistake."""
+    """Run the command; returns the exit status: 0, 1 for failed steps, 2 for a mistake in the arguments."""
     args = _parser().parse_args(argv)
     logging.basicConfig(format="%(message)s")
     return run_command(args.function, args)
@@ -43,20 +43,20 @@ def cli(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__, prog="python -m minibench")
     commands = parser.add_subparsers(required=True, metavar="run|tune|list|report|quickstart")
-    run = commands.add_parser("run", help="train and evaluate what is not finished, then write the report")
+    run = commands.add_parser("run", help="train and evaluate all methods that are not finished, then write the report")
     run.set_defaults(function=run_all)
     _add_run_options(run, "full: 3, quick: 1; tuning split: seed 0")
     run.add_argument("--split", choices=sorted(UNSEEN), default="compositional", help="which classes are unseen")
-    run.add_argument("--no-report", action="store_true", help="stop when results.json is written")
-    tune = commands.add_parser("tune", help="try the hyperparameters that methods name, on the tuning split")
+    run.add_argument("--no-report", action="store_true", help="write results.json only")
+    tune = commands.add_parser("tune", help="try the hyperparameters that methods list, on the tuning split")
     tune.set_defaults(function=tune_all, split="tuning")
     _add_run_options(tune, "seed 0")
-    show = commands.add_parser("list", help="the methods, and what each leaves out")
+    show = commands.add_parser("list", help="list the methods, and what each leaves out")
     show.set_defaults(function=list_methods)
-    report = commands.add_parser("report", help="write the report again from finished runs")
+    report = commands.add_parser("report", help="write the report of finished runs")
     report.set_defaults(function=lambda args: _report(args.out.absolute()))
     for command in (run, tune, show):
-        plugins = "a folder with a minibench.yaml, or of such folders; may be repeated"
+        plugins = "a folder with a minibench.yaml, or with subfolders that have one; repeatable"
         command.add_argument("--plugins", action="append", default=[], type=Path, metavar="PATH", help=plugins)
     for command, folder in ((run, "minibench"), (tune, "minibench_tuning"), (report, "minibench")):
         default = Path("output", folder)
@@ -67,16 +67,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_run_options(command: argparse.ArgumentParser, usual_seeds: str) -> None:
-    command.add_argument("--methods", type=_names, metavar="A,B,...", help="which (all)")
+    command.add_argument("--methods", type=_names, metavar="A,B,...", help="names of methods (default: all)")
     seeds = command.add_mutually_exclusive_group()
-    seeds.add_argument("--seeds", type=positive, metavar="N", help=f"seeds 1..N ({usual_seeds})")
-    seeds.add_argument("--seed-list", type=_numbers, metavar="1,2,...", help="these seeds instead")
+    seeds.add_argument("--seeds", type=positive, metavar="N", help=f"use the seeds 1..N ({usual_seeds})")
+    seeds.add_argument("--seed-list", type=_numbers, metavar="1,2,...", help="use these seeds")
     command.add_argument("--budget", choices=BUDGETS, default="full", help="length of the trainings")
-    command.add_argument("--jobs", type=positive, default=cores(), help="processes at a time")
+    command.add_argument(
+        "--jobs", type=positive, default=cores(), help="number of parallel processes (default: the number of cores)"
+    )
     command.add_argument("--train", type=positive, metavar="N", help="training images (2000)")
     command.add_argument("--val", type=positive, metavar="N", help="validation images (300)")
     command.add_argument("--size", type=positive, metavar="N", help="side of an image in pixels (128)")
-    command.add_argument("--noise", type=float, default=0.15, metavar="F", help="of the class embeddings")
+    command.add_argument("--noise", type=float, default=0.15, metavar="F", help="noise of the class embeddings (0.15)")
 
 
 def _names(text: str) -> list[str]:
@@ -90,7 +92,7 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(number) for number in _names(text)]
     except ValueError:
-        message = f"whole numbers with commas between them, as 1,2,3, but not {text!r}"
+        message = f"must be whole numbers separated by commas, such as 1,2,3, but is {text!r}"
         raise argparse.ArgumentTypeError(message) from None
 
 
@@ -104,7 +106,7 @@ def list_methods(args: argparse.Namespace) -> None:
 
 
 def run_all(args: argparse.Namespace) -> int:
-    """Run the plan and report what is there; returns the exit status."""
+    """Run the plan and write the report; returns the exit status."""
     methods = discover(args.plugins)
     failed = _run(args, methods, args.methods or list(methods))
     if not args.no_report:
@@ -113,7 +115,7 @@ def run_all(args: argparse.Namespace) -> int:
 
 
 def tune_all(args: argparse.Namespace) -> int:
-    """Run the trials that the methods name; then the table of those that did not fail. Returns the exit status."""
+    """Run the trials that the methods list and print the table of those that did not fail; returns the exit status."""
     methods = discover(args.plugins)
     out, searches = args.out.absolute(), [methods[name] for name in chosen(methods, args.methods)]
     trials = {trial.name: trial for method in searches for trial in make_trials(method)}
@@ -126,7 +128,7 @@ def tune_all(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, methods: Mapping[str, Method], names: Sequence[str]) -> bool:
-    """Finish all runs of ``names``, with ``results.json`` as it grows; whether a step failed."""
+    """Finish all runs of ``names`` and update ``results.json`` after each; returns whether a step failed."""
     seeds = args.seed_list if args.seeds is None else range(1, args.seeds + 1)
     settings = make_settings(args.split, args.budget, seeds, args.train, args.val, args.size, args.noise)
     out = args.out.absolute()
@@ -138,10 +140,10 @@ def _run(args: argparse.Namespace, methods: Mapping[str, Method], names: Sequenc
     with training_folder(out, resume=True, overwrite=False):
         try:
             before = sum(step.done() for step in steps)
-            display.line(f"{len(steps)} steps in {out}, {before} of them done before; {args.jobs} at a time")
+            display.line(f"{len(steps)} steps in {out}, {before} done before; {args.jobs} in parallel")
             failures = run_steps(steps, args.jobs, display)
         except Interrupted:
-            display.line("Stopped. The same command goes on from here.")
+            display.line("Stopped. Run the same command again to continue.")
             raise
         for seed in settings.seeds:
             plan.drop_answers(seed)
@@ -150,7 +152,7 @@ def _run(args: argparse.Namespace, methods: Mapping[str, Method], names: Sequenc
         _explain(failures, [step.name for step in steps if not step.done()], display)
         return True
     total = sum(filter(None, (step.measured() for step in steps)))
-    display.line(f"All done, {duration(total)} of computing: {out / 'results.json'}")
+    display.line(f"All done after {duration(total)} of computing: {out / 'results.json'}")
     return False
 
 
@@ -159,14 +161,14 @@ def _explain(failures: list[Failure], unfinished: list[str], display: Display) -
         display.line(f"\n{failure.step.name} failed (exit status {failure.status}): {failure.error}")
         display.line(f"  log: {failure.step.log}")
     if skipped := [name for name in unfinished if name not in {failure.step.name for failure in failures}]:
-        display.line(f"not run, because it waits for these: {', '.join(skipped)}")
-    display.line("The other results are there. When the cause is mended, the same command does the rest.")
+        display.line(f"not run, because they need these: {', '.join(skipped)}")
+    display.line("The other results are complete. Fix the cause, then run the same command again for the rest.")
 
 
 def _report(out: Path) -> None:
     if not (out / "results.json").is_file():
-        raise UserError(f"{out} holds no results.json. Make it with: python -m minibench run --output {out}")
-    # Imported here, because it needs what draws, which the run does not.
+        raise UserError(f"{out} has no results.json. Make it with: python -m minibench run --output {out}")
+    # Imported here: only the report needs the drawing packages.
     from minibench.report.write import write_report
 
     write_report(out)

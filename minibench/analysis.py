@@ -1,8 +1,8 @@
-"""What needs a trained model: query features and generated features of a PADing run, for the report's map of them.
+"""Computes query features and generated features of a PADing run, for the report's map.
 
     python -m minibench.analysis output/minibench/runs/pading-seed1-0123456789 --data output/minibench/data/...
 
-writes ``analysis.npz`` into the run's folder, unless it is there already and newer than the weights.
+writes ``analysis.npz`` into the run's folder, unless a file is there that is newer than the weights.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from PADing.inference import load_model
 from PADing.visualization import from_record, read_rgb
 
 logger = logging.getLogger(__name__)
-# Images looked at, and features generated for each unseen class.
+# Number of images, and of generated features for each unseen class.
 IMAGES, SAMPLES = 300, 100
 SEED = 0
 
@@ -37,8 +37,8 @@ SEED = 0
 def analyse(run_folder: Path, root: Path, images: int = IMAGES, samples: int = SAMPLES) -> Path:
     """Write ``analysis.npz`` into a run's folder; returns its path.
 
-    It holds ``real`` (M, d) float32, the features of the queries that are matched with ground truth on validation
-    images, ``generated`` (U * samples, d) float32, ``real_class`` and ``generated_class`` int64 by contiguous id, the
+    Its arrays: ``real`` (M, d) float32, the features of the queries that are matched with ground truth of validation
+    images; ``generated`` (U * samples, d) float32, ``real_class`` and ``generated_class`` int64 by contiguous id, the
     class ``names`` and the ``unseen`` ids.
 
     Args:
@@ -50,16 +50,16 @@ def analyse(run_folder: Path, root: Path, images: int = IMAGES, samples: int = S
     """
     validation = open_validation(run_folder, root)
     opts = ["MODEL.WEIGHTS", str(run_folder / "model_final.pth"), "MODEL.DEVICE", "cpu"]
-    embeddings = [root / "class_vectors.npz"]  # the config's path is another when the benchmark's folder was moved
+    embeddings = [root / "class_vectors.npz"]  # the config's path is wrong if the benchmark's folder was moved
     embeddings = embeddings if embeddings[0].is_file() else list(root.glob("*/class_vectors.npz"))
     opts += ["MODEL.CLASS_EMBEDDINGS", str(embeddings[0])] if len(embeddings) == 1 else []
     cfg = load_config(run_folder / "config.yaml", opts)
-    # Matching draws points, and the generator draws noise.
+    # Matching and the generator draw random numbers.
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
         model = load_model(cfg)
         if not isinstance(model, PADing) or model.classes.missing:
-            raise UserError(f"{run_folder} is no PADing run with class embeddings, so nothing is generated.")
+            raise UserError(f"{run_folder} is not a PADing run with class embeddings, so it generates no features.")
         real, real_class = query_features(model, cfg, validation, images)
         generated = generated_features(model, samples)
     names, unseen = np.array(validation.names), np.array(sorted(validation.unseen))
@@ -85,7 +85,7 @@ def query_features(model: PADing, cfg: CfgNode, validation: Validation, images: 
 
 @torch.no_grad()
 def generated_features(model: PADing, samples: int = SAMPLES) -> np.ndarray:
-    """(U, samples, d) float32: drawn as the classifier saw them in training, with noise and dropout."""
+    """(U, samples, d) float32, with noise and dropout, as in training."""
     generator, unseen = model.feature_generator, model.classes.unseen_embeddings
     training = model.training
     generator.train()
@@ -98,14 +98,14 @@ def generated_features(model: PADing, samples: int = SAMPLES) -> np.ndarray:
 
 
 def _samples(cfg: CfgNode, validation: Validation, images: int) -> Iterator[dict]:
-    """Validation images with their annotation, in the size in which the model is evaluated, without augmentation."""
+    """Validation images with their annotation, in the size of the evaluation, without augmentation."""
     size = cfg.INPUT.MIN_SIZE_TEST
     resize = T.ResizeShortestEdge((size, size), cfg.INPUT.MAX_SIZE_TEST)
     for record in validation.records[:images]:
         image, truth = read_rgb(record["file_name"]), from_record(record)
         image = image[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else image
         transform = resize.get_transform(image)
-        # Whole numbers in floating point: nothing else but uint8 can be resized to the nearest pixel.
+        # Whole numbers as floats: only floats and uint8 can be resized to the nearest pixel.
         image, ids = transform.apply_image(image), transform.apply_segmentation(truth.ids.astype(np.float64))
         shown = [segment for segment in truth.classes if (ids == segment).any()]
         if not shown:
@@ -117,12 +117,12 @@ def _samples(cfg: CfgNode, validation: Validation, images: int) -> Iterator[dict
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """Run the command; returns the exit status."""
     parser = CommandParser(__doc__)
     parser.add_argument("run_folder", type=Path, help="output folder of a PADing run")
     default = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
     parser.add_argument("--data", type=Path, default=default, help="folder of its data sets")
-    parser.add_argument("--images", type=int, default=IMAGES, help="validation images to look at")
+    parser.add_argument("--images", type=int, default=IMAGES, help="number of validation images")
     return run_command(_work, parser.parse_args(argv))
 
 

@@ -1,4 +1,4 @@
-"""``Bench``: ``results.json`` read back, with means, deviations and differences paired by seed."""
+"""Reads ``results.json`` as a ``Bench``, with means, deviations and differences paired by seed."""
 
 import math
 import statistics
@@ -15,14 +15,14 @@ from PADing.files import read_json
 __all__ = ["MISSING", "Bench", "Spread", "read_bench", "spread"]
 
 MISSING = "–"
-# What ``results.json`` says of the data and the machine.
+# Keys of ``results.json`` about the data and the machine.
 DATA = ("version", "checksum", "train", "val", "size", "noise", "folders")
 MACHINE = ("cpu", "cores", "torch", "python")
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Values by seed, their mean and sample standard deviation (None with fewer than one or two values)."""
+    """Values by seed, their mean (None without values) and sample standard deviation (None with fewer than two)."""
 
     values: Mapping[int, float]
     mean: float | None
@@ -42,12 +42,12 @@ class Spread:
         return mean, "" if self.sd is None else f"± {self.sd:.1f}"
 
     def text(self, signed: bool = False) -> str:
-        """As in "12.3 ± 0.4"."""
+        """Mean and standard deviation, such as "12.3 ± 0.4"."""
         return " ".join(part for part in self.parts(signed) if part)
 
 
 def spread(values: Mapping[int, float]) -> Spread:
-    """Of finite values by seed. The deviation divides by n - 1."""
+    """The spread of the finite values. The deviation divides by n - 1."""
     kept = {seed: float(value) for seed, value in sorted(values.items()) if math.isfinite(value)}
     numbers = list(kept.values())
     mean = statistics.fmean(numbers) if numbers else None
@@ -59,7 +59,7 @@ class Bench:
     """All methods and runs of one benchmark folder; ``data`` and ``machine`` as in ``results.json``.
 
     Attributes:
-        declared: the repository's methods and those of the folder, by name, whether they were run or not.
+        declared: all methods of the repository and of the folder by name, also those that were not run.
     """
 
     folder: Path
@@ -73,7 +73,7 @@ class Bench:
     declared: Mapping[str, Method]
 
     def method(self, name: str) -> Method | None:
-        """The method of this name, None when the benchmark has none."""
+        """The method with this name, or None."""
         return next((m for m in self.methods if m.name == name), None)
 
     def with_role(self, *roles: str) -> list[Method]:
@@ -90,25 +90,25 @@ class Bench:
         return {seed: value for seed, value in found.items() if value is not None}
 
     def spread(self, method: Method, task: Task, metric: str) -> Spread:
-        """Of one metric of one method over its seeds."""
+        """The spread of a metric of a method over its seeds."""
         return spread(self.values(method.name, task, metric))
 
     def difference(self, first: Method, second: Method, task: Task, metric: str) -> Spread:
-        """Of ``first - second``, over the seeds that both have a number for; data and pretraining are the same."""
+        """The spread of ``first - second`` over the seeds that both have, with the same data and pretraining."""
         a, b = (self.values(method.name, task, metric) for method in (first, second))
         return spread({seed: a[seed] - b[seed] for seed in a.keys() & b.keys()})
 
     def full(self, method: Method) -> Method | None:
-        """What ``method`` is a variant of: the method that it ablates or extends."""
+        """The method that ``method`` ablates or extends, or None."""
         return self.method(method.ablates or method.extends)
 
     def variants(self, method: Method) -> list[Method]:
-        """The methods that are ``method`` with something taken away or added."""
+        """The methods that ablate or extend ``method``."""
         return [m for m in self.methods if self.full(m) is method]
 
 
 def read_bench(folder: Path) -> Bench:
-    """Read ``<folder>/results.json``, with gaps of older files filled; UserError when it is missing or damaged."""
+    """Read ``<folder>/results.json``; fills the gaps of older files. UserError when it is missing or damaged."""
     folder = folder.absolute()
     path = folder / "results.json"
     if not path.is_file():
@@ -132,7 +132,7 @@ def read_bench(folder: Path) -> Bench:
             declared={**declared, **methods},
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{path} is not what the mini benchmark writes: {error!r}. Run it once more.") from error
+        raise UserError(f"{path} is not what the mini benchmark writes: {error!r}. Run the benchmark again.") from error
 
 
 def _method(entry: Mapping, budget: str, declared: Mapping[str, Method]) -> Method:

@@ -1,4 +1,4 @@
-"""What the person at the keyboard sees: one line per event, and one status line that stays."""
+"""Progress on the screen: one line per event, and a status line."""
 
 import shlex
 import shutil
@@ -11,10 +11,10 @@ from minibench.steps import Step, TimeLeft
 
 
 class Display:
-    """Progress on a terminal (a line that is rewritten) or in a log file (a line every ``period`` seconds).
+    """Shows progress on a terminal (rewrites one line) or in a log file (one line every ``period`` seconds).
 
     Args:
-        commands: show the command of each step, to be repeated by hand.
+        commands: show the command of each step, so that you can repeat it by hand.
     """
 
     def __init__(self, stream: TextIO | None = None, period: float = 60.0, commands: bool = False):
@@ -25,18 +25,18 @@ class Display:
         self._shown = time.monotonic() - self.period + min(self.period, 5.0)
 
     def line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         print(f"{self._erase}{text}", file=self.stream, flush=True)
 
     def started(self, step: Step) -> None:
-        """A step begins."""
+        """Print that a step begins."""
         self.line(f"start    {step.name}")
         if self.commands:
             environment = shlex.join(f"{name}={value}" for name, value in step.env.items())
             self.line(f"         $ {environment} {shlex.join(['python', *step.command[1:]])}")
 
     def show(self, running: Sequence[tuple[Step, float]], time_left: TimeLeft) -> None:
-        """The status line, unless the last is too recent; arguments as those of ``TimeLeft.seconds``."""
+        """Print the status line, unless the last one is too recent; arguments as for ``TimeLeft.seconds``."""
         if time.monotonic() - self._shown < self.period:
             return
         self._shown = time.monotonic()
@@ -58,7 +58,7 @@ def _state(step: Step, seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time to read: 42 s, 7 min, 2.3 h."""
+    """A time as text: 42 s, 7 min, 2.3 h."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""``Method``: one row of the tables, as a ``minibench.yaml`` describes it (docs/add_a_method.md), and its ``Task``s."""
+"""Methods and tasks; ``minibench.yaml`` files describe the methods (docs/add_a_method.md)."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,18 +12,18 @@ from PADing.files import PACKAGES, REPOSITORY
 from PADing.yaml_files import read_yaml
 
 FILE_NAME = "minibench.yaml"
-# Where the repository's own methods lie.
+# Folders with the repository's own methods.
 PLACES = ("*", "PADing/*", "baselines/*")  # below the repository
 INSTALLED = ("d2zero", "PADing/*", "baselines/*")  # below the packages
-# Where a method's first weights come from, beside other methods: none; those of the shared pretraining; the same with
-# PADing's classifier added (tools/preprocess_pretrained_weight.py).
+# Start weights of a method, beside those of another method: none; the shared pretraining; the same with PADing's
+# classifier added (tools/preprocess_pretrained_weight.py).
 STARTS = ("nothing", "pretrained", "converted")
-# The shared pretraining, from which all others start; what a method has to beat; the method of a paper.
+# The shared pretraining; a method to compare with; the method of a paper.
 ROLES = ("pretraining", "baseline", "main")
-# What the runner calls its own steps.
+# Names of steps that are no methods.
 STEPS = ("data", "convert")
 BUDGETS = ("quick", "full")
-# What ``results.json`` says of a method for the report, beside name, title, task and iterations.
+# Fields of a method in ``results.json`` for the report, beside name, title, task and iterations.
 SHOWN = ("role", "ablates", "removes", "extends", "expected_above", "maps_features")
 
 _TEXT, _MAPPING, _LENGTH = "text", "a mapping", "a number, or one for each of quick and full"
@@ -39,7 +39,7 @@ _NEEDED = ("name", "title", "task", "config", "starts_from", "iterations")
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of segmentation, and what its evaluator calls the metrics over seen and unseen classes.
+    """One kind of segmentation, with the names of its evaluator's metrics over seen and unseen classes.
 
     Attributes:
         key: in ``results.json``. title: for people. metric: its short name.
@@ -63,8 +63,8 @@ PANOPTIC = Task("panoptic_seg", "Panoptic segmentation", "PQ", "PQ_se", "PQ_un",
 SEMANTIC = Task("sem_seg", "Semantic segmentation", "IoU", "seen_IoU", "unseen_IoU", "hIoU")
 INSTANCE = Task("segm", "Instance segmentation", "AP50", "AP50_seen", "AP50_unseen", "AP50_hm")
 TASKS = (PANOPTIC, SEMANTIC, INSTANCE)
-# ``task`` of a method -> what it is evaluated on, the task that it is judged by first. A panoptic model gives semantic
-# and instance results too.
+# ``task`` of a method -> tasks that it is evaluated on, its main task first. A panoptic model also gives semantic and
+# instance results.
 TASKS_OF = {"panoptic": TASKS, "instance": (INSTANCE,)}
 
 
@@ -75,7 +75,7 @@ class Search:
     Attributes:
         keys: config keys. trials: for each trial the values of these keys.
         iterations: length of the trials; None: that of the budget.
-        finalists: how many of the best trials are trained again with the length of the budget, to decide among them.
+        finalists: number of the best trials that are trained again with the length of the budget; these decide.
     """
 
     keys: tuple[str, ...] = ()
@@ -88,20 +88,20 @@ class Search:
 class Method:
     """One row of the tables; the fields are those of ``minibench.yaml``.
 
-    A method that the report reads from ``results.json`` has the first fields only: it can be shown, not run.
+    A method that is read from ``results.json`` has the first fields only: it can be shown, but not run.
 
     Attributes:
-        iterations: by budget; 0: nothing is trained, the start weights are evaluated.
+        iterations: by budget; 0: the start weights are evaluated without training.
         role: one of ``ROLES``, or "".
-        ablates: the method of which it is a variant, and ``removes``: what it lacks. extends: the one it adds to.
-        expected_above: method -> what a heading calls it; this method is expected to have the better harmonic mean.
-        maps_features: the report maps the features that it generates.
+        ablates: the method of which it is a variant, and ``removes``: what it lacks. extends: the method it adds to.
+        expected_above: method -> its name in a heading; this method is expected to have a higher harmonic mean.
+        maps_features: whether the report has a map of its generated features.
         config: absolute path of its YAML config.
         source: the method whose final weights it starts from ("" for none), by ``starts_from``.
-        uses: config key -> the method whose final weights are named there.
+        uses: config key -> the method whose final weights are the key's value.
         overrides: config key -> value (``set`` in the file).
-        search: what is tried on the tuning split.
-        file: the ``minibench.yaml`` that describes it. import_from: the folder that a plug-in's package lies in.
+        search: trials on the tuning split.
+        file: the ``minibench.yaml`` that describes it. import_from: the folder of a plug-in's package.
     """
 
     name: str
@@ -126,17 +126,17 @@ class Method:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Names of the methods that have to be trained before this one."""
+        """Names of the methods that must be trained before this one."""
         return tuple(dict.fromkeys([*([self.source] if self.source else []), *self.uses.values()]))
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """What it is evaluated on."""
+        """The tasks that it is evaluated on."""
         return TASKS_OF.get(self.task, TASKS)
 
     @property
     def main_task(self) -> Task:
-        """The task that it is judged by."""
+        """The task of the report's verdicts."""
         return self.tasks[0]
 
 
@@ -144,7 +144,7 @@ def discover(plugins: Sequence[Path] = (), repository: Path = REPOSITORY) -> dic
     """All methods by name: the repository's, then those of ``plugins``, folders with a ``minibench.yaml`` or of such.
 
     Raises:
-        UserError: a mistake in a file; two methods of one name; a start that does not exist; a circle of starts.
+        UserError: a mistake in a file; two methods with the same name; a start that does not exist; a circle of starts.
     """
     places = [(repository, place) for place in PLACES]
     places += [(PACKAGES, place) for place in INSTALLED if repository is REPOSITORY]
@@ -152,7 +152,7 @@ def discover(plugins: Sequence[Path] = (), repository: Path = REPOSITORY) -> dic
     for folder in map(Path, plugins):
         found = [folder / FILE_NAME] if (folder / FILE_NAME).is_file() else sorted(folder.glob(f"*/{FILE_NAME}"))
         if not found:
-            raise UserError(f"--plugins {folder}: there is no {FILE_NAME} in it, nor in a folder in it.")
+            raise UserError(f"--plugins {folder}: there is no {FILE_NAME} in it or in its subfolders.")
         for file in found:
             files.setdefault(file.resolve(), True)
     methods: dict[str, Method] = {}
@@ -160,13 +160,13 @@ def discover(plugins: Sequence[Path] = (), repository: Path = REPOSITORY) -> dic
         for method in read_methods(file, repository):
             if method.name in methods:
                 first = methods[method.name].file
-                raise UserError(f"{file}: the method name {method.name!r} is taken already, by {first}.")
+                raise UserError(f"{file}: the method name {method.name!r} is already used by {first}.")
             methods[method.name] = replace(method, import_from=file.parent.parent if is_plugin else None)
     return _linked(methods)
 
 
 def ordered(methods: Mapping[str, Method], names: Iterable[str]) -> list[Method]:
-    """``names`` and all that they need, each after what it needs; UserError for a name that is no method's."""
+    """``names`` and the methods that they need, in the order of training; UserError for an unknown name."""
     done: dict[str, Method] = {}
 
     def add(name: str) -> None:
@@ -184,7 +184,7 @@ def ordered(methods: Mapping[str, Method], names: Iterable[str]) -> list[Method]
 
 
 def read_methods(file: Path, repository: Path = REPOSITORY) -> list[Method]:
-    """The methods of one file, each checked by itself; UserError names the key that is wrong."""
+    """The methods of one file; UserError names the key that is wrong."""
     content = read_yaml(file, "Methods file")
     if not isinstance(content, dict) or list(content) != ["methods"] or not isinstance(content["methods"], list):
         raise UserError(f"{file} must hold one key, `methods`, with a list of methods.")
@@ -207,7 +207,7 @@ def _method(entry: Any, where: str, file: Path, repository: Path) -> Method:
         _require(key in entry, f"{where}: the key `{key}` is missing.")
     taken = (*STARTS, *STEPS)
     fits = bool(re.fullmatch(r"[a-z0-9_]+", entry["name"])) and entry["name"] not in taken
-    _require(fits, f"{where}: `name` is made of a-z, 0-9 and _, and is none of {', '.join(taken)}.")
+    _require(fits, f"{where}: `name` must consist of a-z, 0-9 and _, and must not be one of {', '.join(taken)}.")
     for key, known in (("task", tuple(TASKS_OF)), ("role", ROLES)):
         value = entry.get(key, known[0])
         _require(value in known, f"{where}: `{key}` must be one of {', '.join(known)}, but is {value!r}.")
@@ -265,10 +265,10 @@ def _search(value: dict, full: int, where: str) -> Search:
 
 
 def _linked(methods: Mapping[str, Method]) -> dict[str, Method]:
-    """The methods with their ``source``, after a check of everything that one of them says of another."""
+    """The methods with their ``source``, after a check of their references to each other."""
     pretrainings = [m for m in methods.values() if m.role == "pretraining"]
     if len(pretrainings) > 1:
-        raise UserError(f"{pretrainings[1].file}: `role: pretraining` is taken already, by {pretrainings[0].name}.")
+        raise UserError(f"{pretrainings[1].file}: `role: pretraining` is already used by {pretrainings[0].name}.")
     linked = {}
     for name, method in methods.items():
         where, start = f"{method.file}: method {name}", method.starts_from

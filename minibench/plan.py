@@ -1,4 +1,4 @@
-"""From methods and settings to commands: which runs there are, under which hash, and what waits for what."""
+"""Makes runs with hashes, and steps with their order, from methods and settings."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from PADing.errors import UserError
 from PADing.files import REPOSITORY, write_json
 
 CONVERTED = "pretrained_weight_panoptic.pth"
-# Keys that a hash leaves out: paths, what only decides how often something is written, and the seed, which is added.
+# Keys that are not hashed: paths, keys that only say how often files are written, and the seed (hashed separately).
 _NOT_HASHED = (
     "OUTPUT_DIR",
     "MODEL.DEVICE",
@@ -27,22 +27,22 @@ _NOT_HASHED = (
     "TEST.WRITE_PNG",
     "SEED",
 )
-# Seconds that a step takes on the machine this was written on: to start, for an iteration, for an image of 128 px.
+# Seconds on two CPU cores: start of a step, an iteration, an evaluated and a drawn image of 128 px.
 START, ITERATION, EVALUATED_IMAGE, DRAWN_IMAGE = 12.0, 0.3, 0.2, 0.02
 
 
 class Plan:
     """All runs of some methods with some seeds, and the steps that lead to them.
 
-    A run's hash covers everything that its metrics depend on: every config value that differs from the defaults, the
-    hashes of the runs whose weights it starts from, the data, and the seed. Keys added later with a default that
-    changes nothing therefore leave it as it is. It does not cover the program's text.
+    A run's hash covers all config values that differ from the defaults, the hashes of the runs whose weights it starts
+    from, the data, and the seed. A new config key does not change it if its default changes nothing. The hash does not
+    cover the program's code.
 
     Args:
-        methods: all that are known, by name. names: those wanted; what they need is added. out: absolute.
+        methods: all known methods by name. names: the wanted ones; the methods that they need are added. out: absolute.
 
     Raises:
-        UserError: an unknown method; a config that cannot be read or is not about the mini data.
+        UserError: an unknown method; a config that cannot be read or uses other data.
     """
 
     def __init__(self, methods: Mapping[str, Method], names: Iterable[str], settings: Settings, out: Path):
@@ -54,7 +54,7 @@ class Plan:
         self.runs = [self.run(name, seed) for seed in settings.seeds for name in self.methods]
 
     def run(self, name: str, seed: int) -> Run:
-        """The run of a method of this plan with any seed."""
+        """The run of one of the plan's methods, with any seed."""
         if (name, seed) not in self._runs:
             method, (opts, config) = self.methods[name], self._configs[name]
             content = {
@@ -71,7 +71,7 @@ class Plan:
         return self._runs[name, seed]
 
     def steps(self, after_run: Callable[[], object] = lambda: None) -> list[Step]:
-        """The commands, finished ones too, each after those it waits for; ``after_run`` is called after each run."""
+        """The commands, also finished ones, each after those that it needs; ``after_run`` is called after each run."""
         steps = []
         for seed in self.settings.seeds:
             steps.append(self._data_step(seed))
@@ -83,7 +83,7 @@ class Plan:
         return steps
 
     def _read(self, method: Method) -> tuple[tuple[str, ...], dict]:
-        """A method's overrides that are the same for all seeds and machines, and what of its config is hashed."""
+        """A method's overrides that are the same for all seeds and machines, and the hashed part of its config."""
         settings = self.settings
         if method.import_from and str(method.import_from) not in sys.path:
             sys.path.append(str(method.import_from))
@@ -102,11 +102,11 @@ class Plan:
             values = dict(leaves(cfg))
             for key in (method.weights_key, *method.uses):
                 if key not in values:
-                    raise UserError(f"{key}, which is to name weights, is no config key.")
+                    raise UserError(f"{key} should name weights, but it is not a config key.")
             default = dict(leaves(load_config("", ["PLUGINS", str(tuple(cfg.PLUGINS))])))
             if cfg.PLUGINS:
                 self._plugged.add(method.name)
-        except Exception as error:  # a plug-in's module is anybody's code, and fails in any way
+        except Exception as error:  # a plug-in's module can fail in any way
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             raise UserError(f"{method.file}: method {method.name}: {kind}{error}") from error
         for key in (*_NOT_HASHED, *method.uses, *([method.weights_key] if method.source else [])):
@@ -115,9 +115,11 @@ class Plan:
         return tuple(opts), {**content, "weights": method.weights_key, "uses": dict(method.uses)}
 
     def _data_sets(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Data set names of the compositional split -> those of the settings' split."""
+        """Data set names of the compositional split -> names of the settings' split."""
         if foreign := [name for name in names if not name.startswith("mini_")]:
-            raise UserError(f"Its config uses the data set {foreign[0]!r}, but the benchmark's are named mini_*.")
+            raise UserError(
+                f"Its config uses the data set {foreign[0]!r}, but the benchmark's data sets are named mini_*."
+            )
         return tuple(f"{self.settings.split_name}_{name.removeprefix('mini_')}" for name in names)
 
     def _data(self, seed: int) -> Path:
@@ -177,7 +179,7 @@ class Plan:
         )
 
     def _convert_step(self, run: Run) -> Step:
-        """The pretraining's weights with PADing's classifier added."""
+        """The step that adds PADing's classifier to the pretraining's weights."""
         converted = run.weights.with_name(CONVERTED)
         command = ["tools/preprocess_pretrained_weight.py", "--task_name", "panoptic"]
         command += ["--split", self.settings.split_name]
@@ -186,7 +188,7 @@ class Plan:
         return self._step(f"convert-seed{run.seed}", command, f"convert-{run.folder.name}", converted.is_file, **more)
 
     def command(self, run: Run) -> list[str]:
-        """What trains and evaluates a run, after ``python``."""
+        """The command that trains and evaluates a run, without ``python``."""
         method, seed, iterations = run.method, run.seed, self.settings.iterations(run.method)
         config = method.config
         config = config.relative_to(REPOSITORY) if config.is_relative_to(REPOSITORY) else config
@@ -204,19 +206,19 @@ class Plan:
         opts += ["SEED", str(seed), "OUTPUT_DIR", str(run.folder)]
         opts += ["SOLVER.CHECKPOINT_PERIOD", str(max(1, -(-iterations // 4)))]
         opts += ["MODEL.CLASS_EMBEDDINGS", str(self._data(seed) / self.settings.split_name / "class_vectors.npz")]
-        # Images are shown of one seed.
+        # The report shows images of one seed.
         opts += ["TEST.WRITE_PNG", str(seed == min(self.settings.seeds))]
         return command + opts
 
     def _answers(self, seed: int) -> Path:
-        """Where the runs on one frozen segmenter share what it answers."""
+        """The folder where runs with the same frozen segmenter share its outputs."""
         return self.out / "cache" / f"seed{seed}"
 
     def _shares_answers(self, method: Method) -> bool:
-        """Answers are found by weights and pixels; a plug-in's segmenter may compute others with the same weights."""
+        """Whether outputs are shared. A plug-in may compute other outputs with the same weights, so it shares none."""
         return method.starts_from == "converted" and method.name not in self._plugged
 
     def drop_answers(self, seed: int) -> None:
-        """Free the disk when no run of this plan needs them any more."""
+        """Delete the shared outputs when no run of this plan needs them any more."""
         if all(run.done for run in self.runs if run.seed == seed and self._shares_answers(run.method)):
             shutil.rmtree(self._answers(seed), ignore_errors=True)

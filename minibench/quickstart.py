@@ -4,9 +4,9 @@
     make quickstart ARGS="--seed 2 --fresh"
     python -m minibench quickstart --smoke    # the same steps in a minute or two, far too short to learn anything
 
-Each step is an ordinary command, printed as it runs, so that you can repeat it by hand. A finished step is not run
-again, and an interrupted training goes on where its last checkpoint was: just run the same line once more. Everything,
-the drawn data too, lies in the folder ``--output``.
+Each step is an ordinary command that is printed, so that you can repeat it by hand. Run the same command again to
+continue: finished steps are kept, and an interrupted training resumes from its last checkpoint. All files, also the
+drawn data, are in the folder ``--output``.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from PADing.errors import Interrupted, UserError
 from PADing.files import REPOSITORY, read_json, write_json
 from PADing.yaml_files import read_config_tree
 
-RECORD = "settings.json"  # marks a folder as one of this tool
+RECORD = "settings.json"  # marks a folder of this tool
 # Columns of the table, by task, under the evaluators' names.
 COLUMNS = {PANOPTIC: (*PANOPTIC.metrics, "SQ", "RQ"), SEMANTIC: SEMANTIC.metrics, INSTANCE: INSTANCE.metrics}
 # Seconds on two CPU cores.
@@ -35,7 +35,7 @@ USUAL, USUAL_SMOKE = 960, 60
 
 
 def plan_steps(out: Path, seed: int, smoke: bool) -> list[Step]:
-    """The commands of the main job, in order; each waits for the one before. Their data are in ``out/data``."""
+    """The commands of the main job; each needs the one before. Their data are in ``out/data``."""
     data, pretrain, pading = out / "data" / "mini", out / "pretrain", out / "pading"
     weights, overview = out / "pretrained_weight_panoptic.pth", out / "pictures" / "overview.png"
     configs = [f"configs/mini/panoptic-{stage}.yaml" for stage in ("pretrain", "PADing")]
@@ -53,7 +53,7 @@ def plan_steps(out: Path, seed: int, smoke: bool) -> list[Step]:
     train: list = ["train_net.py", *stage_2, "--resume", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", pading]
     show: list = ["tools/visualize_predictions.py", *stage_2, "--output", overview.parent, *shown]
     show += ["--baseline", configs[0], pretrain / "model_final.pth", "MODEL.WEIGHTS", pading / "model_final.pth"]
-    # Name, command, the file that it leaves when it succeeds, its part of the whole time, iterations of the training.
+    # Name, command, the file that it writes when it succeeds, its share of the time, iterations of the training.
     table: list[tuple[str, list, Path, float, int]] = [
         ("data", draw, data / "mini.json", 0.05, 0),
         ("stage 1: Mask2Former on the seen classes", pretraining, pretrain / "results.json", 0.74, lengths[0]),
@@ -64,7 +64,7 @@ def plan_steps(out: Path, seed: int, smoke: bool) -> list[Step]:
     steps: list[Step] = []
     for name, command, left, share, iterations in table:
         step = Step(name, [sys.executable, *map(str, command)], out / "log.txt", left.is_file)
-        step.always = name == "data"  # it checks by itself what is there
+        step.always = name == "data"  # it checks existing data itself
         step.needs = tuple(before.name for before in steps[-1:])
         step.env = {"DETECTRON2_DATASETS": str(out / "data")}
         step.usual = share * (USUAL_SMOKE if smoke else USUAL)
@@ -74,7 +74,7 @@ def plan_steps(out: Path, seed: int, smoke: bool) -> list[Step]:
 
 
 def run_plan(steps: Sequence[Step], out: Path) -> None:
-    """Run what is left; UserError or SystemExit when a command fails, by its exit status, and its last output."""
+    """Run the steps that are not done. If a command fails, print its last output; raises UserError or SystemExit."""
     display = Display(sys.stdout, period=10.0, commands=True)
     for step in steps:
         if step.done() and not step.always:
@@ -82,7 +82,7 @@ def run_plan(steps: Sequence[Step], out: Path) -> None:
     try:
         failures = run_steps(steps, 1, display, share_cores=False)
     except Interrupted:
-        print("Stopped. Run the same line once more to go on.", file=sys.stderr)
+        print("Stopped. Run the same command again to continue.", file=sys.stderr)
         raise
     if failures:
         status, log = failures[0].status, out / "log.txt"
@@ -96,7 +96,7 @@ def table(models: dict[str, dict]) -> str:
     rows = [["", *(key for keys in COLUMNS.values() for key in keys)]]
     for name, results in models.items():
         values = [results[task.key][key] for task, keys in COLUMNS.items() for key in keys]
-        # JSON has no NaN: a mean over classes of which one never occurs in the ground truth comes back as None.
+        # JSON has no NaN. None is a mean over classes of which one is not in the ground truth.
         rows.append([name, *("nan" if value is None else f"{value:.1f}" for value in values)])
     first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
     layout = f"{{:{first}}}" + "".join(f"  {{:>{width}}}" for width in widths)
@@ -105,26 +105,28 @@ def table(models: dict[str, dict]) -> str:
 
 
 def open_folder(out: Path, settings: dict, fresh: bool) -> dict:
-    """Make ``out`` ready, or find the unfinished run in it; returns its record. UserError for anything else."""
+    """Make the folder ``out``, or open the run in it; returns its record. UserError if it has other content."""
     record = out / RECORD
     if out.exists() and not out.is_dir():
-        raise UserError(f"--output {out} is a file; name a folder.")
+        raise UserError(f"--output {out} is a file. Name a folder.")
     if out.exists() and any(out.iterdir()) and not record.is_file():
-        raise UserError(f"--output {out} holds other files and no run of this tool; name another folder.")
+        raise UserError(f"--output {out} has other files and no run of this tool. Name another folder.")
     if fresh and out.exists():
         if running := training_in(out):
-            raise UserError(f"A run is going on in {out} ({running}); stop it before --fresh removes the folder.")
+            raise UserError(
+                f"A run is active in {out} ({running}). Stop it before you use --fresh, which deletes the folder."
+            )
         shutil.rmtree(out)
     if not record.is_file():
         write_json(record, {"settings": settings, "seconds": 0.0})
     state = read_json(record, "Record of the quickstart")
     if (there := state.get("settings")) != settings:
-        raise UserError(f"{out} holds a run with {there}. Add --fresh to throw it away, or name another --output.")
+        raise UserError(f"{out} has a run with {there}. Add --fresh to delete it, or name another --output.")
     return state
 
 
 def main(args: argparse.Namespace) -> None:
-    """Run all steps, or those that are left, and print the table."""
+    """Run the steps that are not done and print the table."""
     started = time.time()
     out = args.out.absolute()
     state = open_folder(out, {"seed": args.seed, "smoke": args.smoke}, args.fresh)
@@ -138,7 +140,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def report(out: Path, seed: int, seconds: float) -> None:
-    """Loss curves, ``results.json`` and the table of a finished run."""
+    """Write loss curves and ``results.json`` of a finished run, and print its table."""
     from PADing.visualization import plot_curves
 
     stage_1, stage_2 = ["loss_ce", "loss_mask", "loss_dice"], ["gan_loss_total_loss", "id_loss_total_loss"]
@@ -169,7 +171,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The flags of the quickstart."""
     folder, text = Path("output/quickstart"), "folder of data and results"
     parser.add_argument("--output", "--out", dest="out", type=Path, default=folder, help=text)
-    parser.add_argument("--seed", type=_seed, default=1, help="of the data and of both trainings")
-    parser.add_argument("--fresh", action="store_true", help="throw away the run in --output and start over")
-    parser.add_argument("--smoke", action="store_true", help="a minute or two instead of a quarter of an hour")
+    parser.add_argument("--seed", type=_seed, default=1, help="seed of the data and of both trainings")
+    parser.add_argument("--fresh", action="store_true", help="delete the run in --output and start again")
+    parser.add_argument("--smoke", action="store_true", help="a test run of a minute or two; it learns nothing")
     parser.set_defaults(function=main)

@@ -1,4 +1,4 @@
-"""``results.json``: the metrics of all finished runs, and on what they were measured."""
+"""Writes ``results.json``: the metrics of all finished runs, with data and machine."""
 
 import platform
 import re
@@ -21,10 +21,9 @@ VERSION = 1
 
 
 def write_results(out: Path, methods: Mapping[str, Method], settings: Settings) -> None:
-    """Collect what is finished in ``out`` under these settings into ``<out>/results.json``.
+    """Write the metrics of all finished runs in ``out`` with these settings to ``<out>/results.json``.
 
-    Runs of methods and seeds that were asked for in earlier calls count too, as long as what they depend on is
-    unchanged: a folder holds one benchmark, which grows.
+    This includes runs of earlier calls with other methods and seeds, if their hash is still the same.
     """
     names = list(methods)
     runs = sorted(_finished(out, methods, settings), key=lambda run: (names.index(run.method.name), run.seed))
@@ -58,13 +57,13 @@ def _finished(out: Path, methods: Mapping[str, Method], settings: Settings) -> I
         if record.get("state") == "done" and record.get("method") in methods:
             seeds.setdefault(record["method"], set()).add(record["seed"])
     for name, found in seeds.items():
-        with suppress(UserError):  # a method of another time, whose config no longer fits: nobody asked for it now
+        with suppress(UserError):  # a method of an earlier call whose config is no longer valid
             plan = Plan(methods, [name], settings, out)
             yield from (run for run in (plan.run(name, seed) for seed in found) if run.done and run.evaluated)
 
 
 def _cpu() -> str:
-    """The processor's name, as the system tells it."""
+    """The processor's name."""
     path = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:(.*)", path.read_text() if path.exists() else "", re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""``Run``: one method trained with one seed, in a folder of its own that records how far it is."""
+"""``Run``: one method trained with one seed, in its own folder with a record of its state."""
 
 import json
 import shlex
@@ -12,19 +12,19 @@ from PADing.checkpoint_files import read_checkpoint, write_checkpoint
 from PADing.files import read_json, replacing, write_json
 
 RECORD = "minibench.json"
-# Entries of a finished run's checkpoint; by the last two, evaluating it once more does not train it once more.
+# Entries of a finished run's checkpoint. The last two prevent that a second evaluation trains again.
 _KEPT = ("model", "trainer", "iteration")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One method trained with one seed: planned, under way, or finished, as the record in its folder says.
+    """One method trained with one seed: planned, running or finished, see the record in its folder.
 
     Attributes:
-        folder: its output folder; may be gone when the run is read from ``results.json``.
-        hash: of everything that its metrics depend on, see ``Plan``. opts: overrides of the method's config.
-        seconds: of training and evaluation together, None where nobody measured.
-        results: task key -> metric -> value in percent, None where it is not defined.
+        folder: its output folder; it may be missing if the run is read from ``results.json``.
+        hash: of all that its metrics depend on, see ``Plan``. opts: overrides of the method's config.
+        seconds: of training and evaluation together, None if unknown.
+        results: task key -> metric -> value in percent, None if undefined.
     """
 
     method: Method
@@ -37,17 +37,17 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Unique in a plan; also the name of its step."""
+        """Its name in the plan, also the name of its step."""
         return f"{self.method.name}-seed{self.seed}"
 
     @property
     def weights(self) -> Path:
-        """Its final weights."""
+        """Path of its final weights."""
         return self.folder / "model_final.pth"
 
     @property
     def evaluated(self) -> bool:
-        """Whether its command has written everything, even if nobody has noted it."""
+        """Whether its command has written the results, even if the record does not say so."""
         return (self.folder / "results.json").is_file()
 
     def record(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether it is finished and its folder put in order."""
+        """Whether it is finished and its folder is cleaned up."""
         return self.record().get("state") == "done"
 
     def note(self, state: str, seconds: float, command: list[str]) -> None:
@@ -67,19 +67,19 @@ class Run:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The content of a JSON file; empty when there is none."""
+    """The content of a JSON file; empty if the file does not exist."""
     return read_json(path, "Record of the benchmark") if path.is_file() else {}
 
 
 def finish_training(folder: Path) -> None:
-    """Keep of a finished run what evaluation and other methods need: ``model_final.pth`` with the weights.
+    """Clean up a finished run: ``model_final.pth`` with the weights is enough for evaluation and other methods.
 
-    Intermediate checkpoints and optimizer states go; ``metrics.json`` keeps one line for each iteration, where a
-    resumed training has written some twice.
+    Deletes intermediate checkpoints and optimizer states. ``metrics.json`` keeps one line for each iteration; a resumed
+    training has written some twice.
     """
     final = folder / "model_final.pth"
     if final.is_file():
-        # Checked: writing damaged weights again would give them checksums that fit.
+        # Checked before: damaged weights that are written again would get valid checksums.
         content = read_checkpoint(final, "Checkpoint")
         if set(content) - set(_KEPT):
             write_checkpoint(final, {key: content[key] for key in _KEPT if key in content})
@@ -95,7 +95,7 @@ def finish_training(folder: Path) -> None:
 
 
 def logged(text: str) -> list[dict[str, Any]]:
-    """The lines of a ``metrics.json``, without those that were cut off."""
+    """The lines of a ``metrics.json``, without incomplete ones."""
     entries = []
     for line in text.splitlines():
         try:

@@ -1,4 +1,4 @@
-"""Runs steps side by side, each in a process of its own, until all are done or wait for one that failed."""
+"""Runs steps in parallel processes until all are done or need a step that failed."""
 
 import ctypes
 import os
@@ -15,16 +15,16 @@ from minibench.steps import Step, TimeLeft
 from PADing.errors import Interrupted
 from PADing.files import REPOSITORY
 
-# Seconds between looks at the processes, between notes of how long they have run, and to save before being killed.
+# Seconds between checks of the processes, between records of their time, and to save before they are killed.
 LOOK, NOTE, GRACE = 0.2, 10.0, 30.0
-# Bytes of a log in which a failed step's last words are looked for.
+# Bytes at the end of a failed step's log that are searched for its error.
 LAST_WORDS = 2**14
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A step that failed: its exit status, what it said last, and the end of its output."""
+    """A step that failed: its exit status, its error, and the end of its output."""
 
     step: Step
     status: int
@@ -33,7 +33,7 @@ class Failure:
 
 
 class Process:
-    """A started step, whose log gets its output; ``threads``: of its numerical libraries, None: the environment's."""
+    """A running step that writes to its log. ``threads``: for numerical libraries; None: as in the environment."""
 
     def __init__(self, step: Step, threads: int | None = None):
         self.step, self.started, self.noted = step, time.monotonic(), time.monotonic()
@@ -52,38 +52,39 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # A session of its own: Ctrl-C reaches this process alone, which then ends its children in order.
+                # A new session: Ctrl-C reaches the parent only, which then ends its children in order.
                 start_new_session=True,
                 preexec_fn=_end_with_parent,
             )
 
     @property
     def seconds(self) -> float:
-        """Since it started."""
+        """Seconds since it started."""
         return time.monotonic() - self.started
 
     def failure(self) -> Failure:
-        """Why it failed, after its end."""
+        """The failure of an ended process."""
         with open(self.step.log, "rb") as log:
             log.seek(max(self._output_from, log.seek(0, os.SEEK_END) - LAST_WORDS))
             lines = [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("error:") or "Error: " in line]
-        error = (errors or lines or ["it said nothing"])[-1].strip()
+        error = (errors or lines or ["no output"])[-1].strip()
         return Failure(self.step, self.process.returncode, error, "\n".join(lines[-25:]))
 
 
 def run_steps(steps: Sequence[Step], jobs: int, display: Display, share_cores: bool = True) -> list[Failure]:
-    """Run what is not done yet, at most ``jobs`` at a time; those that most work waits for come first.
+    """Run the steps that are not done, at most ``jobs`` in parallel; those with the longest chain behind them first.
 
-    A failed step ends what waits for it, not the others. An exception, such as ``Interrupted`` for Ctrl-C, SIGTERM and
-    a closed terminal, ends all processes before it passes: they are asked to, and have ``GRACE`` seconds to save.
+    After a failure, the steps that need the failed one are not run; all others are. An exception, such as
+    ``Interrupted`` for Ctrl-C, SIGTERM and a closed terminal, first ends all processes: they get SIGTERM, then have
+    ``GRACE`` seconds to save.
 
     Args:
-        steps: in an order in which each stands behind what it needs.
+        steps: each must come after the steps that it needs.
         share_cores: each process gets its share of the cores as threads, or ``OMP_NUM_THREADS`` if that is less.
 
     Returns:
-        the failures; what waited for them has not run.
+        the failures.
     """
     left = TimeLeft(steps, jobs)
     waiting = [step for step in steps if step.name not in left.done]
@@ -128,18 +129,18 @@ def run_steps(steps: Sequence[Step], jobs: int, display: Display, share_cores: b
 
 
 def _finish(step: Step, seconds: float) -> Failure | None:
-    """What is left to do after a command that ended well; its files can still be unfit."""
+    """Finish a step whose command succeeded; its files can still be unusable."""
     try:
         step.note("done", seconds)
-        problem = "" if step.done() else "it ended well, but its results are missing"
-    except Exception as error:  # what one method has written must not end the others
-        problem = f"what it has written cannot be used: {type(error).__name__}: {error}"
+        problem = "" if step.done() else "the command succeeded, but its results are missing"
+    except Exception as error:  # damaged files of one method must not stop the others
+        problem = f"its files cannot be used: {type(error).__name__}: {error}"
     return Failure(step, 0, problem) if problem else None
 
 
 @contextmanager
 def _interruptions() -> Iterator[None]:
-    """Inside, the signals that ask for an end raise ``Interrupted``."""
+    """Context in which SIGINT, SIGTERM and SIGHUP raise ``Interrupted``."""
 
     def interrupt(number: int, _frame) -> None:
         raise Interrupted(number, told=True)
@@ -168,11 +169,11 @@ def _end_all(running: Sequence[Process]) -> None:
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _end_with_parent() -> None:
-    # On Linux the kernel kills a child whose parent is killed. Elsewhere it goes on, and its folder is locked.
+    # On Linux the kernel kills the child with its parent. On other systems it continues, and its folder is locked.
     if _libc is not None:
         _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

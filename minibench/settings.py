@@ -1,4 +1,4 @@
-"""On what the methods are compared, and how long they train: the data of each seed, and the budget."""
+"""The settings of a benchmark: the data of each seed, and the length of the trainings."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from PADing.data.mini import VERSION
 from PADing.errors import UserError
 
 BUDGETS = ("quick", "full", "smoke")
-# Seeds when none are named.
+# Default number of seeds.
 SEEDS = {"quick": 1, "full": 3, "smoke": 1}
-# Training images, validation images, side in pixels. Smoke is for tests: every step, nothing learnt.
+# Training images, validation images, side in pixels. Smoke is for tests: it runs every step and learns nothing.
 SIZES = {"quick": (2000, 300, 128), "full": (2000, 300, 128), "smoke": (24, 8, 64)}
 SMOKE_ITERATIONS, SMOKE_BATCH = 4, 2
-# The seed of the tuning split: no reported metric has seen its images.
+# The seed of the tuning split: no reported metric uses its images.
 TUNING_SEED = 0
 
 
@@ -33,7 +33,7 @@ class Settings:
 
     @property
     def split_name(self) -> str:
-        """Name of the split file, which data set names and the data's folder begin with."""
+        """Name of the split file; data set names and the data's folder begin with it."""
         return "mini" if self.split == "compositional" else f"mini_{self.split}"
 
     def data_folder(self, seed: int) -> str:
@@ -42,7 +42,7 @@ class Settings:
         return f"data/v{VERSION}-{self.split}-seed{seed}-{sizes}-noise{self.noise:g}"
 
     def iterations(self, method: Method) -> int:
-        """How long a method trains."""
+        """Number of training iterations of a method."""
         smoke = self.budget == "smoke"
         return min(SMOKE_ITERATIONS, method.iterations["quick"]) if smoke else method.iterations[self.budget]
 
@@ -56,26 +56,28 @@ def make_settings(
     size: int | None = None,
     noise: float = 0.15,
 ) -> Settings:
-    """Settings with what the budget implies for whatever is None; UserError for a size or seed out of range."""
+    """Settings, with the budget's defaults for arguments that are None; UserError for a size or seed out of range."""
     if seeds is None:
         seeds = (TUNING_SEED,) if split == "tuning" else range(1, SEEDS[budget] + 1)
     sizes = zip((train, val, size), SIZES[budget], strict=True)
     train, val, size = (default if value is None else value for value, default in sizes)
     if not seeds or min(seeds) < 0:
-        raise UserError(f"There must be at least one seed, and none below 0, but they are {list(seeds)}.")
+        raise UserError(f"There must be at least one seed, and no seed below 0, but the seeds are {list(seeds)}.")
     if TUNING_SEED in seeds and split != "tuning":
-        use = f"draws the images on which hyperparameters are chosen; take others for the {split} split."
+        use = f"draws the images on which hyperparameters are chosen. Use other seeds for the {split} split."
         raise UserError(f"Seed {TUNING_SEED} {use}")
     if min(train, val) < 1 or size < 32 or size % 32:
         given = f"--train {train} --val {val} --size {size}"
-        raise UserError(f"At least one image of each kind, and a side that is a multiple of 32: {given} will not do.")
+        raise UserError(
+            f"There must be at least one image of each kind, and the side must be a multiple of 32, but got {given}."
+        )
     if noise < 0:
         raise UserError(f"--noise must not be negative, but is {noise}.")
     return Settings(split, budget, tuple(dict.fromkeys(seeds)), train, val, size, noise)
 
 
 def annotation_checksum(root: Path) -> str:
-    """SHA-256 of all annotation of one drawn data set (``root``: its folder): the same wherever it is drawn."""
+    """SHA-256 of all annotation of one drawn data set (``root``: its folder); the same on every machine."""
     digest = hashlib.sha256()
     for path in sorted((root / "annotations").glob("*.json")):
         digest.update(path.name.encode() + path.read_bytes())

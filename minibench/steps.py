@@ -1,4 +1,4 @@
-"""``Step``: one command of the benchmark, its place among the others, how far it is, and how long the rest takes."""
+"""``Step``: one command of the benchmark with its dependencies and progress; ``TimeLeft`` estimates the time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,13 +6,13 @@ from pathlib import Path
 
 from minibench.runs import logged
 
-# Characters at the end of a metrics.json that are looked at: many lines.
+# Bytes that are read from the end of a metrics.json: many lines.
 _TAIL = 2**14
 
 
 @dataclass(frozen=True)
 class Progress:
-    """``done`` of ``total`` iterations of a training, ``seconds_left`` for the others, and the sums of its losses."""
+    """A training has ``done`` of ``total`` iterations and needs ``seconds_left``; ``losses`` are its total losses."""
 
     done: int
     total: int
@@ -26,17 +26,17 @@ def _nothing(*_) -> None:
 
 @dataclass
 class Step:
-    """A command and its place among the others.
+    """A command and its dependencies.
 
     Attributes:
-        name: unique. command: the whole of it. log: where its output is added.
-        done: whether it has been finished, now or earlier. always: run it even then; it checks by itself what is left.
-        needs: names of the steps whose results it reads.
+        name: unique. command: with all arguments. log: the file to which its output is appended.
+        done: whether it is finished, now or earlier. always: run it even then, because it checks itself what is left.
+        needs: names of the steps that must be finished before.
         env: additions to the environment.
-        note: called with a state ("running" now and then, "done" or "failed" at the end) and the command's seconds.
-        progress: how far its training is, None when it is not training.
-        usual, usual_end: seconds to expect when nothing better is known: of all, and of what follows the training.
-        kind: steps of one kind take the same time. measured: the seconds that it took, if it is finished.
+        note: called with a state ("running" regularly, "done" or "failed" at the end) and the command's seconds.
+        progress: progress of its training, None if it is not training.
+        usual, usual_end: default estimates in seconds, of the whole step and of the part after the training.
+        kind: steps of one kind take the same time. measured: the seconds that it took, None if not finished.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Step:
 
 
 def training_progress(folder: Path, total: int) -> Progress | None:
-    """How far a training of ``total`` iterations is, by its folder's ``metrics.json``; None before the first line."""
+    """Progress of a training of ``total`` iterations from its ``metrics.json``; None before the first line."""
     try:
         with open(folder / "metrics.json", "rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL))
@@ -70,7 +70,7 @@ def training_progress(folder: Path, total: int) -> Progress | None:
 
 
 class TimeLeft:
-    """Estimates from the usual times of steps, each behind what it needs, scaled by those that are finished."""
+    """Estimates the time that is left from usual times of steps, scaled by the times of finished steps."""
 
     def __init__(self, steps: Sequence[Step], jobs: int):
         self.steps, self.jobs = {step.name: step for step in steps}, jobs
@@ -91,7 +91,7 @@ class TimeLeft:
             self._ratio = sum(map(self.whole, known)) / usual
 
     def whole(self, step: Step) -> float:
-        """Seconds that a step takes."""
+        """Estimated seconds of a step."""
         values = self._measured.get(step.kind)
         return sum(values) / len(values) if values else step.usual * self._ratio
 
@@ -101,7 +101,7 @@ class TimeLeft:
         return self.whole(step) + max(after, default=0.0)
 
     def seconds(self, running: Sequence[tuple[Step, float]]) -> float:
-        """Seconds until everything is done; ``running``: steps that have begun, with the seconds that they run."""
+        """Seconds until all steps are done; ``running``: started steps with their seconds so far."""
         left = {name: self.whole(step) for name, step in self.steps.items() if name not in self.done}
         left |= {step.name: self._rest(step, seconds) for step, seconds in running}
         chain: dict[str, float] = {}

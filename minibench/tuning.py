@@ -1,8 +1,8 @@
-"""Choosing hyperparameters: each method tries those that its ``tune`` names, on a split that no report shows.
+"""Chooses hyperparameters: each method tries those that its ``tune`` lists, on a split that no report uses.
 
-A trial is a run like any other, of a method named ``<method>.<number>``. The best has the highest harmonic mean of seen
-and unseen classes, averaged over the tasks that the method does. Where trials are shorter than the budget, the best of
-them can be trained again with its whole length, as ``<method>.<number>.final``; then these decide.
+A trial is a run of a method named ``<method>.<number>``. The best trial has the highest harmonic mean of seen and
+unseen classes, averaged over the method's tasks. If trials are shorter than the budget, the best ones can be trained
+again with the full length, as ``<method>.<number>.final``; then these decide.
 """
 
 import dataclasses
@@ -24,26 +24,26 @@ TUNING = "tuning.md"
 
 
 def chosen(methods: Mapping[str, Method], names: Sequence[str] | None) -> list[str]:
-    """The methods to tune: ``names``, or all that name hyperparameters; UserError for one that names none."""
+    """The methods to tune: ``names``, or all that list hyperparameters; UserError for a method that lists none."""
     able = [name for name, method in methods.items() if method.search.keys]
     for name in names or ():
         if name not in able:
-            why = f"names no hyperparameters (`tune` in {methods[name].file})" if name in methods else "does not exist"
+            why = f"lists no hyperparameters (`tune` in {methods[name].file})" if name in methods else "does not exist"
             raise UserError(f"The method {name!r} {why}. Methods that do: {', '.join(able)}.")
     return list(names or able)
 
 
 def make_trials(method: Method) -> list[Method]:
-    """A method for each of the trials that ``method`` names, in their order."""
+    """A method for each trial that ``method`` lists, in this order."""
     length = method.search.iterations
     short = None if length is None else {budget: min(length, method.iterations[budget]) for budget in BUDGETS}
     return [_trial(method, name, short or method.iterations) for name in _trials(method)]
 
 
 def make_finals(out: Path, method: Method, budget: str = "full") -> list[Method]:
-    """The best of the finished trials in ``out`` with the budget's whole length, as many as ``method`` lets in.
+    """The best finished trials in ``out``, with the budget's full length; their number is ``method.search.finalists``.
 
-    There are none for a budget whose length is that of the trials.
+    Empty if the budget's length is that of the trials.
     """
     search, names = method.search, _trials(method)
     if search.iterations is None or search.iterations >= method.iterations.get(budget, sys.maxsize):
@@ -54,7 +54,7 @@ def make_finals(out: Path, method: Method, budget: str = "full") -> list[Method]
 
 
 def write_tuning(out: Path, methods: Sequence[Method]) -> Path:
-    """Write ``tuning.md``, all trials of ``methods`` with their metrics, from the results in ``out``; its path."""
+    """Write ``tuning.md`` with all trials of ``methods`` and their metrics in ``out``; returns its path."""
     bench = read_bench(out)
     counts = sorted({len(_trials(method)) for method in methods})
     note = Text(say("tuning", counts=counts, bench=bench), "note")
@@ -101,7 +101,7 @@ def _mean(values: Sequence[float] | None) -> float | None:
 
 
 def _metrics(bench: Bench, method: Method, names: Sequence[str]) -> list[list[float] | None]:
-    """Harmonic mean by task, over the seeds that all finished trials share; None for a trial that lacks one."""
+    """Harmonic means by task over the seeds that all finished trials share; None for trials without results."""
     found = [[bench.values(name, task, task.harmonic) for task in method.tasks] for name in names]
     finished = [row for row in found if all(row)]
     shared = set.intersection(*(set(values) for row in finished for values in row)) if finished else set()
@@ -118,6 +118,6 @@ def _trials(method: Method) -> list[str]:
 
 def _trial(method: Method, name: str, length: Mapping[str, int], suffix: str = "") -> Method:
     values = dict(zip(method.search.keys, method.search.trials[_trials(method).index(name)], strict=True))
-    # A trial plays no part in a report.
+    # Reports ignore trials.
     trial = dataclasses.replace(method, role="", expected_above={}, maps_features=False, iterations=length)
     return dataclasses.replace(trial, name=name + suffix, overrides={**method.overrides, **values})

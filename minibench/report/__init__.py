@@ -1,6 +1,6 @@
-"""The report of a benchmark: one self-contained web page, the same as Markdown with images, and the metrics as JSON.
+"""The report of a benchmark: a self-contained web page, a Markdown page with images, and the metrics as JSON.
 
-``write`` puts it together of sections: ``results`` and ``reading`` from the numbers, ``curves``,
-``images`` (of ``predictions``) and ``embeddings`` from the runs' files. ``charts`` draws; ``pages`` makes HTML and
-Markdown of the ``document``.
+``write`` combines the sections. ``results`` and ``reading`` make theirs from the metrics; ``curves``, ``images`` (with
+``predictions``) and ``embeddings`` from the runs' files. ``charts`` draws, and ``pages`` turns the ``document`` into
+HTML and Markdown.
 """

@@ -1,6 +1,6 @@
-"""The report as a list of sections and blocks, which both the web page and the Markdown page are made of.
+"""The report as a list of sections and blocks, from which the web page and the Markdown page are made.
 
-Text may hold ``**bold**`` and `` `code` ``; nothing else is markup, whatever names of classes and data sets contain.
+Text can have ``**bold**`` and `` `code` ``. Nothing else is markup, also in names of classes and data sets.
 """
 
 import re
@@ -22,7 +22,7 @@ def say(key: str, **values: object) -> str:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph. ``kind``: "", "lead" (for a reader in a hurry) or "note" (small print)."""
+    """A paragraph. ``kind``: "", "lead" (summary) or "note" (small print)."""
 
     text: str
     kind: str = ""
@@ -37,7 +37,7 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Cell:
-    """Of a table. ``detail`` stands behind the text in a lighter tone; ``tone``: "", "good", "bad" or "even"."""
+    """A cell of a table. ``detail`` follows the text in a lighter tone. ``tone``: "", "good", "bad" or "even"."""
 
     text: str
     detail: str = ""
@@ -54,13 +54,13 @@ class Row:
 
 
 def heading(text: str) -> Row:
-    """Over the rows of a group."""
+    """A heading over the rows of a group."""
     return Row([Cell(text)], "group")
 
 
 @dataclass(frozen=True)
 class Table:
-    """The first column holds names, the others numbers, unless ``text`` names their indices."""
+    """The first column has names, the others have numbers; ``text`` lists the indices of other text columns."""
 
     caption: str
     columns: list[str]
@@ -70,7 +70,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Image:
-    """A file below ``pictures/``; ``alt`` says what it shows to whoever cannot see it."""
+    """A file in ``pictures/``; ``alt`` is its alternative text, one sentence."""
 
     file: str
     alt: str
@@ -79,9 +79,9 @@ class Image:
 
 @dataclass(frozen=True)
 class Images:
-    """Charts, if any, as many side by side as there is room for; layout "wide": one in a row, "small": more.
+    """Charts, if any, as many in a row as fit; layout "wide": one in a row, "small": more.
 
-    Layout "strip", with a title: a row of small images that belong together; their captions stand above them.
+    Layout "strip", with a title: a row of small images that belong together, with captions above them.
     """
 
     items: list[Image]
@@ -94,7 +94,7 @@ Block = Text | Bullets | Table | Images
 
 @dataclass
 class Section:
-    """``key``: for links."""
+    """``key`` is the target of links."""
 
     title: str
     key: str
@@ -102,14 +102,14 @@ class Section:
 
 
 def one_line(text: str) -> str:
-    """Text without line breaks, control characters and what is no character at all."""
+    """Text without line breaks, control characters and invalid characters."""
     return re.sub(r"[\ud800-\udfff\ufffe\uffff]", "\ufffd", re.sub(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+", " ", text))
 
 
 def inline(text: str, plain: Callable[[str], str], code: Callable[[str], str], bold: tuple[str, str]) -> str:
-    """Translate the markup of a text: what ``plain`` and ``code`` make of its parts, in one line.
+    """Translate the markup of a text to one line: ``plain`` and ``code`` translate the parts.
 
-    ``bold``: what opens and closes bold text, which always nest. A mark without its partner is text.
+    ``bold``: the marks that open and close bold text. A mark without its partner is text.
     """
     pieces = re.split(r"(`[^`]+`|\*\*)", one_line(text))
     marks = [i for i, piece in enumerate(pieces) if piece == "**"]

@@ -1,4 +1,4 @@
-"""Blocks -> pages: ``report.html``, which needs nothing beside it, and ``report.md.jinja`` are the templates."""
+"""Makes pages of blocks, with the templates ``report.html`` (self-contained) and ``report.md.jinja``."""
 
 import base64
 import re
@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from minibench.report.document import Bullets, Row, Section, Table, Text, inline, one_line
 
-# Pixels of a chart for each rem (16 px) of the page: sharp on screens of up to 1.4 times that density.
+# Pixels of a chart per rem (16 px) of the page: sharp on screens of up to 1.4 times that density.
 PIXELS_PER_REM = 22.5
 _KINDS = {".png": "image/png", ".jpg": "image/jpeg"}
 
@@ -58,11 +58,11 @@ def _cells(row: Row, table: Table) -> list[str]:
 
 def _markdown(text: str) -> str:
     def plain(part: str) -> str:
-        """Without any markup: characters that would start a tag, a link, an entity or an emphasis are written out."""
+        """Escape characters that would start a tag, a link, an entity or an emphasis."""
         part = re.sub(r"&(?=#|\w+;)", "&amp;", part).replace("<", "&lt;").replace("\\", "&#92;")
         return re.sub(r"([*`\[\]])", r"\\\1", part)
 
-    # Nothing is markup in code, but a backslash there would take away the one before a table's "|".
+    # Code has no markup, but a backslash in it would cancel the one before a table's "|".
     return inline(text, plain, lambda code: f"`{code.replace(chr(92), '/')}`", ("**", "**"))
 
 

@@ -1,4 +1,4 @@
-"""What a run predicted on the validation images that show an unseen class, read from its files and judged."""
+"""Reads and rates what a run predicted on the validation images that show an unseen class."""
 
 import logging
 import statistics
@@ -29,9 +29,9 @@ from PADing.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-# A true segment is found when a predicted one of any class overlaps it with a greater IoU.
+# A ground-truth segment is found if a predicted segment of any class has a greater IoU with it.
 FOUND = 0.5
-# Share of a detection that must be visible. One object often has several answers, which would overlay each other.
+# Share of a detection that must be visible. One object often has several overlapping detections.
 VISIBLE = 0.5
 # Contiguous id of the class, and compressed RLE.
 Mask = tuple[int, dict]
@@ -65,11 +65,11 @@ class Validation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run made of one image that shows an unseen class.
+    """The prediction of a run for one image that shows an unseen class.
 
     Attributes:
         record: the image's dataset dict. quality: in percent, see ``panoptic_quality`` and ``mask_quality``.
-        called: (class, class that it was called or None if it was missed) of each true segment of an unseen class.
+        called: (class, predicted class or None if missed) of each ground-truth segment of an unseen class.
     """
 
     record: Mapping
@@ -80,7 +80,7 @@ class Outcome:
 
 
 def open_validation(run_folder: Path, root: Path) -> Validation:
-    """The evaluation set that a run's ``config.yaml`` names, with its data below ``root``; UserError if gone."""
+    """The evaluation set that a run's ``config.yaml`` names, with its data below ``root``; UserError if missing."""
     path = run_folder / "config.yaml"
     config = read_yaml(path, "The config of a run,")["DATASETS"]
     name = config["TEST"][0]
@@ -97,21 +97,21 @@ def open_validation(run_folder: Path, root: Path) -> Validation:
 
 
 def data_root(bench: Bench, run: Run) -> Path:
-    """``$DETECTRON2_DATASETS`` of a run: every seed has its own data; UserError when they are gone."""
+    """``$DETECTRON2_DATASETS`` of a run: every seed has its own data; UserError when they are missing."""
     folder = bench.data["folders"].get(str(run.seed))
     if folder is None or not (bench.folder / folder).is_dir():
-        raise UserError(f"The data of seed {run.seed} are gone: {folder}.")
+        raise UserError(f"The data of seed {run.seed} are missing: {folder}.")
     return bench.folder / folder
 
 
 def first_run(bench: Bench, method: Method) -> tuple[Run, Validation]:
-    """The first run of a method whose predictions are there, and its evaluation set; UserError when there is none."""
+    """The first run of a method that has predictions, and its evaluation set; UserError when there is none."""
     problem = UserError(f"{method.title} was not run.")
     for run in bench.runs_of(method.name):
         try:
             validation = open_validation(run.folder, data_root(bench, run))
             if not _inference_folder(run.folder, validation).is_dir():
-                raise UserError(f"The predictions of {run.folder.name} are gone.")
+                raise UserError(f"The predictions of {run.folder.name} are missing.")
             return run, validation
         except UserError as error:
             problem = error
@@ -119,33 +119,33 @@ def first_run(bench: Bench, method: Method) -> tuple[Run, Validation]:
 
 
 def first_outcomes(bench: Bench, method: Method) -> tuple[Run, Validation, list[Outcome]]:
-    """As ``first_run``, with what the run predicted, by the task of the method."""
+    """As ``first_run``, with the predictions for the method's main task."""
     run, validation = first_run(bench, method)
     read = instance_outcomes if method.main_task is INSTANCE else panoptic_outcomes
     return run, validation, read(run.folder, validation)
 
 
 def attempt(section: Section, method: Method, compute: Callable[[Method], T]) -> T | None:
-    """What ``compute`` makes of a method; None, with a note in the section, where that fails."""
+    """The result of ``compute`` for a method; None, with a note in the section, if it fails."""
     try:
         return compute(method)
     except Exception as error:
-        # A damaged file must cost its own image only. What is no plain lack of a file is logged in full.
+        # A damaged file must affect its own image only. Errors other than missing files are logged in full.
         unexpected = not isinstance(error, (UserError, OSError))
         logger.warning("%s, %s: %s", section.title, method.title, error, exc_info=unexpected)
-        note = f"{method.title}: not available; what `python -m minibench report` prints says why."
+        note = f"{method.title}: not available. `python -m minibench report` prints the reason."
         section.blocks.append(Text(note, "note"))
         return None
 
 
 def _inference_folder(run_folder: Path, validation: Validation) -> Path:
-    """Where a run's evaluators have written: ``inference``, with a folder below it for each of several sets."""
+    """The folder of a run's evaluators: ``inference``, or its subfolder for the evaluation set if there are several."""
     below = run_folder / "inference" / validation.data_set.name
     return below if below.is_dir() else run_folder / "inference"
 
 
 def panoptic_outcomes(run_folder: Path, validation: Validation) -> list[Outcome]:
-    """Of a run that wrote panoptic label maps, with ``panoptic_quality``; UserError when it wrote none."""
+    """The outcomes of a run with panoptic label maps, by ``panoptic_quality``; UserError when it has none."""
     folder = _inference_folder(run_folder, validation)
     path, maps = folder / "predictions.json", folder / "panoptic_png"
     if not path.is_file() or not maps.is_dir():
@@ -163,9 +163,9 @@ def panoptic_outcomes(run_folder: Path, validation: Validation) -> list[Outcome]
 
 
 def instance_outcomes(run_folder: Path, validation: Validation) -> list[Outcome]:
-    """Of a run that wrote detections, with ``mask_quality``; UserError when it wrote none.
+    """The outcomes of a run with detections, by ``mask_quality``; UserError when it has none.
 
-    The segmentation leaves out what images do not show and what better detections hide; ``called`` looks at all.
+    The segmentation leaves out detections that are not drawn or hidden by better ones; ``called`` uses all.
     """
     path = _inference_folder(run_folder, validation) / "coco_instances_results.json"
     detections, outcomes = read_detections(path), []
@@ -182,7 +182,7 @@ def instance_outcomes(run_folder: Path, validation: Validation) -> list[Outcome]
 
 
 def masks_of(segmentation: Segmentation) -> list[Mask]:
-    """The segments that have a pixel."""
+    """The masks of the segments that have a pixel."""
     pairs = [(label, segmentation.ids == segment) for segment, label in segmentation.classes.items()]
     return [(label, coco_mask.encode(np.asfortranarray(mask))) for label, mask in pairs if mask.any()]
 
@@ -194,7 +194,7 @@ def _iou(truth: list[Mask], found: list[Mask]) -> np.ndarray:
 
 
 def called(truth: list[Mask], found: list[Mask], classes: Collection[int]) -> list[tuple[int, int | None]]:
-    """(class, what it is called or None) of each true segment of ``classes``: the first of ``found`` that covers it."""
+    """(class, predicted class or None) of each segment of ``classes`` in ``truth``: the first match in ``found``."""
     wanted = [(label, mask) for label, mask in truth if label in classes]
     hits = _iou(wanted, found) > FOUND
     names = [found[int(column.argmax())][0] if column.any() else None for column in hits.T]
@@ -202,7 +202,7 @@ def called(truth: list[Mask], found: list[Mask], classes: Collection[int]) -> li
 
 
 def _in_sight(found: list[dict]) -> list[dict]:
-    """The detections, best first, of which at least half would be seen in front of those that are worse."""
+    """The detections, best first, that better detections hide at most by half."""
     kept, covered = [], np.zeros((), dtype=bool)
     for detection in found:
         mask = coco_mask.decode(detection["segmentation"]).astype(bool)
@@ -213,7 +213,7 @@ def _in_sight(found: list[dict]) -> list[dict]:
 
 
 def panoptic_quality(truth: Segmentation, predicted: Segmentation) -> float:
-    """PQ of one image in percent: the mean over the classes in truth or prediction; 0 for an empty one."""
+    """PQ of one image in percent: the mean over the classes in ground truth or prediction; 0 for an empty image."""
     match = match_segments(truth.ids, truth.classes, (), predicted.ids, predicted.classes)
     labels = {*truth.classes.values(), *predicted.classes.values()}
     values = [q.pq for q in quality_per_class([match], labels).values() if q.present]
@@ -221,7 +221,7 @@ def panoptic_quality(truth: Segmentation, predicted: Segmentation) -> float:
 
 
 def mask_quality(truth: Segmentation, predicted: Segmentation) -> float:
-    """Mean over the true segments, in percent, of the IoU with the best predicted segment of the same class."""
+    """IoU of each ground-truth segment with the best predicted segment of its class: the mean in percent."""
     wanted, found = masks_of(truth), masks_of(predicted)
     same = np.array([[name == label for label, _ in wanted] for name, _ in found], dtype=bool)
     best = (_iou(wanted, found) * same.reshape(len(found), len(wanted))).max(axis=0, initial=0.0)

@@ -47,7 +47,7 @@ def difference_section(bench: Bench, album: Album) -> Section:
 
 
 def methods_section(bench: Bench) -> Section:
-    """What each method leaves out, how long it trained and how long that took."""
+    """What each method leaves out, its iterations and its time."""
     rows = []
     for title, methods in groups(bench):
         rows.append(heading(title))
@@ -80,14 +80,14 @@ def groups(bench: Bench) -> list[tuple[str, list[Method]]]:
 
 
 def _below(bench: Bench, method: Method) -> list[Method]:
-    """The variants of a method, each before its own."""
+    """The variants of a method; each variant comes before its own variants."""
     return [m for variant in bench.variants(method) for m in (variant, *_below(bench, variant))]
 
 
 def task_table(bench: Bench, task: Task) -> Table | None:
-    """Seen, unseen and harmonic mean of every method, and how far variants are from their full method.
+    """Seen, unseen and harmonic mean of every method, and the difference of variants to their full method.
 
-    None where no method of the benchmark does the task. Marked: the highest mean of a column, if it is above zero.
+    None if no method does the task. Bold: the highest mean of a column, if it is above zero.
     """
     spreads = {m.name: [bench.spread(m, task, metric) for metric in task.metrics] for m in bench.methods}
     best = [max((s.mean or 0.0 for s in column), default=0.0) for column in zip(*spreads.values(), strict=True)]
@@ -129,7 +129,7 @@ def paired_table(bench: Bench) -> Table | None:
 
 
 def value(spread: Spread, best: bool = False, signed: bool = False) -> Cell:
-    """A mean with its deviation."""
+    """A cell with a mean and its deviation."""
     return Cell(*spread.parts(signed), best=best)
 
 

@@ -1,4 +1,4 @@
-"""The report of a benchmark folder, put together and written."""
+"""Combines and writes the report of a benchmark folder."""
 
 import functools
 import logging
@@ -27,8 +27,8 @@ TITLE = "Mini benchmark of zero-shot segmentation"
 def write_report(folder: Path) -> None:
     """Write ``report/{index.html, report.md, summary.json, pictures/}`` into a benchmark folder.
 
-    All is read from ``<folder>/results.json`` and the run folders that it names. What is missing is left out, with a
-    note; UserError when ``results.json`` is. The features of the first PADing run are computed if they are not there.
+    It reads ``<folder>/results.json`` and the run folders that it names. Sections without data have a note. UserError:
+    ``results.json`` is missing. The features of the first PADing run are computed if they are missing.
     """
     bench = read_bench(folder)
     out = bench.folder / "report"
@@ -70,7 +70,7 @@ def _sections(bench: Bench, found: list[Expectation], album: Album) -> list[Sect
 
 
 def summary(bench: Bench) -> dict:
-    """Mean, standard deviation, n and values by method, task and metric: the content of ``summary.json``."""
+    """The content of ``summary.json``: mean, standard deviation, n and values by method, task and metric."""
     methods = {}
     for method in bench.methods:
         spreads = {t.key: {m: bench.spread(method, t, m) for m in t.metrics} for t in TASKS}

@@ -259,7 +259,7 @@ def test_sources_are_never_replaced(prepared, tmp_path):
     before = {path: path.read_bytes() for path in folder.iterdir()}
     own = str(folder / "instances_val2014_gzsi_48_17.json")
     raw = str(prepared / "coco/annotations/instances_train2014.json")
-    with pytest.raises(UserError, match="names .* itself, which would be replaced"):
+    with pytest.raises(UserError, match="names the source .*, which would be replaced"):
         zsi.prepare(split, raw, own, str(tmp_path), force=True)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     with pytest.raises(UserError, match="is the folder of the panoptic PNGs"):

@@ -126,5 +126,5 @@ def test_a_model_that_generates_nothing_is_refused(folder, tmp_path):
     cfg = load_config("configs/mini/panoptic-pretrain.yaml", SMALL)
     (tmp_path / "config.yaml").write_text(cfg.dump())
     torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "model_final.pth")
-    with pytest.raises(UserError, match="no PADing run"):
+    with pytest.raises(UserError, match="not a PADing run"):
         analysis.analyse(tmp_path, folder / DATA)

@@ -56,7 +56,7 @@ MISTAKES = [
     ([_entry(title=None)], "`title` is missing"),
     ([_entry(title=3)], "`title` must be text"),
     ([_entry(name="My Method")], "a-z, 0-9 and _"),
-    ([_entry(name="pretrained")], "none of nothing, pretrained, converted"),
+    ([_entry(name="pretrained")], "not be one of nothing, pretrained, converted"),
     ([_entry(task="semantic")], "panoptic, instance"),
     ([_entry(config="./other.yaml")], "other.yaml does not exist"),
     ([_entry(iterations={"quick": 3})], "`iterations` must be"),
@@ -71,9 +71,9 @@ MISTAKES = [
     ([_entry(expected_above={"theirs": "it"})], "`expected_above` names 'theirs'"),
     ([_entry(expected_above={"theirs": 3})], "`expected_above` maps names of methods to headings"),
     ([_entry(role="best")], "pretraining, baseline, main"),
-    ([_entry(role="pretraining"), _entry(name="b", role="pretraining")], "is taken already, by mine"),
+    ([_entry(role="pretraining"), _entry(name="b", role="pretraining")], "is already used by mine"),
     ([_entry(maps_features=1)], "`maps_features` must be true or false"),
-    ([_entry(), _entry()], "'mine' is taken already"),
+    ([_entry(), _entry()], "'mine' is already used"),
     ([_entry(starts_from="b"), _entry(name="b", starts_from="mine")], "circle: mine -> b -> mine"),
     ([_entry(starts_from="b"), _entry(name="b", iterations=0)], "trains nothing"),
     ([_entry(tune={"keys": ["SEED"]})], "`tune` needs `keys`"),
@@ -118,7 +118,7 @@ def test_nothing_is_a_variant_of_itself(tmp_path):
 
 def test_two_folders_may_not_give_one_name(tmp_path):
     folders = [_folder(tmp_path, _entry(), name=name) for name in ("first", "second")]
-    with pytest.raises(UserError, match="taken already, by .*first"):
+    with pytest.raises(UserError, match="already used by .*first"):
         discover(folders, repository=tmp_path / "nowhere")
 
 

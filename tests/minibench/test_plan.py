@@ -171,7 +171,7 @@ def test_a_method_that_trains_nothing_is_evaluated():
     [
         ({"overrides": {"MODEL.MASK_FORMER.NOIS": False}}, "did you mean MODEL.MASK_FORMER.NOISE"),
         ({"config": REPOSITORY / "configs" / "panoptic-segmentation" / "PADing.yaml"}, "are named mini_"),
-        ({"weights_key": "MODEL.WEIGHT"}, "MODEL.WEIGHT, which is to name weights"),
+        ({"weights_key": "MODEL.WEIGHT"}, "MODEL.WEIGHT should name weights"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused_before_anything_runs(changes, message):

@@ -100,7 +100,7 @@ sys.exit(run_command(quickstart.run_plan, [step], out))
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 128 + number, errors
-    assert (tmp_path / "saved").read_text() == "once" and "same line once more" in errors and "Traceback" not in errors
+    assert (tmp_path / "saved").read_text() == "once" and "same command again" in errors and "Traceback" not in errors
 
 
 def test_mistakes_of_a_step_keep_their_status(tmp_path, capsys):

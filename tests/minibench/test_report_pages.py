@@ -173,7 +173,7 @@ def test_without_run_folders_the_metrics_remain(tmp_path):
     # One seed has no deviation.
     assert rows["PADing"] == ["61.0", "20.0", "30.1", "", "1"]
     notes = " ".join("".join(p.itertext()) for p in page.iter("p"))
-    assert "PADing: not available; " in notes and "D2Zero: no training log." in notes
+    assert "PADing: not available. " in notes and "D2Zero: no training log." in notes
 
 
 def test_a_damaged_run_costs_its_images_only(folder, tmp_path):

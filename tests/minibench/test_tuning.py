@@ -50,7 +50,7 @@ def test_a_trial_is_a_run_of_the_method_with_other_values_on_the_tuning_split():
 
 
 def test_a_method_that_names_no_settings_is_told():
-    with pytest.raises(UserError, match="'baseline' names no hyperparameters"):
+    with pytest.raises(UserError, match="'baseline' lists no hyperparameters"):
         chosen(METHODS, ["pading", "baseline"])
     with pytest.raises(UserError, match="'padding' does not exist"):
         chosen(METHODS, ["padding"])

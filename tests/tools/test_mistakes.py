@@ -30,7 +30,7 @@ MISTAKES = [
     ("tools/benchmark.py", ["msda", "--case", "1x1"], "1x1"),
     ("tools/class_embeddings.py", ["matrix", "--file", "{}/text.txt", *SPLIT, "--output", "{}/a.npz"], "text.txt"),
     ("tools/class_embeddings.py", ["matrix", "--file", WORDS, *SPLIT, "--output", "{}/a.npz"], "22 names"),
-    ("tools/class_embeddings.py", ["matrix", "--file", "{}/zeros.npy", *SPLIT, "--output", "{}/a.npz"], "but zeros"),
+    ("tools/class_embeddings.py", ["matrix", "--file", "{}/zeros.npy", *SPLIT, "--output", "{}/a.npz"], "only zeros"),
     ("tools/class_embeddings.py", ["matrix", "--file", "{}", *SPLIT, "--output", "{}/a.npz"], "does not exist"),
     ("tools/class_embeddings.py", ["words", "--file", "{}/none", *SPLIT, "--output", "{}/a.npz"], "none"),
     ("tools/class_embeddings.py", ["words", "--file", "x", "--names", "{}/empty.json", "--output", "x.npz"], "empty"),

@@ -197,7 +197,7 @@ def test_json_mistakes(run, drawn, tmp_path, capsys, case):
         "no list": "must hold a list",
         "no masks": "coco_instances_results.json",
         "other image size": "size [5, 5]",
-        "other data set": "right --dataset",
+        "other data set": "Is --dataset right",
         "mistyped data set": "did you mean tools_mini_val_instance",
     }
     assert said[case] in capsys.readouterr().err
