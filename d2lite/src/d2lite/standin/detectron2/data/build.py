@@ -10,7 +10,6 @@ import torch
 from detectron2.config import configurable
 from detectron2.utils.comm import get_world_size
 from detectron2.utils.env import seed_all_rng
-from tabulate import tabulate
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Sampler
 
 from d2lite.omitted import ADVICE
@@ -31,6 +30,8 @@ def _objects(image: dict) -> list[dict]:
 
 def _log_classes(images: list[dict], names: Sequence[str]) -> None:
     """Log the number of objects of each class; AssertionError for a ``category_id`` that is no index of the names."""
+    from tabulate import tabulate  # its width tables take a tenth of a second to import
+
     counts = Counter(annotation["category_id"] for image in images for annotation in _objects(image))
     stray = sorted(set(counts).difference(range(len(names))))
     assert not stray, f"category_id={stray[0]} is annotated, but the data set has {len(names)} classes"
