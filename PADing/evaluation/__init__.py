@@ -1,4 +1,4 @@
-"""Evaluation of zero-shot segmentation. Which classes are unseen comes from the metadata of the data set, always."""
+"""Evaluation of zero-shot segmentation. The metadata of a data set say which classes are unseen."""
 
 from PADing.evaluation.base import ZeroShotEvaluator
 from PADing.evaluation.build import EVALUATOR_REGISTRY, build_evaluator

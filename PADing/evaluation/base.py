@@ -1,4 +1,4 @@
-"""What the evaluators share: classes, the predictions of all processes, images that are left out, written files."""
+"""Shared by the evaluators: classes, gathering from all processes, images to leave out, written files."""
 
 import logging
 import os
@@ -18,22 +18,22 @@ from PADing.files import replacing, write_json
 
 logger = logging.getLogger(__name__)
 
-# Images whose results travel at a time: some megabytes.
+# Number of images whose results are gathered at a time: some megabytes.
 CHUNK = 200
 
 
 class ZeroShotEvaluator(DatasetEvaluator):
-    """Base of the evaluators: subclasses keep something of every image in ``items`` and summarize it in the end.
+    """Base of the evaluators. A subclass stores an object per image in ``items`` and summarizes them at the end.
 
     Args:
         dataset_name: registered name.
-        kind: what is evaluated: "instance", "panoptic" or "semantic".
+        kind: what to evaluate: "instance", "panoptic" or "semantic".
         distributed: gather from all processes.
-        output_dir: folder for results; None: nothing is written.
+        output_dir: folder for results; None: write nothing.
 
     Attributes:
-        items: what is kept of the images, one picklable object each.
-        left_out: ids, as text, of the images that cannot be read.
+        items: one picklable object per image.
+        left_out: ids, as text, of unreadable images.
     """
 
     def __init__(self, dataset_name: str, kind: str, distributed: bool, output_dir: str | None):
@@ -50,11 +50,11 @@ class ZeroShotEvaluator(DatasetEvaluator):
         self.left_out: set[str] = set()
 
     def leave_out(self, records: Iterable[dict]) -> None:
-        """Forget the annotation of images that cannot be read, until the next ``reset``."""
+        """Ignore the annotation of unreadable images until the next ``reset``."""
         self.left_out.update(str(record.get("image_id")) for record in records)
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Look at a batch: dataset dicts, and the model's outputs for them; see ``process_image`` for each."""
+        """Call ``process_image`` for each dataset dict of a batch and the model's output for it."""
         key = {"instance": "instances", "panoptic": "panoptic_seg", "semantic": "sem_seg"}[self.kind]
         for record, output in zip(inputs, outputs, strict=True):
             if key not in output:
@@ -62,20 +62,20 @@ class ZeroShotEvaluator(DatasetEvaluator):
             self.process_image(record, output[key])
 
     def process_image(self, record: dict, prediction: Any) -> None:
-        """Append to ``items`` what is to be known of one image."""
+        """Append an object for one image to ``items``."""
         raise NotImplementedError
 
     def evaluate(self) -> dict | None:
-        """Gather from all processes; the results on the main one, None elsewhere."""
+        """Gather from all processes; returns the results in the main process, None in the others."""
         if self.distributed:
             comm.synchronize()
         items = self.gather()
         return None if items is None else self.summarize(items)
 
     def gather(self) -> list | None:
-        """The items of all processes on the main one; None elsewhere, where ``items`` are emptied on the way.
+        """The items of all processes, in the main one; None in the others, whose ``items`` are emptied.
 
-        They travel in parts, so that no message holds everything.
+        They are sent in parts, so that no message is too large.
         """
         if not self.distributed or comm.get_world_size() == 1:
             return self.items
@@ -88,15 +88,15 @@ class ZeroShotEvaluator(DatasetEvaluator):
         return result if comm.is_main_process() else None
 
     def summarize(self, items: list) -> dict:
-        """The results; writes them, too, when there is an output folder."""
+        """Compute the results, and write them if there is an output folder."""
         raise NotImplementedError
 
     def starred(self, contiguous_id: int) -> str:
-        """The name of a class, with a star when it is unseen."""
+        """The name of a class, with a star if it is unseen."""
         return self.classes.names[contiguous_id] + ("*" if contiguous_id in self.classes.unseen else "")
 
     def per_class(self, values: Iterable[dict]) -> list[dict]:
-        """Rows of the results file: identity and ``values`` of each class, in the order of contiguous ids."""
+        """Rows of the results file: id, name, whether unseen, and ``values`` of each class, by contiguous id."""
         return [
             {"id": self.classes.dataset_ids[i], "name": name, "unseen": i in self.classes.unseen, **own}
             for (i, name), own in zip(self.classes.names.items(), values, strict=True)
@@ -108,7 +108,7 @@ class ZeroShotEvaluator(DatasetEvaluator):
         return os.path.join(self.output_dir, *parts)
 
     def write_results(self, name: str, results: dict) -> None:
-        """Write ``results``, with the name of the data set before them, as JSON."""
+        """Write the name of the data set and ``results`` as JSON."""
         write_json(self.path(name), {"data_set": self.classes.data_set, **results}, indent=2)
 
     def save_objects(self, content: Any, name: str) -> None:
@@ -123,15 +123,15 @@ class ZeroShotEvaluator(DatasetEvaluator):
 
 
 def evaluate_readable(model: torch.nn.Module, loader: Iterable, evaluator: DatasetEvaluator):
-    """``inference_on_dataset``; images that ``loader`` lists as ``unreadable`` count in no metric.
+    """``inference_on_dataset`` without the images that ``loader`` lists as ``unreadable``.
 
-    Their annotation is left out too, as if the data set were without them. When there are any, the result has a further
-    entry, ``{"left_out": {"images": n}}``.
+    Their annotation is left out, too, as if the data set did not have them. If there are any, the results have a
+    further entry, ``{"left_out": {"images": n}}``.
 
     Args:
         model: as for ``inference_on_dataset``.
-        loader: batches of dicts; may have an attribute ``unreadable``, the records that it passed over.
-        evaluator: its parts need a method ``leave_out(records)`` when images are unreadable.
+        loader: batches of dicts; may have an attribute ``unreadable``, the records that it skipped.
+        evaluator: it, or each of its parts, needs a method ``leave_out(records)`` if images are unreadable.
 
     Raises:
         UserError: no image could be read, or an evaluator cannot leave images out.
@@ -152,7 +152,7 @@ class _OfReadable(DatasetEvaluator):
         self.processed += len(inputs)
 
     def evaluate(self) -> dict | None:
-        # Slow processes are waited for here: objects are exchanged by a group that has less patience.
+        # Wait for slow processes here: the group that exchanges objects has a shorter timeout.
         comm.synchronize()
         parts = comm.all_gather((self.processed, list(getattr(self.loader, "unreadable", ()))))
         records = [record for _, part in parts for record in part]
@@ -168,8 +168,8 @@ class _OfReadable(DatasetEvaluator):
         if not processed:
             raise UserError(f"No image of the evaluation set can be read, e.g. {names}.")
         logger.warning(
-            f"{len(records)} images cannot be read ({names}). They and their annotation count in no metric below, so "
-            "these metrics are not comparable with those over all images."
+            f"{len(records)} images cannot be read ({names}). They and their annotation are left out of the metrics "
+            "below, which are not comparable with metrics over all images."
         )
         evaluators = [self.evaluator]
         while evaluators:
@@ -180,6 +180,6 @@ class _OfReadable(DatasetEvaluator):
                 one.leave_out(records)
             else:
                 raise UserError(
-                    f"{type(one).__name__} cannot leave out images that cannot be read ({names}): it has no method "
-                    "leave_out(records). Mend the images, or remove them from the data set."
+                    f"{type(one).__name__} cannot leave out unreadable images ({names}): it has no method "
+                    "leave_out(records). Repair the images, or remove them from the data set."
                 )

@@ -1,6 +1,6 @@
-"""The registry of evaluators, and the evaluator that belongs to a data set.
+"""The registry of evaluators, and the choice of a data set's evaluator.
 
-A plug-in adds a type of evaluation, which a split file then names as ``evaluator``::
+A plug-in adds an evaluator type as follows; a split file names it as ``evaluator``::
 
     EVALUATOR_REGISTRY.register("my_type")({"INSTANCE_ON": lambda cfg, data_set, folder: MyEvaluator(data_set, folder)})
 """
@@ -21,8 +21,7 @@ from PADing.registry import NamedRegistry
 # Called with the config, the registered name of the data set and the folder for results.
 Builder = Callable[[CfgNode, str, str], DatasetEvaluator]
 
-# By the data set's evaluator_type: what builds each part of its evaluation, by the switch of the output that the part
-# needs, a key of MODEL.MASK_FORMER.TEST.
+# evaluator_type of a data set -> key of MODEL.MASK_FORMER.TEST that switches on a result -> builder of its evaluator.
 EVALUATOR_REGISTRY: NamedRegistry[Mapping[str, Builder]] = NamedRegistry("an evaluator")
 
 
@@ -52,13 +51,16 @@ EVALUATOR_REGISTRY.register("coco_panoptic_seg")(
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
-    """The evaluator for a data set's ``evaluator_type``, with the parts that the config switches on; else UserError.
+    """The evaluator for a data set's ``evaluator_type``, with the parts that the config switches on.
 
     Args:
         cfg: the config.
         dataset_name: registered name.
-        output_folder: where results are written; by default ``<OUTPUT_DIR>/inference``, with a folder per data set
-            below it when ``DATASETS.TEST`` names several.
+        output_folder: where to write results; by default ``<OUTPUT_DIR>/inference``, with a subfolder for each data set
+            if ``DATASETS.TEST`` names several.
+
+    Raises:
+        UserError: unknown ``evaluator_type``, or the config switches on no result that it evaluates.
     """
     if output_folder is None:
         several = len(cfg.DATASETS.TEST) > 1

@@ -1,9 +1,9 @@
 """COCO's matching of detections with the ground truth, image by image.
 
-The rules are COCO's: per image and class, detections in falling order of score take the object with which their IoU is
-largest and at least the threshold. Crowd regions, and objects outside of the range of areas, are ignored: a detection
-that matches one counts neither as right nor as wrong, and objects that count come first. An image leaves a few bytes
-per detection, so any number of images can be evaluated.
+The rules are COCO's. For each image and class, detections in descending order of score take the free object with the
+largest IoU that is at least the threshold. Crowd regions and objects outside the area range are ignored: a detection
+that matches one is neither right nor wrong, and other objects are matched first. Only a few bytes per detection are
+kept, so memory does not limit the number of images.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,12 +23,12 @@ RECALL_POINTS = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the n detections of some images, in the order of the images' ids, then of falling scores.
+    """The outcome of n detections, in the order of image ids, then of classes, then of descending scores.
 
     Attributes:
         category: (n,) int32, position in the list of classes. score: (n,) float64.
-        rank: (n,) int32, how many of its image and class have a higher score.
-        matched, ignored: (n, b) uint8, the bits (T, A) of all thresholds and ranges of areas.
+        rank: (n,) int32, the number of detections of the same image and class with a higher score.
+        matched, ignored: (n, b) uint8, packed bits (T, A) for all thresholds and area ranges.
     """
 
     category: np.ndarray
@@ -50,13 +50,19 @@ def match_images(
     """Match the detections of all images.
 
     Args:
-        truth: annotation. detections: image by image, each image once.
-        kind: "segm" or "bbox". iou: T thresholds. category_ids: K classes, ascending; others play no part.
-        most: detections per image (and class) that count. class_agnostic: treat all classes as one.
+        truth: annotation.
+        detections: image by image, each image once.
+        kind: "segm" or "bbox".
+        iou: T thresholds.
+        category_ids: K classes, ascending; others are ignored.
+        most: maximal number of detections per image (and class).
+        class_agnostic: treat all classes as one.
 
     Returns:
-        the outcome, and the number of objects to be found, (K, A) int64; K is 1 with ``class_agnostic``. UserError for
-        a detection without what ``kind`` needs.
+        the outcome, and the number of objects to find, (K, A) int64; K is 1 with ``class_agnostic``.
+
+    Raises:
+        UserError: a detection lacks the field that ``kind`` needs.
     """
     ids, wanted = np.asarray(category_ids, dtype=np.int64), set(category_ids)
     thresholds = np.minimum(np.asarray(iou, dtype=float), 1 - 1e-10)
@@ -69,7 +75,7 @@ def match_images(
     parts = [Outcome(np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.int32), bits, bits)]
     for found in sorted(detections, key=lambda item: item.image_id):
         objects = [a for a in truth.imgToAnns.get(found.image_id, ()) if a["id"] in used]
-        objects.sort(key=lambda a: a["category_id"])  # for ties, where classes play no part
+        objects.sort(key=lambda a: a["category_id"])  # decides ties if classes are ignored
         image = truth.imgs[found.image_id]
         parts.append(_match_image(found, objects, image, kind, thresholds, ids, most, class_agnostic))
     return Outcome(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Outcome))), totals
@@ -88,7 +94,7 @@ def _match_image(
     index = np.flatnonzero(np.isin(found.category_ids, ids))
     place = np.searchsorted(ids, found.category_ids[index])
     category = (place * (not class_agnostic)).astype(np.int32)
-    # By class, then by falling score; equals keep the order of their ids, then that in which they were given.
+    # By class, then by descending score; ties keep the order of category ids, then the given order.
     by_score = np.lexsort((place, -found.scores[index], category))
     index, category = index[by_score], category[by_score]
     rank = (np.arange(len(index)) - np.searchsorted(category, category)).astype(np.int32)
@@ -121,7 +127,8 @@ def _match(
 ) -> None:
     """Fill in ``matched`` and ``ignored`` (T, A, D) of one image and class, from its IoU ``overlap`` (D, G).
 
-    The best detection is first; ``ignored`` says which are outside of the ranges; ``area`` and ``crowd``: (G,).
+    Detections are in descending order of score. On entry ``ignored`` marks those outside the area ranges. ``area`` and
+    ``crowd``: (G,).
     """
     count = overlap.shape[1]
     spare = crowd | _outside(area)  # (A, G): objects that are ignored
@@ -131,7 +138,7 @@ def _match(
         possible = (overlap[d] >= thresholds[:, None])[:, None, :] & (~taken | crowd)  # (T, A, G)
         wanted = possible & ~spare
         pool = np.where(wanted.any(axis=2, keepdims=True), wanted, possible)
-        # Of equal overlaps the last object wins.
+        # Among equal overlaps take the last object.
         best = count - 1 - np.where(pool, overlap[d], -1.0)[..., ::-1].argmax(axis=2)
         hit = pool.any(axis=2)
         matched[..., d] = hit
@@ -142,10 +149,12 @@ def _match(
 def precision_recall(
     outcome: Outcome, totals: np.ndarray, thresholds: int, max_dets: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean precision at the 101 recall points, and recall; NaN where there is nothing to be found.
+    """Mean precision at the 101 recall points, and recall; NaN for cells without an object.
 
     Args:
-        outcome, totals: from :func:`match_images`. thresholds: their number, T. max_dets: M numbers, ascending.
+        outcome, totals: from :func:`match_images`.
+        thresholds: the number of thresholds, T.
+        max_dets: M maximal numbers of detections, ascending.
 
     Returns:
         precision (T, K, A), for the last of ``max_dets``, and recall (T, K, A, M), float64.
@@ -178,22 +187,22 @@ def precision_recall(
 
 
 def _mean_precision(right: np.ndarray, total: int) -> float:
-    """``right``: (n,) bool, whether each detection is right, best first."""
+    """Mean precision of one cell; ``right``: (n,) bool, whether each detection is right, in descending order."""
     found = np.cumsum(right)
     precision = found / np.arange(1, len(right) + 1)
-    # At a recall point the best precision from there on counts; beyond the last one it is 0.
+    # Precision at a recall point is the largest one at that recall or more; 0 beyond the last recall.
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     place = np.searchsorted(found / total, RECALL_POINTS, side="left")
     return float(np.append(precision, 0.0)[place].mean())
 
 
 def _shown(annotation: dict, kind: str) -> bool:
-    """Whether an object has what is compared; annotation may have boxes without masks."""
+    """Whether an object has a mask ("segm") or a box ("bbox"); annotation may have boxes without masks."""
     return bool(annotation.get("segmentation")) if kind == "segm" else "bbox" in annotation
 
 
 def _shapes(found: ImageDetections, chosen: np.ndarray, kind: str) -> tuple[list, np.ndarray]:
-    """What pycocotools compares, and areas."""
+    """The shapes for pycocotools, and their areas; UserError if a detection lacks them."""
     if kind == "segm":
         shapes = [found.rle(i) for i in chosen]
         if any(shape is None for shape in shapes):
@@ -209,6 +218,6 @@ def _shapes(found: ImageDetections, chosen: np.ndarray, kind: str) -> tuple[list
 
 
 def _outside(areas: np.ndarray) -> np.ndarray:
-    """Whether areas (n,) lie outside of the ranges: (A, n)."""
+    """Whether areas (n,) are outside the area ranges: (A, n) bool."""
     low, high = np.array(AREA_RANGES).T[..., None]
     return (areas < low) | (areas > high)

@@ -1,7 +1,7 @@
-"""COCO's average precision and recall, per class and IoU threshold, and the zero-shot metrics made of them.
+"""COCO's average precision and recall by class and IoU threshold, and the zero-shot metrics that use them.
 
-One run at the IoU thresholds 0.4 and 0.5, 0.55, ..., 0.95 gives both COCO's standard metrics and those of zero-shot
-instance segmentation. The numbers are those of pycocotools.
+One run at the IoU thresholds 0.4 and 0.5, 0.55, ..., 0.95 gives COCO's standard metrics and those of zero-shot instance
+segmentation. The numbers are the same as by pycocotools.
 """
 
 import contextlib
@@ -38,9 +38,9 @@ class CocoMetrics:
     Attributes:
         iou: T thresholds.
         category_ids: K ids in the annotation, ascending. Class-agnostic metrics have the one id -1.
-        precision: (T, K, 4) float64: mean of the precision at the 101 recall points; last axis: see ``AREAS``.
-        recall: (T, K, 4, M) float64: the largest recall; last axis: numbers of detections per image, ``max_dets``.
-        max_dets: M numbers. ``precision`` is for the last.
+        precision: (T, K, 4) float64, mean precision at the 101 recall points; last axis: see ``AREAS``.
+        recall: (T, K, 4, M) float64, the largest recall; last axis: see ``max_dets``.
+        max_dets: M maximal numbers of detections per image. ``precision`` is for the last.
     """
 
     iou: tuple[float, ...]
@@ -50,13 +50,13 @@ class CocoMetrics:
     max_dets: tuple[int, ...]
 
     def ap(self, iou: float | None = None, area: str = "all", categories: Collection[int] | None = None) -> float:
-        """Mean AP over classes, at one IoU or (None) over 0.5:0.95. NaN when no class has ground truth."""
+        """Mean AP over classes, at one IoU or (None) over 0.5:0.95; NaN if no class has ground truth."""
         return self._mean(self.precision, iou, area, categories)
 
     def ar(
         self, iou: float | None = None, area: str = "all", categories: Collection[int] | None = None, max_dets: int = -1
     ) -> float:
-        """Mean recall, like :meth:`ap`; ``max_dets`` is a position in ``self.max_dets``."""
+        """Mean recall; arguments as of :meth:`ap`, and ``max_dets``, an index of ``self.max_dets``."""
         return self._mean(self.recall[..., max_dets], iou, area, categories)
 
     def _mean(self, values: np.ndarray, iou: float | None, area: str, categories: Collection[int] | None) -> float:
@@ -69,8 +69,8 @@ class CocoMetrics:
 def load_ground_truth(source: str | os.PathLike | dict) -> COCO:
     """Index an annotation in COCO's instance format (a path, or its content, which is not changed).
 
-    Fields that own data often lack (``iscrowd``, ``area``, ``bbox``) are filled in. Images without annotation count.
-    UserError names a missing or malformed file.
+    Missing fields (``iscrowd``, ``area``, ``bbox``) are computed. Images without annotation are evaluated, too.
+    UserError for a missing or malformed file.
     """
     if isinstance(source, dict):
         content = {**source, "annotations": [dict(a) for a in source.get("annotations", ())]}
@@ -110,12 +110,12 @@ def evaluate_detections(
 
     Args:
         truth: from :func:`load_ground_truth`.
-        detections: image by image, or in COCO's result format. None at all is legal: every class with ground truth then
-            has AP and recall 0.
-        kind: "segm" or "bbox". For "segm", sizes are those of the masks.
+        detections: image by image, or in COCO's result format. Without any, every class with ground truth has AP and
+            recall 0.
+        kind: "segm" or "bbox"; it also defines the area of a detection.
         iou: thresholds.
         category_ids: classes to evaluate; by default all of the annotation.
-        max_dets: detections per image (and class) that count, ascending.
+        max_dets: maximal numbers of detections per image (and class), ascending.
         class_agnostic: ignore classes, as for proposals.
 
     Raises:
@@ -132,7 +132,7 @@ def evaluate_detections(
         if item.image_id not in truth.imgs:
             raise UserError(f"There is a detection for image {item.image_id}, which the annotation does not have.")
         if item.image_id in met:
-            raise UserError(f"Image {item.image_id} was predicted twice; call reset() before evaluating again.")
+            raise UserError(f"Image {item.image_id} was predicted twice. Call reset() before you evaluate again.")
         met.add(item.image_id)
     ids = sorted(set(truth.cats if category_ids is None else category_ids))
     outcome, totals = match_images(truth, found, kind, iou, ids, max(max_dets), class_agnostic)
@@ -141,7 +141,7 @@ def evaluate_detections(
 
 
 def image_sizes(truth: COCO) -> dict:
-    """(H, W) by image id; None where the annotation does not say."""
+    """Image id -> (H, W); None for a size that the annotation does not have."""
     return {key: (image.get("height"), image.get("width")) for key, image in truth.imgs.items()}
 
 
@@ -150,7 +150,7 @@ def split_metrics(metrics: CocoMetrics, seen: Collection[int], unseen: Collectio
 
     Args:
         metrics: of all classes.
-        seen, unseen: category ids. Classes without ground truth count for neither.
+        seen, unseen: category ids. Classes without ground truth are left out.
     """
     result = OrderedDict()
     for name, function, iou in (("AP", metrics.ap, None), ("AP50", metrics.ap, 0.5), ("AR50", metrics.ar, 0.5)):
@@ -161,14 +161,14 @@ def split_metrics(metrics: CocoMetrics, seen: Collection[int], unseen: Collectio
 
 
 def zsi_metrics(metrics: CocoMetrics) -> OrderedDict:
-    """``AP@40 AP@50 AP@60 R100@40 R100@50 R100@60`` in percent: zero-shot instance segmentation's own metrics."""
+    """The metrics of zero-shot instance segmentation in percent: ``AP@40 AP@50 AP@60 R100@40 R100@50 R100@60``."""
     result = OrderedDict((f"AP@{round(100 * t)}", 100 * metrics.ap(t)) for t in ZSI_IOU)
     result.update((f"R100@{round(100 * t)}", 100 * metrics.ar(t)) for t in ZSI_IOU)
     return result
 
 
 def log_per_class(metrics: CocoMetrics, names: Mapping[int, str], title: str) -> None:
-    """Log AP (when 0.5:0.95 was evaluated), AP50 and recall at IoU 0.5 of classes, whose names are given by id."""
+    """Log AP (if 0.5:0.95 was evaluated), AP50 and recall at IoU 0.5 of each class; ``names``: by category id."""
     columns = {"AP": (metrics.ap, None), "AP50": (metrics.ap, 0.5), "AR50": (metrics.ar, 0.5)}
     if len(metrics.iou) < len(STANDARD_IOU):
         del columns["AP"]
@@ -177,7 +177,7 @@ def log_per_class(metrics: CocoMetrics, names: Mapping[int, str], title: str) ->
 
 
 def _with_usable_masks(annotations: list[dict], where: str) -> list[dict]:
-    """Leaves out unusable polygons, and annotations that have no other; an empty list or null makes a box alone."""
+    """Leave out unusable polygons, and annotations without a usable one; an empty list or null means a box alone."""
     kept = []
     for annotation in annotations:
         polygons = annotation.get("segmentation")

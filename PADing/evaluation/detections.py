@@ -1,7 +1,7 @@
-"""Detections of one image in little memory, and COCO's result format, which they are read from and written to.
+"""Detections of an image in little memory; reads and writes them in COCO's result format.
 
-As Python objects a detection with a mask takes more than a kilobyte, of which COCO's val2014 has four million; in these
-arrays it takes about 250 bytes.
+A detection with a mask takes about 250 bytes in these arrays, but more than a kilobyte as Python objects. COCO's
+val2014 has four million.
 """
 
 import math
@@ -17,22 +17,23 @@ from PADing.data.coco_schema import LARGEST_NUMBER, check_detections, mask_probl
 from PADing.errors import UserError
 
 ImageId = int | str
-# Height and width of an image, where they are known.
+# Height and width of an image; None if unknown.
 Size = tuple[int | None, int | None]
-# Entries that are checked at a time.
+# Number of entries to check at a time.
 PART = 2_000
 NO_BOX = (math.nan,) * 4
 
 
 @dataclass(frozen=True)
 class ImageDetections:
-    """What was found in one image.
+    """The detections of one image.
 
     Attributes:
-        image_id: of the annotation.
-        category_ids: (n,) int64, ids of the annotation. scores: (n,) float64.
-        boxes: (n, 4) float64 XYWH in pixels; a row of NaN where there is none; None: none at all.
-        masks: n compressed RLE strings, None where there is none; None: none at all.
+        image_id: id in the annotation.
+        category_ids: (n,) int64, ids in the annotation.
+        scores: (n,) float64.
+        boxes: (n, 4) float64 XYWH in pixels, a row of NaN for a detection without a box; or None.
+        masks: n compressed RLE strings, None for a detection without a mask; or None.
         size: (H, W) of the masks.
     """
 
@@ -47,7 +48,7 @@ class ImageDetections:
         return len(self.scores)
 
     def rle(self, index: int) -> dict | None:
-        """The mask of a detection as pycocotools takes it."""
+        """The mask of a detection as an RLE dict for pycocotools; None without a mask."""
         counts = self.masks[index] if self.masks and self.size else None
         return None if counts is None else {"size": list(self.size or ()), "counts": counts}
 
@@ -63,12 +64,15 @@ class ImageDetections:
 
 
 def by_image(results: Iterable[dict], sizes: Mapping[ImageId, Size], where: str) -> list[ImageDetections]:
-    """COCO's result format -> detections image by image; UserError says what is wrong with which entry.
+    """Group detections in COCO's result format by image.
 
     Args:
         results: dicts ``image_id, category_id, score`` and ``bbox`` or ``segmentation`` (RLE or polygons).
-        sizes: (H, W) by image id, of all images of the annotation; None where it does not say.
-        where: what the results are, for messages.
+        sizes: image id -> (H, W), for all images of the annotation; None for an unknown size.
+        where: the source of the results, for messages.
+
+    Raises:
+        UserError: names the first wrong entry and its problem.
     """
     number: dict[ImageId, int] = {}
     images, columns = array("q"), []
@@ -103,7 +107,7 @@ def by_image(results: Iterable[dict], sizes: Mapping[ImageId, Size], where: str)
 
 
 def _surely_right(part: list[dict], sizes: Mapping[ImageId, Size]) -> bool:
-    """Whether all entries have the usual form and are right; else the slower :func:`_check` says what is wrong."""
+    """Whether all entries have the usual form and are right; if not, the slower :func:`_check` finds the mistake."""
     try:
         ids = {(entry["image_id"], entry["category_id"]) for entry in part}
         scores = np.array([entry["score"] for entry in part])
@@ -133,7 +137,7 @@ def _surely_right(part: list[dict], sizes: Mapping[ImageId, Size]) -> bool:
 
 
 def _check(part: list[dict], start: int, sizes: Mapping[ImageId, Size], where: str) -> None:
-    """UserError for what is wrong in a part of the entries, the first of which has the number ``start``."""
+    """UserError for the first wrong entry of ``part``, whose first entry has the number ``start``."""
     check_detections(part, f"{where} (counted from entry {start})" if start else where)
     for number, entry in enumerate(part, start):
         image_id, segmentation = entry["image_id"], entry.get("segmentation")
@@ -149,12 +153,12 @@ def _check(part: list[dict], start: int, sizes: Mapping[ImageId, Size], where: s
 
 
 def _size(segmentation: list | dict, size: Size) -> Size:
-    """The size of an image, which an RLE gives where the annotation does not."""
+    """The size of an image, by the annotation or else by the RLE."""
     return tuple(segmentation["size"]) if None in size and isinstance(segmentation, dict) else size
 
 
 def as_rle(segmentation: list | Mapping, size: Size) -> dict:
-    """Compressed RLE of polygons, of uncompressed or of compressed RLE."""
+    """Compressed RLE from polygons or from compressed or uncompressed RLE."""
     if isinstance(segmentation, list):
         return mask_util.merge(mask_util.frPyObjects(segmentation, *size))
     if isinstance(segmentation["counts"], list):

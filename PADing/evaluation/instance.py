@@ -35,25 +35,24 @@ TASKS = ("bbox", "segm")
 class InsSegzeroEvaluator(ZeroShotEvaluator):
     """COCO's instance metrics, with means over seen and unseen classes.
 
-    ``evaluate`` returns ``{"bbox": {...}, "segm": {...}}``, in percent, NaN where nothing is defined: COCO's ``AP AP50
-    AP75 APs APm APl``, then, when the data set has both kinds of classes, ``AP_*``, ``AP50_*`` and ``AR50_*`` (recall
-    at IoU 0.5 with 100 detections) over seen classes (``seen``), unseen ones (``unseen``) and their harmonic mean
-    (``hm``), then ``AP-<class>``. Classes are told apart by category id, so the order of the annotation's list doesn't
-    matter. Classes without ground truth count nowhere; a class without predictions counts as 0.
+    ``evaluate`` returns ``{"bbox": {...}, "segm": {...}}`` in percent, NaN for undefined metrics: COCO's ``AP AP50 AP75
+    APs APm APl``; if the data set has seen and unseen classes, ``AP_*``, ``AP50_*`` and ``AR50_*`` (recall at IoU 0.5
+    with 100 detections) over seen classes (``seen``), unseen ones (``unseen``) and their harmonic mean (``hm``); and
+    ``AP-<class>``. Classes are matched by category id, so the order of the annotation's list does not matter. Classes
+    without ground truth are left out; a class without predictions has 0.
 
-    Ground truth is metadata's ``json_file``. A panoptic data set without one is evaluated on the thing segments of its
-    panoptic annotation.
+    The metadata's ``json_file`` is the ground truth. A panoptic data set without it is evaluated on the thing segments
+    of its panoptic annotation.
 
     Args:
         dataset_name: registered name; its metadata needs ``thing_classes`` and ``thing_dataset_id_to_contiguous_id``.
-        tasks: ("bbox", "segm") or one of them; by default "bbox", and "segm" when there are predicted masks.
+        tasks: ("bbox", "segm") or one of them; by default "bbox", and "segm" if there are predicted masks.
         distributed: gather from all processes.
         output_dir: folder for ``instance_results.json`` (metrics, also per class), ``coco_instances_results.json``
-            (predictions in COCO's format) and, of up to a million detections, ``instances_predictions.pth`` (the same
-            as Python objects); None: nothing is written.
-        max_dets_per_image: detections per image that count; by default 100.
-        use_fast_impl, kpt_oks_sigmas: accepted because Detectron2's evaluator has them. There is one implementation,
-            and keypoints are not evaluated.
+            (predictions in COCO's format) and, for up to a million detections, ``instances_predictions.pth`` (the same
+            as Python objects); None: write nothing.
+        max_dets_per_image: maximal number of detections per image; by default 100.
+        use_fast_impl, kpt_oks_sigmas: arguments of Detectron2's evaluator, without effect here.
     """
 
     def __init__(
@@ -69,14 +68,14 @@ class InsSegzeroEvaluator(ZeroShotEvaluator):
     ):
         unknown = set(tasks or ()) - set(TASKS)
         if unknown:
-            raise UserError(f"Instance evaluation knows the tasks bbox and segm, not {', '.join(sorted(unknown))}.")
+            raise UserError(f"Instance evaluation has the tasks bbox and segm, not {', '.join(sorted(unknown))}.")
         super().__init__(dataset_name, "instance", distributed, output_dir)
         self._tasks = tuple(tasks) if tasks is not None else None
         self._max_dets = (1, 10, max_dets_per_image or 100)
         self._truth: COCO | None = None
 
     def process_image(self, record: dict, prediction: Instances) -> None:
-        """Keep the predictions for an image, masks as RLE.
+        """Store the predictions for an image, masks as RLE.
 
         Args:
             record: dataset dict with ``image_id``.
@@ -90,7 +89,7 @@ class InsSegzeroEvaluator(ZeroShotEvaluator):
             boxes = np.array((boxes.tensor if hasattr(boxes, "tensor") else boxes).tolist(), dtype=float).reshape(-1, 4)
             boxes[:, 2:] -= boxes[:, :2]
         if prediction.has("pred_masks"):
-            # One at a time: a hundred masks of a large image may not fit into memory together.
+            # One at a time, because a hundred masks of a large image may not fit into memory.
             masks = [
                 mask_util.encode(np.asfortranarray((mask > 0.5).cpu().numpy(), dtype=np.uint8))["counts"]
                 for mask in prediction.pred_masks
@@ -109,12 +108,12 @@ class InsSegzeroEvaluator(ZeroShotEvaluator):
             if count > MOST_OBJECTS:
                 logger.info(
                     f"instances_predictions.pth is not written, because {count} detections as Python objects would "
-                    f"take {count * 1.5e-6:.0f} GB of memory. coco_instances_results.json holds the same."
+                    f"take {count * 1.5e-6:.0f} GB of memory. coco_instances_results.json has the same detections."
                 )
             else:
                 objects = [{"image_id": item.image_id, "instances": list(item.results())} for item in items]
                 self.save_objects(objects, "instances_predictions.pth")
-        # Without any prediction nothing says whether masks were meant; then both tasks are reported, as zeros.
+        # Without any prediction it is unknown whether the model has masks, so report both tasks, as zeros.
         has_masks = any(item.masks is not None for item in items)
         results, per_class = self._metrics(items, self._tasks or (TASKS if has_masks or not count else ("bbox",)))
         if self.output_dir:
@@ -122,7 +121,7 @@ class InsSegzeroEvaluator(ZeroShotEvaluator):
         return results
 
     def _metrics(self, items: list[ImageDetections], tasks: Collection[str]) -> tuple[OrderedDict, dict]:
-        """The results, and AP and AP50 of every class by task."""
+        """The results, and for each task AP and AP50 of every class."""
         truth, ids = self._ground_truth(), self.classes.dataset_ids
         results, per_class = OrderedDict(), {}
         for task in tasks:
@@ -186,12 +185,12 @@ class InsSegzeroEvaluator(ZeroShotEvaluator):
 
 
 class InsSegzsiEvaluator(InsSegzeroEvaluator):
-    """Zero-shot instance segmentation, pure (ZSIS) and generalized (GZSIS); see :class:`InsSegzeroEvaluator`.
+    """Zero-shot instance segmentation (ZSIS) or generalized (GZSIS); see :class:`InsSegzeroEvaluator`.
 
-    Which of the two follows from metadata. Where every class of the data set is unseen, the result has, besides
-    ``bbox`` and ``segm``, the entries ``bbox_zsi`` and ``segm_zsi`` with ``AP@40 AP@50 AP@60 R100@40 R100@50 R100@60``:
-    AP, and recall with 100 detections, at IoU 0.4, 0.5 and 0.6. The generalized setting's published "mAP" and "Recall"
-    are ``AP50_*`` and ``AR50_*`` under ``segm``.
+    The metadata say which of the two. If all classes of the data set are unseen (ZSIS), the results also have
+    ``bbox_zsi`` and ``segm_zsi`` with ``AP@40 AP@50 AP@60 R100@40 R100@50 R100@60``: AP, and recall with 100
+    detections, at IoU 0.4, 0.5 and 0.6. The published "mAP" and "Recall" of GZSIS are ``AP50_*`` and ``AR50_*`` under
+    ``segm``.
     """
 
     def _zero_shot(self, task: str, metrics: CocoMetrics) -> dict:
@@ -203,7 +202,7 @@ class InsSegzsiEvaluator(InsSegzeroEvaluator):
 
 
 def _instances_from_panoptic(metadata: Any, things: Collection[int]) -> dict:
-    """COCO's instance format, made of the segments of ``things`` (dataset ids) in a panoptic annotation."""
+    """The segments of ``things`` (dataset ids) in a panoptic annotation, in COCO's instance format."""
     panoptic = read_panoptic_json(metadata)
     annotations: list[dict] = []
     for item in panoptic["annotations"]:
@@ -221,7 +220,7 @@ def _instances_from_panoptic(metadata: Any, things: Collection[int]) -> dict:
             mask = {**rle, "counts": rle["counts"].decode("ascii")}
             annotations.append({**ids, "iscrowd": int(segment.get("iscrowd", 0)), **shape, "segmentation": mask})
     categories = [c for c in panoptic["categories"] if c["id"] in things]
-    # Images without any annotation at all stay in: predictions on them are false positives.
+    # Keep images without annotation: predictions on them are false positives.
     listed = [{"id": item["image_id"], "file_name": item["file_name"]} for item in panoptic["annotations"]]
     images = panoptic.get("images") or listed
     return {"images": images, "categories": categories, "annotations": annotations}

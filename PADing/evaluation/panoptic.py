@@ -25,10 +25,10 @@ METRICS = ("PQ", "SQ", "RQ")
 
 
 def read_panoptic_json(metadata: Any) -> dict:
-    """The annotation that metadata's ``panoptic_json`` names; UserError when it is missing."""
+    """The annotation that the metadata's ``panoptic_json`` names; UserError if it is missing or malformed."""
     path = metadata.get("panoptic_json")
     if not path or not PathManager.isfile(path):
-        hint = "See datasets/README.md for how it is made."
+        hint = "datasets/README.md says how to make it."
         raise UserError(f"Panoptic annotation {path!r} of data set {metadata.name!r} does not exist. {hint}")
     content = read_json(PathManager.get_local_path(path), f"Panoptic annotation of data set {metadata.name!r}")
     check_panoptic(content, f"Panoptic annotation {path}", complete=False)
@@ -36,7 +36,7 @@ def read_panoptic_json(metadata: Any) -> dict:
 
 
 def read_panoptic_png(folder: str, file_name: str, segments: Sequence[dict] = ()) -> np.ndarray:
-    """Segment ids (H, W) int32 of a panoptic PNG; UserError for a wrong file, or one without most of ``segments``."""
+    """Segment ids (H, W) int32 of a panoptic PNG; UserError if it is unreadable or lacks most of ``segments``."""
     path = os.path.join(folder, file_name)
     rgb = read_panoptic_rgb(path)
     empty_segments(rgb, segments, path)
@@ -46,21 +46,21 @@ def read_panoptic_png(folder: str, file_name: str, segments: Sequence[dict] = ()
 class PanopticzeroEvaluator(ZeroShotEvaluator):
     """Panoptic quality (PQ, SQ, RQ, in percent) of generalized zero-shot segmentation.
 
-    Every image is compared with its annotation when it is processed, and only the outcome (classes and IoU of its
-    segments) is kept, so nothing is written to disk and many processes give exactly the metrics of one.
+    Each image is compared with its annotation as soon as it is processed, and only the classes and IoU of its segments
+    are kept. So no intermediate file is needed, and the metrics do not depend on the number of processes.
 
     ``evaluate`` returns ``{"panoptic_seg": {...}}`` with, for each of PQ, SQ and RQ, the mean over all classes that
-    occur (no suffix), over things (``_th``) and stuff (``_st``), and, when the data set has unseen classes, over seen
-    (``_se``) and unseen (``_un``) classes and their harmonic mean (``_hm``). As in the published evaluation, seen and
-    unseen means count a class that does not occur at all as zero; ``exclude_absent`` leaves such classes out.
+    occur (no suffix), over things (``_th``) and stuff (``_st``), and, if the data set has unseen classes, over seen
+    (``_se``) and unseen (``_un``) classes and their harmonic mean (``_hm``). As in the published evaluation, a class
+    that does not occur at all is a zero in the seen and unseen means; ``exclude_absent`` leaves such classes out.
 
     Args:
         dataset_name: registered name; its metadata needs ``panoptic_json``, ``panoptic_root`` and the id maps.
         output_dir: folder for ``panoptic_results.json`` (metrics, also per class) and ``predictions.json`` (COCO's
-            format); None: nothing is written.
+            format); None: write nothing.
         distributed: gather from all processes.
-        write_png: also write the predicted maps to ``<output_dir>/panoptic_png``, which COCO's tools need beside
-            ``predictions.json``. They are named after the annotation's.
+        write_png: also write the predicted maps to ``<output_dir>/panoptic_png``, under the names of the annotation's
+            PNGs. COCO's tools need them with ``predictions.json``.
         exclude_absent: see above.
     """
 
@@ -88,8 +88,8 @@ class PanopticzeroEvaluator(ZeroShotEvaluator):
         Args:
             record: dataset dict with ``image_id`` and ``file_name``.
             prediction: the (H, W) integer map of segment ids (0: none) and the list of segments ``{id, category_id,
-                isthing}`` with contiguous category ids. With None for the list, the map holds ``category *
-                label_divisor + instance``, and -1 for none.
+                isthing}`` with contiguous category ids. If the list is None, the map has ``category * label_divisor +
+                instance``, and -1 for none.
         """
         segment_map, segments = prediction
         segment_map = segment_map.cpu().numpy() if hasattr(segment_map, "cpu") else np.asarray(segment_map)
@@ -99,8 +99,8 @@ class PanopticzeroEvaluator(ZeroShotEvaluator):
         truth = self._truth.get(key)
         if truth is None:
             raise UserError(
-                f"Image {key} ({record.get('file_name')}) has no entry in {self.metadata.panoptic_json}; the data set "
-                "and its annotation do not belong together."
+                f"Image {key} ({record.get('file_name')}) has no entry in {self.metadata.panoptic_json}. Check that "
+                "the data set and its annotation belong together."
             )
         written = None
         matches = self._match(record, truth, segment_map, segments)
@@ -115,7 +115,7 @@ class PanopticzeroEvaluator(ZeroShotEvaluator):
                 f"The panoptic prediction for image {record['image_id']} has the segment ids "
                 f"{np.unique(unlisted)[:5].tolist()} in its map but not in its segment list."
             )
-        # Segments of classes outside the data set's split become void.
+        # Segments of classes that the split does not have become void.
         listed = [s for s in truth["segments_info"] if s["category_id"] in self._contiguous]
         for segment in segments:
             self.classes.dataset_id(segment["category_id"])  # refuses a class that the data set does not have
@@ -151,18 +151,18 @@ class PanopticzeroEvaluator(ZeroShotEvaluator):
         return {"image_id": image_id, "file_name": name, "segments_info": listed}
 
     def summarize(self, items: list[tuple[str, ImageMatches, dict | None]]) -> dict:
-        """``{"panoptic_seg": metrics}``; UserError when an image of the annotation was not processed."""
+        """``{"panoptic_seg": metrics}``; UserError if an image of the annotation was not processed."""
         images = {key: (matches, written) for key, matches, written in items}
         missing = self._truth.keys() - images.keys() - self.left_out
         if missing and self.classes.data_set in DatasetCatalog.list():
-            # A training set may leave out images of its annotation: those that show unseen classes.
+            # A training set may leave out images of its annotation that show unseen classes.
             missing &= {str(record["image_id"]) for record in DatasetCatalog.get(self.classes.data_set)}
         if missing:
             raise UserError(
                 f"{len(missing)} of the {len(self._truth)} images of {self.classes.data_set!r} got no prediction (the "
                 f"first: {', '.join(sorted(missing)[:5])}). Panoptic quality is defined over all images."
             )
-        # In the annotation's order, so that sums do not depend on how images were dealt to processes.
+        # In the annotation's order, so that sums do not depend on the number of processes.
         ordered = [images[key] for key in self._truth if key in images]
         quality = quality_per_class((matches for matches, _ in ordered), sorted(self.classes.names))
         result, rows = self._summary(quality)
@@ -199,7 +199,7 @@ class PanopticzeroEvaluator(ZeroShotEvaluator):
 
 
 def _as_annotated(classes: ClassSpace, categories: list[dict]) -> ClassSpace:
-    """The same classes with the names of the annotation's categories, which also say what is a thing."""
+    """The classes with names and things as in the annotation's categories; UserError if it lacks some."""
     by_dataset_id = {category["id"]: category for category in categories}
     missing = sorted(set(classes.dataset_ids.values()) - set(by_dataset_id))
     if missing:

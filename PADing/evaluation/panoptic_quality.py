@@ -5,10 +5,10 @@ predicted and true segments as FP and FN::
 
     SQ = sum of IoU over TP / TP      RQ = TP / (TP + FP / 2 + FN / 2)      PQ = SQ * RQ
 
-(Kirillov et al., Panoptic Segmentation, CVPR 2019.) Ground-truth pixels without a label (void) and crowd regions are
-neither reward nor punishment: void pixels leave the union, and a predicted segment that lies by more than half on void
-or on the crowd region of its class is no false positive. If an image has several crowd regions of one class, only the
-last one counts there: so does panopticapi, which computed the published metrics.
+(Kirillov et al., Panoptic Segmentation, CVPR 2019.) Ground-truth pixels without a label (void) and crowd regions do not
+count: the union excludes void pixels, and a predicted segment with more than half of its pixels on void or on the crowd
+region of its class is no false positive. If an image has several crowd regions of one class, only the last one is used
+for this, as in panopticapi, which computed the published metrics.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ VOID = 0
 
 @dataclass(frozen=True)
 class ImageMatches:
-    """Outcome for one image, in class ids: what has to travel between processes.
+    """Outcome for one image, in class ids; processes send it to the main one.
 
     Attributes:
         matched: (n,) int64, class of every true positive.
@@ -38,7 +38,7 @@ class ImageMatches:
 
 @dataclass(frozen=True)
 class ClassQuality:
-    """Quality of one class, as fractions; all 0 when it occurs in neither truth nor prediction (``present`` False)."""
+    """Quality of one class, as fractions; all 0 if it is in neither truth nor prediction (``present`` False)."""
 
     pq: float
     sq: float
@@ -46,7 +46,7 @@ class ClassQuality:
     present: bool
 
     def percent(self) -> dict[str, float]:
-        """PQ, SQ and RQ as they are reported."""
+        """PQ, SQ and RQ in percent."""
         return {"PQ": 100 * self.pq, "SQ": 100 * self.sq, "RQ": 100 * self.rq}
 
 
@@ -60,18 +60,18 @@ def match_segments(
     """Match predicted with true segments of one image; ValueError for maps of different sizes.
 
     Args:
-        true_map: (H, W) integer segment ids. Ids that ``true_class`` lacks count as void.
-        true_class: class id by segment id.
-        crowd: segment ids, out of ``true_class``, that are crowd regions, in the annotation's order.
-        predicted_map: (H, W) integer segment ids. Ids that ``predicted_class`` lacks count as unlabelled.
-        predicted_class: class id by segment id; ids without a pixel are ignored.
+        true_map: (H, W) integer segment ids. Ids that are not in ``true_class`` are void.
+        true_class: segment id -> class id.
+        crowd: ids in ``true_class`` of crowd regions, in the annotation's order.
+        predicted_map: (H, W) integer segment ids. Ids that are not in ``predicted_class`` are unlabelled.
+        predicted_class: segment id -> class id; ids without a pixel are ignored.
     """
     if true_map.shape != predicted_map.shape:
         raise ValueError(f"the predicted map has size {predicted_map.shape}, the annotation {true_map.shape}")
     crowd = list(crowd)
     true_ids, true_index = _listed_only(true_map, true_class)
     predicted_ids, predicted_index = _listed_only(predicted_map, predicted_class)
-    # overlap[i, j]: pixels of true segment i and predicted segment j; row and column 0 stand for void and unlabelled.
+    # overlap[i, j]: number of pixels of true segment i and predicted segment j; row 0 is void, column 0 unlabelled.
     shape = (len(true_ids), len(predicted_ids))
     overlap = np.bincount(true_index * shape[1] + predicted_index, minlength=shape[0] * shape[1]).reshape(shape)
     true_area, predicted_area = overlap.sum(axis=1), overlap.sum(axis=0)
@@ -95,7 +95,7 @@ def match_segments(
 
 
 def quality_per_class(images: Iterable[ImageMatches], classes: Iterable[int]) -> dict[int, ClassQuality]:
-    """Sum the outcomes of all images, in the given order, into the quality of every class."""
+    """The quality of every class, from the outcomes of all images; sums are in the given order."""
     totals = {label: np.zeros(4) for label in classes}  # sum of IoU, TP, FP, FN
     for image in images:
         for label, value in zip(image.matched.tolist(), image.iou.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Metrics of a COCO result file: what tools/gzsi_coco_eval.py and tools/zsi_coco_eval.py do."""
+"""Metrics of a COCO result file, for tools/gzsi_coco_eval.py and tools/zsi_coco_eval.py."""
 
 import argparse
 import logging
@@ -45,17 +45,17 @@ def coco_eval_revise(
     Args:
         result_files: path of a COCO result file (or its content, a list), or a dict of these by result type.
         result_types: any of "segm", "bbox" (AP and recall at IoU 0.4, 0.5, 0.6 with 100 detections), "proposal" (the
-            same for boxes, ignoring classes, for each of ``max_dets``) and "proposal_fast" (their recall at IoU 0.5).
+            same for boxes without classes, for each of ``max_dets``) and "proposal_fast" (its recall at IoU 0.5 alone).
         coco: annotation file, its content, or a pycocotools ``COCO``.
         max_dets: numbers of proposals per image; the other types always use COCO's 1, 10, 100.
         classwise: also log tables per class.
         gzsd: the generalized setting: return seen and unseen metrics.
-        num_seen_classes: with ``gzsd``: the first so many categories, in the file's order, are seen.
+        num_seen_classes: with ``gzsd``: the number of seen classes, which come first in the file's categories.
         unseen: names of the unseen classes, instead of ``num_seen_classes``.
 
     Returns:
         With ``gzsd`` one tuple (seen AP50, unseen AP50, seen recall, unseen recall, harmonic mean of AP50, of recall)
-        in percent per "segm", "bbox" or "proposal" entry (NaN for "proposal", which knows no classes); otherwise an
+        in percent for each "segm", "bbox" or "proposal" (NaN for "proposal", which ignores classes); otherwise an
         empty list; None with "proposal_fast".
 
     Raises:
@@ -128,15 +128,18 @@ def _load(source, truth: COCO) -> list[ImageDetections]:
         text = f"{len(unlisted)} of {len(ids)} {what} are of categories that the annotation's `categories` do not list"
         shown = ", ".join(map(str, sorted(set(unlisted))[:5]))
         if len(unlisted) == len(ids):
-            raise UserError(f"{text} (ids {shown}). Both files must use the ids of `categories`, not a model's own.")
-        logger.warning("%s (ids %s) and play no part.", text, shown)
+            raise UserError(f"{text} (ids {shown}). Both files must use the ids of `categories`, not those of a model.")
+        logger.warning("%s (ids %s); they are ignored.", text, shown)
     return detections
 
 
 def main(description: str | None, generalized: bool, argv: list[str] | None = None) -> int:
-    """Evaluate the result file of a command line, and log the metrics to standard output; returns the exit status.
+    """Evaluate the result file of a command line and print the metrics; returns the exit status.
 
-    ``description`` begins ``--help``; ``generalized`` offers to split the metrics into seen and unseen classes.
+    Args:
+        description: for ``--help``.
+        generalized: add the flags that split the metrics into seen and unseen classes.
+        argv: the flags; None: those of the command line.
     """
     parser = CommandParser(description)
     parser.add_argument("result", help="detections in COCO's result format (.json)")
@@ -148,9 +151,9 @@ def main(description: str | None, generalized: bool, argv: list[str] | None = No
     parser.set_defaults(gzsi=False, num_seen_classes=None, unseen=None)
     if generalized:
         parser.add_argument("--gzsi", action="store_true", help="split the metrics into seen and unseen classes")
-        help_text = "the first so many categories of --ann, in its order, are seen"
+        help_text = "the number of seen classes, which come first in the categories of --ann"
         parser.add_argument("--num-seen-classes", type=positive, default=48, help=help_text)
-        help_text = "the unseen classes: names, or one split file; instead of --num-seen-classes"
+        help_text = "the unseen classes: names, or one split file; replaces --num-seen-classes"
         parser.add_argument("--unseen", nargs="+", metavar="NAME", help=help_text)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)

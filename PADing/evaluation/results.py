@@ -1,4 +1,4 @@
-"""What all evaluators do with their metrics: means, harmonic means, tables."""
+"""Means, harmonic means and tables of metrics."""
 
 import logging
 import math
@@ -11,21 +11,21 @@ logger = logging.getLogger(__name__)
 
 
 def mean(values: Iterable[float], skip_nan: bool = True) -> float:
-    """Arithmetic mean; NaN when nothing is left, or when a value is NaN and ``skip_nan`` is false."""
+    """Arithmetic mean; NaN if there is no value, or if a value is NaN and ``skip_nan`` is False."""
     values = [float(v) for v in values if not (skip_nan and math.isnan(v))]
     return math.fsum(values) / len(values) if values else math.nan
 
 
 def harmonic_mean(seen: float, unseen: float) -> float:
-    """``2 s u / (s + u)``: the measure of generalized zero-shot learning. 0 when both are 0; NaN stays NaN."""
+    """``2 s u / (s + u)``, the main metric of generalized zero-shot learning; 0 if both are 0, NaN if one is NaN."""
     total = seen + unseen
     return 2.0 * seen * unseen / total if total != 0 else 0.0
 
 
 def log_table(title: str, rows: Sequence[Sequence], headers: Sequence[str]) -> None:
-    """Log one table with pipes and three decimals. No character of a class name can leave its cell."""
+    """Log a table with pipes and three decimals; special characters in class names do not break it."""
     rows, headers = [[_cell(value) for value in row] for row in rows], [_cell(text) for text in headers]
-    # Numbers are text by now, or a class called "007" would be logged as 7.000.
+    # Numbers are formatted already; parsing would log a class called "007" as 7.000.
     table = tabulate(rows, headers=headers, tablefmt="pipe", stralign="center", disable_numparse=True)
     logger.info("%s:\n%s", _cell(title), table)
 

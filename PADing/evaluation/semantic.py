@@ -27,17 +27,18 @@ def semantic_metrics(
 ) -> OrderedDict:
     """Metrics, in percent, from a confusion matrix.
 
-    With true positives ``tp`` and pixel counts ``gt``, ``pred`` per class: IoU = tp / (gt + pred - tp) and ACC =
-    tp / gt for classes with ground truth, NaN for others; mIoU = sum of IoU / number of classes in truth **or**
-    prediction; mACC = mean of ACC; fwIoU = mean of IoU weighted by ``gt``; pACC = sum of tp / sum of gt.
+    With ``tp``, ``gt`` and ``pred``, the numbers of correct, true and predicted pixels of a class:
+    IoU = tp / (gt + pred - tp) and ACC = tp / gt for classes with ground truth, NaN for others; mIoU = sum of IoU /
+    number of classes in truth **or** prediction; mACC = mean of ACC; fwIoU = mean of IoU weighted by ``gt``; pACC = sum
+    of tp / sum of gt.
 
     Args:
         confusion: (C + 1, C + 1) int64 pixel counts [predicted, true]; the last row and column stand for "ignore".
         names: C class names.
-        unseen: indices of unseen classes. When there are any, the means over them and over the others are added, and
-            the harmonic mean of the two IoU.
-        nan_aware: leave classes without ground truth out of the seen and unseen means. Otherwise, as in the published
-            evaluation, one such class makes its mean NaN.
+        unseen: indices of unseen classes. If there are any, the result also has the means over them and over the other
+            classes, and the harmonic mean of the two IoU.
+        nan_aware: leave classes without ground truth out of the seen and unseen means. If False, one such class makes
+            its mean NaN, as in the published evaluation.
 
     Returns:
         ``mIoU, fwIoU, IoU-<name>..., mACC, pACC, ACC-<name>...``, ``unseen_IoU, seen_IoU, unseen_acc, seen_acc, hIoU``.
@@ -49,7 +50,7 @@ def semantic_metrics(
     with np.errstate(divide="ignore", invalid="ignore"):
         iou = np.where(known, tp / (gt + predicted - tp), np.nan)
         acc = np.where(known, tp / gt, np.nan)
-        # With no labelled pixel at all there is nothing to divide by, and every metric is NaN.
+        # Without any labelled pixel every metric is NaN.
         metrics = OrderedDict(mIoU=100 * iou[known].sum() / np.sum(gt + predicted > 0))
         metrics["fwIoU"] = 100 * (iou[known] * gt[known]).sum() / gt.sum()
         metrics.update((f"IoU-{name}", 100 * value) for name, value in zip(names, iou, strict=True))
@@ -68,16 +69,16 @@ def semantic_metrics(
 class SemSegGzeroEvaluator(ZeroShotEvaluator):
     """Semantic segmentation in the generalized zero-shot setting; :func:`semantic_metrics` defines the metrics.
 
-    Ground truth is the label PNG of each image (``sem_seg_file_name`` of its dataset dict; values are contiguous ids).
-    A panoptic data set without such PNGs gets its labels from the panoptic annotation.
+    The ground truth is the label PNG of each image (``sem_seg_file_name`` of its dataset dict; values are contiguous
+    ids). For a panoptic data set without such PNGs, labels are computed from the panoptic annotation.
 
     Args:
         dataset_name: registered name; its metadata needs ``stuff_classes``, its dataset dicts the labels.
         distributed: gather from all processes.
         output_dir: folder for ``sem_seg_results.json``, ``sem_seg_evaluation.pth`` (metrics) and
-            ``sem_seg_predictions.json`` (masks in COCO's format); None: nothing is written.
-        num_classes: not needed; when given it must be the number of ``stuff_classes``.
-        ignore_label: label of unlabelled pixels; by default metadata's, else 255.
+            ``sem_seg_predictions.json`` (masks in COCO's format); None: write nothing.
+        num_classes: optional; must be the number of ``stuff_classes``.
+        ignore_label: label of unlabelled pixels; by default that of the metadata, else 255.
         nan_aware: see :func:`semantic_metrics`.
         write_png: also write predicted label maps to ``<output_dir>/sem_seg_png``.
     """
@@ -115,8 +116,8 @@ class SemSegGzeroEvaluator(ZeroShotEvaluator):
 
         Args:
             record: dataset dict with ``file_name``.
-            prediction: (C, H, W) scores. A model that scores every class of the split is restricted to the classes of
-                the data set first; one that knows only the seen classes may be evaluated on all.
+            prediction: (C, H, W) scores. From scores of all classes of the split, those of the data set's classes are
+                taken. A model with scores of seen classes only can be evaluated on a data set of all classes.
         """
         file_name = record["file_name"]
         labels = self._restrict(prediction).argmax(dim=0).cpu().numpy().astype(np.int64)
@@ -138,17 +139,17 @@ class SemSegGzeroEvaluator(ZeroShotEvaluator):
             return scores
         seen = self.classes.seen_names
         if channels == len(seen) and names[:channels] == seen:
-            # A model of the first stage knows the seen classes only, which come first; it never names another.
+            # A model of stage 1 has only the seen classes, which come first, and predicts no other.
             return scores
         if channels != len(vocabulary) or not set(names) <= set(vocabulary):
             raise UserError(
                 f"The model scores {channels} classes, but data set {self.classes.data_set!r} has {len(names)}. "
-                "MODEL.SEM_SEG_HEAD.NUM_CLASSES and DATASETS.TEST do not belong together."
+                "Check MODEL.SEM_SEG_HEAD.NUM_CLASSES and DATASETS.TEST: they do not belong together."
             )
         return scores[[vocabulary.index(name) for name in names]]
 
     def _read_truth(self, file_name: str) -> np.ndarray:
-        """(H, W) int64 contiguous ids, with the number of classes for "ignore"."""
+        """(H, W) int64 contiguous ids; the number of classes stands for "ignore"."""
         name, number = self.classes.data_set, len(self.classes)
         if not self._truth:
             self._truth = {record["file_name"]: record for record in DatasetCatalog.get(name)}
@@ -174,7 +175,7 @@ class SemSegGzeroEvaluator(ZeroShotEvaluator):
         return table[inverse.reshape(segment_map.shape)]
 
     def gather(self) -> list | None:
-        """The predictions of all processes, and the sum of their counts."""
+        """The predictions of all processes; also sums their confusion matrices."""
         self._total = sum(comm.gather(self._confusion, dst=0)) if self.distributed else self._confusion
         return super().gather()
 
@@ -188,8 +189,8 @@ class SemSegGzeroEvaluator(ZeroShotEvaluator):
             shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
             logger.warning(
                 f"{len(absent)} classes have no pixel in the annotation of {self.classes.data_set} ({shown}), so means "
-                "over seen or unseen classes are NaN, as in the published evaluation. TEST.SEM_SEG_NAN_AWARE True "
-                "leaves such classes out."
+                "over seen or unseen classes are NaN, as in the published evaluation. To leave such classes out, set "
+                "TEST.SEM_SEG_NAN_AWARE True."
             )
         if self.output_dir:
             self.write_results("sem_seg_results.json", {"sem_seg": metrics})
