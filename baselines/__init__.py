@@ -1,1 +1,1 @@
-"""Baselines of PADing: each folder registers a generator of features for ``MODEL.MASK_FORMER.GENERATOR``."""
+"""Baselines of PADing: each folder registers a feature generator for ``MODEL.MASK_FORMER.GENERATOR``."""

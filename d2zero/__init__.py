@@ -1,9 +1,8 @@
 """D2Zero (He et al., CVPR 2023): zero-shot instance segmentation on the Mask2Former host of :mod:`PADing`.
 
-What it adds to Mask2Former, one file each: config keys (``config``), the classes that a data set asks for
-(``protocol``), the input-conditional classifier with the image-adaptive background (``decoder``), the
-unseen-constrained loss (``unseen_loss``), and the meta-architecture with its three kinds of inference (``meta_arch``).
-A YAML file brings it in with ``PLUGINS: ("d2zero",)``.
+The files: config keys (``config``), the classes of a data set (``protocol``), the input-conditional classifier with the
+image-adaptive background (``decoder``), the unseen-constrained loss (``unseen_loss``), and the meta-architecture with
+its three kinds of inference (``meta_arch``). A YAML file loads it with ``PLUGINS: ("d2zero",)``.
 """
 
 from .config import CONFIG_RULES, add_config

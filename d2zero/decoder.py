@@ -1,4 +1,4 @@
-"""Mask2Former's decoder with D2Zero's classifier: class embeddings adapted to the image, a background found in it."""
+"""Mask2Former's decoder with D2Zero's input-conditional classifier and image-adaptive background."""
 
 import math
 from collections.abc import Sequence
@@ -25,21 +25,20 @@ TEMPERATURE = 0.01  # of training; frozen
 
 @TRANSFORMER_DECODER_REGISTRY.register()
 class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
-    """Classifies queries by their cosine to class embeddings that have looked at the image.
+    """Classifies queries by their cosine similarity to class embeddings that attend to the image's queries.
 
-    D2Zero's input-conditional classifier and image-adaptive background.
-
-    State-dict keys beside the base class's, in place of ``class_embed``: ``logit_scale (1)``, ``fc_semantic``,
-    ``transformer`` (the classifier), ``text_projection``, ``text_projection_2``. Class embeddings are no part of it.
-    Without ``input_conditional`` there is no ``transformer``; with a learned background ``background_embed`` (1, D)
-    takes the place of ``text_projection_2``.
+    State-dict keys besides the base class's, in place of ``class_embed``: ``logit_scale (1)``, ``fc_semantic``,
+    ``transformer`` (the classifier), ``text_projection``, ``text_projection_2``. Class embeddings are not saved. With
+    ``INPUT_CONDITIONAL False`` there is no ``transformer``; with a learned background, ``background_embed`` (1, D)
+    replaces ``text_projection_2``.
 
     Args:
-        class_embeddings: of all classes, (S) each.
-        train_classes: names of the K classes to tell apart in training, in the order of the logits.
+        class_embeddings: of all classes.
+        train_classes: names of the K classes in training, in the order of the logits.
         test_classes: the same for evaluation; see :meth:`set_test_classes`.
         layers, dropout: of the classifier.
-        d2zero: the config's ``MODEL.D2ZERO``. others: see the base class.
+        d2zero: the config's ``MODEL.D2ZERO``.
+        base: see the base class, also for ``in_channels`` and ``mask_classification``.
     """
 
     text_features: Tensor
@@ -73,14 +72,14 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
         if d2zero.BACKGROUND == "image":
             self.text_projection_2 = nn.Linear(base["mask_dim"], semantic_dim)
         else:
-            # An embedding, as queries are: optimizers then treat it as one (WEIGHT_DECAY_EMBED).
+            # An nn.Embedding, so that optimizers apply WEIGHT_DECAY_EMBED.
             self.background_embed = nn.Embedding(1, semantic_dim)
         self.register_buffer("text_features", class_embeddings.of(train_classes), persistent=False)
         self.register_buffer("text_features_test", class_embeddings.of(test_classes), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int, mask_classification: bool) -> dict:
-        """The base's arguments and D2Zero's own; class embeddings are read here, once for the whole model."""
+        """The base's arguments and D2Zero's own; reads the class embeddings once for the whole model."""
         node, d2zero = cfg.MODEL.MASK_FORMER, cfg.MODEL.D2ZERO
         if d2zero.BACKGROUND not in ("image", "learned"):
             raise UserError(f"MODEL.D2ZERO.BACKGROUND is {d2zero.BACKGROUND!r}, but must be image or learned.")
@@ -98,11 +97,11 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
         }
 
     def set_test_classes(self, names: Sequence[str]) -> None:
-        """Tell these classes apart in evaluation; UserError if some have no embedding."""
+        """Set the classes of the evaluation; UserError if some have no embedding."""
         self.text_features_test = self.class_embeddings.of(names).to(self.text_features)
 
     def add_class_head(self, hidden_dim: int, num_classes: int) -> None:
-        """Nothing yet: in published checkpoints the classifier comes last."""
+        """Do nothing: as in published checkpoints, the classifier is created last."""
 
     def classify(self, state: Tensor, mask_logits: Tensor, mask_features: Tensor, last: bool) -> Tensor:
         """Class logits (B, Q, K + 1) float32, background last; arguments as in the base class."""
@@ -116,7 +115,7 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
         tokens = torch.cat([classes.expand(len(state), -1, -1), background], dim=1)
         centres = F.normalize(tokens.float(), dim=-1)
         if self.transformer is not None:
-            # Class centres of this image: classes look at each other, then at the queries.
+            # Class centres of this image: classes attend to each other, then to the queries.
             centres = self.transformer(centres.transpose(0, 1), queries.transpose(0, 1))[-1].transpose(0, 1)
         # A half-precision product would round logits near 100 to steps of 0.06.
         with torch.autocast(device_type=state.device.type, enabled=False):
@@ -125,15 +124,17 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
 
     @torch.no_grad()
     def background(self, mask_logits: Tensor, mask_features: Tensor) -> Tensor:
-        """The background prototype: mask features summed where no query's mask is, at unit length.
+        """The background prototype (D2Zero, image-adaptive background): the mean mask feature outside all masks.
 
-        Padding counts as background. Where there is none (see ``background_per_image``), every pixel does.
+        Padding is background. If no image of the batch has background, every pixel is background; with
+        ``background_per_image`` this holds for each image separately.
 
         Args:
-            mask_logits: (B, Q, h, w). mask_features: (B, C, h, w).
+            mask_logits: (B, Q, h, w).
+            mask_features: (B, C, h, w).
 
         Returns:
-            (B, C) float32 of length one; zero for an image without background beside one with it.
+            (B, C) float32 of unit length; zero for an image without background if another image has some.
         """
         background = mask_logits.amax(dim=1) <= 0  # (B, h, w)
         exists = background.flatten(1).any(dim=1).view(-1, 1, 1) if self.background_per_image else background.any()

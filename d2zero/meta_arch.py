@@ -1,4 +1,4 @@
-"""Mask2Former that predicts the classes an evaluation set asks for, in one of D2Zero's three ways."""
+"""D2Zero's meta-architecture: Mask2Former that predicts the classes of the evaluation set, in one of three ways."""
 
 from typing import Any
 
@@ -21,17 +21,17 @@ from PADing.meta_arch.results import best_pairs, make_instances
 
 @META_ARCH_REGISTRY.register()
 class D2Zero(MaskFormer):
-    """Mask2Former whose decoder classifies by class embeddings. Training is Mask2Former's; inference has three ways.
+    """Mask2Former whose decoder classifies by class embeddings. It has three ways of inference.
 
     generalized (GZSIS): seen and unseen classes compete for the instances of an image;
-    copy-paste: half of the instances are kept for seen, half for unseen classes;
-    not generalized (ZSIS): unseen classes alone compete.
+    copy-paste: half of the instances are of seen classes, half of unseen classes;
+    not generalized (ZSIS): only unseen classes compete.
 
     Args:
-        metadata_test: of the evaluation set to begin with; see :meth:`set_test_metadata`.
-        show_all: the classifier sees the embeddings of seen classes in sets without these, too.
-        generalized, copy_paste: which way.
-        inverse_temperature: class logits are multiplied with it.
+        metadata_test: of the first evaluation set; see :meth:`set_test_metadata`.
+        show_all: give the classifier the embeddings of seen classes even on evaluation sets of unseen classes.
+        generalized, copy_paste: the way of inference.
+        inverse_temperature: factor of class logits.
         common: see :class:`SegmenterBase`.
     """
 
@@ -52,17 +52,17 @@ class D2Zero(MaskFormer):
         self.set_test_metadata(metadata_test)
 
     def explain_missing_weights(self, missing: list[str], found: list[str]) -> str:
-        """Weights of PADing's second stage fit in part, but its training is not in that part."""
+        """Refuse weights of PADing's stage 2: the part that would fit is the frozen segmenter."""
         if any(key.removeprefix("module.").startswith("new_fc.") for key in found):
             return (
-                "MODEL.WEIGHTS belongs to PADing (it holds new_fc), of which D2Zero has no use. Start from weights of "
-                "train_net_pretrain.py as they are, not converted; to evaluate, name a file that D2Zero has written."
+                "MODEL.WEIGHTS belongs to PADing (it holds new_fc), which D2Zero does not use. To train, name weights "
+                "of train_net_pretrain.py that are not converted; to evaluate, name a checkpoint of D2Zero."
             )
         return ""
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        """The host's arguments and D2Zero's own; the criterion compares the embeddings that the decoder has read."""
+        """The host's arguments and D2Zero's own; the criterion uses the embeddings that the decoder has read."""
         test, d2zero, common = cfg.MODEL.MASK_FORMER.TEST, cfg.MODEL.D2ZERO, super().from_config(cfg)
         if d2zero.UNSEEN_LOSS_WEIGHT:
             embeddings = common["sem_seg_head"].predictor.class_embeddings
@@ -81,7 +81,7 @@ class D2Zero(MaskFormer):
 
     @classmethod
     def check_start(cls, cfg: CfgNode, training: bool) -> None:
-        """Also read the class embeddings, of which evaluation needs those of the evaluation sets' classes."""
+        """Also check that the class embeddings have the classes of all evaluation sets."""
         super().check_start(cfg, training)
         embeddings = ClassEmbeddings.of_config(cfg, ClassSpace.of_config(cfg))
         for name in cfg.DATASETS.TEST:
@@ -89,14 +89,14 @@ class D2Zero(MaskFormer):
 
     @classmethod
     def check_test_sets(cls, cfg: CfgNode) -> None:
-        """Other rules than the host's, because the outputs follow the evaluation set; see ``check_config``."""
+        """Check by D2Zero's own rules (``check_config``), because the outputs follow the evaluation set."""
         check_config(cfg)
 
     def set_test_metadata(self, metadata: Any) -> None:
         """Predict the classes of an evaluation set from now on.
 
         Raises:
-            UserError: the set does not belong to the setting (GZSIS or ZSIS), or classes have no embedding.
+            UserError: the set does not fit the setting (GZSIS or ZSIS), or classes have no embedding.
         """
         check_protocol(metadata, self.generalized)
         self.candidates = candidates_of(metadata, self.show_all)
@@ -108,7 +108,8 @@ class D2Zero(MaskFormer):
         """Instances of an image, see :meth:`SegmenterBase.select_instances`.
 
         Args:
-            mask_cls: (Q, K + 1) class logits of ``candidates.names`` and the background. mask_pred: (Q, H, W) logits.
+            mask_cls: (Q, K + 1) class logits of ``candidates.names`` and the background.
+            mask_pred: (Q, H, W) logits.
         """
         logits, k = self.inverse_temperature * mask_cls, self.test_topk_per_image
         seen, unseen = self.candidates.seen, self.candidates.unseen

@@ -1,4 +1,4 @@
-"""D2Zero's protocol: which classes a data set asks for, which of them may be predicted, and what is refused."""
+"""D2Zero's protocol: the classes of a data set, which of them may be predicted, and checks of the config."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,9 @@ class Candidates:
     """The classes that compete on one data set.
 
     Attributes:
-        names: the classes whose embeddings the classifier sees, in the order of its logits.
-        seen, unseen: columns of the seen and of the unseen classes. Those of ``unseen`` are in the order of the data
-            set's contiguous ids when it holds unseen classes only.
+        names: the classes whose embeddings the classifier gets, in the order of its logits.
+        seen, unseen: columns of the seen and of the unseen classes. On a data set of unseen classes only, ``unseen`` is
+            in the order of its contiguous ids.
     """
 
     names: tuple[str, ...]
@@ -26,7 +26,10 @@ class Candidates:
 
 
 def shows_all_embeddings(cfg: CfgNode) -> bool:
-    """Whether the classifier sees the embeddings of seen classes in sets without these, as published for VEC_PATH."""
+    """Whether the classifier gets the embeddings of seen classes on data sets of unseen classes, too.
+
+    It does with ``VEC_PATH``, as published, unless ``UNIFY_TEXTS`` is True.
+    """
     return cfg.MODEL.MASK_FORMER.VEC_PATH is not None and not cfg.MODEL.D2ZERO.UNIFY_TEXTS
 
 
@@ -43,23 +46,23 @@ def candidates_of(metadata: Any, show_all: bool) -> Candidates:
 
 
 def training_classes(cfg: CfgNode) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the seen classes, by training label, and of the unseen ones, which no training image shows."""
+    """Names of the seen classes in the order of training labels, and of the unseen classes."""
     space = ClassSpace.of(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]), "instance")
     return space.class_names, space.unseen_names
 
 
 def check_config(cfg: CfgNode) -> None:
-    """Refuse a config whose parts do not fit together.
+    """Check that the parts of a config fit together.
 
     Raises:
-        UserError: what does not fit, and which key to change.
+        UserError: names the misfit and the key to change.
     """
     test = cfg.MODEL.MASK_FORMER.TEST
     for key in ("SEMANTIC_ON", "PANOPTIC_ON"):
         if test[key]:
             raise UserError(f"D2Zero segments instances only. Set MODEL.MASK_FORMER.TEST.{key} False.")
     if not cfg.DATASETS.TRAIN or not cfg.DATASETS.TEST:
-        raise UserError("D2Zero takes its classes from DATASETS.TRAIN and DATASETS.TEST; neither may be empty.")
+        raise UserError("D2Zero takes its classes from DATASETS.TRAIN and DATASETS.TEST. Neither may be empty.")
     name = cfg.DATASETS.TRAIN[0]
     seen, unseen = training_classes(cfg)
     both = [c for c in seen if c in unseen]
@@ -83,9 +86,9 @@ def check_config(cfg: CfgNode) -> None:
 
 
 def check_protocol(metadata: Any, generalized: bool) -> None:
-    """Refuse an evaluation set that does not belong to the generalized (GZSIS) or the unseen-only (ZSIS) setting.
+    """UserError if an evaluation set does not fit the setting, generalized (GZSIS) or unseen-only (ZSIS).
 
-    Otherwise labels of unseen classes would be written under the numbers of seen ones.
+    Otherwise unseen classes would get the labels of seen classes.
     """
     space = ClassSpace.of(metadata, "instance")
     if space.only_unseen and generalized:

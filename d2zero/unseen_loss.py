@@ -1,4 +1,4 @@
-"""The unseen-constrained loss: proposals of seen classes also vote for the unseen classes that resemble them."""
+"""The unseen-constrained loss: proposals of seen classes also learn from similar unseen classes."""
 
 import torch
 from detectron2.config import CfgNode
@@ -11,16 +11,20 @@ from PADing.modeling import SetCriterion
 class UnseenConstrainedCriterion(SetCriterion):
     """Mask2Former's losses, and ``loss_unseen`` (D2Zero, unseen-constrained feature learning).
 
-    Class i of S seen ones resembles class j of U unseen ones with probability
-    ``e_ij = softmax_j(cos(a_i, a_j) / tau)``, where a are class embeddings. Every foreground proposal (a matched query)
-    of class i draws a pseudo unseen label from row i; the loss is the cross-entropy of its scores of the unseen
-    classes with that label, averaged over the proposals; 0 without any.
+    The similarity of seen class i (of S) to unseen class j (of U) is ``e_ij = softmax_j(cos(a_i, a_j) / tau)``, where
+    ``a`` are class embeddings. Each foreground proposal (matched query) of class i gets a pseudo unseen label, drawn
+    from row i. The loss is the cross-entropy of its scores of unseen classes with that label, averaged over the
+    proposals; 0 if there are none.
 
     Args:
-        seen: (S, e) class embeddings. unseen: (U, e).
+        args, kwargs: see :class:`SetCriterion`; ``num_classes`` is S.
+        seen: (S, e) class embeddings.
+        unseen: (U, e) class embeddings.
         temperature: tau.
-        gumbel: draw the labels by the Gumbel-max rule; else the most similar class is always taken.
-        others: see :class:`SetCriterion`; ``num_classes`` is S.
+        gumbel: draw the labels by the Gumbel-max rule; False: always take the most similar class.
+
+    Raises:
+        ValueError: ``seen`` has another number of classes than the criterion.
     """
 
     log_resemblance: Tensor
@@ -35,14 +39,14 @@ class UnseenConstrainedCriterion(SetCriterion):
 
     @classmethod
     def loss_weights(cls, cfg: CfgNode) -> dict[str, float]:
-        """``UNSEEN_LOSS_WEIGHT`` counts in units of the classification loss's weight."""
+        """Weights by loss; ``UNSEEN_LOSS_WEIGHT`` is relative to the weight of the classification loss."""
         weights = super().loss_weights(cfg)
         return {**weights, "loss_unseen": cfg.MODEL.D2ZERO.UNSEEN_LOSS_WEIGHT * weights["loss_ce"]}
 
     def forward(self, outputs: dict, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """As :class:`SetCriterion`, but ``pred_logits`` (B, Q, S + U + 1) also score the unseen classes.
+        """As :class:`SetCriterion`, but ``pred_logits`` (B, Q, S + U + 1) also have scores of the unseen classes.
 
-        Seen and background scores alone take part in matching and in ``loss_ce``.
+        Matching and ``loss_ce`` use only the scores of seen classes and background.
         """
         predictions = [self._split(p) for p in (outputs, *outputs.get("aux_outputs", ()))]
         return super().forward({**predictions[0], "aux_outputs": predictions[1:]}, targets)
@@ -54,7 +58,7 @@ class UnseenConstrainedCriterion(SetCriterion):
         return {**prediction, "pred_logits": torch.cat([seen, background], dim=-1), "unseen_logits": unseen}
 
     def label_losses(self, predictions: list[dict], classes: Tensor) -> dict[str, Tensor]:
-        """The base's, and ``loss_unseen`` (A)."""
+        """The base's losses, and ``loss_unseen`` (A,)."""
         logits = torch.stack([p["unseen_logits"] for p in predictions]).float()  # (A, B, Q, U)
         foreground = classes < self.num_classes
         labels = self.pseudo_labels(classes[foreground])
@@ -68,7 +72,7 @@ class UnseenConstrainedCriterion(SetCriterion):
         """An unseen class for each seen one: (N) int64 -> (N) int64."""
         scores = self.log_resemblance[seen_classes]
         if self.gumbel:
-            # The largest sum with Gumbel noise is a draw from the softmax, which the one-hot Gumbel-softmax takes.
+            # The argmax of scores plus Gumbel noise is a draw from the softmax, as in the one-hot Gumbel-softmax.
             uniform = torch.rand(scores.shape, device=scores.device)
             scores = scores - torch.log(-torch.log(uniform.clamp(min=torch.finfo(uniform.dtype).tiny)))
         return scores.argmax(dim=1)

@@ -256,7 +256,7 @@ def _others(path: str) -> str:
     others = sorted(name for name in os.listdir(folder) if name.endswith(".npz")) if folder else []
     if not others:
         return ""
-    return f" Its folder has {', '.join(others)}; to use another file, name it as MODEL.CLASS_EMBEDDINGS."
+    return f" Its folder has {', '.join(others)}; such a file is used only when you name it as MODEL.CLASS_EMBEDDINGS."
 
 
 def _places(path: str) -> list[str]:

@@ -1,10 +1,9 @@
-"""PADing (He et al., CVPR 2023): a classifier of unseen classes, finetuned on generated features.
+"""PADing (He et al., CVPR 2023): a classifier that is finetuned on generated features of unseen classes.
 
-One file for each job: config keys (``config``), the model (``meta_arch``) on a frozen segmenter (``frozen_segmenter``,
-``segmenter_cache``), tables of its classes (``class_tables``), the generator of features (``feature_generator`` says
-what one is, ``primitives`` is PADing's) with its objective (``structured``, ``losses``, ``networks``), the training
-recipe (``recipe``), a self-training round (``self_training``), and weights of stage 1 (``convert``,
-``starting_weights``).
+The files: config keys (``config``); the model (``meta_arch``) on a frozen segmenter (``frozen_segmenter``,
+``segmenter_cache``); tables of its classes (``class_tables``); the interface of generators (``feature_generator``) and
+PADing's generator (``primitives``) with its losses (``structured``, ``losses``, ``networks``); the training recipe
+(``recipe``); self-training (``self_training``); weights of stage 1 (``convert``, ``starting_weights``).
 """
 
 from .config import CONFIG_RULES, add_config

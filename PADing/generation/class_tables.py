@@ -1,4 +1,4 @@
-"""Tables of the second stage that follow from which classes are unseen: positions, embeddings, weights in the loss."""
+"""Class tables of stage 2: positions of seen and unseen classes, class embeddings, weights in the loss."""
 
 import torch
 from detectron2.config import CfgNode
@@ -14,16 +14,19 @@ CLIP_WIDTH, WORD_VECTOR_WIDTH = 512, 300
 
 
 class ClassTables(nn.Module):
-    """Tensors about C classes, U of them unseen, that move with the model and stay out of its checkpoints.
+    """Tensors for C classes, U of them unseen, as buffers that are not saved in checkpoints.
 
     Attributes:
-        unseen, seen: (U,), (C - U,) int64 positions. seen_row: (C,) int64, the place of a class in ``seen``.
-        embeddings: (k, e), of the classes among which seen ones are told apart. row: (C,) int64, their rows there.
+        unseen: (U,) int64, positions of the unseen classes.
+        seen: (C - U,) int64, positions of the seen classes.
+        seen_row: (C,) int64, index of a class in ``seen``.
+        embeddings: (k, e), class embeddings of the candidates in the relation loss of seen classes.
+        row: (C,) int64, index of a class in ``embeddings``.
         unseen_embeddings: (U, e).
-        loss_weight: (C + 1,) float32, in the classifier's loss, "no object" last.
-        missing: why the embeddings are not those of the classes, so that only inference is possible; else "".
+        loss_weight: (C + 1,) float32, weights in the classifier's loss, "no object" last.
+        missing: why there are no class embeddings, so that only inference is possible; else "".
 
-    An unseen class without a row has one beyond the end, so that using it is an error.
+    The index of an unseen class that is not in a table is out of range, so that using it is an error.
     """
 
     unseen: Tensor
@@ -40,7 +43,7 @@ class ClassTables(nn.Module):
         try:
             space = output_classes(cfg)
             embeddings = ClassEmbeddings.of_config(cfg, space).of(space.vocabulary)
-        except UserError as error:  # which inference need not know
+        except UserError as error:  # inference works without class embeddings
             self.missing, embeddings = str(error), torch.zeros(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, likely_width(cfg))
         count, unseen = len(embeddings), torch.tensor(space.unseen_outputs, dtype=torch.int64)
         seen = torch.tensor([i for i in range(count) if i not in space.unseen_outputs], dtype=torch.int64)
@@ -48,7 +51,7 @@ class ClassTables(nn.Module):
         seen_row[seen] = torch.arange(len(seen))
         loss_weight = torch.ones(count + 1)
         loss_weight[unseen], loss_weight[-1] = node.CLASS_ECO, node.NO_OBJECT_WEIGHT
-        # As published: told apart among seen classes for word vectors, among all for CLIP.
+        # As published: the candidates are the seen classes for word vectors, all classes for CLIP.
         among_seen = node.VEC_PATH is not None
         tables = {
             "unseen": unseen,
@@ -63,7 +66,7 @@ class ClassTables(nn.Module):
             self.register_buffer(name, table, persistent=False)
 
     def check_trainable(self) -> None:
-        """UserError if there are no class embeddings, or no unseen classes to learn."""
+        """UserError if there are no class embeddings or no unseen classes."""
         if self.missing:
             raise UserError(f"PADing cannot be trained without class embeddings. {self.missing}")
         if not len(self.unseen):
@@ -74,7 +77,7 @@ class ClassTables(nn.Module):
 
 
 def likely_width(cfg: CfgNode) -> int:
-    """The width of a config's class embeddings: that of its file if it can be read, else the published one."""
+    """The width of a config's class embeddings: that of its file if readable, else the published width."""
     try:
         return embedding_width(resolve_embedding_path(cfg))
     except UserError:
@@ -82,12 +85,12 @@ def likely_width(cfg: CfgNode) -> int:
 
 
 def check_class_count(cfg: CfgNode) -> None:
-    """UserError if ``NUM_CLASSES`` is not the number of all classes of the split, which this model tells apart."""
+    """UserError if ``NUM_CLASSES`` is not the number of all classes of the split, seen and unseen."""
     space, count = ClassSpace.of_config(cfg), cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     every, unseen = len(space.vocabulary), len(space.unseen_outputs)
     if count != every and (space.subset or max(space.unseen_outputs, default=-1) >= count):
         raise UserError(
-            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {count}, but {cfg.MODEL.META_ARCHITECTURE} tells all {every} classes "
-            f"of the split of {space.data_set} apart, {every - unseen} seen and {unseen} unseen. Set "
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {count}, but {cfg.MODEL.META_ARCHITECTURE} predicts all {every} "
+            f"classes of the split of {space.data_set}, {every - unseen} seen and {unseen} unseen. Set "
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES {every}, or -1 to have them counted."
         )

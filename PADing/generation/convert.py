@@ -1,4 +1,4 @@
-"""Weights of stage 1 (Mask2Former on seen classes) -> starting weights of PADing's stage 2."""
+"""Converts weights of stage 1 (Mask2Former on seen classes) to starting weights of PADing's stage 2."""
 
 import logging
 import os
@@ -29,19 +29,26 @@ def convert_file(
     layout: Layout = "reference",
     overwrite: bool = False,
 ) -> None:
-    """Read a stage-1 checkpoint, convert it (see ``convert_checkpoint``), and write it under its name when complete.
+    """Read a stage-1 checkpoint, convert it (see ``convert_checkpoint``), and write the output file.
 
     Args:
-        task: one of ``TASKS``. splits: where to look up how many classes there are in all; see ``total_classes``.
-        overwrite: replace an output file that exists; the input file is never replaced.
+        input_file: the checkpoint of stage 1.
+        output_file: the file to write; it appears when it is complete.
+        task: one of ``TASKS``.
+        splits: the splits in which to look up the total number of classes; see ``total_classes``.
+        layout: see ``convert_checkpoint``.
+        overwrite: replace an existing output file; the input file is never replaced.
+
+    Raises:
+        UserError: an unreadable or wrong input file, an existing output file, or an unknown number of classes.
     """
     checkpoint, output_file = read_checkpoint(Path(input_file), "Input file"), Path(output_file)
     if not isinstance(checkpoint.get("model"), dict):
-        raise UserError(f"Input file {input_file} has no entry `model`: it is no checkpoint of train_net_pretrain.py.")
+        raise UserError(f"Input file {input_file} has no `model`: it is not a checkpoint of train_net_pretrain.py.")
     if output_file.exists() and os.path.samefile(input_file, output_file):
         raise UserError(
-            f"Input and output are the same file, {output_file}: the weights of stage 1 would be lost. Choose another "
-            "--output_file."
+            f"Input and output are the same file, {output_file}, so the weights of stage 1 would be lost. Choose "
+            "another --output_file."
         )
     if output_file.exists() and not overwrite:
         raise UserError(f"{output_file} exists. Choose another --output_file, or add --overwrite to replace it.")
@@ -52,20 +59,21 @@ def convert_file(
 
 
 def convert_checkpoint(checkpoint: dict[str, Any], total: int, layout: Layout = "reference") -> dict[str, Any]:
-    """Grow the class head of a stage-1 checkpoint to all classes and copy it to the classifier that stage 2 trains.
+    """Extend the class head of a stage-1 checkpoint to all classes, and copy it to the classifier of stage 2.
 
-    The head has S + 1 rows, the last for "no object"; it gets ``total + 1`` rows, new ones zero. Layout ``reference``
-    leaves old rows at the top, as the published weights have it: the no-object row becomes that of the first unseen
-    class, and no-object itself starts at zero. Layout ``clean`` keeps the no-object row last. When S equals ``total``
-    both leave the head as it is.
+    The head has S + 1 rows, the last for "no object". It gets ``total + 1`` rows; new rows are zero. Layout
+    ``reference`` leaves old rows at the top, as in the published weights: the no-object row becomes the row of the
+    first unseen class, and the new no-object row is zero. Layout ``clean`` moves the no-object row to the end. If S
+    equals ``total``, both leave the head unchanged.
 
     Args:
-        checkpoint: with ``model`` (a state dict, changed in place so that its version metadata survive) and usually
-            ``trainer`` and ``iteration``; optimizer and scheduler states are dropped.
+        checkpoint: has ``model`` (a state dict, changed in place to keep its version metadata) and usually ``trainer``
+            and ``iteration``; optimizer and scheduler states are dropped.
         total: number of classes, seen and unseen.
+        layout: "reference" or "clean".
 
     Raises:
-        UserError: not a stage-1 checkpoint, one that has been converted, or one with more classes than ``total``.
+        UserError: not a stage-1 checkpoint, already converted, or more classes than ``total``.
     """
     model = checkpoint["model"]
     classes = _count_classes(model, "The checkpoint")
@@ -77,20 +85,20 @@ def convert_checkpoint(checkpoint: dict[str, Any], total: int, layout: Layout = 
         new[: len(old)] = old
         if layout == "clean" and classes < total:
             new[-1], new[classes] = old[-1], 0
-        # The same tensor twice, so a file holds it once.
+        # The same tensor under two names, so that the file stores it once.
         model[f"{OLD_HEAD}.{part}"] = model[f"{NEW_HEAD}.{part}"] = new
     converted: dict[str, Any] = {key: checkpoint[key] for key in ("model", "trainer", "iteration") if key in checkpoint}
     if "trainer" in converted:
-        # Detectron2's newer trainers keep the optimizer in here.
+        # Newer versions of Detectron2 store the optimizer there.
         converted["trainer"] = {key: value for key, value in checkpoint["trainer"].items() if key != "_trainer"}
     return converted
 
 
 def total_classes(task: str, stage_1: int, splits: Sequence[Split]) -> int:
-    """How many classes there are in all, when stage 1 was trained on ``stage_1`` of them.
+    """The total number of classes, for a stage 1 that was trained on ``stage_1`` classes.
 
-    Looks for a split with training data of kind ``task`` that have so many classes (panoptic data have all already);
-    UserError if no split has, or several that disagree.
+    Looks for a split whose training data of kind ``task`` have ``stage_1`` classes (panoptic training data have all
+    classes). UserError if there is none, or if several splits have different totals.
     """
     known, found = [], {}
     for split in splits:
@@ -103,8 +111,8 @@ def total_classes(task: str, stage_1: int, splits: Sequence[Split]) -> int:
     if not found:
         raise UserError(
             f"The input file was trained on {stage_1} classes, which fits no training data of the task {task!r}: "
-            f"{', '.join(known) or 'none known'}. Is it the file of another task, or converted already? For a data set "
-            "of your own pass its split file: --split my_split.yaml."
+            f"{', '.join(known) or 'none known'}. Is it the file of another task, or already converted? For your own "
+            "data set name its split file: --split my_split.yaml."
         )
     if len(set(found.values())) > 1:
         raise UserError(f"{stage_1} classes fit several splits: {', '.join(found)}. Choose one with --split.")
@@ -112,7 +120,7 @@ def total_classes(task: str, stage_1: int, splits: Sequence[Split]) -> int:
 
 
 def _count_classes(model: dict[str, Tensor], where: str) -> int:
-    """The number of classes of stage 1; UserError for other weights, or weights that have been converted."""
+    """The number of classes of stage 1; UserError for other or converted weights."""
     converted = [key for key in model if key.startswith(f"{NEW_HEAD}.")]
     if converted:
         raise UserError(f"{where} already holds {converted[0]}: it has been converted, or comes from stage 2.")

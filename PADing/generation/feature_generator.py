@@ -1,4 +1,4 @@
-"""What generators of features have in common, and the table of those that there are."""
+"""The interface of feature generators, and their registry."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,24 +10,24 @@ from PADing.errors import UserError
 from PADing.generation.class_tables import ClassTables
 from PADing.registry import NamedRegistry
 
-# By the value of MODEL.MASK_FORMER.GENERATOR.
+# MODEL.MASK_FORMER.GENERATOR -> class of the generator.
 GENERATOR_REGISTRY: NamedRegistry[type["FeatureGenerator"]] = NamedRegistry("a generator")
 
 
 class GeneratorStep(NamedTuple):
-    """What a generator learns from in one step."""
+    """The inputs of a generator's loss in one step."""
 
     query_features: Tensor  # (M, d), of the matched queries, without gradient; M is 0 without ground truth
-    labels: Tensor  # (M,) int64, their seen classes
+    labels: Tensor  # (M,) int64, the seen classes of these queries
     classes: ClassTables
     classification: Callable[[Tensor, Tensor], Tensor]  # the classifier's weighted loss on features (n, d), labels (n,)
 
 
 class FeatureGenerator(nn.Module):
-    """Makes features of class embeddings, of which the classifier learns unseen classes.
+    """Generates features from class embeddings; the classifier learns unseen classes from them.
 
-    A subclass is registered: ``@GENERATOR_REGISTRY.register("mine")``. It consists of child modules, which
-    :class:`PADing` takes as its own children, so that checkpoints hold them under their own names.
+    Register a subclass with ``@GENERATOR_REGISTRY.register("mine")``. :class:`PADing` adopts its child modules as its
+    own, so checkpoints have them under their own names.
 
     Args:
         node: the config's ``MODEL.MASK_FORMER``; its ``HIDDEN_DIM`` is d, the width of features.
@@ -39,15 +39,15 @@ class FeatureGenerator(nn.Module):
         self.fc_projection = nn.Linear(embedding_width, node.HIDDEN_DIM)
 
     def trained_networks(self) -> list[nn.Module]:
-        """The networks in the order in which the optimizer holds their parameters."""
+        """The trained networks, in the order of the optimizer's parameters."""
         return list(self.children())
 
     def generate(self, queries: Tensor) -> Tensor:
-        """Features (n, d) of projected class embeddings (n, d), which ``fc_projection`` makes."""
+        """Generated features (n, d) from class embeddings that ``fc_projection`` has projected (n, d)."""
         raise NotImplementedError
 
     def terms(self, step: GeneratorStep) -> dict[str, Tensor]:
-        """The terms of the generator's loss by name, and ``generate_loss``, what is minimised: float scalars."""
+        """The terms of the generator's loss by name, and ``generate_loss``, the minimised sum: float scalars."""
         raise NotImplementedError
 
 

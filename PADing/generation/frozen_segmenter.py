@@ -1,4 +1,4 @@
-"""The segmenter of stage 1, frozen: it segments, or remembers its outputs, and matches queries with targets."""
+"""The frozen segmenter of stage 1: runs or takes its outputs from a cache, and matches queries with targets."""
 
 import torch
 from detectron2.config import CfgNode
@@ -11,11 +11,11 @@ from PADing.meta_arch import SegmenterBase
 
 
 class FrozenSegmenter(StartingWeights, SegmenterBase):
-    """Base of methods that train something else on the outputs of a trained segmenter.
+    """Base of methods that train other networks on the outputs of a trained segmenter.
 
     Args:
-        segmenter_cache: folder for the frozen segmenter's outputs, see ``SegmenterCache``; empty: they are not kept.
-        random_segmenter: train also without weights of stage 1.
+        segmenter_cache: folder for the frozen segmenter's outputs, see ``SegmenterCache``; "": no cache.
+        random_segmenter: allow training without weights of stage 1.
         common: see ``SegmenterBase``.
     """
 
@@ -32,14 +32,14 @@ class FrozenSegmenter(StartingWeights, SegmenterBase):
         return {**super().from_config(cfg), **own}
 
     def freeze_segmenter(self) -> None:
-        """Train nothing of backbone and head from now on."""
+        """Stop training backbone and head, and keep them in evaluation mode."""
         for part in (self.backbone, self.sem_seg_head):
             part.requires_grad_(False)
         self.segmenter_frozen = True
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "FrozenSegmenter":
-        """As every module's; but a frozen segmenter stays in evaluation mode, so that no running statistics change."""
+        """As in ``nn.Module``, but a frozen segmenter stays in evaluation mode, so its running statistics are fixed."""
         super().train(mode)
         if self.segmenter_frozen:
             self.backbone.eval()
@@ -57,8 +57,8 @@ class FrozenSegmenter(StartingWeights, SegmenterBase):
         """Run the segmenter and match its queries with the targets.
 
         Returns:
-            query features (B, Q, d); classes (B, Q), C for unmatched queries; labels (M,) of the matched queries; their
-            (image, query) indices.
+            query features (B, Q, d); classes (B, Q), C for unmatched queries; labels (M,) and (image, query) indices of
+            the matched queries.
         """
         images = self.preprocess(batched_inputs)
         outputs = self.segment(images)
@@ -67,5 +67,5 @@ class FrozenSegmenter(StartingWeights, SegmenterBase):
         return outputs["pred_embed"], self.label_unmatched(classes, outputs, targets), labels, matched
 
     def label_unmatched(self, classes: Tensor, outputs: dict[str, Tensor], targets: list[dict[str, Tensor]]) -> Tensor:
-        """``classes`` (B, Q), where a method may give labels of its own to unmatched queries."""
+        """``classes`` (B, Q); a method may override this to give labels to unmatched queries."""
         return classes

@@ -8,19 +8,19 @@ from torch.nn import functional as F
 
 BANDWIDTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0)
 TEMPERATURE = 0.1
-# Below this the squared discrepancy is rounding noise, which may be negative and whose square root has no gradient.
+# A smaller squared discrepancy is rounding noise: it may be negative, and its square root has no gradient.
 SMALLEST_SQUARE = 1e-12
 
 
 def mmd(generated: Tensor, real: Tensor, bandwidths: Sequence[float] = BANDWIDTHS) -> Tensor:
     """Maximum mean discrepancy between two sets (the generator loss L_G, PADing Sec. 3.2).
 
-    ``sqrt( sum_v sum_ij s_i s_j exp(-|x_i - x_j|^2 / (2 v)) )`` over both sets together, where ``s`` is ``1/m`` for
-    generated and ``-1/n`` for real rows and ``v`` runs over the bandwidths. The Gram matrix is always float32, also
-    inside autocast: the result is a small difference of large numbers.
+    ``sqrt( sum_v sum_ij s_i s_j exp(-|x_i - x_j|^2 / (2 v)) )`` over the rows of both sets, with ``s = 1/m`` for
+    generated rows, ``s = -1/n`` for real ones, and all bandwidths ``v``. The Gram matrix is float32 even inside
+    autocast, because the result is a small difference of large numbers.
 
     Args:
-        generated: (m, d) float features, m > 0.
+        generated: (m, d) float generated features, m > 0.
         real: (n, d) float query features, n > 0.
 
     Returns:
@@ -42,10 +42,10 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 def similarity_kl(prediction: Tensor, target: Tensor) -> Tensor:
-    """KL divergence of row distributions, as the alignment and the unrelated terms use it (PADing Sec. 3.3).
+    """KL divergence of row distributions, for the alignment and unrelated terms (PADing Sec. 3.3): a float scalar.
 
-    Rows of both (n, k) matrices become distributions by a softmax at temperature 0.1. The sum of
-    ``t (log t - log p)`` is divided by ``n k``, the number of elements. Gradients flow into both arguments.
+    A softmax at temperature 0.1 turns the rows of both (n, k) matrices into distributions ``p`` and ``t``. The result
+    is the sum of ``t (log t - log p)``, divided by ``n k``. Gradients flow into both arguments.
     """
     log_prediction = F.log_softmax(prediction / TEMPERATURE, dim=1)
     log_target = F.log_softmax(target / TEMPERATURE, dim=1)

@@ -1,4 +1,4 @@
-"""PADing: the host's classifier, finetuned on generated features of unseen classes (He et al., CVPR 2023)."""
+"""PADing: a classifier that is finetuned on generated features of unseen classes (He et al., CVPR 2023)."""
 
 import logging
 from collections.abc import Mapping
@@ -25,9 +25,9 @@ class PADing(FrozenSegmenter):
     """A frozen segmenter, a generator of features, and the classifier ``new_fc`` that learns from both.
 
     Args:
-        classifier: (d) -> (C + 1), "no object" last.
-        feature_generator: makes features of unseen classes.
-        classes: positions and embeddings of the classes; building a model for inference needs no embeddings.
+        classifier: features (d) -> logits (C + 1), "no object" last.
+        feature_generator: generates features of unseen classes.
+        classes: positions and embeddings of the classes; inference needs no embeddings.
         node: the config's ``MODEL.MASK_FORMER``.
         common: see ``FrozenSegmenter``; the criterion matches queries with targets.
     """
@@ -51,7 +51,7 @@ class PADing(FrozenSegmenter):
         self.label_offset, self.unseen_only = 0, False
         self.teacher: Teacher | None = None
         self.new_fc = classifier
-        # The generator's networks are children of the model itself, as in checkpoints; in a tuple it is no child.
+        # The generator's networks are children of this model, as in checkpoints; the tuple hides the generator itself.
         for name, network in feature_generator.named_children():
             self.add_module(name, network)
         self._feature_generator = (feature_generator,)
@@ -59,7 +59,7 @@ class PADing(FrozenSegmenter):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """All arguments; networks are made in the published order of random draws: classifier, then generator."""
+        """The constructor's arguments; as published, random weights are drawn for the classifier first."""
         check_class_count(cfg)
         node, common, classes = cfg.MODEL.MASK_FORMER, super().from_config(cfg), ClassTables(cfg)
         return {
@@ -72,19 +72,19 @@ class PADing(FrozenSegmenter):
 
     @property
     def feature_generator(self) -> FeatureGenerator:
-        """What makes features of class embeddings."""
+        """The generator of features from class embeddings."""
         return self._feature_generator[0]
 
     # ---- the contract
 
     @classmethod
     def count_classes(cls, cfg: CfgNode) -> int:
-        """All classes of the split, seen and unseen."""
+        """The number of all classes of the split, seen and unseen."""
         return len(ClassSpace.of_config(cfg).vocabulary)
 
     @classmethod
     def check_start(cls, cfg: CfgNode, training: bool) -> None:
-        """Also check the number of classes and, for a training, the class embeddings."""
+        """Also check the number of classes and, before a training, the class embeddings."""
         check_class_count(cfg)
         super().check_start(cfg, training)
         if training:
@@ -92,37 +92,37 @@ class PADing(FrozenSegmenter):
 
     @classmethod
     def further_weights(cls, cfg: CfgNode) -> dict[str, str]:
-        """The first model of a self-training."""
+        """The weights of the first model in self-training."""
         return {"MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS": cfg.MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS}
 
     def harmless_weights(self) -> tuple[str, ...]:
-        """Without class embeddings their width is a guess, and what projects them is not used."""
+        """The projection of class embeddings if there are none: its width is a guess, and it is not used."""
         return ("fc_projection.",) if self.classes.missing else ()
 
     # ---- what the training recipe asks for
 
     def begin_second_stage(self) -> None:
-        """Freeze the segmenter for good; UserError if there are no class embeddings or no unseen classes."""
+        """Freeze the segmenter; UserError if there are no class embeddings or no unseen classes."""
         self.classes.check_trainable()
         last = int(self.classes.seen.max()) if len(self.classes.seen) else -1
         if not self.seen_cls_only and last >= self.cls_slice:
             logger.info(
                 "MODEL.MASK_FORMER.CLS_SLICE %d would cut off seen classes (the last is %d), so the classification "
-                "term counts the logits of all seen classes, as with SEEN_CLS_ONLY True.", self.cls_slice, last,
+                "term uses the logits of all seen classes, as with SEEN_CLS_ONLY True.", self.cls_slice, last,
             )  # fmt: skip
             self.seen_cls_only = True
         self.freeze_segmenter()
 
     def learn_from(self, weights: Mapping[str, Tensor], score: float, max_overlap: float) -> None:
-        """Self-training: take the classifier of a first model's state dict as a source of pseudo labels."""
+        """Self-training: take pseudo labels from the classifier in a first model's state dict."""
         self.teacher = Teacher.of(weights, self.new_fc, score, max_overlap)
 
     def generator_parameters(self) -> list[nn.Parameter]:
-        """Everything that the generator step trains, in the published order."""
+        """The parameters of the generator step, in the published order."""
         return [p for network in self.feature_generator.trained_networks() for p in network.parameters()]
 
     def classifier_parameters(self) -> list[nn.Parameter]:
-        """Everything that the classifier step trains."""
+        """The parameters of the classifier step."""
         return list(self.new_fc.parameters())
 
     # ---- forward
@@ -134,11 +134,11 @@ class PADing(FrozenSegmenter):
         real_embeddings: Tensor | None = None,
         target_classes: Tensor | None = None,
     ):
-        """One of three things, all through here so that ``DistributedDataParallel`` sees every step.
+        """One of three steps; all go through ``forward`` for ``DistributedDataParallel``.
 
         - Training, with images: the generator step, see ``forward_train_generator``.
-        - Training, with ``None`` and what the generator step returned (``real_embeddings``, the published name, are
-          its query features): the classifier step, see ``forward_train_classifier``.
+        - Training, with ``None`` and the outputs of the generator step (``real_embeddings`` is the published name of
+          query features): the classifier step, see ``forward_train_classifier``.
         - Evaluation: results, see ``SegmenterBase.infer``.
         """
         if batched_inputs is None:
@@ -151,11 +151,11 @@ class PADing(FrozenSegmenter):
         return self.infer(self.new_fc(outputs["pred_embed"]), outputs["pred_masks"], batched_inputs, images)
 
     def forward_train_generator(self, batched_inputs: list[dict]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Loss of the generator (PADing, Sec. 3.2 and 3.3) on images with ``instances``, and what the next step needs.
+        """Loss of the generator (PADing, Sec. 3.2 and 3.3) on images with ``instances``, and inputs of the next step.
 
         Returns:
-            ``{"generate_loss": scalar}``; features of all queries (B, Q, d); their classes (B, Q) int64, C where a
-            query is matched with nothing.
+            ``{"generate_loss": scalar}``; features of all queries (B, Q, d); their classes (B, Q) int64, C for
+            unmatched queries.
         """
         terms, query_features, target_classes = self.generator_terms(batched_inputs)
         return {"generate_loss": terms["generate_loss"]}, query_features, target_classes
@@ -178,7 +178,7 @@ class PADing(FrozenSegmenter):
         return self.classification_weight * F.cross_entropy(logits, labels)
 
     def label_unmatched(self, classes: Tensor, outputs: dict[str, Tensor], targets: list[dict[str, Tensor]]) -> Tensor:
-        """In a second round of self-training, the first model's pseudo labels."""
+        """``classes``, in self-training with the first model's pseudo labels."""
         if self.teacher is None:
             return classes
         return self.teacher.relabel(classes, outputs, targets, self.classes.unseen)
@@ -186,7 +186,8 @@ class PADing(FrozenSegmenter):
     def forward_train_classifier(self, query_features: Tensor, target_classes: Tensor) -> dict[str, Tensor]:
         """Loss of the classifier on query features and generated features of unseen classes (PADing, Sec. 3.1).
 
-        (B, Q, d) features and (B, Q) int64 classes -> ``{"dis_loss": scalar}``; only ``new_fc`` receives a gradient.
+        Query features (B, Q, d) and their classes (B, Q) int64 -> ``{"dis_loss": scalar}``. Only ``new_fc`` gets a
+        gradient.
         """
         unseen = self.classes.unseen
         chosen = torch.randperm(len(unseen))[: self.num_choose].to(unseen.device)
@@ -195,22 +196,22 @@ class PADing(FrozenSegmenter):
             generated = self.feature_generator.generate(queries)
         features = torch.cat([query_features.flatten(0, 1), generated])
         labels = torch.cat([target_classes.flatten(), unseen[chosen]])
-        # A mean in which each row counts by the weight of its class.
+        # The mean weights each row by its class.
         return {"dis_loss": F.cross_entropy(self.new_fc(features), labels, self.classes.loss_weight)}
 
     # ---- inference on sets that show unseen classes only
 
     def set_test_metadata(self, metadata: Any) -> None:
-        """Restrict the results to unseen classes if the data set that comes next shows no others."""
+        """Restrict the results to unseen classes if the evaluation set has no others."""
         super().set_test_metadata(metadata)
         space = split_classes(metadata)
         self.unseen_only = space is not None and space.subset == "unseen"
         self.label_offset = space.offset if space is not None else 0
 
     def infer(self, class_logits: Tensor, mask_logits: Tensor, batched_inputs: list[dict], images) -> list[dict]:
-        """See ``SegmenterBase.infer``; seen classes are left out where none can occur."""
+        """See ``SegmenterBase.infer``; seen classes are left out on evaluation sets of unseen classes."""
         if self.unseen_only:
             class_logits = class_logits.index_fill(2, self.classes.seen, float("-inf"))
-            # The classes of such a set may be counted from its first unseen one.
+            # Contiguous ids of such a set may begin at the first unseen class.
             class_logits = class_logits[..., self.label_offset :]
         return super().infer(class_logits, mask_logits, batched_inputs, images)

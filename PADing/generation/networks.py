@@ -1,4 +1,4 @@
-"""The small networks that take features apart, rebuild them, and relate them to classes."""
+"""The small networks that disentangle features, reconstruct them, and relate them to classes."""
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,11 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Rebuild features from both parts: (n, d), (n, d) -> (n, d)."""
+    """Reconstruct features from both parts: (n, d), (n, d) -> (n, d)."""
 
     def __init__(self, drop_rate: float, width: int):
         super().__init__()
-        # The last activation and dropout belong to the published network: the output is not a free linear map.
+        # As published, an activation and dropout follow the last linear layer.
         self.decoder = nn.Sequential(
             nn.Linear(2 * width, width),
             nn.LeakyReLU(LEAK),
@@ -37,15 +37,15 @@ class Decoder(nn.Module):
         )
 
     def forward(self, related: Tensor, unrelated: Tensor) -> Tensor:
-        """The features; the related part is the first half of the input."""
+        """The reconstructed features; the related part is the first half of the input."""
         return self.decoder(torch.cat([related, unrelated], dim=1))
 
 
 class RelationNet(nn.Module):
     """Score how well each feature fits each class: (n, d), (k, d) -> (n, k) in (0, 1).
 
-    ``sigmoid(fc2(relu(fc1([s_i ; c_j]))))`` for all pairs. ``fc1`` is applied to both halves of a pair before they are
-    added, which is the same sum without the (n, k, 2d) tensor of all pairs.
+    ``sigmoid(fc2(relu(fc1([s_i ; c_j]))))`` for all pairs. ``fc1`` is applied to the halves of a pair separately, and
+    the results are added; that avoids the (n, k, 2d) tensor of all pairs.
     """
 
     def __init__(self, width: int, hidden: int):

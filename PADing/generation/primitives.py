@@ -26,7 +26,7 @@ class PrimitiveGenerator(StructuredGenerator):
         self.generator = TransformerDecoder(layer, node.TRANS_NUM_LAYER)
 
     def generate(self, queries: Tensor) -> Tensor:
-        """Each query is a sequence of its own, so a class's feature does not depend on which others are asked for."""
+        """Each query is a separate sequence, so the feature of a class does not depend on the other classes."""
         n, width = queries.shape
         memory = self.dict_feature.weight.unsqueeze(1).expand(-1, n, -1)
         return self.generator(queries.unsqueeze(0), memory).reshape(n, width)

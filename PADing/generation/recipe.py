@@ -1,4 +1,4 @@
-"""PADing's training recipe: two steps in each iteration, with an optimizer each."""
+"""PADing's training recipe: two steps per iteration, each with its own optimizer."""
 
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
@@ -14,34 +14,33 @@ from PADing.errors import UserError
 
 @runtime_checkable
 class TwoStepModel(Protocol):
-    """What the recipe asks of a model, beside the two calls of :meth:`GeneratorClassifier.step`."""
+    """The methods that the recipe needs, besides the two calls in :meth:`GeneratorClassifier.step`."""
 
     def begin_second_stage(self) -> None:
-        """Check that training is possible, and prepare it. Called before any weights are read."""
+        """Check that training is possible, and prepare it. Called before weights are loaded."""
 
     def learn_from(self, weights: Mapping[str, Tensor], score: float, max_overlap: float) -> None:
-        """Take the state dict of a first model as a source of labels, in a second round."""
+        """Self-training: take labels from the state dict of a first model."""
 
     def generator_parameters(self) -> list[nn.Parameter]:
-        """What the first step trains."""
+        """The parameters of the first step."""
 
     def classifier_parameters(self) -> list[nn.Parameter]:
-        """What the second step trains."""
+        """The parameters of the second step."""
 
 
 @TRAINING_RECIPE_REGISTRY.register()
 class GeneratorClassifier(TrainingRecipe):
-    """PADing's second stage: in every iteration first the generator, then the classifier, on the same batch.
+    """PADing's stage 2: each iteration trains first the generator, then the classifier, on the same batch.
 
-    Adam at ``GENERATOR_LR`` (scheduled) for the generator side, SGD at ``BASE_LR`` (constant, momentum 0.9, weight
-    decay 5e-4) for the classifier; neither clips. ``SOLVER.OPTIMIZER``, ``WEIGHT_DECAY*`` and ``CLIP_GRADIENTS`` have
-    no effect. One gradient scaler serves both and is updated after each.
+    The generator side uses Adam at ``GENERATOR_LR`` (scheduled). The classifier uses SGD at ``BASE_LR`` (constant,
+    momentum 0.9, weight decay 5e-4). Gradients are not clipped. ``SOLVER.OPTIMIZER``, ``WEIGHT_DECAY*`` and
+    ``CLIP_GRADIENTS`` have no effect. Both share a gradient scaler, which is updated after each step.
 
-    With ``MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS`` this is a second round, in which a first model's predictions label
-    queries that match nothing annotated.
+    With ``MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS``, a first model's predictions label unmatched queries.
     """
 
-    # The classifier step reaches two parameters only.
+    # The classifier step gives a gradient to two parameters only.
     find_unused_parameters = True
 
     def __init__(self, cfg: CfgNode, model: nn.Module):

@@ -1,4 +1,4 @@
-"""A frozen segmenter's outputs, kept on disk: many second stages on the same weights and images run it once."""
+"""A disk cache of a frozen segmenter's outputs: several trainings on the same weights and images run it once."""
 
 import hashlib
 import logging
@@ -12,20 +12,20 @@ from PADing.checkpoint_files import read_checkpoint, write_checkpoint
 from PADing.errors import UserError
 
 logger = logging.getLogger(__name__)
-# What matching, the second stage and inference read of the segmenter's outputs.
+# The segmenter's outputs that matching, stage 2 and inference read.
 KEPT = ("pred_logits", "pred_masks", "pred_embed")
 
 
 class SegmenterCache:
-    """Outputs by content: a file is named after the modules and their weights, the pixels of the batch, the precision.
+    """A cache by content: the file name is a hash of the modules and their weights, the batch's pixels, the precision.
 
-    So other weights or pixels find nothing, and several processes may use one folder. The name does not cover the
-    program: when the segmenter's code changes, delete the folder. With one number of threads, results are the same to
-    the last bit. The folder grows with every new batch (0.09 MB for an image of 128 px with 20 queries).
+    So other weights or pixels never match, and several processes can share a folder. The hash does not cover the code:
+    if the segmenter's code changes, delete the folder. With the same number of threads, results are identical to the
+    last bit. The folder grows with every new batch (0.09 MB for an image of 128 px with 20 queries).
 
     Args:
-        folder: made when it is needed.
-        modules: whose weights count, frozen.
+        folder: created when it is needed.
+        modules: the frozen modules.
     """
 
     def __init__(self, folder: str | Path, modules: Sequence[nn.Module]):
@@ -34,16 +34,16 @@ class SegmenterCache:
         self._weights = b""
 
     def __call__(self, images: Tensor, segment: Callable[[], dict]) -> dict[str, Tensor]:
-        """The outputs ``KEPT`` for ``images`` (B, 3, H, W): from the folder, or else those of ``segment``."""
+        """The outputs ``KEPT`` for ``images`` (B, 3, H, W): from the folder, or else from ``segment``."""
         path = self.folder / f"{self._key(images)}.pt"
         if path.is_file():
             try:
                 kept = read_checkpoint(path, "Segmenter's outputs")
                 return {name: value.to(images.device) for name, value in kept.items()}
-            except UserError as error:  # cut off when the power went
-                logger.warning("%s It is written again.", error)
+            except UserError as error:  # damaged, for example by a power failure
+                logger.warning("%s The file is written again.", error)
         outputs = segment()
-        # Copies, because a view would be saved with all that it is a view of.
+        # Copies, because torch.save writes the whole tensor behind a view.
         kept = {name: outputs[name].detach().clone(memory_format=torch.contiguous_format) for name in KEPT}
         write_checkpoint(path, kept)
         return kept
@@ -57,7 +57,7 @@ class SegmenterCache:
         return digest.hexdigest()
 
     def _weights_digest(self) -> bytes:
-        """Of all weights; computed again when one of them was written to, as by loading a checkpoint."""
+        """The hash of all weights; computed again when a weight has changed, as by loading a checkpoint."""
         state = [item for module in self.modules for item in module.state_dict().items()]
         versions = tuple(value._version for _, value in state)
         if versions != self._versions:

@@ -1,4 +1,4 @@
-"""Self-training: a first model labels what it takes for an unseen class where nothing is annotated."""
+"""Self-training: a first model's predictions of unseen classes become labels where nothing is annotated."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from PADing.errors import UserError
 
 
 class Teacher(NamedTuple):
-    """The classifier of a first model, and when its predictions count; see :func:`pseudo_labels`."""
+    """The classifier of a first model, and the thresholds of its predictions; see :func:`pseudo_labels`."""
 
     weight: Tensor  # (C + 1, d)
     bias: Tensor  # (C + 1,)
@@ -20,7 +20,7 @@ class Teacher(NamedTuple):
 
     @classmethod
     def of(cls, weights: Mapping[str, Tensor], student: nn.Linear, score: float, max_overlap: float) -> "Teacher":
-        """Take ``new_fc`` out of a first model's state dict; UserError if it does not fit the ``student``."""
+        """Take ``new_fc`` from a first model's state dict; UserError if it does not fit the ``student``."""
         weight, bias = (weights.get(f"new_fc.{part}") for part in ("weight", "bias"))
         if weight is None or bias is None or weight.shape != student.weight.shape:
             found = "none" if weight is None else tuple(weight.shape)
@@ -31,10 +31,12 @@ class Teacher(NamedTuple):
         return cls(weight.to(student.weight.device), bias.to(student.bias.device), score, max_overlap)
 
     def relabel(self, classes: Tensor, outputs: dict[str, Tensor], targets: Sequence[dict], unseen: Tensor) -> Tensor:
-        """``classes`` (B, Q) of queries, with this model's predictions where a query matches nothing.
+        """``classes`` (B, Q) of queries, with this model's predictions for unmatched queries.
 
         Args:
-            outputs: the segmenter's. targets: for each image ``masks`` (n, H, W), all that is annotated.
+            classes: (B, Q) int64, C for unmatched queries.
+            outputs: the segmenter's outputs.
+            targets: for each image ``masks`` (n, H, W) of all annotated objects.
             unseen: (U,) positions of the unseen classes.
         """
         logits = F.linear(outputs["pred_embed"], self.weight, self.bias)
@@ -52,17 +54,20 @@ def pseudo_labels(
     score: float,
     max_overlap: float,
 ) -> Tensor:
-    """Give queries that match no annotated object the unseen class that the first model is sure of (self-training).
+    """Label unmatched queries with the unseen classes that the first model predicts with confidence (self-training).
 
-    A query is relabelled when it is "no object", the teacher's most likely class (of all, "no object" included) is
-    unseen with a probability of at least ``score``, and at most the share ``max_overlap`` of its mask lies on annotated
-    pixels.
+    A query gets a pseudo label if it is "no object", the first model's most probable class (of all, with "no object")
+    is unseen with a probability of at least ``score``, and at most the share ``max_overlap`` of its mask is on
+    annotated pixels.
 
     Args:
         target_classes: (B, Q) int64, C for "no object".
-        teacher_logits: (B, Q, C + 1), of the first model. mask_logits: (B, Q, h, w).
+        teacher_logits: (B, Q, C + 1), of the first model.
+        mask_logits: (B, Q, h, w).
         annotated: (B, H, W) bool, pixels that belong to an annotated object or class.
         unseen: (U,) int64, positions of the unseen classes.
+        score: the smallest probability.
+        max_overlap: the largest share of a mask on annotated pixels.
 
     Returns:
         (B, Q) int64, a new tensor.

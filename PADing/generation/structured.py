@@ -1,4 +1,4 @@
-"""PADing's objective of the generator: synthesis of features, disentanglement, and alignment of class relations."""
+"""The loss of PADing's generator: feature synthesis, disentanglement, and alignment of class relations."""
 
 import torch
 from detectron2.config import CfgNode
@@ -13,18 +13,18 @@ from PADing.generation.networks import Decoder, Encoder, RelationNet
 UNRELATED_WEIGHT = 0.5
 RELATION_WEIGHT = 0.2
 
-# s: seen, u: unseen, su: between the two. a: alignment, u_: unrelated part, rel: relation, rec: reconstruction.
+# Suffix s: seen, u: unseen, su: between both. L_a: alignment, L_u: unrelated, L_rel: relation, L_rec: reconstruction.
 GENERATOR_TERMS = (
     "L_G", "L_cls", "L_rel_s", "L_rel_u", "L_u_s", "L_a_s", "L_a_u", "L_a_su", "L_u_u", "L_rec_s", "L_rec_u",
 )  # fmt: skip
-# The order in which the optimizer holds the networks.
+# The order of the networks in the optimizer.
 TRAINED = (
     "generator", "fc_projection", "dict_feature", "projection_related", "projection_unrelated", "relation", "decoder",
 )  # fmt: skip
 
 
 class StructuredGenerator(FeatureGenerator):
-    """A generator whose features have the distribution of query features and the relations of the classes.
+    """A generator trained to match the distribution of query features and the relations between class embeddings.
 
     A subclass defines :meth:`make_generator` and :meth:`generate`.
     """
@@ -34,7 +34,7 @@ class StructuredGenerator(FeatureGenerator):
         width, drop_rate = node.HIDDEN_DIM, node.DROP_OUT_ED
         self.disentangle, self.align = node.DISENTANGLE, node.ALIGN
         self.weights = node.STRUCTURE_WEIGHT, node.WEIGHT_1, node.WEIGHT_2, node.WEIGHT_3
-        # In this order, because random initial weights are drawn on the way.
+        # This order decides the random initial weights.
         self.make_generator(node)
         if self.disentangle:
             self.projection_related = Encoder(drop_rate, width)
@@ -59,15 +59,15 @@ class StructuredGenerator(FeatureGenerator):
         ``generate_loss = L_G + L_cls + STRUCTURE_WEIGHT * (WEIGHT_1 * (L_align + L_unrel) + WEIGHT_2 * L_relat
         + WEIGHT_3 * L_recon)`` with ``L_align`` the mean of the three alignment terms, ``L_unrel`` half the mean
         of both unrelated terms, ``L_relat`` a fifth of the mean of both relation terms, ``L_recon`` the mean of both
-        reconstruction terms. ``L_G`` compares sets without regard to classes: ``L_cls`` alone ties what is
-        generated for a class to that class. A term that is switched off is zero; so is every term that needs a seen
-        class in a batch without ground truth.
+        reconstruction terms. ``L_G`` ignores classes; only ``L_cls`` ties the features generated for a class to
+        that class. A term that is switched off is zero. In a batch without ground truth, so is every term that needs
+        seen classes.
 
         Returns:
-            ``GENERATOR_TERMS`` (``L_cls`` with its factor, the others before theirs), and ``generate_loss``.
+            ``GENERATOR_TERMS`` (``L_cls`` with its factor, the others without), and ``generate_loss``.
         """
         classes, terms = step.classes, dict.fromkeys(GENERATOR_TERMS, step.query_features.new_zeros(()).float())
-        # Seen classes come first, then the unseen ones: the order of random draws is part of the published procedure.
+        # Seen classes first, then unseen ones: the published order of random draws.
         has_seen = len(step.labels) > 0
         if has_seen:
             keys, row = self.fc_projection(classes.embeddings), classes.row[step.labels]
@@ -76,7 +76,7 @@ class StructuredGenerator(FeatureGenerator):
             terms["L_G"] = mmd(generated, step.query_features)
             terms["L_cls"] = step.classification(generated, step.labels)
             related, terms["L_u_s"], terms["L_rec_s"] = self._take_apart(generated)
-            # The relation net's scores, already between 0 and 1, serve as logits.
+            # The relation net's scores in (0, 1) are used as logits.
             terms["L_rel_s"] = F.cross_entropy(self.relation(related, keys), row)
         queries = self.fc_projection(classes.unseen_embeddings)
         unseen_related, terms["L_u_u"], terms["L_rec_u"] = self._take_apart(self.generate(queries))
@@ -91,7 +91,7 @@ class StructuredGenerator(FeatureGenerator):
         return terms
 
     def _take_apart(self, generated: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(the part (n, d) that alignment and relation terms work on, unrelated term, reconstruction term)."""
+        """The part (n, d) for the alignment and relation terms, the unrelated term, the reconstruction term."""
         if not self.disentangle:
             return generated, generated.new_zeros(()), generated.new_zeros(())
         related, unrelated = self.projection_related(generated), self.projection_unrelated(generated)
@@ -109,5 +109,5 @@ class StructuredGenerator(FeatureGenerator):
 
 
 def _alignment(a: Tensor, b: Tensor, query_a: Tensor, query_b: Tensor) -> Tensor:
-    """How far the similarities between generated features are from those between their projected class embeddings."""
+    """KL divergence of the similarities of generated features from those of their projected class embeddings."""
     return similarity_kl(cosine_similarity(a, b), cosine_similarity(query_a, query_b))

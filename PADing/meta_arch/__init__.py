@@ -1,4 +1,4 @@
-"""Meta-architectures: whole models as a config names them. Importing this registers the host's."""
+"""Meta-architectures: whole models that a config chooses by name. Importing this registers ``MaskFormer``."""
 
 from .common import SegmenterBase
 from .contract import ModelContract

@@ -1,4 +1,4 @@
-"""The class embeddings of a config: names from its data sets, embeddings from its file, which is read once."""
+"""The class embeddings of a config: class names come from its data sets, embeddings from its file."""
 
 import logging
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ logger = logging.getLogger(__name__)
 
 
 class ClassEmbeddings:
-    """Embeddings by class name.
+    """Class embeddings by name, read from one file.
 
     Args:
         path: an ``.npz`` or ``.txt`` file.
         names: the classes to read.
-        columns: the classes of a ``.txt`` file, which holds no names, in the order of its columns.
+        columns: the classes of a ``.txt`` file, which has no names, in the order of its columns.
 
     Raises:
-        UserError: the file cannot be read or lacks classes; all of them are named.
+        UserError: the file cannot be read or lacks classes (the message names all of them).
     """
 
     def __init__(self, path: str, names: Sequence[str], columns: Sequence[str]):
@@ -40,14 +40,14 @@ class ClassEmbeddings:
 
     @classmethod
     def of_config(cls, cfg: CfgNode, space: ClassSpace) -> "ClassEmbeddings":
-        """The embeddings of the vocabulary of ``space``; see ``resolve_embedding_path`` for the file.
+        """The embeddings of the vocabulary of ``space``; ``resolve_embedding_path`` chooses the file.
 
-        A ``VEC_PATH`` of another split gives way to ``MODEL.CLASS_EMBEDDINGS``, and this one to the file that the split
-        names, so a data set of one's own needs no other config. A damaged file, or one that lacks some of the classes,
-        is refused: it is a mistake, and training on other embeddings would hide it.
+        If ``VEC_PATH`` is for another split, ``MODEL.CLASS_EMBEDDINGS`` replaces it; if that is for another split, too,
+        the file that the split names replaces it. So your own data set needs no other config. A file that is damaged
+        or lacks only some of the classes is refused, because other embeddings would hide the mistake.
 
         Raises:
-            UserError: no file, a damaged one, or none that has the classes.
+            UserError: there is no file, it is damaged, or no file has the classes.
         """
         columns = [*space.seen_names, *(space.vocabulary[i] for i in space.unseen_outputs)]
         path = resolve_embedding_path(cfg)
@@ -66,16 +66,16 @@ class ClassEmbeddings:
                 raise UserError(
                     f"{error} {key} names {named}, which does not exist. Make it with: {command}"
                 ) from error
-            logger.warning("%s is for another split. %s names others, which are used: %s.", path, key, own)
+            logger.warning("%s is for another split. %s names another file, which is used instead: %s.", path, key, own)
             return cls(own, space.vocabulary, columns)
 
     @property
     def width(self) -> int:
-        """Length of an embedding."""
+        """The number of dimensions e of an embedding."""
         return len(next(iter(self._rows.values())))
 
     def of(self, names: Sequence[str]) -> Tensor:
-        """Embeddings (len(names), e) float32, as stored; UserError names the classes that the file lacks."""
+        """Embeddings (len(names), e) float32, not normalised; UserError names the classes that the file lacks."""
         if not self._rows.keys() >= set(names):
             wanted = list(dict.fromkeys((*self._rows, *names)))
             self._rows = dict(zip(wanted, load_class_embeddings(self.path, wanted, self.columns), strict=True))
@@ -83,7 +83,7 @@ class ClassEmbeddings:
 
 
 def output_classes(cfg: CfgNode) -> ClassSpace:
-    """The class space whose vocabulary is the model's outputs: that of the training set, or else of an evaluation set.
+    """The class space whose vocabulary matches the model's outputs: of the training set, or else an evaluation set.
 
     Raises:
         UserError: no data set of the config has ``MODEL.SEM_SEG_HEAD.NUM_CLASSES`` classes in its split.

@@ -1,4 +1,4 @@
-"""What every meta-architecture on the Mask2Former host shares: input preparation and inference."""
+"""Shared by all meta-architectures on the Mask2Former host: input preparation and inference."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -23,24 +23,27 @@ from PADing.modeling import SetCriterion
 
 
 class SegmenterBase(ModelContract, nn.Module):
-    """Backbone, head, criterion, and the way from query predictions to results.
+    """Backbone, head, criterion, and inference from query predictions to results.
 
-    A subclass defines ``forward``: in training it returns a dict of losses, in evaluation
-    ``self.infer(class_logits, mask_logits, batched_inputs, images)``. Its own constructor arguments and their values
-    from the config go into ``from_config`` as an addition to this class's.
+    A subclass defines ``forward``, which returns a dict of losses in training and
+    ``self.infer(class_logits, mask_logits, batched_inputs, images)`` in evaluation. A subclass with further constructor
+    arguments adds their values to the dict of ``from_config``.
 
     Args:
         backbone, sem_seg_head: see Detectron2; the head returns ``pred_logits``, ``pred_masks``, ``pred_embed``.
-        criterion: turns predictions and targets into losses.
-        num_queries: queries for each image.
-        object_mask_threshold, overlap_threshold: of panoptic inference.
-        metadata: of the first training set; tells things from stuff.
-        size_divisibility: batches are padded to a multiple of it; negative: of what the backbone asks for.
-        sem_seg_postprocess_before_inference: bring masks to the output size before they become results.
-        pixel_mean, pixel_std: of each channel, on the scale of 0..255.
-        semantic_on, panoptic_on, instance_on: which results are made.
-        test_topk_per_image: instances for each image.
-        boxes_from_masks: tight boxes around predicted instances; else boxes are zero, as Mask2Former publishes them.
+        criterion: computes losses from predictions and targets.
+        num_queries: queries per image.
+        object_mask_threshold, overlap_threshold: see :func:`panoptic_map`.
+        metadata: of the first training set; says which classes are things.
+        size_divisibility: batches are padded to a multiple of it; negative: the backbone's value.
+        sem_seg_postprocess_before_inference: resize masks to the output size before computing results.
+        pixel_mean, pixel_std: of each channel, on the scale 0..255.
+        semantic_on, panoptic_on, instance_on: the results to compute.
+        test_topk_per_image: instances per image.
+        boxes_from_masks: tight boxes around predicted instances; False: zero boxes, as in the published Mask2Former.
+
+    Raises:
+        ValueError: panoptic or instance results without ``sem_seg_postprocess_before_inference``.
     """
 
     built_on_host = True
@@ -86,7 +89,7 @@ class SegmenterBase(ModelContract, nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        """Build the parts that a config describes; a subclass adds its own arguments."""
+        """The constructor's arguments from a config; a subclass adds its own."""
         cls.check_test_sets(cfg)
         backbone = build_backbone(cfg)
         node, test = cfg.MODEL.MASK_FORMER, cfg.MODEL.MASK_FORMER.TEST
@@ -112,60 +115,60 @@ class SegmenterBase(ModelContract, nn.Module):
 
     @classmethod
     def check_start(cls, cfg: CfgNode, training: bool) -> None:
-        """Check the evaluation sets, see ``check_test_sets``."""
+        """Check the evaluation sets with ``check_test_sets``."""
         cls.check_test_sets(cfg)
 
     @classmethod
     def check_test_sets(cls, cfg: CfgNode) -> None:
-        """Refuse evaluation sets in which outputs would be taken for other classes; see ``check_evaluation_set``."""
+        """UserError if an evaluation set does not fit the model's classes; see ``check_evaluation_set``."""
         training, outputs = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]), cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         for name in cfg.DATASETS.TEST:
             check_evaluation_set(cls, training, MetadataCatalog.get(name), outputs)
 
     def set_test_metadata(self, metadata: Any) -> None:
-        """Refuse a set in which outputs would be taken for other classes; see ``check_evaluation_set``."""
+        """UserError if the evaluation set does not fit the model's classes; see ``check_evaluation_set``."""
         check_evaluation_set(type(self), self.metadata, metadata, self.criterion.num_classes)
 
     def keep_first_result(self) -> None:
-        """Leave the first of panoptic, instance and semantic results that is on."""
+        """Switch off all results but the first of panoptic, instance and semantic that is on."""
         self.instance_on = self.instance_on and not self.panoptic_on
         self.semantic_on = self.semantic_on and not self.panoptic_on and not self.instance_on
 
     def explain_wrong_shapes(self, keys: Sequence[str]) -> str:
-        """Other sizes of the class head alone mean other classes."""
+        """If only the class head has other shapes, the file has another number of classes."""
         if not all("class_embed" in key for key in keys):
             return ""
         return "The file was trained with another number of classes. Choose the config of the file's split."
 
     @cached_property
     def things(self) -> frozenset[int]:
-        """Outputs that stand for things."""
+        """The outputs (class numbers) that are things."""
         return ClassSpace.of(self.metadata).things
 
     @property
     def device(self) -> torch.device:
-        """Where images go."""
+        """The device of the model and its inputs."""
         return self.pixel_mean.device
 
     # ---- input
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
-        """Normalise ``image`` (3, H, W), 0..255, of each dict and pad right and bottom to a common size."""
+        """Normalise ``image`` (3, H, W), 0..255, of each dict and pad it at the right and bottom to a common size."""
         images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         return ImageList.from_tensors(images, self.size_divisibility)
 
     def instances_of(self, batched_inputs: list[dict]) -> list[Instances]:
-        """What is annotated in each image; UserError if the mapper has not given it."""
+        """The annotated instances of each image; UserError if the mapper does not return them."""
         if not all("instances" in sample for sample in batched_inputs):
             raise UserError(
-                "The mapper of INPUT.DATASET_MAPPER_NAME gives images without instances, which the losses need. "
-                "Detectron2's own (default) finds them in instance data sets alone; choose the mapper for the kind of "
-                "DATASETS.TRAIN."
+                "The mapper of INPUT.DATASET_MAPPER_NAME returns images without instances, which the losses need. "
+                "Detectron2's own (default) returns them for instance data sets only. Choose a mapper for the kind of "
+                "data set in DATASETS.TRAIN."
             )
         return [sample["instances"] for sample in batched_inputs]
 
     def prepare_targets(self, instances: list[Instances], images: ImageList) -> list[dict[str, Tensor]]:
-        """``gt_classes`` and ``gt_masks`` (n, h, w) of each image -> ``labels`` and zero-padded ``masks`` (n, H, W)."""
+        """Targets of each image: ``labels`` (n,) and ``masks`` (n, H, W), zero-padded from ``gt_masks`` (n, h, w)."""
         height, width = images.tensor.shape[-2:]
         targets = []
         for item in instances:
@@ -180,7 +183,7 @@ class SegmenterBase(ModelContract, nn.Module):
         return self.sem_seg_head(self.backbone(images.tensor))
 
     def weighted_losses(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Multiply by ``criterion.weight_dict``; ValueError names the losses that have no weight."""
+        """Multiply losses by ``criterion.weight_dict``; ValueError for losses without a weight."""
         weights, kind = self.criterion.weight_dict, type(self.criterion).__name__
         if missing := sorted(losses.keys() - weights.keys()):
             raise ValueError(f"{kind} makes {', '.join(missing)}, for which {kind}.loss_weights names no weight")
@@ -191,22 +194,22 @@ class SegmenterBase(ModelContract, nn.Module):
     def infer(
         self, class_logits: Tensor, mask_logits: Tensor, batched_inputs: list[dict], images: ImageList
     ) -> list[dict]:
-        """Turn predictions into results of the size that each input asks for.
+        """Compute results from predictions, at the size that each input asks for.
 
         Args:
             class_logits: (B, Q, K + 1), "no object" last.
             mask_logits: (B, Q, h, w).
-            batched_inputs: ``height`` and ``width`` of the result; default: the size of the image.
+            batched_inputs: dicts with ``height`` and ``width`` of the result; default: the size of the image.
             images: the preprocessed batch.
 
         Returns:
             for each image a dict with the results that are switched on: ``sem_seg`` (K, H, W) scores, ``panoptic_seg``
-            (map (H, W) int32, segments), ``instances``. ``sem_seg`` and ``pred_masks`` of very large images are not
-            tensors, but computed where they are asked for: :mod:`PADing.meta_arch.maps`.
+            (map (H, W) int32, segments), ``instances``. For very large images, ``sem_seg`` and ``pred_masks`` are
+            objects of :mod:`PADing.meta_arch.maps`, which compute values on access.
         """
         padded = tuple(images.tensor.shape[-2:])
         results = []
-        # Image by image: masks of a whole batch at full size would be the largest tensor of all.
+        # One image at a time, because masks of a whole batch at full size take too much memory.
         for classes, masks, record, size in zip(
             class_logits, mask_logits, batched_inputs, images.image_sizes, strict=True
         ):
@@ -222,9 +225,9 @@ class SegmenterBase(ModelContract, nn.Module):
         image_size: tuple[int, int],
         output_size: tuple[int, int],
     ) -> dict:
-        """Results of one image: (Q, K + 1), (Q, h, w) logits; see :meth:`infer`.
+        """The results of one image from (Q, K + 1) and (Q, h, w) logits; see :meth:`infer`.
 
-        Masks are resized to the ``padded`` size, cropped to the image's, and resized to the result's, in this order.
+        Masks are resized to the ``padded`` size, cropped to ``image_size``, and resized to ``output_size``.
         """
         maps = Resized(Stored(mask_pred), padded)
         if self.sem_seg_postprocess_before_inference:
@@ -253,7 +256,7 @@ class SegmenterBase(ModelContract, nn.Module):
         """The best (query, class) pairs of an image, see :func:`make_instances`: (Q, K + 1), (Q, H, W) logits."""
         result = self.select_instances(mask_cls.softmax(-1)[:, :-1], mask_pred, self.test_topk_per_image)
         if self.panoptic_on:
-            # The model also knows stuff, which is no instance.
+            # The model also predicts stuff, which has no instances.
             things = torch.zeros(mask_cls.shape[1], dtype=torch.bool)
             things[list(self.things)] = True
             result = result[things.to(mask_cls.device)[result.pred_classes]]

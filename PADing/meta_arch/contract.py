@@ -1,7 +1,7 @@
-"""What a model may tell the rest of the program: the whole extension contract, every item with a default.
+"""The extension contract: everything that a model may tell training, evaluation and checkpoints, with defaults.
 
-Training, evaluation and checkpoints ask ``contract_of(model)``, so a model that knows nothing of this project, such as
-one of Detectron2's own, gets the defaults. ``docs/your_method.md`` lists the items with examples.
+The rest of the program asks ``contract_of(model)``, so a model without these attributes, such as one of Detectron2's,
+has the defaults. ``docs/your_method.md`` lists the items with examples.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ class ModelContract:
     """What a meta-architecture may define. Inherit it beside ``nn.Module``, or inherit ``SegmenterBase``.
 
     Attributes:
-        training_recipe: registered name of the recipe that trains the model when ``SOLVER.RECIPE`` is empty.
-        find_unused_parameters: a training step may leave trainable parameters without a gradient.
-        restricts_to_unseen: results are restricted to unseen classes in evaluation sets that show no others.
-        built_on_host: the networks are built from the host's config keys, so the values of these keys are checked.
+        training_recipe: registered name of the model's recipe, used if ``SOLVER.RECIPE`` is empty.
+        find_unused_parameters: whether a training step may leave trainable parameters without a gradient.
+        restricts_to_unseen: whether the model predicts only unseen classes on evaluation sets of unseen classes.
+        built_on_host: whether the networks are built from the host's config keys, whose values are checked then.
     """
 
     training_recipe: str = "OneOptimizer"
@@ -32,46 +32,46 @@ class ModelContract:
     # ---- asked of the class, before a model is built
     @classmethod
     def count_classes(cls, cfg: CfgNode) -> int:
-        """The value that ``MODEL.SEM_SEG_HEAD.NUM_CLASSES -1`` stands for; default: the training set's classes."""
+        """The value for ``MODEL.SEM_SEG_HEAD.NUM_CLASSES -1``; default: the number of the training set's classes."""
         return len(ClassSpace.of_config(cfg))
 
     @classmethod
     def check_start(cls, cfg: CfgNode, training: bool) -> None:
-        """Check that config and files fit together, when a command starts; UserError if not."""
+        """Called when a command starts; UserError if config and files do not fit together."""
 
     @classmethod
     def explain_named_weights(cls, cfg: CfgNode) -> str:
-        """Why a training cannot start from ``MODEL.WEIGHTS``, judged by its name alone; "": it can."""
+        """Why the name in ``MODEL.WEIGHTS`` cannot be right for a training; "" if it can."""
         return ""
 
     @classmethod
     def further_weights(cls, cfg: CfgNode) -> dict[str, str]:
-        """Files that a training reads beside ``MODEL.WEIGHTS``, by config key: they are checked when it starts."""
+        """Config key -> path of further checkpoints that a training reads; they are checked when it starts."""
         return {}
 
     # ---- asked of the model
     def set_test_metadata(self, metadata: Any) -> None:
-        """Called with the metadata of an evaluation set before the set is evaluated; UserError if it does not fit."""
+        """Called before an evaluation, with the metadata of the data set; UserError if it does not fit."""
 
     def keep_first_result(self) -> None:
-        """Compute only the most complete result from now on; called when a caller uses no other."""
+        """From now on compute only the most complete result; for callers that use no other."""
 
     # ---- asked of the model when weights are loaded
     def harmless_weights(self) -> tuple[str, ...]:
-        """Prefixes of keys whose shape may differ from the file's; such weights are left out."""
+        """Prefixes of keys whose shape may differ from the file's; such weights are not loaded."""
         return ()
 
     def explain_missing_weights(self, missing: list[str], found: list[str]) -> str:
-        """Why the model cannot go on without ``missing`` keys; "": it can. ``found``: the file's keys; []: no file."""
+        """Why the model cannot work without the ``missing`` keys; "" if it can. ``found``: the file's keys, or []."""
         return ""
 
     def explain_wrong_shapes(self, keys: Sequence[str]) -> str:
-        """Advice for a file in which these keys have another shape than in the model; "": no advice of its own."""
+        """Advice for a file in which ``keys`` have other shapes than in the model; "": the default advice."""
         return ""
 
 
 def contract_of(model: Any) -> ModelContract:
-    """The contract of a model or of a meta-architecture; what it does not define has the default."""
+    """The contract of a model or a meta-architecture, with defaults for what it does not define."""
     if isinstance(model, ModelContract):
         return model
     contract = ModelContract()
@@ -81,13 +81,13 @@ def contract_of(model: Any) -> ModelContract:
 
 
 def architecture_of(cfg: CfgNode) -> Any:
-    """What is registered under ``MODEL.META_ARCHITECTURE``; None if nothing is."""
+    """The meta-architecture of a config; None if the name is not registered."""
     name = cfg.MODEL.META_ARCHITECTURE
     return META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
 
 
 def count_classes(cfg: CfgNode) -> int:
-    """How many classes the architecture needs for its data sets; -1 if it or the training set is not registered."""
+    """How many classes the meta-architecture needs; -1 if it or the training set is not registered."""
     architecture, train = architecture_of(cfg), cfg.DATASETS.TRAIN
     if architecture is None or not train or train[0] not in DatasetCatalog.list():
         return -1

@@ -11,17 +11,20 @@ from PADing.meta_arch.contract import ModelContract, contract_of
 
 
 def check_evaluation_set(model: type[ModelContract], training: Any, test: Any, num_outputs: int) -> None:
-    """Refuse an evaluation set whose evaluator would take an output for another class.
+    """Refuse an evaluation set on which an output of the model would be counted as another class.
 
-    Output i of ``num_outputs`` stands for class i of the training split's vocabulary. An evaluator takes it for class i
-    of the evaluation set; of a model that leaves out seen classes, for class i - ``offset``. Data sets that do not come
-    from split files are not checked.
+    Output i of ``num_outputs`` is class i of the training split's vocabulary. An evaluator counts it as class i of the
+    evaluation set, or as class i - ``offset`` for a model that leaves out seen classes. Data sets that do not come from
+    split files are not checked.
 
     Args:
-        model: its class. training, test: metadata of the training set and of the evaluation set.
+        model: the class of the model.
+        training: metadata of the training set.
+        test: metadata of the evaluation set.
+        num_outputs: the number of the model's classes.
 
     Raises:
-        UserError: which set, which class would be taken for which, and which sets fit.
+        UserError: names the data set, the first wrong class, and the data sets that fit.
     """
     restricted, name = model.restricts_to_unseen, model.__name__
     source, space = split_classes(training), split_classes(test)
@@ -48,7 +51,7 @@ def check_evaluation_set(model: type[ModelContract], training: Any, test: Any, n
 
 
 def split_classes(metadata: Any) -> ClassSpace | None:
-    """The classes of a data set that comes from a split file; None for others, which may name classes differently."""
+    """The classes of a data set from a split file; None for others, which may use other class names."""
     try:
         space = ClassSpace.of(metadata)
     except UserError:
@@ -57,6 +60,6 @@ def split_classes(metadata: Any) -> ClassSpace | None:
 
 
 def _misread(outputs: tuple[str, ...], space: ClassSpace, restricted: bool) -> int | None:
-    """The first class of the evaluation set that another output is taken for; None if there is none."""
+    """The first class of the evaluation set that differs from the output counted as it; None if all agree."""
     pairs = zip(outputs[space.offset if restricted else 0 :], space.class_names, strict=False)
     return next((i for i, (output, name) in enumerate(pairs) if output != name), None)

@@ -1,8 +1,8 @@
-"""Maps (C, H, W) of one image that are computed row by row, so that their full size never has to fit into memory.
+"""Maps (C, H, W) of one image that are computed in horizontal strips, so that they need not fit into memory.
 
-What a model predicts is small: its masks have a quarter of the side of what it sees. The size of the result is the
-user's, and C maps of a 12-megapixel photograph are gigabytes. Everything that results need of a map (sums, the largest
-value, a binary mask) can be had from horizontal strips of it.
+A model predicts masks at a quarter of its input's side, but results have the size of the user's image, and C maps of a
+12-megapixel image take gigabytes. All that results need (sums, the largest value, binary masks) can be computed strip
+by strip.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Maps of at most so many elements are computed all at once (100 masks of 640 x 480 are), others in strips of STRIP.
+# Maps of up to AT_ONCE elements (100 masks of 640 x 480) are computed at once, larger ones in strips of STRIP elements.
 AT_ONCE, STRIP = 2**25, 2**22
 # Elements of the largest result that is returned as a tensor (1 GiB of floats: 100 masks of 2.7 megapixels).
 LARGEST_TENSOR = 2**28
@@ -22,7 +22,9 @@ class Maps:
     """C maps of H x W.
 
     Attributes:
-        shape: (C, H, W). device: where rows are computed. breadth: how many maps are computed at a time.
+        shape: (C, H, W).
+        device: where rows are computed.
+        breadth: the number of maps that are in memory while rows are computed.
     """
 
     def __init__(self, count: int, size: tuple[int, int], device: torch.device, breadth: int):
@@ -33,7 +35,7 @@ class Maps:
         raise NotImplementedError
 
     def strips(self) -> Iterator[tuple[slice, Tensor]]:
-        """All rows, from top to bottom, in strips of bounded size: (slice of rows, (C, rows, W))."""
+        """Yield all rows from top to bottom in strips of bounded size: (slice of rows, (C, rows, W))."""
         height, row = self.shape[1], max(1, self.breadth * self.shape[2])
         step = height if height * row <= AT_ONCE else max(1, STRIP // row)
         for start in range(0, height, step):
@@ -41,7 +43,7 @@ class Maps:
             yield slice(start, stop), self.rows(start, stop)
 
     def tensor(self) -> Tensor:
-        """All of it: (C, H, W)."""
+        """All rows: (C, H, W)."""
         strips = self.strips()
         rows, strip = next(strips)
         if strip.shape[1] == self.shape[1]:
@@ -55,14 +57,14 @@ class Maps:
     def argmax(self, dim: int = 0) -> Tensor:
         """The map with the largest value at each pixel: (H, W) int32. Only ``dim=0`` is possible."""
         if dim != 0:
-            raise NotImplementedError(f"argmax of maps goes over dim 0, not {dim}")
+            raise NotImplementedError(f"argmax of maps is over dim 0, not {dim}")
         result = torch.empty(self.shape[1:], dtype=torch.int32, device=self.device)
         for rows, strip in self.strips():
             result[rows] = strip.argmax(0)
         return result
 
     def __getitem__(self, index) -> "Maps":
-        """Some of the maps, by a list of numbers, a tensor or a slice."""
+        """Some of the maps, by a list of indices, a tensor or a slice."""
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -86,10 +88,12 @@ class Stored(Maps):
 
 
 class Resized(Maps):
-    """Maps that are cropped (right and bottom) and then resized bilinearly, corners not aligned.
+    """Maps that are cropped at the right and bottom, then resized bilinearly (``align_corners=False``).
 
     Args:
-        source: the maps. size: (H, W) of the result. crop: (height, width) of the part to resize; None: all.
+        source: the maps.
+        size: (H, W) of the result.
+        crop: (height, width) of the part to resize; None: all.
     """
 
     def __init__(self, source: Maps, size: tuple[int, int], crop: tuple[int, int] | None = None):
@@ -97,14 +101,14 @@ class Resized(Maps):
         self.source, self.size, self.crop = source, size, crop or source.shape[1:]
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Only the source's rows that these rows need are computed."""
+        """Compute these rows from the source's rows that they need."""
         height, width = self.crop
         if self.crop == self.size:
             return self.source.rows(start, stop)[:, :, :width]
-        if 2 * (stop - start) >= self.size[0]:  # all of them, or all that are not padding
+        if 2 * (stop - start) >= self.size[0]:  # all rows, or all but padding
             maps = self.source.rows(0, height)[:, :, :width]
             return F.interpolate(maps[None], size=self.size, mode="bilinear", align_corners=False)[0][:, start:stop]
-        # As F.interpolate: the centre of row r lies at (r + 0.5) * in / out - 0.5 of the source.
+        # As F.interpolate: the centre of row r is at (r + 0.5) * in / out - 0.5 in the source.
         centre = (torch.arange(start, stop, dtype=torch.float32) + 0.5) * (height / self.size[0]) - 0.5
         centre = centre.clamp(min=0)
         above = centre.long().clamp(max=height - 1)
@@ -122,10 +126,11 @@ class Resized(Maps):
 
 
 class WeightedMasks(Maps):
-    """Sums of soft masks, one for each class: ``sum over q of weights[q, c] * sigmoid(masks[q])``.
+    """One sum of soft masks per class: ``sum over q of weights[q, c] * sigmoid(masks[q])``.
 
     Args:
-        weights: (Q, K). masks: Q maps of logits.
+        weights: (Q, K).
+        masks: Q maps of logits.
     """
 
     def __init__(self, weights: Tensor, masks: Maps):
@@ -134,7 +139,7 @@ class WeightedMasks(Maps):
         self.weights, self.masks = weights, masks
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Sums over the masks' rows."""
+        """The sums in these rows."""
         return torch.einsum("qc,qhw->chw", self.weights, self.masks.rows(start, stop).sigmoid())
 
     def __getitem__(self, index) -> "WeightedMasks":
@@ -144,8 +149,8 @@ class WeightedMasks(Maps):
 class BinaryMasks:
     """``pred_masks`` of an image that is too large for a tensor: a sequence of (H, W) bool masks.
 
-    Like a tensor (N, H, W) it has a length, can be indexed, iterated over and moved, as ``Instances`` needs it; a mask
-    is computed when it is asked for.
+    Like a tensor (N, H, W) in ``Instances``, it has a length and can be indexed, iterated over and moved. A mask is
+    computed on access.
     """
 
     def __init__(self, logits: Maps):
@@ -156,7 +161,7 @@ class BinaryMasks:
         return len(self.logits)
 
     def __getitem__(self, index):
-        """A number: one mask (H, W) bool. Several numbers, flags or a slice: the masks they name, as BinaryMasks."""
+        """For an integer one mask (H, W) bool; for indices, flags or a slice the chosen masks as BinaryMasks."""
         if isinstance(index, int):
             index = range(len(self))[index]
             return torch.cat([strip[0] > 0 for _, strip in self.logits[index : index + 1].strips()])
@@ -166,7 +171,7 @@ class BinaryMasks:
         return (self[index] for index in range(len(self)))
 
     def to(self, *args, **kwargs) -> "BinaryMasks":
-        """Compute on another device from now on."""
+        """The same masks, computed on another device."""
         return BinaryMasks(_moved(self.logits, *args, **kwargs))
 
 
@@ -177,20 +182,20 @@ def _moved(maps: Maps, *args, **kwargs) -> Maps:
 
 
 def as_maps(maps: Maps | Tensor) -> Maps:
-    """A tensor (C, H, W) as maps."""
+    """``maps`` itself, or a tensor (C, H, W) as :class:`Stored`."""
     return maps if isinstance(maps, Maps) else Stored(maps)
 
 
 def fits(shape: Sequence[int]) -> bool:
-    """Whether a result of this shape is returned as a tensor."""
+    """Whether a result of this shape is small enough to be returned as a tensor."""
     return math.prod(shape) <= LARGEST_TENSOR
 
 
 def held(maps: Maps) -> Tensor | Maps:
-    """A tensor where it fits; else the maps as they are."""
+    """The maps as a tensor if it fits, else unchanged."""
     return maps.tensor() if fits(maps.shape) else maps
 
 
 def computed(maps: Maps) -> Maps:
-    """Small maps, which are used several times, once and for all; large ones as they are."""
+    """Small maps as :class:`Stored`, to compute them once; large ones unchanged."""
     return Stored(maps.tensor()) if math.prod(maps.shape) <= AT_ONCE else maps

@@ -1,4 +1,4 @@
-"""Mask2Former itself: the first stage of PADing, and the baseline without anything zero-shot."""
+"""Mask2Former: stage 1 of PADing, and the baseline without a zero-shot method."""
 
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -16,15 +16,15 @@ class MaskFormer(SegmenterBase):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        """The base's arguments, with boxes as published."""
+        """The base's arguments, with ``TEST.BOXES_FROM_MASKS``."""
         return {**super().from_config(cfg), "boxes_from_masks": cfg.MODEL.MASK_FORMER.TEST.BOXES_FROM_MASKS}
 
     def forward(self, batched_inputs: list[dict]) -> list[dict] | dict:
         """Weighted losses by name in training; results in evaluation, see :meth:`SegmenterBase.infer`.
 
         Args:
-            batched_inputs: for each image a dict with ``image`` (3, H, W), uint8 or float on the scale 0..255, channels
-                as in ``INPUT.FORMAT``; in training ``instances`` with ``gt_classes`` (n) and ``gt_masks`` (n, H, W);
+            batched_inputs: a dict per image with ``image`` (3, H, W), uint8 or float on the scale 0..255, channels as
+                in ``INPUT.FORMAT``; in training ``instances`` with ``gt_classes`` (n) and ``gt_masks`` (n, H, W);
                 in evaluation optionally ``height`` and ``width`` of the result.
         """
         images = self.preprocess(batched_inputs)

@@ -1,7 +1,7 @@
-"""From the predictions for one image to results: semantic scores, a panoptic map, instances.
+"""Computes the results of one image from its predictions: semantic scores, a panoptic map, instances.
 
-Masks come as a tensor (Q, H, W) of logits or as :class:`Maps` of them, whose full size need not fit into memory. Peak
-memory is that of the result and of a few strips.
+Masks are a tensor (Q, H, W) of logits or :class:`Maps`, which need not fit into memory. Peak memory is that of the
+result and of a few strips.
 """
 
 from collections.abc import Collection
@@ -14,9 +14,9 @@ from PADing.meta_arch.maps import BinaryMasks, Maps, WeightedMasks, as_maps, fit
 
 
 def semantic_scores(mask_cls: Tensor, mask_pred: Tensor | Maps) -> Tensor | Maps:
-    """Sum of the masks of all queries, weighted by class: (Q, K + 1), (Q, H, W) logits -> (K, H, W) scores.
+    """Masks of all queries, summed with class probabilities: (Q, K + 1), (Q, H, W) logits -> (K, H, W) scores.
 
-    Scores of more than ``maps.LARGEST_TENSOR`` elements are :class:`Maps`, which know ``argmax(dim=0)``.
+    Scores of more than ``maps.LARGEST_TENSOR`` elements are :class:`Maps`, which have ``argmax(dim=0)``.
     """
     return held(WeightedMasks(mask_cls.softmax(-1)[:, :-1], as_maps(mask_pred)))
 
@@ -28,18 +28,22 @@ def panoptic_map(
     object_mask_threshold: float,
     overlap_threshold: float,
 ) -> tuple[Tensor, list[dict]]:
-    """Give each pixel to one query (MaskFormer, Sec. 3.4).
+    """Assign each pixel to one query (MaskFormer, Sec. 3.4).
 
-    Confident queries compete for pixels by class score times mask; a query keeps those where its own mask is at
-    least one half, and is dropped when it keeps less than ``overlap_threshold`` of its mask. Stuff segments of one
-    class become one.
+    Each pixel goes to the confident query with the largest product of class score and mask. A query keeps its pixels
+    with a mask of at least one half. It is dropped if it keeps less than ``overlap_threshold`` of its mask. Stuff
+    segments of one class are merged.
 
     Args:
-        mask_cls: (Q, K + 1) logits. mask_pred: (Q, H, W) logits. things: contiguous ids of thing classes.
+        mask_cls: (Q, K + 1) logits.
+        mask_pred: (Q, H, W) logits.
+        things: contiguous ids of thing classes.
+        object_mask_threshold: class score above which a query is confident.
+        overlap_threshold: share of its mask that a query must keep.
 
     Returns:
-        map (H, W) int32 of segment ids, 0 where there is none; and for each segment a dict ``id``, ``isthing``,
-        ``category_id`` (contiguous).
+        map (H, W) int32 of segment ids, 0 for none; and a list of segments ``{id, isthing, category_id}`` with
+        contiguous category ids.
     """
     scores, labels = mask_cls.softmax(-1).max(-1)
     keep = (labels != mask_cls.shape[1] - 1) & (scores > object_mask_threshold)
@@ -48,7 +52,7 @@ def panoptic_map(
     result = torch.zeros(masks.shape[1:], dtype=torch.int32, device=masks.device)
     if kept == 0:
         return result, []
-    areas = torch.zeros(3, kept, dtype=torch.int64, device=masks.device)  # owned, of the mask, owned inside it
+    areas = torch.zeros(3, kept, dtype=torch.int64, device=masks.device)  # pixels: assigned, in the mask, both
     for rows, logits in masks.strips():
         soft = logits.sigmoid()
         owner = (scores * soft).argmax(0)
@@ -57,7 +61,7 @@ def panoptic_map(
         areas[0] += torch.bincount(owner.flatten(), minlength=kept)
         areas[1] += inside.sum((1, 2))
         areas[2] += torch.bincount(owner[owner_inside], minlength=kept)
-        result[rows] = torch.where(owner_inside, owner + 1, 0)  # number of the query for now, 0: none
+        result[rows] = torch.where(owner_inside, owner + 1, 0)  # query + 1 until segment ids are known
     ids, segments = [0], list[dict]()
     stuff_ids: dict[int, int] = {}
     for label, owned, original, remaining in zip(labels[keep].tolist(), *areas.tolist(), strict=True):
@@ -77,7 +81,7 @@ def panoptic_map(
 
 
 def best_pairs(prob: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The ``k`` most probable (query, class) pairs, in no particular order: (Q, K) -> scores, queries, classes."""
+    """The ``k`` most probable (query, class) pairs, unsorted: (Q, K) -> scores, queries, classes, each (k,)."""
     scores, index = prob.flatten().topk(min(k, prob.numel()), sorted=False)
     return scores, index // prob.shape[1], index % prob.shape[1]
 
@@ -88,15 +92,16 @@ def make_instances(
     """Instances from (query, class) pairs; one query may appear with several classes.
 
     Args:
-        scores, queries, classes: (N,) class probability, query and class of each. mask_pred: (Q, H, W) logits.
-        boxes_from_masks: tight boxes; else zeros.
+        scores, queries, classes: (N,) class probability, query and class of each pair.
+        mask_pred: (Q, H, W) logits.
+        boxes_from_masks: compute tight boxes; False: zero boxes.
 
     Returns:
-        Instances with ``pred_masks`` (N, H, W) float 0 or 1, or :class:`BinaryMasks` if these had more than
-        ``maps.LARGEST_TENSOR`` elements; ``pred_boxes`` (XYXY); ``scores`` = probability times the mean of the mask's
-        sigmoid inside the mask; ``pred_classes``.
+        Instances with ``pred_masks`` (N, H, W) float 0 or 1, or :class:`BinaryMasks` for more than
+        ``maps.LARGEST_TENSOR`` elements; ``pred_boxes`` (XYXY); ``scores``, the probability times the mean sigmoid
+        inside the mask; ``pred_classes``.
     """
-    queries, which = queries.unique(return_inverse=True)  # work once on a mask that is chosen often
+    queries, which = queries.unique(return_inverse=True)  # compute each mask once
     masks = as_maps(mask_pred)[queries]
     count, height, width = masks.shape
     result = Instances((height, width))
@@ -123,9 +128,9 @@ def make_instances(
 
 
 def tight_boxes(in_row: Tensor, in_column: Tensor) -> Tensor:
-    """Boxes (x0, y0, x1, y1), x1 and y1 one behind the last pixel: (N, H), (N, W) bool -> (N, 4) float; zeros if empty.
+    """Boxes (x0, y0, x1, y1) around masks: (N, 4) float; x1 and y1 are one past the last pixel; zeros if empty.
 
-    ``in_row`` and ``in_column`` tell in which rows and columns a mask has a pixel.
+    ``in_row`` (N, H) and ``in_column`` (N, W): whether a mask has a pixel in a row or column.
     """
     boxes = []
     for occupied in (in_column, in_row):

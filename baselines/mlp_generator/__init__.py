@@ -1,7 +1,8 @@
 """A generator without primitives, as in generative moment matching networks: an MLP on class embedding and noise.
 
-``MODEL.MASK_FORMER.GENERATOR mlp``. With ``STRUCTURE_WEIGHT 0`` it is the GMMN baseline, else PADing without
-primitives. ``TRANS_NUM_LAYER`` and ``TRANS_DROP_RATE`` are those of the hidden layers, ``NOISE`` that of the input.
+Use it with ``MODEL.MASK_FORMER.GENERATOR mlp``. With ``STRUCTURE_WEIGHT 0`` it is the GMMN baseline, else PADing
+without primitives. ``TRANS_NUM_LAYER`` is the number of hidden layers, ``TRANS_DROP_RATE`` their dropout; ``NOISE``
+adds noise to the input.
 """
 
 from itertools import pairwise
@@ -17,13 +18,13 @@ from PADing.generation.networks import LEAK
 
 
 class MLP(nn.Module):
-    """``[query ; z]`` with z standard normal, in training and in evaluation, through hidden layers: (n, d) -> (n, d).
+    """An MLP on ``[query ; z]``: (n, d) -> (n, d); z is standard normal, in training and in evaluation.
 
     Args:
         width: d, of queries, of z and of the result.
-        layers: number of hidden layers, at least 1; they are four times as wide.
-        drop_rate: dropout behind each hidden layer.
-        noise: False: no z, and no inputs for it.
+        layers: number of hidden layers of width 4 d, at least 1.
+        drop_rate: dropout after each hidden layer.
+        noise: False: no z, so the input is the query alone.
     """
 
     def __init__(self, width: int, layers: int, drop_rate: float, noise: bool) -> None:
@@ -56,5 +57,5 @@ class MLPGenerator(StructuredGenerator):
         self.generator = MLP(node.HIDDEN_DIM, node.TRANS_NUM_LAYER, node.TRANS_DROP_RATE, node.NOISE)
 
     def generate(self, queries: Tensor) -> Tensor:
-        """The MLP's outputs, each from noise of its own."""
+        """Generated features (n, d), each with its own noise."""
         return self.generator(queries)

@@ -1,7 +1,7 @@
-"""The semantic projection: a class's feature is a linear map of its class embedding, fitted by least squares.
+"""The semantic projection: the generated feature of a class is a linear map of its class embedding.
 
-``MODEL.MASK_FORMER.GENERATOR linear``. The structure loss is left out; ``NOISE``, ``DISENTANGLE`` and
-``ALIGN`` have no effect, and nothing random is drawn.
+Use it with ``MODEL.MASK_FORMER.GENERATOR linear``. The map is fitted by least squares. There is no structure loss;
+``NOISE``, ``DISENTANGLE`` and ``ALIGN`` have no effect, and nothing is random.
 """
 
 from torch import Tensor
@@ -12,14 +12,14 @@ from PADing.generation.feature_generator import GENERATOR_REGISTRY, FeatureGener
 
 @GENERATOR_REGISTRY.register("linear")
 class SemanticProjection(FeatureGenerator):
-    """Mean squared error between projected class embeddings and the query features of their classes."""
+    """Minimises the squared error between projected class embeddings and the query features of their classes."""
 
     def generate(self, queries: Tensor) -> Tensor:
-        """The projected class embeddings themselves."""
+        """The projected class embeddings (n, d) unchanged."""
         return queries
 
     def terms(self, step: GeneratorStep) -> dict[str, Tensor]:
-        """``L_G``, the squared error, and ``L_cls``; both are zero, with a zero gradient, in a batch without labels."""
+        """``L_G`` (the squared error), ``L_cls`` and their sum; in a batch without labels all are zero."""
         generated = self.fc_projection(step.classes.embeddings)[step.classes.row[step.labels]]
         error = classification = generated.sum()
         if len(step.labels):

@@ -22,7 +22,7 @@ from .conftest import GENERALIZED, UNSEEN_ONLY, ZSIS
         (["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 999], r"NUM_CLASSES is 999.*has \d+ classes"),
         (["DATASETS.TRAIN", (GENERALIZED,)], "shows unseen classes.*subset: seen"),
         (["DATASETS.TRAIN", ("mini_train_semantic",)], "no class names: its metadata lack thing_classes"),
-        (["DATASETS.TEST", ()], "neither may be empty"),
+        (["DATASETS.TEST", ()], "Neither may be empty"),
         (["MODEL.CLASS_EMBEDDINGS", "nowhere.npz"], r"nowhere.npz.*tools/class_embeddings.py"),
     ],
 )

@@ -274,7 +274,7 @@ def test_output_dir_and_weights_without_permission(message, tmp_path):
 
 def test_class_counts(message):
     words = message([*PADING, HEAD + "NUM_CLASSES", "16"])
-    assert "NUM_CLASSES is 16, but PADing tells all 22" in words and "or -1" in words
+    assert "NUM_CLASSES is 16, but PADing predicts all 22" in words and "or -1" in words
     assert "NUM_CLASSES is 13" in message([*D2ZERO, HEAD + "NUM_CLASSES", "13"])
     assert "training set mini_train_panoptic has 22" in message([*STAGE_1, HEAD + "NUM_CLASSES", "16"])
 

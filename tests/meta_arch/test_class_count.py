@@ -33,7 +33,7 @@ def test_a_wrong_number_for_pading_is_one_true_sentence():
     """It was an IndexError when unseen classes lie beyond the outputs, and "without class embeddings" otherwise."""
     config = REPOSITORY / "configs" / "instance-segmentation" / "PADing.yaml"
     for wrong in (48, 66):
-        with pytest.raises(UserError, match=f"NUM_CLASSES is {wrong}, but PADing tells all 65 .*48 seen and 17 unseen"):
+        with pytest.raises(UserError, match=f"NUM_CLASSES is {wrong}, but PADing predicts all 65 .*48 seen"):
             PADing.from_config(load_config(config, [COUNT, str(wrong)]))
 
 

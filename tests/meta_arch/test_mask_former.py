@@ -66,5 +66,5 @@ def test_it_follows_the_device_of_its_weights():
 def test_images_without_instances_are_refused():
     """Detectron2's own mapper gives such of panoptic and semantic data sets."""
     model = build_model(small_config())
-    with pytest.raises(UserError, match="INPUT.DATASET_MAPPER_NAME gives images without instances"):
+    with pytest.raises(UserError, match="INPUT.DATASET_MAPPER_NAME returns images without instances"):
         model([{key: value for key, value in sample.items() if key != "instances"} for sample in small_batch()])

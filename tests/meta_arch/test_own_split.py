@@ -58,7 +58,7 @@ def test_classes_and_embeddings_are_those_of_the_split(folder, config, caplog):
     assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == (SEEN + UNSEEN if all_classes else SEEN)
     with caplog.at_level("INFO", logger="PADing"):
         architecture_of(cfg).check_start(cfg, training=True)
-    told = [record for record in caplog.records if "The split file names others, which are used" in record.message]
+    told = [record for record in caplog.records if "The split file names another file" in record.message]
     assert len(told) == (cfg.MODEL.MASK_FORMER.VEC_PATH is not None)
 
 
@@ -72,7 +72,7 @@ def test_embeddings_on_the_command_line_are_enough(folder, tmp_path, caplog):
     cfg = load_config(REPOSITORY / "configs" / "instance-segmentation" / "PADing.yaml", opts)
     with caplog.at_level("INFO", logger="PADing"):
         architecture_of(cfg).check_start(cfg, training=True)
-    assert "MODEL.CLASS_EMBEDDINGS names others, which are used" in caplog.text
+    assert "MODEL.CLASS_EMBEDDINGS names another file, which is used instead" in caplog.text
 
 
 def test_embeddings_that_are_not_made_yet_come_with_the_command(folder, tmp_path):
