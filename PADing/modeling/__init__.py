@@ -1,4 +1,4 @@
-"""Networks, matching and losses: tensors in, tensors out. Importing this registers every building block by name."""
+"""Networks, matching and losses. Importing this registers every part that a config can name."""
 
 from .backbone import D2SwinTransformer
 from .criterion import SetCriterion, SetCriterion_Generator

@@ -1,4 +1,4 @@
-"""Constant tensors that depend on a few numbers alone, such as position tables, made once for each."""
+"""A cache for constant tensors that depend on a few numbers, such as position tables."""
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
@@ -11,14 +11,13 @@ P = ParamSpec("P")
 
 
 def cached_table(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Decorator: keep the 16 tensors last asked for, except while ``torch.compile`` traces.
+    """Decorator: cache the 16 tensors used last, except while ``torch.compile`` traces. Arguments must be hashable.
 
-    Sizes that vary, as in evaluation, push each other out. Making one again would cost more than time: copying even a
-    few numbers to a GPU waits for everything queued there. Arguments must be hashable.
+    Without the cache, every call would copy numbers to the GPU, which waits for all work queued there.
     """
 
     def make_constant(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        with torch.inference_mode(False), torch.no_grad():  # usable in training, whoever asks first
+        with torch.inference_mode(False), torch.no_grad():  # usable in training even if made during inference
             return make(*args, **kwargs)
 
     cached: Callable[..., Tensor] = lru_cache(maxsize=16)(make_constant)

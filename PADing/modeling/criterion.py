@@ -1,4 +1,4 @@
-"""The losses of Mask2Former, for all predictions of a batch at once."""
+"""The losses of Mask2Former, computed for all predictions of a batch at once."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,9 +17,9 @@ Targets = list[dict[str, Tensor]]
 
 
 class Matched(NamedTuple):
-    """A predictions of a batch, and the M pairs of queries and targets that belong together in each of them.
+    """``A`` predictions of a batch, and the M matched pairs of queries and targets in each of them.
 
-    Pairs are listed image by image; every prediction has as many in an image as the others.
+    Pairs are listed image by image. The number of pairs in an image is the same for all predictions.
     """
 
     predictions: list[dict]  # see SetCriterion.forward
@@ -33,20 +33,27 @@ class Matched(NamedTuple):
 class SetCriterion(nn.Module):
     """Classification, mask and dice losses after matching (Mask2Former, Sec. 3.3 and 3.3.1).
 
-    All predictions (the last one and those for deep supervision) are matched and compared together; the random points
-    are drawn before, prediction by prediction, last one first: for each image the matcher's points, then candidates
-    and random points of the mask loss.
+    All predictions (the last one and those for deep supervision) are matched and compared together. Random points are
+    drawn before, for one prediction after another, the last one first: for each image the matcher's points, then the
+    candidates and random points of the mask loss.
 
     A subclass adds a loss in :meth:`label_losses`, :meth:`mask_losses` or :meth:`forward`, and its weight in
-    :meth:`loss_weights`; a meta-architecture names the subclass as its ``criterion_type``.
+    :meth:`loss_weights`. A meta-architecture names the subclass as its ``criterion_type``.
 
     State-dict keys: ``empty_weight`` (num_classes + 1), the class weights of the cross-entropy.
 
     Args:
-        num_classes: classes without "no object". eos_coef: class weight of "no object". losses: "labels", "masks".
-        matcher: assigns queries to targets. weight_dict: factor of each loss by name; applied by the caller.
-        num_points: points for each mask. oversample_ratio: candidates for each of them. importance_sample_ratio: part
-            of the points taken from the most uncertain candidates, the others are random.
+        num_classes: number of classes without "no object".
+        matcher: assigns queries to targets.
+        weight_dict: factor of each loss by name; the caller applies it.
+        eos_coef: class weight of "no object".
+        losses: any of "labels", "masks".
+        num_points: points per mask.
+        oversample_ratio: candidates per point.
+        importance_sample_ratio: share of the points that are the most uncertain candidates; the others are random.
+
+    Raises:
+        ValueError: an unknown loss.
     """
 
     empty_weight: Tensor
@@ -66,7 +73,7 @@ class SetCriterion(nn.Module):
         super().__init__()
         unknown = set(losses) - {"labels", "masks"}
         if unknown:
-            raise ValueError(f"SetCriterion knows the losses 'labels' and 'masks', not {sorted(unknown)}")
+            raise ValueError(f"SetCriterion has the losses 'labels' and 'masks', not {sorted(unknown)}")
         self.num_classes, self.matcher, self.weight_dict = num_classes, matcher, weight_dict
         self.eos_coef, self.losses, self.num_points = eos_coef, list(losses), num_points
         self.candidates, self.random_points = importance_counts(num_points, oversample_ratio, importance_sample_ratio)
@@ -95,12 +102,12 @@ class SetCriterion(nn.Module):
 
     @classmethod
     def loss_weights(cls, cfg: CfgNode) -> dict[str, float]:
-        """The weight of every loss of this class by its name, which is given without the endings of ``aux_outputs``."""
+        """The weight of every loss by name, without the suffixes of ``aux_outputs``."""
         node = cfg.MODEL.MASK_FORMER
         return {"loss_ce": node.CLASS_WEIGHT, "loss_mask": node.MASK_WEIGHT, "loss_dice": node.DICE_WEIGHT}
 
     def forward(self, outputs: dict, targets: Targets) -> dict[str, Tensor]:
-        """Scalars ``loss_ce``, ``loss_mask``, ``loss_dice``, not yet multiplied by ``weight_dict``.
+        """Scalars ``loss_ce``, ``loss_mask``, ``loss_dice``, without the factors of ``weight_dict``.
 
         Args:
             outputs: ``pred_logits`` (B, Q, K + 1), ``pred_masks`` (B, Q, h, w), and possibly ``aux_outputs``, a list of
@@ -136,17 +143,17 @@ class SetCriterion(nn.Module):
     def match(self, outputs: dict, targets: Targets) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Match the last prediction, without losses, for methods that train on matched queries.
 
-        Returns the class of every query (B, Q) int64, ``num_classes`` where nothing is matched; the classes of matched
-        queries (M) int64, image by image, ascending query in each; (image indices, query indices), (M) each.
+        Returns the class of every query (B, Q) int64, ``num_classes`` if unmatched; the classes of matched queries (M)
+        int64, by image, then by query; and their (image indices, query indices), (M) each.
         """
         matched = _pairs([outputs], targets, [self.matcher(outputs, targets)])
         classes, index = self._target_classes(matched)[0], (matched.image, matched.query[0])
         return classes, classes[index], index
 
     def label_losses(self, predictions: list[dict], classes: Tensor) -> dict[str, Tensor]:
-        """Losses of the class scores by name, for each of A predictions (A): weighted mean cross-entropy.
+        """Losses of the class scores by name, (A,) for A predictions: weighted mean cross-entropy.
 
-        ``classes`` are those that queries should have, (A, B, Q) int64; ``num_classes`` where nothing is matched.
+        ``classes`` (A, B, Q) int64 are the target classes of queries, ``num_classes`` if unmatched.
         """
         logits = torch.stack([p["pred_logits"] for p in predictions]).float()  # (A, B, Q, K + 1)
         weight = self.empty_weight.to(logits)
@@ -156,10 +163,10 @@ class SetCriterion(nn.Module):
     def mask_losses(
         self, matched: Matched, logits: Tensor, labels: Tensor, num_masks: float | Tensor
     ) -> dict[str, Tensor]:
-        """Losses of the masks by name, for each of A predictions (A): cross-entropy and dice loss at points.
+        """Losses of the masks by name, (A,) for A predictions: cross-entropy and dice loss at points.
 
-        ``logits`` and ``labels`` (A, M, P) float32 are both masks of each pair at the points where they are compared;
-        the sums over pairs are divided by ``num_masks``: targets for each process, at least one.
+        ``logits`` and ``labels`` (A, M, P) float32 are the predicted and the target mask of each pair at P points. Sums
+        over pairs are divided by ``num_masks``, the mean number of targets per process, at least one.
         """
         scale = 1 / num_masks
         ce = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(2)
@@ -168,7 +175,7 @@ class SetCriterion(nn.Module):
         return {"loss_mask": ce.sum(1) * scale, "loss_dice": dice.sum(1) * scale}
 
     def _target_classes(self, matched: Matched) -> Tensor:
-        """Class that each query of each prediction should have: (A, B, Q) int64."""
+        """The target class of each query of each prediction: (A, B, Q) int64."""
         device = matched.query.device
         labels = [target["labels"].to(device) for target in matched.targets]
         first = torch.tensor([0, *(len(x) for x in labels[:-1])], device=device).cumsum(0)
@@ -189,14 +196,14 @@ class SetCriterion(nn.Module):
         return point_sample(masks, points).view(labels.shape), labels
 
     def extra_repr(self) -> str:
-        """What ``print(model)`` shows of it."""
+        """The text in ``print(model)``."""
         return f"num_classes={self.num_classes}, losses={self.losses}, weight_dict={self.weight_dict}"
 
 
 class SetCriterion_Generator(SetCriterion):  # noqa: N801 (its published name)
-    """The published name of a criterion that is called for :meth:`match`, kept for code that imports it."""
+    """The published name of a criterion whose call is :meth:`match`; kept for code that imports it."""
 
-    forward = SetCriterion.match  # type: ignore[assignment]  # what published code expects
+    forward = SetCriterion.match  # type: ignore[assignment]  # as in the published code
 
 
 def _pairs(predictions: list[dict], targets: Targets, matches: list[list[Assignment]]) -> Matched:
@@ -212,15 +219,14 @@ def _pairs(predictions: list[dict], targets: Targets, matches: list[list[Assignm
 def _labels_at_points(matched: Matched, points: Tensor) -> Tensor:
     """Target masks of all matched pairs at their points (A, M, P, 2): (A, M, P).
 
-    Every mask is read once, at the points of all predictions: the points go to the masks, which are large, and not
-    copies of the masks to the points.
+    Each mask is read once, at the points of all predictions, so that the large masks are not copied.
     """
     predictions, _, count, _ = points.shape
     by_image = points.split(matched.counts, 1), matched.target.split(matched.counts, 1)
     labels = []
     for target, part, to in zip(matched.targets, *by_image, strict=True):
         n = len(target["labels"])
-        # Each target is matched once, unless there are fewer queries than targets: then some masks get no points.
+        # Each target is matched once; with fewer queries than targets, some masks have no points.
         placed = points.new_zeros(predictions, n, count, 2)
         placed.scatter_(1, to[:, :, None, None].expand_as(part), part)
         masks, at = target["masks"].to(points).unsqueeze(1), placed.transpose(0, 1).reshape(n, predictions * count, 2)
@@ -230,7 +236,7 @@ def _labels_at_points(matched: Matched, points: Tensor) -> Tensor:
 
 
 def _mean_over_ranks(count: int, device: torch.device) -> float | Tensor:
-    """Number of targets for each process, at least one."""
+    """The mean number of targets per process, at least one."""
     if get_world_size() == 1:
         return max(count, 1)
     total = torch.tensor([float(count)], device=device)

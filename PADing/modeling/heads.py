@@ -1,4 +1,4 @@
-"""Heads: a pixel decoder, then what makes predictions of its maps. Importing this registers all of them."""
+"""Heads: a pixel decoder, and a predictor on its maps. Importing this registers all of them."""
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
@@ -11,16 +11,21 @@ from PADing.errors import UserError
 from PADing.modeling.pixel_decoder.fpn import PixelDecoder, by_stride, select_features
 from PADing.modeling.registry import build_pixel_decoder, build_transformer_decoder
 
-# Values of MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE with a meaning of their own; any other names a backbone map.
+# Special values of MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE; any other value names a backbone map.
 MULTI_SCALE, ENCODER, PIXELS = "multi_scale_pixel_decoder", "transformer_encoder", "pixel_embedding"
 
 
 class PixelDecoderHead(nn.Module):
     """Base of heads; keys ``pixel_decoder.*``, ``predictor.*``.
 
-    ``input_shape`` are the backbone's maps; ``num_classes`` leaves out "no object". ``predictor`` makes predictions of
-    the maps of ``pixel_decoder`` (a transformer decoder: attending to ``transformer_in_feature``). ``loss_weight`` is a
-    factor of the loss, ``ignore_value`` the label of pixels without annotation.
+    Args:
+        input_shape: of the backbone's maps.
+        num_classes: number of classes without "no object".
+        pixel_decoder: computes maps from those of the backbone.
+        predictor: computes predictions from the maps of ``pixel_decoder``.
+        loss_weight: factor of the loss.
+        ignore_value: label of pixels without annotation.
+        transformer_in_feature: the map that a transformer decoder attends to.
     """
 
     _version = 2
@@ -44,7 +49,7 @@ class PixelDecoderHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
-        """Arguments from ``MODEL.SEM_SEG_HEAD``, those of the predictor left out."""
+        """Arguments from ``MODEL.SEM_SEG_HEAD``, without those of the predictor."""
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
             "input_shape": select_features(cfg, input_shape),
@@ -56,7 +61,7 @@ class PixelDecoderHead(nn.Module):
 
     @staticmethod
     def transformer_arguments(cfg: CfgNode, input_shape: dict[str, ShapeSpec], classify: bool) -> dict:
-        """``transformer_predictor`` and ``transformer_in_feature`` from ``MODEL.MASK_FORMER``."""
+        """``transformer_predictor`` and ``transformer_in_feature`` from ``MODEL.MASK_FORMER``; UserError if wrong."""
         feature, head = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE, cfg.MODEL.SEM_SEG_HEAD
         channels = {name: channels for name, channels, _ in by_stride(input_shape)}
         channels |= {MULTI_SCALE: head.CONVS_DIM, ENCODER: head.CONVS_DIM, PIXELS: head.MASK_DIM}
@@ -81,8 +86,8 @@ class PixelDecoderHead(nn.Module):
         return self.predictor(source, mask_features, mask)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
-        # In older checkpoints the head was its own pixel decoder. Decided by the key alone: version metadata get lost
-        # when a checkpoint is saved again as a plain dict, and a rule that trusts them then renames what is right.
+        # In older checkpoints the head was its own pixel decoder. The key decides, not the version metadata: they are
+        # lost when a checkpoint is saved again as a plain dict, and then right keys would be renamed.
         for key in [k for k in state_dict if k.startswith(prefix)]:
             rest = key[len(prefix) :]
             if not rest.startswith(("predictor.", "pixel_decoder.")):
@@ -92,7 +97,7 @@ class PixelDecoderHead(nn.Module):
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class MaskFormerHead(PixelDecoderHead):
-    """Pixel decoder and transformer decoder; ``shared`` arguments are the base class's."""
+    """Pixel decoder and transformer decoder; ``shared``: arguments of the base class."""
 
     @configurable
     def __init__(self, input_shape: dict[str, ShapeSpec], *, transformer_predictor: nn.Module, **shared) -> None:
@@ -104,15 +109,15 @@ class MaskFormerHead(PixelDecoderHead):
         return {**super().from_config(cfg, input_shape), **cls.transformer_arguments(cfg, input_shape, classify=True)}
 
     def forward(self, features: dict[str, Tensor], mask: Tensor | None = None) -> dict:
-        """Backbone maps -> the transformer decoder's predictions."""
+        """The transformer decoder's predictions from the backbone's maps (B, C, h, w) by name."""
         return self.transformer_outputs(features, mask)
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class PerPixelBaselineHead(PixelDecoderHead):
-    """Pixel decoder and a 1 x 1 convolution, or another ``predictor``, which predicts at ``common_stride``.
+    """Pixel decoder and a 1 x 1 convolution, or another ``predictor``, with ``num_classes`` outputs per pixel.
 
-    ``shared`` arguments are the base class's; there are ``num_classes`` outputs for each pixel.
+    It predicts at ``common_stride``. ``shared``: arguments of the base class.
     """
 
     @configurable
@@ -135,7 +140,7 @@ class PerPixelBaselineHead(PixelDecoderHead):
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Classify pixels; ``targets`` (B, H, W) are their labels, needed in training.
 
-        Returns (None, ``{"loss_sem_seg": ...}``); in evaluation ((B, num_classes, H, W) logits like the image, ``{}``).
+        Returns (None, ``{"loss_sem_seg": ...}``) in training and (logits (B, num_classes, H, W), ``{}``) in evaluation.
         """
         logits, *auxiliary = self.layers(features)
         if not self.training:
@@ -145,7 +150,7 @@ class PerPixelBaselineHead(PixelDecoderHead):
         return None, {name: self.loss_weight * self._cross_entropy(x, targets) for name, x in named.items()}
 
     def layers(self, features: dict[str, Tensor]) -> list[Tensor]:
-        """Logits at ``common_stride``, and behind them those of earlier layers for deep supervision."""
+        """Logits at ``common_stride``, then those of earlier layers for deep supervision."""
         return [self.predictor(self.pixel_decoder.forward_features(features)[0])]
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -157,9 +162,9 @@ class PerPixelBaselineHead(PixelDecoderHead):
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class PerPixelBaselinePlusHead(PerPixelBaselineHead):
-    """The baseline with MaskFormer's transformer decoder: query ``k`` draws the score map of class ``k``.
+    """The baseline with MaskFormer's transformer decoder: query ``k`` predicts the score map of class ``k``.
 
-    With ``deep_supervision`` the loss also applies to its earlier layers; ``baseline`` arguments are the base class's.
+    With ``deep_supervision`` the loss also applies to earlier layers. ``baseline``: arguments of the base class.
     """
 
     @configurable

@@ -1,4 +1,4 @@
-"""The layers that several networks share: attention, residual layers, transformer stacks, multi-layer perceptron."""
+"""Layers that several networks share: attention, residual layers, transformer stacks, multi-layer perceptron."""
 
 import copy
 from collections.abc import Callable
@@ -13,8 +13,9 @@ Branch = Callable[[Tensor], Tensor]
 class Attention(nn.Module):
     """Scaled dot-product attention with input and output projections (Vaswani et al., Sec. 3.2.2).
 
-    State-dict keys: ``in_proj_weight (3C, C)``, ``in_proj_bias``, ``out_proj.weight``, ``out_proj.bias``, so weights of
-    ``torch.nn.MultiheadAttention`` fit. ``width`` C is a multiple of ``heads``; ``dropout`` is on attention weights.
+    State-dict keys: ``in_proj_weight (3C, C)``, ``in_proj_bias``, ``out_proj.weight``, ``out_proj.bias``, as in
+    ``torch.nn.MultiheadAttention``. ``width`` C must be a multiple of ``heads`` (else ValueError); ``dropout`` applies
+    to attention weights.
     """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
@@ -31,16 +32,16 @@ class Attention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None) -> Tensor:
         """Attend from every query (B, L, C) to the allowed keys: (B, L, C).
 
-        Keys and values are (B, S, C), or (1, S, C) when all images share them: then they are projected only once.
-        ``allowed`` (bool, broadcastable to (B, heads, L, S)) is True where a query may look, in each row somewhere.
+        Keys and values are (B, S, C), or (1, S, C) if all images share them; these are projected only once.
+        ``allowed`` (bool, broadcastable to (B, heads, L, S)) is True where a query may attend; each row needs one True.
         """
         batch, length, width = query.shape
         if key.shape[0] == 1 and batch > 1 and allowed is None:
-            # Queries do not see each other, so those of all images make one long sequence before the shared keys.
+            # Queries do not depend on each other, so those of all images form one long sequence for the shared keys.
             return self(query.reshape(1, batch * length, width), key, value).view(batch, length, width)
         inputs, start = (query, key, value), 0
         projected: list[Tensor] = []
-        for end in (1, 2, 3):  # what is the same tensor is projected in one product
+        for end in (1, 2, 3):  # the same tensor is projected only once
             if end == 3 or inputs[end] is not inputs[start]:
                 rows = slice(start * width, end * width)
                 result = F.linear(inputs[start], self.in_proj_weight[rows], self.in_proj_bias[rows])
@@ -60,9 +61,9 @@ def xavier_uniform(module: nn.Module) -> None:
 
 
 class ResidualLayer(nn.Module):
-    """Base of layers that are residual branches, each with a LayerNorm behind its sum or (``pre_norm``) before it.
+    """Base of layers of residual branches, with a LayerNorm after each sum or (``pre_norm``) before each branch.
 
-    ``dropout`` is on the output of every branch and inside the feed-forward network.
+    ``dropout`` applies to the output of every branch and inside the feed-forward network.
     """
 
     linear1: nn.Linear
@@ -84,7 +85,7 @@ class ResidualLayer(nn.Module):
 
 
 def self_attention(attention: Attention, positions: Tensor | None) -> Branch:
-    """The branch in which places look at each other; positions are added to queries and keys, not to values."""
+    """The self-attention branch; positions are added to queries and keys, not to values."""
 
     def branch(x: Tensor) -> Tensor:
         placed = _add(x, positions)
@@ -97,7 +98,7 @@ def self_attention(attention: Attention, positions: Tensor | None) -> Branch:
 
 
 class SelfAttentionLayer(ResidualLayer):
-    """Queries look at each other."""
+    """Queries attend to each other."""
 
     def __init__(self, width: int, heads: int, pre_norm: bool) -> None:
         super().__init__(0.0, pre_norm)
@@ -110,7 +111,7 @@ class SelfAttentionLayer(ResidualLayer):
 
 
 class CrossAttentionLayer(ResidualLayer):
-    """Queries look at the allowed places of a feature map."""
+    """Queries attend to the allowed positions of a feature map."""
 
     def __init__(self, width: int, heads: int, pre_norm: bool) -> None:
         super().__init__(0.0, pre_norm)
@@ -174,8 +175,8 @@ class TransformerDecoderLayer(ResidualLayer):
 
     State-dict keys: ``self_attn, multihead_attn, linear1, linear2, norm1, norm2, norm3``.
 
-    ``dropout`` is also on attention weights. ``noise`` adds standard normal noise behind the cross-attention's sum,
-    before its LayerNorm, in training and in evaluation (PADing's generator); post-norm only.
+    ``dropout`` also applies to attention weights. ``noise`` adds standard normal noise between the cross-attention's
+    sum and its LayerNorm, in training and in evaluation (PADing's generator); ValueError with ``pre_norm``.
     """
 
     def __init__(
@@ -207,15 +208,15 @@ class TransformerDecoderLayer(ResidualLayer):
         return self.residual(x, self.norm3, self.feed_forward)
 
     def _norm2_of_noisy(self, x: Tensor) -> Tensor:
-        # Drawn in the sequence-first shape of the published code, so that equal draws give equal numbers.
+        # Drawn in the published, sequence-first shape, so that the same seed gives the same numbers.
         return self.norm2(x + torch.randn(x.shape[1], x.shape[0], x.shape[2], device=x.device).transpose(0, 1))
 
 
 class TransformerDecoder(nn.Module):
-    """A stack of decoder layers behind a last LayerNorm; keys ``layers.{i}.*, norm.*``.
+    """A stack of decoder layers, then a LayerNorm; keys ``layers.{i}.*, norm.*``.
 
-    It also serves as PADing's primitive generator and as D2Zero's classifier, which use no positions. ``layer`` is
-    copied ``num_layers`` times, so all layers start from the same weights.
+    PADing's primitive generator and D2Zero's classifier also use it, without positions. ``layer`` is copied
+    ``num_layers`` times, so all layers start with the same weights.
     """
 
     def __init__(self, layer: TransformerDecoderLayer, num_layers: int, return_intermediate: bool = False) -> None:
@@ -229,8 +230,8 @@ class TransformerDecoder(nn.Module):
     ) -> Tensor:
         """Run the stack on queries (L, B, C): (1, L, B, C), or (layers, L, B, C) with ``return_intermediate``.
 
-        ``memory`` is (S, B, C), or (S, 1, C) if the whole batch shares it: it is then projected only once. A memory
-        expanded along the batch counts as shared. Positions are added to queries and keys, to which they broadcast.
+        ``memory`` is (S, B, C), or (S, 1, C) if the whole batch shares it; a shared or expanded memory is projected
+        only once. Positions are added to queries and keys and must be broadcastable to them.
         """
         if memory.stride(1) == 0:
             memory = memory[:, :1]

@@ -1,4 +1,4 @@
-"""Which query is responsible for which annotated segment: the cheapest one-to-one assignment."""
+"""Matches queries with annotated segments: the one-to-one assignment with the lowest cost."""
 
 import logging
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from PADing.modeling.point_sampling import point_sample
 
 logger = logging.getLogger(__name__)
 
-PROHIBITIVE = 1e8  # replaces a cost that is not finite: above any cost that occurs, still exact arithmetic for scipy
+PROHIBITIVE = 1e8  # replaces a cost that is not finite; above any real cost, but small enough for exact sums in scipy
 
 Assignment = tuple[Tensor, Tensor]
 
@@ -23,8 +23,9 @@ Assignment = tuple[Tensor, Tensor]
 class HungarianMatcher(nn.Module):
     """Assigns queries to targets by class, mask and dice costs (Mask2Former, Sec. 3.3.1).
 
-    ``cost = cost_class * -softmax(logits)[class] + cost_mask * BCE + cost_dice * dice``, the mask terms at
-    ``num_points`` = P random points that all masks of an image share; always in float32. Not all weights are zero.
+    ``cost = cost_class * -softmax(logits)[class] + cost_mask * BCE + cost_dice * dice``, always in float32. The mask
+    terms are computed at ``num_points`` = P random points, the same for all masks of an image. UserError if all weights
+    are zero or ``num_points`` is below 1.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class HungarianMatcher(nn.Module):
         super().__init__()
         if not (cost_class or cost_mask or cost_dice):
             raise UserError(
-                "CLASS_WEIGHT, MASK_WEIGHT and DICE_WEIGHT of MODEL.MASK_FORMER are all zero: nothing to match by"
+                "CLASS_WEIGHT, MASK_WEIGHT and DICE_WEIGHT of MODEL.MASK_FORMER are all zero. Set one of them above 0."
             )
         if num_points < 1:
             raise UserError(f"MODEL.MASK_FORMER.TRAIN_NUM_POINTS must be positive, not {num_points}")
@@ -41,12 +42,12 @@ class HungarianMatcher(nn.Module):
         self.num_points = num_points
 
     def draw_points(self, images: int, device: torch.device) -> Tensor:
-        """Random points of one prediction: (B, P, 2), one draw for each image."""
+        """Random points of one prediction: (B, P, 2), drawn image by image."""
         return torch.cat([torch.rand(1, self.num_points, 2, device=device) for _ in range(images)])
 
     @torch.no_grad()
     def forward(self, outputs: dict[str, Tensor], targets: list[dict[str, Tensor]]) -> list[Assignment]:
-        """Match one prediction; arguments as those of :meth:`SetCriterion.forward`.
+        """Match one prediction; for the arguments see :meth:`SetCriterion.forward`.
 
         Returns for each image (query indices, ascending; target indices), int64 on the CPU, of length min(Q, n).
         """
@@ -57,14 +58,14 @@ class HungarianMatcher(nn.Module):
     def match(
         self, predictions: Sequence[dict[str, Tensor]], targets: list[dict[str, Tensor]], points: Tensor
     ) -> list[list[Assignment]]:
-        """Match several predictions of the same batch at once, each at its own points (A, B, P, 2)."""
-        # One transfer for all predictions and images, because each one waits for the device.
+        """Match A predictions of the same batch at once, each at its own points (A, B, P, 2); see ``forward``."""
+        # One transfer for all predictions and images, because each transfer waits for the device.
         costs = self.costs(predictions, targets, points).cpu().numpy()
         bad = ~np.isfinite(costs)
         if bad.any():
             message = (
                 "Matching costs%s are not finite (%d of %d): training has diverged, or float16 has overflowed. "
-                "They count as prohibitive."
+                "They are replaced by a very large cost."
             )
             logger.warning(message, _iteration(), bad.sum(), bad.size)
             costs = np.where(bad, PROHIBITIVE, costs)
@@ -76,18 +77,17 @@ class HungarianMatcher(nn.Module):
     def costs(
         self, predictions: Sequence[dict[str, Tensor]], targets: list[dict[str, Tensor]], points: Tensor
     ) -> Tensor:
-        """Costs of all pairs: (A, B, Q, max n) float32; columns behind an image's last target mean nothing."""
+        """Costs of all pairs: (A, B, Q, max n) float32; columns after an image's last target are meaningless."""
         with torch.autocast(device_type=points.device.type, enabled=False):
             labels, target = _targets_at_points(targets, points)
             cost = self._mask_costs(predictions, target, points)
             probability = torch.stack([p["pred_logits"] for p in predictions]).float().softmax(-1)
-            # Said here, where it can be: on a GPU, an index out of range ends the process without a word.
+            # Check here, because on a GPU an index out of range ends the process without a clear message.
             classes, largest = probability.shape[3] - 1, int(labels.max()) if labels.numel() else -1
             if largest >= classes:
                 raise UserError(
-                    f"An annotation has class {largest}, but the model knows classes 0 to {classes - 1}. "
-                    "MODEL.SEM_SEG_HEAD.NUM_CLASSES must be the number of classes that DATASETS.TRAIN annotates, or "
-                    "more."
+                    f"An annotation has class {largest}, but the model has classes 0 to {classes - 1}. Set "
+                    "MODEL.SEM_SEG_HEAD.NUM_CLASSES to at least the number of classes in DATASETS.TRAIN."
                 )
             columns = labels[None, :, None].expand(*cost.shape[:2], cost.shape[2], -1)
             return cost - self.cost_class * probability.gather(3, columns)
@@ -105,7 +105,7 @@ class HungarianMatcher(nn.Module):
         return self.cost_mask * bce + self.cost_dice * dice
 
     def extra_repr(self) -> str:
-        """What ``print(model)`` shows of it."""
+        """The text in ``print(model)``."""
         costs = f"cost_class={self.cost_class}, cost_mask={self.cost_mask}, cost_dice={self.cost_dice}"
         return f"{costs}, num_points={self.num_points}"
 
@@ -129,5 +129,5 @@ def _targets_at_points(targets: list[dict[str, Tensor]], points: Tensor) -> tupl
 def _iteration() -> str:
     try:
         return f" of iteration {get_event_storage().iter}"
-    except AssertionError:  # nobody is training
+    except AssertionError:  # there is no training
         return ""

@@ -1,4 +1,4 @@
-"""Masks read at points instead of everywhere (PointRend; Mask2Former, Sec. 3.3.1)."""
+"""Reads masks at points instead of everywhere (PointRend; Mask2Former, Sec. 3.3.1)."""
 
 import torch
 from torch import Tensor
@@ -16,7 +16,10 @@ def point_sample(images: Tensor, points: Tensor) -> Tensor:
 
 
 def importance_counts(num_points: int, oversample_ratio: float, importance_sample_ratio: float) -> tuple[int, int]:
-    """(random candidates, points drawn at random) for a mask; the other points are the most uncertain candidates."""
+    """(number of candidates, number of random points) per mask; the other points are the most uncertain candidates.
+
+    UserError for ratios out of range.
+    """
     if not (oversample_ratio >= 1 and 0 <= importance_sample_ratio <= 1):
         raise UserError(
             f"OVERSAMPLE_RATIO ({oversample_ratio}) must be at least 1, IMPORTANCE_SAMPLE_RATIO "

@@ -23,14 +23,14 @@ class PositionEmbeddingSine(nn.Module):
     ) -> None:
         super().__init__()
         if scale is not None and not normalize:
-            raise ValueError("PositionEmbeddingSine: scale has a meaning only with normalize=True")
+            raise ValueError("PositionEmbeddingSine: scale needs normalize=True")
         if num_pos_feats % 2:
             raise ValueError(f"PositionEmbeddingSine: num_pos_feats must be even, not {num_pos_feats}")
         self.num_pos_feats, self.temperature, self.normalize = num_pos_feats, temperature, normalize
         self.scale = 2 * math.pi if scale is None else scale
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Encodings (B, 2F, h, w) for a map like x (B, C, h, w); without a mask (1, 2F, h, w), the same for all images.
+        """Encodings (B, 2F, h, w) for a map x (B, C, h, w); without a mask (1, 2F, h, w), the same for all images.
 
         ``mask`` (B, h, w) bool is True on padding, which is not counted as a position.
         """
@@ -62,7 +62,7 @@ def _waves(position: Tensor, features: int, temperature: float) -> Tensor:
 def _table(
     height: int, width: int, features: int, base: float, scale: float | None, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    # In float32 at least: half precision cannot tell apart the columns of a large map.
+    # At least float32, because half precision cannot distinguish the columns of a large map.
     exact = torch.promote_types(dtype, torch.float32)
     rows = torch.arange(1, height + 1, dtype=exact, device=device)
     columns = torch.arange(1, width + 1, dtype=exact, device=device)

@@ -1,3 +1,3 @@
-"""Backbones beside Detectron2's. Importing this registers all of them."""
+"""Backbones that Detectron2 does not have. Importing this registers them."""
 
 from .swin import D2SwinTransformer

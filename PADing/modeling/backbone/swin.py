@@ -16,14 +16,14 @@ from PADing.modeling.cached_table import cached_table
 
 
 class DropPath(nn.Module):
-    """In training, drop a residual branch for whole images with probability ``rate``."""
+    """Drops a residual branch for whole images with probability ``rate``, in training."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Zeros, or x scaled up, for each image: (B, ...) -> (B, ...)."""
+        """For each image zeros, or x / (1 - rate): (B, ...) -> (B, ...)."""
         if not (self.training and self.rate):
             return x
         keep = 1 - self.rate
@@ -112,10 +112,10 @@ class SwinTransformerBlock(nn.Module):
 
 @cached_table
 def _shift_mask(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
-    """(windows, w^2, w^2): 0 between places that were neighbours before the shift, -100 between others."""
+    """(windows, w^2, w^2): 0 between positions that were neighbours before the shift, -100 between others."""
 
     def parts(length: int) -> Tensor:
-        # Along one side: the part that stayed together (0), and the last window's two, which came from both ends.
+        # Along one side: part 0 was together before the shift; parts 1 and 2 of the last window come from both ends.
         place = torch.arange(length, device=device)
         return (place >= length - window).long() + (place >= length - shift).long()
 
@@ -125,7 +125,7 @@ def _shift_mask(height: int, width: int, window: int, shift: int, device: torch.
 
 
 class PatchMerging(nn.Module):
-    """Halve the resolution: four neighbours become one place of twice the width; keys ``norm, reduction``."""
+    """Halves the resolution: merges four neighbours to one position of twice the width; keys ``norm, reduction``."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class PatchEmbed(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks at one resolution, and the step to the next; keys ``blocks.{i}``, ``downsample``."""
+    """The blocks of one resolution, and the step to the next; keys ``blocks.{i}``, ``downsample``."""
 
     def __init__(self, swin: CfgNode, width: int, heads: int, drop_paths: Sequence[float], last: bool) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class Stage(nn.Module):
         self.downsample = None if last else PatchMerging(width)
 
     def forward(self, x: Tensor, save_memory: bool) -> tuple[Tensor, Tensor]:
-        """(B, h, w, C) -> this stage's map, input of the next; ``save_memory``: recompute activations for gradients."""
+        """(B, h, w, C) -> this stage's map, next stage's input; ``save_memory``: recompute activations in backward."""
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if save_memory else block(x)
         return x, x if self.downsample is None else self.downsample(x)
@@ -173,10 +173,10 @@ class Stage(nn.Module):
 
 @BACKBONE_REGISTRY.register()
 class D2SwinTransformer(Backbone):
-    """Swin Transformer with the key names of its published checkpoints; outputs among res2, res3, res4, res5.
+    """Swin Transformer with the keys of its published checkpoints; its outputs are ``OUT_FEATURES`` of res2 to res5.
 
-    Input (B, C, H, W) of any size. Outputs have strides ``patch``, 2, 4 and 8 times ``patch`` and widths ``EMBED_DIM``
-    times 1, 2, 4, 8, each behind its own LayerNorm. Sizes come from ``MODEL.SWIN``.
+    The input is (B, C, H, W) of any size. Output res2 has stride ``PATCH_SIZE`` and width ``EMBED_DIM``; each further
+    output doubles both. A LayerNorm follows each output. All keys are in ``MODEL.SWIN``. UserError for unknown outputs.
     """
 
     def __init__(self, cfg: CfgNode, input_shape: ShapeSpec) -> None:
@@ -229,7 +229,7 @@ class D2SwinTransformer(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Images are padded to a multiple of it."""
+        """Images are padded to a multiple of this."""
         return 32
 
 

@@ -1,4 +1,4 @@
-"""Pixel decoders: backbone maps become mask features and feature levels. Importing this registers all of them."""
+"""Pixel decoders, which compute mask features and feature levels from backbone maps. Importing this registers them."""
 
 from PADing.modeling.registry import build_pixel_decoder
 

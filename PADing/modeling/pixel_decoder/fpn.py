@@ -1,4 +1,4 @@
-"""Pixel decoders that go from coarse to fine by convolutions, with or without a transformer on the coarsest map."""
+"""Pixel decoders with convolutions from coarse to fine, with or without a transformer on the coarsest map."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from PADing.errors import UserError
 from PADing.modeling.layers import TransformerEncoder, TransformerEncoderLayer, xavier_uniform
 from PADing.modeling.position_encoding import PositionEmbeddingSine
 
-NUM_LEVELS = 3  # feature maps handed to a multi-scale transformer decoder
+NUM_LEVELS = 3  # feature maps for a multi-scale transformer decoder
 Norm = str | Callable | None
 
 
@@ -24,7 +24,7 @@ def by_stride(input_shape: dict[str, ShapeSpec]) -> list[tuple[str, int, int]]:
 
 
 def select_features(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:
-    """The backbone's maps that ``MODEL.SEM_SEG_HEAD.IN_FEATURES`` names; UserError if it does not produce one."""
+    """The backbone's maps that ``MODEL.SEM_SEG_HEAD.IN_FEATURES`` names; UserError if the backbone lacks one."""
     wanted = cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES
     missing = [name for name in wanted if name not in input_shape]
     if missing:
@@ -38,7 +38,7 @@ def select_features(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str
 def conv_norm(
     in_channels: int, out_channels: int, kernel: int, norm: Norm = "", activation: Callable | None = None
 ) -> Conv2d:
-    """Convolution that keeps the size, with normalisation and activation; a bias only where there is no norm."""
+    """A convolution that keeps the size, with normalisation and activation; it has a bias only without a norm."""
     norm = norm or ""
     size, layer = {"kernel_size": kernel, "padding": kernel // 2}, get_norm(norm, out_channels)
     conv = Conv2d(in_channels, out_channels, **size, bias=norm == "", norm=layer, activation=activation)
@@ -47,13 +47,16 @@ def conv_norm(
 
 
 class PixelDecoder(nn.Module):
-    """Base of pixel decoders: a step to the next finer map is ``adapter_i`` on that map, upsampling, and ``layer_i``.
+    """Base of pixel decoders. A step to a finer map adds ``adapter_i`` of it to the upsampled map, then ``layer_i``.
 
-    ``conv_dim`` and ``mask_dim`` are the channels inside and of the mask features; ``norm`` is of the convolutions ("":
-    none), ``input_shape`` of the backbone.
+    Args:
+        input_shape: of the backbone's maps.
+        conv_dim: channels inside.
+        mask_dim: channels of the mask features.
+        norm: normalisation of the convolutions; "": none.
     """
 
-    upsampling: str  # how the coarser map is brought to the size of the finer one
+    upsampling: str  # mode of F.interpolate
 
     def __init__(self, input_shape: dict[str, ShapeSpec], conv_dim: int, mask_dim: int, norm: Norm = None) -> None:
         super().__init__()
@@ -73,22 +76,22 @@ class PixelDecoder(nn.Module):
         self.add_module(f"layer_{i}", conv_norm(self.conv_dim, self.conv_dim, 3, self.norm, F.relu))
 
     def step(self, i: int, feature: Tensor, coarser: Tensor) -> Tensor:
-        """The ``i``-th finest map ``feature`` and the result (B, conv_dim, ., .) of the step before -> the next."""
+        """The result (B, conv_dim, ., .) of a step, from the ``i``-th finest map and the result of the step before."""
         lateral = getattr(self, f"adapter_{i}")(feature)
         corners = None if self.upsampling == "nearest" else False
         upsampled = F.interpolate(coarser, lateral.shape[-2:], mode=self.upsampling, align_corners=corners)
         return getattr(self, f"layer_{i}")(lateral + upsampled)
 
     def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-        """The backbone's maps -> mask features (B, mask_dim, h, w) at the finest stride; encoder features, levels.
+        """Mask features, encoder features and levels from the backbone's maps.
 
-        Encoder features are (B, conv_dim, ., .) of the coarsest stride, or None; levels the three coarsest maps (B,
-        conv_dim, ., .), coarsest first.
+        Mask features are (B, mask_dim, h, w) at the finest stride; encoder features (B, conv_dim, ., .) at the coarsest
+        stride, or None; levels the three coarsest maps (B, conv_dim, ., .), coarsest first.
         """
         raise NotImplementedError
 
     def forward(self, features: dict[str, Tensor], targets=None):
-        """Refuse: pixel decoders stand where Detectron2 has heads, but give features."""
+        """RuntimeError: call ``forward_features``. Pixel decoders are registered as heads, but return features."""
         raise RuntimeError("Pixel decoders are called through forward_features")
 
 
@@ -108,15 +111,15 @@ class BasePixelDecoder(PixelDecoder):
         self.mask_features = conv_norm(conv_dim, mask_dim, 3)
 
     def add_coarsest(self, i: int, channels: int) -> None:
-        """Create what :meth:`coarsest` needs."""
+        """Create the modules for :meth:`coarsest`."""
         self.add_module(f"layer_{i}", conv_norm(channels, self.conv_dim, 3, self.norm, F.relu))
 
     def coarsest(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(conv_dim map of the coarsest feature, encoder features if there are any)."""
+        """The map (B, conv_dim, ., .) of the coarsest feature, and encoder features or None."""
         return getattr(self, f"layer_{len(self.in_features)}")(feature), None
 
     def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-        """See :meth:`PixelDecoder.forward_features`; there are encoder features if a transformer is on top."""
+        """See :meth:`PixelDecoder.forward_features`; there are encoder features if there is a transformer."""
         y, encoded = self.coarsest(features[self.in_features[-1]])
         levels = [y]
         for i in range(len(self.in_features) - 1, 0, -1):
@@ -163,11 +166,11 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
         }
 
     def add_coarsest(self, i: int, channels: int) -> None:
-        """It sees the encoder's output, which already has ``conv_dim`` channels."""
+        """As in the base class; its input is the encoder's output, which has ``conv_dim`` channels."""
         super().add_coarsest(i, self.conv_dim)
 
     def coarsest(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(conv_dim map of the encoder's output, that output)."""
+        """The map (B, conv_dim, ., .) of the encoder's output, and that output."""
         tokens = self.input_proj(feature).flatten(2).transpose(1, 2)
         positions = self.pe_layer.tokens(feature.shape[-2], feature.shape[-1], tokens)
         encoded = self.transformer["encoder"](tokens, positions).transpose(1, 2).unflatten(2, feature.shape[-2:])

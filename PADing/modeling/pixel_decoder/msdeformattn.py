@@ -34,7 +34,7 @@ class MSDeformAttnTransformerEncoderLayer(ResidualLayer):
 
 
 class MSDeformAttnTransformerEncoderOnly(nn.Module):
-    """A stack of encoder layers that sees all levels together, told apart by ``level_embed`` (part of the positions).
+    """A stack of encoder layers on all levels together; ``level_embed``, added to the positions, marks each level.
 
     State-dict keys: ``encoder.layers.{i}``, ``level_embed``.
     """
@@ -66,10 +66,11 @@ class MSDeformAttnTransformerEncoderOnly(nn.Module):
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class MSDeformAttnPixelDecoder(PixelDecoder):
-    """The pixel decoder of Mask2Former (Sec. 3.2.2): always in the precision of its weights, autocast or not.
+    """The pixel decoder of Mask2Former (Sec. 3.2.2), computed in the precision of its weights, even inside autocast.
 
-    The encoder sees ``transformer_in_features``; FPN steps lead from the finest of these maps to ``common_stride``,
-    that of the mask features. ``pyramid``: see :class:`PixelDecoder`; ``conv_dim`` is also the encoder's width.
+    The encoder's inputs are ``transformer_in_features``. FPN steps lead from the finest of these maps to
+    ``common_stride``, the stride of the mask features. ``pyramid``: see :class:`PixelDecoder`; ``conv_dim`` is also the
+    encoder's width.
     """
 
     upsampling = "bilinear"
@@ -139,7 +140,7 @@ class MSDeformAttnPixelDecoder(PixelDecoder):
 
 @cached_table
 def _cell_centres(shapes: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Centre (x, y) in [0, 1] of each place of each level: (1, S, 1, 2)."""
+    """The centre (x, y) in [0, 1] of each position of each level: (1, S, 1, 2)."""
     points = []
     for height, width in shapes:
         y = (torch.arange(height, dtype=dtype, device=device) + 0.5) / height

@@ -1,4 +1,4 @@
-"""Transformer decoders: queries become classes and masks. Importing this registers all of them."""
+"""Transformer decoders, which compute classes and masks of queries. Importing this registers all of them."""
 
 from PADing.modeling.registry import build_transformer_decoder
 

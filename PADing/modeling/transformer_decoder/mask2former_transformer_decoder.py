@@ -1,4 +1,4 @@
-"""Mask2Former's decoder: queries attend only to the places that their previous masks cover."""
+"""Mask2Former's decoder: queries attend only to the positions inside their previous masks."""
 
 import torch
 from detectron2.config import CfgNode
@@ -16,12 +16,12 @@ from PADing.modeling.transformer_decoder.maskformer_transformer_decoder import Q
 class MultiScaleMaskedTransformerDecoder(QueryDecoder):
     """Masked-attention transformer decoder (Mask2Former, Sec. 3.2).
 
-    Layer ``i`` attends to feature level ``i mod levels``, coarsest first, where the mask predicted before it is above
-    one half; then queries attend to each other, and a feed-forward network follows. A prediction is made from the
-    initial queries and after each layer.
+    In layer ``i`` queries attend to feature level ``i mod levels`` (coarsest first), where the previous mask is at
+    least one half; then they attend to each other, and a feed-forward network follows. The initial queries and every
+    layer give a prediction.
 
     A method that classifies queries in another way overrides :meth:`add_class_head` and :meth:`classify`. Arguments are
-    the base class's; ``mask_classification`` must be True.
+    those of the base class; ``mask_classification`` must be True (else ValueError).
     """
 
     _version = 2
@@ -30,7 +30,7 @@ class MultiScaleMaskedTransformerDecoder(QueryDecoder):
     def add_transformer(
         self, hidden_dim: int, *, nheads: int, dim_feedforward: int, dec_layers: int, pre_norm: bool
     ) -> None:
-        """Create three layers for each of ``dec_layers`` steps, and the initial queries."""
+        """Create ``dec_layers`` layers of three parts each, and the initial queries."""
         if not self.mask_classification:
             raise ValueError(f"{type(self).__name__} predicts masks and classes; mask_classification must be True")
         layers = range(dec_layers)
@@ -42,22 +42,22 @@ class MultiScaleMaskedTransformerDecoder(QueryDecoder):
         self.query_feat = nn.Embedding(self.num_queries, hidden_dim)
 
     def add_inputs(self, in_channels: int, width: int, enforce: bool) -> None:
-        """Create ``level_embed`` and ``input_proj``, for each of the maps, from coarse to fine."""
+        """Create ``level_embed`` and ``input_proj`` for each map, from coarse to fine."""
         self.level_embed = nn.Embedding(NUM_LEVELS, width)
         self.input_proj = nn.ModuleList(self.input_projection(in_channels, width, enforce) for _ in range(NUM_LEVELS))
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int, mask_classification: bool) -> dict:
-        """``DEC_LAYERS`` counts predictions: the first one is made before any layer."""
+        """As in the base class; ``DEC_LAYERS`` counts predictions, of which the first comes before any layer."""
         arguments = super().from_config(cfg, in_channels, mask_classification)
         if arguments["dec_layers"] < 1:
-            raise UserError("MODEL.MASK_FORMER.DEC_LAYERS counts the prediction on the initial queries: at least 1")
+            raise UserError("MODEL.MASK_FORMER.DEC_LAYERS counts the prediction on the initial queries. Set 1 or more.")
         return {**arguments, "dec_layers": arguments["dec_layers"] - 1}
 
     def classify(self, state: Tensor, mask_logits: Tensor, mask_features: Tensor, last: bool) -> Tensor | None:
-        """Class logits (B, Q, K + 1) of one prediction, "no object" last; None is allowed unless ``last`` layer.
+        """Class logits (B, Q, K + 1) of one prediction, "no object" last; may be None except for the ``last`` layer.
 
-        ``state`` (B, Q, C) are the queries behind ``decoder_norm``, ``mask_logits`` (B, Q, h, w) their masks;
+        ``state`` (B, Q, C) are the queries after ``decoder_norm``, ``mask_logits`` (B, Q, h, w) their masks;
         ``mask_features`` are (B, mask_dim, h, w).
         """
         return self.class_embed(state)
@@ -66,7 +66,7 @@ class MultiScaleMaskedTransformerDecoder(QueryDecoder):
         """Predict classes and masks of all queries.
 
         ``x`` are feature levels (B, in_channels, h_l, w_l), coarsest first; ``mask_features`` (B, mask_dim, h, w) have
-        the stride of the masks; ``mask`` is ignored: padding is treated as image.
+        the stride of the masks; ``mask`` is ignored, so padding is treated as image.
 
         Returns ``pred_logits`` (B, Q, K + 1), ``pred_masks`` (B, Q, h, w) logits, ``pred_embed`` (B, Q, C), the
         normalised queries that were classified, and ``aux_outputs``: for the initial queries and each layer but the
@@ -87,7 +87,7 @@ class MultiScaleMaskedTransformerDecoder(QueryDecoder):
             if auxiliary:
                 predictions.append(self._predict(embed, kernels, mask_features, last=False))
             masked = self.attention_mask(kernels, level_features[level])
-            # A query that may look nowhere looks everywhere.
+            # A query with an empty mask attends everywhere.
             allowed = ~masked | masked.all(dim=-1, keepdim=True)
             state = self.transformer_cross_attention_layers[i](
                 state, positions, keys[level], memories[level], allowed.unsqueeze(1)
@@ -108,14 +108,14 @@ class MultiScaleMaskedTransformerDecoder(QueryDecoder):
             height, width = feature.shape[-2:]
             keys.append(memory + self.pe_layer.tokens(height, width, memory))
             memories.append(memory)
-            # Resizing commutes with the product over channels: resized once here, not once for each mask and layer.
+            # Resizing commutes with the product over channels, so resize here once, not for each mask and layer.
             resized = F.interpolate(mask_features.detach(), (height, width), mode="bilinear", align_corners=False)
             level_features.append(resized.flatten(2))
         return keys, memories, level_features
 
     @torch.no_grad()
     def attention_mask(self, kernels: Tensor, level_features: Tensor) -> Tensor:
-        """Where the masks of ``kernels`` (B, Q, mask_dim) are below one half: (B, Q, h_l * w_l) bool, True = masked."""
+        """True where the masks of ``kernels`` (B, Q, mask_dim) are below one half: (B, Q, h_l * w_l) bool."""
         return torch.bmm(kernels, level_features.to(kernels.dtype)) < 0
 
     def _predict(self, embed: Tensor, kernels: Tensor, mask_features: Tensor, last: bool) -> dict[str, Tensor | None]:
@@ -123,8 +123,8 @@ class MultiScaleMaskedTransformerDecoder(QueryDecoder):
         return {"pred_logits": self.classify(embed, mask_logits, mask_features, last), "pred_masks": mask_logits}
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
-        # The first published checkpoints call the initial queries static_query. Decided by the key, never by version
-        # metadata, which get lost when a checkpoint is saved again.
+        # The first published checkpoints call the initial queries static_query. The key decides, not the version
+        # metadata, which are lost when a checkpoint is saved again.
         for key in [k for k in state_dict if k.startswith(prefix + "static_query")]:
             state_dict[key.replace("static_query", "query_feat", 1)] = state_dict.pop(key)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""MaskFormer's decoder, a classic transformer on one feature map, and what it shares with Mask2Former's."""
+"""MaskFormer's decoder, a transformer on one feature map, and the base class that Mask2Former's decoder shares."""
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -19,14 +19,18 @@ from PADing.modeling.registry import TRANSFORMER_DECODER_REGISTRY
 
 
 class QueryDecoder(nn.Module):
-    """Base of transformer decoders, which fill in what stands between the queries and their masks.
+    """Base of transformer decoders; a subclass adds the layers between the queries and their predictions.
 
     Args:
-        mask_classification: predict a class for each query; else query ``k`` stands for class ``k``.
-        in_channels, mask_dim: of the feature maps and of the mask features. num_classes: without "no object".
-        hidden_dim: width C of the queries. num_queries: their number Q. transformer: of :meth:`add_transformer`.
-        enforce_input_project: project the features even where their width already is ``hidden_dim``.
-        deep_supervision: in training, predict after every layer; else only once, behind the last one.
+        in_channels: channels of the feature maps.
+        mask_classification: predict a class for each query; False: query ``k`` is class ``k``.
+        num_classes: number of classes without "no object".
+        hidden_dim: width C of the queries.
+        num_queries: number Q of queries.
+        mask_dim: channels of the mask features.
+        enforce_input_project: project the features even if their width is ``hidden_dim``.
+        deep_supervision: in training, predict after every layer; False: only after the last one.
+        transformer: arguments of :meth:`add_transformer`.
     """
 
     input_proj: nn.Module
@@ -49,7 +53,7 @@ class QueryDecoder(nn.Module):
         self.mask_classification, self.deep_supervision = mask_classification, deep_supervision
         self.num_queries = num_queries
         self.pe_layer = PositionEmbeddingSine(hidden_dim // 2, normalize=True)
-        # In the order of published state dicts, in which random initial weights are drawn, too.
+        # The published order of state dicts and of random initial weights.
         self.add_transformer(hidden_dim, **transformer)
         self.query_embed = nn.Embedding(num_queries, hidden_dim)
         self.add_inputs(in_channels, hidden_dim, enforce_input_project)
@@ -62,7 +66,7 @@ class QueryDecoder(nn.Module):
         raise NotImplementedError
 
     def add_inputs(self, in_channels: int, width: int, enforce: bool) -> None:
-        """Create ``input_proj``, which brings the feature map to the width of the queries."""
+        """Create ``input_proj``, which projects the feature map to the width of the queries."""
         self.input_proj = self.input_projection(in_channels, width, enforce)
 
     def add_class_head(self, hidden_dim: int, num_classes: int) -> None:
@@ -90,7 +94,7 @@ class QueryDecoder(nn.Module):
 
     @staticmethod
     def input_projection(in_channels: int, width: int, enforce: bool) -> nn.Module:
-        """What brings a feature map to the width of the queries; nothing where it has it, unless ``enforce``."""
+        """A projection to the width of the queries; the identity if the widths agree, unless ``enforce``."""
         if in_channels == width and not enforce:
             return nn.Identity()
         projection = Conv2d(in_channels, width, kernel_size=1)
@@ -133,7 +137,7 @@ class StandardTransformerDecoder(QueryDecoder):
         return {**shared, "dropout": node.DROPOUT, "enc_layers": node.ENC_LAYERS}
 
     def forward(self, x: Tensor, mask_features: Tensor, mask: Tensor | None = None) -> dict:
-        """Predict from one feature map (B, in_channels, h, w); ``mask`` is ignored: padding is treated as image.
+        """Predict from one feature map (B, in_channels, h, w); ``mask`` is ignored, so padding is treated as image.
 
         ``mask_features`` are (B, mask_dim, H, W). Returns ``pred_masks`` (B, Q, H, W) logits, ``pred_embed`` (B, Q, C),
         with classification ``pred_logits`` (B, Q, K + 1), and ``aux_outputs``: the predictions of the earlier layers,
@@ -142,7 +146,7 @@ class StandardTransformerDecoder(QueryDecoder):
         tokens = self.input_proj(x).flatten(2).transpose(1, 2)
         positions = self.pe_layer.tokens(x.shape[2], x.shape[3], tokens).unsqueeze(0)
         memory = self.transformer["encoder"](tokens, positions).transpose(0, 1)
-        # Queries start at zero and are told apart by their positions.
+        # Queries start at zero and differ by their positions.
         queries = self.query_embed.weight.unsqueeze(1)  # (Q, 1, C)
         target = queries.new_zeros(queries.shape[0], tokens.shape[0], queries.shape[2])
         states = self.transformer["decoder"](target, memory, queries, positions.transpose(0, 1))

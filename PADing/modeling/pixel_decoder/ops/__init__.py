@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention: one function, one module; compiled where possible, plain PyTorch everywhere."""
+"""Multi-scale deformable attention: a function and a module, with compiled kernels or in plain PyTorch."""
 
 from .backends import available_backends
 from .functional import ms_deform_attn

@@ -1,4 +1,4 @@
-"""``python -m PADing.modeling.pixel_decoder.ops [--build]``: what is here, and is it right?"""
+"""``python -m PADing.modeling.pixel_decoder.ops [--build]``: lists the available backends and checks their results."""
 
 import logging
 import sys
@@ -14,14 +14,14 @@ from .pytorch import ms_deform_attn_pytorch
 def main() -> int:
     """The command; returns its exit status."""
     parser = CommandParser(__doc__, prog="python -m PADing.modeling.pixel_decoder.ops")
-    parser.add_argument("--build", action="store_true", help="compile first what can be compiled here")
+    parser.add_argument("--build", action="store_true", help="first compile the kernels that can be compiled here")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     return run_command(check, args.build)
 
 
 def check(build_first: bool) -> bool:
-    """Print a line for each backend; whether one is wrong."""
+    """Print a line for each backend; returns whether the results of one are wrong."""
     failed = False
     for kind in build.KINDS:
         reason = backends.load(kind, compile_if_missing=build_first)
@@ -43,7 +43,7 @@ def check(build_first: bool) -> bool:
 
 
 def _largest_error(kind: str) -> float:
-    """Largest difference of output and gradients, relative to the largest value, between a kernel and plain PyTorch."""
+    """Largest difference of output and gradients between a kernel and plain PyTorch, relative to the largest value."""
     generator = torch.Generator().manual_seed(0)
     shapes, starts = [(9, 13), (5, 7)], [0, 117]
     value = torch.randn(2, 152, 3, 20, generator=generator)

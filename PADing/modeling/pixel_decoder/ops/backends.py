@@ -1,4 +1,4 @@
-"""Which backend computes: compiled if it can be had, plain PyTorch otherwise, or the one that the user forces."""
+"""Chooses the backend: the one that the user forces, else a compiled one if available, else plain PyTorch."""
 
 import logging
 import os
@@ -21,10 +21,12 @@ _loaded: set[str] = set()
 
 
 def select(device_type: str) -> str:
-    """The backend for tensors on such a device: ``"cuda"``, ``"cpu"`` or ``"pytorch"``.
+    """The backend for tensors on a type of device: ``"cuda"``, ``"cpu"`` or ``"pytorch"``.
 
-    ``PADING_MSDA_BACKEND`` forces one. Raises UserError if the forced one is unknown, does not run on this device, or
-    cannot be had; without force, a missing kernel is reported once in the log and PyTorch steps in.
+    ``PADING_MSDA_BACKEND`` forces one. Otherwise a missing kernel is logged once, and plain PyTorch is used.
+
+    Raises:
+        UserError: the forced backend is unknown, does not run on this device, or is not available.
     """
     return _select(device_type, os.environ.get(ENVIRONMENT, ""))
 
@@ -36,7 +38,7 @@ def _select(device_type: str, forced: str) -> str:
     if forced == "pytorch" or (not forced and device_type not in build.KINDS):
         return "pytorch"
     if forced and forced != device_type:
-        raise UserError(f"{ENVIRONMENT}={forced} but the tensors are on {device_type}; unset it or move the model.")
+        raise UserError(f"{ENVIRONMENT}={forced}, but the tensors are on {device_type}. Unset it or move the model.")
     reason = load(device_type)
     if reason is None:
         return device_type
@@ -51,7 +53,7 @@ def _select(device_type: str, forced: str) -> str:
 
 
 def load(kind: str, compile_if_missing: bool = True) -> str | None:
-    """Make the operators of a compiled backend available. Returns None on success, else the reason. Never raises."""
+    """Load the operators of a compiled backend; returns None on success, else the reason. Never raises."""
     with _lock:
         if kind in _loaded:
             return None
@@ -60,7 +62,7 @@ def load(kind: str, compile_if_missing: bool = True) -> str | None:
             if path is None and not compile_if_missing:
                 return build.missing(kind) or "not compiled yet"
             path = path or build.build(kind)
-            if not hasattr(torch.ops.pading_msda, f"{kind}_forward"):  # a fresh build is loaded already
+            if not hasattr(torch.ops.pading_msda, f"{kind}_forward"):  # a new build is loaded already
                 torch.ops.load_library(str(path))
         except (build.Unavailable, OSError) as error:
             return str(error)
@@ -69,5 +71,5 @@ def load(kind: str, compile_if_missing: bool = True) -> str | None:
 
 
 def available_backends() -> dict[str, str]:
-    """``{backend: "ready" or why not}``, without compiling anything."""
+    """``{backend: "ready" or the reason why not}``; compiles nothing."""
     return {kind: load(kind, compile_if_missing=False) or "ready" for kind in build.KINDS} | {"pytorch": "ready"}

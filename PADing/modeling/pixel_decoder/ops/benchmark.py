@@ -1,12 +1,12 @@
-"""Measure, side by side in one run, how fast and how large the ways to compute this operator are.
+"""Measures time and memory of all implementations of this operator in one run.
 
     python -m PADing.modeling.pixel_decoder.ops.benchmark msda [--output FILE] [--device cpu|cuda] [--case NAME]
 
-``msda``: multi-scale deformable attention, every backend that can be had here and every peer that is installed
-(transformers, mmcv, deformops; on a GPU also the classic kernel with one thread per output channel), forward alone
-(``fwd``) and with backward (``fwdbwd``). Backends take turns, so that a busy machine is unfair to all of them alike;
-``ratio_to_pytorch`` is how many times faster than the ``grid_sample`` path of this project in the same run.
-``peak_mb`` is memory in use at the worst moment of one call, beyond what was in use before it.
+``msda``: multi-scale deformable attention with every available backend and every installed peer (transformers, mmcv,
+deformops; on a GPU also the classic kernel with one thread per output channel), forward alone (``fwd``) and with
+backward (``fwdbwd``). Backends take turns, so that other load on the machine affects all of them. ``ratio_to_pytorch``
+is the speedup over this project's ``grid_sample`` path in the same run. ``peak_mb`` is the largest memory in use during
+a call, minus that before it.
 """
 
 import argparse
@@ -48,7 +48,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 
 @dataclass
 class Inputs:
-    """One problem; ``locations`` and ``weights`` in float32 beside half-precision values, as autocast makes them."""
+    """The inputs of one case; with half-precision values, ``locations`` and ``weights`` are float32, as in autocast."""
 
     shapes: list[tuple[int, int]]
     starts: list[int]
@@ -63,12 +63,12 @@ class Inputs:
         self.starts_tensor = torch.tensor(self.starts, device=self.value.device)
 
 
-# (inputs, value, locations, weights) -> output; the last two in the dtype that the contender wants.
+# (inputs, value, locations, weights) -> output; the wrapper converts the last two to the contender's dtype.
 Contender = Callable[[Inputs, Tensor, Tensor, Tensor], Tensor]
 
 
 def make_inputs(case: str, dtype: torch.dtype, device: str) -> Inputs:
-    """Random values, and samples near the place of each query, as a trained encoder has them."""
+    """Random values, and samples near the position of each query, as in a trained encoder."""
     batch, shapes, queries = CASES[case]
     generator = torch.Generator().manual_seed(0)
     grids = []
@@ -95,7 +95,7 @@ def make_inputs(case: str, dtype: torch.dtype, device: str) -> Inputs:
 
 @functools.cache
 def contenders(device: str) -> dict[str, Contender]:
-    """Everyone who can be had here, by name."""
+    """All available implementations, by name."""
     found: dict[str, Contender] = {"pytorch": lambda i, v, *rest: ms_deform_attn_pytorch(v, i.shapes, i.starts, *rest)}
     reason = backends.load(device)
     if reason is None:
@@ -122,12 +122,12 @@ def contenders(device: str) -> dict[str, Contender]:
 
 
 def _in_one_dtype(function: Contender) -> Contender:
-    """Give it locations and weights in the dtype of the value."""
+    """Call ``function`` with locations and weights in the dtype of the value."""
     return lambda i, value, locations, weights: function(i, value, locations.to(value.dtype), weights.to(value.dtype))
 
 
 def _peer(path: str, *levels: str, last: tuple = ()) -> Contender:
-    """The function at ``path``; behind the value it takes these attributes of the inputs, and ``last`` at the end."""
+    """The function at ``path``, called with the value, the inputs' attributes ``levels``, the others, and ``last``."""
     function = pkgutil.resolve_name(path)
     return lambda i, value, *rest: function(value, *(getattr(i, name) for name in levels), *rest, *last)
 
@@ -155,7 +155,7 @@ def _im2col() -> Contender:
 
 
 def run_once(function: Contender, inputs: Inputs, backward: bool) -> None:
-    """One call, with the backward pass if asked for."""
+    """One call, with the backward pass if ``backward``."""
     tensors = [t.detach().requires_grad_(backward) for t in (inputs.value, inputs.locations, inputs.weights)]
     output = function(inputs, *tensors)
     if backward:
@@ -163,7 +163,7 @@ def run_once(function: Contender, inputs: Inputs, backward: bool) -> None:
 
 
 def milliseconds(function: Callable[[], object], device: str) -> float:
-    """Wall-clock time of a call, the work that it leaves to the device included."""
+    """Wall-clock time of a call in milliseconds, with all work on the device."""
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     wait()
     start = time.perf_counter()
@@ -173,7 +173,7 @@ def milliseconds(function: Callable[[], object], device: str) -> float:
 
 
 def peak_mb(function: Callable[[], object], device: str) -> float | None:
-    """Most memory in use during a call beyond that before it, in MiB; None where the system does not tell."""
+    """The largest memory in use during a call minus that before it, in MiB; None if the system does not report it."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -182,8 +182,8 @@ def peak_mb(function: Callable[[], object], device: str) -> float | None:
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # give freed memory back, else it hides what is used anew
-        Path("/proc/self/clear_refs").write_text("5")  # start the high-water mark afresh
+        ctypes.CDLL(None).malloc_trim(0)  # return freed memory, because reused memory would not be counted
+        Path("/proc/self/clear_refs").write_text("5")  # reset the high-water mark
         before = _status("VmRSS")
         function()
         return (_status("VmHWM") - before) / 2**10
@@ -197,7 +197,7 @@ def _status(key: str) -> int:
 
 
 def measure(case: str, dtype: str, device: str, rounds: int, budget: float) -> list[dict]:
-    """Rows of one case and dtype: all contenders in turn, ``rounds`` times or until ``budget`` seconds are spent."""
+    """Rows of one case and dtype: all contenders in turn, ``rounds`` times or until ``budget`` seconds are over."""
     inputs = make_inputs(case, DTYPES[dtype], device)
     rows = []
     for passes, backward in (("fwd", False), ("fwdbwd", True)):
@@ -233,7 +233,7 @@ def benchmark_msda(args: argparse.Namespace) -> None:
     """Measure, and print a table in Markdown."""
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda, but PyTorch sees no GPU here")
+        raise UserError("--device is cuda, but no GPU is available. Set --device cpu.")
     if args.threads:
         torch.set_num_threads(args.threads)
     rows = []

@@ -1,9 +1,9 @@
-"""Finding and compiling the extensions. Imports nothing of this project, because setup.py runs it alone.
+"""Finds and compiles the extensions. Imports nothing of this project, because setup.py runs it alone.
 
-An extension is one shared library with PyTorch operators and no Python in it. Libraries built ahead of time lie in
-``lib/`` beside this file, those built on first use in the user's cache; their names carry everything they depend on, so
-that another PyTorch version, another machine type or changed sources never meet a stale library. A library that another
-user could have put in its place is not loaded.
+An extension is a shared library with PyTorch operators, without Python. Libraries that are built ahead of time are in
+``lib/`` beside this file, those that are built on first use in the user's cache. The file name includes a hash of all
+that a build depends on, so a stale library is never loaded. Neither is a library that another user could have placed
+there.
 """
 
 import atexit
@@ -33,12 +33,12 @@ BUILD_COMMAND = f"sh {HERE / 'make.sh'}"
 
 
 class Unavailable(RuntimeError):
-    """This extension cannot be had here; the message says why, in words for the person at the keyboard."""
+    """The extension is not available on this machine; the message tells the user why."""
 
 
 def library(kind: str) -> Path | None:
-    """The compiled extension, if there is one that may be loaded."""
-    ahead = HERE / "lib" / library_name(kind)  # part of this code: who may write there may write these lines too
+    """The path of the compiled extension; None if there is none that may be loaded."""
+    ahead = HERE / "lib" / library_name(kind)  # trusted as this code: both are in the same folder
     if ahead.is_file():
         return ahead
     with contextlib.suppress(Unavailable):
@@ -49,7 +49,7 @@ def library(kind: str) -> Path | None:
 
 
 def library_name(kind: str) -> str:
-    """File name that tells apart everything a build depends on."""
+    """The file name of an extension, with a hash of everything that a build depends on."""
     digest = hashlib.sha256()
     for path in sorted((SOURCES / kind).iterdir()):
         digest.update(path.name.encode() + path.read_bytes())
@@ -58,9 +58,10 @@ def library_name(kind: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where extensions built on first use are kept: under $TORCH_EXTENSIONS_DIR, $XDG_CACHE_HOME or ~/.cache.
+    """The folder of extensions built on first use: under $TORCH_EXTENSIONS_DIR, $XDG_CACHE_HOME or ~/.cache.
 
-    Raises Unavailable if that folder cannot be written, or if another user could put a library there.
+    Raises:
+        Unavailable: the folder cannot be written to, or another user could place a library there.
     """
     base = os.environ.get("TORCH_EXTENSIONS_DIR") or os.environ.get("XDG_CACHE_HOME")
     base = base or os.path.join(os.path.expanduser("~"), ".cache")
@@ -76,10 +77,10 @@ def cache_folder() -> Path:
 
 
 def _foreign(path: Path) -> str | None:
-    """How a user other than this one and root could have put something at ``path``; None if in no way.
+    """Why another user (not root) could have placed something at ``path``; None if that is impossible.
 
-    ``path`` and the folders above it must belong to one of the two; only the owner may write to ``path`` and the cache
-    folder, not everybody to folders above, except for sticky ones such as /tmp, where files of others are safe.
+    ``path`` and the folders above it must belong to this user or root. Only the owner may write to ``path`` and the
+    cache folder. Folders above must not be writable for everybody, except for sticky ones such as /tmp.
     """
     if not hasattr(os, "geteuid"):  # Windows keeps a user's folders private by other means
         return None
@@ -110,7 +111,7 @@ def _private_folder() -> Path:
 
 
 def missing(kind: str) -> str | None:
-    """Why this extension cannot be compiled here; None if nothing is known to be missing."""
+    """Why the extension cannot be compiled on this machine; None if all needed tools are found."""
     compiler = os.environ.get("CXX", "c++").split()[0]
     if shutil.which(compiler) is None:
         return f"no C++ compiler ({compiler!r} is not on the PATH; set CXX to name another)"
@@ -129,11 +130,13 @@ def missing(kind: str) -> str | None:
 
 
 def build(kind: str, folder: Path | None = None) -> Path:
-    """Compile an extension into ``folder`` (default: the cache) unless it is there, and return it.
+    """Compile an extension into ``folder`` (default: the cache) unless it is there, and return its path.
 
-    Where there is no cache to trust, the default is a new folder for this process, which is removed when it ends.
-    Any number of processes may ask at once: one compiles, the others wait for it. Raises Unavailable if a tool is
-    missing or the compiler fails.
+    Without a safe cache folder, the default is a new folder for this process, which is removed when the process ends.
+    If several processes call this at once, one compiles and the others wait.
+
+    Raises:
+        Unavailable: a tool is missing, the compiler fails, or the folder cannot be written to.
     """
     if reason := missing(kind):
         raise Unavailable(reason)
@@ -152,7 +155,7 @@ def build(kind: str, folder: Path | None = None) -> Path:
 
 
 def _default_folder() -> Path:
-    """The cache, made if need be; where there is none, a folder for this process."""
+    """The cache folder, created if needed; without a safe one, a folder for this process."""
     try:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -160,7 +163,7 @@ def _default_folder() -> Path:
     except (Unavailable, OSError) as reason:
         logger.warning(
             "The kernel of ms_deform_attn is compiled for this process only: %s. "
-            "To keep it, let TORCH_EXTENSIONS_DIR name a folder of your own.",
+            "To keep it, set TORCH_EXTENSIONS_DIR to your own folder.",
             reason,
         )
         return _private_folder()
@@ -172,7 +175,7 @@ def _compile(kind: str, target: Path) -> None:
     path = os.environ.get("PATH", "")
     with tempfile.TemporaryDirectory(dir=target.parent) as work:
         try:
-            # ninja may be installed beside Python without being on the PATH.
+            # ninja may be installed in Python's folder, which need not be on the PATH.
             os.environ["PATH"] = os.pathsep.join([path, str(Path(sys.executable).parent)])
             load(
                 name=f"pading_msda_{kind}",
@@ -186,12 +189,12 @@ def _compile(kind: str, target: Path) -> None:
         finally:
             os.environ["PATH"] = path
         built = Path(work) / f"pading_msda_{kind}.so"
-        built.chmod(0o755)  # whatever the umask: a file that a group may write is not loaded
+        built.chmod(0o755)  # regardless of the umask, because group-writable files are not loaded
         os.replace(built, target)
 
 
 def _flags(kind: str) -> dict:
-    openmp = [] if sys.platform == "darwin" else ["-fopenmp"]  # Apple's compiler has none
+    openmp = [] if sys.platform == "darwin" else ["-fopenmp"]  # Apple's compiler has no OpenMP
     common = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
     if kind == "cpu":
         return {"extra_cflags": [*common, *openmp, "-Wno-psabi"], "extra_ldflags": openmp}

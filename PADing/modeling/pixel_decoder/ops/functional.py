@@ -1,4 +1,4 @@
-"""The public function: checks its arguments, brings dtypes together, and hands over to a backend."""
+"""The public function: checks its arguments, converts dtypes, and calls a backend."""
 
 from collections.abc import Sequence
 
@@ -30,12 +30,11 @@ def ms_deform_attn(
 
     Args:
         value: (N, S, M, D), float32, float64, float16 or bfloat16; S = sum of h * w over the levels.
-        spatial_shapes: (h, w) of each level: an int64 tensor (L, 2) on any device, or Python ints. Neither makes the
-            compiled backends wait for the device; with a device tensor the PyTorch backend has to.
-        level_start_index: offset of each level in S: an int64 tensor (L), Python ints, or None for levels one after
-            another.
-        sampling_locations: (N, Lq, M, L, P, 2), normalised (x, y). With half-precision values these may be float32,
-            and should be: half precision cannot name a pixel of a large map.
+        spatial_shapes: (h, w) of each level: an int64 tensor (L, 2) on any device, or Python ints. The PyTorch backend
+            waits for the device if it gets a device tensor; the compiled backends never do.
+        level_start_index: offset of each level in S: an int64 tensor (L), Python ints, or None for consecutive levels.
+        sampling_locations: (N, Lq, M, L, P, 2), normalised (x, y). With half-precision values, use float32 locations,
+            because half precision cannot distinguish the pixels of a large map.
         attention_weights: (N, Lq, M, L, P).
 
     Returns:
@@ -50,15 +49,15 @@ def ms_deform_attn(
     if torch.jit.is_tracing():
         backend = "pytorch"  # torch.jit.trace (exports, counting operations) cannot record lists of symbolic ints
     elif torch.compiler.is_compiling():
-        backend = "operator"  # the graph gets the operator, which chooses the backend when it runs
-        if forward_ad._current_level >= 0:  # the operator in a graph would answer with a tangent of zeros
+        backend = "operator"  # the operator in the graph chooses the backend when it runs
+        if forward_ad._current_level >= 0:  # the operator in a graph would return a tangent of zeros
             raise NotImplementedError(NO_FORWARD_MODE)
     else:
         backend = backends.select(value.device.type)
     levels, table = _levels(spatial_shapes, level_start_index, ints=backend == "pytorch")
     if backend == "pytorch":
         return ms_deform_attn_pytorch(value, *split_levels(levels), sampling_locations, attention_weights)
-    # Inside torch.func and forward mode, which the operator alone does not survive; elsewhere it is faster.
+    # The plain operator is faster, but fails inside torch.func and in forward mode.
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     compute = EagerMSDeformAttn.apply if transformed and backend != "operator" else torch.ops.pading.ms_deform_attn
     return compute(value, sampling_locations, attention_weights, levels, table)
@@ -82,7 +81,7 @@ def _check(value: Tensor, locations: Tensor, weights: Tensor) -> None:
 
 
 def _levels(spatial_shapes: Shapes, level_start_index: Starts, ints: bool) -> tuple[list[int], Tensor | None]:
-    """(height, width, first pixel) of each level, as flat ints, or as a tensor (L, 3) if only a device knows them."""
+    """(height, width, first pixel) of each level: flat ints, or a tensor (L, 3) if the numbers are on a device."""
     if isinstance(spatial_shapes, Tensor):
         if not ints and (torch.compiler.is_compiling() or spatial_shapes.device.type != "cpu"):
             shapes = spatial_shapes.to(torch.int64)

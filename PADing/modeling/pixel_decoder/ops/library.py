@@ -1,7 +1,7 @@
 """The operators ``pading::ms_deform_attn`` and its backward, for autograd, torch.compile and torch.export.
 
-Levels come as flat ints (height, width, first pixel per level), or, where only the device knows them, as an int64
-tensor (L, 3). Which backend computes is decided when the operator runs, so that a traced graph holds for all of them.
+Levels are flat ints (height, width, first pixel per level), or an int64 tensor (L, 3) if the numbers are on a device.
+The operator chooses the backend when it runs, so a traced graph works with all of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ _library.define(f"ms_deform_attn_backward(Tensor grad, {_inputs}) -> (Tensor, Te
 
 
 def _dispatch(direction: str, in_pytorch: Callable, *inputs):
-    """Compute by the backend of the device; ``inputs``: the gradient (backward only), then those of the operator."""
+    """Compute with the device's backend; ``inputs``: the gradient (backward only), then the operator's inputs."""
     *tensors, locations, weights, levels, table = inputs
     backend = backends.select(tensors[-1].device.type)
     if backend == "cuda":
@@ -85,8 +85,8 @@ for _name, _compute, _fake, _setup, _derivative in (
     torch.library.register_autograd(f"pading::{_name}", _derivative, setup_context=_setup, lib=_library)
 
 
-# The same operators for ``torch.func``, which cannot see through the formulas registered above: it fails on ``grad``,
-# and takes a forward-mode derivative for zero without a word.
+# The same operators for ``torch.func``, which does not support the formulas registered above: ``grad`` fails, and
+# forward-mode derivatives are silently zero.
 class _EagerFunction(torch.autograd.Function):
     generate_vmap_rule = True
 

@@ -14,7 +14,12 @@ class MSDeformAttn(nn.Module):
     """Multi-scale deformable attention with its projections (Deformable DETR, Sec. 4.1).
 
     State-dict keys: ``sampling_offsets``, ``attention_weights``, ``value_proj``, ``output_proj``, each weight and bias.
-    Width C is ``d_model``, a multiple of ``n_heads`` M; there are L ``n_levels``, and P ``n_points`` per head and map.
+
+    Args:
+        d_model: width C, a multiple of ``n_heads`` (else ValueError).
+        n_levels: number L of maps.
+        n_heads: number M of heads.
+        n_points: number P of points per head and map.
     """
 
     def __init__(self, d_model: int = 256, n_levels: int = 4, n_heads: int = 8, n_points: int = 4) -> None:
@@ -30,7 +35,7 @@ class MSDeformAttn(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Each head starts looking in its own direction, point p at distance p + 1 pixels, all weights equal."""
+        """Each head starts with its own direction, with point p at distance p + 1 pixels and equal weights."""
         nn.init.zeros_(self.sampling_offsets.weight)
         angle = torch.arange(self.n_heads, dtype=torch.float32) * (2.0 * math.pi / self.n_heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
@@ -59,7 +64,7 @@ class MSDeformAttn(nn.Module):
             reference_points: (N, Lq, L, 2) points (x, y) in [0, 1], or (N, Lq, L, 4) boxes (cx, cy, w, h).
             input_flatten: (N, S, C), the maps one after another, each row by row.
             input_spatial_shapes, input_level_start_index: see :func:`ms_deform_attn`.
-            input_padding_mask: (N, S) bool, True where the input is padding, which is read as zero; None: no padding.
+            input_padding_mask: (N, S) bool, True for padding, which is read as zero; None: no padding.
         """
         batch, queries, _ = query.shape
         value = self.value_proj(input_flatten)
@@ -67,10 +72,10 @@ class MSDeformAttn(nn.Module):
             value = value.masked_fill(input_padding_mask.unsqueeze(-1), 0.0)
         value = value.view(batch, input_flatten.shape[1], self.n_heads, self.d_model // self.n_heads)
         samples = (batch, queries, self.n_heads, self.n_levels, self.n_points)
-        # Offsets stay in rows of L * P * 2 numbers: broadcasting pairs instead takes ten times as long on a CPU.
+        # Keep offsets in rows of L * P * 2 numbers: broadcasting pairs takes ten times as long on a CPU.
         offsets = self.sampling_offsets(query).view(*samples[:3], 2 * self.n_levels * self.n_points)
         scores = self.attention_weights(query).view(-1, self.n_levels * self.n_points)
-        # On a CPU, short rows do not fill its registers: columns take a quarter of the time.
+        # On a CPU, a softmax over columns takes a quarter of the time, because short rows do not fill its registers.
         weights = scores.t().softmax(0).t() if scores.device.type == "cpu" else scores.softmax(1)
         points = reference_points[:, :, :, None].expand(-1, -1, self.n_levels, self.n_points, -1)
         if reference_points.shape[-1] == 2:
@@ -89,12 +94,12 @@ class MSDeformAttn(nn.Module):
 def _size_xy(spatial_shapes: Shapes, like: Tensor) -> Tensor:
     """(L, 2) width and height of each level, in the dtype and on the device of ``like``.
 
-    At least 1: nothing is read from an empty level, but offsets divided by 0 would have NaN gradients.
+    At least 1, because offsets divided by the size 0 of an empty level would have NaN gradients.
     """
     if isinstance(spatial_shapes, Tensor):
         return spatial_shapes.flip(-1).to(like).clamp(min=1)
     sizes = tuple((max(w, 1), max(h, 1)) for h, w in spatial_shapes)
-    if type(like) is not Tensor:  # what is being traced must not be kept
+    if type(like) is not Tensor:  # do not cache tensors that are being traced
         return torch.tensor(sizes, dtype=like.dtype, device=like.device)
     return _table(sizes, like.dtype, like.device)
 

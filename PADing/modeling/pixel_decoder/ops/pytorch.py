@@ -12,10 +12,10 @@ Shapes = Sequence[tuple[int, int]]
 def ms_deform_attn_pytorch(
     value: Tensor, shapes: Shapes, starts: Sequence[int], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """The operation of :func:`..functional.ms_deform_attn` by ``grid_sample``, one call per level.
+    """:func:`..functional.ms_deform_attn` with ``grid_sample``, one call per level.
 
-    Arguments as there, ``shapes`` and ``starts`` as Python ints. Levels are summed as they come, so that memory holds
-    the samples of one level at a time.
+    The arguments are the same; ``shapes`` and ``starts`` are Python ints. Memory holds the samples of one level at a
+    time.
     """
     batch, _, heads, channels = value.shape
     of_level = weights.permute(3, 0, 2, 1, 4).flatten(1, 2).unsqueeze(2)  # (L, N*M, 1, Lq, P)
@@ -25,7 +25,7 @@ def ms_deform_attn_pytorch(
         part = (samples * of_level[level]).sum(-1)  # (N*M, D, Lq)
         output = part if output is None else output + part
     if output is None:
-        # Zeros that autograd still connects with every input; the sums of no elements are 0 whatever the input holds.
+        # Zeros that autograd connects with every input: sums over no elements are 0 even for NaN inputs.
         inputs = (value, locations, weights)
         nothing = sum((tensor.flatten()[:0].sum().to(value.dtype) for tensor in inputs), start=value.new_zeros(()))
         return nothing.expand(batch, locations.shape[1], heads * channels).contiguous()
@@ -35,7 +35,7 @@ def ms_deform_attn_pytorch(
 def ms_deform_attn_pytorch_backward(
     grad_output: Tensor, value: Tensor, shapes: Shapes, starts: Sequence[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of value, locations and weights, for where autograd cannot record (inside an operator)."""
+    """The gradients of value, locations and weights, for use inside an operator, where autograd cannot record."""
     grad_value = torch.zeros_like(value, dtype=torch.promote_types(value.dtype, locations.dtype))
     grad_locations, grad_weights = torch.zeros_like(locations), torch.zeros_like(weights)
     batch, _, heads, channels = value.shape
@@ -61,17 +61,17 @@ def ms_deform_attn_pytorch_backward(
 def _images_and_grids(
     value: Tensor, shapes: Shapes, starts: Sequence[int], locations: Tensor
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(level, image (N*M, D, h, w), sampling grid (N*M, Lq, P, 2) in [-1, 1] of ``grid_sample``) of each level to read.
+    """Yield level, image (N*M, D, h, w) and ``grid_sample``'s grid (N*M, Lq, P, 2) in [-1, 1] for each level to read.
 
-    A level without pixels adds nothing and is left out; so is every level where there is nothing to read or to write.
+    Levels without pixels are left out; so are all levels if value or locations are empty.
     """
     if value.numel() == 0 or locations.numel() == 0:
         return
     batch, _, heads, channels = value.shape
-    # Half-precision values are read at positions of the precision that these came in.
+    # Locations keep their precision even with half-precision values.
     dtype = torch.promote_types(value.dtype, locations.dtype)
-    # A location that is not a number lies nowhere and one far outside meets no pixel: both are moved to a place just
-    # outside the map, which keeps infinity and NaN out of the interpolation and makes their gradients zero.
+    # NaN locations and locations far outside contribute nothing. Move them to just outside the map: that keeps
+    # infinity and NaN out of the interpolation and makes their gradients zero.
     grids = 2 * locations.nan_to_num(nan=-1.0).clamp(-1.0, 2.0) - 1
     grids = grids.to(dtype).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
     for level, (grid, (height, width), start) in enumerate(zip(grids, shapes, starts, strict=True)):

@@ -1,6 +1,7 @@
 """``python setup.py build install``: compile the kernels of ms_deform_attn ahead of time, into lib/ beside this file.
 
-What cannot be compiled here is named and skipped; asked for by name (``python setup.py build cuda``) it is an error.
+A kernel that cannot be compiled is skipped with a message; if you name it (``python setup.py build cuda``), that is an
+error.
 """
 
 import argparse
@@ -13,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> int:
-    """The command; returns its exit status: 1 where an extension that was asked for by name cannot be had."""
+    """The command; returns its exit status: 1 if an extension that the user named cannot be compiled."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("words", nargs="*", default=[], metavar="build|install|cpu|cuda")
     words = parser.parse_args().words
@@ -21,7 +22,7 @@ def main() -> int:
     if unknown:
         parser.error(f"unknown command: {' '.join(sorted(unknown))}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # By path: building must not need the project around it to be importable.
+    # Import by path, because building must work without importing the project.
     spec = importlib.util.spec_from_file_location("msda_build", HERE / "build.py")
     build = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(build)
