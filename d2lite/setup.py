@@ -1,6 +1,6 @@
 """Adds one file to what pyproject.toml describes: ``d2lite.pth``, next to the package in site-packages.
 
-Its single line names the folder that holds the stand-ins. Python appends the folders named by ``.pth`` files behind
+Its single line names the folder of the stand-ins. Python appends the folders in ``.pth`` files after
 site-packages, so a genuine ``detectron2`` or ``panopticapi`` is found first and no file of it is ever overwritten.
 """
 

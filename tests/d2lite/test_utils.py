@@ -190,7 +190,7 @@ for name in ("detectron2://some/weights.pkl", "http://127.0.0.1:9/detectron2/som
         print(error)
 """
     said = run_standin(code, FVCORE_CACHE=str(tmp_path / "file" / "cache"), TMPDIR=str(tmp_path)).splitlines()
-    assert len(said) == 2 and all("Set FVCORE_CACHE to a folder" in line for line in said)
+    assert len(said) == 2 and all("Set FVCORE_CACHE to your own folder" in line for line in said)
 
 
 @standin_only  # iopath alone would download the file again, to elsewhere

@@ -1,4 +1,4 @@
-"""``python -m d2lite``: who provides ``detectron2`` and ``panopticapi``, from where, and why."""
+"""``python -m d2lite``: shows which package provides ``detectron2`` and ``panopticapi``, from where, and why."""
 
 import sys
 
@@ -6,7 +6,7 @@ from d2lite.provider import NAMES, describe
 
 
 def main() -> int:
-    """Print the report; 1 if a name has no provider."""
+    """Print the report; returns 1 if a name has no provider, else 0."""
     missing = False
     for name in NAMES:
         found = describe(name)

@@ -1,16 +1,16 @@
-"""One clear error for the parts of Detectron2 that the stand-in leaves out."""
+"""The error for parts of Detectron2 that the stand-in does not have."""
 
 import sys
 from collections.abc import Callable
 
 ADVICE = (
-    "d2lite, the stand-in for Detectron2, leaves it out. "
+    "d2lite, the stand-in for Detectron2, does not have it. "
     "Install the genuine Detectron2 (main branch) to use it; `python -m d2lite` says which one is in use."
 )
 
 
 def omitted_names(module: str, imported: str = "") -> Callable[[str], object]:
-    """A module ``__getattr__`` that says why a name is missing; by an ImportError for the names in ``imported``."""
+    """A module ``__getattr__`` that explains missing names; it raises ImportError for the names in ``imported``."""
 
     def __getattr__(name: str) -> object:
         message = f"{module}.{name} is not available: {ADVICE}"
@@ -22,14 +22,14 @@ def omitted_names(module: str, imported: str = "") -> Callable[[str], object]:
 
 
 class _OmittedModules:
-    """Last resort of the import system: explains what nothing else has found in a package or its subpackages."""
+    """The last finder of the import system: explains why a module of a package does not exist."""
 
     def __init__(self, package: str):
         self.package = package
 
     def find_spec(self, fullname: str, path=None, target=None) -> None:
         if fullname.startswith(self.package + "."):
-            # Under its own name, `from package import name` would drop the error and show another one.
+            # With name=fullname, `from package import name` would replace this error by another one.
             raise ModuleNotFoundError(f"{fullname} is not available: {ADVICE}", name=self.package)
 
 

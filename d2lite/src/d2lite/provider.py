@@ -1,8 +1,8 @@
-"""Which package stands behind the import names ``detectron2`` and ``panopticapi``.
+"""Finds the package that provides the import names ``detectron2`` and ``panopticapi``.
 
-A genuine package always wins. Usually that needs no code, because the stand-ins come last on ``sys.path``. Two kinds
-of editable install come even later: those that a ``.pth`` file sorted after ``d2lite.pth`` adds to the path, and those
-that an import hook finds. For these the stand-in, when it is imported, looks once and steps aside.
+A genuine package is always preferred. Usually that needs no code, because the stand-ins are last on ``sys.path``. Two
+kinds of editable install come later: those in a ``.pth`` file whose name sorts after ``d2lite.pth``, and those that an
+import hook finds. When the stand-in is imported, it looks for these and lets them replace it.
 """
 
 import importlib.util
@@ -16,13 +16,16 @@ NAMES = ("detectron2", "panopticapi")
 
 def _is_standin_folder(entry: str) -> bool:
     folder = Path(entry or ".").resolve()
-    # The second case is another copy of d2lite, which is not genuine either.
+    # The second case is another copy of d2lite.
     return folder == STANDIN_FOLDER or folder.parts[-2:] == ("d2lite", "standin")
 
 
 def find_genuine(name: str) -> tuple[ModuleSpec, str] | None:
-    """Where a genuine package is, by "path" or "hook", without importing it; bare folders do not count."""
-    # The path is searched first, then the hooks that editable installs put behind (or before) it.
+    """The spec of a genuine package, and "path" or "hook", without importing it; None if there is none.
+
+    Folders without ``__init__.py`` do not count.
+    """
+    # Search the path, then the import hooks of editable installs.
     spec = PathFinder.find_spec(name, [entry for entry in sys.path if not _is_standin_folder(entry)])
     if spec is not None and _is_package(spec):
         return spec, "path"
@@ -44,7 +47,7 @@ def _file(spec: ModuleSpec) -> Path:
 
 
 def step_aside(name: str) -> bool:
-    """Let a genuine package, if any, take the place of the stand-in that is being imported; True if it did."""
+    """If there is a genuine package, import it in place of the stand-in; returns whether there is one."""
     found = find_genuine(name) if "." not in name else None  # not when imported as d2lite.standin.{name}
     if found is None or found[0].loader is None:
         return False
@@ -68,7 +71,7 @@ def describe(name: str) -> dict[str, str]:
         if how == "hook":
             why = "an editable install provides it through an import hook; the stand-in steps aside when imported"
         elif _comes_after_standin(_file(spec).parent.parent):
-            why = "it lies behind the stand-in on sys.path; the stand-in steps aside when imported"
+            why = "it comes after the stand-in on sys.path; the stand-in steps aside when imported"
         return {"provider": "genuine", "location": str(Path(str(spec.origin)).parent), "why": why}
     if any(_is_standin_folder(entry) for entry in sys.path):
         why = f"no genuine {name} is installed in this environment"

@@ -1,8 +1,8 @@
-"""Reading pickled weights from strangers: numeric arrays, tensors, numbers, text and plain containers, nothing else.
+"""Reads pickled weights from untrusted files: only numeric arrays, tensors, numbers, text and plain containers.
 
-A pickle is a program for a small stack machine. Here the machine lacks the instructions that weights do not need, every
-function that a file may call is one of this module, and the instruction that hands an object its state (``BUILD``)
-applies only to new arrays and their number types, after every field of the state was checked.
+A pickle is a program for a small stack machine. This machine has only the instructions that weights need. Every
+function that a file can call is defined in this module. The instruction that sets an object's state (``BUILD``)
+applies only to new arrays and their number types, after a check of every field of the state.
 """
 
 import io
@@ -25,7 +25,7 @@ def load_checkpoint(file, filename: str) -> dict:
         raise ValueError(f"{filename} does not hold named weights.")
     if described:
         return content
-    # Caffe2 also kept the state of its optimizer.
+    # Files of Caffe2 also have the state of the optimizer.
     weights = {name: value for name, value in weights.items() if not name.endswith("_momentum")}
     return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
 
@@ -34,11 +34,11 @@ def load_arrays(file, filename: str):
     """Read one pickled object (text as latin1); ValueError with the ``filename`` for anything but weights."""
     try:
         return _Machine(file, encoding="latin1").load()
-    except Exception as error:  # a damaged program fails in ways without number
+    except Exception as error:  # a damaged program raises many types
         reason = str(error) or type(error).__name__
         raise ValueError(
             f"{filename} cannot be loaded as weights: {reason}. Only arrays, tensors, numbers, text and containers of "
-            "them are admitted, because other pickled objects could run code. If you trust its source, load it by "
+            "them are allowed, because other pickled objects could run code. If you trust its source, load it by "
             "hand and save its arrays again."
         ) from error
 
@@ -47,11 +47,11 @@ def _refuse(reason: str):
     raise pickle.UnpicklingError(reason)
 
 
-_NDARRAY = object()  # the class: a file passes it on, but can neither call nor change it
+_NDARRAY = object()  # stands for the class, which a file may pass on but not call or change
 
 
 def _number_type(code: str, align=False, copy=True) -> np.dtype:
-    """A new object for ``np.dtype(code)``, because numpy shares the ones that it hands out."""
+    """A new object for ``np.dtype(code)``, because numpy shares its own dtype objects."""
     dtype = np.dtype(code, False, True) if isinstance(code, str) else _refuse("it has a number type without a name")
     if dtype.kind not in "biufc":
         _refuse(f"it has an array of {dtype}, which are not numbers")
@@ -61,7 +61,7 @@ def _number_type(code: str, align=False, copy=True) -> np.dtype:
 def _empty_array(kind, shape, code) -> np.ndarray:
     if kind is not _NDARRAY:
         _refuse("it has an array of an unknown class")
-    return np.empty(0, np.uint8)  # BUILD gives it shape, type and content
+    return np.empty(0, np.uint8)  # BUILD sets its shape, type and content
 
 
 def _array_of_bytes(buffer, dtype, shape, order="C") -> np.ndarray:
@@ -70,7 +70,7 @@ def _array_of_bytes(buffer, dtype, shape, order="C") -> np.ndarray:
 
 
 def _content(raw, dtype, shape) -> bytes:
-    """The bytes of an array, when there are as many as its type and shape ask for."""
+    """The bytes of an array; refused if type and shape need another number of bytes."""
     if isinstance(raw, str):
         raw = raw.encode("latin1")
     whole = isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
@@ -82,12 +82,12 @@ def _content(raw, dtype, shape) -> bytes:
 
 
 def _text_as_bytes(text: str, encoding: str) -> bytes:
-    # How Python 3 writes bytes in the protocols of Python 2; no other codec is needed.
+    # Python 3 writes bytes in this way in the protocols of Python 2; no other codec is needed.
     return text.encode("latin1") if encoding == "latin1" else _refuse(f"it has bytes in the encoding {encoding!r}")
 
 
 def _storage(content: bytes):
-    # In its older versions, weights_only=True can be circumvented by this format, that from before PyTorch 1.6.
+    # Before 2.6, weights_only=True is not safe for this format, which is that from before PyTorch 1.6.
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
         _refuse(f"it has tensors, which only PyTorch 2.6 and newer reads safely; this is {torch.__version__}")
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -96,7 +96,7 @@ def _storage(content: bytes):
 def _tensor(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None) -> torch.Tensor:
     if not isinstance(storage, torch.UntypedStorage | torch.TypedStorage):
         _refuse("it has a tensor without storage")
-    # as_strided checks that all elements lie inside the storage.
+    # as_strided checks that all elements are inside the storage.
     whole = torch.empty(0, dtype=storage.dtype).set_(storage)
     return whole.as_strided(size, stride, offset).requires_grad_(bool(requires_grad))
 
@@ -141,10 +141,10 @@ def _extend(target, items: list) -> None:
 
 
 def _set_state(target, states: list) -> None:
-    """What ``BUILD`` may do, with its one state."""
+    """Execute ``BUILD``, for the types of object that it may change."""
     (state,) = states
     if isinstance(target, np.dtype):
-        # (version, byte order, base type, names, fields, item size, alignment, flags): numbers have the order alone.
+        # (version, byte order, base type, names, fields, item size, alignment, flags): numbers have only the order.
         version, order, *others = state
         if others[:6] != [None, None, None, -1, -1, 0] or any(others[6:]) or order not in ("<", ">", "=", "|"):
             _refuse("it has a number type with fields or objects in it")
@@ -160,7 +160,7 @@ def _set_state(target, states: list) -> None:
 
 
 def _changing(change, number: int | None = None):
-    """An instruction that changes an object by the ``number`` values above it, or those above the mark."""
+    """An instruction that changes an object with the ``number`` values above it, or the values above the mark."""
 
     def instruction(machine):
         above = machine.pop_mark() if number is None else [machine.stack.pop() for _ in range(number)][::-1]
@@ -174,7 +174,7 @@ class _Instructions(dict):
         _refuse(f"it uses the pickle instruction {bytes([code])!r}, which weights do not need")
 
 
-class _Machine(pickle._Unpickler):  # the one in Python, because the compiled one cannot be told what BUILD may do
+class _Machine(pickle._Unpickler):  # the Python class, because BUILD of the compiled one cannot be restricted
     dispatch = _Instructions(
         (getattr(pickle, name)[0], pickle._Unpickler.dispatch[getattr(pickle, name)[0]])
         for name in (
@@ -190,12 +190,12 @@ class _Machine(pickle._Unpickler):  # the one in Python, because the compiled on
         return _FUNCTIONS[full] if full in _FUNCTIONS else _refuse(f"it contains a {full}")
 
     def _bytearray8(self):
-        # Python's own makes room for the length that the file claims before it looks whether there is so much.
+        # Python's own instruction allocates the length that the file claims before it reads the bytes.
         length = int.from_bytes(self.read(8), "little")
         self.append(bytearray(self.read(length)))
 
     def _dict(self):
-        items = self.pop_mark()  # changes what self.append is
+        items = self.pop_mark()  # also replaces self.append
         self.append(_insert({}, items))
 
     dispatch |= {pickle.BYTEARRAY8[0]: _bytearray8, pickle.DICT[0]: _dict, pickle.BUILD[0]: _changing(_set_state, 1)}

@@ -1,4 +1,4 @@
-"""Stand-in for a part of Detectron2 (d2lite). A genuine one always wins, also one found later."""
+"""Stand-in for a part of Detectron2 (d2lite). A genuine Detectron2 is always preferred."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Stand-in for COCO's panopticapi (d2lite): label colors, and panoptic quality. A genuine one always wins."""
+"""Stand-in for COCO's panopticapi (d2lite): label colors and panoptic quality. A genuine one is preferred."""
 
 from d2lite.provider import step_aside
 

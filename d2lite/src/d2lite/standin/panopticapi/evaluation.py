@@ -16,7 +16,7 @@ OFFSET = 256**3  # more than any id that a PNG can hold
 
 @dataclass
 class PQStatCat:
-    """What was counted for one category: the IoU of all matches, matches, false alarms, misses."""
+    """The counts of one category: sum of IoU, true positives, false positives, false negatives."""
 
     iou: float = 0.0
     tp: int = 0
@@ -38,7 +38,7 @@ class PQStatCat:
 
 
 class PQStat:
-    """What was counted for each category, ``stat[category_id]``; the counts of images can be added."""
+    """The counts of each category, ``stat[category_id]``; the counts of images can be added."""
 
     def __init__(self) -> None:
         self.pq_per_cat: dict[int, PQStatCat] = defaultdict(PQStatCat)
@@ -67,7 +67,7 @@ class PQStat:
 def pq_compute(gt_json_file: str, pred_json_file: str, gt_folder: str | None = None, pred_folder: str | None = None):
     """Compare predictions with an annotation: ``All``, ``Things``, ``Stuff``, see ``pq_average``, and ``per_class``.
 
-    By default a JSON's PNGs lie beside it, in a folder of its name without ".json".
+    By default a JSON's PNGs are in the folder beside it that has its name without ".json".
     """
     truth, predictions = (json.loads(Path(path).read_text("utf-8")) for path in (gt_json_file, pred_json_file))
     categories = {entry["id"]: entry for entry in truth["categories"]}
@@ -126,7 +126,7 @@ def _count(truth: list[dict], true_map: np.ndarray, predicted: list[dict], predi
     for (true, other), pixels in shared.items():
         area[other] += pixels
         partners[true].append(other)
-    # As in COCO's own tool, of several crowds of a category the last one counts, and the others excuse nothing.
+    # As in COCO's own tool, only the last crowd region of a category is used.
     crowd = {entry["category_id"]: entry["id"] for entry in truth if entry["iscrowd"] == 1}
     stat, unmatched = PQStat(), {entry["id"]: entry["category_id"] for entry in predicted}
     for entry in (entry for entry in truth if entry["iscrowd"] != 1):

@@ -25,7 +25,7 @@ def id2rgb(id_map):
 
 
 class IdGenerator:
-    """Gives every segment of an image a color, and thereby an id, that no other segment of the image has.
+    """Gives every segment of an image a unique color, and thus a unique id.
 
     Stuff and the first thing of a category have its color, further things similar colors; the same calls give the same.
     ``categories``: entries of a panoptic JSON, with ``color`` and ``isthing``, by id.
@@ -47,7 +47,7 @@ class IdGenerator:
         while color in self.taken_colors:
             near = (self._draw.gauss(channel, reach) for channel in category["color"])
             color = tuple(min(max(round(channel), 0), 255) for channel in near)
-            reach *= 1.02  # when much of what is near is taken, look farther away
+            reach *= 1.02  # search farther away if near colors are taken
         self.taken_colors.add(color)
         return color
 

@@ -1,4 +1,4 @@
-"""Which entry of a weight file belongs to which entry of a model, when their names differ."""
+"""Matches the entries of a weight file with those of a model when their names differ."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""The checkpointer of trainers and of whatever else loads weights."""
+"""The checkpointer, for trainers and for loading weights."""
 
 from typing import Any
 from urllib.parse import parse_qs, urlsplit

@@ -1,4 +1,4 @@
-"""The config node, and the one config that a whole program may share."""
+"""The config node, and a global config for the whole program."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ _SafeLoader.add_constructor("tag:yaml.org,2002:python/tuple", _SafeLoader.tuple_
 
 
 class CfgNode(FvcoreNode):
-    """A config section: keys are attributes, their types are fixed by the defaults, files may build on other files."""
+    """A config section: keys are attributes, defaults fix their types, and a file may have base files."""
 
     @classmethod
     def _open_cfg(cls, filename: str):
@@ -33,8 +33,8 @@ class CfgNode(FvcoreNode):
     def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
         """A YAML file (path or URL) as nested dicts, merged over its ``_BASE_`` (a path or a list of paths).
 
-        Relative ``_BASE_`` paths start at its folder. ``allow_unsafe`` admits tags that build Python objects, if also
-        ``D2LITE_UNSAFE_YAML=1`` is set: unlike in Detectron2, code alone cannot ask to run code from a file.
+        Relative ``_BASE_`` paths start at its folder. ``allow_unsafe`` allows tags that create Python objects, if also
+        ``D2LITE_UNSAFE_YAML=1`` is set; unlike in Detectron2, the argument alone is not enough.
         """
         unsafe = allow_unsafe and os.environ.get("D2LITE_UNSAFE_YAML") == "1"
         return cls._tree(filename, yaml.UnsafeLoader if unsafe else _SafeLoader, frozenset())
@@ -54,7 +54,7 @@ class CfgNode(FvcoreNode):
         return _stacked(tree, own, filename)
 
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = True) -> None:
-        """Take over a YAML file's values; KeyError for an unknown key, ValueError for another type."""
+        """Set the values of a YAML file; KeyError for an unknown key, ValueError for another type."""
         assert PathManager.isfile(cfg_filename), f"There is no config file {cfg_filename!r}."
         node = type(self)(self.load_yaml_with_base(cfg_filename, allow_unsafe=allow_unsafe))
         if "VERSION" not in node:
@@ -86,14 +86,14 @@ global_cfg = CfgNode()
 
 
 def set_global_cfg(cfg: CfgNode) -> None:
-    """Let ``global_cfg``, which other modules may have imported already, hold the keys of ``cfg`` and no others."""
+    """Replace the keys of ``global_cfg`` by those of ``cfg``, in place, for modules that have imported it."""
     for key in global_cfg.keys() - cfg.keys():
         del global_cfg[key]
     global_cfg.update(cfg)
 
 
 def get_cfg() -> CfgNode:
-    """The defaults, in a node of the caller's own."""
+    """A new node with the default values."""
     from .defaults import _C
 
     return _C.clone()

@@ -9,12 +9,12 @@ from yacs.config import CfgNode as AnyConfig  # the base of fvcore's node and of
 
 
 def configurable(init_func: Callable | None = None, *, from_config: Callable | None = None) -> Callable:
-    """Make a function understand ``(cfg, ...)`` beside its own arguments, which ``from_config`` derives from ``cfg``.
+    """Let a function accept ``(cfg, ...)`` in place of its own arguments, which ``from_config`` makes from ``cfg``.
 
-    Bare, on the ``__init__`` of a class with a classmethod ``from_config(cls, cfg, ...)``; or as
+    Use it bare on the ``__init__`` of a class with a classmethod ``from_config(cls, cfg, ...)``, or as
     ``@configurable(from_config=function)``. A config is the first positional argument or ``cfg=``. ``from_config`` gets
-    positional arguments and keywords that it names (all with ``*args`` or ``**kwargs``); others replace values of its
-    dict.
+    positional arguments and the keywords that it names (all with ``*args`` or ``**kwargs``); others replace values
+    of its dict.
     """
     if init_func is None:
         assert from_config is None or inspect.isfunction(from_config), "from_config= must be given a function"

@@ -1,4 +1,4 @@
-"""From data set names to loaders."""
+"""Builds loaders from the names of data sets."""
 
 import logging
 from collections import Counter
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def _objects(image: dict) -> list[dict]:
-    """Annotations of an image that stand for single objects, and not for a crowd."""
+    """Annotations of an image without crowds."""
     return [annotation for annotation in image["annotations"] if not annotation.get("iscrowd", 0)]
 
 
@@ -74,7 +74,7 @@ def get_detection_dataset_dicts(
 
 
 def _seed_worker(worker_id: int) -> None:
-    """Give each worker random numbers of its own, also in Python's and numpy's generators."""
+    """Seed each worker differently, also Python's and NumPy's generators."""
     seed_all_rng(torch.initial_seed() % 2**31 + worker_id)
 
 
@@ -83,7 +83,7 @@ def _mapped(dataset, mapper, sampler, make_sampler) -> tuple[Dataset, Sampler | 
     if isinstance(dataset, list):
         dataset = DatasetFromList(dataset, copy=False)
     if isinstance(dataset, IterableDataset):
-        assert sampler is None, "an iterable data set has an order of its own, so it takes no sampler"
+        assert sampler is None, "an iterable data set has its own order, so it takes no sampler"
     elif sampler is None:
         sampler = make_sampler(len(dataset))
     return (MapDataset(dataset, mapper) if mapper else dataset), sampler
@@ -134,7 +134,7 @@ def build_detection_train_loader(
 ):
     """Endless full batches for training, from these arguments or from a config, as ``(cfg, mapper=...)``.
 
-    ``total_batch_size`` is that of all processes together. ``mapper`` makes a model input of a dict, in the workers; by
+    ``total_batch_size`` is that of all processes together. ``mapper`` turns a dict into a model input, in workers; by
     default, with a config, a ``DatasetMapper``. ``sampler``: an endless one, by default ``TrainingSampler``; none for
     an iterable data set. ``collate_fn`` makes a batch of a list; by default the list is the batch.
     """

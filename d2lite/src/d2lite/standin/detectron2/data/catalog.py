@@ -1,4 +1,4 @@
-"""The two lists that the whole process shares: how data sets are loaded, and what is known about them."""
+"""The two global catalogs: functions that load data sets, and metadata of data sets."""
 
 from collections import UserDict
 from collections.abc import Callable
@@ -12,28 +12,28 @@ class _Catalog(UserDict):
         return list(self.data)
 
     def remove(self, name: str) -> None:
-        """Take a name out; KeyError for one that is not in."""
+        """Remove a name; KeyError if it is not there."""
         del self.data[name]
 
 
 class _DatasetCatalog(_Catalog):
-    """Name -> function that loads the data set, so that names may stand here whose files do not exist."""
+    """Name -> function that loads the data set, whose files need not exist before."""
 
     def register(self, name: str, func: Callable[[], Any]) -> None:
-        """Enter a data set under a new name. ``func()``, called by each ``get``, always gives the same dicts."""
+        """Register a data set under a new name. Each ``get`` calls ``func()``, with the same dicts each time."""
         assert callable(func), f"{name} needs a function that loads it, not a {type(func).__name__}"
         assert name not in self.data, f"the name {name!r} is taken by another data set"
         self.data[name] = func
 
     def get(self, name: str) -> Any:  # type: ignore[override]  # unlike a dict's, without a default
-        """Load a data set, usually a list of dicts; KeyError with the known names for one that was never entered."""
+        """Load a data set, usually a list of dicts; KeyError with the known names if it is not registered."""
         if name not in self.data:
             raise KeyError(f"there is no data set {name!r}; there are: {', '.join(self.data) or 'none'}")
         return self.data[name]()
 
 
 class Metadata(SimpleNamespace):
-    """What is known about one data set, such as class names, colors and paths, as attributes.
+    """Metadata of one data set as attributes, such as class names, colors and paths.
 
     An attribute keeps its first value, by ``==``: another one is an error. ``del`` frees it.
     """
@@ -68,7 +68,7 @@ class _MetadataCatalog(_Catalog):
     """Name -> ``Metadata``; a name need not be a data set's."""
 
     def get(self, name: str) -> Metadata:  # type: ignore[override]  # unlike a dict's, without a default
-        """The one ``Metadata`` of this name, made when first asked for."""
+        """The ``Metadata`` of this name, created at the first call."""
         assert name, "metadata need the name of a data set"
         return self.data.setdefault(name, Metadata(name=name))
 

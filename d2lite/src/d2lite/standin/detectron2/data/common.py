@@ -1,4 +1,4 @@
-"""Data sets made of other data sets: packed into one buffer, mapped, dealt to workers, grouped by shape."""
+"""Wrappers of data sets: packed into one buffer, mapped, shared among workers, grouped by shape."""
 
 import copy
 import logging
@@ -32,17 +32,17 @@ class DatasetFromList(Dataset):
     def __getitem__(self, idx: int) -> Any:
         position = range(self._length)[idx]  # checks it, and counts negative ones from the end
         if self._serialized:
-            # Bytes that this object packed itself, in this process or the one it was forked from; never a file's.
+            # Safe: this object packed the bytes itself, in this process or the one it was forked from.
             return pickle.loads(memoryview(self._block)[self._bounds[position] : self._bounds[position + 1]])
         element = self._elements[position]
         return copy.deepcopy(element) if self._copies else element
 
 
 class MapDataset(Dataset):
-    """A data set seen through a function, which may answer None: "take another one".
+    """A data set with a function applied to each element; the function returns None to skip an element.
 
-    Of an iterable data set, such elements are left out, and the result is iterable. Of an indexed one, another element
-    stands in, drawn by a generator of its own among those that have not failed.
+    An iterable data set gives an iterable result without skipped elements. In an indexed one, a random other element
+    replaces a skipped one, drawn by a separate generator among those that have not failed.
     """
 
     def __new__(cls, dataset, map_func):
@@ -88,8 +88,8 @@ class _MappedStream(IterableDataset):
 class ToIterableDataset(IterableDataset):
     """The elements of an indexed data set in a sampler's order, shared among the workers of a loader.
 
-    Each worker runs through the sampler and keeps its deals of ``shard_chunk_size`` indices; as long as a batch,
-    batches come out in the sampler's order. ``shard_sampler`` False: the sampler looks after the workers itself.
+    Each worker runs through the sampler and takes its chunks of ``shard_chunk_size`` indices. With the batch size,
+    batches are in the sampler's order. ``shard_sampler`` False: the sampler itself distributes indices to workers.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The default mapper: what a data set says about one image becomes the input of a model."""
+"""The default mapper: turns a dict of a data set into the input of a model."""
 
 import copy
 import logging
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class DatasetMapper:
-    """Reads an image and its labels, augments them, and makes tensors. With a config: ``DatasetMapper(cfg, is_train)``.
+    """Reads an image and its labels, augments them, returns tensors. With a config: ``DatasetMapper(cfg, is_train)``.
 
     ``is_train`` makes ``instances`` of annotations, with ``use_instance_mask`` also masks in the format "polygon" or
     "bitmask". ``recompute_boxes`` takes boxes from the masks: a cropped object's box is smaller than its cropped box.

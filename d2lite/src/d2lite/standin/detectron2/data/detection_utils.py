@@ -1,4 +1,4 @@
-"""What mappers are made of: reading images, moving annotations along with them, and ``Instances``."""
+"""Functions for mappers: read images, transform annotations, and make ``Instances``."""
 
 import logging
 import os
@@ -24,14 +24,14 @@ class SizeMismatchError(ValueError):
 
 
 def read_image(file_name: str | os.PathLike, format: str | None = None) -> np.ndarray:
-    """Read an image file, from a path or URL, and turn it as its EXIF data say.
+    """Read an image file, from a path or URL, and rotate it by its EXIF orientation.
 
     ``format``: "BGR" or "RGB", (h, w, 3) uint8; "L", (h, w, 1) uint8; another mode of Pillow; or None for the file's
     own mode, in which palette indices and 16-bit numbers stay what they are.
     """
     with PathManager.open(os.fspath(file_name), "rb") as file:
         image: Image.Image = Image.open(file)
-        with suppress(Exception):  # broken EXIF data are no reason to refuse the image
+        with suppress(Exception):  # broken EXIF data: use the image as stored
             ImageOps.exif_transpose(image, in_place=True)
         if format is None:
             return np.asarray(image)
@@ -49,7 +49,7 @@ def convert_image_to_rgb(image: np.ndarray | torch.Tensor, format: str) -> np.nd
 
 
 def check_image_size(dataset_dict: dict, image: np.ndarray) -> None:
-    """Note the size of an image in its dict, as ``width`` and ``height``, or compare it with what is there."""
+    """Store the size of an image in its dict as ``width`` and ``height``, or compare it with the stored size."""
     height, width = image.shape[:2]
     stated = dataset_dict.setdefault("width", width), dataset_dict.setdefault("height", height)
     if stated != (width, height):
@@ -62,7 +62,7 @@ def check_image_size(dataset_dict: dict, image: np.ndarray) -> None:
 def transform_instance_annotations(
     annotation: dict, transforms: T.Transform | Sequence[T.Transform], image_size: tuple[int, int]
 ) -> dict:
-    """Do to an annotation, in place, what was done to its image, now of ``image_size`` (h, w), and return it.
+    """Apply the transforms of an image, now of ``image_size`` (h, w), to an annotation in place, and return it.
 
     Its ``bbox`` becomes corners in the image, its ``segmentation`` flat polygons, or a mask (h, w) if it was an RLE.
     """
@@ -130,7 +130,7 @@ def _bit_masks(segmentations: list, image_size: tuple[int, int]) -> BitMasks:
 def filter_empty_instances(
     instances: Instances, by_box: bool = True, by_mask: bool = True, box_threshold: float = 1e-5
 ) -> Instances:
-    """Those of which something is left: with box sides over ``box_threshold`` pixels, and a ``gt_masks`` not empty."""
+    """Instances with box sides over ``box_threshold`` pixels (by_box) and with a mask that is not empty (by_mask)."""
     assert by_mask or by_box, "choose what to judge by: by_box, by_mask or both"
     chosen = torch.ones(len(instances), dtype=torch.bool)
     if by_box:
@@ -151,7 +151,7 @@ def check_metadata_consistency(key: str, dataset_names: Sequence[str]) -> None:
 
 
 def build_augmentation(cfg, is_train: bool) -> list[T.Augmentation]:
-    """What ``INPUT`` says by default: a size for the shortest edge and, in training, flips."""
+    """The augmentations of ``INPUT``: resizing of the shortest edge and, in training, flips."""
     sizes, flip = cfg.INPUT, cfg.INPUT.RANDOM_FLIP
     if not is_train:
         return [T.ResizeShortestEdge(sizes.MIN_SIZE_TEST, sizes.MAX_SIZE_TEST, "choice")]

@@ -1,4 +1,4 @@
-"""The usual command line of a training script, and what a process does before anything else."""
+"""The command line of a training script, and the setup of each process."""
 
 import argparse
 import contextlib
@@ -24,8 +24,8 @@ The second of two machines (on the first: --machine-rank 0):
 
 
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """The options that people know from Detectron2's training scripts; ``epilog`` ends the help page."""
-    # Jobs of different users must not meet on one port.
+    """A parser with the flags of Detectron2's training scripts; ``epilog`` ends the help page."""
+    # Different ports for jobs of different users.
     port = 49152 + hash(getattr(os, "getuid", lambda: 1)()) % 16384
     parser = argparse.ArgumentParser(
         epilog=EXAMPLES if epilog is None else epilog, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -73,7 +73,7 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     # The rank is added because augmentations should differ between processes.
     seed_all_rng(cfg.SEED + rank if cfg.SEED >= 0 else None)
     if not getattr(args, "eval_only", False):
-        # Evaluation has images of many sizes, and looking for the best algorithm for each takes longer than it saves.
+        # In evaluation, images have many sizes, and a search for the best algorithm costs more than it saves.
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     if cfg.FLOAT32_PRECISION:
         torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
@@ -83,6 +83,6 @@ def _write(path: str, text: str) -> None:
     temporary = Path(f"{path}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)  # at once, for whoever reads the file just now
+        temporary.replace(path)  # a reader never sees half a file
     finally:
         temporary.unlink(missing_ok=True)

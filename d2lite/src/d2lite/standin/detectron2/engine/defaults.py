@@ -1,4 +1,4 @@
-"""A trainer that is made from a config, and what it is made of."""
+"""A trainer that is built from a config, and its parts."""
 
 import functools
 import logging
@@ -40,7 +40,7 @@ def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventW
     writers: list[EventWriter] = [CommonMetricPrinter(max_iter), JSONWriter(metrics)]
     try:
         import torch.utils.tensorboard  # noqa: F401
-    except Exception as error:  # not installed, or broken in one of the many ways that its own dependencies can be
+    except Exception as error:  # not installed, or its dependencies are broken
         logger.warning("TensorBoard cannot be used (%s): there will be no event files.", error)
         return writers
     return [*writers, TensorboardXWriter(output_dir)]
@@ -66,23 +66,24 @@ class DefaultTrainer(TrainerBase):
     def __init__(self, cfg: CfgNode):
         super().__init__()
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
-            setup_logger()  # the script has not done it, and nobody would see anything
+            setup_logger()  # the script has not called it, so nothing would be shown
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         bare = self.build_model(cfg)
         optimizer, loader = self.build_optimizer(cfg, bare), self.build_train_loader(cfg)
         kind = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer: TrainerBase = kind(create_ddp_model(bare, broadcast_buffers=False), loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        # The checkpointer belongs to the trainer; the other way round is a weak reference.
+        # The trainer owns the checkpointer, which has only a weak reference to the trainer.
         self.checkpointer = DetectionCheckpointer(self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
 
     @staticmethod
     def auto_scale_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
-        """Fit a config for ``SOLVER.REFERENCE_WORLD_SIZE`` processes to so many, with as many images in each.
+        """Adapt a config for ``SOLVER.REFERENCE_WORLD_SIZE`` processes to ``num_workers`` processes.
 
-        More images in each iteration go with larger steps and fewer of them. Returns a changed copy, frozen if ``cfg``
+        The number of images per process stays. More images per iteration mean a larger learning rate and fewer
+        iterations. Returns a changed copy, frozen if ``cfg``
         is; or ``cfg`` itself if it fits or its reference is 0 (no scaling).
         """
         old = cfg.SOLVER.REFERENCE_WORLD_SIZE
@@ -107,14 +108,14 @@ class DefaultTrainer(TrainerBase):
         return scaled
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Begin from ``MODEL.WEIGHTS``, or go on after the last checkpoint of ``OUTPUT_DIR``, if there is one."""
+        """Load ``MODEL.WEIGHTS``; or, with ``resume``, continue from the last checkpoint of ``OUTPUT_DIR`` if any."""
         goes_on = resume and self.checkpointer.has_checkpoint()
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if goes_on:
             self.start_iter = 1 + self.iter  # checkpoints are written at the end of an iteration
 
     def run_step(self) -> None:
-        """Let the inner trainer run the iteration."""
+        """Run one iteration of the inner trainer."""
         self._trainer.iter = self.iter
         self._trainer.run_step()
 
@@ -151,7 +152,7 @@ class DefaultTrainer(TrainerBase):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """Subclasses say which evaluator a data set needs; it depends on the task."""
+        """The evaluator of a data set; a subclass must define it."""
         raise NotImplementedError(f"{cls.__name__} does not define build_evaluator(cfg, dataset_name).")
 
     def build_writers(self) -> list[EventWriter]:
@@ -174,7 +175,7 @@ class DefaultTrainer(TrainerBase):
             return None
         cfg = self.cfg.clone()
         cfg.defrost()
-        cfg.DATALOADER.NUM_WORKERS = 0  # workers would wait, with their memory, for the next time
+        cfg.DATALOADER.NUM_WORKERS = 0  # workers would keep their memory until the next use
         return hooks.PreciseBN(period, self.model, self.build_train_loader(cfg), precise.NUM_ITER)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The hooks that trainings usually need."""
+"""The usual hooks of a training."""
 
 import contextlib
 import itertools
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class CallbackHook(HookBase):
-    """Functions of the trainer as a hook: ``before_train``, ``after_train``, ``before_step``, ``after_step``."""
+    """A hook of functions of the trainer: ``before_train``, ``after_train``, ``before_step``, ``after_step``."""
 
     def __init__(self, **functions: Callable | None):
         unknown = functions.keys() - {"before_train", "after_train", "before_step", "after_step"}
@@ -39,9 +39,9 @@ class CallbackHook(HookBase):
 
 
 class _Periodic(HookBase):
-    """Base of hooks that act every ``period`` iterations (0 is never), and in the last one or after training."""
+    """Base of hooks that act every ``period`` iterations (0: never), and in the last iteration or after training."""
 
-    _in_last_iteration = True  # rather than after training, if that is complete
+    _in_last_iteration = True  # False: after a complete training
 
     def __init__(self, period: int):
         self._period = period
@@ -57,7 +57,7 @@ class _Periodic(HookBase):
             self._act()
 
     def after_train(self) -> None:
-        """Act if all iterations have been run; an exception or interruption leaves some over."""
+        """Act if all iterations are done, and not after an exception or interruption."""
         if not self._in_last_iteration and self.trainer.iter >= self.trainer.max_iter:
             self._act()
 
@@ -65,7 +65,7 @@ class _Periodic(HookBase):
 class IterationTimer(HookBase):
     """Measures iterations: the scalar ``time`` in seconds, and a summary in the log after training.
 
-    The first hook, so that the others' work is not counted; nor are the first ``warmup_iter`` - 1, slow iterations.
+    Register it first, so that it does not count other hooks. The first ``warmup_iter`` - 1 iterations are not counted.
     """
 
     def __init__(self, warmup_iter: int = 3):
@@ -124,7 +124,7 @@ class PeriodicCheckpointer(checkpoint.PeriodicCheckpointer, HookBase):
     """fvcore's class, which has the arguments, as a hook: ``model_0004999`` and so on, and ``model_final``."""
 
     def before_train(self) -> None:
-        """Learn which iteration is the last."""
+        """Store the number of the last iteration."""
         self.max_iter = self.trainer.max_iter
 
     def after_step(self) -> None:
@@ -133,7 +133,7 @@ class PeriodicCheckpointer(checkpoint.PeriodicCheckpointer, HookBase):
 
 
 class BestCheckpointer(_Periodic):
-    """Saves the model whenever a metric is better than ever before in this run; behind the :class:`EvalHook`.
+    """Saves the model when a metric is better than before in this run; register it after the :class:`EvalHook`.
 
     ``eval_period`` is that of the EvalHook, ``val_metric`` a name in the event storage such as "bbox/AP"; the better
     value is the larger one for the mode "max" and the smaller one for "min". ``file_prefix`` is the checkpoint's name.
@@ -166,7 +166,7 @@ class BestCheckpointer(_Periodic):
 
 
 class LRScheduler(HookBase):
-    """Puts the scalar ``lr`` and moves the trainer's schedule on, after each iteration."""
+    """Logs the scalar ``lr`` and steps the trainer's schedule after each iteration."""
 
     @staticmethod
     def get_best_param_group_id(optimizer: Optimizer) -> int:
@@ -179,11 +179,11 @@ class LRScheduler(HookBase):
         return weights.index(max(weights))
 
     def before_train(self) -> None:
-        """Decide which group is shown, because rates change during training."""
+        """Choose the group whose rate is logged, before rates change."""
         self._shown = self.get_best_param_group_id(self.trainer.optimizer)
 
     def after_step(self) -> None:
-        """Put the rate of this iteration, and go on to the next one's."""
+        """Log the rate of this iteration, and step the schedule."""
         rate = self.trainer.optimizer.param_groups[self._shown]["lr"]
         self.trainer.storage.put_scalar("lr", rate, smoothing_hint=False)
         self.trainer.scheduler.step()
@@ -240,7 +240,7 @@ class PreciseBN(_Periodic):
             logger.info("No batch norm of the model is in training mode, so its statistics need not be recomputed.")
 
     def update_stats(self) -> None:
-        """Replace them now."""
+        """Recompute the statistics now."""
         if self._needed:
             logger.info("Recomputing the statistics of batch norm from %d batches ...", self._number)
             with EventStorage():  # losses in these batches are not the training's

@@ -1,4 +1,4 @@
-"""Starting the processes of a job on one machine."""
+"""Starts the processes of a job on one machine."""
 
 import socket
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def launch(
     args: tuple = (),
     timeout: timedelta = DEFAULT_TIMEOUT,
 ) -> None:
-    """Run ``main_func(*args)`` in each process of a job. On several machines, all have to call this.
+    """Run ``main_func(*args)`` in each process of a job; each machine of the job must call this.
 
     A job of one process (also of 0 GPUs) runs in the calling one. Otherwise there is a new process for each GPU, which
     imports ``main_func``, and NCCL connects them; without any GPU, gloo connects processes on the CPU. They meet at
@@ -52,6 +52,6 @@ def _process(function, args, processes: int, machines: int, machine: int, url, t
     comm.create_local_process_group(processes)
     comm.synchronize()  # here a late process is waited for; in the training's first exchange it would be a puzzle
     function(*args)
-    # Nobody leaves while others may still be talking to them: the runtime would abort a process that has succeeded.
+    # Leave together: if a process leaves while others communicate with it, the runtime aborts them.
     comm.synchronize()
     distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""The loop over iterations with its hooks, and what an iteration is for one model with one optimizer."""
+"""The training loop with its hooks, and the iteration of one model with one optimizer."""
 
 import contextlib
 import functools
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class HookBase:
-    """Base of what takes part in a training without being part of the model: logs, checkpoints, evaluation, ...
+    """Base of hooks, which add logs, checkpoints, evaluation, ... to a training.
 
     A trainer calls its hooks in the order of their registration: ``after_train`` however the training has ended,
     ``after_backward`` if it has a backward pass of its own. One with a ``state_dict`` has a ``load_state_dict``.
@@ -33,7 +33,7 @@ class HookBase:
         """``trainer.iter`` is the iteration that begins."""
 
     def after_backward(self):
-        """Gradients are there, parameters have not changed yet."""
+        """Called when gradients are computed and parameters have not changed yet."""
 
     def after_step(self):
         """``trainer.iter`` is the iteration that ends."""
@@ -47,9 +47,9 @@ class HookBase:
 
 
 class TrainerBase:
-    """Runs ``run_step``, which subclasses define, for a range of iterations; ``before_train`` ... call the hooks."""
+    """Calls ``run_step``, which subclasses define, and the hooks for a range of iterations."""
 
-    iter: int = 0  # that is being run, or max_iter after all have been
+    iter: int = 0  # the current iteration; max_iter at the end
     start_iter: int = 0
     max_iter: int  # of the whole training
     storage: EventStorage  # from train on
@@ -58,12 +58,12 @@ class TrainerBase:
         self._hooks: list[HookBase] = []
 
     def register_hooks(self, hooks: Iterable[HookBase | None]) -> None:
-        """Add hooks behind those that are there. None stands for a hook that is not wanted."""
+        """Append hooks; None entries are skipped."""
         for hook in hooks:
             if hook is None:
                 continue
             assert isinstance(hook, HookBase), f"Hooks must be derived from HookBase, but {hook} is not."
-            # By a strong reference, trainer and hooks would keep each other (and the model's memory) alive.
+            # A weak reference, because trainer and hooks would keep each other (and the model's memory) alive.
             hook.trainer = weakref.proxy(self)
             self._hooks.append(hook)
 
@@ -84,7 +84,7 @@ class TrainerBase:
                 self.iter += 1
 
     def run_step(self) -> None:
-        """What is done in an iteration, apart from hooks."""
+        """One iteration, without hooks; a subclass defines it."""
         raise NotImplementedError(f"{type(self).__name__} does not define run_step().")
 
     def _finish(self) -> None:
@@ -92,7 +92,7 @@ class TrainerBase:
         self.after_train()
 
     def _log_failure(self, kind, error, traceback) -> None:
-        # An interruption from outside is no failure.
+        # An interruption is not logged as a failure.
         if isinstance(error, Exception):
             logger.error("Training has failed in iteration %d:", self.iter, exc_info=error)
 
@@ -112,7 +112,7 @@ class TrainerBase:
         return {"iteration": self.iter} | ({"hooks": hooks} if hooks else {})
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Take over the iteration and the states of the hooks that are there."""
+        """Load the iteration and the states of registered hooks."""
         self.iter = state_dict["iteration"]
         present: dict[str, Any] = {type(hook).__qualname__: hook for hook in reversed(self._hooks)}
         for name, state in state_dict.get("hooks", {}).items():

@@ -1,4 +1,4 @@
-"""Running a model over a data set, and the stock evaluators."""
+"""Evaluation of a model on a data set, and the standard evaluators."""
 
 from .coco_evaluation import COCOEvaluator
 from .evaluator import DatasetEvaluator, DatasetEvaluators, inference_on_dataset

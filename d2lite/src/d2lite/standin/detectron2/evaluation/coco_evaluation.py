@@ -33,10 +33,10 @@ REPORTED = dict(AP=(EVERY, 0), AP50=(AT_50, 0), AP75=(AT_75, 0), APs=(EVERY, 1),
 class COCOEvaluator(DatasetEvaluator):
     """COCO's metrics in percent, under ``bbox`` and ``segm``: ``AP AP50 AP75 APs APm APl``, ``AP-{class}``.
 
-    A metric without any ground truth to measure it is NaN. The metadata have ``thing_classes`` and ``json_file``;
+    A metric without ground truth is NaN. The metadata need ``thing_classes`` and ``json_file``;
     without that, a file is written into ``output_dir``, or kept with ``allow_cached_coco``. ``output_dir`` also gets
     ``instances_predictions.pth`` and ``coco_instances_results.json``. ``tasks`` None: "bbox", and "segm" if masks were
-    predicted. ``max_dets_per_image``: how many of the best detections of an image and class count, 100.
+    predicted. ``max_dets_per_image``: maximal number of detections of an image and class, 100.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class COCOEvaluator(DatasetEvaluator):
         self._answers: list[dict] = []
 
     def process(self, inputs, outputs):
-        """Collect the ``instances`` of answers that have them, by the ``image_id`` of inputs."""
+        """Collect the ``instances`` of outputs that have them, with the ``image_id`` of the inputs."""
         for image, answer in zip(inputs, outputs, strict=True):
             if "instances" in answer:
                 detections = instances_to_coco_json(answer["instances"].to("cpu"), image["image_id"])
                 self._answers.append({"image_id": image["image_id"], "instances": detections})
 
     def evaluate(self, img_ids: Sequence[int] | None = None):
-        """The metrics, of all images or some; empty on all but the main process, and without predictions or truth."""
+        """The metrics of all images or of ``img_ids``; {} in other processes, without predictions or ground truth."""
         answers = self._answers
         if self._everywhere:
             comm.synchronize()
@@ -103,7 +103,7 @@ class COCOEvaluator(DatasetEvaluator):
         return {task: self._metrics(task, detections, img_ids) for task in sorted(tasks)}
 
     def _category_of(self) -> dict[int, int] | None:
-        """Contiguous ids -> the data set's category ids; None if these are the same."""
+        """Contiguous id -> category id of the data set; None if they are the same."""
         index_of = self._metadata.get("thing_dataset_id_to_contiguous_id")
         if index_of is None:
             return None
@@ -145,13 +145,13 @@ class COCOEvaluator(DatasetEvaluator):
 
 
 def _mean(precision: np.ndarray) -> float:
-    """In percent, of the entries that are defined; COCOeval marks the others by -1."""
+    """The mean of the defined entries, in percent; COCOeval marks undefined ones by -1."""
     defined = precision[precision >= 0]
     return 100 * float(defined.mean()) if defined.size else float("nan")
 
 
 def _silence() -> redirect_stdout:
-    """pycocotools prints what it does."""
+    """Suppress the printed messages of pycocotools."""
     return redirect_stdout(io.StringIO())
 
 

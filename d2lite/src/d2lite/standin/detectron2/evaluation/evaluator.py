@@ -1,4 +1,4 @@
-"""What an evaluator is, and the loop that shows it a model's answers."""
+"""The base class of evaluators, and the loop that passes them a model's outputs."""
 
 import json
 import logging
@@ -15,15 +15,15 @@ from torch import nn
 
 logger = logging.getLogger(__name__)
 
-UNTIMED_BATCHES = 5  # the first ones are slow: memory is allocated, kernels are chosen
+UNTIMED_BATCHES = 5  # the first batches are slow, because memory is allocated and kernels are chosen
 SECONDS_BETWEEN_REPORTS = 5
 
 
 class DatasetEvaluator:
-    """Collects a model's answers to a data set, batch by batch, and turns them into metrics."""
+    """Collects a model's outputs batch by batch and computes metrics from them."""
 
     def reset(self):
-        """Begin a new round; also the first one, before anything is processed."""
+        """Forget everything; also called before the first batch."""
 
     def process(self, inputs, outputs):
         """Collect one batch: two lists of the same length, with a dict for each image."""
@@ -33,7 +33,7 @@ class DatasetEvaluator:
 
 
 def save_results(folder: str | None, files: Mapping[str, object]) -> None:
-    """Write the content of each file, by its name JSON or what ``torch.save`` writes, if there is a folder for them."""
+    """Write files into ``folder`` (None: write nothing): JSON by the name .json, others by ``torch.save``."""
     for name, content in files.items() if folder else ():
         PathManager.mkdirs(folder)
         with PathManager.open(os.path.join(str(folder), name), "w" if name.endswith(".json") else "wb") as file:
@@ -41,7 +41,7 @@ def save_results(folder: str | None, files: Mapping[str, object]) -> None:
 
 
 class DatasetEvaluators(DatasetEvaluator):
-    """Shows every batch to several evaluators and joins their metrics, which must be of different tasks."""
+    """Passes every batch to several evaluators and merges their metrics, which must be of different tasks."""
 
     def __init__(self, evaluators: Iterable[DatasetEvaluator]):
         self._evaluators = list(evaluators)
@@ -52,13 +52,13 @@ class DatasetEvaluators(DatasetEvaluator):
             member.reset()
 
     def process(self, inputs, outputs):
-        """Show one batch to all."""
+        """Pass one batch to all evaluators."""
         for member in self._evaluators:
             member.process(inputs, outputs)
 
     def evaluate(self):
-        """All metrics on the main process, an empty dict on the others."""
-        # Gathering needs all processes, so every member is asked everywhere, also where its metrics are dropped.
+        """All metrics in the main process, an empty dict in the others."""
+        # Gathering needs all processes, so evaluate in each of them.
         answers = [member.evaluate() for member in self._evaluators]
         joined = {}
         for answer in answers if comm.is_main_process() else ():
@@ -71,9 +71,9 @@ class DatasetEvaluators(DatasetEvaluator):
 def inference_on_dataset(
     model: Callable, data_loader: Iterable, evaluator: DatasetEvaluator | list[DatasetEvaluator] | None
 ):
-    """Let a model answer every batch of a loader with a length, without gradients, and evaluate its answers.
+    """Run a model on every batch of a loader with a length, without gradients, and evaluate its outputs.
 
-    A module is in eval mode meanwhile. ``evaluator`` may be a list, or None, which merely takes the time. Returns what
+    A module is in eval mode during this. ``evaluator`` may be a list, or None to measure time only. Returns what
     ``evaluator.evaluate()`` returns, or an empty dict in place of None.
     """
     if evaluator is None or isinstance(evaluator, list):
@@ -108,7 +108,7 @@ def inference_on_dataset(
 
 
 class _Stopwatch:
-    """Measures on what the time of a loop over so many batches goes, and logs this every few seconds."""
+    """Measures the time of each part of a loop over ``batches`` batches, and logs it every few seconds."""
 
     def __init__(self, batches: int):
         self.batches, self.untimed = batches, max(0, min(UNTIMED_BATCHES, batches - 1))
@@ -118,7 +118,7 @@ class _Stopwatch:
         self.timed, self.seconds = 0, {"Dataloading": 0.0, "Inference": 0.0, "Eval": 0.0}
 
     def lap(self, part: str) -> None:
-        """The time since the last lap belongs to this part."""
+        """Add the time since the last lap to this part."""
         now = time.perf_counter()
         self.seconds[part], self.last = self.seconds[part] + now - self.last, now
 

@@ -1,4 +1,4 @@
-"""The fastest COCO evaluation that is installed."""
+"""COCO evaluation under the name of the fast implementation."""
 
 try:
     from faster_coco_eval import COCOeval_faster as COCOeval_opt

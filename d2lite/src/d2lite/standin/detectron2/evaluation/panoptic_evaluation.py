@@ -18,11 +18,11 @@ from tabulate import tabulate
 from .evaluator import DatasetEvaluator, save_results
 
 METRICS = ("PQ", "SQ", "RQ")
-GROUPS = {"All": "", "Things": "_th", "Stuff": "_st"}  # panopticapi's names, and what they add to a metric's
+GROUPS = {"All": "", "Things": "_th", "Stuff": "_st"}  # panopticapi's name -> suffix of a metric
 
 
 class COCOPanopticEvaluator(DatasetEvaluator):
-    """Writes predictions in COCO's panoptic format and has panopticapi compare them with the annotation.
+    """Writes predictions in COCO's panoptic format and compares them with the annotation by panopticapi.
 
     The metrics are percentages under ``panoptic_seg``: ``PQ SQ RQ``, and with ``_th`` and ``_st`` those of things and
     of stuff. Metadata: ``panoptic_json``, ``panoptic_root`` and the maps from category ids to contiguous ids.
@@ -40,7 +40,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         self._pngs: dict[str, bytes] = {}
 
     def process(self, inputs, outputs):
-        """Encode predictions of images, whose PNGs are named after ``file_name``.
+        """Encode the predictions of a batch; the PNGs are named after ``file_name``.
 
         ``panoptic_seg`` is a map (H, W) and a dict ``id category_id isthing`` for each segment; or with None in place
         of these, the map holds category times ``label_divisor`` plus a number, and -1 where there is no segment.
@@ -66,7 +66,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         return [{"id": n + 1, "category_id": c, "isthing": c in self._original[True]} for n, c in classes.items()]
 
     def _with_category(self, *, isthing: bool | None = None, **segment) -> dict:
-        """A segment as COCO's format has it. One without ``isthing`` has the data set's category id already."""
+        """A segment in COCO's format. Without ``isthing``, its category id is already the data set's."""
         if isthing is None:
             return segment
         return segment | {"category_id": self._original[bool(isthing)][segment["category_id"]]}
@@ -90,7 +90,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         return {"panoptic_seg": {m + GROUPS[g]: v for g in rows for m, v in zip(METRICS, rows[g], strict=True)}}
 
     def _compare(self, annotations: list[dict], png_folder: str) -> dict:
-        """panopticapi's answer for predictions whose PNGs lie in a folder."""
+        """panopticapi's results for predictions whose PNGs are in ``png_folder``."""
         from panopticapi.evaluation import pq_compute
 
         truth = PathManager.get_local_path(self._metadata.panoptic_json)

@@ -20,7 +20,7 @@ def load_image_into_numpy_array(filename: str, dtype: np.dtype | type | None = N
 
 
 class SemSegEvaluator(DatasetEvaluator):
-    """Counts pixels by their true and their predicted class, of the images of all processes if ``distributed``.
+    """Counts pixels by true and predicted class; ``distributed``: over the images of all processes.
 
     The metrics are percentages under the key ``sem_seg``: ``mIoU`` and ``mACC``, means over the classes that the truth
     shows; ``fwIoU``, weighted by their pixels; ``pACC``, the share of right pixels; and ``IoU-{class}``,
@@ -46,7 +46,7 @@ class SemSegEvaluator(DatasetEvaluator):
 
     def reset(self):
         """Forget all counts."""
-        # Rows: pixels that are right, that truly show a class, and that are predicted to show it.
+        # Rows: numbers of correct, true and predicted pixels of each class.
         self._pixels = np.zeros((3, len(self._names)), dtype=np.int64)
         self._regions: list[dict] = []
 
@@ -88,7 +88,7 @@ class SemSegEvaluator(DatasetEvaluator):
         return {"sem_seg": metrics}
 
     def _metrics(self, right: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-        with np.errstate(invalid="ignore", divide="ignore"):  # classes that the truth does not show become NaN
+        with np.errstate(invalid="ignore", divide="ignore"):  # classes without ground truth become NaN
             accuracy = np.where(true > 0, 100 * right / true, np.nan)
             iou = np.where(true > 0, 100 * right / (true + predicted - right), np.nan)
             weighted, overall = iou * true / true.sum(), 100 * right.sum() / true.sum()

@@ -1,4 +1,4 @@
-"""What is done with metrics: paste them, compare them with expected ones, flatten them."""
+"""Tools for metrics: print them for copying, compare them with expected ones, flatten them."""
 
 import logging
 import math
@@ -36,7 +36,7 @@ def verify_results(cfg, results: Mapping) -> bool:
 
 
 def flatten_results_dict(results: Mapping) -> dict:
-    """One level instead of nested dicts, with the keys of the way joined by "/": ``{"segm": {"AP": 1}}`` -> segm/AP."""
+    """A flat dict from nested dicts, with keys joined by "/": ``{"segm": {"AP": 1}}`` -> ``{"segm/AP": 1}``."""
     flat: dict = {}
     for key, value in results.items():
         inner = flatten_results_dict(value) if isinstance(value, Mapping) else {None: value}

@@ -1,4 +1,4 @@
-"""Normalization layers, and how a config names them."""
+"""Normalization layers, and their names in a config."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ class FrozenBatchNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape and dtype."""
         if x.requires_grad:
-            # batch_norm would keep its whole input for the backward pass; a product with a constant needs none of it.
+            # batch_norm would store its input for the backward pass; a product with a constant does not.
             slope = self.weight * torch.rsqrt(self.running_var + self.eps)
             offset = self.bias - self.running_mean * slope
             return x * slope.to(x.dtype)[:, None, None] + offset.to(x.dtype)[:, None, None]
@@ -53,7 +53,7 @@ class FrozenBatchNorm2d(nn.Module):
         frozen = cls(module.num_features, eps=module.eps)
         for name in frozen._buffers:
             value = getattr(module, name)
-            if value is not None:  # a norm may do without weights, or without statistics
+            if value is not None:  # a norm may have no weights or no statistics
                 setattr(frozen, name, value.detach().clone())
         return frozen.train(module.training)
 

@@ -1,4 +1,4 @@
-"""What all convolutional blocks have in common."""
+"""The base class of convolutional blocks."""
 
 from torch import nn
 
@@ -6,7 +6,7 @@ from .batch_norm import FrozenBatchNorm2d
 
 
 class CNNBlockBase(nn.Module):
-    """A part of a network that knows its channels and by what it shrinks height and width, and can be frozen."""
+    """A part of a network with ``in_channels``, ``out_channels`` and ``stride``, which can be frozen."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
@@ -14,6 +14,6 @@ class CNNBlockBase(nn.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
 
     def freeze(self) -> "CNNBlockBase":
-        """Take all parameters out of training and freeze the batch norms; returns the block."""
+        """Stop training all parameters and freeze the batch norms; returns the block."""
         FrozenBatchNorm2d.convert_frozen_batchnorm(self.requires_grad_(False))
         return self

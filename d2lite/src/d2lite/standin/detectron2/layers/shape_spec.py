@@ -1,11 +1,11 @@
-"""The shape of a feature map, as far as builders know it."""
+"""The shape of a feature map, for builders."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class ShapeSpec:
-    """Channels, height and width of a map, and the image's pixels per pixel of it; None for what is not known."""
+    """Channels, height, width and stride of a feature map; None for unknown ones."""
 
     channels: int | None = None
     height: int | None = None

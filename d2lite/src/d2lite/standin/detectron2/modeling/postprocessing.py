@@ -1,4 +1,4 @@
-"""What happens to a network's answer before it fits the image."""
+"""Resizes a network's output to the size of the image."""
 
 from torch import Tensor
 from torch.nn.functional import interpolate

@@ -1,4 +1,4 @@
-"""Views of an image, for models that answer to several and take the mean."""
+"""Test-time augmentation: resized and mirrored views of an image."""
 
 from collections.abc import Sequence
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""The optimizer and the learning rate schedule that a config's ``SOLVER`` asks for."""
+"""Builds the optimizer and the learning rate schedule from a config's ``SOLVER``."""
 
 import logging
 from collections.abc import Callable
@@ -70,8 +70,8 @@ def get_default_optimizer_params(
 ) -> list[dict]:
     """The trainable parameters of a model as groups for an optimizer, one group for each combination of settings.
 
-    Groups, and parameters in them, are in the model's order. A parameter that several modules share counts for the
-    first. What is None is left to the optimizer. ``bias_lr_factor`` and ``weight_decay_bias`` are for parameters called
+    Groups, and parameters in them, are in the model's order. A parameter of several modules belongs to the
+    first. The optimizer decides what is None. ``bias_lr_factor`` and ``weight_decay_bias`` are for parameters called
     "bias", ``lr_factor_func`` takes a full name, and ``overrides`` (by the last part of a name) win over all others.
     """
     factors, special = bias_lr_factor not in (None, 1.0) or lr_factor_func, dict(overrides or {})

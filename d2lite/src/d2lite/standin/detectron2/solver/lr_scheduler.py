@@ -39,7 +39,7 @@ class WarmupParamScheduler(ParamScheduler):
 
     def _after_warmup(self, where: float) -> float:
         if self._rescale:
-            # A warmup that fills the training leaves the schedule no time beyond its start.
+            # If the warmup takes the whole training, the schedule stays at its start.
             where = (where - self._end) / (1 - self._end) if self._end < 1 else 0.0
         return self._main(where)
 
@@ -48,7 +48,7 @@ class FactorScheduler(LRScheduler):
     """Base of the schedules here: every group's rate is its initial one times ``factor(iteration)``."""
 
     def factor(self, iteration: int) -> float:
-        """What the initial rates are multiplied by."""
+        """The factor of the initial rates."""
         raise NotImplementedError
 
     def get_lr(self) -> list[float | Tensor]:
@@ -71,5 +71,5 @@ class LRMultiplier(FactorScheduler):
         return self._position_to_factor(iteration / self._length)
 
     def state_dict(self) -> dict:
-        """Where the schedule is, and the initial rates; not the schedule, so a resumed run may change it."""
+        """The position and the initial rates, without the schedule, so that a resumed run may change it."""
         return {key: getattr(self, key) for key in ("base_lrs", "last_epoch")}

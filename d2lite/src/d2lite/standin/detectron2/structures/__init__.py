@@ -1,4 +1,4 @@
-"""What is known about the objects of one image: boxes, masks, and fields that belong together."""
+"""Boxes, masks and tables of the objects in one image."""
 
 from .boxes import Boxes, BoxMode, pairwise_iou
 from .image_list import ImageList

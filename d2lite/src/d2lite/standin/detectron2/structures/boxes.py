@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class BoxMode(IntEnum):
-    """The meaning of a box's numbers, in pixels (ABS) or shares of the image (REL); values stand in saved data sets.
+    """The meaning of a box's numbers, in pixels (ABS) or shares of the image (REL). Saved data sets contain the values.
 
     ``XYXY``: two corners. ``XYWH``: a corner and the size. ``XYWHA``: center, size, and a turn in degrees.
     """
@@ -71,7 +71,7 @@ class Boxes:
         return torch.cat([self.tensor[:, :2] >= -boundary_threshold, self.tensor[:, 2:] < end], dim=1).all(dim=1)
 
     def clip(self, box_size: tuple[int, int]) -> None:
-        """Cut off what lies outside an image of (height, width). AssertionError for NaN and infinite coordinates."""
+        """Clip the boxes to an image of (height, width), in place; AssertionError for NaN and infinite coordinates."""
         assert self.tensor.isfinite().all(), "Boxes with NaN or infinite coordinates cannot be clipped to an image."
         end = self.tensor.new_tensor(box_size[::-1]).repeat(2)
         self.tensor = self.tensor.clamp(min=torch.zeros_like(end), max=end)
@@ -123,5 +123,5 @@ def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     near = torch.maximum(boxes1.tensor[:, None, :2], boxes2.tensor[:, :2])
     far = torch.minimum(boxes1.tensor[:, None, 2:], boxes2.tensor[:, 2:])
     shared = (far - near).relu().prod(dim=2)
-    # Boxes without an area share nothing; the quotient of zeros must not be seen.
+    # Boxes without an area would give 0 / 0.
     return torch.where(shared > 0, shared / (boxes1.area()[:, None] + boxes2.area() - shared), 0.0)

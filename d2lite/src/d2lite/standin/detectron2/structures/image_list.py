@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 
 class ImageList:
-    """Images of their own ``image_sizes`` (h, w) in the top left corners of frames, ``tensor`` (N, ..., H, W)."""
+    """A padded batch ``tensor`` (N, ..., H, W); images of ``image_sizes`` (h, w) are at the top left."""
 
     def __init__(self, tensor: Tensor, image_sizes: Sequence[tuple[int, int]]):
         self.tensor = tensor
@@ -19,7 +19,7 @@ class ImageList:
 
     @staticmethod
     def from_tensors(tensors: Sequence[Tensor], size_divisibility: int = 0, pad_value: float = 0.0) -> ImageList:
-        """Put images (..., h, w) into frames of the largest sides, in multiples of ``size_divisibility``."""
+        """Pad images (..., h, w) to the largest height and width, rounded up to multiples of ``size_divisibility``."""
         assert isinstance(tensors, (list, tuple)) and tensors, "ImageList.from_tensors needs a list of images."
         leading = {tuple(image.shape[:-2]) for image in tensors}
         assert len(leading) == 1, f"Images of one batch have different channels: {sorted(leading)}."

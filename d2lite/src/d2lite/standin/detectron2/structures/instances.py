@@ -1,4 +1,4 @@
-"""Everything that is known about the objects in one image, kept together."""
+"""A table of the objects in one image."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Instances:
         store(name, value)
 
     def __getattr__(self, name: str) -> Any:
-        # Asked for what is no attribute. While a copy is being made there are no fields yet.
+        # Called for names that are not attributes. While a copy is made, there are no fields yet.
         fields = self.__dict__.get("_fields", {})
         if name in fields:
             return fields[name]

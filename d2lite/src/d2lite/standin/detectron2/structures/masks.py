@@ -1,4 +1,4 @@
-"""Regions of an image: as pixels, or as the polygons around them."""
+"""Regions of an image, as pixels or as polygons."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class BitMasks:
 
 
 def _reach(occupied: Tensor) -> Tensor:
-    """For each row of a bool (N, L): the first True, and one behind the last one; twice 0 without any. (N, 2)."""
+    """(N, 2): for each row of a bool (N, L) the first True and one past the last; zeros without any."""
     first = occupied.byte().argmax(dim=1)
     behind = occupied.shape[1] - occupied.flip(1).byte().argmax(dim=1)
     return torch.stack([first, behind], dim=1) * occupied.any(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""What a model costs: multiply-adds, activations and parameters, counted by fvcore, which traces tensors only."""
+"""Counts multiply-adds, activations and parameters of a model by fvcore, which traces tensors only."""
 
 from collections import defaultdict
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A table of what a program runs on, for log files and reports of defects."""
+"""A table of the environment, for log files and bug reports."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ VARIABLES = ("DETECTRON2_DATASETS", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
 
 def collect_env_info() -> str:
-    """Versions of the system, the libraries and the devices. What cannot be found out is said to be unknown."""
+    """The versions of the system, the libraries and the devices, or "unknown"."""
     facts: dict[str, Callable[[], str | None]] = {
         "Platform": platform.platform,
         "Python": lambda: f"{platform.python_version()} ({sys.executable})",
@@ -33,7 +33,7 @@ def collect_env_info() -> str:
             rows.append((name, fact()))
         except metadata.PackageNotFoundError:
             rows.append((name, "not installed"))
-        except Exception as error:  # a report must never be what ends a training
+        except Exception as error:  # a report must never end a training
             rows.append((name, f"unknown ({type(error).__name__}: {error})"))
     # As text: tabulate would print the version 2.10 as the number 2.1.
     return tabulate(rows, disable_numparse=True)

@@ -1,4 +1,4 @@
-"""Who else works on this job, and how to exchange things with them. A process on its own is a job of one.
+"""The processes of a job, and communication between them. A single process is a job of one.
 
 ``group`` is one of ``torch.distributed``, by default all processes. Objects travel through host memory, pickled.
 """
@@ -41,7 +41,7 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
 
 
 def get_local_process_group():
-    """The group of this machine's processes; AssertionError if nobody has created it."""
+    """The group of this machine's processes; AssertionError if it has not been created."""
     assert _LOCAL_PROCESS_GROUP is not None, (
         "It is not known which processes share this machine: start them by detectron2.engine.launch, "
         "or call comm.create_local_process_group in each."
@@ -67,7 +67,7 @@ def synchronize() -> None:
 
 
 def all_gather(data, group=None) -> list:
-    """Everybody's ``data``, by rank, for everybody."""
+    """The ``data`` of all processes, by rank, in all processes."""
     group, size = _members(group)
     everywhere = [data] * size
     if size > 1:
@@ -76,7 +76,7 @@ def all_gather(data, group=None) -> list:
 
 
 def gather(data, dst: int = 0, group=None) -> list:
-    """Everybody's ``data``, by rank, for the process of rank ``dst``; the others get an empty list."""
+    """The ``data`` of all processes, by rank, in process ``dst``; an empty list in the others."""
     group, size = _members(group)
     if size == 1:
         return [data]

@@ -1,4 +1,4 @@
-"""Scalars and images of a running training: where they are collected, and who writes them where."""
+"""Scalars and images of a running training: their storage, and writers of log lines and files."""
 
 import bisect
 import contextlib
@@ -53,7 +53,7 @@ class EventStorage:
             self.put_scalar(name, values[name], smoothing_hint, cur_iter)
 
     def put_image(self, img_name: str, img_tensor: torch.Tensor | np.ndarray) -> None:
-        """Hold an RGB image, 3 x H x W, uint8 or float from 0 to 1, until images are written next."""
+        """Store an RGB image, 3 x H x W, uint8 or float from 0 to 1, until images are written next."""
         self._images.append((img_name, img_tensor, self.iter))
 
     def take_images(self) -> list[tuple]:
@@ -117,7 +117,7 @@ class EventWriter:
 
 
 class _FileWriter(EventWriter):
-    """Base of writers of files. What the system refuses is reported once, and is not fatal."""
+    """Base of writers of files; errors of the operating system are logged once and not raised."""
 
     def __init__(self, window_size: int):
         self._window, self._written_until = window_size, -1
@@ -203,7 +203,7 @@ class TensorboardXWriter(_FileWriter):
 
 @functools.cache
 def _silence_tensorboard() -> None:
-    """No traceback of what the system refuses TensorBoard's thread: the thread that calls it gets the same error."""
+    """Suppress the traceback of TensorBoard's thread; the calling thread gets the same error."""
     show = threading.excepthook
 
     def show_others(args) -> None:
@@ -214,7 +214,7 @@ def _silence_tensorboard() -> None:
 
 
 class CommonMetricPrinter(EventWriter):
-    """Logs a line for people: time left, iteration, losses, seconds an iteration, learning rate, GPU memory.
+    """Logs a readable line: time left, iteration, losses, seconds per iteration, learning rate, GPU memory.
 
     Puts the scalar ``eta_seconds`` if ``max_iter`` is given. Losses are medians over ``window_size`` iterations.
     """
@@ -240,7 +240,7 @@ class CommonMetricPrinter(EventWriter):
                 yield f"{name}: {histories[name].median(storage.count_samples(name, self._window)):.4g}"
         for name in ("time", "data_time"):
             if name in histories:
-                # Data come unevenly, when workers have been slow; a mean over the whole training would hide that.
+                # Slow workers make data times uneven, which a mean over the whole training would hide.
                 recent = histories[name].avg(storage.count_samples(name, self._window))
                 mean = histories[name].global_avg() if name == "time" else recent
                 yield f"{name}: {mean:.4f}  last_{name}: {histories[name].latest():.4f}"

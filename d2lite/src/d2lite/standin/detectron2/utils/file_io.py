@@ -11,7 +11,7 @@ PathHandler = iopath.PathHandler
 class DownloadHandler(iopath.HTTPURLHandler):
     """Files on web servers: each is downloaded once, into ``$FVCORE_CACHE`` or else ``~/.torch/iopath_cache``.
 
-    Unlike iopath's, it never turns to a folder that all users of the machine share: anybody can put files there.
+    Unlike iopath's, it never uses a folder that all users share, because others could place files there.
     """
 
     def _get_local_path(self, path: str, force: bool = False, cache_dir: str | None = None, **others) -> str:
@@ -27,7 +27,7 @@ class DownloadHandler(iopath.HTTPURLHandler):
             if not os.access(folder, os.W_OK):
                 raise PermissionError("you may not write there")
         except OSError as error:
-            cure = "Set FVCORE_CACHE to a folder of your own."
+            cure = "Set FVCORE_CACHE to your own folder."
             raise OSError(f"{path} cannot be kept in {folder}: {error}. {cure}") from error
         try:
             return super()._get_local_path(path, force=force, cache_dir=folder, **others)

@@ -1,4 +1,4 @@
-"""Set-up of loggers, messages that do not repeat themselves too often, and a small table."""
+"""Setup of loggers, messages that are not repeated too often, and a small table."""
 
 import contextlib
 import logging
@@ -46,7 +46,7 @@ def setup_logger(
 
 
 class _NeverFatal(logging.Handler):
-    """One line, once, when what a handler writes to is full or gone; logging shows a traceback each time."""
+    """Prints one line in place of logging's tracebacks if a handler's target is full or closed."""
 
     silenced = False
     target = "standard output"
@@ -57,7 +57,7 @@ class _NeverFatal(logging.Handler):
             super().handleError(record)  # a defect of the message
         elif not self.silenced:
             self.silenced = True
-            with contextlib.suppress(OSError, AttributeError):  # where there is no stderr, there is nobody to tell
+            with contextlib.suppress(OSError, AttributeError):  # there may be no stderr
                 sys.stderr.write(f"warning: log messages to {self.target} are being lost ({error})\n")
 
 
@@ -80,7 +80,7 @@ class _File(_NeverFatal, logging.FileHandler):
 
 
 class _Colored(logging.Formatter):
-    """Lines for people: short names; a level only where there is something to worry about."""
+    """Readable lines: short names, and the level only from warnings on."""
 
     def __init__(self, name: str, short: str):
         super().__init__(f"{colored('[%(asctime)s %(short)s]: ', 'green')}%(message)s", CLOCK)
@@ -153,4 +153,4 @@ def create_small_table(small_dict: dict[str, float]) -> str:
 
 
 def _log_api_usage(identifier: str) -> None:
-    """Nothing is counted or sent; other people's code calls this."""
+    """Does nothing; published code calls it."""

@@ -1,4 +1,4 @@
-"""What to do when a GPU's memory is full."""
+"""Retries a function when the GPU's memory is full."""
 
 import functools
 import logging

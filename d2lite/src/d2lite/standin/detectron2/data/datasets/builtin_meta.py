@@ -1,4 +1,4 @@
-"""COCO's categories, and what follows from them about its data sets. NOTICE.txt has their source and licence."""
+"""COCO's categories, and the metadata of its data sets. NOTICE.txt has their source and licence."""
 
 import json
 from pathlib import Path

@@ -67,7 +67,7 @@ def load_coco_json(
 
 
 def _read_annotation(annotation: dict, extra_keys, json_file: str) -> dict:
-    """An annotation as code expects it; empty if it has polygons, but no valid one."""
+    """An annotation in Detectron2's format; {} if it has polygons, but no valid one."""
     assert not annotation.get("ignore"), f'{json_file}: COCO has no "ignore", as annotation {annotation["id"]} has'
     record = {key: annotation[key] for key in ("iscrowd", "bbox", "category_id", *extra_keys) if key in annotation}
     record["bbox_mode"] = BoxMode.XYWH_ABS
@@ -161,7 +161,7 @@ def _as_coco(dataset_name: str) -> dict:
 
 
 def _write_annotation(record: dict) -> dict:
-    """What JSON can hold of an annotation, with its area in pixels."""
+    """An annotation as JSON values, with its area in pixels."""
     bbox = BoxMode.convert([float(x) for x in record["bbox"]], record["bbox_mode"], BoxMode.XYWH_ABS)
     annotation = {"bbox": [round(value, 3) for value in bbox], "iscrowd": int(record.get("iscrowd", 0))}
     segmentation = record.get("segmentation")

@@ -1,4 +1,4 @@
-"""Which element comes when: training processes take turns in one endless sequence, made from one seed."""
+"""Samplers: training processes take turns in one endless sequence from a shared seed."""
 
 import math
 from collections import Counter
@@ -85,7 +85,7 @@ class InferenceSampler(Sampler):
 
     @staticmethod
     def _get_local_indices(total_size: int, world_size: int, rank: int) -> range:
-        """The part of process ``rank``. Other people's evaluation code calls this."""
+        """The part of process ``rank``. Published evaluation code calls this."""
         length, longer_ones = divmod(total_size, world_size)
         start = rank * length + min(rank, longer_ones)
         return range(start, start + length + (rank < longer_ones))

@@ -1,4 +1,4 @@
-"""What an augmentation is: it looks at an input, draws from numpy's global generator, and answers with a transform."""
+"""The base class of augmentations, which choose a transform for an input with NumPy's global random generator."""
 
 import inspect
 from collections.abc import Iterable
@@ -21,17 +21,17 @@ class AugInput:
         self.image, self.boxes, self.sem_seg = image, boxes, sem_seg
 
     def transform(self, tfm: Transform) -> None:
-        """Let a transform act on every field that is there."""
+        """Apply a transform to every field that is set."""
         present = {field: value for field in _TREATMENT if (value := getattr(self, field)) is not None}
         for field, value in present.items():
             setattr(self, field, getattr(tfm, _TREATMENT[field])(value))
 
 
 class Augmentation:
-    """Base of augmentations: ``get_transform`` names as parameters the fields of the input that it wants to see."""
+    """Base of augmentations; the parameters of ``get_transform`` are the names of the input's fields that it needs."""
 
     def get_transform(self, *args: Any, **kwargs: Any) -> Transform:
-        """Choose what to do with an input."""
+        """The transform for an input."""
         raise NotImplementedError(f"{type(self).__name__} lacks get_transform")
 
     def __call__(self, aug_input: AugInput) -> Transform:
@@ -76,7 +76,7 @@ class _Always(Augmentation):
 
 
 class AugmentationList(Augmentation):
-    """Augmentations one after the other. Transforms and nested lists may stand among them."""
+    """A sequence of augmentations, transforms and nested lists."""
 
     def __init__(self, augs: Iterable):
         self.augs = [self._as_augmentation(step) for step in augs]
@@ -90,7 +90,7 @@ class AugmentationList(Augmentation):
         return _Always(step) if isinstance(step, Transform) else step
 
     def __call__(self, aug_input: AugInput) -> TransformList:
-        """Apply all in place; returns what was done."""
+        """Apply all in place; returns the transforms."""
         return TransformList([augmentation(aug_input) for augmentation in self.augs])
 
     def __repr__(self) -> str:
@@ -98,7 +98,7 @@ class AugmentationList(Augmentation):
 
 
 def apply_augmentations(augmentations: Iterable, inputs: AugInput | np.ndarray) -> tuple[Any, TransformList]:
-    """Apply augmentations and transforms to a bare image, or to an ``AugInput`` in place; also say what was done."""
+    """Apply augmentations and transforms to an image, or to an ``AugInput`` in place; also returns the transforms."""
     carrier = inputs if isinstance(inputs, AugInput) else AugInput(inputs)
     done = AugmentationList(augmentations)(carrier)
     return (carrier if carrier is inputs else carrier.image), done

@@ -1,4 +1,4 @@
-"""The augmentations. Each says what it draws from numpy's global generator, because equal draws give equal images.
+"""The augmentations. Each docstring lists the random numbers drawn from NumPy's global generator.
 
 Sizes and places are pairs (height, width) or (row, column). ``interp`` is one of Pillow's resampling methods.
 """
@@ -59,7 +59,7 @@ class ResizeShortestEdge(Augmentation):
     """Give the shorter side a random length, or a smaller one where the longer side would exceed ``max_size``.
 
     Draws one number. With ``sample_style`` "choice": ``choice`` among ``short_edge_length``; with "range": ``randint``
-    from its first to its second number. A single number stands for itself, and 0 for the image as it is.
+    from its first to its second number. A single number is used as it is; 0 keeps the image's size.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class ResizeShortestEdge(Augmentation):
 
 @dataclass(repr=False, eq=False)
 class ResizeScale(Augmentation):
-    """Fit the image, in its proportions, into a target size times a uniform factor. Draws that one number."""
+    """Resize the image, with its aspect ratio, to fit into a target size times a uniform factor. Draws that factor."""
 
     min_scale: float
     max_scale: float
@@ -118,9 +118,9 @@ class ResizeScale(Augmentation):
 
 @dataclass(repr=False, eq=False)
 class FixedSizeCrop(Augmentation):
-    """Cut what exceeds ``crop_size``, at one random relative offset for both axes; pad what is missing at the far ends.
+    """Crop to ``crop_size`` at one random relative offset for both axes, and pad smaller images at bottom and right.
 
-    Draws one uniform number, also where nothing is to be cut. ``pad`` False leaves small images small.
+    Draws one uniform number, even if nothing is cropped. ``pad`` False: do not pad.
     """
 
     crop_size: tuple[int, int]

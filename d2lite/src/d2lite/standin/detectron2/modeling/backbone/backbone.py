@@ -1,4 +1,4 @@
-"""What every backbone offers."""
+"""The base class of backbones."""
 
 from abc import ABC, abstractmethod
 
@@ -24,5 +24,5 @@ class Backbone(nn.Module, ABC):
 
     @property
     def size_divisibility(self) -> int:
-        """By what the height and width of images must be divisible; 0 when any size will do."""
+        """The height and width of images must be multiples of this; 0: any size."""
         return 0

@@ -1,4 +1,4 @@
-"""From a config to a backbone."""
+"""Builds the backbone of a config."""
 
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry

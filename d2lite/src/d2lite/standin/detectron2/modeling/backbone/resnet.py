@@ -27,7 +27,7 @@ def _conv(channels: tuple[int, int], kernel: int, norm: str, stride: int = 1, gr
 
 
 class BasicStem(CNNBlockBase):
-    """What comes first: a 7x7 convolution and a 3x3 maximum, each of stride 2."""
+    """The stem: a 7x7 convolution and a 3x3 max pooling, each of stride 2."""
 
     def __init__(self, in_channels: int = 3, out_channels: int = 64, norm: str = "BN"):
         super().__init__(in_channels, out_channels, stride=4)
@@ -129,7 +129,7 @@ class ResNet(Backbone):
         return {name: maps[name] for name in self._parts if name in self._out_features}
 
     def freeze(self, freeze_at: int = 0) -> "ResNet":
-        """Take the first parts out of training: 0 none, 1 the stem, 2 also res2, and so on."""
+        """Freeze the first parts: 0 none, 1 the stem, 2 also res2, and so on."""
         for name in self._parts[: max(freeze_at, 0)]:
             for part in list(getattr(self, name).modules()):
                 if isinstance(part, CNNBlockBase):

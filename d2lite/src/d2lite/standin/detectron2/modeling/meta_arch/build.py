@@ -1,4 +1,4 @@
-"""From a config to a model."""
+"""Builds the model of a config."""
 
 from detectron2.utils.registry import Registry
 from torch import nn

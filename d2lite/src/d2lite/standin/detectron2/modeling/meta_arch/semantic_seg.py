@@ -1,4 +1,4 @@
-"""From a config to a segmentation head or a pixel decoder."""
+"""Builds the segmentation head of a config."""
 
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry

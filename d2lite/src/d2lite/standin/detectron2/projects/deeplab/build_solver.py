@@ -1,4 +1,4 @@
-"""The schedule that a config names, DeepLab's among them."""
+"""Builds the learning rate schedule that a config names, also DeepLab's."""
 
 from detectron2 import solver
 from detectron2.config import CfgNode
@@ -8,7 +8,7 @@ from .lr_scheduler import WarmupPolyLR
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> solver.LRScheduler:
-    """Like ``detectron2.solver.build_lr_scheduler``, which see, but ``WarmupPolyLR`` is known too."""
+    """As ``detectron2.solver.build_lr_scheduler``, but with ``WarmupPolyLR``, too."""
     s = cfg.SOLVER
     if s.LR_SCHEDULER_NAME != "WarmupPolyLR":
         return solver.build_lr_scheduler(cfg, optimizer)

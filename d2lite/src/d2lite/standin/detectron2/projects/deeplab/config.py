@@ -1,4 +1,4 @@
-"""Config keys of DeepLab. Configs in the style of Mask2Former set some of them, and so need all."""
+"""Config keys of DeepLab. Configs of Mask2Former set some of them, so all must exist."""
 
 from detectron2.config import CfgNode
 

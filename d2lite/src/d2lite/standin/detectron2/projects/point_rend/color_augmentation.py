@@ -10,7 +10,7 @@ HUES = 180  # OpenCV counts the hue of a uint8 image in steps of two degrees
 
 
 class ColorAugSSDTransform(Transform):
-    """Changes brightness, contrast, saturation and hue of uint8 images; a coin decides on each.
+    """Changes brightness, contrast, saturation and hue of uint8 images, each with probability 1/2.
 
     Every image ("RGB" or "BGR") gets new draws, which come from Python's ``random``: values change by at most
     ``brightness_delta``, the hue by ``hue_delta`` steps of two degrees. Coordinates and label maps stay as they are.
@@ -37,7 +37,7 @@ class ColorAugSSDTransform(Transform):
         """A new uint8 (H, W, 3); ``interp`` is not used."""
         if _coin():
             img = _stored(img.astype(np.float32) + random.uniform(-self.brightness, self.brightness))
-        # In 8 bits it matters whether the contrast is changed before the colors or after them.
+        # Because of rounding to 8 bits, contrast and colors in another order give another image.
         steps = [self._change_contrast, self._change_colors]
         for change in steps if _coin() else reversed(steps):
             img = change(img)

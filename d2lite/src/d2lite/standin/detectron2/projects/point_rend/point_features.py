@@ -1,4 +1,4 @@
-"""Feature maps at single points, and which points are worth a look."""
+"""Reads feature maps at points, and chooses points where a prediction is uncertain."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ def point_sample(input: Tensor, point_coords: Tensor, **kwargs) -> Tensor:
 
     ``kwargs`` are of ``grid_sample``. By default values are interpolated bilinearly, and are 0 beyond the map.
     """
-    # grid_sample wants points in a grid, here of one column, and the map's corners at -1 and 1.
+    # grid_sample needs a grid of points, here with one column, and the map's corners at -1 and 1.
     column = point_coords.flatten(1, -2).unsqueeze(2) * 2 - 1
     return grid_sample(input, column, **kwargs).reshape(*input.shape[:2], *point_coords.shape[1:-1])
 
@@ -32,7 +32,7 @@ def get_uncertain_point_coords_with_randomness(
     oversample_ratio: float,
     importance_sample_ratio: float,
 ) -> Tensor:
-    """Random points of which many lie where a prediction is uncertain (PointRend, Sec. 3.1, "Training").
+    """Random points, many of them where a prediction is uncertain (PointRend, Sec. 3.1, "Training").
 
     Two calls of ``torch.rand``: for ``num_points * oversample_ratio`` candidates, and for the points that are taken as
     they come. ``uncertainty_func`` maps logits at points (N, C, P) to (N, 1, P), the larger the less certain. The share
@@ -46,8 +46,8 @@ def get_uncertain_point_coords_with_randomness(
         return torch.rand(len(coarse_logits), count, 2, device=coarse_logits.device)
 
     candidates = uniform(int(num_points * oversample_ratio))
-    # First the logits at the points, then how certain they are. The other way round, a point halfway between a sure
-    # yes and a sure no would seem sure.
+    # Sample logits first, then compute their uncertainty: sampled uncertainties would be wrong halfway between a sure
+    # yes and a sure no.
     uncertainty = uncertainty_func(point_sample(coarse_logits, candidates, align_corners=False)).squeeze(1)
     best = torch.topk(uncertainty, int(num_points * importance_sample_ratio)).indices
     chosen = torch.take_along_dim(candidates, best.unsqueeze(-1), dim=1)
