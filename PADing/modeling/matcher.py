@@ -34,7 +34,7 @@ class HungarianMatcher(nn.Module):
         super().__init__()
         if not (cost_class or cost_mask or cost_dice):
             raise UserError(
-                "CLASS_WEIGHT, MASK_WEIGHT and DICE_WEIGHT of MODEL.MASK_FORMER are all zero. Set one of them above 0."
+                "CLASS_WEIGHT, MASK_WEIGHT and DICE_WEIGHT of MODEL.MASK_FORMER are all zero: nothing to match by"
             )
         if num_points < 1:
             raise UserError(f"MODEL.MASK_FORMER.TRAIN_NUM_POINTS must be positive, not {num_points}")
@@ -86,7 +86,7 @@ class HungarianMatcher(nn.Module):
             classes, largest = probability.shape[3] - 1, int(labels.max()) if labels.numel() else -1
             if largest >= classes:
                 raise UserError(
-                    f"An annotation has class {largest}, but the model has classes 0 to {classes - 1}. Set "
+                    f"An annotation has class {largest}, but the model knows classes 0 to {classes - 1}. Set "
                     "MODEL.SEM_SEG_HEAD.NUM_CLASSES to at least the number of classes in DATASETS.TRAIN."
                 )
             columns = labels[None, :, None].expand(*cost.shape[:2], cost.shape[2], -1)

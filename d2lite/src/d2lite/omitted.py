@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 
 ADVICE = (
-    "d2lite, the stand-in for Detectron2, does not have it. "
+    "d2lite, the stand-in for Detectron2, leaves it out. "
     "Install the genuine Detectron2 (main branch) to use it; `python -m d2lite` says which one is in use."
 )
 

@@ -233,7 +233,7 @@ def benchmark_msda(args: argparse.Namespace) -> None:
     """Measure, and print a table in Markdown."""
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device is cuda, but no GPU is available. Set --device cpu.")
+        raise UserError("--device cuda, but PyTorch sees no GPU here")
     if args.threads:
         torch.set_num_threads(args.threads)
     rows = []
