@@ -24,7 +24,7 @@ def _cells(path: Path) -> list[dict]:
 
 
 def test_there_are_notebooks():
-    assert {path.stem for path in NOTEBOOKS} >= {"your_own_classes"}
+    assert {path.stem for path in NOTEBOOKS} >= {"first_zero_shot_model", "your_own_classes"}
 
 
 @every_notebook
