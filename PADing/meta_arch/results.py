@@ -21,6 +21,7 @@ def semantic_scores(mask_cls: Tensor, mask_pred: Tensor | Maps) -> Tensor | Maps
     return held(WeightedMasks(mask_cls.softmax(-1)[:, :-1], as_maps(mask_pred)))
 
 
+@torch.no_grad()  # segment ids have no gradient
 def panoptic_map(
     mask_cls: Tensor,
     mask_pred: Tensor | Maps,
@@ -86,6 +87,7 @@ def best_pairs(prob: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     return scores, index // prob.shape[1], index % prob.shape[1]
 
 
+@torch.no_grad()
 def make_instances(
     scores: Tensor, queries: Tensor, classes: Tensor, mask_pred: Tensor | Maps, boxes_from_masks: bool = True
 ) -> Instances:
@@ -99,7 +101,7 @@ def make_instances(
     Returns:
         Instances with ``pred_masks`` (N, H, W) float 0 or 1, or :class:`BinaryMasks` for more than
         ``maps.LARGEST_TENSOR`` elements; ``pred_boxes`` (XYXY); ``scores``, the probability times the mean sigmoid
-        inside the mask; ``pred_classes``.
+        inside the mask; ``pred_classes``. Nothing in them carries gradients.
     """
     queries, which = queries.unique(return_inverse=True)  # compute each mask once
     masks = as_maps(mask_pred)[queries]

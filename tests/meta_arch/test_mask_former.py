@@ -68,3 +68,19 @@ def test_images_without_instances_are_refused():
     model = build_model(small_config())
     with pytest.raises(UserError, match="INPUT.DATASET_MAPPER_NAME returns images without instances"):
         model([{key: value for key, value in sample.items() if key != "instances"} for sample in small_batch()])
+
+
+def test_results_are_the_same_where_gradients_are_on():
+    """A notebook or a service may forget torch.no_grad()."""
+    torch.manual_seed(0)
+    model, batch = build_model(small_config()).eval(), small_batch()
+    with torch.no_grad():
+        wanted = model(batch)[0]
+    found = model(batch)[0]
+    assert torch.equal(found["sem_seg"], wanted["sem_seg"])
+    assert torch.equal(found["panoptic_seg"][0], wanted["panoptic_seg"][0])
+    assert found["panoptic_seg"][1] == wanted["panoptic_seg"][1]
+    for name, values in wanted["instances"].get_fields().items():
+        pair = [getattr(one, "tensor", one) for one in (found["instances"].get(name), values)]
+        assert torch.equal(*pair) and not pair[0].requires_grad, name
+    assert all(loss.requires_grad for loss in model.train()(batch).values())

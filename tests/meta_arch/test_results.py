@@ -191,3 +191,18 @@ def test_a_whole_model_in_strips(small_strips, monkeypatch):
             torch.testing.assert_close(a.scores, b.scores)
             assert len(a) == len(b) > 0 and torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
             assert b.pred_masks.dtype == torch.float32
+
+
+@pytest.mark.parametrize("strips", [False, True])
+def test_results_of_logits_with_gradients(strips, request):
+    """Large images, too; semantic scores keep their gradients."""
+    if strips:
+        request.getfixturevalue("small_strips")
+    classes, logits = (tensor.requires_grad_() for tensor in _predictions())
+    maps = _resized(logits, *SIZES[0])
+    assert panoptic_map(classes, maps, {0, 1}, 0.1, 0.2)[0].any()
+    instances = make_instances(*best_pairs(classes.softmax(-1)[:, :-1], 5), maps)
+    assert not instances.scores.requires_grad and len(instances.pred_masks) == 5
+    scores = semantic_scores(classes, maps)
+    (scores.tensor() if strips else scores).sum().backward()
+    assert logits.grad is not None and classes.grad is not None
