@@ -69,15 +69,13 @@ def _run(args: argparse.Namespace) -> None:
     tests = {data_set.kind: data_set for data_set in reversed(split.data_sets) if data_set.role == "val"}
     for data_set in split.data_sets:
         if data_set.role == "train" and data_set.kind in tests:
-            commands = _commands(split, data_set, tests[data_set.kind])
+            commands = _commands(split, args.output, data_set, tests[data_set.kind])
             logger.info("\n# %s\n%s", data_set.kind, "\n".join(commands))
 
 
-def _commands(split: Split, train: DataSet, test: DataSet) -> list[str]:
-    """Both stages of PADing and the conversion between them."""
-    config, out, file = f"configs/{train.kind}-segmentation", f"output/{split.name}_{train.kind}", split.file
-    if not os.path.relpath(file).startswith(".."):
-        file = os.path.relpath(file)
+def _commands(split: Split, file: str, train: DataSet, test: DataSet) -> list[str]:
+    """Both stages of PADing and the conversion between them; ``file``: the split file as the user wrote it."""
+    config, out = f"configs/{train.kind}-segmentation", f"output/{split.name}_{train.kind}"
     files = repr((file,)) if set(file) & set(",()[]") else file
     data = ["DATASETS.SPLIT_FILES", files, "DATASETS.TRAIN", train.name, "DATASETS.TEST", test.name]
     converted = f"{out}_1/converted.pth"

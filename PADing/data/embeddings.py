@@ -8,6 +8,7 @@ the caller gives the order of classes. ``tools/class_embeddings.py`` makes ``.np
 
 import logging
 import os
+import shlex
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -236,9 +237,9 @@ def making_command(split_file: str, output: str) -> str:
         if data_set.made_by and Path(output).parent == folder:
             return data_set.made_by
     sharing = [file for file in shipped_split_files() if load_split(file).class_embeddings == output]
-    splits = sharing if split_file in sharing else [split_file or "<your split file>"]
-    splits = [file.removeprefix(f"{REPOSITORY}{os.sep}") for file in splits]
-    return f"python tools/class_embeddings.py clip --split {' '.join(splits)} --output {output}"
+    splits = sharing if split_file in sharing else [split_file]
+    files = shlex.join(file.removeprefix(f"{REPOSITORY}{os.sep}") for file in splits) if split_file else "SPLIT_FILE"
+    return f"python tools/class_embeddings.py clip --split {files} --output {shlex.quote(output)}"
 
 
 def find_embeddings(path: str) -> str | None:

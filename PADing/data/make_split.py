@@ -72,9 +72,9 @@ def make_split(
         if empty:
             logger.warning("No annotation in %s: %s", role, ", ".join(empty))
     if class_embeddings and not os.path.exists(split.class_embeddings):
-        command = making_command(split.file, class_embeddings)
+        command = making_command(output, class_embeddings)
         logger.info("%s does not exist yet. Make it with: %s", class_embeddings, command)
-    logger.info("%s: %d seen and %d unseen classes", split.file, len(split.seen), len(split.unseen))
+    logger.info("%s: %d seen and %d unseen classes", output, len(split.seen), len(split.unseen))
     return split
 
 

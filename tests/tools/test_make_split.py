@@ -184,6 +184,22 @@ def test_printed_commands_start(tool, data, caplog, monkeypatch, capsys):
     assert counts == [2, 3]  # the seen classes; all of them
 
 
+@pytest.mark.parametrize("output", ["in a folder/mk.yaml", "../it's mk.yaml"])
+def test_printed_commands_name_the_split_file_as_it_was_given(tool, data, caplog, monkeypatch, output):
+    """All of them can be pasted: from the same folder, with spaces and quotation marks in the names."""
+    caplog.set_level("INFO")
+    (data / "here" / "in a folder").mkdir(parents=True)
+    monkeypatch.chdir(data / "here")
+    args = _args(data, "instances.json", "--unseen", "no", "--class-embeddings", "my vectors.npz")
+    args[args.index("--output") + 1] = output
+    assert tool.main(args) == 0
+    assert Path(output).is_file() and str(data) not in caplog.text
+    lines = [line[line.index("python ") :] for line in caplog.text.splitlines() if "python " in line]
+    embed, *stages = map(shlex.split, lines)
+    assert embed[2:] == ["clip", "--split", output, "--output", "my vectors.npz"]
+    assert len(stages) == 3 and all(output in command for command in stages)
+
+
 def _vectors(folder):
     import numpy as np
 
