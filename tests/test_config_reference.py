@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from PADing.config_reference import all_keys, main, pages
+from PADing.config_rules import RULES
 from PADing.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -48,6 +49,13 @@ def test_keys_are_read_or_marked(keys):
             assert not re.search(read, ours), f"{key.name} is read"
         else:
             assert re.search(rf"\b{last}\b", every), f"{key.name} is not read"
+
+
+def test_no_rule_for_a_key_without_effect(keys):
+    """A value that changes nothing must not be refused, nor look as if it mattered."""
+    silent = {key.name for key in keys if key.reason}
+    assert {"SOLVER.BIAS_LR_FACTOR", "SOLVER.WEIGHT_DECAY_BIAS"} <= silent
+    assert not silent & {name for rule in RULES for name in rule.full_keys()}
 
 
 def test_one_key_a_section_and_a_typo(capsys):
