@@ -94,7 +94,7 @@ def test_no_readable_image_and_evaluators_that_cannot_leave_out(own, tmp_path):
 
     images = sorted((own.folder / "images").iterdir())
     images[0].write_bytes(b"broken")
-    with pytest.raises(UserError, match="Counts cannot leave out images.*leave_out"):
+    with pytest.raises(UserError, match="Counts cannot leave out unreadable images.*leave_out"):
         Trainer.test(cfg, _Guesses(), [Counts()])
     for path in images:
         path.write_bytes(b"broken")
