@@ -49,6 +49,8 @@ def _add_framework_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.AMP.PRECISION = "float16"
     cfg.INPUT.ON_CORRUPT = "fatal"
     cfg.TEST.update(SEM_SEG_NAN_AWARE=False, PANOPTIC_EXCLUDE_ABSENT=False, WRITE_PNG=False)
+    cfg.TEST.BEST = CfgNode()
+    cfg.TEST.BEST.update(METRIC="", MODE="max", PATIENCE=0)
 
 
 def _add_input_and_solver_keys(cfg: CfgNode) -> None:

@@ -164,6 +164,8 @@ RULES: list[Rule] = [
     # ---- evaluation
     Rule("test", "TEST", at_least(1), "DETECTIONS_PER_IMAGE"),
     Rule("test", "TEST", _expected, "EXPECTED_RESULTS"),
+    Rule("train", "TEST.BEST", one_of("max", "min"), "MODE", "max: larger is better"),
+    Rule("train", "TEST.BEST", at_least(0), "PATIENCE", "0: train to the end"),
     Rule("train test", "TEST.PRECISE_BN", at_least(1), "NUM_ITER"),
     Rule("test", "TEST.AUG", one_of(False), "ENABLED", "there is no test-time augmentation here"),
     Rule("train test", "", _seed, "SEED"),

@@ -123,17 +123,28 @@ class TrainingCheckpointer(DetectionCheckpointer):
         """Write the model, all checkpointables and ``kwargs`` to ``<save_dir>/<name>.pth``; record it as the last."""
         if not self.save_dir or not self.save_to_disk:
             return
+        path = self.save_beside(name, **kwargs)
+        with self._telling_what_is_kept(), replacing(Path(self.save_dir, TAG)) as temporary:
+            temporary.write_text(path.name)
+        self.last_iteration = kwargs.get("iteration", self.last_iteration)
+
+    def save_beside(self, name: str, **kwargs) -> Path:
+        """Write a checkpoint as ``save`` does, but do not record it as the last one; returns its path."""
         states = {key: item.state_dict() for key, item in self.checkpointables.items()}
-        content = {"model": self.model.state_dict(), **states, **kwargs}
+        if "trainer" in states and "iteration" in kwargs:  # the loop may be ahead, at the end or before the start
+            states["trainer"] = {**states["trainer"], "iteration": kwargs["iteration"]}
         path = Path(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
+        with self._telling_what_is_kept():
+            write_checkpoint(path, {"model": self.model.state_dict(), **states, **kwargs})
+        return path
+
+    @contextmanager
+    def _telling_what_is_kept(self) -> Iterator[None]:
         try:
-            write_checkpoint(path, content)
-            with replacing(Path(self.save_dir, TAG)) as temporary:
-                temporary.write_text(path.name)
+            yield
         except UserError as error:
             raise UserError(f"{error} {self.what_is_kept()}") from error
-        self.last_iteration = kwargs.get("iteration", self.last_iteration)
 
     def what_is_kept(self) -> str:
         """One sentence on the last checkpoint, for the message when a training ends early."""

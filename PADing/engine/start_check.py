@@ -17,6 +17,7 @@ from PADing.config import parse_opts, read_config
 from PADing.config_check import value_at, value_problems
 from PADing.data.check import missing_files
 from PADing.data.dataset_mappers import MAPPER_REGISTRY
+from PADing.engine.best import best_problems
 from PADing.engine.distributed import launched_by_torchrun
 from PADing.engine.output_folder import refuse_to_replace
 from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY
@@ -109,6 +110,7 @@ def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> 
     if "train" in needs:
         for key, path in contract.further_weights(cfg).items():
             problems += _weights(key, path)
+        problems += [] if names else best_problems(cfg)
     if "output" in needs:
         problems += _output(cfg.OUTPUT_DIR)
     if "model" in needs and not names and not unchecked:

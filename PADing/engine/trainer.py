@@ -15,11 +15,13 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator, print_csv_format, verify_results
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
 from PADing.data.dataset_mappers import EvaluationLoader, build_mapper
+from PADing.engine.best import BestCheckpoint, StoppedByPatience
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.interruption import STOP, StopHook, explain_stop, without_stop_signals
 from PADing.engine.recipes import TrainingRecipe, build_recipe
@@ -154,13 +156,32 @@ class Trainer(DefaultTrainer):
             final = os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")
             if self.start_iter == self.max_iter and not os.path.exists(final):  # lost, or damaged and moved away
                 self.checkpointer.save("model_final", iteration=self.max_iter - 1)
+        elif any(isinstance(hook, BestCheckpoint) and hook.exhausted for hook in self._hooks):
+            self.max_iter = self.start_iter
+            logger.info(
+                "The training in %s has ended by TEST.BEST.PATIENCE after %d iterations. Only the evaluation runs now. "
+                "To continue, set a larger TEST.BEST.PATIENCE.", self.cfg.OUTPUT_DIR, self.start_iter,
+            )  # fmt: skip
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's hooks, and ``StopHook`` after the periodic checkpoint and before the evaluation."""
+        """Detectron2's hooks, ``StopHook`` between periodic checkpoint and evaluation, ``BestCheckpoint`` after it."""
         built = list(super().build_hooks())
         places = [i for i, hook in enumerate(built) if isinstance(hook, EvalHook)]
-        built.insert(places[0] if places else len(built), StopHook())
+        place = places[0] if places else len(built)
+        if self.cfg.TEST.BEST.METRIC:
+            built.insert(place + 1, BestCheckpoint(self.cfg))
+        built.insert(place, StopHook())
         return built
+
+    def latest_results(self) -> dict[str, Any] | None:
+        """What the last evaluation of this run has returned in the main process; None if there was none."""
+        return getattr(self, "_last_eval_results", None)
+
+    def evaluate_after(self, iteration: int) -> None:
+        """Evaluate now, and record the metrics as those after ``iteration``; all processes call this together."""
+        self._last_eval_results = self.test(self.cfg, self.model)
+        for name, value in flatten_results_dict(self._last_eval_results or {}).items():
+            self.storage.put_scalar(name, float(value), smoothing_hint=False, cur_iter=iteration)
 
     def train(self):
         """Run the training; Ctrl-C and SIGTERM end it with a checkpoint and ``Interrupted`` (see ``STOP``).
@@ -169,7 +190,8 @@ class Trainer(DefaultTrainer):
         """
         try:
             # Not DefaultTrainer.train: it raises KeyError if an expected metric is absent.
-            TrainerBase.train(self, self.start_iter, self.max_iter)
+            with self._ending_by_patience():
+                TrainerBase.train(self, self.start_iter, self.max_iter)
             if not self.cfg.TEST.EXPECTED_RESULTS or not comm.is_main_process():
                 return None
             compare_with_expected(self.cfg, self._last_eval_results)
@@ -183,6 +205,23 @@ class Trainer(DefaultTrainer):
             raise Interrupted(stop.number, told=True) from None
         finally:
             STOP.deferred = False
+
+    @contextmanager
+    def _ending_by_patience(self) -> Iterator[None]:
+        """For a block that trains: when ``TEST.BEST.PATIENCE`` ends it, save ``model_final`` as after a whole run."""
+        try:
+            yield
+        except StoppedByPatience:
+            # The loop may have stopped before its first iteration, by an evaluation that it made up for.
+            last = self.iter if self.done_iter == self.iter else self.start_iter - 1
+            if comm.is_main_process():
+                self.checkpointer.save("model_final", iteration=last)
+                logger.info(
+                    "The training ends after %d of %d iterations, because %d evaluations in a row have not improved "
+                    "%s (TEST.BEST.PATIENCE).", last + 1, self.max_iter, self.cfg.TEST.BEST.PATIENCE,
+                    self.cfg.TEST.BEST.METRIC,
+                )  # fmt: skip
+            comm.synchronize()
 
     def stop_if_asked(self) -> None:
         """After each iteration but the last: if any process of the job was told to stop, save and stop all."""
