@@ -44,7 +44,7 @@ A config is a YAML file. It names a base file under `_BASE_` and sets the keys t
 the end of a command line:
 
 ```sh
-python train_net.py --config-file configs/mini/panoptic-PADing.yaml --num-gpus 0 SOLVER.MAX_ITER 200 SEED 1
+python train_net.py --config-file configs/mini/d2zero.yaml --num-gpus 0 SOLVER.MAX_ITER 200 SEED 1
 ```
 
 Explain one key, or all keys of a section:

@@ -49,6 +49,7 @@ CONFIG_PATHS = (
 def config_of(parsed: Parsed):
     """The config that the command starts with, checked as the command itself does; None without one."""
     from PADing.engine.start_check import checked_config
+    from PADing.meta_arch.contract import architecture_of, contract_of
 
     args = copy.deepcopy(parsed.args)
     if not getattr(args, "config_file", None):
@@ -65,7 +66,11 @@ def config_of(parsed: Parsed):
     try:
         # As on a machine with GPUs, which many commands are for.
         with mock.patch.object(torch.cuda, "is_available", lambda: True), _gpus(64):
-            return checked_config(args, needs)
+            cfg = checked_config(args, needs)
+        problem = contract_of(architecture_of(cfg)).explain_named_weights(cfg)
+        if problem and not cfg.MODEL.WEIGHTS and parsed.script.startswith("train_net") and not args.eval_only:
+            raise UserError(problem)
+        return cfg
     except UserError as error:
         raise Rejected(f"would end with: {error}") from None
 

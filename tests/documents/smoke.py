@@ -41,6 +41,8 @@ def why_not(parsed: Parsed) -> str:
     args, words = parsed.args, parsed.words
     if any(IMAGINED.search(word) for word in words) or "mine" in (getattr(args, "methods", None) or ()):
         return "it speaks of a config or a module that the reader writes"
+    if not all(map(os.path.exists, getattr(args, "plugins", None) or ())):
+        return "it speaks of a folder that the reader writes"
     if getattr(args, "num_machines", 1) > 1 or "--nnodes" in parsed.command.words:
         return "it needs several machines"
     if parsed.script == "demo/demo.py" and (args.webcam or not args.output):
@@ -75,9 +77,10 @@ def _unchanged(parsed: Parsed, words: list[str], run: Run) -> list[str]:
 
 
 def _small_model(parsed: Parsed) -> list[str]:
-    config = parsed.args.config_file
-    small = [*SMALL, "MODEL.DEVICE", "cpu"] + (SMALL_SEMANTIC if "semantic" in config else [])
-    return small
+    config, pairs = parsed.args.config_file, zip(SMALL[::2], SMALL[1::2], strict=True)
+    # The networks of the mini configs are small, and those that the quickstart has trained are read again.
+    small = [word for pair in pairs if "mini" not in config or not pair[0].startswith("MODEL.") for word in pair]
+    return [*small, "MODEL.DEVICE", "cpu"] + (SMALL_SEMANTIC if "semantic" in config else [])
 
 
 def _train(parsed: Parsed, words: list[str], run: Run) -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 
 from PADing.data.mini_files import make_mini_coco
 from PADing.errors import UserError
-from tests.documents.checks import check_names, config_of
+from tests.documents.checks import check_names, made_by
 from tests.documents.pages import PAGES, REPOSITORY, commands_of, name_of
 from tests.documents.parsing import Rejected, parse
 from tests.documents.smoke import is_quick, prepared, why_not
@@ -97,10 +97,9 @@ def run_page(path: Path, runner: Runner, quick: bool) -> list[str]:
                 if why_not(parsed) or (quick and not is_quick(parsed)):
                     continue
                 runner(prepared(parsed, runner), ALLOWED.get(parsed.script, (0,)), stand_in=True)
-                if parsed.script.startswith("train_net"):
-                    results = Path(config_of(parsed).OUTPUT_DIR, "results.json")
-                    if not json.loads(results.read_text()):
-                        raise Rejected("leaves no metrics")
+                trained = made_by(parsed)[0] if parsed.script.startswith("train_net") else ""
+                if trained and not json.loads(Path(trained, "results.json").read_text()):
+                    raise Rejected("leaves no metrics")
         except (Rejected, UserError, OSError) as error:
             wrong.append(f"{command.place}: {command.text}\n    {error}")
     return wrong
