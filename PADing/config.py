@@ -46,6 +46,7 @@ def _add_framework_keys(cfg: CfgNode) -> None:
     cfg.PLUGINS = ()
     cfg.DATASETS.SPLIT_FILES = ()
     cfg.SOLVER.RECIPE = ""
+    cfg.SOLVER.ACCUMULATE = 1
     cfg.SOLVER.AMP.PRECISION = "float16"
     cfg.INPUT.ON_CORRUPT = "fatal"
     cfg.TEST.update(SEM_SEG_NAN_AWARE=False, PANOPTIC_EXCLUDE_ABSENT=False, WRITE_PNG=False)

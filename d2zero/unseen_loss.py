@@ -61,18 +61,30 @@ class UnseenConstrainedCriterion(SetCriterion):
         """The base's losses, and ``loss_unseen`` (A,)."""
         logits = torch.stack([p["unseen_logits"] for p in predictions]).float()  # (A, B, Q, U)
         foreground = classes < self.num_classes
-        labels = self.pseudo_labels(classes[foreground])
+        labels = self.pseudo_labels(classes[foreground], self._noise(*classes.shape) if self.gumbel else None)
         loss = logits.new_zeros(foreground.shape)
         loss[foreground] = F.cross_entropy(logits[foreground], labels, reduction="none")
-        unseen = loss.flatten(1).sum(1) / foreground.flatten(1).sum(1).clamp(min=1)
+        proposals: Tensor | float = foreground.flatten(1).sum(1).clamp(min=1)
+        if self.whole is not None:
+            proposals = max(self.whole.count_pairs(classes.shape[2]), 1) / self.whole.parts
+        unseen = loss.flatten(1).sum(1) / proposals
         return {**super().label_losses(predictions, classes), "loss_unseen": unseen}
 
+    def _noise(self, predictions: int, images: int, queries: int) -> Tensor | None:
+        """Random numbers for the current micro-batch's proposals, drawn with those of the whole batch; else None."""
+        if self.whole is None:
+            return None
+        whole, table = self.whole, self.log_resemblance
+        shape = (predictions, whole.count_pairs(queries), table.shape[1])
+        noise = whole.once("gumbel", lambda: torch.rand(shape, device=table.device))
+        return noise[:, whole.pairs(images, queries)].flatten(0, 1)
+
     @torch.no_grad()
-    def pseudo_labels(self, seen_classes: Tensor) -> Tensor:
-        """An unseen class for each seen one: (N) int64 -> (N) int64."""
+    def pseudo_labels(self, seen_classes: Tensor, uniform: Tensor | None = None) -> Tensor:
+        """An unseen class for each seen one: (N) int64 -> (N) int64; ``uniform`` (N, U): random numbers to use."""
         scores = self.log_resemblance[seen_classes]
         if self.gumbel:
             # The argmax of scores plus Gumbel noise is a draw from the softmax, as in the one-hot Gumbel-softmax.
-            uniform = torch.rand(scores.shape, device=scores.device)
+            uniform = torch.rand(scores.shape, device=scores.device) if uniform is None else uniform
             scores = scores - torch.log(-torch.log(uniform.clamp(min=torch.finfo(uniform.dtype).tiny)))
         return scores.argmax(dim=1)

@@ -6,7 +6,8 @@ A method that trains in another way registers its own ``TrainingRecipe`` in ``TR
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import cast
 
 import torch
@@ -15,6 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from PADing.engine.optimizers import build_optimizer, clips_full_model
 from PADing.errors import UserError
@@ -102,14 +104,19 @@ class TrainingRecipe:
     ``__init__`` builds the optimizers before the model is wrapped for several processes and before weights are loaded.
 
     Attributes:
+        accumulates: whether ``step`` can make one update of ``accumulate`` micro-batches. It counts for the class that
+            also defines ``step``: a subclass with a step of its own says again that it can.
+        accumulate: ``SOLVER.ACCUMULATE``, the number of micro-batches of an update.
         optimizers: by their name in a checkpoint; the scheduler changes the learning rate of the first.
         find_unused_parameters: passed to ``DistributedDataParallel``: True if a backward pass may leave trainable
             parameters without a gradient.
     """
 
     find_unused_parameters = False
+    accumulates = False
 
     def __init__(self, cfg: CfgNode, model: nn.Module):
+        self.accumulate = checked_accumulation(cfg, type(self))
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.precision = Precision(cfg, next(model.parameters()).device)
 
@@ -130,9 +137,20 @@ class TrainingRecipe:
         ``clip``: ``{"max_norm", "norm_type"}``, to clip by one gradient norm over all parameters of the optimizer.
         ``Diverged`` if a loss is infinite or NaN; the parameters do not change then.
         """
-        scaler = self.precision.scaler
         optimizer.zero_grad()
-        scaler.scale(cast(Tensor, sum(losses.values()))).backward()
+        self.backward(losses)
+        self.finish(optimizer, losses, data_time, prefix, clip)
+
+    def backward(self, losses: Mapping[str, Tensor]) -> None:
+        """Add the gradient of the sum of ``losses`` to the parameters' gradients."""
+        self.precision.scaler.scale(cast(Tensor, sum(losses.values()))).backward()
+
+    def finish(
+        self, optimizer: torch.optim.Optimizer, losses: Mapping[str, Tensor], data_time: float, prefix: str = "",
+        clip: Mapping | None = None,
+    ) -> None:  # fmt: skip
+        """The rest of ``update``, when the gradients are there."""
+        scaler = self.precision.scaler
         # Log after launching the backward pass, so that a GPU does not wait for the values.
         log_losses(losses, data_time, prefix)
         if clip is not None:
@@ -147,6 +165,8 @@ class TrainingRecipe:
 class OneOptimizer(TrainingRecipe):
     """The model returns its losses; one optimizer minimises their sum. Stage 1 of PADing, and D2Zero."""
 
+    accumulates = True
+
     def __init__(self, cfg: CfgNode, model: nn.Module):
         super().__init__(cfg, model)
         self.optimizers["optimizer"] = build_optimizer(cfg, model)
@@ -155,12 +175,64 @@ class OneOptimizer(TrainingRecipe):
         self.clip = {"max_norm": clip.CLIP_VALUE, "norm_type": clip.NORM_TYPE} if clips_full_model(cfg) else None
 
     def step(self, model: nn.Module, batch: list[dict], data_time: float) -> None:
-        """Forward and backward pass, one update."""
+        """Forward and backward pass of each micro-batch, one update."""
+        optimizer, means = self.optimizers["optimizer"], dict[str, Tensor]()
+        if self.accumulate == 1:
+            self.update(optimizer, self._losses(model, batch), data_time, clip=self.clip)
+            return
+        optimizer.zero_grad()
+        with micro_batches(model, batch, self.accumulate) as parts:
+            for part in parts:
+                last = part is parts[-1]
+                # Processes share their gradients once, with the last micro-batch.
+                with nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync():
+                    losses = {name: loss / len(parts) for name, loss in self._losses(model, part).items()}
+                    self.backward(losses)
+                for name, loss in losses.items():
+                    means[name] = means.get(name, 0) + loss.detach()
+        self.finish(optimizer, means, data_time, clip=self.clip)
+
+    def _losses(self, model: nn.Module, batch: list[dict]) -> dict[str, Tensor]:
         with self.precision.autocast():
             losses = model(batch)
-        if isinstance(losses, Tensor):
-            losses = {"total_loss": losses}
-        self.update(self.optimizers["optimizer"], losses, data_time, clip=self.clip)
+        return {"total_loss": losses} if isinstance(losses, Tensor) else losses
+
+
+@contextmanager
+def micro_batches(model: nn.Module, batch: list[dict], number: int) -> Iterator[list[list[dict]]]:
+    """``batch`` in ``number`` parts of equal size; inside the block the model knows that they are one batch."""
+    size = len(batch) // number
+    parts = [batch[i : i + size] for i in range(0, len(batch), size)]
+    contract = contract_of(model.module if isinstance(model, DistributedDataParallel) else model)
+    contract.begin_micro_batches(parts)
+    try:
+        yield parts
+    finally:
+        contract.begin_micro_batches(())
+
+
+def accumulation_problem(cfg: CfgNode, processes: int) -> str:
+    """Why ``SOLVER.ACCUMULATE`` cannot split the batch of so many processes; "" if it can."""
+    images, number = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE
+    if number < 2 or images % (number * processes) == 0:
+        return ""
+    share = f"SOLVER.ACCUMULATE {number} times {processes} process{'es' if processes > 1 else ''}"
+    cure = "Each process needs the same number of images in each micro-batch"
+    return f"SOLVER.IMS_PER_BATCH is {images}, not a multiple of {number * processes} ({share}). {cure}."
+
+
+def checked_accumulation(cfg: CfgNode, recipe: type[TrainingRecipe]) -> int:
+    """``SOLVER.ACCUMULATE``; UserError if the batch cannot be split so, or the recipe cannot accumulate."""
+    number = cfg.SOLVER.ACCUMULATE
+    if number > 1:
+        owner = next(kind for kind in recipe.__mro__ if "step" in vars(kind))
+        if not vars(owner).get("accumulates", False):
+            problem = f"SOLVER.ACCUMULATE is {number}, but the recipe {recipe.__name__} cannot accumulate."
+            cure = "Set it to 1, or write a step for micro-batches and set `accumulates = True` in its class."
+            raise UserError(f"{problem} {cure}")
+        if problem := accumulation_problem(cfg, comm.get_world_size()):
+            raise UserError(problem)
+    return number
 
 
 def build_recipe(cfg: CfgNode, model: nn.Module) -> TrainingRecipe:

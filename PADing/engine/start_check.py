@@ -20,7 +20,7 @@ from PADing.data.dataset_mappers import MAPPER_REGISTRY
 from PADing.engine.best import best_problems
 from PADing.engine.distributed import launched_by_torchrun
 from PADing.engine.output_folder import refuse_to_replace
-from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY
+from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY, accumulation_problem
 from PADing.errors import UserError, did_you_mean, refuse
 from PADing.files import existing_folder
 from PADing.meta_arch.contract import architecture_of, contract_of
@@ -211,6 +211,8 @@ def _device_and_batch(cfg: CfgNode, needs: Collection[str], processes: int) -> I
     sharers, which = (reference, "SOLVER.REFERENCE_WORLD_SIZE") if reference > 0 else (processes, "processes")
     if "train" in needs and images >= 1 and images % sharers:
         yield f"SOLVER.IMS_PER_BATCH is {images}. Set a multiple of {sharers} ({which}), which share each batch evenly."
+    elif "train" in needs and images >= 1 and (problem := accumulation_problem(cfg, sharers)):
+        yield problem
 
 
 def _weights(key: str, path: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """PADing's training recipe: two steps per iteration, each with its own optimizer."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -8,7 +9,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from PADing.engine.checkpointer import read_weights
-from PADing.engine.recipes import TRAINING_RECIPE_REGISTRY, TrainingRecipe
+from PADing.engine.recipes import TRAINING_RECIPE_REGISTRY, TrainingRecipe, micro_batches
 from PADing.errors import UserError
 
 
@@ -42,12 +43,16 @@ class GeneratorClassifier(TrainingRecipe):
 
     # The classifier step gives a gradient to two parameters only.
     find_unused_parameters = True
+    accumulates = True
 
     def __init__(self, cfg: CfgNode, model: nn.Module):
         if not isinstance(model, TwoStepModel):
             name = type(model).__name__
             raise UserError(f"SOLVER.RECIPE GeneratorClassifier trains PADing, but MODEL.META_ARCHITECTURE is {name}.")
         super().__init__(cfg, model)
+        if self.accumulate > 1 and not hasattr(model, "begin_micro_batches"):
+            cure = "Set it to 1, or give the model the method begin_micro_batches."
+            raise UserError(f"SOLVER.ACCUMULATE is {self.accumulate}, but the model takes no micro-batches. {cure}")
         model.begin_second_stage()
         first = cfg.MODEL.MASK_FORMER.SELF_TRAINING
         if first.WEIGHTS:
@@ -58,8 +63,15 @@ class GeneratorClassifier(TrainingRecipe):
         )
 
     def step(self, model: nn.Module, batch: list[dict], data_time: float) -> None:
-        """The generator step, then the classifier step."""
-        with self.precision.autocast():
+        """The generator step, then the classifier step.
+
+        With ``SOLVER.ACCUMULATE`` the frozen segmenter, which needs most of the memory, sees one micro-batch after
+        another. Both steps see the features of the whole batch, because their losses compare sets of features.
+        """
+        with ExitStack() as stack:
+            if self.accumulate > 1:
+                stack.enter_context(micro_batches(model, batch, self.accumulate))
+            stack.enter_context(self.precision.autocast())
             losses, query_features, target_classes = model(batch)
         self.update(self.optimizers["optimizer"], losses, data_time, prefix="gan_loss_")
         with self.precision.autocast():

@@ -19,7 +19,7 @@ from PADing.meta_arch.contract import ModelContract
 from PADing.meta_arch.evaluation_set_check import check_evaluation_set
 from PADing.meta_arch.maps import Maps, Resized, Stored, as_maps, computed, held
 from PADing.meta_arch.results import best_pairs, make_instances, panoptic_map, semantic_scores
-from PADing.modeling import SetCriterion
+from PADing.modeling import SetCriterion, WholeBatch
 
 
 class SegmenterBase(ModelContract, nn.Module):
@@ -188,6 +188,11 @@ class SegmenterBase(ModelContract, nn.Module):
         if missing := sorted(losses.keys() - weights.keys()):
             raise ValueError(f"{kind} makes {', '.join(missing)}, for which {kind}.loss_weights names no weight")
         return {name: loss * weights[name] for name, loss in losses.items()}
+
+    def begin_micro_batches(self, parts: Sequence[list[dict]]) -> None:
+        """Tell the criterion the targets of all micro-batches, for divisors and random draws of the whole batch."""
+        labels = [sample["instances"].gt_classes for part in parts for sample in part if "instances" in sample]
+        self.criterion.whole = WholeBatch(labels, len(parts)) if parts else None
 
     # ---- inference
 

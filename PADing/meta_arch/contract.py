@@ -56,6 +56,13 @@ class ModelContract:
     def keep_first_result(self) -> None:
         """From now on compute only the most complete result; for callers that use no other."""
 
+    def begin_micro_batches(self, parts: Sequence[list[dict]]) -> None:
+        """Called before an update that sees its batch in several ``parts``, and with () after it.
+
+        The recipe divides the losses of each part by their number. That is right for means over images; any other loss
+        takes its divisor from the whole batch, see ``PADing.modeling.WholeBatch``.
+        """
+
     # ---- asked of the model when weights are loaded
     def harmless_weights(self) -> tuple[str, ...]:
         """Prefixes of keys whose shape may differ from the file's; such weights are not loaded."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from PADing.modeling.matcher import Assignment, HungarianMatcher
 from PADing.modeling.point_sampling import importance_counts, most_uncertain, point_sample
+from PADing.modeling.whole_batch import WholeBatch
 
 Targets = list[dict[str, Tensor]]
 
@@ -40,6 +41,10 @@ class SetCriterion(nn.Module):
     A subclass adds a loss in :meth:`label_losses`, :meth:`mask_losses` or :meth:`forward`, and its weight in
     :meth:`loss_weights`. A meta-architecture names the subclass as its ``criterion_type``.
 
+    Attributes:
+        whole: with gradient accumulation, the whole batch of the update; else None. A loss that is no mean over images
+            takes its divisor and its random draws from it, see :class:`WholeBatch`.
+
     State-dict keys: ``empty_weight`` (num_classes + 1), the class weights of the cross-entropy.
 
     Args:
@@ -57,6 +62,7 @@ class SetCriterion(nn.Module):
     """
 
     empty_weight: Tensor
+    whole: WholeBatch | None = None
 
     @configurable
     def __init__(
@@ -116,22 +122,21 @@ class SetCriterion(nn.Module):
         """
         predictions = [outputs, *outputs.get("aux_outputs", ())]
         device, queries = outputs["pred_masks"].device, outputs["pred_masks"].shape[1]
-        pairs = sum(min(queries, len(target["labels"])) for target in targets)
-        matcher_points, mask_points = [], []
-        for _ in predictions:
-            matcher_points.append(self.matcher.draw_points(len(targets), device))
-            if "masks" in self.losses:
-                counts = (self.candidates, self.random_points)
-                mask_points.append([torch.rand(pairs, count, 2, device=device) for count in counts])
-        matched = _pairs(predictions, targets, self.matcher.match(predictions, targets, torch.stack(matcher_points)))
+        whole = self.whole or WholeBatch([target["labels"] for target in targets])
+        of_matcher, of_masks = whole.once("points", lambda: self._draw_points(whole, len(predictions), queries, device))
+        images, pairs = whole.images(len(targets)), whole.pairs(len(targets), queries)
+        matched = _pairs(predictions, targets, self.matcher.match(predictions, targets, of_matcher[:, images]))
+        mask_points = [[points[pairs] for points in drawn] for drawn in of_masks]
 
         result: dict[str, Tensor] = {}
         with torch.autocast(device_type=device.type, enabled=False):
             if "labels" in self.losses:
                 result |= self.label_losses(predictions, self._target_classes(matched))
             if "masks" in self.losses:
-                num_masks = _mean_over_ranks(sum(len(target["labels"]) for target in targets), device)
+                count = sum(map(len, whole.labels))
+                num_masks = whole.once("masks", lambda: _mean_over_ranks(count, device)) / whole.parts
                 result |= self.mask_losses(matched, *self._masks_at_points(matched, mask_points), num_masks)
+        whole.done(len(targets))
         endings = ["", *(f"_{i}" for i in range(len(predictions) - 1))]
         return {
             name + ending: value
@@ -146,7 +151,11 @@ class SetCriterion(nn.Module):
         Returns the class of every query (B, Q) int64, ``num_classes`` if unmatched; the classes of matched queries (M)
         int64, by image, then by query; and their (image indices, query indices), (M) each.
         """
-        matched = _pairs([outputs], targets, [self.matcher(outputs, targets)])
+        whole, device = self.whole or WholeBatch([target["labels"] for target in targets]), outputs["pred_masks"].device
+        points = whole.once("points", lambda: self.matcher.draw_points(len(whole.labels), device))
+        own = points[whole.images(len(targets))].unsqueeze(0)
+        matched = _pairs([outputs], targets, self.matcher.match([outputs], targets, own))
+        whole.done(len(targets))
         classes, index = self._target_classes(matched)[0], (matched.image, matched.query[0])
         return classes, classes[index], index
 
@@ -158,7 +167,20 @@ class SetCriterion(nn.Module):
         logits = torch.stack([p["pred_logits"] for p in predictions]).float()  # (A, B, Q, K + 1)
         weight = self.empty_weight.to(logits)
         loss = F.cross_entropy(logits.permute(0, 3, 1, 2), classes, weight, reduction="none")
-        return {"loss_ce": loss.flatten(1).sum(1) / weight[classes].flatten(1).sum(1)}
+        return {"loss_ce": loss.flatten(1).sum(1) / self._sum_of_weights(weight, classes)}
+
+    def _sum_of_weights(self, weight: Tensor, classes: Tensor) -> Tensor:
+        """The sum of the class weights of all queries: (A,); of the whole batch, if there is one, by micro-batch."""
+        if self.whole is None:
+            return weight[classes].flatten(1).sum(1)
+        queries, total = classes.shape[2], weight.new_zeros(())
+        for labels in self.whole.labels:
+            of_targets = weight[labels.to(weight.device)]
+            # With more targets than queries it is not known yet which are matched, so take their mean weight.
+            matched = min(queries, len(labels))
+            share = matched / max(len(labels), 1)
+            total = total + of_targets.sum() * share + (queries - matched) * weight[-1]
+        return (total / self.whole.parts).expand(len(classes))
 
     def mask_losses(
         self, matched: Matched, logits: Tensor, labels: Tensor, num_masks: float | Tensor
@@ -166,13 +188,25 @@ class SetCriterion(nn.Module):
         """Losses of the masks by name, (A,) for A predictions: cross-entropy and dice loss at points.
 
         ``logits`` and ``labels`` (A, M, P) float32 are the predicted and the target mask of each pair at P points. Sums
-        over pairs are divided by ``num_masks``, the mean number of targets per process, at least one.
+        over pairs are divided by ``num_masks``, the mean number of targets per process and micro-batch.
         """
         scale = 1 / num_masks
         ce = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(2)
         inside = logits.sigmoid()
         dice = 1 - (2 * (inside * labels).sum(2) + 1) / (inside.sum(2) + labels.sum(2) + 1)
         return {"loss_mask": ce.sum(1) * scale, "loss_dice": dice.sum(1) * scale}
+
+    def _draw_points(
+        self, whole: WholeBatch, predictions: int, queries: int, device: torch.device
+    ) -> tuple[Tensor, list[list[Tensor]]]:
+        """Random points of all images: the matcher's (A, B, P, 2), and candidates and others of each pair's masks."""
+        pairs, of_matcher, of_masks = whole.count_pairs(queries), [], []
+        for _ in range(predictions):
+            of_matcher.append(self.matcher.draw_points(len(whole.labels), device))
+            if "masks" in self.losses:
+                counts = (self.candidates, self.random_points)
+                of_masks.append([torch.rand(pairs, count, 2, device=device) for count in counts])
+        return torch.stack(of_matcher), of_masks
 
     def _target_classes(self, matched: Matched) -> Tensor:
         """The target class of each query of each prediction: (A, B, Q) int64."""
