@@ -47,6 +47,9 @@ def _add_framework_keys(cfg: CfgNode) -> None:
     cfg.DATASETS.SPLIT_FILES = ()
     cfg.SOLVER.RECIPE = ""
     cfg.SOLVER.ACCUMULATE = 1
+    cfg.SOLVER.EMA = CfgNode()
+    cfg.SOLVER.EMA.update(ENABLED=False, DECAY=0.9998, WARMUP=True)
+    cfg.MODEL.WEIGHTS_FROM = "auto"
     cfg.SOLVER.AMP.PRECISION = "float16"
     cfg.INPUT.ON_CORRUPT = "fatal"
     cfg.TEST.update(SEM_SEG_NAN_AWARE=False, PANOPTIC_EXCLUDE_ABSENT=False, WRITE_PNG=False)

@@ -129,6 +129,7 @@ RULES: list[Rule] = [
     Rule("model", "MODEL.MASK_FORMER", from_to(0, 1), "IMPORTANCE_SAMPLE_RATIO"),
     Rule("model test", "MODEL.MASK_FORMER.TEST", from_to(0, 1), "OBJECT_MASK_THRESHOLD OVERLAP_THRESHOLD"),
     Rule("model", "MODEL.MASK_FORMER", _text_or_none, "VEC_PATH", "None: MODEL.CLASS_EMBEDDINGS is used"),
+    Rule("model", "MODEL", one_of("auto", "model", "ema"), "WEIGHTS_FROM", "ema: averaged weights"),
     # ---- images
     Rule("model train test", "INPUT", one_of("RGB", "BGR"), "FORMAT"),
     Rule("train", "INPUT", at_least(1), "IMAGE_SIZE MAX_SIZE_TRAIN"),
@@ -162,6 +163,7 @@ RULES: list[Rule] = [
     Rule("train", "SOLVER.CLIP_GRADIENTS", above(0), "CLIP_VALUE"),
     Rule("train", "SOLVER.CLIP_GRADIENTS", _norm_type, "NORM_TYPE"),
     Rule("train", "SOLVER.AMP", one_of("float16", "bfloat16"), "PRECISION"),
+    Rule("train", "SOLVER.EMA", below_one, "DECAY", "such as 0.9998"),
     # ---- evaluation
     Rule("test", "TEST", at_least(1), "DETECTIONS_PER_IMAGE"),
     Rule("test", "TEST", _expected, "EXPECTED_RESULTS"),

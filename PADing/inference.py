@@ -14,6 +14,7 @@ from detectron2.modeling import build_model
 from PADing.data.dataset_mappers.base import image_tensor
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.start_check import PREDICTION, on_present_device, start_problems
+from PADing.engine.weight_average import choice_of_weights
 from PADing.errors import UserError, refuse
 from PADing.meta_arch.contract import contract_of
 
@@ -84,7 +85,9 @@ def load_model(cfg: CfgNode) -> torch.nn.Module:
     refuse(start_problems(cfg, PREDICTION))
     model = build_model(cfg).eval()
     contract_of(model).set_test_metadata(MetadataCatalog.get(cfg.DATASETS.TEST[0]))
-    _TrainedCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    checkpointer = _TrainedCheckpointer(model)
+    checkpointer.weights_from = choice_of_weights(cfg, training=False)
+    checkpointer.load(cfg.MODEL.WEIGHTS)
     return model
 
 

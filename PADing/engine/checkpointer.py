@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from d2lite.restricted_pickle import load_checkpoint
 from PADing.checkpoint_files import UNREADABLE, check_file, file_problem, newest_good, weights_problem, write_checkpoint
 from PADing.engine.training_state import guarded_state, short_reason
+from PADing.engine.weight_average import averaged_weights
 from PADing.errors import UserError
 from PADing.files import replacing
 from PADing.meta_arch.contract import contract_of
@@ -27,11 +28,15 @@ class TrainingCheckpointer(DetectionCheckpointer):
 
     Attributes:
         resumed: whether ``resume_or_load`` has found a training to continue.
+        weights_from: which weights of a file to load, see ``choice_of_weights``; a resumed training ignores it.
+        averaged: whether the loaded weights are averaged ones.
         last_iteration: the iteration after which the last checkpoint was written or loaded; -1: none was.
     """
 
     resumed = False
     last_iteration = -1
+    weights_from = "model"
+    averaged = False
 
     def load(self, path: str, *args, **kwargs) -> dict:
         """As fvcore's; UserError if the file does not exist, is damaged, or holds weights of another model."""
@@ -68,6 +73,8 @@ class TrainingCheckpointer(DetectionCheckpointer):
             if not path:
                 self._explain_missing(list(self.model.state_dict()), [])
             return self.load(path, checkpointables=[])
+        if "trainer" in self.checkpointables:
+            self.weights_from = "model"  # the average is a part of its own
         with guarded_state(self.checkpointables, file):
             rest = self.load(file)
         if "trainer" in self.checkpointables and not {"trainer", "iteration"} & self._held:
@@ -164,7 +171,13 @@ class TrainingCheckpointer(DetectionCheckpointer):
         except UNREADABLE as error:
             reason = short_reason(error)
             raise UserError(f"Weights {filename!r} cannot be read: damaged, or not a checkpoint. {reason}") from error
-        if problem := weights_problem(content):
+        problem = weights_problem(content)
+        average = None if problem else averaged_weights(content, self.weights_from, filename)
+        self.averaged = average is not None
+        if average is not None:
+            content["model"] = dict(average)
+            problem = weights_problem(content)
+        if problem:
             raise UserError(f"Weights {filename!r} cannot be used: {problem}.")
         self._held = set(content)  # stored now, because fvcore removes the entries that it loads
         self._file_name = os.path.basename(filename)

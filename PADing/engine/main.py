@@ -20,6 +20,7 @@ from PADing.engine.distributed import TIMEOUT, launch_on_cpus, launched_by_torch
 from PADing.engine.interruption import STOP, relayed_stop_signals
 from PADing.engine.output_folder import discard_training, keeping_config, training_folder, training_in
 from PADing.engine.start_check import checked_config
+from PADing.engine.weight_average import choice_of_weights
 from PADing.errors import Interrupted, UserError
 
 logger = logging.getLogger(__name__)
@@ -122,10 +123,11 @@ def _evaluate(cfg: CfgNode, args: argparse.Namespace):
         )  # fmt: skip
     model = Trainer.build_model(cfg)
     checkpointer = TrainingCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer.weights_from = choice_of_weights(cfg, training=False)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     if not cfg.MODEL.WEIGHTS and not checkpointer.resumed:
         logger.warning("MODEL.WEIGHTS is empty, so the evaluated model has random weights.")
-    results = Trainer.test(cfg, model)
+    results = Trainer.test(cfg, model, averaged=checkpointer.averaged)
     if comm.is_main_process():
         compare_with_expected(cfg, results)
     return results

@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from PADing.engine.recipes import TrainingRecipe, build_recipe
 from PADing.engine.rng import preserved_rng
 from PADing.engine.stream import StreamLoader, build_stream_loader
 from PADing.engine.training_state import RankStates
+from PADing.engine.weight_average import ENTRY, WeightAverage, choice_of_weights
 from PADing.errors import Interrupted, UserError, short
 from PADing.evaluation import build_evaluator
 from PADing.evaluation.base import evaluate_readable
@@ -40,9 +42,9 @@ logger = logging.getLogger(__name__)
 class RecipeLoop(SimpleTrainer):
     """Detectron2's inner trainer; each iteration is a step of the recipe."""
 
-    def __init__(self, model: torch.nn.Module, data_loader, recipe: TrainingRecipe):
+    def __init__(self, model: torch.nn.Module, data_loader, recipe: TrainingRecipe, average: WeightAverage | None):
         super().__init__(model, data_loader, next(iter(recipe.optimizers.values())))
-        self.recipe = recipe
+        self.recipe, self.average = recipe, average
         self._own_batches: Iterator[list[dict]] | None = None
 
     def run_step(self) -> None:
@@ -57,6 +59,8 @@ class RecipeLoop(SimpleTrainer):
         else:
             batch = next(self._own_batches)
         self.recipe.step(self.model, batch, time.perf_counter() - start)
+        if self.average is not None:
+            self.average.update()
         if isinstance(self.data_loader, StreamLoader):
             self.data_loader.used(batch)
 
@@ -77,14 +81,20 @@ class Trainer(DefaultTrainer):
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         self.recipe = build_recipe(cfg, model)
+        self.average = WeightAverage.of_config(cfg, model)
         data_loader = self.build_train_loader(cfg)
         if comm.get_world_size() > 1:
             model = wrap_for_processes(model, self.recipe.find_unused_parameters)
-        self._trainer = RecipeLoop(model, data_loader, self.recipe)
+        self._trainer = RecipeLoop(model, data_loader, self.recipe, self.average)
         self.scheduler = self.build_lr_scheduler(cfg, self._trainer.optimizer)
         self.ranks = RankStates(data_loader)
-        parts = {"trainer": weakref.proxy(self), "scheduler": self.scheduler, "ranks": self.ranks}
+        parts: dict[str, Any] = {"trainer": weakref.proxy(self), "scheduler": self.scheduler, "ranks": self.ranks}
+        if self.average is not None:
+            parts[ENTRY] = self.average
+            # The hook for evaluations calls ``self.test``.
+            self.test = partial(_test_average, type(self), self.average)  # type: ignore[method-assign]
         self.checkpointer = TrainingCheckpointer(model, cfg.OUTPUT_DIR)
+        self.checkpointer.weights_from = choice_of_weights(cfg, training=True)
         for name, part in (parts | self.recipe.checkpointables()).items():
             self.checkpointer.add_checkpointable(name, part)
         self.start_iter = 0
@@ -113,11 +123,14 @@ class Trainer(DefaultTrainer):
         return build_evaluator(cfg, dataset_name, output_folder)
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators=None):
+    def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators=None, averaged: bool = False):
         """Evaluate on every set of ``DATASETS.TEST``, and write all results to ``<OUTPUT_DIR>/results.json``.
 
+        ``averaged``: the model has averaged weights; log and file say so (``"weights": "ema"`` beside the sets).
         Returns the results by set; for a single set, its results alone.
         """
+        if averaged:
+            logger.info("Evaluating the averaged weights (SOLVER.EMA).")
         evaluators = [None] * len(cfg.DATASETS.TEST) if evaluators is None else list(evaluators)
         if len(evaluators) != len(cfg.DATASETS.TEST):
             raise ValueError(f"{len(evaluators)} evaluators for the {len(cfg.DATASETS.TEST)} sets of DATASETS.TEST")
@@ -136,7 +149,8 @@ class Trainer(DefaultTrainer):
             # The other processes wait here while the first one scores; see TIMEOUT in PADing.engine.distributed.
             comm.synchronize()
         if comm.is_main_process():
-            write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), results, indent=2)
+            said = {"weights": ENTRY} if averaged else {}
+            write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), {**results, **said}, indent=2)
         return next(iter(results.values())) if len(results) == 1 else results
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -239,6 +253,8 @@ class Trainer(DefaultTrainer):
     def before_train(self) -> None:
         """Continue the data order and the random generators of the stopped run."""
         super().before_train()
+        if self.average is not None:
+            self.average.begin()
         self.ranks.restore(self.start_iter, self.cfg.SOLVER.IMS_PER_BATCH)
 
     def after_step(self) -> None:
@@ -268,6 +284,11 @@ class Trainer(DefaultTrainer):
 
     # Iteration and hooks; optimizers are separate entries of a checkpoint.
     state_dict, load_state_dict = TrainerBase.state_dict, TrainerBase.load_state_dict
+
+
+def _test_average(kind: type[Trainer], average: WeightAverage, cfg: CfgNode, model: torch.nn.Module):
+    with average.applied():
+        return kind.test(cfg, model, averaged=True)
 
 
 def compare_with_expected(cfg: CfgNode, results: Mapping[str, Any]) -> None:
