@@ -52,6 +52,7 @@ def _add_framework_keys(cfg: CfgNode) -> None:
     cfg.MODEL.WEIGHTS_FROM = "auto"
     cfg.SOLVER.AMP.PRECISION = "float16"
     cfg.INPUT.ON_CORRUPT = "fatal"
+    cfg.TEST.MAX_IMAGES = 0
     cfg.TEST.update(SEM_SEG_NAN_AWARE=False, PANOPTIC_EXCLUDE_ABSENT=False, WRITE_PNG=False)
     cfg.TEST.BEST = CfgNode()
     cfg.TEST.BEST.update(METRIC="", MODE="max", PATIENCE=0)

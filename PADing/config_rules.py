@@ -166,6 +166,7 @@ RULES: list[Rule] = [
     Rule("train", "SOLVER.EMA", below_one, "DECAY", "such as 0.9998"),
     # ---- evaluation
     Rule("test", "TEST", at_least(1), "DETECTIONS_PER_IMAGE"),
+    Rule("test", "TEST", at_least(0), "MAX_IMAGES", "0: all images"),
     Rule("test", "TEST", _expected, "EXPECTED_RESULTS"),
     Rule("train", "TEST.BEST", one_of("max", "min"), "MODE", "max: larger is better"),
     Rule("train", "TEST.BEST", at_least(0), "PATIENCE", "0: train to the end"),

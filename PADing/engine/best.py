@@ -180,7 +180,7 @@ def _checked(record: Any, counts: tuple[str, ...] = ()) -> dict[str, Any]:
 def unknown_metric(name: str, metrics: Collection[str]) -> str:
     """The message for a metric that an evaluation does not report; lists similar names, or those that there are."""
     if not metrics:
-        return f"TEST.BEST.METRIC is {name!r}, but the evaluation gave no metrics. Set it to \"\"."
+        return f'TEST.BEST.METRIC is {name!r}, but the evaluation gave no metrics. Set it to "".'
     ordered = sorted(metrics, key=lambda metric: ("-" in metric.rpartition("/")[2], metric))
     more = f", and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
     known = f"There are: {', '.join(ordered[:SHOWN])}{more}."

@@ -17,6 +17,7 @@ from PADing.command_line import add_opts_flag, message_of, run_command, shows_tr
 from PADing.config import load_config
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.distributed import TIMEOUT, launch_on_cpus, launched_by_torchrun, torchrun_process_group
+from PADing.engine.fast_dev_run import shorten
 from PADing.engine.interruption import STOP, relayed_stop_signals
 from PADing.engine.output_folder import discard_training, keeping_config, training_folder, training_in
 from PADing.engine.start_check import checked_config
@@ -37,6 +38,8 @@ def main(argv: Sequence[str] | None = None, recipes: Sequence[str] = (), descrip
     parser = default_argument_parser()
     parser.description = description
     parser.add_argument("--overwrite", action="store_true", help="replace the training that OUTPUT_DIR holds")
+    text = "try the config: 3 iterations, a checkpoint, evaluation on 4 images, in <OUTPUT_DIR>_fast_dev_run"
+    parser.add_argument("--fast-dev-run", action="store_true", help=text)
     add_opts_flag(parser)
     args = parser.parse_args(argv)
     args.recipes = tuple(recipes)
@@ -47,6 +50,8 @@ def main(argv: Sequence[str] | None = None, recipes: Sequence[str] = (), descrip
 
 def start(args: argparse.Namespace) -> None:
     """Check everything once (``checked_config``), then run ``train_or_evaluate`` in each process of the job."""
+    if args.fast_dev_run:
+        shorten(args)
     cpu = torch.device(checked_config(args).MODEL.DEVICE).type == "cpu"
     processes = max(args.num_gpus, 1)
     if launched_by_torchrun():

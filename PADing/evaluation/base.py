@@ -126,11 +126,11 @@ def evaluate_readable(model: torch.nn.Module, loader: Iterable, evaluator: Datas
     """``inference_on_dataset`` without the images that ``loader`` lists as ``unreadable``.
 
     Their annotation is left out, too, as if the data set did not have them. If there are any, the results have a
-    further entry, ``{"left_out": {"images": n}}``.
+    further entry, ``{"left_out": {"images": n}}``. The same holds for the images beyond ``TEST.MAX_IMAGES``.
 
     Args:
         model: as for ``inference_on_dataset``.
-        loader: batches of dicts; may have an attribute ``unreadable``, the records that it skipped.
+        loader: batches of dicts; may have ``unreadable``, the records that it skipped, and ``beyond``.
         evaluator: it, or each of its parts, needs a method ``leave_out(records)`` if images are unreadable.
 
     Raises:
@@ -156,14 +156,20 @@ class _OfReadable(DatasetEvaluator):
         comm.synchronize()
         parts = comm.all_gather((self.processed, list(getattr(self.loader, "unreadable", ()))))
         records = [record for _, part in parts for record in part]
+        processed = sum(number for number, _ in parts)
         if records:
-            self._leave_out(records, sum(processed for processed, _ in parts))
+            self._report(records, processed)
+        if beyond := list(getattr(self.loader, "beyond", ())):
+            logger.warning("TEST.MAX_IMAGES: %d of %d images are evaluated; the metrics below are those of a trial.",
+                           processed, processed + len(records) + len(beyond))  # fmt: skip
+        if records or beyond:
+            self._leave_out([*records, *beyond])
         results = self.evaluator.evaluate()
-        if records and results is not None:
-            results["left_out"] = {"images": len(records)}
+        if results is not None and (records or beyond):
+            results["left_out"] = {"images": len(records) + len(beyond)}
         return results
 
-    def _leave_out(self, records: list[dict], processed: int) -> None:
+    def _report(self, records: list[dict], processed: int) -> None:
         names = ", ".join(str(record["file_name"]) for record in records[:3]) + (" ..." if len(records) > 3 else "")
         if not processed:
             raise UserError(f"No image of the evaluation set can be read, e.g. {names}.")
@@ -171,6 +177,9 @@ class _OfReadable(DatasetEvaluator):
             f"{len(records)} images cannot be read ({names}). They and their annotation are left out of the metrics "
             "below, which are not comparable with metrics over all images."
         )
+
+    def _leave_out(self, records: list[dict]) -> None:
+        names = ", ".join(str(record["file_name"]) for record in records[:3]) + (" ..." if len(records) > 3 else "")
         evaluators = [self.evaluator]
         while evaluators:
             one = evaluators.pop()
@@ -181,5 +190,5 @@ class _OfReadable(DatasetEvaluator):
             else:
                 raise UserError(
                     f"{type(one).__name__} cannot leave out unreadable images ({names}): it has no method "
-                    "leave_out(records). Repair the images, or remove them from the data set."
+                    "leave_out(records). Repair the images, or remove them from the data set; set TEST.MAX_IMAGES 0."
                 )

@@ -112,3 +112,15 @@ def test_thin_images_are_named(own, tmp_path):
     own.write()
     with pytest.raises(CorruptFile, match="pic_5.png of 1 x 5000 pixels.*too thin"):
         Trainer.test(_cfg(tmp_path), _Guesses())
+
+
+def test_metrics_of_the_first_images_are_those_of_a_smaller_set(own, tmp_path, caplog):
+    """Annotation of images that are not evaluated would count as missed objects."""
+    register_split_files([own.split_file])
+    few = Trainer.test(_cfg(tmp_path, "TEST.MAX_IMAGES", 1), _Guesses())
+    left_out = few.pop("left_out")["images"]
+    assert left_out > 0 and "those of a trial" in caplog.text
+    images = sorted((own.folder / "images").iterdir())
+    assert left_out < len(images)
+    plenty = Trainer.test(_cfg(tmp_path, "TEST.MAX_IMAGES", 1000), _Guesses())
+    assert "left_out" not in plenty

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, build_detection_test_loader
+from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import build_augmentation
 
@@ -73,14 +73,23 @@ class EvaluationMapper:
 
 
 class EvaluationLoader:
-    """Detectron2's test loader without unreadable images.
+    """Detectron2's test loader without unreadable images, and with at most ``TEST.MAX_IMAGES`` images.
 
     Attributes:
+        beyond: records of the images beyond ``TEST.MAX_IMAGES``, the same in all processes.
         unreadable: records of the unreadable images that this process met in the last pass.
     """
 
     def __init__(self, cfg: CfgNode, dataset_name: str):
-        self._loader = build_detection_test_loader(cfg, dataset_name, mapper=EvaluationMapper(cfg))
+        mapper, most = EvaluationMapper(cfg), cfg.TEST.MAX_IMAGES
+        self.beyond: list[dict] = []
+        if most:
+            records = get_detection_dataset_dicts([dataset_name], filter_empty=False)
+            self.beyond = records[most:]
+            workers = cfg.DATALOADER.NUM_WORKERS
+            self._loader = build_detection_test_loader(records[:most], mapper=mapper, num_workers=workers)
+        else:
+            self._loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
         self.unreadable: list[dict] = []
 
     def __len__(self) -> int:
