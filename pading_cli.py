@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "demo": ("demo/demo.py", (), "segment images, a video or a webcam, and draw the result"),
     "embeddings": ("tools/class_embeddings.py", (), "make a file of class embeddings"),
     "data verify": ("-m PADing.data.verify", (), "check data sets, images and configs"),
+    "data import": ("tools/import_data.py", (), "turn LabelMe, CVAT, VOC, YOLO, COCO or label PNGs into your own data"),
     "data split": ("tools/make_split.py", (), "write a split file for your own data"),
     "data mini": ("datasets/make_mini_coco.py", (), "draw the mini data set"),
     "data show": ("tools/visualize_data.py", (), "draw annotations, or what training sees"),

@@ -21,6 +21,7 @@ PIXEL_LIMIT = "PADING_MAX_IMAGE_PIXELS"
 DEFAULT_MAX_PIXELS = 178_956_970  # Pillow's own limit
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
+_EXIF_ORIENTATION = 274
 
 
 class CorruptFile(UserError):
@@ -53,6 +54,22 @@ def read_image(path: str | os.PathLike, image_format: str = "RGB") -> np.ndarray
         raise UserError(f"INPUT.FORMAT must be RGB or BGR, but is {image_format!r}.")
     rgb = _decode(path, "Image", lambda image: _eight_bit(_upright(image), image))
     return rgb[:, :, ::-1] if image_format == "BGR" else rgb
+
+
+def read_size(path: str | os.PathLike) -> tuple[int, int, int]:
+    """Height and width as stored, and EXIF orientation (1..8; 1 if there is none), of an image.
+
+    CorruptFile as ``read_image``; most formats are not decoded for it.
+    """
+
+    def decode(image: Image.Image) -> tuple[int, int, int]:
+        try:
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+        except Exception:  # broken EXIF data: the image is used as stored
+            orientation = 1
+        return image.height, image.width, orientation if orientation in range(1, 9) else 1
+
+    return _decode(path, "Image", decode)
 
 
 def check_eight_bit(path: str | os.PathLike) -> None:
