@@ -14,13 +14,15 @@ from PIL import Image
 from PADing.data.embedding_sources import read_names
 from PADing.data.splits import load_split
 from PADing.yaml_files import read_config_tree
+from tests.data.importers import samples
 from tests.documents.parsing import IMAGINED, Parsed, Rejected
 from tests.documents.working_copy import give_own_data
 from tests.end_to_end.command_line import SMALL, SMALL_SEMANTIC
 
 # Run by the fast test: about a second each.
 QUICK = (
-    "tools/make_split.py", "datasets/make_mini_coco.py", "datasets/get_zsp_json.py", "datasets/prepare_coco_zsi.py",
+    "tools/make_split.py", "tools/import_data.py",
+    "datasets/make_mini_coco.py", "datasets/get_zsp_json.py", "datasets/prepare_coco_zsi.py",
     "datasets/prepare_coco_stuff_sem_seg.py", "datasets/prepare_coco_semantic_annos_from_panoptic_annos.py",
     "tools/class_embeddings.py", "tools/gzsi_coco_eval.py", "tools/zsi_coco_eval.py", "-m d2lite",
     "-m PADing.installation", "-m PADing.config_reference", "-m PADing.modeling.pixel_decoder.ops",
@@ -240,6 +242,21 @@ def _benchmark(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     return [*words, "--rounds", "1", "--seconds", "0.1", "--case", "512x512", "--dtype", "float32"]
 
 
+def _import(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    """A sample of the format is in the reader's folders; a result of before is gone."""
+    args = parsed.args
+    for folder in (args.output, args.source, args.images_dir):
+        shutil.rmtree(folder or "", ignore_errors=True)
+    sample = Path(".sample")
+    shutil.rmtree(sample, ignore_errors=True)
+    getattr(samples, args.format.replace("-", "_"))(sample)
+    if args.images_dir:
+        shutil.copytree(sample / "images", args.images_dir)
+        sample /= "maps"
+    shutil.copytree(sample, args.source)
+    return words
+
+
 RULES = {
     "train_net.py": _train,
     "train_net_pretrain.py": _train,
@@ -252,6 +269,7 @@ RULES = {
     "tools/gzsi_coco_eval.py": _detections,
     "tools/zsi_coco_eval.py": _detections,
     "tools/make_split.py": _split,
+    "tools/import_data.py": _import,
     "tools/class_embeddings.py": _embeddings,
     "tools/benchmark.py": _benchmark,
     "-m PADing.modeling.pixel_decoder.ops.benchmark": _benchmark,

@@ -43,7 +43,7 @@ class ClassNames:
 
     def categories(self) -> list[dict]:
         """The classes as COCO's categories, sorted by id."""
-        colors = {name: {"color": color} for name, color in self.colors.items()}
+        colors = {name: {"color": color} for name, color in self.colors.items() if color}
         return [
             {"id": number, "name": name, "isthing": 1, **colors.get(name, {})}
             for name, number in sorted(self._ids.items(), key=lambda entry: entry[1])

@@ -50,8 +50,8 @@ class Source:
 
     ``path``: the folder or file. ``place``: finds annotation below it that may be read. ``images``: the same for
     images. ``names``: classes. ``ignore``: pixel values without a class. ``kind``: "instance" or "semantic", for a
-    format that has both. ``exif``: whether annotation is made for the upright image ("applied"), for the image as stored
-    ("ignored"), or that which has its size ("auto").
+    format that has both. ``exif``: whether annotation is made for the upright image ("applied"), for the image as
+    stored ("ignored"), or for that which has its size ("auto").
     """
 
     path: Path

@@ -60,7 +60,8 @@ def _names(source: Source) -> dict[str, str]:
     entries = names.items() if isinstance(names, dict) else enumerate(names) if isinstance(names, list) else ()
     found = {str(number): str(name) for number, name in entries}
     if not found and not source.names.given:
-        raise UserError(f"{path} has no `names`, but {short(names)}. Give them with --names 0=person,1=dog.")
+        cure = "Give them with --names 0=person,1=dog."
+        raise UserError(f"{path} names no classes: its `names` is {short(names)}. {cure}")
     return found
 
 
