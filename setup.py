@@ -19,13 +19,13 @@ STANDINS = Path("d2lite", "standin")
 SHIPPED = Path("PADing", "shipped")
 BESIDE = ("train_net.py", "train_net_pretrain.py", "configs", "datasets/splits", "datasets/*.py", "tools", "demo")
 BESIDE += ("examples",)
-# By name: embeddings that a user has made here are not ours to ship.
+# By name: the user's own embeddings in this folder are not shipped.
 BESIDE += tuple(f"embeddings/coco/{name}" for name in ("NOTICE", "coco_stuff_171_*.npz", "word_w2v_withbg_*.txt"))
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info")
 
 
 class BuildWheel(build_py):
-    """``build_py`` that also copies what lies outside the packages; an editable install refers to it instead."""
+    """``build_py`` that also copies the files outside the packages; an editable install refers to them instead."""
 
     def run(self) -> None:
         """Build, then add the files."""

@@ -94,7 +94,7 @@ def prepare(
         )
     files = sorted(file for file in Path(source).rglob("*.png") if not file.name.startswith("."))
     if not files:
-        raise UserError(f"There is no PNG below {source}. datasets/README.md says where the stuffthingmaps come from.")
+        raise UserError(f"There is no PNG below {source}. docs/coco.md says where the stuffthingmaps come from.")
     jobs = [(str(file), table, os.path.join(output, file.relative_to(source))) for file in files]
     write_label_maps(convert, jobs, output, workers)
     raw, _, png = jobs[0]  # it may be an older file

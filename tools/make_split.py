@@ -4,12 +4,12 @@
     python tools/make_split.py --name mine --unseen "cat,dog" --output my_split.yaml \\
         --train-json train.json --train-images images/train --val-json val.json --val-images images/val
 
-Categories (ids, names, thing or stuff, colors) come from the JSON files.
+Categories (ids, names, thing or stuff, colours) come from the JSON files.
 
 Panoptic JSONs (with ``segments_info``) need ``--train-panoptic`` and ``--val-panoptic``, the folders of their PNGs.
 They may have ``--train-instances`` and ``--val-instances``, COCO instances for box and mask metrics.
 
-``--train-labels`` and ``--val-labels`` add folders of semantic label PNGs with contiguous ids; datasets/README.md says
+``--train-labels`` and ``--val-labels`` add folders of semantic label PNGs with contiguous ids; docs/your_data.md says
 how to make them. If there are only labels, ``--categories`` names the classes: a JSON list of ``{"id", "name"}``.
 
 At the end it prints the commands that train on the data.

@@ -111,7 +111,7 @@ def check_data_set(
         elif os.path.getsize(path) == 0:
             report.wrong.append(f"{path} is empty")
     if report.missing and data_set.made_by:
-        report.missing.append(f"make the annotation with: {data_set.made_by}; downloads: datasets/README.md")
+        report.missing.append(f"make the annotation with: {data_set.made_by}; downloads: docs/coco.md")
     if report.ok and deep:
         _check_deep(split, data_set, root, report, images, workers)
     return report

@@ -114,7 +114,7 @@ def check_class_labels(labels: np.ndarray, path: str, count: int, ignore_label: 
         raise CorruptFile(
             f"Label file {path} has the values {values}, but there are {count} classes: labels must be contiguous ids "
             f"0..{count - 1}, or {ignore_label} for pixels without a label. datasets/prepare_coco_stuff_sem_seg.py "
-            "converts them (with --ignore 0 if 0 is background; see datasets/README.md)."
+            "converts them (with --ignore 0 if 0 is background; see docs/your_data.md)."
         )
 
 

@@ -28,7 +28,7 @@ def read_panoptic_json(metadata: Any) -> dict:
     """The annotation that the metadata's ``panoptic_json`` names; UserError if it is missing or malformed."""
     path = metadata.get("panoptic_json")
     if not path or not PathManager.isfile(path):
-        hint = "datasets/README.md says how to make it."
+        hint = "docs/coco.md and docs/your_data.md say how to make it."
         raise UserError(f"Panoptic annotation {path!r} of data set {metadata.name!r} does not exist. {hint}")
     content = read_json(PathManager.get_local_path(path), f"Panoptic annotation of data set {metadata.name!r}")
     check_panoptic(content, f"Panoptic annotation {path}", complete=False)

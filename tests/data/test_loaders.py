@@ -110,7 +110,7 @@ def _rename_category(own):
 @pytest.mark.parametrize(
     "kind, change, parts",
     [
-        ("instance", _remove("instances.json"), ["instances.json does not exist", "datasets/README.md"]),
+        ("instance", _remove("instances.json"), ["instances.json does not exist", "docs/your_data.md"]),
         ("instance", _remove("images"), ["images does not exist"]),
         ("panoptic", _remove("panoptic.json"), ["panoptic.json does not exist"]),
         ("panoptic", _remove("panoptic"), ["panoptic does not exist"]),
