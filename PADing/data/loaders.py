@@ -198,8 +198,8 @@ def missing_message(name: str, made_by: str, *paths: str) -> str:
     maker = f"Make the annotation with: {made_by}. " if made_by else ""
     return (
         f"Data set {name}: {', '.join(paths)} {'do' if len(paths) > 1 else 'does'} not exist. {maker}Paths are "
-        "relative to $DETECTRON2_DATASETS (default `datasets`). docs/coco.md and docs/your_data.md describe the folders; "
-        "`python -m PADing.data.verify` checks them."
+        "relative to $DETECTRON2_DATASETS (default `datasets`). docs/coco.md and docs/your_data.md describe the "
+        "folders, and `python -m PADing.data.verify` checks them."
     )
 
 
