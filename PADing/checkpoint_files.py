@@ -1,6 +1,7 @@
 """Checkpoint files: a file appears only when it is complete, and is checked before it is loaded.
 
-``torch.load`` does not compare the checksums in a file, so it would load damaged weights without an error.
+``torch.load`` does not compare the checksums in a file, so it would load damaged weights without an error. A
+file whose name ends in ``.safetensors`` has that format (``PADing.safetensors_files``), which holds weights only.
 """
 
 import logging
@@ -17,6 +18,14 @@ from torch import Tensor
 
 from PADing.errors import UserError, short
 from PADing.files import replacing
+from PADing.safetensors_files import (
+    SUFFIX,
+    has_checksum,
+    is_safetensors,
+    read_safetensors,
+    safetensors_problem,
+    write_safetensors,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +34,7 @@ UNREADABLE = (
     *(RuntimeError, ValueError, EOFError, pickle.UnpicklingError, OverflowError, MemoryError),
     *(KeyError, IndexError, TypeError, AttributeError, AssertionError),  # from the unpickler
 )
+WEIGHT_FILES = ("*.pth", "*.pkl", f"*{SUFFIX}")
 _PIECE = 2**20
 # Before this version, files in the format from before PyTorch 1.6 can run code in spite of weights_only=True.
 _SAFE_TORCH = (2, 6)
@@ -48,7 +58,13 @@ _SIGNATURES = {
 
 
 def write_checkpoint(path: str | os.PathLike, content: dict[str, Any]) -> None:
-    """``torch.save`` to a file that appears when it is complete; UserError: disk full, or no permission to write."""
+    """``torch.save`` to a file that appears when it is complete; UserError: disk full, or no permission to write.
+
+    A ``.safetensors`` file gets the weights (``content["model"]``) and the iteration alone.
+    """
+    if is_safetensors(path):
+        write_safetensors(path, content["model"], content.get("iteration"))
+        return
     with replacing(path) as temporary, open(temporary, "wb") as file:
         sink = _Sink(file)
         try:
@@ -90,7 +106,10 @@ def read_checkpoint(path: str | os.PathLike, what: str) -> dict[str, Any]:
         raise UserError(f"{name} does not exist.")
     check_file(path, name)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if is_safetensors(path):
+            content = read_safetensors(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{name} cannot be read: damaged, or not a checkpoint ({reason}).") from error
@@ -118,7 +137,11 @@ def check_file(path: str | os.PathLike, name: str) -> None:
     """UserError that begins with ``name`` if there is a ``file_problem``; logs if the file has no checksums."""
     if problem := file_problem(path):
         raise UserError(f"{name} cannot be read: it is {problem}.")
-    if not any(member.CRC for member in _members(path) or ()):
+    if is_safetensors(path):
+        checked = not os.path.exists(path) or has_checksum(path)
+    else:
+        checked = any(member.CRC for member in _members(path) or ())
+    if not checked:
         logger.info("%s has no checksums, so damage in it cannot be detected.", path)
 
 
@@ -131,6 +154,8 @@ def file_problem(path: str | os.PathLike) -> str:
     if kind or not os.path.exists(path):
         return kind
     try:
+        if is_safetensors(path):
+            return safetensors_problem(path)
         members = _members(path)
         if members is None:
             return _danger_of_old_format(path)
@@ -173,7 +198,7 @@ def _danger_of_old_format(path: str | os.PathLike) -> str:
 def _wrong_kind(path: Path) -> str:
     """What ``path`` is, if its first bytes show that it is not a checkpoint; else ""."""
     if path.is_dir():
-        inside = sorted(file.name for pattern in ("*.pth", "*.pkl") for file in path.glob(pattern))
+        inside = sorted(file.name for pattern in WEIGHT_FILES for file in path.glob(pattern))
         return "a folder" + (f". Name a file in it: {', '.join(inside[:5])}" if inside else "")
     try:
         with open(path, "rb") as file:
@@ -182,6 +207,8 @@ def _wrong_kind(path: Path) -> str:
         return ""
     if not head:
         return "an empty file. Its download or copy has failed; get it again"
+    if head[4:9] == b"\0\0\0\0{" and not is_safetensors(path):
+        return f"a safetensors file. Rename it so that its name ends in {SUFFIX}"
     signed = (kind for signature, kind in _SIGNATURES.items() if head.startswith(signature))
     return next(signed, None) or _kind_of_text(head)
 
