@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "data instance": ("datasets/prepare_coco_zsi.py", (), "prepare COCO instance annotation"),
     "show": ("tools/visualize_predictions.py", (), "draw predictions beside the ground truth"),
     "show-results": ("tools/visualize_json_results.py", (), "draw a file of instance results"),
+    "share": ("tools/share_model.py", (), "make a folder of a model to share, and upload it"),
     "analyze": ("tools/analyze_model.py", (), "count operations, activations and parameters"),
     "benchmark": ("tools/benchmark.py", (), "time MSDeformAttn beside other implementations"),
     "quickstart": ("-m minibench", ("quickstart",), "draw data, train, evaluate and draw: the whole way in minutes"),

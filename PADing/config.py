@@ -17,6 +17,8 @@ from PADing.config_values import merge, merge_opts, parse_opts
 from PADing.data.registration import register_split_files
 from PADing.errors import UserError, refuse
 from PADing.plugins import import_methods, import_plugins
+from PADing.sharing.places import shared_folder
+from PADing.sharing.reading import advice_on_plugins, read_shared_config
 from PADing.yaml_files import read_config_files
 
 __all__ = ["AS_THE_SPLIT_SAYS", "add_maskformer2_config", "load_config", "parse_opts", "read_config"]
@@ -117,26 +119,29 @@ def _add_ignored_keys(cfg: CfgNode) -> None:
     cfg.MODEL.MASK_FORMER.NUM_GENERATE = 1
 
 
-def load_config(path: str | os.PathLike, opts: Sequence = ()) -> CfgNode:
+def load_config(path: str | os.PathLike, opts: Sequence = (), trust_plugins: bool = False) -> CfgNode:
     """Read a YAML file (with its ``_BASE_`` files), apply overrides, and return the frozen config.
 
     Also registers the data sets of ``DATASETS.SPLIT_FILES`` and replaces ``MODEL.SEM_SEG_HEAD.NUM_CLASSES -1`` by the
     number of classes that the model needs for its data sets.
 
     Args:
-        path: the YAML file; "" for the defaults alone.
+        path: the YAML file; "" for the defaults alone; or a shared model: its folder, or ``hf://OWNER/NAME[@revision]``.
         opts: overrides as a flat sequence ``[KEY, value, KEY, value, ...]``; see ``PADing.config_values``.
+        trust_plugins: import the plug-ins that a shared model names, which are left out otherwise.
 
     Raises:
         UserError: a missing file, unknown keys (with similar ones), values of the wrong type, a plug-in that cannot be
             imported. One message names all wrong keys and values.
     """
-    cfg, problems = read_config(path, opts)
+    cfg, problems = read_config(path, opts, trust_plugins)
     refuse(problems)
     return cfg
 
 
-def read_config(path: str | os.PathLike, opts: Sequence = ()) -> tuple[CfgNode, list[str]]:
+def read_config(
+    path: str | os.PathLike, opts: Sequence = (), trust_plugins: bool = False
+) -> tuple[CfgNode, list[str]]:
     """As ``load_config``, but returns the config without the wrong values, and one sentence for each mistake.
 
     Raises:
@@ -147,7 +152,13 @@ def read_config(path: str | os.PathLike, opts: Sequence = ()) -> tuple[CfgNode, 
     cfg = get_cfg()
     add_deeplab_config(cfg)
     add_maskformer2_config(cfg)
-    tree, folders = read_config_files(path) if path else ({}, [])
+    tree: dict = {}
+    folders: list[str] = []
+    left_out: list[str] = []
+    if path and (shared := shared_folder(path)):
+        tree, left_out = read_shared_config(shared, trust_plugins)
+    elif path:
+        tree, folders = read_config_files(path)
     plugins = dict(zip(opts[0::2], opts[1::2], strict=True)).get("PLUGINS", tree.get("PLUGINS", ()))
     _add_keys_of(import_plugins(plugins, folders), cfg)
     problems = _version_problems(cfg, tree, path)
@@ -161,6 +172,8 @@ def read_config(path: str | os.PathLike, opts: Sequence = ()) -> tuple[CfgNode, 
             cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = _count_classes(cfg)
     except UserError as error:
         problems.append(str(error))
+    if left_out and problems and "PLUGINS" not in opts[0::2]:
+        problems.append(advice_on_plugins(left_out))
     cfg.freeze()
     return cfg, problems
 

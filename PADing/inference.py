@@ -2,7 +2,15 @@
 
 >>> predictor = Predictor(load_config("configs/panoptic-segmentation/PADing.yaml", ["MODEL.WEIGHTS", "model.pth"]))
 >>> result = predictor(image)  # image: (H, W, 3) uint8 RGB
+
+A shared model needs no config and no data set:
+
+>>> result = from_pretrained("OWNER/NAME")(image)
 """
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,14 +19,17 @@ from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 
+from PADing.config import load_config
 from PADing.data.dataset_mappers.base import image_tensor
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.start_check import PREDICTION, on_present_device, start_problems
 from PADing.engine.weight_average import choice_of_weights
 from PADing.errors import UserError, refuse
 from PADing.meta_arch.contract import contract_of
+from PADing.sharing.layout import HUB, check_folder
+from PADing.sharing.places import named_model
 
-__all__ = ["Predictor", "load_model"]
+__all__ = ["Predictor", "from_pretrained", "load_model"]
 
 SEGMENTER = "sem_seg_head."
 
@@ -65,6 +76,36 @@ class Predictor:
             transform = T.ResizeTransform(height, width, max(1, transform.new_h), max(1, transform.new_w))
         tensor = image_tensor(transform.apply_image(ordered))
         return self.model([{"image": tensor, "height": height, "width": width}])[0]
+
+
+def from_pretrained(
+    name_or_folder: str | os.PathLike,
+    revision: str | None = None,
+    opts: Sequence = (),
+    trust_plugins: bool = False,
+    one_result: bool = False,
+) -> Predictor:
+    """Load a shared model: a folder of ``tools/share_model.py``, here or on the Hugging Face Hub.
+
+    No data set is needed, and no code that comes with the model is run. A download goes to the cache of
+    ``huggingface_hub``.
+
+    Args:
+        name_or_folder: a folder, ``OWNER/NAME``, or ``hf://OWNER/NAME[@revision]``.
+        revision: branch, tag or commit on the Hub; None: the main branch.
+        opts: overrides of its config, such as ``["MODEL.DEVICE", "cpu"]``.
+        trust_plugins: import modules beyond this program that the model's config names under PLUGINS. They must be
+            installed, or be in the current folder, and can do anything.
+        one_result: as of :class:`Predictor`.
+
+    Raises:
+        UserError: no such folder or name, no connection, a torn download, an incomplete or damaged folder, or as
+            :func:`load_model`.
+    """
+    name = named_model(name_or_folder, revision)
+    if not name.startswith(HUB):
+        check_folder(Path(name))
+    return Predictor(load_config(name, opts, trust_plugins), one_result)
 
 
 def load_model(cfg: CfgNode) -> torch.nn.Module:

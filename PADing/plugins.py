@@ -26,7 +26,7 @@ def import_plugins(names, config_folders: Sequence[str] = ()) -> list[ModuleType
     Raises:
         UserError: ``names`` are not module names; a plug-in does not exist or needs a package that is not installed.
     """
-    return [_import(name, [str(REPOSITORY), *config_folders, os.getcwd()]) for name in _plugin_names(names)]
+    return [_import(name, [str(REPOSITORY), *config_folders, os.getcwd()]) for name in plugin_names(names)]
 
 
 def import_methods() -> list[ModuleType]:
@@ -36,11 +36,12 @@ def import_methods() -> list[ModuleType]:
 
 def imported_methods(names) -> list[ModuleType]:
     """The methods of this package and of ``names`` (a value of ``PLUGINS``) that are imported already."""
-    wanted = (*PADing.METHODS, *_plugin_names(names))
+    wanted = (*PADing.METHODS, *plugin_names(names))
     return [sys.modules[name] for name in wanted if name in sys.modules]
 
 
-def _plugin_names(names) -> list[str]:
+def plugin_names(names) -> list[str]:
+    """The modules that a value of ``PLUGINS`` names, a list or text; UserError if it is neither."""
     names = literal(names)
     names = [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):

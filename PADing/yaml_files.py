@@ -94,19 +94,20 @@ def _check_size(text: str) -> None:
             raise ValueError("it is nested too deep with its aliases expanded")
 
 
-def read_yaml(path: str | os.PathLike, what: str) -> Any:
+def read_yaml(path: str | os.PathLike, what: str, foreign: bool = False) -> Any:
     """The content of one YAML file. Code in it is not run unless ``PADING_UNSAFE_YAML=1``.
 
     Args:
         path: the file.
         what: the kind of file, with which messages begin.
+        foreign: the file comes from somebody else, so code in it is never run.
 
     Raises:
         UserError: no such file, a folder, not text, not YAML, empty, too large, or a tag that could run code.
     """
     text = _read_text(path, what)
     loader: type = _Loader
-    if os.environ.get(UNSAFE_VARIABLE) == "1":
+    if os.environ.get(UNSAFE_VARIABLE) == "1" and not foreign:
         logging.getLogger(__name__).warning("%s=1: %s %s may run code.", UNSAFE_VARIABLE, what, path)
         loader = yaml.UnsafeLoader
     try:
@@ -173,7 +174,7 @@ def _read_tree(path: str, descendants: tuple[str, ...], folders: list[str]) -> d
     if len(folders) > _MAX_FILES:
         raise UserError(f"Config file {descendants[0]} has more than {_MAX_FILES} _BASE_ files.")
     tree = read_yaml(path, what)
-    _check_keys(tree, f"{what} {path}", "")
+    check_keys(tree, f"{what} {path}")
     bases = tree.pop("_BASE_", [])
     result: dict[str, Any] = {}
     for base in bases if isinstance(bases, list | tuple) else [bases]:
@@ -186,14 +187,15 @@ def _read_tree(path: str, descendants: tuple[str, ...], folders: list[str]) -> d
     return _overlaid(result, tree, f"{what} {path}", "")
 
 
-def _check_keys(tree: Any, where: str, section: str) -> None:
+def check_keys(tree: Any, where: str, section: str = "") -> None:
+    """UserError, which begins with ``where``, unless a config tree is nested dicts whose keys are text."""
     if not isinstance(tree, dict):
         raise UserError(f"{where} must hold KEY: value lines, not a {type(tree).__name__}. Is it a config file?")
     for key, value in tree.items():
         if not isinstance(key, str):
             raise UserError(f"{where}: the key {key!r}{section and ' in ' + section} must be text.")
         if isinstance(value, dict):
-            _check_keys(value, where, f"{section}.{key}".lstrip("."))
+            check_keys(value, where, f"{section}.{key}".lstrip("."))
 
 
 def _overlaid(base: dict, tree: dict, where: str, section: str) -> dict:

@@ -41,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = CommandParser(__doc__)
     parser.add_argument("--task_name", choices=TASKS, default="panoptic", help="task of the pretraining")
-    stage_1 = Path("supervise/model_final.pth")
-    parser.add_argument("--input_file", "--input", type=Path, default=stage_1, help="weights of stage 1")
+    stage_1 = "supervise/model_final.pth"
+    parser.add_argument("--input_file", "--input", metavar="FILE", default=stage_1, help="weights of stage 1")
     output = "file to write (default: pretrained_weight_<task_name>.pth)"
     parser.add_argument("--output_file", "--output", type=Path, help=output)
     parser.add_argument(

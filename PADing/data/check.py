@@ -26,7 +26,7 @@ from PADing.data.images import (
     read_labels,
     read_panoptic_rgb,
 )
-from PADing.data.loaders import IMAGE_EXTENSIONS, load_data_set, missing_message
+from PADing.data.loaders import IMAGE_EXTENSIONS, load_data_set, missing_data, missing_message
 from PADing.data.registration import registered_split
 from PADing.data.splits import IGNORE_LABEL, NEEDED_PATHS, DataSet, Split
 from PADing.errors import UserError
@@ -41,6 +41,8 @@ def missing_files(name: str) -> str:
     """
     metadata, split = MetadataCatalog.get(name), registered_split(name)
     data_set = split.data_set(name) if split else None
+    if split and data_set and (problem := missing_data(split, data_set)):
+        return problem
     kind = "panoptic" if metadata.get("panoptic_json") else "instance" if metadata.get("json_file") else "semantic"
     absent = []
     for key in NEEDED_PATHS[data_set.kind if data_set else kind]:

@@ -80,6 +80,16 @@ def embedding_width(path: str | os.PathLike) -> int:
     return _read_npz(path)[1].shape[1] if path.endswith(".npz") else _read_table(path).shape[0]
 
 
+def embedding_source(path: str | os.PathLike) -> tuple[str, list[str]]:
+    """Where the embeddings of a readable file come from: a sentence, and the templates (empty for word vectors)."""
+    path = os.fspath(path)
+    if not path.endswith(".npz"):
+        return f"the file {os.path.basename(path)}", []
+    with np.load(path, allow_pickle=False) as arrays:
+        sources = _texts(arrays["source"]) if "source" in arrays.files else []
+        return next(iter(sources), "unknown"), _texts(arrays["templates"]) if "templates" in arrays.files else []
+
+
 def resolve_embedding_path(cfg: CfgNode) -> str:
     """The path of a config's embedding file, which exists.
 

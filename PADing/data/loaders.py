@@ -25,11 +25,24 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 def load_data_set(split: Split, data_set: DataSet, root: str | None = None) -> list[dict]:
     """Load one data set of a split, sorted by image id (semantic: by path); UserError for missing or wrong files."""
+    if problem := missing_data(split, data_set):
+        raise UserError(problem)
     load = {"instance": _load_instances, "panoptic": _load_panoptic, "semantic": _load_semantic}[data_set.kind]
     records = load(split, data_set, split.metadata(data_set, root))
     if not records:
         raise UserError(f"Data set {data_set.name} has no image. Its paths are {data_set.paths()}.")
     return records
+
+
+def missing_data(split: Split, data_set: DataSet) -> str:
+    """The message for a data set that has classes alone, because it came with a shared model; "" for others."""
+    if data_set.paths():
+        return ""
+    cure = "Name data of the same classes, such as those that the model's README.md names: DATASETS.TEST NAME"
+    return (
+        f"Data set {data_set.name} has no images: it is the list of classes of a shared model ({split.file}). {cure} "
+        "(of your own: with DATASETS.SPLIT_FILES)."
+    )
 
 
 def _load_instances(split: Split, data_set: DataSet, metadata: dict) -> list[dict]:

@@ -20,7 +20,8 @@ metadata of the registered data sets. An example of a split file::
         sem_seg_root: ./labels
 
 ``instance`` needs ``image_root, json``; ``panoptic`` needs ``image_root, panoptic_root, panoptic_json`` (and for
-semantic and instance metrics ``sem_seg_root``, ``json``); ``semantic`` needs ``image_root, sem_seg_root``.
+semantic and instance metrics ``sem_seg_root``, ``json``); ``semantic`` needs ``image_root, sem_seg_root``. With
+``classes_only: true`` data sets have no paths: such a file comes with a shared model.
 """
 
 import colorsys
@@ -45,6 +46,7 @@ NEEDED_PATHS = {
     "panoptic": ("image_root", "panoptic_root", "panoptic_json"),
     "semantic": ("image_root", "sem_seg_root"),
 }
+_PATHS = {"image_root", "json", "panoptic_root", "panoptic_json", "sem_seg_root", "made_by"}
 DEFAULT_EVALUATOR = {"instance": "coco_instance_gzero", "panoptic": "coco_panoptic_seg", "semantic": "sem_seg_gzero"}
 
 
@@ -202,7 +204,7 @@ def split_from_dict(content: Mapping, file: str) -> Split:
     where = f"Split file {file}"
     if not isinstance(content, Mapping):
         raise UserError(f"{where} must be a mapping with name, categories, unseen and data_sets.")
-    _check_keys(content, {f.name for f in fields(Split)} - {"file"} | {"class_order"}, where)
+    _check_keys(content, {f.name for f in fields(Split)} - {"file"} | {"class_order", "classes_only"}, where)
     for key in ("name", "categories", "unseen", "data_sets"):
         if key not in content:
             raise UserError(f"{where} lacks the key `{key}`.")
@@ -227,7 +229,8 @@ def split_from_dict(content: Mapping, file: str) -> Split:
     if not isinstance(content["data_sets"], list):
         raise UserError(f"{where}: `data_sets` must be a list.")
     data_sets = tuple(
-        _data_set(entry, default_order, f"{where}: data_sets[{i}]") for i, entry in enumerate(content["data_sets"])
+        _data_set(entry, default_order, f"{where}: data_sets[{i}]", content.get("classes_only") is True)
+        for i, entry in enumerate(content["data_sets"])
     )
     _check_unique([d.name for d in data_sets], f"{where}: data set name")
     class_embeddings = _beside(content.get("class_embeddings") or "", file)
@@ -288,19 +291,19 @@ def _generated_color(identity: int) -> list[int]:
     return [round(255 * value) for value in rgb]
 
 
-def _data_set(entry: Any, default_order: str | None, where: str) -> DataSet:
+def _data_set(entry: Any, default_order: str | None, where: str, classes_only: bool) -> DataSet:
     if not isinstance(entry, dict):
         raise UserError(f"{where} must be a mapping with name, role, kind and paths, but is {short(entry)}.")
     name = _text(entry.get("name"), f"{where}: name")
     where = f"{where} ({name})"
-    _check_keys(entry, {f.name for f in fields(DataSet)}, where)
+    _check_keys(entry, {f.name for f in fields(DataSet)} - (_PATHS if classes_only else set()), where)
     kind = _choice(entry, "kind", NEEDED_PATHS, where)
     if set(name) & {"/", "\\", "\0"} or name.startswith("."):
         raise UserError(f"{where}: a folder gets the name, so it must not begin with a dot or contain a slash.")
     for key, value in entry.items():
         if value is not None and value != "":
             _text(value, f"{where}: {key}")
-    for key in NEEDED_PATHS[kind]:
+    for key in () if classes_only else NEEDED_PATHS[kind]:
         if not entry.get(key):
             raise UserError(f"{where}: a data set of kind {kind} needs the path `{key}`.")
     role = _choice(entry, "role", ROLES, where)
@@ -313,7 +316,7 @@ def _data_set(entry: Any, default_order: str | None, where: str) -> DataSet:
     if kind == "panoptic" and values["class_order"] != "listed":
         raise UserError(f"{where}: a panoptic data set needs `class_order: listed` (things, then stuff).")
     values.setdefault("evaluator", DEFAULT_EVALUATOR[kind])
-    return DataSet(**values)
+    return DataSet(**{"image_root": "", **values})
 
 
 def _choice(entry: Mapping, key: str, allowed: Iterable[str], where: str, default: str | None = None) -> str:

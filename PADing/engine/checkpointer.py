@@ -16,6 +16,8 @@ from PADing.engine.weight_average import averaged_weights
 from PADing.errors import UserError
 from PADing.files import replacing
 from PADing.meta_arch.contract import contract_of
+from PADing.safetensors_files import is_safetensors, read_safetensors
+from PADing.sharing.places import local_weights
 
 # The file beside the checkpoints that names the last one.
 TAG = "last_checkpoint"
@@ -39,7 +41,11 @@ class TrainingCheckpointer(DetectionCheckpointer):
     averaged = False
 
     def load(self, path: str, *args, **kwargs) -> dict:
-        """As fvcore's; UserError if the file does not exist, is damaged, or holds weights of another model."""
+        """As fvcore's; ``path`` may also name a shared model (``PADing.sharing.places``).
+
+        UserError if the file does not exist, is damaged, or holds weights of another model.
+        """
+        path = local_weights(path)
         if path:
             self._check_file(path)
         return super().load(path, *args, **kwargs)
@@ -165,6 +171,8 @@ class TrainingCheckpointer(DetectionCheckpointer):
             if filename.endswith(".pkl"):  # the genuine Detectron2 would run code in the file
                 with open(filename, "rb") as file:
                     content = load_checkpoint(file, filename)
+            elif is_safetensors(filename):
+                content = read_safetensors(filename)
             else:
                 with _plain_values_only():
                     content = super()._load_file(filename)

@@ -23,6 +23,7 @@ from PADing.engine.output_folder import discard_training, keeping_config, traini
 from PADing.engine.start_check import checked_config
 from PADing.engine.weight_average import choice_of_weights
 from PADing.errors import Interrupted, UserError
+from PADing.sharing.places import local_config
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,8 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     except OSError as error:
         raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be made: {error.strerror}.") from error
-    default_setup(cfg, args)
+    # It logs the content of the config file.
+    default_setup(cfg, argparse.Namespace(**{**vars(args), "config_file": local_config(args.config_file)}))
     logging.getLogger("detectron2.engine.train_loop").addFilter(_mistake_in_one_line)
     for name in ("PADing", *cfg.PLUGINS):
         setup_logger(output=cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=name)

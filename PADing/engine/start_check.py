@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
-from PADing.checkpoint_files import file_problem
+from PADing.checkpoint_files import WEIGHT_FILES, file_problem
 from PADing.class_space import ClassSpace
 from PADing.config import parse_opts, read_config
 from PADing.config_check import value_at, value_problems
@@ -25,6 +25,9 @@ from PADing.errors import UserError, did_you_mean, refuse
 from PADing.files import existing_folder
 from PADing.meta_arch.contract import architecture_of, contract_of
 from PADing.modeling.registry import TRANSFORMER_DECODER_REGISTRY
+from PADing.sharing.hub import Reference
+from PADing.sharing.layout import HUB
+from PADing.sharing.places import local_weights
 
 logger = logging.getLogger(__name__)
 
@@ -216,12 +219,19 @@ def _device_and_batch(cfg: CfgNode, needs: Collection[str], processes: int) -> I
 
 
 def _weights(key: str, path: str) -> Iterator[str]:
+    if path.startswith(HUB):
+        try:
+            Reference.of(path)
+        except UserError as error:
+            yield f"{key}: {error}"
+        return
     if not path or path.startswith(REMOTE):
         return
+    path = local_weights(path)
     local, weights = Path(path), f"Weights {path!r} ({key})"  # the loader does not expand ~ either
     if not os.path.exists(path):  # unlike Path, this does not ignore a slash at the end
-        others = [file.name for pattern in ("*.pth", "*.pkl") for file in local.parent.glob(pattern)]
-        scheme = "" if "://" not in path else f" Addresses begin with {', '.join(REMOTE)}."
+        others = [file.name for pattern in WEIGHT_FILES for file in local.parent.glob(pattern)]
+        scheme = "" if "://" not in path else f" Addresses begin with {', '.join((HUB, *REMOTE))}."
         tilde = " Write the home folder in full." if path.startswith("~") else ""
         yield f"{weights} do not exist{did_you_mean(local.name, others)}.{scheme}{tilde} Check the path."
     elif local.is_file() and not os.access(local, os.R_OK):

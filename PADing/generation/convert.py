@@ -11,6 +11,7 @@ from torch import Tensor
 from PADing.checkpoint_files import read_checkpoint, write_checkpoint
 from PADing.data.splits import Split
 from PADing.errors import UserError
+from PADing.sharing.places import local_weights
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,8 @@ def convert_file(
     """Read a stage-1 checkpoint, convert it (see ``convert_checkpoint``), and write the output file.
 
     Args:
-        input_file: the checkpoint of stage 1.
-        output_file: the file to write; it appears when it is complete.
+        input_file: the checkpoint of stage 1, or the folder or ``hf://`` name of a shared model.
+        output_file: the file to write, ``.pth`` or ``.safetensors``; it appears when it is complete.
         task: one of ``TASKS``.
         splits: the splits in which to look up the total number of classes; see ``total_classes``.
         layout: see ``convert_checkpoint``.
@@ -42,7 +43,8 @@ def convert_file(
     Raises:
         UserError: an unreadable or wrong input file, an existing output file, or an unknown number of classes.
     """
-    checkpoint, output_file = read_checkpoint(Path(input_file), "Input file"), Path(output_file)
+    input_file, output_file = local_weights(os.fspath(input_file)), Path(output_file)
+    checkpoint = read_checkpoint(input_file, "Input file")
     if not isinstance(checkpoint.get("model"), dict):
         raise UserError(f"Input file {input_file} has no `model`: it is not a checkpoint of train_net_pretrain.py.")
     if output_file.exists() and os.path.samefile(input_file, output_file):
