@@ -82,7 +82,8 @@ def _use(facts: Facts) -> Iterator[str]:
     )
     yield (
         "No data set is needed. `PADing.visualization.ImageDrawer(predictor.metadata)` draws results: "
-        "`drawer.draw_output(image, result)`. The commands of the package take this folder, or `hf://OWNER/NAME`, as `--config-file`."
+        "`drawer.draw_output(image, result)`. The commands of the package take this folder, or `hf://OWNER/NAME`, as "
+        "`--config-file`."
     )
 
 

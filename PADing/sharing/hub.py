@@ -75,20 +75,19 @@ def push_folder(folder: Path, name: str, private: bool = False, overwrite: bool 
     reference = Reference.of(name)
     if reference.revision:
         raise UserError(f"--push {name}: leave out the revision. An upload is a new commit of the main branch.")
-    library = _library()
-    api = library.HfApi()
+    api = _library().HfApi()
     if not overwrite and _at_the_hub(reference, "uploaded", lambda: api.repo_exists(reference.name)):
         raise UserError(f"{reference} exists already. Choose another name, or add --overwrite to upload a new version.")
 
-    def upload() -> Any:
-        api.create_repo(reference.name, private=private, exist_ok=overwrite)
+    def upload() -> str:
+        address = api.create_repo(reference.name, private=private, exist_ok=overwrite)
         names = [*files_of(listed_files(folder / MARKER)), METRICS, CARD]
-        return api.upload_folder(
+        api.upload_folder(
             repo_id=reference.name, folder_path=folder, allow_patterns=names, commit_message="Upload a shared model"
         )
+        return address
 
-    _at_the_hub(reference, "uploaded", upload)
-    return f"{library.constants.ENDPOINT}/{reference.name}"
+    return str(_at_the_hub(reference, "uploaded", upload))
 
 
 def _fetch(reference: Reference, file: str, commit: str | None = None) -> Path:

@@ -62,10 +62,11 @@ def check_folder(folder: Path) -> set[str]:
     if not folder.is_dir() or not is_shared(folder):
         raise UserError(f"{folder} {_why_not(folder)}. tools/share_model.py makes shared models.")
     files = listed_files(folder / MARKER)
-    absent = [name for name in (*files, WEIGHTS) if not (folder / name).is_file()]
+    absent = [name for name in files_of(files) if not (folder / name).is_file()]
     if absent:
         raise UserError(f"Shared model {folder} is incomplete: {', '.join(absent)} missing. Get it again.")
-    changed = [name for name, digest in files.items() if _sha256(folder / name) != digest]
+    present = [name for name in files if (folder / name).is_file()]  # a download leaves out the metrics
+    changed = [name for name in present if _sha256(folder / name) != files[name]]
     if changed:
         cure = "Get it again. To change values of the config, give them as overrides."
         raise UserError(f"Shared model {folder}: {', '.join(changed)} changed since it was made. {cure}")

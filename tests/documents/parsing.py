@@ -67,8 +67,8 @@ SHELL = {
 }  # fmt: skip
 # Commands of ours that read no arguments.
 WITHOUT_ARGUMENTS = ("-m d2lite", "-m PADing.installation")
-# A reader's own plug-in: its config keys and names are unknown here, so only the flags are parsed.
-IMAGINED = re.compile(r"\b(my_method|my_config|my_module|my_package|MyMethod)\b|\.\.\.")
+# A reader's own plug-in or shared model: its config keys and names are unknown here, so only the flags are parsed.
+IMAGINED = re.compile(r"\b(shared/\w+|my_method|my_config|my_module|my_package|MyMethod)\b|\.\.\.")
 
 
 class Rejected(AssertionError):

@@ -122,7 +122,7 @@ def _convert(parsed: Parsed, words: list[str], run: Run) -> list[str]:
         os.path.normpath(read_config_tree(path).get("OUTPUT_DIR", "-")): str(path)
         for path in Path("configs").rglob("*pretrain*.yaml")
     }
-    config = trained.get(str(args.input_file.parent), f"configs/{args.task_name}-segmentation/pretrain.yaml")
+    config = trained.get(str(Path(args.input_file).parent), f"configs/{args.task_name}-segmentation/pretrain.yaml")
     opts = [*SMALL, "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu"]
     if args.split and args.split.endswith(".yaml"):
         names = [s.name for s in load_split(args.split).data_sets if s.kind == args.task_name and s.role == "train"]
