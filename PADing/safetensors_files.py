@@ -71,7 +71,7 @@ def write_safetensors(
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(_label(name, _NAMES[tensor.dtype], tensor.shape))
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     metadata = {"format": "pt", _CHECKSUM: digest.hexdigest()}
     metadata |= {} if iteration is None else {_ITERATION: str(int(iteration))}
     with replacing(path) as temporary:

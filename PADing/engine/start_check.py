@@ -231,7 +231,7 @@ def _weights(key: str, path: str) -> Iterator[str]:
     local, weights = Path(path), f"Weights {path!r} ({key})"  # the loader does not expand ~ either
     if not os.path.exists(path):  # unlike Path, this does not ignore a slash at the end
         others = [file.name for pattern in WEIGHT_FILES for file in local.parent.glob(pattern)]
-        scheme = "" if "://" not in path else f" Addresses begin with {', '.join((HUB, *REMOTE))}."
+        scheme = "" if "://" not in path else f" Addresses begin with {', '.join((*REMOTE, HUB))}."
         tilde = " Write the home folder in full." if path.startswith("~") else ""
         yield f"{weights} do not exist{did_you_mean(local.name, others)}.{scheme}{tilde} Check the path."
     elif local.is_file() and not os.access(local, os.R_OK):
