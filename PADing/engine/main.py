@@ -13,12 +13,14 @@ from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from PADing.command_line import add_opts_flag, message_of, run_command, shows_tracebacks
+from PADing.command_line import add_opts_flag, gibibytes, message_of, run_command, shows_tracebacks
 from PADing.config import load_config
+from PADing.engine.batch_size import find_batch_size
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.distributed import TIMEOUT, launch_on_cpus, launched_by_torchrun, torchrun_process_group
 from PADing.engine.fast_dev_run import shorten
 from PADing.engine.interruption import STOP, relayed_stop_signals
+from PADing.engine.memory import explaining_memory
 from PADing.engine.output_folder import discard_training, keeping_config, training_folder, training_in
 from PADing.engine.start_check import checked_config
 from PADing.engine.weight_average import choice_of_weights
@@ -41,6 +43,10 @@ def main(argv: Sequence[str] | None = None, recipes: Sequence[str] = (), descrip
     parser.add_argument("--overwrite", action="store_true", help="replace the training that OUTPUT_DIR holds")
     text = "try the config: 3 iterations, a checkpoint, evaluation on 4 images, in <OUTPUT_DIR>_fast_dev_run"
     parser.add_argument("--fast-dev-run", action="store_true", help=text)
+    text = "do not train, but try in new processes how large a batch fits into the memory"
+    parser.add_argument("--find-batch-size", action="store_true", help=text)
+    text = "main memory that a trial of --find-batch-size may take on the CPU"
+    parser.add_argument("--memory-limit", type=gibibytes, metavar="GIB", help=text)
     add_opts_flag(parser)
     args = parser.parse_args(argv)
     args.recipes = tuple(recipes)
@@ -51,6 +57,11 @@ def main(argv: Sequence[str] | None = None, recipes: Sequence[str] = (), descrip
 
 def start(args: argparse.Namespace) -> None:
     """Check everything once (``checked_config``), then run ``train_or_evaluate`` in each process of the job."""
+    if args.find_batch_size:
+        print(find_batch_size(args))
+        return
+    if args.memory_limit is not None:
+        raise UserError("--memory-limit is a flag for --find-batch-size. Leave it out, or add that flag.")
     if args.fast_dev_run:
         shorten(args)
     cpu = torch.device(checked_config(args).MODEL.DEVICE).type == "cpu"
@@ -75,7 +86,7 @@ def _in_process(args: argparse.Namespace) -> None:
 def train_or_evaluate(args: argparse.Namespace):
     """Train, or evaluate with ``--eval-only``, in one process of a job; returns the last evaluation's results."""
     cfg = load_config(args.config_file, args.opts)
-    with STOP.watch():
+    with STOP.watch(), explaining_memory(cfg, training=not args.eval_only):
         if args.eval_only:
             with keeping_config(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext():
                 _set_up(cfg, args)

@@ -25,6 +25,7 @@ from PADing.data.dataset_mappers import EvaluationLoader, build_mapper
 from PADing.engine.best import BestCheckpoint, StoppedByPatience
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.interruption import STOP, StopHook, explain_stop, without_stop_signals
+from PADing.engine.memory import explaining_memory
 from PADing.engine.recipes import TrainingRecipe, build_recipe
 from PADing.engine.rng import preserved_rng
 from PADing.engine.stream import StreamLoader, build_stream_loader
@@ -257,13 +258,18 @@ class Trainer(DefaultTrainer):
             self.average.begin()
         self.ranks.restore(self.start_iter, self.cfg.SOLVER.IMS_PER_BATCH)
 
+    def run_step(self) -> None:
+        """One iteration."""
+        with explaining_memory(self.cfg, training=True):
+            super().run_step()
+
     def after_step(self) -> None:
         """Gather the states of all processes before a hook may write a checkpoint, then call the hooks."""
         done = self.iter + 1
         periods = (self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.TEST.EVAL_PERIOD)
         if done >= self.max_iter or any(period > 0 and done % period == 0 for period in periods):
             self.ranks.collect(self.iter)
-        with self._explaining_full_disk():
+        with self._explaining_full_disk(), explaining_memory(self.cfg, training=False):
             super().after_step()
 
     def after_train(self) -> None:

@@ -1,0 +1,146 @@
+"""Too little memory ends in a message with the settings of the run, and ``--find-batch-size`` finds what fits."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from PADing.command_line import run_command
+from PADing.config import load_config
+from PADing.data.mini_files import make_mini_coco
+from PADing.engine.batch_size import Trial, report, search
+from PADing.engine.batch_size_trial import STATUS_OUT_OF_MEMORY
+from PADing.engine.main import main
+from PADing.engine.memory import OutOfMemory, explain, explaining_memory, is_out_of_memory
+from PADing.errors import UserError
+from tests.engine.tiny import TinyTrainer
+from tests.engine.tiny import config as tiny_config
+from tests.golden.util import REPOSITORY
+
+CONFIG = str(REPOSITORY / "configs" / "mini" / "panoptic-pretrain.yaml")
+
+
+def real_error():
+    """PyTorch's own error for more memory than there is."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    return caught.value
+
+
+def test_which_errors_are_for_want_of_memory():
+    wanting = [real_error(), MemoryError(), torch.OutOfMemoryError("x"), OSError(errno.ENOMEM, "x")]
+    wanting += [RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")]
+    assert all(map(is_out_of_memory, wanting))
+    others = [
+        RuntimeError("shapes differ"),
+        OSError(errno.ENOENT, "x"),
+        UserError("out of memory"),
+        ValueError("memory"),
+    ]
+    assert not any(map(is_out_of_memory, others))
+
+
+def test_other_errors_pass():
+    with pytest.raises(RuntimeError, match="shapes differ"), explaining_memory(load_config(CONFIG), True):
+        raise RuntimeError("shapes differ")
+
+
+def test_message_names_the_sizes_of_this_run():
+    text = explain(load_config(CONFIG, ["SOLVER.ACCUMULATE", 2, "DATALOADER.NUM_WORKERS", 3]), training=True)
+    for part in (
+        "4 image(s) at a time",
+        "IMS_PER_BATCH 8",
+        "ACCUMULATE 2",
+        "128 x 128",
+        "784 points",
+        "3 data-loading",
+    ):
+        assert part in text
+    assert "INPUT.MAX_SIZE_TEST" in explain(load_config(CONFIG), training=False)
+
+
+@pytest.mark.parametrize("place", ["run_step", "after_step"])
+def test_training_ends_with_the_message_and_no_traceback(place, tmp_path, monkeypatch, capsys):
+    """Also if the error comes from a hook, such as an evaluation; PADING_TRACEBACK=1 shows where."""
+
+    class Greedy(TinyTrainer):
+        def before_step(self):
+            super().before_step()
+            if place == "run_step":
+                self._trainer.recipe.step = lambda *_: torch.empty(2**60)
+
+        @classmethod
+        def build_evaluator(cls, cfg, dataset_name, output_folder=None):
+            raise MemoryError
+
+    assert run_command(Greedy(tiny_config(tmp_path)).train) == 2
+    shown = capsys.readouterr()
+    assert "error: Out of memory on the CPU" in shown.err
+    assert "Traceback" not in shown.err.split("error: Out")[1]
+    monkeypatch.setenv("PADING_TRACEBACK", "1")
+    with pytest.raises(OutOfMemory):
+        run_command(Greedy(tiny_config(tmp_path / "again")).train)
+
+
+@pytest.mark.parametrize("largest", [0, 1, 2, 3, 5, 8, 21, 64, 1000])
+@pytest.mark.parametrize("unit", [1, 4])
+def test_search_finds_the_largest(largest, unit):
+    tried = list(search(lambda images: Trial(images, images <= largest * unit), unit, most=64))
+    found = max((trial.images for trial in tried if trial.fits), default=0)
+    assert found == min(largest, 64) * unit
+    assert len(tried) <= 13
+    assert all(trial.images % unit == 0 for trial in tried)
+
+
+def test_report_scales_the_learning_rate_and_keeps_the_batch_by_accumulating():
+    """16 images at 0.001 for 1500 iterations; 6 fit, so 8 parts of 2 keep the batch."""
+    cfg = load_config(CONFIG, ["SOLVER.IMS_PER_BATCH", 16])
+    text = report(cfg, [Trial(4, True, 2**30, 3.5), Trial(8, False), Trial(6, True, 2**31, 4.0)])
+    assert "SOLVER.IMS_PER_BATCH 6 SOLVER.BASE_LR 0.000375 SOLVER.MAX_ITER 4000" in text
+    assert "SOLVER.ACCUMULATE 4" in text
+    assert [line.split()[0] for line in text.splitlines()[1:4]] == ["4", "6", "8"]
+    with pytest.raises(UserError, match="Not even a batch of 1 fits"):
+        report(cfg, [Trial(1, False)])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--find-batch-size"], "needs --memory-limit GIB"),
+        (["--memory-limit", "2"], "is a flag for --find-batch-size"),
+        (["--find-batch-size", "--resume"], "Leave out --resume"),
+        (["--find-batch-size", "--fast-dev-run"], "Leave out --fast-dev-run"),
+    ],
+)
+def test_flags_that_do_not_fit(flags, message, tmp_path, capsys):
+    argv = ["--config-file", CONFIG, "--num-gpus", "0", *flags, "OUTPUT_DIR", str(tmp_path), "DATASETS.TRAIN", "()"]
+    assert main(argv) == 2
+    shown = capsys.readouterr().err
+    assert message in shown or "DATASETS.TRAIN is empty" in shown and "--memory-limit GIB" in message
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "nan", "much"])
+def test_limit_that_is_no_size(limit, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--config-file", CONFIG, "--find-batch-size", f"--memory-limit={limit}"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit the memory of a process so")
+def test_trials_on_the_cpu(tmp_path):
+    """True trials: one that fits, and one that PyTorch cannot allocate within the limit."""
+    make_mini_coco(tmp_path / "mini", train=4, val=2, size=64)
+    for limit, status in ((None, 0), (2**29, STATUS_OUT_OF_MEMORY)):
+        opts = ["SOLVER.IMS_PER_BATCH", 2, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path / "out")]
+        request, result = tmp_path / "request.json", tmp_path / f"result{status}.json"
+        request.write_text(json.dumps({"config_file": CONFIG, "opts": opts, "memory_limit": limit}))
+        command = [sys.executable, "-m", "PADing.engine.batch_size_trial", str(request), str(result)]
+        environment = {**os.environ, "DETECTRON2_DATASETS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+    found = json.loads((tmp_path / "result0.json").read_text())
+    assert found["peak"] > 2**28 and found["images_per_second"] > 0
+    assert not (tmp_path / "out").exists() and not (tmp_path / f"result{STATUS_OUT_OF_MEMORY}.json").exists()
