@@ -23,17 +23,28 @@ class Place:
         self._real = os.path.realpath(root)
         self._by_name: dict[str, list[Path]] | None = None
 
-    def files(self, suffixes: tuple[str, ...], below: Path | None = None) -> Iterator[Path]:
-        """Files below the folder by the end of their name, sorted folder by folder; hidden ones are skipped."""
+    def files(self, suffixes: tuple[str, ...], below: Path | None = None, report: bool = True) -> Iterator[Path]:
+        """Files below the folder by the end of their name, sorted folder by folder; hidden ones are skipped.
+
+        ``report``: count links that are not followed.
+        """
+        met = {self._real}
         for folder, folders, names in os.walk(below or self.root, followlinks=self._follow):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
+            if self._follow:  # a link to a folder above would never end
+                real = {name: os.path.realpath(Path(folder, name)) for name in folders}
+                folders[:] = [name for name in folders if real[name] not in met]
+                met.update(real.values())
+            for name in folders:
+                if report and not self._follow and os.path.islink(Path(folder, name)):
+                    self._report.leave_out("symbolic link to a folder (see --follow-links)", Path(folder, name))
             for name in sorted(names):
                 path = Path(folder, name)
                 if name.startswith(".") or not name.lower().endswith(suffixes) or not path.is_file():
                     continue
                 if self.allows(path):
                     yield path
-                else:
+                elif report:
                     self._report.leave_out("symbolic link that leads out of its folder (see --follow-links)", path)
 
     def allows(self, path: Path) -> bool:
@@ -92,7 +103,7 @@ class Place:
     def _alike(self, name: str, not_this: Path | None) -> list[Path]:
         if self._by_name is None:
             self._by_name = {}
-            for path in self.files(IMAGE_EXTENSIONS):
+            for path in self.files(IMAGE_EXTENSIONS, report=False):
                 for key in {path.name, path.stem}:
                     self._by_name.setdefault(key, []).append(path)
         return [path for path in self._by_name.get(name, []) if path != not_this]

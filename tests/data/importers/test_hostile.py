@@ -125,6 +125,18 @@ def test_links_that_lead_out_are_followed_on_request_only(source):
     assert list(found) == ["JSON that is not LabelMe's (it has no list `shapes`)"]
 
 
+def test_links_to_folders(source):
+    """A link to a folder above has no end; one to elsewhere is reported, not passed over in silence."""
+    samples.write_image(source.parent / "more" / "b.png")
+    shapes(source.parent / "more", name="b.png", stem="b")
+    (source / "more").symlink_to(source.parent / "more")
+    (source / "again").symlink_to(source)
+    shapes(source)
+    assert left_out(run(source)) == {"symbolic link to a folder (see --follow-links)": 2}
+    result = run(source, follow_links=True, overwrite=True)
+    assert result.report.taken["train"] == {"images": 2, "objects": 2, "images without an object": 0}
+
+
 def test_images_that_do_not_fit(source):
     shapes(source)
     shapes(source, name="none.png", stem="b")
