@@ -56,6 +56,10 @@ def _add_framework_keys(cfg: CfgNode) -> None:
     cfg.INPUT.ON_CORRUPT = "fatal"
     cfg.TEST.MAX_IMAGES = 0
     cfg.TEST.update(SEM_SEG_NAN_AWARE=False, PANOPTIC_EXCLUDE_ABSENT=False, WRITE_PNG=False)
+    cfg.SOLVER.CHECKPOINT_KEEP = 0
+    cfg.TRACKING = ()
+    cfg.TRACKING_RUN = CfgNode()
+    cfg.TRACKING_RUN.update(PROJECT="", NAME="", OFFLINE=False, IMAGES=4, TIMEOUT=30.0)
     cfg.TEST.BEST = CfgNode()
     cfg.TEST.BEST.update(METRIC="", MODE="max", PATIENCE=0)
 

@@ -1,6 +1,7 @@
 """Loads and saves checkpoints, with clear messages for usual mistakes: no such file, another number of classes."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from PADing.sharing.places import local_weights
 
 # The file beside the checkpoints that names the last one.
 TAG = "last_checkpoint"
+NUMBERED = re.compile(r"model_(\d{7,})\.pth")
 # Constants that the model computes itself; in published files they have other lengths.
 HARMLESS = ("criterion.empty_weight",)
 
@@ -33,12 +35,14 @@ class TrainingCheckpointer(DetectionCheckpointer):
         weights_from: which weights of a file to load, see ``choice_of_weights``; a resumed training ignores it.
         averaged: whether the loaded weights are averaged ones.
         last_iteration: the iteration after which the last checkpoint was written or loaded; -1: none was.
+        keep: how many numbered checkpoints ``save`` leaves, the newest ones; 0: all.
     """
 
     resumed = False
     last_iteration = -1
     weights_from = "model"
     averaged = False
+    keep = 0
 
     def load(self, path: str, *args, **kwargs) -> dict:
         """As fvcore's; ``path`` may also name a shared model (``PADing.sharing.places``).
@@ -140,6 +144,23 @@ class TrainingCheckpointer(DetectionCheckpointer):
         with self._telling_what_is_kept(), replacing(Path(self.save_dir, TAG)) as temporary:
             temporary.write_text(path.name)
         self.last_iteration = kwargs.get("iteration", self.last_iteration)
+        if self.keep > 0:
+            self._remove_old()
+
+    def _remove_old(self) -> None:
+        """Remove numbered checkpoints but the last ``keep``; after ``last_checkpoint`` names the newest one."""
+        numbers = {path: NUMBERED.fullmatch(path.name) for path in Path(self.save_dir).glob("model_*.pth")}
+        # Later ones are of a training that this one repeats in part, and still a choice of the user.
+        past = {path: int(n[1]) for path, n in numbers.items() if n and int(n[1]) <= self.last_iteration}
+        for path in sorted(past, key=lambda path: past[path])[: -self.keep]:
+            if path.name == self._last_name():
+                continue
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                self.logger.warning("%s cannot be removed (SOLVER.CHECKPOINT_KEEP): %s.", path, error.strerror)
+            else:
+                self.logger.info("Removed %s (SOLVER.CHECKPOINT_KEEP is %d).", path, self.keep)
 
     def save_beside(self, name: str, **kwargs) -> Path:
         """Write a checkpoint as ``save`` does, but do not record it as the last one; returns its path."""

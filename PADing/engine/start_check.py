@@ -28,6 +28,7 @@ from PADing.modeling.registry import TRANSFORMER_DECODER_REGISTRY
 from PADing.sharing.hub import Reference
 from PADing.sharing.layout import HUB
 from PADing.sharing.places import local_weights
+from PADing.tracking.writer import tracking_problems
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +114,7 @@ def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> 
     if "train" in needs:
         for key, path in contract.further_weights(cfg).items():
             problems += _weights(key, path)
+        problems += tracking_problems(cfg)
         problems += [] if names else best_problems(cfg)
     if "output" in needs:
         problems += _output(cfg.OUTPUT_DIR)

@@ -19,6 +19,7 @@ from detectron2.evaluation import DatasetEvaluator, print_csv_format, verify_res
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from torch.nn.parallel import DistributedDataParallel
 
 from PADing.data.dataset_mappers import EvaluationLoader, build_mapper
@@ -36,6 +37,7 @@ from PADing.evaluation import build_evaluator
 from PADing.evaluation.base import evaluate_readable
 from PADing.files import explain_os_error, is_disk_full, write_json
 from PADing.meta_arch.contract import contract_of
+from PADing.tracking.writer import TrackingWriter
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +98,7 @@ class Trainer(DefaultTrainer):
             self.test = partial(_test_average, type(self), self.average)  # type: ignore[method-assign]
         self.checkpointer = TrainingCheckpointer(model, cfg.OUTPUT_DIR)
         self.checkpointer.weights_from = choice_of_weights(cfg, training=True)
+        self.checkpointer.keep = cfg.SOLVER.CHECKPOINT_KEEP
         for name, part in (parts | self.recipe.checkpointables()).items():
             self.checkpointer.add_checkpointable(name, part)
         self.start_iter = 0
@@ -171,7 +174,7 @@ class Trainer(DefaultTrainer):
             final = os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")
             if self.start_iter == self.max_iter and not os.path.exists(final):  # lost, or damaged and moved away
                 self.checkpointer.save("model_final", iteration=self.max_iter - 1)
-        elif any(isinstance(hook, BestCheckpoint) and hook.exhausted for hook in self._hooks):
+        elif self.is_complete():
             self.max_iter = self.start_iter
             logger.info(
                 "The training in %s has ended by TEST.BEST.PATIENCE after %d iterations. Only the evaluation runs now. "
@@ -180,13 +183,28 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks, ``StopHook`` between periodic checkpoint and evaluation, ``BestCheckpoint`` after it."""
+        self.tracking: list[TrackingWriter] = []
         built = list(super().build_hooks())
         places = [i for i, hook in enumerate(built) if isinstance(hook, EvalHook)]
         place = places[0] if places else len(built)
         if self.cfg.TEST.BEST.METRIC:
             built.insert(place + 1, BestCheckpoint(self.cfg))
+        if self.tracking:
+            from PADing.tracking.hook import TrackingHook  # imports what draws
+
+            built.insert(place + 1, TrackingHook(self.cfg, self.tracking))
         built.insert(place, StopHook())
         return built
+
+    def build_writers(self) -> list[EventWriter]:
+        """Detectron2's writers, and one for each service of ``TRACKING``; in the main process."""
+        self.tracking = [TrackingWriter(service, self.cfg) for service in self.cfg.TRACKING]
+        return [*super().build_writers(), *self.tracking]
+
+    def is_complete(self) -> bool:
+        """Whether the training is done: all iterations, or an end by ``TEST.BEST.PATIENCE``."""
+        exhausted = any(isinstance(hook, BestCheckpoint) and hook.exhausted for hook in self._hooks)
+        return self.iter >= self.max_iter or exhausted
 
     def latest_results(self) -> dict[str, Any] | None:
         """What the last evaluation of this run has returned in the main process; None if there was none."""
