@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,9 @@ class TrackingHook(HookBase):
         if not self.number or self._failed:
             return
         try:
-            files = draw_predictions(self.cfg, self.trainer.model, iteration, self.number, self._records)
+            average = self.trainer.average  # evaluated in place of the last weights
+            with average.applied() if average is not None else nullcontext():
+                files = draw_predictions(self.cfg, self.trainer.model, iteration, self.number, self._records)
         except Exception as error:  # a drawing is not worth a training
             self._failed = True
             logger.warning("Predictions cannot be drawn (%s: %s), so none are tracked.", type(error).__name__, error)
