@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from d2lite.restricted_pickle import load_checkpoint
 from PADing.checkpoint_files import UNREADABLE, check_file, file_problem, newest_good, weights_problem, write_checkpoint
+from PADing.engine.same_checkpoint import same_checkpoint
 from PADing.engine.training_state import guarded_state, short_reason
 from PADing.engine.weight_average import averaged_weights
 from PADing.errors import UserError
@@ -69,13 +70,15 @@ class TrainingCheckpointer(DetectionCheckpointer):
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
         """Load the last checkpoint of the output folder with its training state, or else the weights of ``path``.
 
-        Sets ``resumed``. Returns the entries of the checkpoint that were not loaded into a part.
+        All processes of a job call this together. Sets ``resumed``. Returns the entries of the checkpoint that were
+        not loaded into a part.
 
         Raises:
             UserError: as ``load``; ``last_checkpoint`` names a damaged file, or one of another folder; there are
-                checkpoints, but none can be resumed; the model needs weights and ``path`` is empty.
+                checkpoints, but none can be resumed; the processes of the job have found different ones; the model
+                needs weights and ``path`` is empty.
         """
-        file = self._file_to_resume() if resume else ""
+        file = same_checkpoint(self._file_to_resume, self.save_dir) if resume else ""
         self.resumed = bool(file)
         if not file:
             if resume:
@@ -98,7 +101,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
 
     def _file_to_resume(self) -> str:
         """The checkpoint that ``last_checkpoint`` names, or else the newest undamaged one; "" if there is none."""
-        folder, name = Path(self.save_dir), self._last_name()
+        folder, name = Path(self.save_dir), last_checkpoint(self.save_dir)
         if name and name != os.path.basename(name):
             cure = "which is not loaded. Write the name of a checkpoint of the folder into it."
             raise UserError(f"{folder / TAG} names {name!r}, a file outside the folder, {cure}")
@@ -126,15 +129,6 @@ class TrainingCheckpointer(DetectionCheckpointer):
         why = f" ({unfit}: damaged, or weights without a training's state)" if others else ""
         problem = f"--resume: {folder / TAG} {state}, and no file of the folder can be resumed{why}."
         raise UserError(f"{problem} To start from scratch, remove {TAG}, or choose another OUTPUT_DIR.")
-
-    def _last_name(self) -> str | None:
-        try:
-            with open(os.path.join(self.save_dir, TAG), encoding="utf-8", errors="replace") as file:
-                return file.read(1000).strip()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise UserError(f"{Path(self.save_dir, TAG)} cannot be read: {error.strerror}.") from error
 
     def save(self, name: str, **kwargs) -> None:
         """Write the model, all checkpointables and ``kwargs`` to ``<save_dir>/<name>.pth``; record it as the last."""
@@ -182,7 +176,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
 
     def what_is_kept(self) -> str:
         """One sentence on the last checkpoint, for the message when a training ends early."""
-        name = self._last_name()
+        name = last_checkpoint(self.save_dir)
         return (
             f"The last checkpoint, {name}, is intact: --resume continues from it." if name else "Nothing is saved yet."
         )
@@ -248,6 +242,17 @@ class TrainingCheckpointer(DetectionCheckpointer):
         said = "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
         if said:
             self.logger.warning("%s: everything else is loaded; %s.", self._file_name, said)
+
+
+def last_checkpoint(folder: str) -> str | None:
+    """The name that ``TAG`` in an output folder holds; None without that file, UserError if it cannot be read."""
+    try:
+        with open(os.path.join(folder, TAG), encoding="utf-8", errors="replace") as file:
+            return file.read(1000).strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{Path(folder, TAG)} cannot be read: {error.strerror}.") from error
 
 
 def _whole_parts(keys: Sequence[str], among: Iterable[str]) -> list[str]:
