@@ -1,9 +1,10 @@
 """Ctrl-C and SIGTERM: a training stops when its iteration is done and saved; anything else stops at once.
 
-A second signal ends the process at once. In a job of several processes, the first process of a machine passes signals
-on to the others, and all stop after the same iteration.
+A second signal ends the process at once. In a job of several processes, the one that started the others passes signals
+on (``PADing.engine.relay``), and all stop after the same iteration.
 """
 
+import math
 import multiprocessing
 import os
 import signal
@@ -18,9 +19,7 @@ from typing import Any
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from PADing.command_line import STATUS_USER_ERROR
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.errors import Interrupted
 
@@ -46,10 +45,13 @@ class StopSignals:
         deferred: True: a signal only sets ``number``, and the code that set ``deferred`` must look at ``number`` (or
             ``agreed()``). False: a signal raises ``Interrupted`` in the main thread.
         watching: whether the process is inside ``watch``.
+        patience: shared with the process that started this one (None: no such process): the seconds that it waits for
+            the end of the job after a signal.
     """
 
     def __init__(self):
         self.number, self.deferred, self.watching = 0, False, False
+        self.patience: Any = None
         self._safe = threading.Event()
 
     @contextmanager
@@ -93,6 +95,13 @@ class StopSignals:
     def settled(self) -> None:
         """Tell the guard that the iteration is done, so that saving may take longer than ``GRACE``."""
         self._safe.set()
+        if self.patience is not None:
+            self.patience.value = math.inf
+
+    def took(self, seconds: float) -> None:
+        """Ask for time for one more iteration, after one of ``seconds``."""
+        if self.patience is not None:
+            self.patience.value = max(GRACE, 2 * seconds)
 
     def _note(self, number: int, frame) -> None:
         if os.getpid() != self._process:
@@ -127,9 +136,9 @@ class StopSignals:
             elif not several or now - came > AGAIN:
                 self._end(first)
 
-    @staticmethod
-    def _end(number: int) -> None:
-        os.write(2, b"\nEnded at once. The last checkpoint that a message names is saved.\n")
+    def _end(self, number: int) -> None:
+        if self.patience is None:  # otherwise the process that shares it says more
+            os.write(2, b"\nEnded at once. The last checkpoint that a message names is saved.\n")
         os._exit(128 + number)
 
 
@@ -161,58 +170,6 @@ def _kill(workers: Sequence[multiprocessing.Process]) -> None:
             worker.kill()
 
 
-@contextmanager
-def relayed_stop_signals() -> Iterator[None]:
-    """Pass signals on to the other processes of a job, in the process that starts them and waits for them.
-
-    Raises:
-        Interrupted: the others have ended by a signal.
-        ProcessExitedException: one of them has ended by a mistake.
-    """
-    if not RELAYS or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    relays = {number: relay for relay, number in RELAYS.items()}
-    came: list[int] = []
-    wanted = {n for n in STOP_SIGNALS if signal.getsignal(n) != signal.SIG_IGN}
-
-    def relay(number: int, _=None) -> None:
-        came.append(number)
-        for process in multiprocessing.active_children():
-            if process.pid:
-                os.kill(process.pid, relays[number])
-
-    def wait_for_keyboard() -> None:
-        while (number := signal.sigwait(held)) not in RELAYS:
-            relay(number)
-
-    # Ctrl-C is blocked, and the other processes inherit that, so that it cannot hit them before they have a handler.
-    # The thread below passes it on, or the handler does if a library's thread receives the signal.
-    held = {signal.SIGINT, *RELAYS} & {*wanted, *RELAYS}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    keyboard = threading.Thread(target=wait_for_keyboard, daemon=True)
-    keyboard.start()
-    handlers = {n: signal.signal(n, relay) for n in wanted}
-    try:
-        yield
-    except ProcessExitedException as error:
-        # A stopped process ends with the signal's status. A mistake, such as a full disk, must be reported.
-        if not came or error.exit_code == STATUS_USER_ERROR:
-            raise
-    except ProcessRaisedException:
-        if not came:  # after a signal, the process may have failed because another one stopped first
-            raise
-    finally:
-        for n, handler in handlers.items():
-            signal.signal(n, handler)
-        assert keyboard.ident is not None
-        signal.pthread_kill(keyboard.ident, relays[signal.SIGINT])
-        keyboard.join()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    if came:
-        raise Interrupted(came[0], told=True)
-
-
 class StopHook(HookBase):
     """Lets every iteration finish and then checks whether to stop. It must come before hooks that take long."""
 
@@ -220,11 +177,12 @@ class StopHook(HookBase):
 
     def before_step(self) -> None:
         """Defer signals to the end of the iteration."""
-        STOP.deferred = True
+        STOP.deferred, self._start = True, time.monotonic()
 
     def after_step(self) -> None:
         """Stop here if a signal has come."""
         self.trainer.stop_if_asked()
+        STOP.took(time.monotonic() - self._start)
         STOP.deferred = False
 
 

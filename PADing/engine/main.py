@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -16,12 +17,13 @@ from detectron2.utils.logger import setup_logger
 from PADing.command_line import add_opts_flag, gibibytes, message_of, run_command, shows_tracebacks
 from PADing.config import load_config
 from PADing.engine.batch_size import find_batch_size
-from PADing.engine.checkpointer import TrainingCheckpointer
+from PADing.engine.checkpointer import TrainingCheckpointer, last_checkpoint
 from PADing.engine.distributed import TIMEOUT, launch_on_cpus, launched_by_torchrun, torchrun_process_group
 from PADing.engine.fast_dev_run import shorten
-from PADing.engine.interruption import STOP, relayed_stop_signals
+from PADing.engine.interruption import STOP
 from PADing.engine.memory import explaining_memory
 from PADing.engine.output_folder import discard_training, keeping_config, training_folder, training_in
+from PADing.engine.relay import relayed_stop_signals, shared_patience
 from PADing.engine.start_check import checked_config
 from PADing.engine.weight_average import choice_of_weights
 from PADing.errors import Interrupted, UserError
@@ -64,7 +66,8 @@ def start(args: argparse.Namespace) -> None:
         raise UserError("--memory-limit is a flag for --find-batch-size. Leave it out, or add that flag.")
     if args.fast_dev_run:
         shorten(args)
-    cpu = torch.device(checked_config(args).MODEL.DEVICE).type == "cpu"
+    cfg = checked_config(args)
+    cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
     processes = max(args.num_gpus, 1)
     if launched_by_torchrun():
         with torchrun_process_group(cpu):
@@ -72,12 +75,24 @@ def start(args: argparse.Namespace) -> None:
     elif processes * args.num_machines <= 1:
         train_or_evaluate(args)
     else:
-        job = (processes, args.num_machines, args.machine_rank, args.dist_url, (args,))
-        with relayed_stop_signals():
+        patience = shared_patience()
+        job = (processes, args.num_machines, args.machine_rank, args.dist_url, (args, patience))
+        with relayed_stop_signals(patience, lambda: "" if args.eval_only else _what_is_saved(cfg.OUTPUT_DIR)):
             (launch_on_cpus if cpu else launch)(_in_process, *job, timeout=TIMEOUT)
 
 
-def _in_process(args: argparse.Namespace) -> None:
+def _what_is_saved(folder: str) -> str:
+    try:
+        name = last_checkpoint(folder)
+    except UserError as error:
+        return str(error)
+    if not name:
+        return f"No checkpoint is saved in {folder}."
+    return f"The last checkpoint, {os.path.join(folder, name)}, is saved: --resume continues from it."
+
+
+def _in_process(args: argparse.Namespace, patience: Any) -> None:
+    STOP.patience = patience
     # The parent gets an exception as text only, but an exit status as a number.
     if status := run_command(train_or_evaluate, args):
         sys.exit(status)

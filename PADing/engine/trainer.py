@@ -230,6 +230,7 @@ class Trainer(DefaultTrainer):
             compare_with_expected(self.cfg, self._last_eval_results)
             return self._last_eval_results
         except Interrupted as stop:
+            STOP.settled()
             if comm.is_main_process():
                 # Stopped in an evaluation: nothing has changed since the iteration, and rank 0 has all states.
                 if self.ranks.collected == self.done_iter > self.checkpointer.last_iteration:

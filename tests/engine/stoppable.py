@@ -1,19 +1,23 @@
 """A plug-in: ``train_net.py`` with the tiny trainer, which says where it is, for tests that stop it from outside.
 
-``STOPPABLE`` in the environment makes one part slow: "step", "evaluation" or "loading" (of 60 s); "raise": the last
-process raises in iteration 2.
+``STOPPABLE`` in the environment makes one part slow: "step", "evaluation" or "loading" (of 60 s). "long": an iteration
+takes 2 s. In iteration 2, the last process raises ("raise"), is killed ("die"), or never goes on ("hang"). ``GRACE`` is
+that of ``PADing.engine.interruption``.
 """
 
 import os
+import signal
 import time
 
 from detectron2.utils import comm
 
 import PADing.engine.trainer
+from PADing.engine import interruption
 from tests.engine import tiny
 
 tiny.register()
 SLOW = os.environ.get("STOPPABLE", "")
+interruption.GRACE = float(os.environ.get("GRACE", interruption.GRACE))
 
 
 def reach(part: str) -> None:
@@ -40,10 +44,15 @@ class StoppableTrainer(tiny.TinyTrainer):
 
     def run_step(self):
         reach("step")
-        if SLOW == "raise" and self.iter == 2 and comm.get_rank() == comm.get_world_size() - 1:
-            raise RuntimeError("one process fails")
+        if self.iter == 2 and comm.get_rank() == comm.get_world_size() - 1:
+            if SLOW == "raise":
+                raise RuntimeError("one process fails")
+            if SLOW == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if SLOW == "hang":
+                time.sleep(600)
         super().run_step()
-        time.sleep(0.05)
+        time.sleep(2 if SLOW == "long" else 0.05)
 
 
 PADing.engine.trainer.Trainer = StoppableTrainer

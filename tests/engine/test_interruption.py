@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ import torch
 from detectron2.utils.env import seed_all_rng
 from torch.multiprocessing import ProcessExitedException
 
-from PADing.engine.interruption import STOP, relayed_stop_signals
+from PADing.engine.interruption import STOP
+from PADing.engine.relay import relayed_stop_signals
 from PADing.errors import Interrupted
 from tests.engine.tiny import TinyTrainer, config
 
@@ -29,13 +31,14 @@ class Job:
     respect that.
     """
 
-    def __init__(self, folder, *flags, slow="", opts=(), before=COMMAND):
+    def __init__(self, folder, *flags, slow="", opts=(), before=COMMAND, grace=15.0):
         cfg = config(folder / "out", "SOLVER.MAX_ITER", ITERATIONS, "SOLVER.CHECKPOINT_PERIOD", 1000,
                      "TEST.EVAL_PERIOD", 0, "DATALOADER.NUM_WORKERS", 0, *opts).clone()  # fmt: skip
         cfg.defrost()
         cfg.PLUGINS = ("tests.engine.stoppable",)  # not imported here, because it replaces the trainer
         (folder / "config.yaml").write_text(cfg.dump())
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "STOPPABLE": slow}
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+        environment |= {"STOPPABLE": slow, "GRACE": str(grace)}
         self.process = subprocess.Popen(
             [*before, "--config-file", str(folder / "config.yaml"), *flags],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
@@ -258,6 +261,17 @@ def test_process_that_fails_ends_the_others(tmp_path):
     assert time.monotonic() - start < 100
 
 
+@pytest.mark.slow
+def test_process_that_is_killed_ends_the_others(tmp_path):
+    """As when the machine has no memory left; the others would wait for it for hours."""
+    job = Job(tmp_path, "--num-gpus", "2", slow="die").wait_for("<step>", times=3)
+    start = time.monotonic()
+    assert job.end(timeout=60) == 137
+    assert time.monotonic() - start < 30
+    assert "error: A process of the job was killed by SIGKILL" in job.output and "--resume" in job.output
+    assert 'File "' not in job.output.partition("error: A process")[2]
+
+
 @pytest.mark.parametrize(("status", "ending"), [(2, ProcessExitedException), (143, Interrupted)])
 def test_a_job_that_cannot_save_when_it_is_stopped_has_not_stopped_well(status, ending):
     """Status 143 would tell a scheduler that the job can go on from its last checkpoint, which is not there."""
@@ -265,3 +279,59 @@ def test_a_job_that_cannot_save_when_it_is_stopped_has_not_stopped_well(status, 
         os.kill(os.getpid(), signal.SIGTERM)
         raise ProcessExitedException("one of the others", error_index=0, error_pid=1, exit_code=status)
     assert raised.type is ending
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_job_that_waits_for_a_stuck_process_ends_after_the_grace_period(tmp_path, number):
+    """One process never comes to the end of the iteration, so the others wait for it for hours."""
+    opts = ["SOLVER.CHECKPOINT_PERIOD", 2]
+    job = Job(tmp_path, "--num-gpus", "2", slow="hang", grace=3, opts=opts).wait_for("<step>", times=3)
+    start = time.monotonic()
+    assert job.send(number, group=False).end(timeout=30) == 128 + number
+    assert 2.5 < time.monotonic() - start < 15
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert f"The job has not stopped 3 seconds after {name}, so it is ended now." in job.output
+    assert f"The last checkpoint, {tmp_path}/out/model_0000001.pth, is saved: --resume" in job.output
+    assert "Traceback" not in job.output
+
+
+@pytest.mark.slow
+def test_second_signal_ends_a_stuck_job_at_once(tmp_path):
+    job = Job(tmp_path, "--num-gpus", "2", slow="hang", grace=300).wait_for("<step>", times=3)
+    job.send(signal.SIGTERM, group=False)
+    time.sleep(2.5)
+    assert job.process.poll() is None
+    start = time.monotonic()
+    assert job.send(signal.SIGTERM, group=False).end(timeout=30) == 143
+    assert time.monotonic() - start < 10
+    assert "Ended at once by a second signal. No checkpoint is saved in " in job.output
+
+
+@pytest.mark.slow
+def test_a_job_of_long_iterations_has_the_time_to_finish_one(tmp_path):
+    """The grace period is for jobs that do not go on; one that does must not lose what it has computed."""
+    job = Job(tmp_path, "--num-gpus", "2", slow="long", grace=0.5).wait_for("<step>", times=3)
+    assert job.send(signal.SIGTERM, group=False).end() == 143
+    assert f"3 of {ITERATIONS} iterations are saved" in told(job)
+
+
+def commands_of_children(process):
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    commands = (Path(f"/proc/{child}/cmdline") for child in children)
+    return " ".join(path.read_text() for path in commands if path.exists())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc")
+def test_stop_while_the_job_waits_for_a_machine_that_never_comes(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    flags = ["--num-gpus", "1", "--num-machines", "2", "--machine-rank", "0", "--dist-url", url]
+    job = Job(tmp_path, *flags, grace=1)
+    while "spawn_main" not in commands_of_children(job.process.pid):
+        assert job.process.poll() is None
+        time.sleep(0.1)
+    assert job.send(signal.SIGTERM, group=False).end(timeout=20) == 143
+    assert "has not stopped" in job.output and "Traceback" not in job.output
