@@ -1,7 +1,8 @@
 """What all command-line tools share: exit statuses, one message instead of a traceback, the parser, argument types.
 
 Status 0: done. 1: the command found something wrong. 2: a mistake that the user can fix; argparse uses the same.
-130: Ctrl-C. 143: SIGTERM. A script calls ``quiet_ctrl_c()`` before the imports that take seconds.
+130: Ctrl-C. 143: SIGTERM. 128 + n: a process of a job was killed by signal n. A script calls ``quiet_ctrl_c()`` before
+the imports that take seconds.
 """
 
 import argparse
@@ -83,6 +84,8 @@ def run_command(function: Callable[..., Any], *args) -> int:
             raise
         return _report(UserError(message), error)
     except torch.multiprocessing.ProcessExitedException as error:
+        if error.exit_code < 0:
+            return _report_killed(-error.exit_code)
         # The process that ended has already printed its message.
         if error.exit_code not in (STATUS_USER_ERROR, *STATUS_STOPPED):
             raise
@@ -114,6 +117,14 @@ def _explain(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return f"File or folder not found: {error.filename}. Are DETECTRON2_DATASETS and the config's paths right?"
     return f"{error.filename} cannot be read or written: {error.strerror}."
+
+
+def _report_killed(number: int) -> int:
+    name = signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
+    cause = "The machine may have had no memory left. " if name == "SIGKILL" else ""
+    problem = f"A process of the job was killed by {name}, so the others are ended, too."
+    print(f"\nerror: {problem} {cause}A training goes on from its last checkpoint with --resume.", file=sys.stderr)
+    return 128 + number
 
 
 def _report(error: UserError, cause: BaseException | None = None) -> int:
