@@ -96,7 +96,7 @@ def test_processes_wait_for_hours():
     for start in (launch_on_cpus, torchrun_process_group):
         assert inspect.signature(start).parameters["timeout"].default >= timedelta(hours=2)
     seen = {}
-    args = SimpleNamespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
+    args = SimpleNamespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto", fast_dev_run=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(main_module, "checked_config", lambda args: SimpleNamespace(MODEL=SimpleNamespace(DEVICE="cuda")))
         patch.setattr(main_module, "launch", lambda *_, **options: seen.update(options))
