@@ -96,7 +96,8 @@ def test_processes_wait_for_hours():
     for start in (launch_on_cpus, torchrun_process_group):
         assert inspect.signature(start).parameters["timeout"].default >= timedelta(hours=2)
     seen = {}
-    args = SimpleNamespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto", fast_dev_run=False)
+    flags = {"fast_dev_run": False, "find_batch_size": False, "memory_limit": None}
+    args = SimpleNamespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto", **flags)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(main_module, "checked_config", lambda args: SimpleNamespace(MODEL=SimpleNamespace(DEVICE="cuda")))
         patch.setattr(main_module, "launch", lambda *_, **options: seen.update(options))
