@@ -25,7 +25,7 @@ from PADing.data.importers.report import Report
 from PADing.data.importers.writing import REPORT, Spool, check_output, replace_folder, write_instances
 from PADing.data.loaders import IMAGE_EXTENSIONS
 from PADing.errors import UserError, did_you_mean
-from PADing.files import write_json
+from PADing.files import explain_os_error, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +100,11 @@ def import_data(source: str, form: str, output: str, options: ImportOptions | No
     images = place if root == annotation_root else Place(root, report, options.follow_links)
     ignore, kind = frozenset(options.ignore), options.kind
     given = Source(path, place, images, names, report, ignore, kind, options.exif)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name[:50]}.", suffix=".tmp", dir=target.parent))
+    except OSError as error:
+        raise UserError(explain_os_error(target, error)) from error
     try:
         result = _Run(given, options, staging, target).run(IMPORTERS[form](given))
         staging.chmod(0o777 & ~_umask())

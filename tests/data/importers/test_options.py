@@ -87,6 +87,7 @@ def test_names_that_are_mistakes(text, tmp_path):
         (["--output", "{}"], "overlap"),
         (["--output", "{}/file"], "is not a folder"),
         (["--output", "{}/full"], "is not empty"),
+        (["--output", "{}/file/out"], "a folder of this path is a file"),
         (["--output", "{}/full", "--overwrite"], "is not the result of an import"),
         (["--ignore", "x"], "--ignore x"),
         (["--plugins", "no_such_module"], "no_such_module"),

@@ -88,6 +88,26 @@ def test_values_name_classes_and_palettes_their_colors(tmp_path):
     assert '"color": [\n   2,\n   253,\n   7\n  ]' in (tmp_path / "out" / "classes.json").read_text()
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_values_of_16_bits(orientation, tmp_path, go_on):
+    """Class numbers above 255 reach training, also where the PNG was drawn on an image as stored."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name in ("a", "b"):
+        samples.write_image(tmp_path / "source" / f"{name}.jpg", exif=exif)
+        values = np.where(samples.mask((2, 3, 12, 10)), 300 if name == "a" else 4000, 0).astype(np.uint16)
+        (tmp_path / "maps").mkdir(exist_ok=True)
+        Image.fromarray(values).save(tmp_path / "maps" / f"{name}.png")
+    options = ImportOptions(images_dir=str(tmp_path / "source"), ignore=(0,), val_fraction=0.5)
+    result = import_data(str(tmp_path / "maps"), "label-png", str(tmp_path / "out"), options)
+    assert result.classes == ("class_300", "class_4000")
+    (raw,) = (tmp_path / "out" / "raw" / "val").iterdir()
+    expected = samples.mask((2, 3, 12, 10))
+    found = np.asarray(Image.open(raw))
+    np.testing.assert_array_equal(found > 255, np.rot90(expected, -1) if orientation == 6 else expected)
+    go_on(next_commands(result, ["class_300" if raw.stem == "a" else "class_4000"]))
+
+
 def test_the_command_prints_what_to_do_next(tool, go_on, tmp_path, caplog, monkeypatch):
     caplog.set_level("INFO")
     monkeypatch.chdir(tmp_path)
