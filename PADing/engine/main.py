@@ -19,6 +19,7 @@ from PADing.config import load_config
 from PADing.engine.batch_size import find_batch_size
 from PADing.engine.checkpointer import TrainingCheckpointer, last_checkpoint
 from PADing.engine.distributed import TIMEOUT, launch_on_cpus, launched_by_torchrun, torchrun_process_group
+from PADing.engine.environment import record_run
 from PADing.engine.fast_dev_run import shorten
 from PADing.engine.interruption import STOP
 from PADing.engine.memory import explaining_memory
@@ -122,6 +123,9 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
     logging.getLogger("detectron2.engine.train_loop").addFilter(_mistake_in_one_line)
     for name in ("PADing", *cfg.PLUGINS):
         setup_logger(output=cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=name)
+    if comm.is_main_process():
+        kind = "evaluation" if args.eval_only else "resumed training" if args.resume else "training"
+        record_run(cfg, kind, fresh=args.overwrite and not args.eval_only)
 
 
 def _mistake_in_one_line(record: logging.LogRecord) -> bool:
