@@ -12,7 +12,7 @@ from PADing.config_check import value_at
 from PADing.data.splits import DataSet
 from PADing.meta_arch.contract import architecture_of, contract_of
 from PADing.sharing.classes import plain_name
-from PADing.sharing.layout import EMBEDDINGS, WEIGHTS
+from PADing.sharing.layout import EMBEDDINGS, PERSONAL, WEIGHTS
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +37,15 @@ def config_to_share(
     shared.DATASETS.SPLIT_FILES = ()
     shared.DATASETS.TRAIN = tuple(plain_name(data_set.name) for data_set in train)
     shared.DATASETS.TEST = tuple(plain_name(data_set.name) for data_set in tests)
-    shared.MODEL.WEIGHTS = WEIGHTS
+    shared.MODEL.WEIGHTS, shared.MODEL.WEIGHTS_FROM = WEIGHTS, "auto"  # the file has one kind of weights
     if shared.MODEL.DEVICE.startswith("cuda"):
         shared.MODEL.DEVICE = "cuda"
     by_vectors, path = shared.MODEL.MASK_FORMER.VEC_PATH is not None, EMBEDDINGS if with_embeddings else ""
     shared.MODEL.MASK_FORMER.VEC_PATH = path if by_vectors and path else None
     shared.MODEL.CLASS_EMBEDDINGS = "" if by_vectors else path
     tree = _plain(yaml.safe_load(yaml.safe_dump(_plain(shared))))
+    for section in PERSONAL:
+        tree.pop(section, None)
     for key in contract_of(architecture_of(cfg)).further_weights(cfg):
         *sections, last = key.split(".")
         node = tree

@@ -13,12 +13,13 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from PADing.checkpoint_files import read_checkpoint, write_checkpoint
+from PADing.checkpoint_files import read_checkpoint, weights_problem, write_checkpoint
 from PADing.class_space import ClassSpace
 from PADing.config import load_config
 from PADing.data.embeddings import embedding_source, resolve_embedding_path, save_class_embeddings
 from PADing.data.registration import registered_split
 from PADing.data.splits import DataSet, Split
+from PADing.engine.weight_average import averaged_weights, choice_of_weights
 from PADing.errors import UserError
 from PADing.files import explain_os_error, read_json, replacing, write_json
 from PADing.inference import load_model
@@ -70,6 +71,12 @@ def share_model(
     content = read_checkpoint(checkpoint, "Checkpoint")
     if "model" not in content:
         raise UserError(f"Checkpoint {checkpoint} has no entry `model`. Name one that train_net.py has written.")
+    # Those that evaluation has used, so that the metrics are theirs.
+    average = averaged_weights(content, choice_of_weights(cfg, training=False), str(checkpoint))
+    if average is not None:
+        content["model"] = dict(average)
+        if problem := weights_problem(content):
+            raise UserError(f"Checkpoint {checkpoint} cannot be used: {problem}.")
     with _new_folder(output, overwrite) as folder:
         write_checkpoint(folder / WEIGHTS, content)
         source = _copy_embeddings(cfg, folder / EMBEDDINGS)
@@ -98,7 +105,7 @@ def _read_training(
     if not training.is_dir():
         raise UserError(f"Training folder {training} {'is a file' if training.exists() else 'does not exist'}.")
     if is_shared(training):
-        raise UserError(f"{training} is a shared model already. Upload it with --push and without --output.")
+        raise UserError(f"{training} is a shared model already. Name it as --output, without --training.")
     if not (training / CONFIG).is_file():
         raise UserError(f"{training} is not the folder of a training: it has no {CONFIG}. Name its OUTPUT_DIR.")
     checkpoint = Path(weights) if weights else training / "model_final.pth"
@@ -161,6 +168,7 @@ def _try(cfg: CfgNode, folder: Path, with_embeddings: bool, test: str) -> None:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE, cfg.DATASETS.TEST = str(folder / WEIGHTS), "cpu", (test,)
+    cfg.MODEL.WEIGHTS_FROM = "model"  # the file has one kind
     path = str(folder / EMBEDDINGS) if with_embeddings else ""
     by_vectors = cfg.MODEL.MASK_FORMER.VEC_PATH is not None
     cfg.MODEL.MASK_FORMER.VEC_PATH = path if by_vectors and path else None

@@ -18,6 +18,8 @@ METRICS = "results.json"
 CARD = "README.md"
 # Files with a checksum; the last two may be absent. The weights have their own, and the card is for the owner to edit.
 CHECKED = (CONFIG, CLASSES, EMBEDDINGS, METRICS)
+# Top-level config keys of the owner's accounts, which are neither shared nor taken from others.
+PERSONAL = ("TRACKING", "TRACKING_RUN")
 FORMAT = 1
 HUB = "hf://"
 

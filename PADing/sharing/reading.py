@@ -11,7 +11,7 @@ from typing import Any
 from PADing.errors import UserError
 from PADing.plugins import plugin_names
 from PADing.sharing.classes import read_classes, register_classes
-from PADing.sharing.layout import CLASSES, CONFIG, EMBEDDINGS, WEIGHTS, check_folder
+from PADing.sharing.layout import CLASSES, CONFIG, EMBEDDINGS, PERSONAL, WEIGHTS, check_folder
 from PADing.yaml_files import check_keys, read_yaml
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,8 @@ def read_shared_config(folder: Path, trust_plugins: bool = False) -> tuple[dict[
     for key in ("TRAIN", "TEST"):
         data_sets[key] = tuple(_known(name, names, f"{where}: DATASETS.{key}") for name in data_sets.get(key) or ())
     data_sets.pop("SPLIT_FILES", None)
-    tree.pop("OUTPUT_DIR", None)  # the folder to write to is chosen here, not there
+    for key in ("OUTPUT_DIR", *PERSONAL):  # where results go is chosen here, not there
+        tree.pop(key, None)
     model["WEIGHTS"] = str(folder / WEIGHTS)
     # As on the owner's side, one of two keys names the class embeddings; which one matters for further training.
     path = str(folder / EMBEDDINGS) if EMBEDDINGS in files else ""

@@ -103,6 +103,27 @@ def test_a_shared_model_can_be_shared_again_and_trained_on(shared, tmp_path):
     assert (again / "split.yaml").read_text() == (shared / "split.yaml").read_text()
 
 
+def test_averaged_weights_are_shared_where_evaluation_used_them(training, tmp_path, image):
+    """The metrics of the card are theirs."""
+    path = training / "model_final.pth"
+    content = torch.load(path, weights_only=True)
+    average = {key: value * 0.5 if value.is_floating_point() else value for key, value in content["model"].items()}
+    torch.save({**content, "ema": {"updates": 1, "weights": average}}, path)
+    for opts, expected in (([], content["model"]), (["SOLVER.EMA.ENABLED", "True"], average)):
+        out = share_model(training, tmp_path / f"out{len(opts)}", opts=opts)
+        shared = read_weights(str(out))
+        assert all(torch.equal(shared[key], expected[key]) for key in expected)
+        own = load_config(training / "config.yaml", [*opts, "MODEL.WEIGHTS", str(path)])
+        assert_equal_results(from_pretrained(out)(image), Predictor(own)(image))
+
+
+def test_accounts_are_neither_shared_nor_taken(shared):
+    assert "TRACKING" not in (shared / "config.yaml").read_text()
+    give(shared, TRACKING=["wandb"], TRACKING_RUN={"PROJECT": "theirs"})
+    cfg = load_config(shared)
+    assert not cfg.TRACKING and not cfg.TRACKING_RUN.PROJECT
+
+
 def test_card_says_what_is_known(shared_models):
     card = (shared_models("D2Zero") / "README.md").read_text()
     head, _, text = card.removeprefix("---\n").partition("---\n")
@@ -191,7 +212,7 @@ def give(folder, **values):
     path = folder / "config.yaml"
     tree = yaml.safe_load(path.read_text())
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and key in tree:
             tree[key].update(value)
         else:
             tree[key] = value
