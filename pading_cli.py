@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "benchmark": ("tools/benchmark.py", (), "time MSDeformAttn beside other implementations"),
     "quickstart": ("-m minibench", ("quickstart",), "draw data, train, evaluate and draw: the whole way in minutes"),
     "minibench": ("-m minibench", (), "compare all methods on the mini data set"),
+    "completion": ("-m PADing.commands.completion", (), "print a script for completion with Tab, for bash or zsh"),
     "doctor": ("-m PADing.installation", (), "check this installation; --build compiles the kernels"),
 }  # fmt: skip
 STATUS_USER_ERROR = 2

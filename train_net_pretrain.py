@@ -12,6 +12,6 @@ if __name__ == "__main__":
     from PADing.command_line import quiet_ctrl_c
 
     quiet_ctrl_c()
-    from PADing.engine.main import main
+    from PADing.commands.train import main
 
     sys.exit(main(recipes=["OneOptimizer"], description=__doc__))

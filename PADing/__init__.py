@@ -1,15 +1,18 @@
 """Zero-shot segmentation on Mask2Former: PADing, and the host model that all methods share.
 
-Importing this package registers the shipped data sets (``datasets/splits/*.yaml``). Models, evaluators and mappers are
-imported on first use, so that small tools start fast.
+Importing this package imports neither PyTorch nor Detectron2, so that ``--help`` answers at once. The shipped data sets
+(``datasets/splits/*.yaml``) are registered as soon as both this package and ``detectron2.data`` are imported, in either
+order. Models, evaluators and mappers are imported on first use.
 """
 
 import importlib
 import sys
 
+from PADing.after_import import import_after
+
 try:
-    from PADing.data.registration import register_builtin
-except KeyboardInterrupt:  # importing PyTorch takes seconds: exit without a traceback, except in an interactive session
+    import_after("detectron2.data", "PADing.data.registration")
+except KeyboardInterrupt:  # it may take seconds: exit without a traceback, except in an interactive session
     if hasattr(sys, "ps1"):
         raise
     sys.exit(130)
@@ -28,8 +31,6 @@ _PUBLIC = {
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
 __all__ = sorted(_MODULE_OF)
-
-register_builtin()
 
 
 def __getattr__(name: str):

@@ -10,12 +10,12 @@ where ``output = contiguous id + offset``.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from typing import TYPE_CHECKING, Any
 
 from PADing.errors import UserError
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 __all__ = ["ClassSpace"]
 
@@ -94,7 +94,7 @@ class ClassSpace:
         )
 
     @classmethod
-    def of_config(cls, cfg: CfgNode) -> "ClassSpace":
+    def of_config(cls, cfg: "CfgNode") -> "ClassSpace":
         """The classes of a config's first training set; ``vocabulary`` holds those of its whole split.
 
         Raises:
@@ -102,6 +102,8 @@ class ClassSpace:
         """
         if not cfg.DATASETS.TRAIN:
             raise UserError("DATASETS.TRAIN is empty. Name a data set: its classes are those of the model.")
+        from detectron2.data import MetadataCatalog  # imports PyTorch
+
         return cls.of(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]))
 
     def to_metadata(self) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What all command-line tools share: exit statuses, one message instead of a traceback, the parser, argument types.
 
 Status 0: done. 1: the command found something wrong. 2: a mistake that the user can fix; argparse uses the same.
-130: Ctrl-C. 143: SIGTERM. 128 + n: a process of a job was killed by signal n. A script calls ``quiet_ctrl_c()`` before
-the imports that take seconds.
+130: Ctrl-C. 143: SIGTERM. 128 + n: a process of a job was killed by signal n. A script calls ``quiet_ctrl_c()`` first.
+It parses its arguments before it imports what takes seconds, so ``--help`` and the message for a wrong flag come at
+once. Nor does this module import any of it.
 """
 
 import argparse
@@ -13,9 +14,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
-
-import torch
-from detectron2.utils import comm
 
 from PADing.errors import Interrupted, UserError
 from PADing.files import explain_os_error, is_disk_full
@@ -83,14 +81,22 @@ def run_command(function: Callable[..., Any], *args) -> int:
         if not message:
             raise
         return _report(UserError(message), error)
-    except torch.multiprocessing.ProcessExitedException as error:
-        if error.exit_code < 0:
-            return _report_killed(-error.exit_code)
+    except Exception as error:
+        status = _status_of_process(error)
+        if status is not None and status < 0:
+            return _report_killed(-status)
         # The process that ended has already printed its message.
-        if error.exit_code not in (STATUS_USER_ERROR, *STATUS_STOPPED):
+        if status not in (STATUS_USER_ERROR, *STATUS_STOPPED):
             raise
-        return error.exit_code
+        return status
     return int(status) if isinstance(status, int) else 0
+
+
+def _status_of_process(error: Exception) -> int | None:
+    """The exit status of the process that ended, if ``error`` is PyTorch's about it; without importing PyTorch."""
+    module = sys.modules.get("torch.multiprocessing")
+    ended = module is not None and isinstance(error, module.ProcessExitedException)
+    return getattr(error, "exit_code", None) if ended else None
 
 
 def shows_tracebacks() -> bool:
@@ -133,7 +139,8 @@ def _report(error: UserError, cause: BaseException | None = None) -> int:
     message = message_of(error)
     # Under torchrun the process group is gone by now, so the environment tells the rank.
     torchrun = {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys()
-    rank = int(os.environ["RANK"]) if torchrun else comm.get_rank()
+    comm = sys.modules.get("detectron2.utils.comm")  # without it there is no process group
+    rank = int(os.environ["RANK"]) if torchrun else comm.get_rank() if comm is not None else 0
     if rank > 0:
         # The first process usually reports the same and then ends this one. If it does not, report here.
         time.sleep(GRACE)

@@ -11,14 +11,11 @@ from collections.abc import Iterable, Sequence
 from types import ModuleType
 
 from detectron2.config import CfgNode, get_cfg
-from detectron2.projects.deeplab import add_deeplab_config
 
 from PADing.config_values import merge, merge_opts, parse_opts
-from PADing.data.registration import register_split_files
 from PADing.errors import UserError, refuse
 from PADing.plugins import import_methods, import_plugins
 from PADing.sharing.places import shared_folder
-from PADing.sharing.reading import advice_on_plugins, read_shared_config
 from PADing.yaml_files import read_config_files
 
 __all__ = ["AS_THE_SPLIT_SAYS", "add_maskformer2_config", "load_config", "parse_opts", "read_config"]
@@ -153,6 +150,12 @@ def read_config(
     """
     path = os.fspath(path)
     opts = parse_opts(opts)
+    # Imported here, because they import PyTorch.
+    from detectron2.projects.deeplab import add_deeplab_config
+
+    from PADing.data.registration import register_split_files
+    from PADing.sharing.reading import advice_on_plugins, read_shared_config
+
     cfg = get_cfg()
     add_deeplab_config(cfg)
     add_maskformer2_config(cfg)

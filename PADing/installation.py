@@ -10,10 +10,8 @@ import platform
 import re
 import sys
 
-import torch
-
 import d2lite.__main__ as providers
-from PADing.command_line import CommandParser, run_command
+from PADing.command_line import CommandParser, quiet_ctrl_c, run_command
 from PADing.files import REPOSITORY
 
 
@@ -25,6 +23,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _report(args: argparse.Namespace) -> bool:
+    import torch
+
     from PADing.modeling.pixel_decoder.ops.__main__ import check
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -53,6 +53,8 @@ def torchvision_problem() -> str:
         return ""
     except (ImportError, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
+    import torch
+
     wanted = re.search(r"torch\s*\(?==\s*([\d.]+)", " ".join(importlib.metadata.requires("torchvision") or []))
     made_for = f" (made for torch {wanted[1]})" if wanted else ""
     minor = int(torch.__version__.split(".")[1]) + 15  # torch 2.4 needs torchvision 0.19, and so on
@@ -66,4 +68,5 @@ def torchvision_problem() -> str:
 
 
 if __name__ == "__main__":
+    quiet_ctrl_c()
     sys.exit(main())

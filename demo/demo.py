@@ -21,29 +21,31 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
-import torch
-from detectron2.utils.logger import setup_logger
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from PADing.command_line import CommandParser, add_config_options, fraction, run_command
-from PADing.engine.start_check import PREDICTION, checked_config
 from PADing.errors import UserError
-from PADing.inference import Predictor
-from PADing.visualization import ImageDrawer, read_rgb, write_rgb
-from PADing.visualization.image_files import find_images, output_paths
-from PADing.visualization.screen import Window
-from PADing.visualization.video import VideoSource, VideoWriter
+
+# What imports PyTorch is imported in the functions.
+if TYPE_CHECKING:
+    import numpy as np
+
+    from PADing.inference import Predictor
+    from PADing.visualization.screen import Window
+    from PADing.visualization.video import VideoSource
 
 
 def draw_images(
-    predictor: Predictor, paths: list[Path], drawings: list[Path], window: Window | None, threshold: float | None
+    predictor: "Predictor", paths: list[Path], drawings: list[Path], window: "Window | None", threshold: float | None
 ) -> None:
     """Segment and draw each image, into ``drawings`` or the window; UserError at the end if images were skipped.
 
     ``threshold`` is the least score of drawn instances; None: half of the image's best score.
     """
+    import torch
+
+    from PADing.visualization import ImageDrawer, read_rgb, write_rgb
+
     drawer, failed = ImageDrawer(predictor.metadata, threshold), 0
     for path, drawing in zip(paths, drawings, strict=True):
         try:
@@ -68,9 +70,16 @@ def draw_images(
 
 
 def draw_video(
-    predictor: Predictor, source: VideoSource, threshold: float | None, deliver: Callable[[np.ndarray], bool | None]
+    predictor: "Predictor",
+    source: "VideoSource",
+    threshold: float | None,
+    deliver: "Callable[[np.ndarray], bool | None]",
 ) -> None:
     """Segment and draw each frame of a video or camera, until ``deliver`` returns False."""
+    from tqdm import tqdm
+
+    from PADing.visualization import ImageDrawer
+
     drawer = ImageDrawer(predictor.metadata, threshold, enlarge=False)
     for frame in tqdm(source, total=source.length, desc="drawing", unit="frame", mininterval=1):
         if deliver(drawer.draw_output(frame, predictor(frame))) is False:
@@ -97,6 +106,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    from detectron2.utils.logger import setup_logger
+
+    from PADing.engine.start_check import PREDICTION, checked_config
+    from PADing.inference import Predictor
+    from PADing.visualization.image_files import find_images, output_paths
+    from PADing.visualization.screen import Window
+    from PADing.visualization.video import VideoSource, VideoWriter
+
+    if __name__ == "__main__":
+        for name in ("fvcore", "PADing"):
+            setup_logger(name=name)
     # Check paths before a model is built and loaded.
     window = sink = None
     drawings = paths = find_images(args.input or ())
@@ -131,6 +151,4 @@ def _run(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    for name in ("fvcore", "PADing"):
-        setup_logger(name=name)
     sys.exit(main())

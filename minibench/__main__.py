@@ -27,7 +27,7 @@ from minibench.results import write_results
 from minibench.scheduler import Failure, cores, run_steps
 from minibench.settings import BUDGETS, make_settings
 from minibench.tuning import chosen, make_finals, make_trials, write_tuning
-from PADing.command_line import CommandParser, positive, run_command
+from PADing.command_line import CommandParser, positive, quiet_ctrl_c, run_command
 from PADing.data.mini import UNSEEN
 from PADing.engine.output_folder import training_folder, training_in
 from PADing.errors import Interrupted, UserError
@@ -176,4 +176,5 @@ def _report(out: Path) -> None:
 
 
 if __name__ == "__main__":
+    quiet_ctrl_c()
     sys.exit(cli())

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import torch
-
 from minibench.methods import SHOWN, Method
 from minibench.plan import Plan
 from minibench.runs import RECORD, Run, read_record
@@ -25,6 +23,8 @@ def write_results(out: Path, methods: Mapping[str, Method], settings: Settings) 
 
     This includes runs of earlier calls with other methods and seeds, if their hash is still the same.
     """
+    import torch
+
     names = list(methods)
     runs = sorted(_finished(out, methods, settings), key=lambda run: (names.index(run.method.name), run.seed))
     seeds = sorted({run.seed for run in runs})

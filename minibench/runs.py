@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from minibench.methods import Method
-from PADing.checkpoint_files import read_checkpoint, write_checkpoint
 from PADing.files import read_json, replacing, write_json
 
 RECORD = "minibench.json"
@@ -79,6 +78,8 @@ def finish_training(folder: Path) -> None:
     """
     final = folder / "model_final.pth"
     if final.is_file():
+        from PADing.checkpoint_files import read_checkpoint, write_checkpoint  # imports PyTorch
+
         # Checked before: damaged weights that are written again would get valid checksums.
         content = read_checkpoint(final, "Checkpoint")
         if set(content) - set(_KEPT):

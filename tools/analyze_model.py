@@ -18,14 +18,7 @@ import argparse
 import logging
 import sys
 
-from detectron2.modeling import build_model
-from detectron2.utils.analysis import parameter_count_table
-
 from PADing.command_line import CommandParser, add_config_options, positive, run_command
-from PADing.engine.cost import count_activations, count_flops, inputs_of
-from PADing.engine.start_check import BUILDING, checked_config
-
-COUNTED = {"flop": count_flops, "activation": count_activations}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,16 +34,24 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    # Imported here, because they import PyTorch.
+    from detectron2.modeling import build_model
+    from detectron2.utils.analysis import parameter_count_table
+
+    from PADing.engine.cost import count_activations, count_flops, inputs_of
+    from PADing.engine.start_check import BUILDING, checked_config
+
+    functions = {"flop": count_flops, "activation": count_activations}
     # fvcore warns of skipped operators. Activations count convolutions and products only; skipped flops are printed.
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    counted = COUNTED.keys() & set(args.tasks)
+    counted = functions.keys() & set(args.tasks)
     needs = {"test", "test data"} if counted and args.input_size is None else set()
     cfg = checked_config(args, BUILDING | needs)
     model = build_model(cfg).eval()
     inputs = inputs_of(cfg, args.num_inputs, args.input_size) if counted else []
     for task in args.tasks:
-        if task in COUNTED:
-            print(COUNTED[task](model, inputs))
+        if task in functions:
+            print(functions[task](model, inputs))
         else:
             print(parameter_count_table(model, max_depth=5) if task == "parameter" else model)
 

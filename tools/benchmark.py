@@ -8,7 +8,7 @@ if __name__ == "__main__":
 
 import sys
 
-from PADing.modeling.pixel_decoder.ops.benchmark import main
+from PADing.commands.benchmark import main
 
 if __name__ == "__main__":
     sys.exit(main())

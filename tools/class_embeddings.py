@@ -23,12 +23,7 @@ import logging
 import os
 import sys
 
-import numpy as np
-
 from PADing.command_line import CommandParser, run_command
-from PADing.data.embedding_sources import clip_embeddings, matrix_embeddings, read_names, word_embeddings
-from PADing.data.embeddings import CLIP_TEMPLATES, save_class_embeddings
-from PADing.data.splits import load_split
 from PADing.errors import UserError, did_you_mean
 
 logger = logging.getLogger("class_embeddings")
@@ -36,11 +31,18 @@ logger = logging.getLogger("class_embeddings")
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     return run_command(_run, _parser().parse_args(argv))
 
 
 def _run(args: argparse.Namespace) -> None:
+    # Imported here, because they import PyTorch.
+    import numpy as np
+
+    from PADing.data.embedding_sources import clip_embeddings, matrix_embeddings, read_names, word_embeddings
+    from PADing.data.embeddings import CLIP_TEMPLATES, save_class_embeddings
+    from PADing.data.splits import load_split
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)  # after the imports, which log
     splits = [load_split(file) for file in args.split or ()]
     names = list(dict.fromkeys(name for split in splits for name in (*split.seen, *split.unseen)))
     names = read_names(args.names) if args.names else names

@@ -11,6 +11,6 @@ if __name__ == "__main__":
     from PADing.command_line import quiet_ctrl_c
 
     quiet_ctrl_c()
-    from PADing.evaluation.result_files import main
+    from PADing.commands.coco_eval import main
 
     sys.exit(main(__doc__, generalized=True))

@@ -19,9 +19,7 @@ import shlex
 import sys
 
 from PADing.command_line import CommandParser, run_command
-from PADing.data.importers.run import ImportOptions, import_data, next_commands
 from PADing.errors import UserError, did_you_mean
-from PADing.plugins import import_plugins
 
 logger = logging.getLogger("import_data")
 
@@ -55,11 +53,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--follow-links", action="store_true", help="read symbolic links that lead out of the source")
     parser.add_argument("--keep-case", action="store_true", help="Dog and dog are two classes")
     parser.add_argument("--plugins", nargs="+", default=(), help="modules that add formats")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     return run_command(_run, parser.parse_args(argv))
 
 
 def _run(args: argparse.Namespace) -> None:
+    # Imported here, because they import PyTorch.
+    from PADing.data.importers.run import ImportOptions, import_data, next_commands
+    from PADing.plugins import import_plugins
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)  # after the imports, which log
     import_plugins(args.plugins)
     try:
         ignore = tuple(int(value) for value in args.ignore.split(","))

@@ -27,8 +27,6 @@ import shlex
 import sys
 
 from PADing.command_line import CommandParser, run_command
-from PADing.data.embedding_sources import read_names
-from PADing.data.make_split import make_split
 from PADing.data.splits import DataSet, Split
 
 logger = logging.getLogger("make_split")
@@ -55,11 +53,15 @@ def main(argv: list[str] | None = None) -> int:
             parser.add_argument(f"--{role}-{key}", help=text)
     parser.add_argument("--categories", help="JSON list of classes ({id, name, isthing}), for data without other JSON")
     parser.add_argument("--class-embeddings", default="", help="file of class embeddings; you can make it later")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     return run_command(_run, parser.parse_args(argv))
 
 
 def _run(args: argparse.Namespace) -> None:
+    # Imported here, because they import PyTorch.
+    from PADing.data.embedding_sources import read_names
+    from PADing.data.make_split import make_split
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)  # after the imports, which log
     if os.path.isfile(args.unseen):
         unseen = read_names(args.unseen)
     else:

@@ -19,7 +19,10 @@ from pathlib import Path
 from PADing.command_line import CommandParser, run_command
 from PADing.data.splits import load_split, shipped_split_files
 from PADing.errors import UserError
-from PADing.generation.convert import LAYOUTS, TASKS, convert_file
+
+# Those of PADing.generation.convert, which imports PyTorch.
+TASKS = ("panoptic", "instance", "semantic")
+LAYOUTS = ("reference", "clean")
 
 
 def find_splits(name: str | None) -> list:
@@ -55,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    from PADing.generation.convert import convert_file  # imports PyTorch
+
     output = args.output_file or Path(f"pretrained_weight_{args.task_name}.pth")
     convert_file(args.input_file, output, args.task_name, find_splits(args.split), args.layout, args.overwrite)
     print(f"Wrote {output}")

@@ -19,13 +19,8 @@ import re
 import sys
 from pathlib import Path
 
-from detectron2.utils.logger import setup_logger
-
 from PADing.command_line import CommandParser, add_opts_flag, run_command
 from PADing.errors import UserError
-from PADing.sharing.export import share_model
-from PADing.sharing.hub import Reference, push_folder
-from PADing.sharing.layout import CARD, check_folder
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,6 +40,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    # Imported here, because they import PyTorch.
+    from detectron2.utils.logger import setup_logger
+
+    from PADing.sharing.export import share_model
+    from PADing.sharing.hub import push_folder
+    from PADing.sharing.layout import CARD, check_folder
+
+    if __name__ == "__main__":
+        for name in ("fvcore", "PADing"):
+            setup_logger(name=name)
     _check(args)
     if args.training:
         share_model(
@@ -60,6 +65,8 @@ def _run(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """UserError for flags that do not fit together."""
+    from PADing.sharing.hub import Reference
+
     if args.push and Reference.of(args.push).revision:
         raise UserError(f"--push {args.push}: leave out the revision. An upload is a new commit of the main branch.")
     if args.private and not args.push:
@@ -77,6 +84,4 @@ def _check(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    for name in ("fvcore", "PADing"):
-        setup_logger(name=name)
     sys.exit(main())

@@ -19,34 +19,38 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-
-import numpy as np
-from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import setup_logger
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from PADing.command_line import CommandParser, add_config_options, count, run_command
-from PADing.engine.start_check import checked_config
-from PADing.engine.trainer import Trainer
 from PADing.errors import UserError
 from PADing.output_names import safe_stem
-from PADing.visualization import ImageDrawer, read_rgb, write_rgb
-from PADing.visualization.image_files import keep_originals
-from PADing.visualization.screen import Window
+
+# What imports PyTorch is imported in the functions.
+if TYPE_CHECKING:
+    import numpy as np
+    from detectron2.config import CfgNode
 
 
-def draw_annotations(cfg: CfgNode) -> Iterator[tuple[str, np.ndarray]]:
+def draw_annotations(cfg: "CfgNode") -> "Iterator[tuple[str, np.ndarray]]":
     """(name, (h, w, 3) uint8 RGB) of every record of the sets in ``DATASETS.TRAIN``."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from PADing.visualization import ImageDrawer, read_rgb
+
     for name in cfg.DATASETS.TRAIN:
         drawer = ImageDrawer(MetadataCatalog.get(name))
         for record in DatasetCatalog.get(name):
             yield safe_stem(record["file_name"]), drawer.draw_record(read_rgb(record["file_name"]), record)
 
 
-def draw_training_examples(cfg: CfgNode) -> Iterator[tuple[str, np.ndarray]]:
+def draw_training_examples(cfg: "CfgNode") -> "Iterator[tuple[str, np.ndarray]]":
     """(name, (h, w, 3) uint8 RGB) of training examples of this config, in training order, without end."""
+    from detectron2.data import MetadataCatalog
+    from detectron2.utils.env import seed_all_rng
+
+    from PADing.engine.trainer import Trainer
+    from PADing.visualization import ImageDrawer
+
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED)
     drawer = ImageDrawer(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]))
     for batch in Trainer.build_train_loader(cfg):
@@ -66,6 +70,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    from detectron2.data import MetadataCatalog
+    from detectron2.utils.logger import setup_logger
+    from tqdm import tqdm
+
+    from PADing.engine.start_check import checked_config
+    from PADing.visualization import write_rgb
+    from PADing.visualization.image_files import keep_originals
+    from PADing.visualization.screen import Window
+
+    if __name__ == "__main__":
+        setup_logger(name="PADing")
     window = Window("data", "Leave out --show to write the drawings to --output.") if args.show else None
     if not args.number and args.source == "dataloader":
         raise UserError("--number 0 means all, but training examples never end. Give a number.")
@@ -86,5 +101,4 @@ def _run(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    setup_logger(name="PADing")
     sys.exit(main())

@@ -14,14 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog
-
-import PADing  # noqa: F401  registers the shipped data sets
 from PADing.command_line import CommandParser, count, fraction, run_command
-from PADing.data.registration import register_split_files
 from PADing.errors import UserError, did_you_mean
-from PADing.plugins import import_plugins
-from PADing.visualization.comparison import draw_detections
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,6 +33,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    # Imported here, because they import PyTorch.
+    from detectron2.data import DatasetCatalog
+
+    from PADing.data.registration import register_split_files
+    from PADing.plugins import import_plugins
+    from PADing.visualization.comparison import draw_detections
+
     import_plugins(args.plugins)
     register_split_files(args.split_file)
     known = DatasetCatalog.list()

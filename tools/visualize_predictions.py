@@ -17,14 +17,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from detectron2.utils.logger import setup_logger
-
 from PADing.command_line import CommandParser, add_config_options, count, fraction, positive, run_command
-from PADing.config import load_config
-from PADing.engine.start_check import PREDICTION, checked_config, start_problems
 from PADing.errors import refuse
-from PADing.inference import Predictor
-from PADing.visualization.comparison import draw_predictions
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,6 +39,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    # Imported here, because they import PyTorch.
+    from detectron2.utils.logger import setup_logger
+
+    from PADing.config import load_config
+    from PADing.engine.start_check import PREDICTION, checked_config, start_problems
+    from PADing.inference import Predictor
+    from PADing.visualization.comparison import draw_predictions
+
+    if __name__ == "__main__":
+        setup_logger(name="fvcore")
     cfg = checked_config(args, PREDICTION | {"test data"})
     configs = {"prediction": cfg}
     if args.baseline:
@@ -60,5 +64,4 @@ def _run(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    setup_logger(name="fvcore")
     sys.exit(main())

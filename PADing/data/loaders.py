@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import pycocotools.mask as mask_util
-from detectron2.structures import BoxMode
 
 from PADing.data.coco_schema import check_instances, check_panoptic, usable
 from PADing.data.splits import NEEDED_PATHS, DataSet, Split
@@ -68,11 +67,14 @@ def _load_instances(split: Split, data_set: DataSet, metadata: dict) -> list[dic
     if unlisted:
         images = f"{len(unlisted)} images that `images` does not list, e.g. {min(unlisted, key=str)}"
         raise UserError(f"{where}: annotations belong to {images}.")
+    from detectron2.structures import BoxMode  # imports PyTorch
+
+    box_mode = BoxMode.XYWH_ABS
     records, bad_polygons = [], 0
     for image in sorted(content["images"], key=lambda image: image["id"]):
         if image["id"] in dropped_images:
             continue
-        entries = [_instance(annotation, contiguous) for annotation in annotations.get(image["id"], ())]
+        entries = [_instance(annotation, contiguous, box_mode) for annotation in annotations.get(image["id"], ())]
         objects = [entry for entry in entries if entry is not None]
         bad_polygons += len(entries) - len(objects)
         path = os.path.join(metadata["image_root"], image["file_name"])
@@ -84,11 +86,11 @@ def _load_instances(split: Split, data_set: DataSet, metadata: dict) -> list[dic
     return records
 
 
-def _instance(annotation: dict, contiguous: dict[int, int]) -> dict | None:
+def _instance(annotation: dict, contiguous: dict[int, int], box_mode: int) -> dict | None:
     entry = {
         "iscrowd": int(annotation.get("iscrowd", 0)),
         "bbox": annotation["bbox"],
-        "bbox_mode": BoxMode.XYWH_ABS,
+        "bbox_mode": box_mode,
         "category_id": contiguous[annotation["category_id"]],
     }
     segmentation = annotation.get("segmentation")

@@ -1,4 +1,8 @@
-"""Registers the data sets of split files in Detectron2's catalogs."""
+"""Registers the data sets of split files in Detectron2's catalogs; those of the shipped ones when it is imported.
+
+``PADing/__init__.py`` imports it right after ``detectron2.data``. So nothing that it needs may import
+``detectron2.data`` on top, in a circle.
+"""
 
 import functools
 import logging
@@ -73,3 +77,6 @@ def register_builtin() -> None:
             "(pip install -e .), or name split files under DATASETS.SPLIT_FILES."
         )
     register_split_files(files)
+
+
+register_builtin()

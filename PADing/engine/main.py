@@ -1,20 +1,20 @@
-"""The command of ``train_net.py`` and ``train_net_pretrain.py``: parse flags, start processes, train or evaluate."""
+"""What ``train_net.py`` and ``train_net_pretrain.py`` do: check, start processes, train or evaluate."""
 
 import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from PADing.command_line import add_opts_flag, gibibytes, message_of, run_command, shows_tracebacks
+from PADing.command_line import message_of, run_command, shows_tracebacks
+from PADing.commands.train import main
 from PADing.config import load_config
 from PADing.engine.batch_size import find_batch_size
 from PADing.engine.checkpointer import TrainingCheckpointer, last_checkpoint
@@ -30,32 +30,9 @@ from PADing.engine.weight_average import choice_of_weights
 from PADing.errors import Interrupted, UserError
 from PADing.sharing.places import local_config
 
+__all__ = ["main", "start", "train_or_evaluate"]
+
 logger = logging.getLogger(__name__)
-
-
-def main(argv: Sequence[str] | None = None, recipes: Sequence[str] = (), description: str | None = None) -> int:
-    """Parse ``argv``, start the processes, train or evaluate; returns the exit status of ``PADing.command_line``.
-
-    Args:
-        argv: the flags; None: those of the command line.
-        recipes: the training recipes that the script accepts; empty: all.
-        description: for ``--help``.
-    """
-    parser = default_argument_parser()
-    parser.description = description
-    parser.add_argument("--overwrite", action="store_true", help="replace the training that OUTPUT_DIR holds")
-    text = "try the config: 3 iterations, a checkpoint, evaluation on 4 images, in <OUTPUT_DIR>_fast_dev_run"
-    parser.add_argument("--fast-dev-run", action="store_true", help=text)
-    text = "do not train, but try in new processes how large a batch fits into the memory"
-    parser.add_argument("--find-batch-size", action="store_true", help=text)
-    text = "main memory that a trial of --find-batch-size may take on the CPU"
-    parser.add_argument("--memory-limit", type=gibibytes, metavar="GIB", help=text)
-    add_opts_flag(parser)
-    args = parser.parse_args(argv)
-    args.recipes = tuple(recipes)
-    if args.num_machines == 1 and args.dist_url == parser.get_default("dist_url"):
-        args.dist_url = "auto"  # any free port, so that a user can run several jobs on one machine
-    return run_command(start, args)
 
 
 def start(args: argparse.Namespace) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from detectron2.utils import comm
-
 from PADing.errors import UserError, refuse
 from PADing.files import explain_os_error, replacing
 
@@ -38,6 +36,8 @@ def training_folder(folder: str | os.PathLike, resume: bool, overwrite: bool) ->
     Raises:
         UserError: another training is running there; as ``refuse_to_replace``; the folder cannot be created.
     """
+    from detectron2.utils import comm  # imports PyTorch
+
     with ExitStack() as stack:
         problems = []
         if comm.is_main_process():

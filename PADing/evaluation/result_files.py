@@ -3,13 +3,12 @@
 import argparse
 import logging
 import os
-import sys
 from collections.abc import Collection, Sequence
 from functools import partial
 
 from pycocotools.coco import COCO
 
-from PADing.command_line import CommandParser, positive, run_command
+from PADing.commands.coco_eval import TYPES
 from PADing.data.splits import load_split
 from PADing.errors import UserError
 from PADing.evaluation.coco_metrics import (
@@ -25,7 +24,6 @@ from PADing.files import read_json_list
 
 logger = logging.getLogger(__name__)
 
-TYPES = ("segm", "bbox", "proposal", "proposal_fast")
 ROW_NAMES = ("AP50_seen", "AP50_unseen", "AR50_seen", "AR50_unseen", "AP50_hm", "AR50_hm")
 
 
@@ -133,34 +131,8 @@ def _load(source, truth: COCO) -> list[ImageDetections]:
     return detections
 
 
-def main(description: str | None, generalized: bool, argv: list[str] | None = None) -> int:
-    """Evaluate the result file of a command line and print the metrics; returns the exit status.
-
-    Args:
-        description: for ``--help``.
-        generalized: add the flags that split the metrics into seen and unseen classes.
-        argv: the flags; None: those of the command line.
-    """
-    parser = CommandParser(description)
-    parser.add_argument("result", help="detections in COCO's result format (.json)")
-    parser.add_argument("--ann", required=True, help="ground truth in COCO's instance format (.json)")
-    parser.add_argument("--types", nargs="+", choices=TYPES, default=["bbox"], help="default: bbox")
-    help_text = "detections per image for proposal and proposal_fast (default: 100 300 1000); the others use 100"
-    parser.add_argument("--max-dets", type=positive, nargs="+", default=[100, 300, 1000], help=help_text)
-    parser.add_argument("--classwise", action="store_true", help="also print a table per class")
-    parser.set_defaults(gzsi=False, num_seen_classes=None, unseen=None)
-    if generalized:
-        parser.add_argument("--gzsi", action="store_true", help="split the metrics into seen and unseen classes")
-        help_text = "the number of seen classes, which come first in the categories of --ann"
-        parser.add_argument("--num-seen-classes", type=positive, default=48, help=help_text)
-        help_text = "the unseen classes: names, or one split file; replaces --num-seen-classes"
-        parser.add_argument("--unseen", nargs="+", metavar="NAME", help=help_text)
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
-    return run_command(_evaluate, args)
-
-
-def _evaluate(args: argparse.Namespace) -> None:
+def evaluate_file(args: argparse.Namespace) -> None:
+    """Print the metrics of the result file of a command line; see ``PADing.commands.coco_eval``."""
     unseen = _unseen_names(args.unseen) if args.unseen else None
     gzsd, num_seen = args.gzsi or unseen is not None, args.num_seen_classes
     coco_eval_revise(args.result, args.types, args.ann, args.max_dets, args.classwise, gzsd, num_seen, unseen=unseen)

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from unittest import mock
 
+import pading_cli
 from tests.documents.pages import REPOSITORY, Command
 
 # Words that stand for something of the reader's, and what the tests put in their place.
@@ -112,6 +113,11 @@ def parse(command: Command) -> list[Parsed]:
         return _parse_python(command, words[1:])
     if words[0] == "torchrun":
         return _parse_torchrun(command, words[1:])
+    if words[0] == "pading":
+        name, rest = pading_cli._command(words[1:])
+        _check(name is not None, f"`pading {words[1]}` is not a command")
+        target, first, _ = pading_cli.COMMANDS[name]
+        return _parse_python(command, [*target.split(), *first, *rest])
     if words[0] in ("pytest",):
         return _parse_python(command, ["-m", *words])
     known = words[0] in SHELL

@@ -284,6 +284,7 @@ RULES = {
     "-m PADing.config_reference": _unchanged,
     "-m PADing.modeling.pixel_decoder.ops": _unchanged,
     "-m PADing.installation": _unchanged,
+    "-m PADing.commands.completion": _unchanged,
     "-m d2lite": _unchanged,
     "-c": _unchanged,
 }

@@ -107,7 +107,7 @@ def test_a_folder_made_before_is_uploaded_as_it_is(command, shared, monkeypatch)
     status, said = command("--output", shared / "no", "--push", "a/b")
     assert status == 2 and "does not exist" in said
     tool = load_tool("tools/share_model.py")
-    monkeypatch.setattr(tool, "push_folder", lambda *arguments: sent.append(arguments) or "address")
+    monkeypatch.setattr("PADing.sharing.hub.push_folder", lambda *arguments: sent.append(arguments) or "address")
     assert tool.main(["--output", str(shared), "--push", "a/b", "--private"]) == 0
     assert sent == [(shared, "a/b", True, False)]
 

@@ -90,7 +90,7 @@ def test_the_documented_command_makes_what_every_clip_config_reads(tool, tmp_pat
         said.update(model=model, pretrained=pretrained, templates=templates)
         return torch.nn.functional.normalize(torch.randn(len(names), 512))
 
-    monkeypatch.setattr(tool, "clip_embeddings", encode)
+    monkeypatch.setattr("PADing.data.embedding_sources.clip_embeddings", encode)
     monkeypatch.chdir(tmp_path)
     arguments = []
     for word in shlex.split(command):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from PADing.commands import coco_eval
 from PADing.data import verify
-from PADing.evaluation import result_files
 from tests.tools.conftest import REPOSITORY
 
 CONFIG = ["--config-file", str(REPOSITORY / "configs" / "mini" / "panoptic-pretrain.yaml")]
@@ -85,7 +85,7 @@ def _status(tool, name: str, arguments: list[str]) -> int:
         if name == "verify":
             return verify.main(arguments)
         if name in ("gzsi", "zsi"):
-            return result_files.main("A test.", generalized=name == "gzsi", argv=arguments)
+            return coco_eval.main("A test.", generalized=name == "gzsi", argv=arguments)
         return tool(name).main(arguments)
     except SystemExit as end:  # argparse
         return end.code

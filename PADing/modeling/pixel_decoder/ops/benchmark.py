@@ -1,13 +1,4 @@
-"""Measures time and memory of all implementations of this operator in one run.
-
-    python -m PADing.modeling.pixel_decoder.ops.benchmark msda [--output FILE] [--device cpu|cuda] [--case NAME]
-
-``msda``: multi-scale deformable attention with every available backend and every installed peer (transformers, mmcv,
-deformops; on a GPU also the classic kernel with one thread per output channel), forward alone (``fwd``) and with
-backward (``fwdbwd``). Backends take turns, so that other load on the machine affects all of them. ``ratio_to_pytorch``
-is the speedup over this project's ``grid_sample`` path in the same run. ``peak_mb`` is the largest memory in use during
-a call, minus that before it.
-"""
+"""Measures time and memory of all implementations of this operator; ``PADing.commands.benchmark`` is its command."""
 
 import argparse
 import ctypes
@@ -25,25 +16,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from PADing.command_line import CommandParser, positive, run_command
+from PADing.commands.benchmark import CASES, DTYPE_NAMES, main
 from PADing.errors import UserError
 from PADing.files import write_json
-from PADing.modeling.pixel_decoder.ops import backends, build
+from PADing.modeling.pixel_decoder.ops import backends
 from PADing.modeling.pixel_decoder.ops.pytorch import ms_deform_attn_pytorch
 
 logger = logging.getLogger("benchmark")
 
 HEADS, CHANNELS, POINTS = 8, 32, 4
 SPREAD = 2.0  # pixels, standard deviation of the samples around their reference point
-# name -> batch, levels (h, w) finest first, queries (None: every position of every level)
-CASES: dict[str, tuple[int, list[tuple[int, int]], int | None]] = {
-    "800x1066": (1, [(100, 134), (50, 67), (25, 34)], None),
-    "512x512": (1, [(64, 64), (32, 32), (16, 16)], None),
-    "1024x1024_batch2": (2, [(128, 128), (64, 64), (32, 32)], None),
-    "300_queries": (1, [(100, 134), (50, 67), (25, 34)], 300),
-}
 DEFAULT_CASES = {"cpu": ["800x1066", "512x512"], "cuda": ["800x1066", "1024x1024_batch2"]}
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 
 
 @dataclass
@@ -258,21 +242,6 @@ def describe(device: str) -> str:
     if backends.load("cpu", compile_if_missing=False) is None:
         isa = f"kernel for {torch.ops.pading_msda.cpu_instruction_set()}"
     return f"{torch.get_num_threads()} CPU threads, {isa}"
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    parser = CommandParser(__doc__)
-    msda = parser.add_subparsers(required=True).add_parser("msda", help="multi-scale deformable attention")
-    msda.add_argument("--output", "--json", type=Path, metavar="FILE", help="also write the rows here, as JSON")
-    msda.add_argument("--device", choices=build.KINDS, help="default: cuda if there is one")
-    msda.add_argument("--threads", type=positive, help="CPU threads (default: PyTorch's)")
-    msda.add_argument("--case", action="append", choices=CASES, help="may be repeated; default: the encoder's sizes")
-    msda.add_argument("--dtype", action="append", choices=DTYPES, help="may be repeated; default: 32 and 16 bits")
-    msda.add_argument("--rounds", type=positive, default=20, help="measurements of each contender")
-    msda.add_argument("--seconds", type=float, default=30.0, help="stop a table after this long (at least 3 rounds)")
-    return run_command(benchmark_msda, parser.parse_args(argv))
 
 
 if __name__ == "__main__":
