@@ -144,3 +144,17 @@ def test_two_machines_with_separate_folders_end_with_a_message(tmp_path):
         assert job.end(timeout=90) == 2, job.output
         assert "have not found the same checkpoint" in job.output and "Traceback" not in job.output
         assert f"no checkpoint in {folders[1]}/out" in job.output and "<step>" not in job.output
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_job_on_the_other_machine(tmp_path):
+    """It cannot tell a machine that is gone from one that computes, except by the closed connection."""
+    flags, jobs = ["--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{free_port()}"], []
+    for rank in (0, 1):
+        (tmp_path / str(rank)).mkdir()
+        jobs.append(Job(tmp_path / str(rank), *flags, "--machine-rank", str(rank), slow="die"))
+    jobs[0].wait_for("<step>", times=3)
+    start = time.monotonic()
+    assert [job.end(timeout=60) for job in jobs] == [1, 137]
+    assert time.monotonic() - start < 30
+    assert "onnection" in jobs[0].output and "was killed by SIGKILL" in jobs[1].output
