@@ -44,6 +44,7 @@ def _add_keys_of(modules: Iterable[ModuleType], cfg: CfgNode) -> None:
 def _add_framework_keys(cfg: CfgNode) -> None:
     cfg.PLUGINS = ()
     cfg.DATASETS.SPLIT_FILES = ()
+    cfg.DETERMINISTIC = False
     cfg.SOLVER.RECIPE = ""
     cfg.SOLVER.ACCUMULATE = 1
     cfg.SOLVER.EMA = CfgNode()

@@ -59,6 +59,8 @@ def training_parser(description: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace the training that OUTPUT_DIR holds")
     text = "try the config: 3 iterations, a checkpoint, evaluation on 4 images, in <OUTPUT_DIR>_fast_dev_run"
     parser.add_argument("--fast-dev-run", action="store_true", help=text)
+    text = "repeat bit by bit with the same SEED, threads and machine (DETERMINISTIC True)"
+    parser.add_argument("--deterministic", action="store_true", help=text)
     text = "do not train, but try in new processes how large a batch fits into the memory"
     parser.add_argument("--find-batch-size", action="store_true", help=text)
     text = "main memory that a trial of --find-batch-size may take on the CPU"

@@ -1,8 +1,7 @@
 """One trial of ``--find-batch-size`` in a process of its own: a few training iterations, and what they needed.
 
-    python -m PADing.engine.batch_size_trial REQUEST.json RESULT.json
-
-The request has ``config_file``, ``opts`` and ``memory_limit`` (bytes, or None). The result has ``peak`` (bytes) and
+``PADing.engine.batch_size`` starts this module with the paths of two JSON files, the request and the result. The
+request has ``config_file``, ``opts`` and ``memory_limit`` (bytes, or None). The result has ``peak`` (bytes) and
 ``images_per_second``. Exit status 3: out of memory.
 """
 

@@ -15,9 +15,10 @@ from detectron2.utils.logger import setup_logger
 
 from PADing.command_line import message_of, run_command, shows_tracebacks
 from PADing.commands.train import main
-from PADing.config import load_config
+from PADing.config import load_config, parse_opts
 from PADing.engine.batch_size import find_batch_size
 from PADing.engine.checkpointer import TrainingCheckpointer, last_checkpoint
+from PADing.engine.determinism import deterministic
 from PADing.engine.distributed import TIMEOUT, launch_on_cpus, launched_by_torchrun, torchrun_process_group
 from PADing.engine.environment import record_run
 from PADing.engine.fast_dev_run import shorten
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 def start(args: argparse.Namespace) -> None:
     """Check everything once (``checked_config``), then run ``train_or_evaluate`` in each process of the job."""
+    if args.deterministic:
+        args.opts, args.more_opts = [*parse_opts([*args.opts, *args.more_opts]), "DETERMINISTIC", True], []
     if args.find_batch_size:
         print(find_batch_size(args))
         return
@@ -79,7 +82,7 @@ def _in_process(args: argparse.Namespace, patience: Any) -> None:
 def train_or_evaluate(args: argparse.Namespace):
     """Train, or evaluate with ``--eval-only``, in one process of a job; returns the last evaluation's results."""
     cfg = load_config(args.config_file, args.opts)
-    with STOP.watch(), explaining_memory(cfg, training=not args.eval_only):
+    with STOP.watch(), explaining_memory(cfg, training=not args.eval_only), deterministic(cfg):
         if args.eval_only:
             with keeping_config(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext():
                 _set_up(cfg, args)

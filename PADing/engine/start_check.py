@@ -18,6 +18,7 @@ from PADing.config_check import value_at, value_problems
 from PADing.data.check import missing_files
 from PADing.data.dataset_mappers import MAPPER_REGISTRY
 from PADing.engine.best import best_problems
+from PADing.engine.determinism import determinism_problems
 from PADing.engine.distributed import launched_by_torchrun
 from PADing.engine.output_folder import refuse_to_replace
 from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY, accumulation_problem
@@ -103,6 +104,7 @@ def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> 
     names = [*_names(cfg, uses), *_data_set_names(cfg, needs)]
     problems += names
     problems += _device_and_batch(cfg, needs, processes)
+    problems += determinism_problems(cfg)
     for key, use in (("TRAIN", "train data"), ("TEST", "test data")):
         if use in needs:
             known = DatasetCatalog.list()

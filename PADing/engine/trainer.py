@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from PADing.data.dataset_mappers import EvaluationLoader, build_mapper
 from PADing.engine.best import BestCheckpoint, StoppedByPatience
 from PADing.engine.checkpointer import TrainingCheckpointer
+from PADing.engine.determinism import explaining_determinism
 from PADing.engine.interruption import STOP, StopHook, explain_stop, without_stop_signals
 from PADing.engine.memory import explaining_memory
 from PADing.engine.recipes import TrainingRecipe, build_recipe
@@ -279,7 +280,7 @@ class Trainer(DefaultTrainer):
 
     def run_step(self) -> None:
         """One iteration."""
-        with explaining_memory(self.cfg, training=True):
+        with explaining_memory(self.cfg, training=True), explaining_determinism():
             super().run_step()
 
     def after_step(self) -> None:

@@ -96,7 +96,7 @@ def test_processes_wait_for_hours():
     for start in (launch_on_cpus, torchrun_process_group):
         assert inspect.signature(start).parameters["timeout"].default >= timedelta(hours=2)
     seen = {}
-    flags = {"fast_dev_run": False, "find_batch_size": False, "memory_limit": None}
+    flags = {"fast_dev_run": False, "find_batch_size": False, "memory_limit": None, "deterministic": False}
     args = SimpleNamespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto", **flags)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(main_module, "checked_config", lambda args: SimpleNamespace(MODEL=SimpleNamespace(DEVICE="cuda")))
