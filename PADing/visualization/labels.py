@@ -240,6 +240,7 @@ def _draw_box(image: np.ndarray, place: Place, size: int) -> None:
 
 def _draw_leader(image: np.ndarray, place: Place, thick: int) -> None:
     """A line from the box to the segment, with a dot at its end: dark, with a white edge that any image shows."""
+    assert place.target is not None  # only boxes with one have a leader
     start, end = ((x, y) for y, x in (_centre(place), place.target))
     for colour, wider in ((WHITE, 2 * thick), (SEEN_BOX, 0)):
         cv2.line(image, start, end, colour, thick + wider, cv2.LINE_AA)
