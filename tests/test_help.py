@@ -80,5 +80,5 @@ def test_the_training_parser_reads_what_detectron2s_does():
     for line in lines:
         ours, theirs = (vars(make().parse_args(line.split())) for make in (training_parser, default_argument_parser))
         assert {name: ours[name] for name in theirs} == theirs
-        own = {"overwrite", "fast_dev_run", "find_batch_size", "memory_limit", "more_opts"}
+        own = {"overwrite", "fast_dev_run", "deterministic", "find_batch_size", "memory_limit", "more_opts"}
         assert ours.keys() - theirs.keys() == own

@@ -146,8 +146,9 @@ class TrainingCheckpointer(DetectionCheckpointer):
         numbers = {path: NUMBERED.fullmatch(path.name) for path in Path(self.save_dir).glob("model_*.pth")}
         # Later ones are of a training that this one repeats in part, and still a choice of the user.
         past = {path: int(n[1]) for path, n in numbers.items() if n and int(n[1]) <= self.last_iteration}
+        last = last_checkpoint(self.save_dir)
         for path in sorted(past, key=lambda path: past[path])[: -self.keep]:
-            if path.name == self._last_name():
+            if path.name == last:
                 continue
             try:
                 path.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """``environment.json``: where and how each run of an output folder has been made."""
 
 import importlib.metadata
+import importlib.util
 import logging
 import os
 import platform
@@ -14,7 +15,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from d2lite.provider import NAMES, describe
 from PADing.errors import UserError
 from PADing.files import PACKAGES, read_json, write_json
 
@@ -80,7 +80,9 @@ def environment(cfg: CfgNode, kind: str) -> dict[str, Any]:
 
 
 def _providers() -> dict[str, str]:
-    return {name: describe(name)["provider"] for name in NAMES}
+    """Where ``detectron2`` and ``panopticapi`` are imported from: a genuine package, or ``d2lite/standin``."""
+    found = {name: importlib.util.find_spec(name) for name in ("detectron2", "panopticapi")}
+    return {name: str(Path(spec.origin).parent) for name, spec in found.items() if spec and spec.origin}
 
 
 def _version(name: str) -> str | None:

@@ -17,6 +17,7 @@ from PADing.data.dataset_mappers import build_mapper
 from PADing.data.embeddings import embedding_width, load_class_embeddings
 from PADing.data.images import read_image
 from PADing.data.loaders import load_data_set
+from PADing.data.make_split import make_split
 from PADing.data.registration import register_split
 from PADing.data.splits import load_split, split_from_dict
 from PADing.errors import UserError
@@ -196,7 +197,6 @@ def _script(path):
 
 
 def _make_split(own):
-    make_split = _script("tools/make_split.py").make_split
     train = {"json": str(own.folder / "instances.json"), "images": str(own.folder / "images")}
     val = {
         "json": str(own.folder / "panoptic.json"),
