@@ -53,6 +53,8 @@ def why_not(parsed: Parsed) -> str:
         return "it compiles; tests/ops does so"
     if parsed.script == "-m PADing.config_reference" and args.write:
         return "it writes pages of the repository"
+    if "MODEL.WEIGHTS_FROM" in words:
+        return "it needs a checkpoint with averaged weights; tests/engine has it"
     if parsed.script == "-m minibench.analysis" or (parsed.script == "-m minibench" and words[0] in ("report", "tune")):
         return "it needs a finished benchmark, or hours; tests/minibench has it"
     return ""
@@ -94,6 +96,8 @@ def _train(parsed: Parsed, words: list[str], run: Run) -> list[str]:
         _weights(args.config_file, [*opts, *small], weights, run)
     elif not args.eval_only:
         small += ["MODEL.WEIGHTS", ""]
+    if _value(opts, "SOLVER.ACCUMULATE"):
+        small += ["SOLVER.ACCUMULATE", "2"]  # the small batch has two images
     if not {"--resume", "--overwrite", "--eval-only"} & set(flags):
         flags.append("--overwrite")
     return ["--config-file", args.config_file, "--num-gpus", "0", *flags, *opts, *small]
