@@ -8,6 +8,7 @@
     python -m minibench list
     python -m minibench report --output output/minibench
     python -m minibench quickstart                         # the smallest run: PADing and its pretraining, one table
+    python -m minibench packaged-model                     # train the mini model that is part of the package
 
 Run the same command again to continue: finished runs are kept, and interrupted ones resume from their last checkpoint.
 To repeat a run, delete its folder in OUTPUT/runs.
@@ -19,7 +20,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from minibench import quickstart
+from minibench import packaged, quickstart
 from minibench.display import Display, duration
 from minibench.methods import Method, discover
 from minibench.plan import Plan
@@ -42,7 +43,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__, prog="python -m minibench")
-    commands = parser.add_subparsers(required=True, metavar="run|tune|list|report|quickstart")
+    commands = parser.add_subparsers(required=True, metavar="run|tune|list|report|quickstart|packaged-model")
     run = commands.add_parser("run", help="train and evaluate all methods that are not finished, then write the report")
     run.set_defaults(function=run_all)
     _add_run_options(run, "full: 3, quick: 1; tuning split: seed 0")
@@ -63,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--output", "--out", dest="out", type=Path, default=default, help="folder of results")
     help_text = "the smallest run: PADing and its pretraining, one table"
     quickstart.add_options(commands.add_parser("quickstart", help=help_text, description=quickstart.__doc__))
+    help_text = "train the mini model that is part of the package"
+    packaged.add_options(commands.add_parser("packaged-model", help=help_text, description=packaged.__doc__))
     return parser
 
 

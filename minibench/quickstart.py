@@ -13,7 +13,7 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,13 +32,16 @@ RECORD = "settings.json"  # marks a folder of this tool
 COLUMNS = {PANOPTIC: (*PANOPTIC.metrics, "SQ", "RQ"), SEMANTIC: SEMANTIC.metrics, INSTANCE: INSTANCE.metrics}
 # Seconds on two CPU cores.
 USUAL, USUAL_SMOKE = 960, 60
+CONFIGS = ("configs/mini/panoptic-pretrain.yaml", "configs/mini/panoptic-PADing.yaml")
 
 
-def plan_steps(out: Path, seed: int, smoke: bool) -> list[Step]:
-    """The commands of the main job; each needs the one before. Their data are in ``out/data``."""
+def plan_steps(out: Path, seed: int, smoke: bool, configs: Sequence[str] = CONFIGS) -> list[Step]:
+    """The commands of the main job; each needs the one before. Their data are in ``out/data``.
+
+    ``configs`` are those of both stages, of this project.
+    """
     data, pretrain, pading = out / "data" / "mini", out / "pretrain", out / "pading"
     weights, overview = out / "pretrained_weight_panoptic.pth", out / "pictures" / "overview.png"
-    configs = [f"configs/mini/panoptic-{stage}.yaml" for stage in ("pretrain", "PADing")]
     stage_1, stage_2 = (["--config-file", config, "--num-gpus", "0"] for config in configs)
     embeddings = ["MODEL.CLASS_EMBEDDINGS", data / "class_vectors.npz"]
     images, shown, training = [], ["--number", "12"], ["SEED", seed]
@@ -167,11 +170,13 @@ def _seed(text: str) -> int:
     return number
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The flags of the quickstart."""
-    folder, text = Path("output/quickstart"), "folder of data and results"
+def add_options(
+    parser: argparse.ArgumentParser, function: Callable = main, folder: Path = Path("output/quickstart")
+) -> None:
+    """The flags of the quickstart and of ``packaged-model``: ``function`` runs it, into ``folder`` by default."""
+    text = "folder of data and results"
     parser.add_argument("--output", "--out", dest="out", type=Path, default=folder, help=text)
     parser.add_argument("--seed", type=_seed, default=1, help="seed of the data and of both trainings")
     parser.add_argument("--fresh", action="store_true", help="delete the run in --output and start again")
     parser.add_argument("--smoke", action="store_true", help="a test run of a minute or two; it learns nothing")
-    parser.set_defaults(function=main)
+    parser.set_defaults(function=function)
