@@ -1,6 +1,7 @@
 """The kernel is built once, by whoever comes first, and nobody without a compiler is stopped."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_many_processes_build_once(compiler, tmp_path):
 
 def test_an_interrupted_build_does_not_block_the_next(compiled_cpu, tmp_path, monkeypatch):
     """A lock file left behind by a killed process must not hang everybody for ever."""
-    built = build.library("cpu")
+    built = build.libraries("cpu")[0]
     target = tmp_path / build.library_name("cpu")
     (tmp_path / f"{target.stem}.lock").write_text("left behind")
     monkeypatch.setattr(build, "_compile", lambda kind, path: path.write_bytes(built.read_bytes()))
@@ -178,6 +179,25 @@ print(torch.ops.pading_msda.cpu_instruction_set(), check._largest_error("cpu"))
     assert float(error) < 1e-5
 
 
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_every_instruction_set_passes_the_kernels_tests(compiled_cpu, capability):
+    """This machine's own set is tested by running those tests as usual."""
+    supported = torch.backends.cpu.get_cpu_capability()
+    if supported.lower() in (capability, "default") or capability == "avx2" and supported not in ("AVX2", "AVX512"):
+        pytest.skip(f"this machine's own instruction set is {supported}")
+    tests = [str(Path(__file__).with_name(name)) for name in ("test_function.py", "test_module.py")]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "cpu and not operator", *tests],
+        cwd=REPOSITORY,
+        env={**os.environ, "ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    passed = re.search(r"(\d+) passed", result.stdout)
+    assert result.returncode == 0 and passed and int(passed[1]) > 50, result.stdout
+
+
 @pytest.mark.parametrize("command", [["sh", "make.sh"], [sys.executable, "setup.py", "build", "install"]])
 def test_building_ahead_of_time(compiled_cpu, tmp_path, command):
     """In a copy whose library is already there, so that this tests the road and not the compiler once more."""
@@ -187,7 +207,9 @@ def test_building_ahead_of_time(compiled_cpu, tmp_path, command):
         (copy / name).write_bytes((OPS / name).read_bytes())
     (copy / "src").symlink_to(OPS / "src")
     (copy / "lib").mkdir()
-    (copy / "lib" / build.library_name("cpu")).write_bytes(build.library("cpu").read_bytes())
+    built = build.libraries("cpu")[0]
+    for path in (built, build._checksum(built)):
+        (copy / "lib" / path.name).write_bytes(path.read_bytes())
     result = subprocess.run(
         command, cwd=copy, capture_output=True, text=True, timeout=600, env={**os.environ, "PYTHON": sys.executable}
     )

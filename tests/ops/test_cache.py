@@ -31,7 +31,7 @@ def home(tmp_path, monkeypatch):
 def _fake_compile(kind: str, target: Path) -> None:
     work = target.with_suffix(".new")
     work.write_text("compiled here")
-    work.replace(target)
+    build._place(work, target)
 
 
 def _give_to_a_stranger(path: Path, monkeypatch) -> None:
@@ -52,9 +52,9 @@ def _plant(folder: Path) -> Path:
 
 
 def test_the_users_own_library_is_found_again(home):
-    assert build.library("cpu") is None
+    assert build.libraries("cpu") == []
     path = build.build("cpu")
-    assert path.parent == home / ".cache" / "pading-msda" and build.library("cpu") == path
+    assert path.parent == home / ".cache" / "pading-msda" and build.libraries("cpu") == [path]
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
@@ -62,7 +62,7 @@ def test_the_users_own_library_is_found_again(home):
 def test_another_users_library_is_not_loaded(home, monkeypatch, what):
     planted = _plant(home / ".cache" / "pading-msda")
     _give_to_a_stranger(planted if what == "library" else planted.parent, monkeypatch)
-    assert build.library("cpu") is None
+    assert build.libraries("cpu") == []
     built = build.build("cpu")  # over the planted file in the user's folder, else elsewhere
     assert built.read_text() == "compiled here"
 
@@ -74,7 +74,7 @@ def test_what_others_can_change_is_not_loaded(home, who, mode):
     planted = _plant(home / ".cache" / "pading-msda")
     place = {"library": planted, "folder": planted.parent, "parent": planted.parent.parent}[who]
     place.chmod(mode)
-    assert build.library("cpu") is None
+    assert build.libraries("cpu") == []
     assert build.build("cpu").read_text() == "compiled here"
 
 
@@ -83,11 +83,11 @@ def test_a_symbolic_link_is_not_followed(home, tmp_path):
     folder = home / ".cache" / "pading-msda"
     folder.parent.mkdir()
     folder.symlink_to(elsewhere.parent)
-    assert build.library("cpu") is None
+    assert build.libraries("cpu") == []
     folder.unlink()
     folder.mkdir(mode=0o700)
     (folder / elsewhere.name).symlink_to(elsewhere)
-    assert build.library("cpu") is None
+    assert build.libraries("cpu") == []
     assert build.build("cpu").read_text() == "compiled here" and elsewhere.read_text() == "planted"
 
 
@@ -97,15 +97,15 @@ def test_a_sticky_parent_is_fine(home, monkeypatch, tmp_path):
     shared.mkdir()
     shared.chmod(0o1777)
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(shared / "me"))
-    assert build.library("cpu") is None and build.build("cpu") == build.library("cpu")
-    assert build.library("cpu").is_relative_to(shared)
+    assert build.libraries("cpu") == [] and [build.build("cpu")] == build.libraries("cpu")
+    assert build.libraries("cpu")[0].is_relative_to(shared)
 
 
 def test_a_cluster_where_the_group_may_write_above_is_fine(home):
     """/scratch/lab is often 2775; whoever replaced the folder below it would own what they put there."""
     path = build.build("cpu")
     home.chmod(0o2775)
-    assert build.library("cpu") == path
+    assert build.libraries("cpu") == [path]
 
 
 def test_without_a_usable_home_each_process_has_its_own_folder(home, monkeypatch):
@@ -117,7 +117,7 @@ def test_without_a_usable_home_each_process_has_its_own_folder(home, monkeypatch
         _plant(home / "tmp" / name)
     build._private_folder.cache_clear()
     try:
-        assert build.library("cpu") is None
+        assert build.libraries("cpu") == []
         path = build.build("cpu")
         assert path.read_text() == "compiled here"
         assert path.parent.stat().st_mode & 0o777 == 0o700 and path.parent.parent == home / "tmp"
@@ -130,7 +130,7 @@ def test_no_home_and_no_name_is_survived(home, monkeypatch):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     with pytest.raises(build.Unavailable, match="no home"):
         build.cache_folder()
-    assert build.library("cpu") is None
+    assert build.libraries("cpu") == []
     monkeypatch.setattr(backends, "_loaded", set())
     assert "compile" in backends.load("cpu", compile_if_missing=False)
 

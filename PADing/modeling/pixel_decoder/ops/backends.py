@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -58,16 +59,38 @@ def load(kind: str, compile_if_missing: bool = True) -> str | None:
         if kind in _loaded:
             return None
         try:
-            path = build.library(kind)
-            if path is None and not compile_if_missing:
-                return build.missing(kind) or "not compiled yet"
-            path = path or build.build(kind)
-            if not hasattr(torch.ops.pading_msda, f"{kind}_forward"):  # a new build is loaded already
-                torch.ops.load_library(str(path))
+            reason = _load_compiled(kind)
+            if reason and compile_if_missing:
+                reason = _open(kind, build.build(kind))
         except (build.Unavailable, OSError) as error:
-            return str(error)
-        _loaded.add(kind)
+            reason = str(error)
+        if reason is None:
+            _loaded.add(kind)
+        return reason
+
+
+def _load_compiled(kind: str) -> str | None:
+    """Load a library that is there; returns None on success, else the reason."""
+    reason = build.missing(kind) or "not compiled yet"
+    for path in build.libraries(kind):
+        problem = build.damage(path) or _open(kind, path)
+        if problem is None:
+            return None
+        reason = f"{path} {problem}"
+        logger.warning("Not used: the kernel of ms_deform_attn in %s", reason)
+    return reason
+
+
+def _open(kind: str, path: Path) -> str | None:
+    """Register the library's operators; returns None on success, else the reason."""
+    if hasattr(torch.ops.pading_msda, f"{kind}_forward"):  # another copy of this package has loaded them
         return None
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        build.discard(path)
+        return f"cannot be opened: {error}"
+    return None
 
 
 def available_backends() -> dict[str, str]:

@@ -17,10 +17,11 @@ NO_FORWARD_MODE = (
     "use reverse mode: backward(), torch.func.grad, vjp or jacrev"
 )
 
-_library = torch.library.Library("pading", "DEF")
 _inputs = "Tensor value, Tensor locations, Tensor weights, SymInt[] levels, Tensor? table"
-_library.define(f"ms_deform_attn({_inputs}) -> Tensor")
-_library.define(f"ms_deform_attn_backward(Tensor grad, {_inputs}) -> (Tensor, Tensor, Tensor)")
+SCHEMAS = {
+    "ms_deform_attn": f"({_inputs}) -> Tensor",
+    "ms_deform_attn_backward": f"(Tensor grad, {_inputs}) -> (Tensor, Tensor, Tensor)",
+}
 
 
 def _dispatch(direction: str, in_pytorch: Callable, *inputs):
@@ -59,7 +60,8 @@ def _remember(ctx, inputs, output):
     ctx.levels = levels
 
 
-def _differentiate(ctx, grad, compute=torch.ops.pading.ms_deform_attn_backward):
+def _differentiate(ctx, grad, compute=None):
+    compute = compute or torch.ops.pading.ms_deform_attn_backward
     value, locations, weights, table = ctx.saved_tensors
     grads = compute(grad, value, locations, weights, ctx.levels, table)
     return *grads, None, None
@@ -76,13 +78,39 @@ def _refuse(ctx, *grads):
     )
 
 
-for _name, _compute, _fake, _setup, _derivative in (
-    ("ms_deform_attn", _forward, _fake_forward, _remember, _differentiate),
-    ("ms_deform_attn_backward", _backward, _fake_backward, _forget, _refuse),
-):
-    torch.library.impl(_library, _name, "CompositeExplicitAutograd")(_compute)
-    torch.library.register_fake(f"pading::{_name}", _fake, lib=_library)
-    torch.library.register_autograd(f"pading::{_name}", _derivative, setup_context=_setup, lib=_library)
+def _register() -> None:
+    """Register the operators, once in a process: a reloaded module or a second copy of the package uses the first's."""
+    library = torch.library.Library("pading", "FRAGMENT")
+    for name, compute, fake, setup, derivative in (
+        ("ms_deform_attn", _forward, _fake_forward, _remember, _differentiate),
+        ("ms_deform_attn_backward", _backward, _fake_backward, _forget, _refuse),
+    ):
+        library.define(name + SCHEMAS[name])
+        torch.library.impl(library, name, "CompositeExplicitAutograd")(compute)
+        torch.library.register_fake(f"pading::{name}", fake, lib=library)
+        torch.library.register_autograd(f"pading::{name}", derivative, setup_context=setup, lib=library)
+    vars(torch.ops.pading)["library"] = library  # keeps the operators alive if this module goes away
+
+
+def _registered(name: str) -> bool:
+    """Whether another copy of this module has registered the operator.
+
+    Raises:
+        ImportError: it has done so with other arguments.
+    """
+    if not hasattr(torch.ops.pading, name):
+        return False
+    theirs = str(getattr(torch.ops.pading, name).default._schema)
+    if theirs != f"pading::{name}{SCHEMAS[name]}":
+        raise ImportError(
+            f"Another version of this package has registered pading::{name} with other arguments ({theirs}). "
+            "Two versions cannot be used in one process."
+        )
+    return True
+
+
+if not all([_registered(name) for name in SCHEMAS]):
+    _register()
 
 
 # The same operators for ``torch.func``, which does not support the formulas registered above: ``grad`` fails, and
