@@ -6,6 +6,10 @@
 A shared model needs no config and no data set:
 
 >>> result = from_pretrained("OWNER/NAME")(image)
+
+Classes of one's own, which nobody has annotated:
+
+>>> predictor.set_vocabulary("zebra; traffic light, signal; stuff: grass")
 """
 
 import os
@@ -19,13 +23,24 @@ from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 
+from PADing.class_space import ClassSpace
 from PADing.config import load_config
 from PADing.data.dataset_mappers.base import image_tensor
+from PADing.data.vocabulary import parse_vocabulary
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.start_check import PREDICTION, on_present_device, start_problems
 from PADing.engine.weight_average import choice_of_weights
 from PADing.errors import UserError, refuse
+from PADing.meta_arch.class_embeddings import ClassEmbeddings
 from PADing.meta_arch.contract import contract_of
+from PADing.meta_arch.vocabulary import (
+    Vocabulary,
+    VocabularyMaker,
+    check_takes_vocabulary,
+    own_classes,
+    use_vocabulary,
+)
+from PADing.meta_arch.vocabulary_file import is_vocabulary_file, read_vocabulary, save_vocabulary
 from PADing.sharing.layout import HUB, check_folder
 from PADing.sharing.places import named_model
 
@@ -44,7 +59,7 @@ class Predictor:
 
     Attributes:
         model: in evaluation mode, on ``MODEL.DEVICE``.
-        metadata: of the evaluation set.
+        metadata: of the classes that it predicts: those of the evaluation set, or of a vocabulary.
 
     Raises:
         UserError: as :func:`load_model`.
@@ -54,7 +69,9 @@ class Predictor:
         self.model = load_model(cfg)
         if one_result:
             contract_of(self.model).keep_first_result()
+        self.cfg = cfg
         self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+        self.vocabulary: Vocabulary | None = None
         self.resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
         self.format = cfg.INPUT.FORMAT
 
@@ -76,6 +93,67 @@ class Predictor:
             transform = T.ResizeTransform(height, width, max(1, transform.new_h), max(1, transform.new_w))
         tensor = image_tensor(transform.apply_image(ordered))
         return self.model([{"image": tensor, "height": height, "width": width}])[0]
+
+    def set_vocabulary(
+        self,
+        words: str | os.PathLike | Sequence[str] | None,
+        *,
+        keep_own: bool = False,
+        embeddings: str | os.PathLike = "",
+        text_source: str | os.PathLike = "",
+    ) -> ClassSpace:
+        """Predict the classes of a vocabulary from now on; results and ``metadata`` are those of its classes.
+
+        Class i of the vocabulary is ``category_id`` or ``pred_classes`` i, and channel i of ``sem_seg``. A class that
+        the model knows by one of its names keeps what the model has learned about it; others are new and unseen.
+
+        Args:
+            words: ``"zebra; traffic light, signal; stuff: grass"`` (``;`` between classes, ``,`` between synonyms), a
+                list with one class each, a text file with one class a line, an ``.npz`` of class embeddings or of
+                :meth:`save_vocabulary`; None: the model's own classes again, with the results as before.
+            keep_own: the model's own classes are predicted, too.
+            embeddings: an ``.npz`` with vectors of the new classes, from the source of the model's own.
+            text_source: weights of the text encoder, or the file of word vectors, that made the model's own class
+                embeddings; it makes the missing vectors. Without it, a CLIP encoder is found by its name.
+
+        Returns:
+            the classes that are predicted now.
+
+        Raises:
+            UserError: the model has fixed classes; mistakes in the words; no vectors, or vectors of another source; a
+                file of another model. The former classes stay in use then.
+        """
+        own = MetadataCatalog.get(self.cfg.DATASETS.TEST[0])
+        check_takes_vocabulary(self.model)
+        if words is None:
+            use_vocabulary(self.model, None)
+            self.metadata, self.vocabulary = own, None
+            return ClassSpace.of(own)
+        state: dict[str, torch.Tensor] = {}
+        if is_vocabulary_file(words):
+            if embeddings:
+                raise UserError(f"Both {words} and {embeddings} hold vectors. Name one of them.")
+            embeddings = str(words).strip()
+            entries, state = read_vocabulary(embeddings)
+        else:
+            entries = parse_vocabulary(words)
+        maker = VocabularyMaker(self.cfg, own_classes(self.cfg, own))
+        vocabulary = maker.make(entries, keep_own, os.fspath(embeddings), os.fspath(text_source))
+        vocabulary.state.update(state)
+        use_vocabulary(self.model, vocabulary)
+        self.metadata, self.vocabulary = vocabulary.metadata, vocabulary
+        return vocabulary.space
+
+    def save_vocabulary(self, path: str | os.PathLike) -> None:
+        """Write the vocabulary in use to an ``.npz`` for :meth:`set_vocabulary`, with what the model has learned of it.
+
+        Raises:
+            UserError: no vocabulary is in use, or the file cannot be written.
+        """
+        if self.vocabulary is None:
+            raise UserError(f"{path} is not written: no vocabulary is in use. Call set_vocabulary first.")
+        own = ClassEmbeddings.of_config(self.cfg, ClassSpace.of_config(self.cfg))
+        save_vocabulary(path, self.vocabulary, own.path)
 
 
 def from_pretrained(

@@ -10,13 +10,21 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from d2zero.decoder import MultiScaleMaskedD2ZeroDecoder
-from d2zero.protocol import candidates_of, check_config, check_protocol, shows_all_embeddings, training_classes
+from d2zero.protocol import (
+    Candidates,
+    candidates_of,
+    check_config,
+    check_protocol,
+    shows_all_embeddings,
+    training_classes,
+)
 from d2zero.unseen_loss import UnseenConstrainedCriterion
 from PADing.class_space import ClassSpace
 from PADing.meta_arch import MaskFormer
 from PADing.meta_arch.class_embeddings import ClassEmbeddings
 from PADing.meta_arch.maps import Maps
 from PADing.meta_arch.results import best_pairs, make_instances
+from PADing.meta_arch.vocabulary import Vocabulary
 
 
 @META_ARCH_REGISTRY.register()
@@ -99,10 +107,27 @@ class D2Zero(MaskFormer):
             UserError: the set does not fit the setting (GZSIS or ZSIS), or classes have no embedding.
         """
         check_protocol(metadata, self.generalized)
-        self.candidates = candidates_of(metadata, self.show_all)
+        self.vocabulary = None
+        self.own_candidates = self.candidates = candidates_of(metadata, self.show_all)
+        self.decoder.set_test_classes(self.candidates.names)
+
+    def set_vocabulary(self, vocabulary: Vocabulary | None) -> None:
+        """Classify by the class embeddings of a vocabulary; all its classes compete."""
+        if vocabulary is None:
+            self.candidates = self.own_candidates
+            self.decoder.set_test_classes(self.candidates.names)
+            return
+        assert vocabulary.embeddings is not None  # D2Zero cannot be built without class embeddings
+        space = vocabulary.space
+        self.candidates = Candidates(space.class_names, tuple(sorted(space.seen)), tuple(sorted(space.unseen)))
+        self.decoder.text_features_test = vocabulary.embeddings.to(self.decoder.text_features)
+
+    @property
+    def decoder(self) -> MultiScaleMaskedD2ZeroDecoder:
+        """The part that knows the class embeddings."""
         predictor = self.sem_seg_head.predictor
         assert isinstance(predictor, MultiScaleMaskedD2ZeroDecoder)
-        predictor.set_test_classes(self.candidates.names)
+        return predictor
 
     def instance_inference(self, mask_cls: Tensor, mask_pred: Tensor | Maps) -> Instances:
         """Instances of an image, see :meth:`SegmenterBase.select_instances`.
@@ -113,11 +138,11 @@ class D2Zero(MaskFormer):
         """
         logits, k = self.inverse_temperature * mask_cls, self.test_topk_per_image
         seen, unseen = self.candidates.seen, self.candidates.unseen
-        if not self.generalized:
+        if not self.generalized and self.vocabulary is None:
             prob = logits[:, [*unseen, -1]].softmax(-1)[:, :-1]
             return self.select_instances(prob, mask_pred, k)
         prob = logits.softmax(-1)[:, :-1]
-        if not self.copy_paste:
+        if not self.copy_paste or not seen or not unseen:
             return self.select_instances(prob, mask_pred, k)
         groups = []
         for classes_of, share in ((seen, k - k // 2), (unseen, k // 2)):

@@ -6,6 +6,8 @@
     python demo/demo.py --config-file ... --video-input street.mp4 --output drawn.mp4 --opts MODEL.WEIGHTS ...
     python demo/demo.py --config-file ... --webcam --opts MODEL.WEIGHTS ...
 
+Classes of your own: --vocabulary "zebra; traffic light, signal; stuff: grass" (docs/vocabulary.md).
+
 Works for every architecture and task: it draws what the model returns (panoptic, else instances, else semantic).
 Without --output the drawings are shown in a window: any key shows the next one, escape or q ends. Unreadable images are
 skipped and listed, and the exit status is then 2.
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PADing.command_line import CommandParser, add_config_options, fraction, run_command
+from PADing.commands.vocabulary import add_vocabulary_options, apply_vocabulary
 from PADing.errors import UserError
 
 # What imports PyTorch is imported in the functions.
@@ -102,6 +105,7 @@ def main(argv: list[str] | None = None) -> int:
         "threshold for panoptic results)"
     )
     parser.add_argument("--confidence-threshold", type=fraction, metavar="SCORE", help=least)
+    add_vocabulary_options(parser)
     return run_command(_run, parser.parse_args(argv))
 
 
@@ -139,6 +143,7 @@ def _run(args: argparse.Namespace) -> None:
         args.opts = ["MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD", str(threshold), *args.opts]
 
     predictor = Predictor(checked_config(args, PREDICTION), one_result=True)
+    apply_vocabulary(predictor, args)
     if source is None:
         draw_images(predictor, paths, drawings, window, threshold)
     elif sink is not None:

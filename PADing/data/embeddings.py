@@ -10,8 +10,10 @@ import logging
 import os
 import shlex
 import zipfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -74,6 +76,14 @@ def load_class_embeddings(
     return torch.from_numpy(np.ascontiguousarray(embeddings[[row[name] for name in names]], dtype=np.float32))
 
 
+def read_class_embeddings(path: str | os.PathLike) -> tuple[list[str], np.ndarray]:
+    """All names (C) and embeddings (C, e) float32 of an ``.npz`` file; UserError as ``load_class_embeddings``."""
+    path = os.fspath(path)
+    if not path.endswith(".npz"):
+        raise UserError(f"Class embeddings {path} hold no names. Name a .npz of tools/class_embeddings.py.")
+    return _read_npz(path)
+
+
 def embedding_width(path: str | os.PathLike) -> int:
     """The number of dimensions e of the embeddings in ``path``; UserError as ``load_class_embeddings``."""
     path = os.fspath(path)
@@ -123,7 +133,12 @@ def resolve_embedding_path(cfg: CfgNode) -> str:
 
 
 def save_class_embeddings(
-    path: str | os.PathLike, names: Sequence[str], embeddings: np.ndarray, source: str, templates: Sequence[str] = ()
+    path: str | os.PathLike,
+    names: Sequence[str],
+    embeddings: np.ndarray,
+    source: str,
+    templates: Sequence[str] = (),
+    further: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Write an ``.npz`` file for ``load_class_embeddings``; it appears when it is complete.
 
@@ -133,6 +148,7 @@ def save_class_embeddings(
         embeddings: (C, e) finite numbers; float16 and float32 are kept, other types become float32.
         source: where the embeddings come from, for the reader.
         templates: the prompts of a text encoder.
+        further: arrays of other names to store beside these.
 
     Raises:
         UserError: another suffix; a name that occurs twice; a wrong shape; NaN or infinite numbers.
@@ -152,6 +168,7 @@ def save_class_embeddings(
             dimension=np.array(embeddings.shape[1]),
             source=np.array(source, dtype=np.str_),
             templates=np.array(list(templates), dtype=np.str_),
+            **cast(dict[str, Any], further or {}),
         )
 
 
@@ -225,7 +242,7 @@ def _read_table(path: str) -> np.ndarray:
 def _check(path: str, names: list[str], embeddings: np.ndarray) -> None:
     if embeddings.ndim != 2 or len(embeddings) != len(names) or not len(names):
         raise UserError(f"Class embeddings {path}: {len(names)} names, but numbers of shape {embeddings.shape}.")
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, number in Counter(names).items() if number > 1)
     if twice:
         raise UserError(f"Class embeddings {path}: these names occur twice: {', '.join(twice)}.")
     bad = [name for name, ok in zip(names, np.isfinite(embeddings).all(axis=1), strict=True) if not ok]

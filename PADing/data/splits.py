@@ -277,14 +277,15 @@ def _category(entry: Any, where: str) -> Category:
     isthing, color = entry.get("isthing", 1), entry.get("color")
     if isthing not in (0, 1):
         raise UserError(f"{where} ({short(name)}): isthing must be 1 (thing) or 0 (stuff), but is {short(isthing)}.")
-    color = _generated_color(identity) if color is None else color
+    color = generated_color(identity) if color is None else color
     is_color = isinstance(color, (list, tuple)) and len(color) == 3
     if not is_color or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
         raise UserError(f"{where} ({short(name)}): color must be three whole numbers 0..255, but is {short(color)}.")
     return Category(identity, name, bool(isthing), tuple(color))
 
 
-def _generated_color(identity: int) -> list[int]:
+def generated_color(identity: int) -> list[int]:
+    """A color (RGB, 0..255) for the class with this id."""
     # Steps of the golden ratio around the color circle keep neighbouring ids apart.
     hue = (identity * 0.6180339887498949) % 1.0
     rgb = colorsys.hsv_to_rgb(hue, 0.55 + 0.4 * ((identity // 3) % 2), 0.95 - 0.25 * (identity % 3) / 2)

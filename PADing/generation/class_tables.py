@@ -65,6 +65,13 @@ class ClassTables(nn.Module):
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
 
+    def all_embeddings(self) -> Tensor:
+        """Class embeddings (C, e) of all classes, seen and unseen."""
+        result = self.unseen_embeddings.new_zeros(len(self.row), self.embeddings.shape[1])
+        result[self.seen] = self.embeddings[self.row[self.seen]]
+        result[self.unseen] = self.unseen_embeddings
+        return result
+
     def check_trainable(self) -> None:
         """UserError if there are no class embeddings or no unseen classes."""
         if self.missing:

@@ -14,8 +14,10 @@ from PADing.class_space import ClassSpace
 from PADing.generation.class_tables import ClassTables, check_class_count
 from PADing.generation.feature_generator import FeatureGenerator, GeneratorStep, generator_type
 from PADing.generation.frozen_segmenter import FrozenSegmenter
+from PADing.generation.new_classes import vocabulary_rows
 from PADing.generation.self_training import Teacher
 from PADing.meta_arch.evaluation_set_check import split_classes
+from PADing.meta_arch.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class PADing(FrozenSegmenter):
         self.num_choose, self.classification_weight = node.NUM_CHOOSE, node.GENERATOR_CLS_WEIGHT
         self.cls_slice, self.seen_cls_only = node.CLS_SLICE, node.SEEN_CLS_ONLY
         self.label_offset, self.unseen_only = 0, False
+        self._rows: tuple[Tensor, Tensor] | None = None  # weight and bias for the classes of a vocabulary
         self.teacher: Teacher | None = None
         self.new_fc = classifier
         # The generator's networks are children of this model, as in checkpoints; the tuple hides the generator itself.
@@ -148,7 +151,9 @@ class PADing(FrozenSegmenter):
             return self.forward_train_generator(batched_inputs)
         images = self.preprocess(batched_inputs)
         outputs = self.segment(images)
-        return self.infer(self.new_fc(outputs["pred_embed"]), outputs["pred_masks"], batched_inputs, images)
+        features = outputs["pred_embed"]
+        logits = self.new_fc(features) if self._rows is None else F.linear(features, *self._rows)
+        return self.infer(logits, outputs["pred_masks"], batched_inputs, images)
 
     def forward_train_generator(self, batched_inputs: list[dict]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Loss of the generator (PADing, Sec. 3.2 and 3.3) on images with ``instances``, and inputs of the next step.
@@ -199,18 +204,31 @@ class PADing(FrozenSegmenter):
         # The mean weights each row by its class.
         return {"dis_loss": F.cross_entropy(self.new_fc(features), labels, self.classes.loss_weight)}
 
-    # ---- inference on sets that show unseen classes only
+    # ---- which classes are predicted: all, the unseen ones alone, or those of a vocabulary
 
     def set_test_metadata(self, metadata: Any) -> None:
-        """Restrict the results to unseen classes if the evaluation set has no others."""
+        """Restrict the results to unseen classes if the evaluation set has no others; ends the use of a vocabulary."""
         super().set_test_metadata(metadata)
+        self.vocabulary = self._rows = None
         space = split_classes(metadata)
         self.unseen_only = space is not None and space.subset == "unseen"
         self.label_offset = space.offset if space is not None else 0
 
+    def set_vocabulary(self, vocabulary: Vocabulary | None) -> None:
+        """Classify with the rows of a vocabulary's classes, which are fitted to generated features if they are new."""
+        if vocabulary is None:
+            self._rows = None
+            return
+        training = self.training
+        self.eval()  # the generator has dropout
+        try:
+            self._rows = vocabulary_rows(vocabulary, self.feature_generator, self.new_fc, self.classes)
+        finally:
+            self.train(training)
+
     def infer(self, class_logits: Tensor, mask_logits: Tensor, batched_inputs: list[dict], images) -> list[dict]:
         """See ``SegmenterBase.infer``; seen classes are left out on evaluation sets of unseen classes."""
-        if self.unseen_only:
+        if self.unseen_only and self.vocabulary is None:
             class_logits = class_logits.index_fill(2, self.classes.seen, float("-inf"))
             # Contiguous ids of such a set may begin at the first unseen class.
             class_logits = class_logits[..., self.label_offset :]

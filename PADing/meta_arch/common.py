@@ -19,6 +19,7 @@ from PADing.meta_arch.contract import ModelContract
 from PADing.meta_arch.evaluation_set_check import check_evaluation_set
 from PADing.meta_arch.maps import Maps, Resized, Stored, as_maps, computed, held
 from PADing.meta_arch.results import best_pairs, make_instances, panoptic_map, semantic_scores
+from PADing.meta_arch.vocabulary import Vocabulary
 from PADing.modeling import SetCriterion, WholeBatch
 
 
@@ -51,6 +52,8 @@ class SegmenterBase(ModelContract, nn.Module):
     pixel_std: Tensor
     # A subclass of SetCriterion adds losses.
     criterion_type: type[SetCriterion] = SetCriterion
+    # The classes of the outputs, if a user has named others than the training's; see use_vocabulary.
+    vocabulary: Vocabulary | None = None
 
     @configurable
     def __init__(
@@ -140,9 +143,13 @@ class SegmenterBase(ModelContract, nn.Module):
             return ""
         return "The file was trained with another number of classes. Choose the config of the file's split."
 
-    @cached_property
+    @property
     def things(self) -> frozenset[int]:
         """The outputs (class numbers) that are things."""
+        return self._own_things if self.vocabulary is None else self.vocabulary.space.things
+
+    @cached_property
+    def _own_things(self) -> frozenset[int]:
         return ClassSpace.of(self.metadata).things
 
     @property

@@ -5,13 +5,16 @@ has the defaults. ``docs/your_method.md`` lists the items with examples.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from PADing.class_space import ClassSpace
+
+if TYPE_CHECKING:
+    from PADing.meta_arch.vocabulary import Vocabulary
 
 
 class ModelContract:
@@ -52,6 +55,13 @@ class ModelContract:
     # ---- asked of the model
     def set_test_metadata(self, metadata: Any) -> None:
         """Called before an evaluation, with the metadata of the data set; UserError if it does not fit."""
+
+    def set_vocabulary(self, vocabulary: "Vocabulary | None") -> None:
+        """From now on output i is class i of ``vocabulary``; None: the model's own classes, exactly as before.
+
+        A model without this method has fixed classes. Called by ``PADing.meta_arch.vocabulary.use_vocabulary``;
+        UserError if the model cannot take these classes.
+        """
 
     def keep_first_result(self) -> None:
         """From now on compute only the most complete result; for callers that use no other."""

@@ -53,6 +53,8 @@ def why_not(parsed: Parsed) -> str:
         return "it compiles; tests/ops does so"
     if parsed.script == "-m PADing.config_reference" and args.write:
         return "it writes pages of the repository"
+    if parsed.script == "demo/demo.py" and args.vocabulary and not args.vocabulary_embeddings:
+        return "it needs a text encoder; tests/data/test_vocabulary_vectors.py has one"
     if "MODEL.WEIGHTS_FROM" in words:
         return "it needs a checkpoint with averaged weights; tests/engine has it"
     if parsed.script == "-m minibench.analysis" or (parsed.script == "-m minibench" and words[0] in ("report", "tune")):
