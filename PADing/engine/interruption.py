@@ -183,7 +183,8 @@ class StopHook(HookBase):
         """Stop here if a signal has come."""
         self.trainer.stop_if_asked()
         STOP.took(time.monotonic() - self._start)
-        STOP.deferred = False
+        # What comes now, such as an evaluation, may be interrupted if this iteration can be saved afterwards.
+        STOP.deferred = self.trainer.ranks.collected != self.trainer.iter
 
 
 def explain_stop(number: int, checkpointer: TrainingCheckpointer, total: int) -> str:

@@ -116,14 +116,19 @@ def test_stopped_training_is_saved_and_continues_as_if_nothing_had_been(tmp_path
 
 
 class SelfStopping(TinyTrainer):
-    """Gets SIGTERM from itself in iteration ``at``, or in the evaluation behind it."""
+    """Gets SIGTERM from itself in iteration ``at``, after it (``behind``), or in the evaluation behind it."""
 
-    at, evaluating, told = None, False, ()
+    at, behind, evaluating, told = None, None, False, ()
 
     def run_step(self):
         if self.iter == self.at and not self.evaluating:
             os.kill(os.getpid(), signal.SIGTERM)
         super().run_step()
+
+    def after_step(self):
+        super().after_step()
+        if self.iter == self.behind:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):
@@ -137,7 +142,7 @@ def stopped(cfg, monkeypatch, caplog, **how):
     """Train and be stopped; what was said, in one line."""
     seed_all_rng(cfg.SEED)
     trainer = SelfStopping(cfg)
-    trainer.at = how.get("at")
+    trainer.at, trainer.behind = how.get("at"), how.get("behind")
     monkeypatch.setattr(SelfStopping, "evaluating", how.get("evaluating", False))
     trainer.resume_or_load(resume=True)
     handler = signal.getsignal(signal.SIGTERM)
@@ -175,6 +180,16 @@ def test_stop_in_an_evaluation_saves_what_was_trained(tmp_path, monkeypatch, cap
     assert "4 of 8 iterations are saved" in stopped(cfg, monkeypatch, caplog, evaluating=True)
     line = stopped(cfg, monkeypatch, caplog, evaluating=True)
     assert "All 8 iterations are done and saved, but not evaluated" in line
+    final = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)["model"]
+    assert_equal(final, uninterrupted(tmp_path, iterations=8))
+
+
+@pytest.mark.parametrize("iteration", [2, 3])
+def test_stop_between_two_iterations_saves_what_was_trained(tmp_path, monkeypatch, caplog, iteration):
+    """While a line of the log is written, say. Iteration 3 is followed by an evaluation."""
+    cfg = config(tmp_path / "run", "SOLVER.CHECKPOINT_PERIOD", 1000, "TEST.EVAL_PERIOD", 4)
+    assert "4 of 8 iterations are saved" in stopped(cfg, monkeypatch, caplog, behind=iteration)
+    stopped(cfg, monkeypatch, caplog, evaluating=True)
     final = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)["model"]
     assert_equal(final, uninterrupted(tmp_path, iterations=8))
 
