@@ -81,4 +81,5 @@ def test_the_training_parser_reads_what_detectron2s_does():
         ours, theirs = (vars(make().parse_args(line.split())) for make in (training_parser, default_argument_parser))
         assert {name: ours[name] for name in theirs} == theirs
         own = {"overwrite", "fast_dev_run", "deterministic", "find_batch_size", "memory_limit", "more_opts"}
+        own |= {"no_progress_bar"}
         assert ours.keys() - theirs.keys() == own

@@ -65,5 +65,7 @@ def training_parser(description: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--find-batch-size", action="store_true", help=text)
     text = "main memory that a trial of --find-batch-size may take on the CPU"
     parser.add_argument("--memory-limit", type=gibibytes, metavar="GIB", help=text)
+    text = "no progress bar on the terminal; lines alone"
+    parser.add_argument("--no-progress-bar", action="store_true", help=text)
     add_opts_flag(parser)
     return parser

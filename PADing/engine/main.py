@@ -29,6 +29,7 @@ from PADing.engine.relay import relayed_stop_signals, shared_patience
 from PADing.engine.start_check import checked_config
 from PADing.engine.weight_average import choice_of_weights
 from PADing.errors import Interrupted, UserError
+from PADing.progress import fits_terminal, on_terminal
 from PADing.sharing.places import local_config
 
 __all__ = ["main", "start", "train_or_evaluate"]
@@ -82,7 +83,8 @@ def _in_process(args: argparse.Namespace, patience: Any) -> None:
 def train_or_evaluate(args: argparse.Namespace):
     """Train, or evaluate with ``--eval-only``, in one process of a job; returns the last evaluation's results."""
     cfg = load_config(args.config_file, args.opts)
-    with STOP.watch(), explaining_memory(cfg, training=not args.eval_only), deterministic(cfg):
+    bar = comm.is_main_process() and not args.no_progress_bar and fits_terminal()
+    with STOP.watch(), on_terminal(bar), explaining_memory(cfg, training=not args.eval_only), deterministic(cfg):
         if args.eval_only:
             with keeping_config(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext():
                 _set_up(cfg, args)

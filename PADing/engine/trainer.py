@@ -28,6 +28,7 @@ from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.determinism import explaining_determinism
 from PADing.engine.interruption import STOP, StopHook, explain_stop, without_stop_signals
 from PADing.engine.memory import explaining_memory
+from PADing.engine.progress import ProgressHook
 from PADing.engine.recipes import TrainingRecipe, build_recipe
 from PADing.engine.rng import preserved_rng
 from PADing.engine.stream import StreamLoader, build_stream_loader
@@ -183,7 +184,7 @@ class Trainer(DefaultTrainer):
             )  # fmt: skip
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's hooks, ``StopHook`` between periodic checkpoint and evaluation, ``BestCheckpoint`` after it."""
+        """Detectron2's hooks, ``StopHook`` before evaluation, ``BestCheckpoint`` after it, the progress bar last."""
         self.tracking: list[TrackingWriter] = []
         built = list(super().build_hooks())
         places = [i for i, hook in enumerate(built) if isinstance(hook, EvalHook)]
@@ -195,7 +196,7 @@ class Trainer(DefaultTrainer):
 
             built.insert(place + 1, TrackingHook(self.cfg, self.tracking))
         built.insert(place, StopHook())
-        return built
+        return [*built, ProgressHook(self.cfg)] if comm.is_main_process() else built
 
     def build_writers(self) -> list[EventWriter]:
         """Detectron2's writers, and one for each service of ``TRACKING``; in the main process."""

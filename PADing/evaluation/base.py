@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from PIL import Image
 from PADing.class_space import ClassSpace
 from PADing.errors import UserError
 from PADing.files import replacing, write_json
+from PADing.progress import close_bar, show_bar
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,10 @@ def evaluate_readable(model: torch.nn.Module, loader: Iterable, evaluator: Datas
     Raises:
         UserError: no image could be read, or an evaluator cannot leave images out.
     """
-    return inference_on_dataset(model, loader, _OfReadable(evaluator, loader))
+    try:
+        return inference_on_dataset(model, loader, _OfReadable(evaluator, loader))
+    finally:
+        close_bar()
 
 
 class _OfReadable(DatasetEvaluator):
@@ -146,12 +150,17 @@ class _OfReadable(DatasetEvaluator):
     def reset(self) -> None:
         self.processed = 0
         self.evaluator.reset()
+        batches = len(self.loader) if isinstance(self.loader, Sized) else 0
+        self.bar = show_bar("evaluation", batches) if comm.is_main_process() else None
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         self.evaluator.process(inputs, outputs)
         self.processed += len(inputs)
+        if self.bar is not None:
+            self.bar.step(len(inputs) * comm.get_world_size())  # the other processes are about as fast
 
     def evaluate(self) -> dict | None:
+        close_bar()
         # Wait for slow processes here: the group that exchanges objects has a shorter timeout.
         comm.synchronize()
         parts = comm.all_gather((self.processed, list(getattr(self.loader, "unreadable", ()))))
