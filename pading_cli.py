@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "share": ("tools/share_model.py", (), "make a folder of a model to share, and upload it"),
     "analyze": ("tools/analyze_model.py", (), "count operations, activations and parameters"),
     "benchmark": ("tools/benchmark.py", (), "time MSDeformAttn beside other implementations"),
+    "gpu-check": ("tools/gpu_check.py", (), "try in minutes all that needs a GPU, and measure it"),
     "quickstart": ("-m minibench", ("quickstart",), "draw data, train, evaluate and draw: the whole way in minutes"),
     "minibench": ("-m minibench", (), "compare all methods on the mini data set"),
     "completion": ("-m PADing.commands.completion", (), "print a script for completion with Tab, for bash or zsh"),

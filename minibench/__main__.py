@@ -28,7 +28,7 @@ from minibench.results import write_results
 from minibench.scheduler import Failure, cores, run_steps
 from minibench.settings import BUDGETS, make_settings
 from minibench.tuning import chosen, make_finals, make_trials, write_tuning
-from PADing.command_line import CommandParser, positive, quiet_ctrl_c, run_command
+from PADing.command_line import CommandParser, count, positive, quiet_ctrl_c, run_command
 from PADing.data.mini import UNSEEN
 from PADing.engine.output_folder import training_folder, training_in
 from PADing.errors import Interrupted, UserError
@@ -63,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         default = Path("output", folder)
         command.add_argument("--output", "--out", dest="out", type=Path, default=default, help="folder of results")
     help_text = "the smallest run: PADing and its pretraining, one table"
-    quickstart.add_options(commands.add_parser("quickstart", help=help_text, description=quickstart.__doc__))
+    small = commands.add_parser("quickstart", help=help_text, description=quickstart.__doc__)
+    quickstart.add_options(small)
+    small.add_argument("--num-gpus", type=count, default=0, metavar="N", help="0: use the CPU")
     help_text = "train the mini model that is part of the package"
     packaged.add_options(commands.add_parser("packaged-model", help=help_text, description=packaged.__doc__))
     return parser

@@ -35,22 +35,25 @@ USUAL, USUAL_SMOKE = 960, 60
 CONFIGS = ("configs/mini/panoptic-pretrain.yaml", "configs/mini/panoptic-PADing.yaml")
 
 
-def plan_steps(out: Path, seed: int, smoke: bool, configs: Sequence[str] = CONFIGS) -> list[Step]:
+def plan_steps(
+    out: Path, seed: int, smoke: bool, configs: Sequence[str] = CONFIGS, gpus: int = 0
+) -> list[Step]:
     """The commands of the main job; each needs the one before. Their data are in ``out/data``.
 
-    ``configs`` are those of both stages, of this project.
+    ``configs`` are those of both stages, of this project. ``gpus``: 0 trains on the CPU.
     """
     data, pretrain, pading = out / "data" / "mini", out / "pretrain", out / "pading"
     weights, overview = out / "pretrained_weight_panoptic.pth", out / "pictures" / "overview.png"
-    stage_1, stage_2 = (["--config-file", config, "--num-gpus", "0"] for config in configs)
-    embeddings = ["MODEL.CLASS_EMBEDDINGS", data / "class_vectors.npz"]
+    stage_1, stage_2 = (["--config-file", config, "--num-gpus", gpus] for config in configs)
+    device = ["MODEL.DEVICE", "cuda"] if gpus else []
+    embeddings = ["MODEL.CLASS_EMBEDDINGS", data / "class_vectors.npz", *device]
     images, shown, training = [], ["--number", "12"], ["SEED", seed]
     lengths = [read_config_tree(REPOSITORY / config)["SOLVER"]["MAX_ITER"] for config in configs]
     if smoke:
         images, shown, lengths = ["--train", "24", "--val", "8"], ["--number", "2"], [6, 6]
         training += ["SOLVER.MAX_ITER", "6", "SOLVER.IMS_PER_BATCH", "2"]
     draw: list = ["datasets/make_mini_coco.py", "--out", data, "--seed", seed, *images]
-    pretraining: list = ["train_net_pretrain.py", *stage_1, "--resume", "OUTPUT_DIR", pretrain, *training]
+    pretraining: list = ["train_net_pretrain.py", *stage_1, "--resume", "OUTPUT_DIR", pretrain, *device, *training]
     convert: list = ["tools/preprocess_pretrained_weight.py", "--task_name", "panoptic"]
     convert += ["--input_file", pretrain / "model_final.pth", "--output_file", weights]
     train: list = ["train_net.py", *stage_2, "--resume", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", pading]
@@ -135,7 +138,7 @@ def main(args: argparse.Namespace) -> None:
     state = open_folder(out, {"seed": args.seed, "smoke": args.smoke}, args.fresh)
     with training_folder(out, resume=True, overwrite=False):
         try:
-            run_plan(plan_steps(out, args.seed, args.smoke), out)
+            run_plan(plan_steps(out, args.seed, args.smoke, gpus=args.num_gpus), out)
         finally:
             state["seconds"] = state.get("seconds", 0.0) + time.time() - started
             write_json(out / RECORD, state)

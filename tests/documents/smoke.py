@@ -263,6 +263,10 @@ def _import(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     return words
 
 
+def _gpu_check(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    return [*words, "--cpu", "--steps", "build", "nccl"]
+
+
 RULES = {
     "train_net.py": _train,
     "train_net_pretrain.py": _train,
@@ -278,6 +282,7 @@ RULES = {
     "tools/import_data.py": _import,
     "tools/class_embeddings.py": _embeddings,
     "tools/benchmark.py": _benchmark,
+    "tools/gpu_check.py": _gpu_check,
     "-m PADing.modeling.pixel_decoder.ops.benchmark": _benchmark,
     "datasets/make_mini_coco.py": _draw,
     "datasets/get_zsp_json.py": _unchanged,
