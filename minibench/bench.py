@@ -3,20 +3,27 @@
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from minibench.by_class import numbers_by_class
 from minibench.methods import SHOWN, TASKS, Method, Task, discover
 from minibench.runs import Run
 from PADing.errors import UserError
 from PADing.files import read_json
 
-__all__ = ["MISSING", "Bench", "Spread", "read_bench", "spread"]
+__all__ = ["MISSING", "OTHER", "RESULTS", "Bench", "Spread", "bench_of", "read_bench", "read_content", "spread"]
+
+RESULTS = "results.json"
+# Beside it, if there are any: runs of the same methods with other hyperparameters, in the same format.
+OTHER = "other_settings.json"
 
 MISSING = "–"
+VERSION = 1
 # Keys of ``results.json`` about the data and the machine.
 DATA = ("version", "checksum", "train", "val", "size", "noise", "folders")
+BY_SEED = ("checksum", "folders")  # of these
 MACHINE = ("cpu", "cores", "torch", "python")
 
 
@@ -98,6 +105,16 @@ class Bench:
         a, b = (self.values(method.name, task, metric) for method in (first, second))
         return spread({seed: a[seed] - b[seed] for seed in a.keys() & b.keys()})
 
+    def with_runs_of(self, other: "Bench") -> "Bench":
+        """The same with the runs that ``other`` adds: of this benchmark's methods, with seeds that they lack."""
+        here = {(run.method.name, run.seed) for run in self.runs}
+        added: dict[tuple[str, int], Run] = {}
+        for run in other.runs:
+            method, key = self.method(run.method.name), (run.method.name, run.seed)
+            if method and key not in here:
+                added.setdefault(key, replace(run, method=method))
+        return replace(self, runs=(*self.runs, *added.values()))
+
     def full(self, method: Method) -> Method | None:
         """The method that ``method`` ablates or extends, or None."""
         return self.method(method.ablates or method.extends)
@@ -107,17 +124,30 @@ class Bench:
         return [m for m in self.methods if self.full(m) is method]
 
 
-def read_bench(folder: Path) -> Bench:
-    """Read ``<folder>/results.json``; fills the gaps of older files. UserError when it is missing or damaged."""
-    folder = folder.absolute()
-    path = folder / "results.json"
+def read_bench(folder: Path, name: str = RESULTS) -> Bench:
+    """Read ``<folder>/<name>``; fills the gaps of older files. UserError when it is missing or damaged."""
+    path = folder.absolute() / name
+    return bench_of(read_content(path), path)
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """The content of a ``results.json``, of which the version only is checked; UserError when it cannot be read."""
     if not path.is_file():
         raise UserError(f"{path} does not exist. `python -m minibench run` writes it.")
     content = read_json(path, "Results of the mini benchmark")
+    version = content.get("version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version != VERSION:
+        newer = version > VERSION
+        cure = "Update this repository" if newer else "Run the benchmark again"
+        raise UserError(f"{path} has version {version}; this program reads version {VERSION}. {cure}.")
+    return content
+
+
+def bench_of(content: Mapping[str, Any], path: Path) -> Bench:
+    """``content``, as it is in the file ``path``; UserError when it is damaged."""
     try:
-        if content["version"] != 1:
-            raise UserError(f"{path} has version {content['version']}; this report reads version 1.")
-        budget, declared = str(content.get("budget", "")), discover()
+        _ = content["version"]
+        budget, declared, folder = str(content.get("budget", "")), discover(), path.parent
         methods = {entry["name"]: _method(entry, budget, declared) for entry in content["methods"]}
         runs = tuple(_run(entry, methods, folder) for entry in content["runs"] if entry["method"] in methods)
         return Bench(
@@ -125,7 +155,7 @@ def read_bench(folder: Path) -> Bench:
             split=str(content.get("split", "")),
             budget=budget,
             seeds=tuple(content.get("seeds") or sorted({run.seed for run in runs})),
-            data={key: content["data"][key] for key in DATA},
+            data={key: content["data"][key] for key in DATA} | {k: dict(content["data"][k]) for k in BY_SEED},
             machine={key: content["machine"][key] for key in MACHINE},
             methods=tuple(methods.values()),
             runs=runs,
@@ -143,6 +173,7 @@ def _method(entry: Mapping, budget: str, declared: Mapping[str, Method]) -> Meth
         title=entry.get("title") or name,
         task=entry.get("task") or "panoptic",
         iterations={budget: int(iterations)} if isinstance(iterations, (int, float)) else {},
+        hyperparameters=dict(entry.get("hyperparameters") or {}),
         **{key: entry.get(key, getattr(known, key)) for key in SHOWN},
     )
 
@@ -155,8 +186,15 @@ def _run(entry: Mapping, methods: Mapping[str, Method], folder: Path) -> Run:
         results = next((v for v in results.values() if isinstance(v, Mapping) and known & v.keys()), {})
     tables = {task: values for task, values in results.items() if isinstance(values, Mapping)}
     metrics = {task: {key: _number(value) for key, value in values.items()} for task, values in tables.items()}
-    seconds = _number(entry.get("seconds"))
-    return Run(methods[entry["method"]], int(entry["seed"]), folder / entry["folder"], seconds=seconds, results=metrics)
+    return Run(
+        method=methods[entry["method"]],
+        seed=int(entry["seed"]),
+        folder=folder / entry["folder"],
+        hash=str(entry.get("hash", "")),
+        seconds=_number(entry.get("seconds")),
+        results=metrics,
+        classes=numbers_by_class(entry.get("classes")),
+    )
 
 
 def _number(value: object) -> float | None:

@@ -101,6 +101,7 @@ class Method:
         uses: config key -> the method whose final weights are the key's value.
         overrides: config key -> value (``set`` in the file).
         search: trials on the tuning split.
+        hyperparameters: in ``results.json``: config key -> value, of the keys that were tried on the tuning split.
         file: the ``minibench.yaml`` that describes it. import_from: the folder of a plug-in's package.
     """
 
@@ -121,6 +122,7 @@ class Method:
     uses: Mapping[str, str] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
     search: Search = Search()
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     file: Path = Path()
     import_from: Path | None = None
 

@@ -47,8 +47,11 @@ class Plan:
 
     def __init__(self, methods: Mapping[str, Method], names: Iterable[str], settings: Settings, out: Path):
         self.methods = {method.name: method for method in ordered(methods, names)}
+        self._full = {name: methods.get(method.ablates or method.extends) for name, method in self.methods.items()}
         self.settings, self.out = settings, out
         self._plugged: set[str] = set()
+        # Values of the hyperparameters that a method tried on the tuning split, or those that its full method tried.
+        self.hyperparameters: dict[str, dict[str, Any]] = {}
         self._configs = {name: self._read(method) for name, method in self.methods.items()}
         self._runs: dict[tuple[str, int], Run] = {}
         self.runs = [self.run(name, seed) for seed in settings.seeds for name in self.methods]
@@ -103,6 +106,9 @@ class Plan:
             for key in (method.weights_key, *method.uses):
                 if key not in values:
                     raise UserError(f"{key} should name weights, but it is not a config key.")
+            full = self._full[method.name]
+            tried = method.search.keys or (full.search.keys if full else ())
+            self.hyperparameters[method.name] = {key: values[key] for key in tried if key in values}
             default = dict(leaves(load_config("", ["PLUGINS", str(tuple(cfg.PLUGINS))])))
             if cfg.PLUGINS:
                 self._plugged.add(method.name)

@@ -24,6 +24,7 @@ class Run:
         hash: of all that its metrics depend on, see ``Plan``. opts: overrides of the method's config.
         seconds: of training and evaluation together, None if unknown.
         results: task key -> metric -> value in percent, None if undefined.
+        classes: task key -> class name -> PQ of panoptic, AP50 of instance segmentation, in percent.
     """
 
     method: Method
@@ -33,6 +34,7 @@ class Run:
     opts: tuple[str, ...] = ()
     seconds: float | None = None
     results: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

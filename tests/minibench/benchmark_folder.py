@@ -1,11 +1,16 @@
 """Benchmark folders made by hand: invented metrics, and runs whose predictions are the truth with known mistakes."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from minibench.methods import Method
+from minibench.plan import Plan
+from minibench.runs import RECORD
+from minibench.settings import Settings
 from PADing.data.mini import UNSEEN
 from PADing.data.mini_files import make_mini_coco
 
@@ -120,3 +125,18 @@ def instance_run(folder: Path, data: Path, called: dict[str, str], second: float
     unseen = UNSEEN["compositional"]
     classes = [{"name": n, "unseen": n in unseen, "AP50": 10.0 * (n not in called)} for n in ids]
     (folder / "inference" / "instance_results.json").write_text(json.dumps({"per_class": {"segm": classes}}))
+
+
+def finished_run(out: Path, methods: Mapping[str, Method], name: str, settings: Settings, seed: int, value: float):
+    """The files that tell of a finished panoptic run in a benchmark's folder; all its metrics are ``value``."""
+    found = Plan(methods, [name], settings, out).run(name, seed)
+    found.folder.mkdir(parents=True)
+    results = {task: dict.fromkeys(metrics, value) for task, metrics in METRICS_OF.items()}
+    (found.folder / "results.json").write_text(json.dumps({"mini_val_panoptic": results}))
+    (found.folder / "inference").mkdir()
+    classes = [{"name": "plain disc", "unseen": False, "PQ": value}]
+    (found.folder / "inference" / "panoptic_results.json").write_text(json.dumps({"per_class": classes}))
+    found.note("done", 60.0, ["train_net.py"])
+    record = out / settings.data_folder(seed) / RECORD
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps({"seconds": 1.0, "checksum": f"{seed:02}" * 32}))

@@ -26,7 +26,8 @@ def _last(command: list[str], key: str) -> str:
 
 
 def test_every_method_that_learns_from_class_vectors_tries_equally_many_settings():
-    assert set(chosen(METHODS, None)) == set(METHODS) - {"baseline"}
+    # The last two take the hyperparameters of the methods that they are compared with.
+    assert set(chosen(METHODS, None)) == set(METHODS) - {"baseline", "mask2former_longer", "pading_self_training_same"}
     counts = {len(m.search.trials) for m in METHODS.values() if m.search.keys}
     assert len(counts) == 1, "the budget would not be equal"
     for name in chosen(METHODS, None):
