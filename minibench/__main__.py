@@ -7,6 +7,7 @@
     python -m minibench tune --methods pading,gmmn         # try their hyperparameters on the tuning split
     python -m minibench list
     python -m minibench report --output output/minibench
+    python -m minibench pool FIRST.json SECOND.json        # join the seeds of several runs in one results.json
     python -m minibench quickstart                         # the smallest run: PADing and its pretraining, one table
     python -m minibench packaged-model                     # train the mini model that is part of the package
 
@@ -43,7 +44,8 @@ def cli(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__, prog="python -m minibench")
-    commands = parser.add_subparsers(required=True, metavar="run|tune|list|report|quickstart|packaged-model")
+    names = "run|tune|list|report|pool|quickstart|packaged-model"
+    commands = parser.add_subparsers(required=True, metavar=names)
     run = commands.add_parser("run", help="train and evaluate all methods that are not finished, then write the report")
     run.set_defaults(function=run_all)
     _add_run_options(run, "full: 3, quick: 1; tuning split: seed 0")
@@ -55,11 +57,16 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("list", help="list the methods, and what each leaves out")
     show.set_defaults(function=list_methods)
     report = commands.add_parser("report", help="write the report of finished runs")
-    report.set_defaults(function=lambda args: _report(args.out.absolute()))
-    for command in (run, tune, show):
+    report.set_defaults(function=lambda args: _report(args.out.absolute(), args.to))
+    report.add_argument("--to", type=Path, metavar="FOLDER", help="where the report is written (OUTPUT/report)")
+    joined = commands.add_parser("pool", help="join the results.json of several runs: seeds with equal settings")
+    joined.set_defaults(function=pool_results)
+    joined.add_argument("files", nargs="+", type=Path, metavar="RESULTS.json", help="files to join")
+    for command in (run, tune, show, joined):
         plugins = "a folder with a minibench.yaml, or with subfolders that have one; repeatable"
         command.add_argument("--plugins", action="append", default=[], type=Path, metavar="PATH", help=plugins)
-    for command, folder in ((run, "minibench"), (tune, "minibench_tuning"), (report, "minibench")):
+    folders = {run: "minibench", tune: "minibench_tuning", report: "minibench", joined: "minibench_pooled"}
+    for command, folder in folders.items():
         default = Path("output", folder)
         command.add_argument("--output", "--out", dest="out", type=Path, default=default, help="folder of results")
     help_text = "the smallest run: PADing and its pretraining, one table"
@@ -132,6 +139,13 @@ def tune_all(args: argparse.Namespace) -> int:
     return int(failed)
 
 
+def pool_results(args: argparse.Namespace) -> None:
+    """Join files of results."""
+    from minibench.pool import pool
+
+    print(pool(args.files, discover(args.plugins), args.out))
+
+
 def _run(args: argparse.Namespace, methods: Mapping[str, Method], names: Sequence[str]) -> bool:
     """Finish all runs of ``names`` and update ``results.json`` after each; returns whether a step failed."""
     seeds = args.seed_list if args.seeds is None else range(1, args.seeds + 1)
@@ -170,14 +184,14 @@ def _explain(failures: list[Failure], unfinished: list[str], display: Display) -
     display.line("The other results are complete. Fix the cause, then run the same command again for the rest.")
 
 
-def _report(out: Path) -> None:
+def _report(out: Path, to: Path | None = None) -> None:
     if not (out / "results.json").is_file():
         raise UserError(f"{out} has no results.json. Make it with: python -m minibench run --output {out}")
     # Imported here: only the report needs the drawing packages.
     from minibench.report.write import write_report
 
-    write_report(out)
-    print(f"Report: {out / 'report' / 'index.html'}")
+    write_report(out, to)
+    print(f"Report: {(out / 'report' if to is None else to) / 'index.html'}")
 
 
 if __name__ == "__main__":
