@@ -109,24 +109,24 @@ def overview(rows: Sequence[tuple[str, Sequence[Spread]]], task: Task) -> Figure
     return figure
 
 
-def difference_plot(rows: Sequence[tuple[str, Spread]], label: str) -> Figure:
-    """Paired differences: a dot for each seed, a bar for their mean, a line for ± one standard deviation.
+def difference_plot(rows: Sequence[tuple[str, Spread, float | None, bool]], margin: float, label: str) -> Figure:
+    """(title, paired differences, half of the interval, whether it is decided): dots for seeds, a bar for the mean.
 
-    Grey: the mean is not larger than the deviation.
+    Lines are the intervals. Undecided bars are grey. The strip shows differences below the margin of equivalence.
     """
     figure, axes = _figure(0.75 + 0.42 * len(rows))
+    axes.axvspan(-margin, margin, color=LIGHT, alpha=0.45, linewidth=0, zorder=0)
     axes.axvline(0, color=HARMONIC, linewidth=1)
-    for y, (_, difference) in enumerate(rows):
+    for y, (_, difference, half, decided) in enumerate(rows):
         if difference.mean is None:
             continue
-        even = difference.sd is not None and abs(difference.mean) <= difference.sd
-        colour = GREY if even else UNSEEN if difference.mean < 0 else SEEN
+        colour = GREY if not decided else UNSEEN if difference.mean < 0 else SEEN
         axes.barh(y, difference.mean, height=0.55, color=colour, alpha=0.3, zorder=1)
-        if difference.sd:
-            axes.errorbar(difference.mean, y, xerr=difference.sd, color=HARMONIC, capsize=3, linewidth=1, zorder=2)
+        if half:
+            axes.errorbar(difference.mean, y, xerr=half, color=HARMONIC, capsize=3, linewidth=1, zorder=2)
         offsets = np.linspace(-0.14, 0.14, difference.n) if difference.n > 1 else np.zeros(1)
         axes.scatter(list(difference.values.values()), y + offsets, s=16, color=colour, zorder=3)
-    _rows(axes, [_wrap(title) for title, _ in rows], label)
+    _rows(axes, [_wrap(title) for title, *_ in rows], label)
     return figure
 
 

@@ -1,39 +1,39 @@
 """The sections made from files of the runs: bars by class, and training curves."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from statistics import fmean
 
 from minibench.bench import Bench, Spread, spread
-from minibench.methods import INSTANCE, Method, Task
+from minibench.by_class import numbers_by_class, read_classes
+from minibench.methods import INSTANCE, PANOPTIC, SEMANTIC, Method, Task
 from minibench.report import charts
 from minibench.report.charts import Album
 from minibench.report.document import Images, Section, Text, say
-from minibench.runs import Run
-from PADing.errors import UserError
-from PADing.files import read_json
+from PADing.data.mini import UNSEEN
 from PADing.visualization.curves import read_metrics
 
 # The losses that are drawn, by what metrics.json calls them.
 LOSSES = {"total_loss": "sum of all losses", "gan_loss_total_loss": "generator", "id_loss_total_loss": "classifier"}
+# Task -> where its results have another metric by class, and that metric's name.
+_IN_RESULTS = {PANOPTIC: (SEMANTIC, "IoU"), SEMANTIC: (SEMANTIC, "IoU"), INSTANCE: (INSTANCE, "AP")}
 
 
 def class_section(bench: Bench, methods: Iterable[Method], album: Album) -> Section:
-    """Bars by class: PQ of panoptic methods, AP50 of instance methods."""
+    """Bars by class: PQ of panoptic methods, AP50 of instance methods; IoU and AP where more seeds have these."""
     section, images = Section("Class by class", "classes"), []
     references = bench.with_role("pretraining")
+    unseen = set(UNSEEN.get(bench.split, ()))
     for method in methods:
-        task = method.main_task
-        values, unseen = by_class(bench, method, task)
+        metric, values = max(by_class(bench, method).items(), key=lambda pair: _seeds(pair[1]))
         if not values:
             section.blocks.append(Text(f"{method.title}: no metrics by class.", "note"))
             continue
-        reference = by_class(bench, references[0], task)[0] if references else {}
-        label = f"{task.metric} (%)"
+        reference = by_class(bench, references[0], method.main_task)[metric] if references else {}
+        label = f"{metric} (%)"
         found = [(name, s.mean) for name, s in values.items() if s.mean is not None and name in unseen]
         found.sort(key=lambda pair: -pair[1])
         alt = f"Bars of {label} for each seen and unseen class, of {method.title}."
-        seeds = max(s.n for s in values.values())
+        seeds = _seeds(values)
         over = "one seed" if seeds == 1 else f"mean ± standard deviation over {seeds} seeds"
         caption = f"**{method.title}**: {label} by class, {over}."
         caption += f" Black ticks: {references[0].title}." if reference else ""
@@ -44,25 +44,28 @@ def class_section(bench: Bench, methods: Iterable[Method], album: Album) -> Sect
     return section
 
 
-def by_class(bench: Bench, method: Method, task: Task) -> tuple[dict[str, Spread], set[str]]:
-    """Spread by class name over the seeds, and the names of the unseen classes; both empty without metrics by class."""
-    values: dict[str, dict[int, float]] = {}
-    unseen: set[str] = set()
+def by_class(bench: Bench, method: Method, task: Task | None = None) -> dict[str, dict[str, Spread]]:
+    """Metric -> class name -> its spread over the seeds, best metric first; ``task``: default the method's main one.
+
+    The second metric is in every ``results.json``; the first, of which the tables show means, is not in older ones.
+    """
+    task = task or method.main_task
+    second, name = _IN_RESULTS[task]
+    values: dict[str, dict[str, dict[int, float]]] = {task.metric: {}, name: {}}
     for run in bench.runs_of(method.name):
-        for entry in _per_class(run, task):
-            unseen |= {entry["name"]} if entry["unseen"] else set()
-            if entry[task.metric] is not None:
-                values.setdefault(entry["name"], {})[run.seed] = entry[task.metric]
-    return {name: spread(numbers) for name, numbers in values.items()}, unseen
+        classes = run.classes or numbers_by_class(read_classes(run.folder))
+        found: list[tuple[str, str, float | None]] = []
+        found += [(task.metric, key, number) for key, number in classes.get(task.key, {}).items()]
+        metrics = run.results.get(second.key, {})
+        found += [(name, key.removeprefix(f"{name}-"), v) for key, v in metrics.items() if key.startswith(f"{name}-")]
+        for metric, key, number in found:
+            if number is not None:
+                values[metric].setdefault(key, {})[run.seed] = number
+    return {metric: {key: spread(v) for key, v in classes.items()} for metric, classes in values.items()}
 
 
-def _per_class(run: Run, task: Task) -> list[dict]:
-    """What the task's evaluator wrote about each class; empty if it wrote nothing."""
-    name = "instance_results.json" if task is INSTANCE else "panoptic_results.json"
-    with suppress(UserError, StopIteration):
-        found = read_json(next(run.folder.glob(f"inference/**/{name}")), "Results by class").get("per_class") or {}
-        return found.get(task.key, []) if task is INSTANCE else list(found)
-    return []
+def _seeds(classes: Mapping[str, Spread]) -> int:
+    return max((s.n for s in classes.values()), default=0)
 
 
 def curve_section(bench: Bench, methods: Iterable[Method], album: Album) -> Section:

@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 
 from minibench.bench import MISSING, Bench, Spread
+from minibench.comparisons import Comparison
 from minibench.display import duration
 from minibench.methods import INSTANCE, PANOPTIC, TASKS, Method, Task
+from minibench.paired import BETTER, LEVEL, MARGIN, UNDECIDED, WORSE
 from minibench.report import charts
 from minibench.report.charts import Album
 from minibench.report.document import Block, Cell, Images, Row, Section, Table, Text, heading, say
@@ -26,20 +28,28 @@ def results_section(bench: Bench, album: Album) -> Section:
     return Section("Results", "results", [Images(images), *tables, Text(say("results"), "note")])
 
 
-def difference_section(bench: Bench, album: Album) -> Section:
+def difference_section(bench: Bench, found: Iterable[Comparison], album: Album) -> Section:
     """Variants minus their full method."""
+    tests = {(c.upper.name, c.lower.name): c for c in found}
     images = []
     for full in bench.methods:
-        variants = bench.variants(full)
+        variants = [m for m in bench.variants(full) if bench.runs_of(m.name)]
         if not variants:
             continue
         task = variants[0].main_task
-        titles = [f"without {m.removes}" if m.removes else m.title for m in variants]
-        rows = [(t, bench.difference(m, full, task, task.harmonic)) for t, m in zip(titles, variants, strict=True)]
-        if any(difference.n for _, difference in rows):
+        rows = []
+        for m in variants:
+            comparison = tests.get((full.name, m.name)) or tests.get((m.name, full.name))
+            line = comparison.lines.get(task) if comparison else None
+            test, verdict = (line.test, line.found.verdict) if line else (None, UNDECIDED)
+            half = (test.high - test.low) / 2 if test else None
+            title = f"without {m.removes}" if m.removes else m.title
+            rows.append((title, bench.difference(m, full, task, task.harmonic), half, verdict in (BETTER, WORSE)))
+        if any(difference.n for _, difference, _, _ in rows):
             caption = f"**{full.title}**: harmonic mean of {task.metric} minus that of the full method. Dots: seeds. "
-            caption += "Lines: ± one standard deviation. Grey: the mean is not larger than it."
-            chart = charts.difference_plot(rows, f"Δ harmonic mean of {task.metric} (points)")
+            caption += f"Lines: {100 - 100 * LEVEL:.0f} % intervals. Grey bars: undecided or equivalent. Grey strip: "
+            caption += f"differences of less than {MARGIN:g} points."
+            chart = charts.difference_plot(rows, MARGIN, f"Δ harmonic mean of {task.metric} (points)")
             alt = f"Differences of {len(rows)} variants to {full.title} in {task.metric}, as in the table below."
             images.append(album.chart(f"components_{full.name}", chart, alt, caption))
     table: Block = paired_table(bench) or Text("No ablation was run.", "note")
@@ -125,7 +135,8 @@ def paired_table(bench: Bench) -> Table | None:
             lower = f"{sum(v < 0 for v in values)} of {len(values)}" if values else MISSING
             rows.append(Row([Cell(method.title), *(value(d, signed=True) for d in differences), Cell(lower)]))
     columns = ["Variant", "Δ seen", "Δ unseen", "Δ harmonic mean", "Seeds below full"]
-    return Table("Differences to the full method, paired by seed", columns, rows) if rows else None
+    caption = "Differences to the full method, paired by seed: mean ± standard deviation"
+    return Table(caption, columns, rows) if rows else None
 
 
 def value(spread: Spread, best: bool = False, signed: bool = False) -> Cell:

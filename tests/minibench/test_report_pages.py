@@ -121,7 +121,7 @@ def test_bars_by_class_show_what_each_evaluator_has_written(folder):
 
 def test_markdown_links_resolve_and_nothing_else_is_left(folder):
     report = folder / "report"
-    text = (report / "report.md").read_text(encoding="utf-8")
+    text = "".join((report / name).read_text(encoding="utf-8") for name in ("report.md", "pictures.md"))
     linked = set(re.findall(r"!\[[^\]]+\]\((pictures/[^)]+)\)", text))
     assert linked == {f"pictures/{path.name}" for path in (report / "pictures").iterdir()}
     for link in linked:
@@ -134,7 +134,8 @@ def test_markdown_links_resolve_and_nothing_else_is_left(folder):
 
 def test_every_table_of_the_markdown_page_has_rows_of_one_length(folder):
     widths = []
-    for line in (folder / "report" / "report.md").read_text(encoding="utf-8").splitlines():
+    pages = [(folder / "report" / name).read_text(encoding="utf-8") for name in ("report.md", "pictures.md")]
+    for line in "".join(pages).splitlines():
         if line.startswith("|"):
             widths.append(line.replace("\\|", "").count("|"))
         else:
@@ -160,9 +161,15 @@ def test_summary_is_strict_json_with_the_verdicts(folder):
     content = json.loads((folder / "report" / "summary.json").read_text(), parse_constant=refuse)
     metrics = content["methods"]["pading_no_noise"]["figures"]["panoptic_seg"]
     assert (metrics["PQ_hm"]["mean"], metrics["PQ_hm"]["sd"], metrics["PQ_hm"]["n"]) == (24.2, None, 1)
-    verdicts = {e["title"]: e["verdict"] for e in content["expectations"]}
-    assert verdicts["Each ablation is below the full PADing"] == "holds"
-    assert verdicts["PADing is above the projection baseline"] == "not run"
+    found = {(c["upper"], c["lower"]): c for c in content["comparisons"]}
+    comparison = found["pading", "pading_no_noise"]
+    assert (comparison["claim"], comparison["verdict"]) == ("PADing is better with noise", "undecided")
+    # Only seed 1 has a harmonic mean without noise, so there is no test.
+    assert comparison["tests"]["panoptic_seg"] == {
+        **{"mean": pytest.approx(5.9), "sd": None, "n": 1, "verdict": "undecided"},
+        **dict.fromkeys(("low", "high", "p", "p_equivalent", "detectable", "p_holm", "p_equivalent_holm")),
+    }
+    assert found["d2zero_later", "d2zero"]["verdict"] == "not run"
 
 
 def test_without_run_folders_the_metrics_remain(tmp_path):
@@ -173,7 +180,20 @@ def test_without_run_folders_the_metrics_remain(tmp_path):
     # One seed has no deviation.
     assert rows["PADing"] == ["61.0", "20.0", "30.1", "", "1"]
     notes = " ".join("".join(p.itertext()) for p in page.iter("p"))
-    assert "PADing: not available. " in notes and "D2Zero: no training log." in notes
+    assert "PADing: no metrics by class." in notes and "pictures.md" in (folder / "report" / "report.md").read_text()
+    assert not (folder / "report" / "pictures.md").exists()
+
+
+def test_a_report_without_runs_leaves_the_pictures_of_an_earlier_one(folder, tmp_path):
+    """As the committed one, whose numbers are made again from results.json alone."""
+    to = tmp_path / "to"
+    shutil.copytree(folder / "report", to)
+    before = {path: path.read_bytes() for path in [to / "pictures.md", *(to / "pictures").glob("*_best_*")]}
+    write_report(write_results(tmp_path / "benchmark", METHODS, _runs(2)), to)
+    assert len(before) > 3 and all(path.read_bytes() == content for path, content in before.items())
+    assert not (tmp_path / "benchmark" / "report").exists()
+    numbers = (to / "report.md").read_text().split("## Class by class")[0]
+    assert numbers == (folder / "report" / "report.md").read_text().split("## Class by class")[0]
 
 
 def test_a_damaged_run_costs_its_images_only(folder, tmp_path):

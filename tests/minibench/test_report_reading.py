@@ -1,30 +1,13 @@
-"""The report must say "does not hold" when it does not: verdicts on metrics whose outcome can be seen by eye."""
+"""The report must say "undecided" when the seeds do not tell: verdicts on metrics whose outcome can be seen by eye."""
 
 import pytest
 
-from minibench.bench import read_bench, spread
-from minibench.methods import PANOPTIC
-from minibench.report.reading import contradictions, expectations, outcome, verdict
+from minibench.bench import read_bench
+from minibench.comparisons import compare, merge_twins, names_no_unseen
+from minibench.methods import INSTANCE, PANOPTIC
+from minibench.report.document import Table, Text
+from minibench.report.reading import as_json, outcome, reading_section
 from tests.minibench.benchmark_folder import method, run, write_results
-
-
-@pytest.mark.parametrize(
-    ("differences", "expected"),
-    [
-        ((3.0, 4.0, 5.0), "holds"),
-        ((-3.0, -4.0, -5.0), "does not hold"),
-        ((3.0, -2.0, 1.0), "within the spread"),
-        ((0.0, 2.0), "within the spread"),
-        ((-1.0, 1.0), "within the spread"),
-        # Never any different: there is no spread to hide in.
-        ((0.0, 0.0), "does not hold"),
-        ((1.0,), "holds"),
-        ((-1.0,), "does not hold"),
-        ((), "not run"),
-    ],
-)
-def test_verdict_of_paired_differences(differences, expected):
-    assert verdict(spread(dict(enumerate(differences)))) == expected
 
 
 def _bench(tmp_path, metrics: dict[str, list[tuple]], **kinds):
@@ -38,6 +21,12 @@ def _bench(tmp_path, metrics: dict[str, list[tuple]], **kinds):
     return read_bench(write_results(tmp_path, methods, runs))
 
 
+def _near(harmonic: float, jitter: float = 0.0) -> list[tuple]:
+    """Four seeds that differ as in every other method, up to the jitter."""
+    values = [harmonic + seed + sign * jitter for seed, sign in ((0.0, 1), (2.0, -1), (5.0, 0), (3.0, 1))]
+    return [(20.0, value) for value in values]
+
+
 ABLATION = {"ablates": "pading", "removes": "alignment"}
 D2ZERO = {"task": "instance"}
 
@@ -45,67 +34,137 @@ D2ZERO = {"task": "instance"}
 @pytest.fixture()
 def bench(tmp_path):
     metrics = {
-        "baseline": [(0.0, 0.0)] * 3,
-        "projection": [(10.0, 15.0), (12.0, 18.0), (11.0, 17.0)],
-        "pading": [(20.0, 30.0), (22.0, 33.0), (21.0, 31.0)],
-        "pading_no_alignment": [(24.0, 34.0), (25.0, 36.0), (24.0, 35.5)],
-        "pading_self_training": [(21.0, 31.0), (21.0, 31.5), (21.0, 32.0)],
-        "d2zero": [(40.0, 50.0), (41.0, 51.0), (42.0, 52.0)],
-        "d2zero_plain_classifier": [(30.0, 40.0), (31.0, 41.0), (33.0, 43.5)],
+        "baseline": [(0.0, 0.0)] * 4,
+        "projection": _near(10.0, 0.1),
+        "pading": _near(30.0),
+        "pading_no_alignment": _near(30.5, 0.2),
+        "pading_no_noise": _near(60.0, 0.3),
+        "pading_self_training": [(20.0, h) for h in (10.0, 50.0, 40.0, 33.0)],
+        "d2zero": _near(50.0),
+        "d2zero_plain_classifier": _near(40.0, 0.4),
     }
     removed = {"ablates": "d2zero", "removes": "the input-conditional classifier"}
-    kinds = {"pading_no_alignment": ABLATION, "d2zero": D2ZERO, "d2zero_plain_classifier": D2ZERO | removed}
+    kinds = {
+        "pading_no_alignment": ABLATION,
+        "pading_no_noise": {"ablates": "pading", "removes": "noise"},
+        "d2zero": D2ZERO,
+        "d2zero_plain_classifier": D2ZERO | removed,
+    }
     return _bench(tmp_path, metrics, **kinds)
 
 
-def test_each_expectation_gets_its_own_verdict(bench):
-    found = {e.title: e.verdict for e in expectations(bench)}
-    assert found == {
-        "The baseline cannot name unseen classes": "holds",
-        "Every zero-shot method names unseen classes better than the baseline": "holds",
-        "Pading is above the projection baseline": "holds",
-        "D2zero is above the plain semantic classifier": "holds",
-        "Each ablation is below the full Pading": "does not hold",
-        "Each addition is above Pading alone": "within the spread",
-        "Each ablation is below the full D2zero": "holds",
+def _verdicts(bench) -> dict[tuple[str, str], str]:
+    return {(c.upper.name, c.lower.name): c.verdict for c in compare(bench)}
+
+
+def test_each_comparison_gets_its_own_verdict_once(bench):
+    assert _verdicts(bench) == {
+        ("pading", "projection"): "better",
+        ("pading", "pading_no_alignment"): "equivalent",
+        ("pading", "pading_no_noise"): "worse",
+        ("pading_self_training", "pading"): "undecided",
+        # Both expected of the method of the paper, and an ablation.
+        ("d2zero", "d2zero_plain_classifier"): "better",
     }
 
 
-def test_an_ablation_that_beats_the_full_method_is_named(bench):
-    wrong = contradictions(expectations(bench))
-    assert [(e.metric, c.text) for e, c in wrong] == [("harmonic", "Pading − Pading_no_alignment")]
-    # 30 - 34, 33 - 36 and 31 - 35.5.
-    assert wrong[0][1].differences[PANOPTIC].mean == pytest.approx(-11.5 / 3)
+def test_the_headline_counts_all_lines_but_none_that_is_known_before(bench):
+    text = outcome(bench, compare(bench))
+    assert "Pading reaches PQ 20.0 ± 0.0 on unseen classes and a harmonic mean of 32.5 ± 2.1 (projection: 12.5" in text
+    # Four comparisons of panoptic methods in three tasks, and one of instance methods.
+    assert "Of 13 differences" in text
+    assert "better in 4, worse in 3 and equivalent in 3; 3 are undecided" in text
+    assert "With 4 seeds" in text and "probability of 80 %" in text
+    assert [m.name for m in names_no_unseen(bench)] == ["baseline"]
 
 
-def test_the_headline_counts_what_the_table_says(bench):
-    text = outcome(bench, expectations(bench))
-    assert "Pading reaches PQ 21.0 ± 1.0 on unseen classes" in text
-    assert "harmonic mean of 51.0 ± 1.0" in text
-    # 1 baseline, 6 above it, projection, plain classifier, which is an ablation too, 1 more ablation, 1 addition.
-    assert "Of 11 comparisons" in text and "sign alone" not in text
-    assert "9 came out as expected in these seeds, 1 within the spread of the seeds, 1 against expectation." in text
+def test_all_lines_are_one_family(bench):
+    """Holm multiplies the smallest p by the number of lines."""
+    lines = [line for c in compare(bench) for line in c.lines.values()]
+    least = min(lines, key=lambda line: line.test.p)
+    assert len(lines) == 13 and least.found.p == pytest.approx(13 * least.test.p)
 
 
-def test_the_headline_says_when_there_is_one_seed(tmp_path):
-    bench = _bench(tmp_path, {"baseline": [(0.0, 0.0)], "pading": [(20.0, 30.0)]})
-    assert "There is one seed, so the sign alone decides." in outcome(bench, expectations(bench))
+def test_the_table_has_the_interval_the_power_and_the_verdict(bench):
+    section = reading_section(bench, compare(bench), None)
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    rows = [[" ".join(filter(None, (c.text, c.detail))) for c in row.cells] for row in table.rows]
+    at = rows.index(["Pading_self_training − Pading: ? undecided in PQ"])
+    task, n, difference, interval, _, detectable, verdict = rows[at + 1]
+    # Differences -20, 18, 5, 0 by hand: mean 0.75, sd 15.78, and 3.182 sd / 2 to each side.
+    assert (task, n, difference) == ("PQ", "4", "+0.8 ± 15.8")
+    assert interval == "−24.4 to +25.9" and verdict == "? undecided"
+    assert float(detectable) == pytest.approx(4.2559 * 15.777 / 2, abs=0.1)
+    notes = " ".join(block.text for block in section.blocks if isinstance(block, Text))
+    assert "comparisons with Baseline" in notes
 
 
-def test_a_baseline_that_names_unseen_classes_is_noticed(tmp_path):
-    bench = _bench(tmp_path, {"baseline": [(0.0, 0.0), (0.3, 0.6)]})
-    assert expectations(bench)[0].verdict == "does not hold"
+def test_a_baseline_that_names_unseen_classes_is_compared(tmp_path):
+    """Which should not happen; then nothing about it is known before."""
+    removed = {"baseline": {"extends": "pading"}}
+    bench = _bench(tmp_path, {"baseline": [(0.0, 0.0), (0.3, 0.6)], "pading": [(2.0, 3.0)] * 2}, **removed)
+    assert not names_no_unseen(bench)
+    assert ("baseline", "pading") in _verdicts(bench)
 
 
 def test_methods_that_were_not_run_give_no_verdict(tmp_path):
-    bench = _bench(tmp_path, {"baseline": [(0.0, 0.0)], "pading": []})
-    found = {e.title: e.verdict for e in expectations(bench)}
-    assert found["Pading is above the projection baseline"] == "not run"
-    assert found["Every zero-shot method names unseen classes better than the baseline"] == "not run"
-    assert outcome(bench, expectations(bench)).startswith("Neither Pading nor D2Zero was run.")
+    bench = _bench(tmp_path, {"baseline": [(0.0, 0.0)], "projection": [(3.0, 4.0)], "pading": []})
+    assert _verdicts(bench) == {("pading", "projection"): "not run"}
+    text = outcome(bench, compare(bench))
+    assert text.startswith("Neither Pading nor D2Zero was run.") and "differences" not in text
 
 
-def test_one_seed_is_judged_by_its_sign_and_says_so(tmp_path):
+def test_one_seed_decides_nothing_and_says_so(tmp_path):
     bench = _bench(tmp_path, {"pading": [(20.0, 30.0)], "projection": [(10.0, 15.0)]})
-    line = next(e for e in expectations(bench) if "projection" in e.title).comparisons[0]
-    assert (line.verdict, line.one_seed) == ("holds", True)
+    assert _verdicts(bench) == {("pading", "projection"): "undecided"}
+    assert "With one seed nothing can be decided." in outcome(bench, compare(bench))
+    (table,) = (b for b in reading_section(bench, compare(bench), None).blocks if isinstance(b, Table))
+    assert table.rows[1].cells[-1].text == "? undecided (one seed)"
+
+
+def test_other_hyperparameters_are_named(tmp_path):
+    kinds = {
+        "pading": {"hyperparameters": {"SOLVER.BASE_LR": 0.01, "SOLVER.GENERATOR_LR": 1.0}},
+        "projection": {"hyperparameters": {"SOLVER.BASE_LR": 0.03, "SOLVER.GENERATOR_LR": 1.0}},
+    }
+    bench = _bench(tmp_path, {"pading": [(20.0, 30.0)], "projection": [(10.0, 15.0)]}, **kinds)
+    (comparison,) = compare(bench)
+    assert comparison.unequal == ("BASE_LR",)
+    assert as_json([comparison])[0]["other_hyperparameters"] == ["BASE_LR"]
+
+
+def test_variants_with_the_same_metrics_are_one_row(tmp_path):
+    kinds = {
+        "gmmn": {"ablates": "pading", "removes": "primitives and more"},
+        "pading_no_primitives": {"ablates": "pading", "removes": "primitives"},
+        "pading_no_noise": {"ablates": "pading", "removes": "noise"},
+    }
+    metrics = {
+        "pading": [(20.0, 30.0), (22.0, 33.0)],
+        "gmmn": [(15.0, 25.0), (16.0, 24.0)],
+        "pading_no_primitives": [(15.4, 25.0), (16.0, 24.1)],
+        # Equal in one seed only.
+        "pading_no_noise": [(15.0, 25.0), (17.0, 24.0)],
+    }
+    bench = merge_twins(_bench(tmp_path, metrics, **kinds))
+    names = {m.name: m.title for m in bench.methods}
+    assert list(names) == ["pading", "pading_no_primitives", "pading_no_noise"]
+    assert names["pading_no_primitives"] == "Pading_no_primitives (the same: Gmmn)"
+    assert len(compare(bench)) == 2 and len(bench.runs) == 6
+
+
+def test_seeds_with_other_hyperparameters_have_a_table_without_verdicts(tmp_path):
+    metrics = {"d2zero": [(40.0, 50.0), (41.0, 52.0)], "d2zero_plain_classifier": [(39.0, 48.0), (40.0, 49.0)]}
+    kinds = {"d2zero": D2ZERO, "d2zero_plain_classifier": D2ZERO | {"ablates": "d2zero", "removes": "x"}}
+    bench = _bench(tmp_path / "now", metrics, **kinds)
+    third = {"d2zero": 60.0, "d2zero_plain_classifier": 51.0}
+    runs = [run(name, 3, {"segm": (60.0, 30.0, harmonic)}) for name, harmonic in third.items()]
+    # Seed 1 is there already: it must not count twice.
+    runs.append(run("d2zero", 1, {"segm": (60.0, 30.0, 99.0)}))
+    other = read_bench(write_results(tmp_path / "other", [method(name, **kinds[name]) for name in kinds], runs))
+    tables = [b for b in reading_section(bench, compare(bench), other).blocks if isinstance(b, Table)]
+    cells = [c.text for c in tables[1].rows[0].cells]
+    # 2, 3 and 9.
+    assert cells[1:4] == [INSTANCE.metric, "1, 2, 3", "+4.7"] and len(tables[1].columns) == 5
+    assert compare(bench)[0].lines[INSTANCE].difference.values == {1: 2.0, 2: 3.0}
+    assert PANOPTIC not in compare(bench)[0].lines
