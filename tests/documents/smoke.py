@@ -57,7 +57,9 @@ def why_not(parsed: Parsed) -> str:
         return "it needs a text encoder; tests/data/test_vocabulary_vectors.py has one"
     if "MODEL.WEIGHTS_FROM" in words:
         return "it needs a checkpoint with averaged weights; tests/engine has it"
-    if parsed.script == "-m minibench.analysis" or (parsed.script == "-m minibench" and words[0] in ("pool", "report", "tune")):
+    if parsed.script == "-m minibench" and words[0] == "pool":
+        return "it needs several finished benchmarks; tests/minibench has it"
+    if parsed.script == "-m minibench.analysis" or (parsed.script == "-m minibench" and words[0] in ("report", "tune")):
         return "it needs a finished benchmark, or hours; tests/minibench has it"
     return ""
 
