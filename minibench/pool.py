@@ -53,7 +53,10 @@ def pool(files: Sequence[Path], methods: Mapping[str, Method], out: Path) -> str
         _check_fits(content, path, contents[0], files[0])
     seeds = sorted({run.seed for bench in benches for run in bench.runs})
     sizes = {key: contents[0]["data"][key] for key in _EQUAL_DATA if key != "version"}
-    plan = Plan(methods, methods, make_settings(benches[0].split, benches[0].budget, seeds or None, **sizes), out)
+    try:
+        plan = Plan(methods, methods, make_settings(benches[0].split, benches[0].budget, seeds or None, **sizes), out)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{files[0]} has a split, budget or size that no benchmark has: {error!r}.") from error
     equal, other, repeats = _sorted(contents, benches, plan)
     write_json(out / RESULTS, _content(contents, equal, {name: describe(plan, name) for name in methods}), indent=1)
     told = f"{len(equal)} runs with the present settings: {out / RESULTS}"

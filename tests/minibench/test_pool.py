@@ -100,6 +100,15 @@ def test_files_that_do_not_fit_are_refused(folders, methods, tmp_path, change, c
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("change", [{"budget": "huge"}, {"data": {"size": "128"}}, {"data": {"noise": None}}])
+def test_settings_that_no_benchmark_has_are_refused(folders, methods, tmp_path, change):
+    content = _content(folders[0] / RESULTS)
+    data = content["data"] | change.get("data", {})
+    (tmp_path / "first.json").write_text(json.dumps({**content, **change, "data": data}))
+    with pytest.raises(UserError, match=r"first.json has a split, budget or size that no benchmark has"):
+        pool([tmp_path / "first.json"], methods, tmp_path / "out")
+
+
 def test_results_that_are_there_are_not_overwritten(folders, methods, tmp_path):
     shutil.copy(folders[1] / RESULTS, tmp_path / RESULTS)
     with pytest.raises(UserError, match="Add it to the files that are pooled"):
