@@ -135,10 +135,9 @@ def read_content(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path} does not exist. `python -m minibench run` writes it.")
     content = read_json(path, "Results of the mini benchmark")
-    version = content.get("version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version != VERSION:
-        newer = version > VERSION
-        cure = "Update this repository" if newer else "Run the benchmark again"
+    version = content.get("version")
+    if version != VERSION:
+        cure = "Update this repository, or run the benchmark again"
         raise UserError(f"{path} has version {version}; this program reads version {VERSION}. {cure}.")
     return content
 
@@ -146,7 +145,6 @@ def read_content(path: Path) -> dict[str, Any]:
 def bench_of(content: Mapping[str, Any], path: Path) -> Bench:
     """``content``, as it is in the file ``path``; UserError when it is damaged."""
     try:
-        _ = content["version"]
         budget, declared, folder = str(content.get("budget", "")), discover(), path.parent
         methods = {entry["name"]: _method(entry, budget, declared) for entry in content["methods"]}
         runs = tuple(_run(entry, methods, folder) for entry in content["runs"] if entry["method"] in methods)

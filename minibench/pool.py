@@ -58,12 +58,14 @@ def pool(files: Sequence[Path], methods: Mapping[str, Method], out: Path) -> str
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{files[0]} has a split, budget or size that no benchmark has: {error!r}.") from error
     equal, other, repeats = _sorted(contents, benches, plan)
-    write_json(out / RESULTS, _content(contents, equal, {name: describe(plan, name) for name in methods}), indent=1)
     told = f"{len(equal)} runs with the present settings: {out / RESULTS}"
-    if other:
+    if other:  # written first: after a crash between the two, a run may be in both files, but in none never
         known = {m["name"]: m for content in reversed(contents) for m in content["methods"]}
         write_json(out / OTHER, _content(contents, other, {name: known[name] for name, _, _ in other}), indent=1)
         told += f"; {len(other)} with others: {out / OTHER}"
+    write_json(out / RESULTS, _content(contents, equal, {name: describe(plan, name) for name in methods}), indent=1)
+    if not other:
+        (out / OTHER).unlink(missing_ok=True)  # one of the files, whose runs are all in the other now
     if repeats:
         told += f"; {len(repeats)} are there twice, with metrics that differ by at most {max(repeats):.2g} points"
     return told
