@@ -107,6 +107,17 @@ def test_a_baseline_that_names_unseen_classes_is_compared(tmp_path):
     assert ("baseline", "pading") in _verdicts(bench)
 
 
+def test_a_method_that_fails_on_unseen_classes_is_compared_all_the_same(tmp_path):
+    metrics = {
+        "baseline": [(0.0, 0.0)] * 3,
+        "pading": [(0.0, 0.0)] * 3,
+        "projection": [(20.0, h) for h in (25.0, 30.0, 28.0)],
+    }
+    bench = _bench(tmp_path, metrics)
+    assert [m.name for m in names_no_unseen(bench)] == ["baseline"]
+    assert _verdicts(bench) == {("pading", "projection"): "worse"}
+
+
 def test_methods_that_were_not_run_give_no_verdict(tmp_path):
     bench = _bench(tmp_path, {"baseline": [(0.0, 0.0)], "projection": [(3.0, 4.0)], "pading": []})
     assert _verdicts(bench) == {("pading", "projection"): "not run"}
