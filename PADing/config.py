@@ -31,6 +31,7 @@ def add_maskformer2_config(cfg: CfgNode) -> None:
     _add_mask_former_keys(cfg)
     _add_class_embedding_keys(cfg)
     _add_swin_keys(cfg)
+    _add_timm_keys(cfg)
     _add_ignored_keys(cfg)
     _add_keys_of(import_methods(), cfg)
 
@@ -116,6 +117,15 @@ def _add_swin_keys(cfg: CfgNode) -> None:
     )  # fmt: skip
 
 
+def _add_timm_keys(cfg: CfgNode) -> None:
+    cfg.MODEL.TIMM = CfgNode()
+    cfg.MODEL.TIMM.update(
+        NAME="", PRETRAINED=False, WEIGHTS="", NORMALIZATION="timm", OUT_INDICES=[], IMAGE_SIZE=0,
+        FROZEN=0, FREEZE_BATCH_NORM=False, DROP_PATH=0.0, USE_CHECKPOINT=False,
+    )  # fmt: skip
+    cfg.SOLVER.BACKBONE_LAYER_DECAY = 1.0
+
+
 def _add_ignored_keys(cfg: CfgNode) -> None:
     cfg.MODEL.SEM_SEG_HEAD.update(DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS=4, DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS=8)
     cfg.MODEL.MASK_FORMER.NUM_GENERATE = 1
@@ -124,8 +134,8 @@ def _add_ignored_keys(cfg: CfgNode) -> None:
 def load_config(path: str | os.PathLike, opts: Sequence = (), trust_plugins: bool = False) -> CfgNode:
     """Read a YAML file (with its ``_BASE_`` files), apply overrides, and return the frozen config.
 
-    Also registers the data sets of ``DATASETS.SPLIT_FILES`` and replaces ``MODEL.SEM_SEG_HEAD.NUM_CLASSES -1`` by the
-    number of classes that the model needs for its data sets.
+    Also registers the data sets of ``DATASETS.SPLIT_FILES``, replaces ``MODEL.SEM_SEG_HEAD.NUM_CLASSES -1`` by the
+    number of classes that the model needs for its data sets, and lets the backbone set the keys that it decides.
 
     Args:
         path: the YAML file; "" for the defaults alone; or a shared model: its folder, or ``hf://OWNER/NAME[@revision]``.
@@ -180,6 +190,7 @@ def read_config(
             cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = _count_classes(cfg)
     except UserError as error:
         problems.append(str(error))
+    problems += _adapt_to_backbone(cfg, set(opts[0::2]))
     if left_out and problems and "PLUGINS" not in opts[0::2]:
         problems.append(advice_on_plugins(left_out))
     cfg.freeze()
@@ -191,6 +202,18 @@ def _version_problems(cfg: CfgNode, tree: dict, path: str) -> list[str]:
     if version == cfg.VERSION:
         return []
     return [f"config file {path}: VERSION {version} is unknown; rename the keys to those of VERSION {cfg.VERSION}."]
+
+
+def _adapt_to_backbone(cfg: CfgNode, given: set[str]) -> list[str]:
+    """Let the backbone change ``cfg`` if its class has ``adapt_config(cfg, given)``; returns its problems.
+
+    ``given``: the keys of the command line.
+    """
+    from detectron2.modeling import BACKBONE_REGISTRY
+
+    name = cfg.MODEL.BACKBONE.NAME
+    adapt = getattr(BACKBONE_REGISTRY.get(name), "adapt_config", None) if name in BACKBONE_REGISTRY else None
+    return list(adapt(cfg, given)) if adapt else []
 
 
 def _count_classes(cfg: CfgNode) -> int:

@@ -98,6 +98,9 @@ def _backbone(cfg: CfgNode) -> Iterator[str]:
         found = ", ".join(f"MODEL.RESNETS.{key} is {nets[key]}" for key in wrong)
         right = ", ".join(f"MODEL.RESNETS.{key} {value}" for key, value in wrong.items())
         yield f"{found}. Set {right} for MODEL.RESNETS.DEPTH {nets.DEPTH}, or a DEPTH from 50."
+    if name == "TimmBackbone" and cfg.MODEL.WEIGHTS.startswith("detectron2://ImageNetPretrained/"):
+        cure = "Set MODEL.WEIGHTS '' (MODEL.TIMM.PRETRAINED True downloads timm's weights)."
+        yield f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS}, a ResNet's, but MODEL.BACKBONE.NAME is TimmBackbone. {cure}"
     depths, heads = swin.DEPTHS, swin.NUM_HEADS
     widths = [swin.EMBED_DIM * 2**i for i in range(len(depths))]
     if name == "D2SwinTransformer" and len(depths) != len(heads):

@@ -75,11 +75,15 @@ def _is_text(value) -> bool:
 
 
 below_one = Allowed("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1)
+_share = Allowed("a number above 0 and up to 1", lambda value: _is_number(value) and 0 < value <= 1)
 _text = Allowed("a name", _is_text)
 _text_or_none = Allowed("the path of a file, or None", lambda value: value is None or _is_text(value))
 _number = Allowed("a number", _is_number)
 _number_or_none = Allowed("a number, or None", lambda value: value is None or _is_number(value))
 _names = _each(_text, range(1000))
+_whole_numbers = Allowed(
+    "a list of whole numbers", lambda value: all(isinstance(x, int) and not isinstance(x, bool) for x in value)
+)
 _norm = one_of("", "BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "nnSyncBN", "FrozenBN", "GN", "LN")
 _counted = "the number of classes, or -1 for as many as the data sets' split says"
 _class_count = Allowed(_counted, lambda value: value == -1 or value >= 1)
@@ -114,6 +118,11 @@ RULES: list[Rule] = [
     Rule("model", "MODEL.SWIN", above(0), "MLP_RATIO"),
     Rule("model", "MODEL.SWIN", below_one, "DROP_RATE ATTN_DROP_RATE DROP_PATH_RATE"),
     Rule("model", "MODEL.SWIN", _number_or_none, "QK_SCALE", "None: by the width of a head"),
+    Rule("model", "MODEL.TIMM", one_of("timm", "config"), "NORMALIZATION", "timm: as the model expects"),
+    Rule("model", "MODEL.TIMM", _whole_numbers, "OUT_INDICES", "empty: the maps of strides 4, 8, 16 and 32"),
+    Rule("model", "MODEL.TIMM", from_to(0, 16384), "IMAGE_SIZE", "0: the one that timm names"),
+    Rule("model", "MODEL.TIMM", from_to(0, 5), "FROZEN", "0: nothing is frozen; 5: everything"),
+    Rule("model", "MODEL.TIMM", below_one, "DROP_PATH"),
     Rule("model", "MODEL.SEM_SEG_HEAD", _class_count, "NUM_CLASSES"),
     Rule("model", "MODEL.SEM_SEG_HEAD", from_to(-1, 255), "IGNORE_VALUE", "the label that no loss counts"),
     Rule("model", "MODEL.SEM_SEG_HEAD", at_least(1), "CONVS_DIM MASK_DIM COMMON_STRIDE"),
@@ -151,6 +160,7 @@ RULES: list[Rule] = [
     Rule("train", "SOLVER", at_least(1), "IMS_PER_BATCH", "images of all processes together"),
     Rule("train", "SOLVER", at_least(0), "REFERENCE_WORLD_SIZE WARMUP_ITERS BASE_LR BASE_LR_END"),
     Rule("train", "SOLVER", at_least(0), "WEIGHT_DECAY WEIGHT_DECAY_NORM WEIGHT_DECAY_EMBED BACKBONE_MULTIPLIER"),
+    Rule("train", "SOLVER", _share, "BACKBONE_LAYER_DECAY", "1: no decay"),
     Rule("train", "SOLVER", at_least(0), "POLY_LR_POWER"),
     Rule("train", "SOLVER", below_one, "MOMENTUM"),
     Rule("train", "SOLVER", above(0), "GAMMA"),

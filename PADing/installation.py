@@ -41,7 +41,7 @@ def _report(args: argparse.Namespace) -> bool:
 def torchvision_problem() -> str:
     """Why torchvision does not work with this torch, and what to install; "" if it works or is absent.
 
-    timm and open_clip import torchvision; training and evaluation do not.
+    timm and open_clip import torchvision; for timm, ``PADing.torchvision_users`` gets along with another build.
     """
     try:
         version = importlib.metadata.version("torchvision")
@@ -61,7 +61,7 @@ def torchvision_problem() -> str:
     variant = torch.__version__.partition("+")[2] or "the default"
     return (
         f"torchvision {version}{made_for} does not work with torch {torch.__version__}: {reason}. Training and "
-        "evaluation don't need it; timm and the clip command of tools/class_embeddings.py do. Install torchvision "
+        "evaluation don't need it; the clip command of tools/class_embeddings.py does. Install torchvision "
         f"0.{minor} in the same build as torch ({variant}), from the same index: pip install --force-reinstall "
         f'--no-deps "torchvision==0.{minor}.*" --index-url INDEX (INDEX: see "Get started" on pytorch.org)'
     )

@@ -44,6 +44,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
     weights_from = "model"
     averaged = False
     keep = 0
+    _fresh: frozenset[str] | None = None  # weights that the last file has not given; None: no file was loaded
 
     def load(self, path: str, *args, **kwargs) -> dict:
         """As fvcore's; ``path`` may also name a shared model (``PADing.sharing.places``).
@@ -226,7 +227,12 @@ class TrainingCheckpointer(DetectionCheckpointer):
             cure = "Check that MODEL.WEIGHTS and MODEL.META_ARCHITECTURE belong together."
             raise UserError(f"Weights {self._file_name!r} have {problem} {cure}")
         self._found = found
+        self._fresh = frozenset(incompatible.missing_keys)
         return incompatible
+
+    def lacks(self, prefix: str) -> bool:
+        """Whether no weight of the model whose name begins with ``prefix`` was loaded."""
+        return self._fresh is None or {key for key in self.model.state_dict() if key.startswith(prefix)} <= self._fresh
 
     def _explain_missing(self, missing: list[str], found: list[str]) -> None:
         if problem := contract_of(self.model).explain_missing_weights(missing, found):

@@ -23,6 +23,7 @@ from detectron2.utils.events import EventWriter
 from torch.nn.parallel import DistributedDataParallel
 
 from PADing.data.dataset_mappers import EvaluationLoader, build_mapper
+from PADing.engine.backbone_weights import load_backbone_weights
 from PADing.engine.best import BestCheckpoint, StoppedByPatience
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.determinism import explaining_determinism
@@ -160,9 +161,11 @@ class Trainer(DefaultTrainer):
         return next(iter(results.values())) if len(results) == 1 else results
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Load ``MODEL.WEIGHTS``; or, with ``resume``, continue the training in ``OUTPUT_DIR``."""
+        """Load ``MODEL.WEIGHTS`` (a backbone that it lacks has its own); or, with ``resume``, continue the training."""
         rest = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if not self.checkpointer.resumed:
+            if self.checkpointer.lacks("backbone."):
+                load_backbone_weights(self.cfg, self.checkpointer.model)
             return
         done = rest.get("iteration", 0)
         if not all(type(number) is int and number >= -1 for number in (self.iter, done)):

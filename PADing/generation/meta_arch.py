@@ -95,8 +95,9 @@ class PADing(FrozenSegmenter):
 
     @classmethod
     def further_weights(cls, cfg: CfgNode) -> dict[str, str]:
-        """The weights of the first model in self-training."""
-        return {"MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS": cfg.MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS}
+        """Also the weights of the first model in self-training."""
+        own = {"MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS": cfg.MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS}
+        return {**super().further_weights(cfg), **own}
 
     def harmless_weights(self) -> tuple[str, ...]:
         """The projection of class embeddings if there are none: its width is a guess, and it is not used."""

@@ -122,6 +122,12 @@ class SegmenterBase(ModelContract, nn.Module):
         cls.check_test_sets(cfg)
 
     @classmethod
+    def further_weights(cls, cfg: CfgNode) -> dict[str, str]:
+        """The weights of a backbone of timm."""
+        timm = cfg.MODEL.BACKBONE.NAME == "TimmBackbone"
+        return {"MODEL.TIMM.WEIGHTS": cfg.MODEL.TIMM.WEIGHTS} if timm else {}
+
+    @classmethod
     def check_test_sets(cls, cfg: CfgNode) -> None:
         """UserError if an evaluation set does not fit the model's classes; see ``check_evaluation_set``."""
         training, outputs = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]), cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES

@@ -1,6 +1,6 @@
 """Networks, matching and losses. Importing this registers every part that a config can name."""
 
-from .backbone import D2SwinTransformer
+from .backbone import D2SwinTransformer, TimmBackbone
 from .criterion import SetCriterion, SetCriterion_Generator
 from .heads import MaskFormerHead, PerPixelBaselineHead, PerPixelBaselinePlusHead
 from .layers import TransformerDecoder, TransformerDecoderLayer

@@ -171,6 +171,7 @@ class Stage(nn.Module):
         return x, x if self.downsample is None else self.downsample(x)
 
 
+# Not timm's Swin: it shifts before it pads, so its maps differ where a side of the image is no multiple of the windows.
 @BACKBONE_REGISTRY.register()
 class D2SwinTransformer(Backbone):
     """Swin Transformer with the keys of its published checkpoints; its outputs are ``OUT_FEATURES`` of res2 to res5.
@@ -201,7 +202,7 @@ class D2SwinTransformer(Backbone):
             self.absolute_pos_embed = nn.Parameter(torch.zeros(1, swin.EMBED_DIM, side, side))
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
         self.pos_drop = nn.Dropout(swin.DROP_RATE)
-        rates = torch.linspace(0, swin.DROP_PATH_RATE, sum(swin.DEPTHS)).split(list(swin.DEPTHS))
+        rates = torch.linspace(0, swin.DROP_PATH_RATE, sum(swin.DEPTHS), device="cpu").split(list(swin.DEPTHS))
         self.layers = nn.ModuleList(
             Stage(swin, width, heads, drop_paths.tolist(), last=i == stages - 1)
             for i, (width, heads, drop_paths) in enumerate(zip(widths, swin.NUM_HEADS, rates, strict=True))
