@@ -147,7 +147,10 @@ class SegmenterBase(ModelContract, nn.Module):
         """If only the class head has other shapes, the file has another number of classes."""
         if not all("class_embed" in key for key in keys):
             return ""
-        return "The file was trained with another number of classes. Choose the config of the file's split."
+        return (
+            "The file was trained with another number of classes. Choose the config of the file's split; or leave out "
+            "its class head, to train another one: tools/convert_weights.py --from mask2former --drop-class-head."
+        )
 
     @property
     def things(self) -> frozenset[int]:

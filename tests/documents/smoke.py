@@ -139,6 +139,30 @@ def _convert(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     return words if args.overwrite else [*words, "--overwrite"]
 
 
+def _foreign_weights(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    """A small network of the other project; what an earlier command of the page has made stays."""
+    args = parsed.args
+    load = "import torch; from PADing.modeling.backbone.timm_models import timm_library; "
+    make = {
+        "torchvision-resnet": "timm_library().create_model('resnet18')",
+        "swin": "timm_library().create_model('swin_tiny_patch4_window7_224', embed_dim=24, num_heads=(1, 2, 4, 8))",
+    }
+    swin = ["MODEL.SWIN.EMBED_DIM", "24", "MODEL.SWIN.NUM_HEADS", "[1,2,4,8]"]
+    if args.source in make and not os.path.exists(args.input):
+        run(["-c", f"{load}torch.save({make[args.source]}.state_dict(), {str(args.input)!r})"])
+    elif args.source == "transformers":
+        opts = [*SMALL, *swin, "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu"]
+        _weights("configs/panoptic-segmentation/pretrain_swin_tiny.yaml", opts, "own.pth", run)
+        run(["tools/convert_weights.py", "--to", "transformers", "--input", "own.pth", "--output", "hf", "--overwrite"])
+        shutil.copy(Path("hf", "model.safetensors"), args.input)
+    elif args.source == "mask2former":
+        _weights("configs/panoptic-segmentation/pretrain.yaml", [*SMALL, "MODEL.DEVICE", "cpu"], "own_r18.pth", run)
+        code = "import pickle, torch; w = torch.load('own_r18.pth')['model']; "
+        code += f"pickle.dump({{k: v.numpy() for k, v in w.items()}}, open({str(args.input)!r}, 'wb'))"
+        run(["-c", code])
+    return words if args.overwrite else [*words, "--overwrite"]
+
+
 def _look(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     """The demo and the tools that load a config: small models, few images."""
     args, small = parsed.args, _small_model(parsed)
@@ -273,6 +297,7 @@ RULES = {
     "train_net.py": _train,
     "train_net_pretrain.py": _train,
     "tools/preprocess_pretrained_weight.py": _convert,
+    "tools/convert_weights.py": _foreign_weights,
     "demo/demo.py": _look,
     "tools/analyze_model.py": _look,
     "tools/visualize_predictions.py": _look,
