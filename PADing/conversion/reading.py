@@ -64,4 +64,3 @@ def _unwrapped(content: Any) -> Any:
         return content
     # A file of weights alone may have a name of its maker, or a number, among them.
     return {key: value for key, value in content.items() if not isinstance(value, str | int | float | None)}
-

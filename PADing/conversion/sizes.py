@@ -50,9 +50,7 @@ def swin_sizes(weights: Mapping[str, Tensor], where: str) -> Sizes:
     if not stages or not all(depths):
         raise UserError(f"{where} is no Swin: it has no layers with blocks.")
     first = f"{BACKBONE}layers.{{}}.blocks.0."
-    tables = [
-        _shape(weights, first.format(i) + "attn.relative_position_bias_table", 2, where) for i in range(stages)
-    ]
+    tables = [_shape(weights, first.format(i) + "attn.relative_position_bias_table", 2, where) for i in range(stages)]
     patch = _shape(weights, f"{BACKBONE}patch_embed.proj.weight", 4, where)
     hidden = _shape(weights, first.format(0) + "mlp.fc1.weight", 2, where)
     sizes: Sizes = {"MODEL.BACKBONE.NAME": "D2SwinTransformer", "MODEL.SWIN.EMBED_DIM": patch[0]}
