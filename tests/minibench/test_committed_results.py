@@ -1,7 +1,9 @@
 """The committed results must give the committed report, and the pages that quote it must quote it rightly."""
 
+import itertools
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from minibench.bench import OTHER, RESULTS, read_bench
 from minibench.comparisons import compare, merge_twins
 from minibench.methods import INSTANCE, PANOPTIC, discover
+from minibench.paired import BETTER, WORSE, judge, paired_test
 from minibench.pool import pool
 from minibench.report.reading import interval
 from minibench.report.write import write_report
@@ -94,6 +97,42 @@ def test_the_page_gives_each_finding_as_it_is_in_the_report(lines):
     verdicts = [line.found.verdict for found in lines.values() for line in found.values() if line.test]
     counts = [verdicts.count(v) for v in ("better", "worse", "equivalent", "undecided")]
     assert counts == [3, 0, 3, 15] and "Three comparisons are decided as *better*, none as *worse*, three as" in text
+
+
+def _signs(lines: dict) -> tuple[list[dict], list[dict]]:
+    """Paired differences of all tests, and each way to exchange the two methods of every comparison in some seeds."""
+    differences = [dict(line.difference.values) for found in lines.values() for line in found.values() if line.test]
+    seeds = sorted({seed for values in differences for seed in values})
+    signs = [dict(zip(seeds, choice, strict=True)) for choice in itertools.product((1, -1), repeat=len(seeds))]
+    return differences, signs
+
+
+def test_without_any_difference_the_family_rarely_raises_an_alarm(lines):
+    """If methods did not differ, exchanging them would change nothing: all 64 ways, with their correlated seeds."""
+    differences, signs = _signs(lines)
+    alarms = 0
+    for sign in signs:
+        found = judge([paired_test([v * sign[s] for s, v in values.items()]) for values in differences])
+        alarms += any(f.verdict in (BETTER, WORSE) for f in found)
+    assert len(signs) == 64 and alarms / 64 <= 0.05
+
+
+def test_the_page_says_how_often_a_planted_effect_is_found(lines):
+    differences, signs = _signs(lines)
+    found = {7: 0, 15: 0}
+    for effect in found:
+        for sign in signs:
+            tests = [paired_test([v * sign[s] for s, v in values.items()]) for values in differences]
+            for i, values in enumerate(differences):
+                mean = statistics.fmean(values.values())
+                planted = paired_test([(v - mean) * sign[s] + effect for s, v in values.items()])
+                found[effect] += judge([*tests[:i], planted, *tests[i + 1 :]])[i].verdict == BETTER
+    shares = {effect: round(100 * count / len(signs) / len(differences)) for effect, count in found.items()}
+    text = " ".join((REPOSITORY / "docs" / "minibench.md").read_text().split())
+    expected = (
+        f"planted difference of 7 points in {shares[7]} % of the cases, and for one of 15 points in {shares[15]} %"
+    )
+    assert expected in text
 
 
 def _all_bounds(text: str) -> set[tuple[float, ...]]:
