@@ -177,6 +177,7 @@ RULES: list[Rule] = [
     # ---- evaluation
     Rule("test", "TEST", at_least(1), "DETECTIONS_PER_IMAGE"),
     Rule("test", "TEST", at_least(0), "MAX_IMAGES", "0: all images"),
+    Rule("test", "TEST", at_least(0), "NUM_DISTRACTORS", "0: all names of the file"),
     Rule("test", "TEST", _expected, "EXPECTED_RESULTS"),
     Rule("train", "SOLVER", at_least(0), "CHECKPOINT_KEEP", "0: all are kept"),
     Rule("train", "", _names, "TRACKING"),
@@ -185,7 +186,8 @@ RULES: list[Rule] = [
     Rule("train", "TEST.BEST", one_of("max", "min"), "MODE", "max: larger is better"),
     Rule("train", "TEST.BEST", at_least(0), "PATIENCE", "0: train to the end"),
     Rule("train test", "TEST.PRECISE_BN", at_least(1), "NUM_ITER"),
-    Rule("test", "TEST.AUG", one_of(False), "ENABLED", "there is no test-time augmentation here"),
+    Rule("test", "TEST.AUG", _each(at_least(1)), "MIN_SIZES", "shorter sides in pixels"),
+    Rule("test", "TEST.AUG", at_least(1), "MAX_SIZE"),
     Rule("train test", "", _seed, "SEED"),
     Rule("train test", "", one_of("", "highest", "high", "medium"), "FLOAT32_PRECISION"),
     Rule("train test", "", Allowed("the path of a folder", _is_text), "OUTPUT_DIR"),

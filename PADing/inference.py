@@ -20,17 +20,18 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 
 from PADing.class_space import ClassSpace
 from PADing.config import load_config
 from PADing.data.dataset_mappers.base import image_tensor
+from PADing.data.resizing import resized
 from PADing.data.vocabulary import parse_vocabulary
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.start_check import PREDICTION, on_present_device, start_problems
 from PADing.engine.weight_average import choice_of_weights
 from PADing.errors import UserError, refuse
+from PADing.meta_arch.augmented import augmented
 from PADing.meta_arch.class_embeddings import ClassEmbeddings
 from PADing.meta_arch.contract import contract_of
 from PADing.meta_arch.vocabulary import (
@@ -72,7 +73,7 @@ class Predictor:
         self.cfg = cfg
         self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
         self.vocabulary: Vocabulary | None = None
-        self.resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        self.predict = augmented(cfg, self.model).eval()
         self.format = cfg.INPUT.FORMAT
 
     @torch.no_grad()
@@ -87,12 +88,8 @@ class Predictor:
         """
         height, width = image.shape[:2]
         ordered = image[:, :, ::-1] if self.format == "BGR" else image
-        transform = self.resize.get_transform(ordered)
-        if isinstance(transform, T.ResizeTransform) and not (transform.new_h and transform.new_w):
-            # The shorter side of a very narrow image would become 0 pixels.
-            transform = T.ResizeTransform(height, width, max(1, transform.new_h), max(1, transform.new_w))
-        tensor = image_tensor(transform.apply_image(ordered))
-        return self.model([{"image": tensor, "height": height, "width": width}])[0]
+        tensor = image_tensor(resized(ordered, self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST))
+        return self.predict([{"image": tensor, "height": height, "width": width}])[0]
 
     def set_vocabulary(
         self,

@@ -9,6 +9,7 @@
     python -m minibench report --output output/minibench
     python -m minibench pool FIRST.json SECOND.json        # join the seeds of several runs in one results.json
     python -m minibench quickstart                         # the smallest run: PADing and its pretraining, one table
+    python -m minibench distractors RUN --data DATA        # what names cost that no image shows
     python -m minibench packaged-model                     # train the mini model that is part of the package
 
 Run the same command again to continue: finished runs are kept, and interrupted ones resume from their last checkpoint.
@@ -21,7 +22,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from minibench import packaged, quickstart
+from minibench import distractors, packaged, quickstart
 from minibench.display import Display, duration
 from minibench.methods import Method, discover
 from minibench.plan import Plan
@@ -44,7 +45,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__, prog="python -m minibench")
-    names = "run|tune|list|report|pool|quickstart|packaged-model"
+    names = "run|tune|list|report|pool|quickstart|distractors|packaged-model"
     commands = parser.add_subparsers(required=True, metavar=names)
     run = commands.add_parser("run", help="train and evaluate all methods that are not finished, then write the report")
     run.set_defaults(function=run_all)
@@ -75,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     small.add_argument("--num-gpus", type=count, default=0, metavar="N", help="0: use the CPU")
     help_text = "train the mini model that is part of the package"
     packaged.add_options(commands.add_parser("packaged-model", help=help_text, description=packaged.__doc__))
+    help_text = "evaluate a run again with further class names that no image shows"
+    distractors.add_options(commands.add_parser("distractors", help=help_text, description=distractors.__doc__))
     return parser
 
 

@@ -10,7 +10,10 @@ import numpy as np
 
 from PADing.errors import UserError
 
-__all__ = ["UNSEEN", "VERSION", "Category", "categories", "class_embeddings", "draw_image", "polygons"]
+__all__ = [
+    "UNSEEN", "VERSION", "Category", "categories", "class_embeddings", "distractor_embeddings",
+    "draw_image", "polygons",
+]  # fmt: skip
 
 VERSION = 1
 
@@ -18,6 +21,7 @@ SHAPES = ("disc", "bar", "triangle", "star")
 SURFACES = ("plain", "striped", "dotted", "checkered")
 PATTERNS = ("waves", "sand", "bricks")
 COLOURS = ("brown", "teal")
+PARTS = (*SHAPES, *SURFACES, *PATTERNS, *COLOURS, "thing", "stuff")
 
 # compositional: every part of an unseen class occurs in at least two seen classes.
 # hard: the only seen star is plain, so no other example tells "star" from "plain".
@@ -37,6 +41,7 @@ SURFACE_RGB = {
 }
 GROUND_RGB = {"brown": ((150, 115, 85), (118, 86, 60)), "teal": ((95, 150, 155), (66, 112, 122))}
 
+MOST_DISTRACTORS = 1500  # of the 1830 pairs of parts
 MAX_ROTATION = np.pi / 5
 
 
@@ -70,16 +75,62 @@ def class_embeddings(dim: int, noise: float, seed: int) -> np.ndarray:
         UserError: ``dim`` is too small.
     """
     rng = np.random.default_rng([seed, 1])
-    parts = (*SHAPES, *SURFACES, *PATTERNS, *COLOURS, "thing", "stuff")
-    if dim < len(parts):
-        raise UserError(f"--dim {dim} is too small: {len(parts)} parts need at least {len(parts)} dimensions.")
-    code = np.zeros((len(categories()), dim))
-    for row, category in zip(code, categories(), strict=True):
-        for part in (*category.parts, "thing" if category.isthing else "stuff"):
-            row[parts.index(part)] = 1.0
+    code = np.stack([sum(_part_vector(part, dim) for part in _all_parts(category)) for category in categories()])
+    code = _with_noise(code, noise, rng)
+    return _turned(code, rng.standard_normal((dim, dim)))
+
+
+def distractor_embeddings(count: int, dim: int, noise: float, seed: int) -> tuple[list[Category], np.ndarray]:
+    """Classes that no image shows, with embeddings (count, dim) as :func:`class_embeddings` makes them.
+
+    Each is a random pair of parts that is no class. Beside the parts of the classes there are 50 others, "word 1" to
+    "word 50", with random directions, because no more directions are free.
+
+    Raises:
+        UserError: ``dim`` is too small, or ``count`` is not from 1 to ``MOST_DISTRACTORS``.
+    """
+    if not 1 <= count <= MOST_DISTRACTORS:
+        raise UserError(f"The number of distractors must be 1 to {MOST_DISTRACTORS}, but is {count}.")
+    rng = np.random.default_rng([seed, 4])
+    _part_vector("thing", dim)  # refuses a dim that is too small
+    words = [f"word {i + 1}" for i in range(50)]
+    directions = rng.standard_normal((len(words), dim))
+    vectors = dict(zip(words, directions / np.linalg.norm(directions, axis=1, keepdims=True), strict=True))
+    vectors |= {part: _part_vector(part, dim) for part in PARTS}
+    taken = {frozenset(category.parts) for category in categories()}
+    names = [name for name in vectors if name not in ("thing", "stuff")]
+    share = np.mean([category.isthing for category in categories()])
+    found: list[Category] = []
+    while len(found) < count:
+        first, second = (names[i] for i in rng.choice(len(names), size=2, replace=False))
+        if frozenset((first, second)) not in taken:
+            taken.add(frozenset((first, second)))
+            found.append(Category(1000 + len(found), f"{first} {second}", bool(rng.random() < share), (first, second)))
+    code = np.stack([sum(vectors[part] for part in _all_parts(c)) for c in found])
+    code = _with_noise(code, noise, rng)
+    own = np.random.default_rng([seed, 1])  # the classes' rotation
+    own.standard_normal((len(categories()), dim))
+    return found, _turned(code, own.standard_normal((dim, dim)))
+
+
+def _all_parts(category: Category) -> tuple[str, str, str]:
+    return (*category.parts, "thing" if category.isthing else "stuff")
+
+
+def _part_vector(part: str, dim: int) -> np.ndarray:
+    if dim < len(PARTS):
+        raise UserError(f"--dim {dim} is too small: {len(PARTS)} parts need at least {len(PARTS)} dimensions.")
+    return np.eye(dim)[PARTS.index(part)]
+
+
+def _with_noise(code: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
     direction = rng.standard_normal(code.shape)
-    code += noise * np.sqrt(3.0) * direction / np.linalg.norm(direction, axis=1, keepdims=True)
-    rotation, _ = np.linalg.qr(rng.standard_normal((dim, dim)))
+    return code + noise * np.sqrt(3.0) * direction / np.linalg.norm(direction, axis=1, keepdims=True)
+
+
+def _turned(code: np.ndarray, random: np.ndarray) -> np.ndarray:
+    """``code`` rotated by an orthogonal matrix made of ``random`` (dim, dim), at unit length."""
+    rotation, _ = np.linalg.qr(random)
     code = code @ rotation
     return (code / np.linalg.norm(code, axis=1, keepdims=True)).astype(np.float32)
 

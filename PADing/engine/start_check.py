@@ -19,11 +19,13 @@ from PADing.data.check import missing_files
 from PADing.data.dataset_mappers import MAPPER_REGISTRY
 from PADing.engine.best import best_problems
 from PADing.engine.determinism import determinism_problems
+from PADing.engine.distractors import distractor_problems
 from PADing.engine.distributed import launched_by_torchrun
 from PADing.engine.output_folder import refuse_to_replace
 from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY, accumulation_problem
 from PADing.errors import UserError, did_you_mean, refuse
 from PADing.files import existing_folder
+from PADing.meta_arch.augmented import check_augmentable
 from PADing.meta_arch.contract import architecture_of, contract_of
 from PADing.modeling.registry import TRANSFORMER_DECODER_REGISTRY
 from PADing.sharing.hub import Reference
@@ -118,6 +120,8 @@ def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> 
             problems += _weights(key, path)
         problems += tracking_problems(cfg)
         problems += [] if names else best_problems(cfg)
+    if "test data" in needs:
+        problems += distractor_problems(cfg)
     if "output" in needs:
         problems += _output(cfg.OUTPUT_DIR)
     if "model" in needs and not names and not unchecked:
@@ -258,6 +262,8 @@ def _fit(cfg: CfgNode, needs: Collection[str]) -> list[str]:
     """Misfits of model and data sets; to be called when all names are right."""
     problems, count = [], cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     try:
+        if "test" in needs and cfg.TEST.AUG.ENABLED:
+            check_augmentable(architecture_of(cfg))
         contract_of(architecture_of(cfg)).check_start(cfg, training="train" in needs)
     except UserError as error:
         problems.append(str(error))

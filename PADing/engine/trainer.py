@@ -27,6 +27,7 @@ from PADing.engine.backbone_weights import load_backbone_weights
 from PADing.engine.best import BestCheckpoint, StoppedByPatience
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.determinism import explaining_determinism
+from PADing.engine.distractors import distracted
 from PADing.engine.interruption import STOP, StopHook, explain_stop, without_stop_signals
 from PADing.engine.memory import explaining_memory
 from PADing.engine.progress import ProgressHook
@@ -39,6 +40,7 @@ from PADing.errors import Interrupted, UserError, short
 from PADing.evaluation import build_evaluator
 from PADing.evaluation.base import evaluate_readable
 from PADing.files import explain_os_error, is_disk_full, write_json
+from PADing.meta_arch.augmented import augmented
 from PADing.meta_arch.contract import contract_of
 from PADing.tracking.writer import TrackingWriter
 
@@ -147,9 +149,12 @@ class Trainer(DefaultTrainer):
         bare = model.module if isinstance(model, DistributedDataParallel) else model
         for name, evaluator in zip(cfg.DATASETS.TEST, evaluators, strict=True):
             contract_of(bare).set_test_metadata(MetadataCatalog.get(name))
-            with preserved_rng():
+            with preserved_rng(), distracted(cfg, bare, name) as distraction:
                 loader = cls.build_test_loader(cfg, name)
-                results[name] = evaluate_readable(model, loader, evaluator or cls.build_evaluator(cfg, name))
+                evaluator = distraction.around(evaluator or cls.build_evaluator(cfg, name))
+                results[name] = evaluate_readable(augmented(cfg, bare), loader, evaluator)
+                if distraction.distractors and results[name]:
+                    results[name]["distractors"] = {"classes": distraction.distractors}
             if comm.is_main_process():
                 logger.info("Evaluation results for %s in csv format:", name)
                 print_csv_format(results[name])

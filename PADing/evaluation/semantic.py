@@ -33,7 +33,8 @@ def semantic_metrics(
     of tp / sum of gt.
 
     Args:
-        confusion: (C + 1, C + 1) int64 pixel counts [predicted, true]; the last row and column stand for "ignore".
+        confusion: (C + 1, C + 1) int64 pixel counts [predicted, true]; the last column stands for "ignore", the last
+            row for predictions of none of the classes.
         names: C class names.
         unseen: indices of unseen classes. If there are any, the result also has the means over them and over the other
             classes, and the harmonic mean of the two IoU.
@@ -44,7 +45,7 @@ def semantic_metrics(
         ``mIoU, fwIoU, IoU-<name>..., mACC, pACC, ACC-<name>...``, ``unseen_IoU, seen_IoU, unseen_acc, seen_acc, hIoU``.
     """
     tp = np.diagonal(confusion)[:-1].astype(float)
-    gt = confusion[:-1, :-1].sum(axis=0).astype(float)
+    gt = confusion[:, :-1].sum(axis=0).astype(float)
     predicted = confusion[:-1, :-1].sum(axis=1).astype(float)
     known = gt > 0
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -116,8 +117,9 @@ class SemSegGzeroEvaluator(ZeroShotEvaluator):
 
         Args:
             record: dataset dict with ``file_name``.
-            prediction: (C, H, W) scores. From scores of all classes of the split, those of the data set's classes are
-                taken. A model with scores of seen classes only can be evaluated on a data set of all classes.
+            prediction: (C, H, W) scores; their argmax is C where none of the classes is predicted. From scores of all
+                classes of the split, those of the data set's classes are taken. A model with scores of seen classes
+                only can be evaluated on a data set of all classes.
         """
         file_name = record["file_name"]
         labels = self._restrict(prediction).argmax(dim=0).cpu().numpy().astype(np.int64)
@@ -128,7 +130,8 @@ class SemSegGzeroEvaluator(ZeroShotEvaluator):
         counts = np.bincount(size * labels.reshape(-1) + truth.reshape(-1), minlength=size * size)
         self._confusion += counts.reshape(size, size)
         if self.output_dir:
-            self.items.append((file_name, labels.shape, _encode(labels)))
+            masks = [(label, mask) for label, mask in _encode(labels) if label < len(self.classes)]
+            self.items.append((file_name, labels.shape, masks))
         if self._write_png:
             kind = np.uint8 if len(self.classes) <= 256 else np.uint16
             self.save_png(labels.astype(kind), "sem_seg_png", self._names[file_name])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -21,6 +21,15 @@ from PADing.meta_arch.maps import Maps, Resized, Stored, as_maps, computed, held
 from PADing.meta_arch.results import best_pairs, make_instances, panoptic_map, semantic_scores
 from PADing.meta_arch.vocabulary import Vocabulary
 from PADing.modeling import SetCriterion, WholeBatch
+
+
+class QueryPredictions(NamedTuple):
+    """What the networks predict for one image, before results are computed of it."""
+
+    class_logits: Tensor  # (Q, K + 1)
+    mask_logits: Tensor  # (Q, h, w), of the padded image
+    padded: tuple[int, int]
+    image_size: tuple[int, int]
 
 
 class SegmenterBase(ModelContract, nn.Module):
@@ -54,6 +63,10 @@ class SegmenterBase(ModelContract, nn.Module):
     criterion_type: type[SetCriterion] = SetCriterion
     # The classes of the outputs, if a user has named others than the training's; see use_vocabulary.
     vocabulary: Vocabulary | None = None
+    # Factor of class logits in the softmax of class probabilities.
+    inverse_temperature: float = 1.0
+    # A list: ``infer`` appends the predictions of each image to it, and computes no results.
+    collected: list[QueryPredictions] | None = None
 
     @configurable
     def __init__(
@@ -228,7 +241,11 @@ class SegmenterBase(ModelContract, nn.Module):
             (map (H, W) int32, segments), ``instances``. For very large images, ``sem_seg`` and ``pred_masks`` are
             objects of :mod:`PADing.meta_arch.maps`, which compute values on access.
         """
-        padded = tuple(images.tensor.shape[-2:])
+        padded = images.tensor.shape[-2], images.tensor.shape[-1]
+        if self.collected is not None:
+            for classes, masks, size in zip(class_logits, mask_logits, images.image_sizes, strict=True):
+                self.collected.append(QueryPredictions(classes, masks, padded, (size[0], size[1])))
+            return [{} for _ in batched_inputs]
         results = []
         # One image at a time, because masks of a whole batch at full size take too much memory.
         for classes, masks, record, size in zip(
@@ -259,6 +276,11 @@ class SegmenterBase(ModelContract, nn.Module):
             if not self.sem_seg_postprocess_before_inference:
                 scores = held(Resized(as_maps(scores), output_size, crop=image_size))
             result["sem_seg"] = scores
+        return result | self.segment_results(mask_cls, masks)
+
+    def segment_results(self, mask_cls: Tensor, masks: Tensor | Maps) -> dict:
+        """The panoptic and instance results that are switched on, from masks (Q, H, W) at the size of the result."""
+        result: dict[str, Any] = {}
         if self.panoptic_on:
             result["panoptic_seg"] = self.panoptic_inference(mask_cls, masks)
         if self.instance_on:

@@ -146,6 +146,40 @@ class WeightedMasks(Maps):
         return WeightedMasks(self.weights[:, index], self.masks)
 
 
+class Mirrored(Maps):
+    """Maps with left and right exchanged."""
+
+    def __init__(self, source: Maps):
+        super().__init__(len(source), source.shape[1:], source.device, source.breadth)
+        self.source = source
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """The source's rows, from right to left."""
+        return self.source.rows(start, stop).flip(-1)
+
+    def __getitem__(self, index) -> "Mirrored":
+        return Mirrored(self.source[index])
+
+
+class MeanMaps(Maps):
+    """The mean of several maps of one shape."""
+
+    def __init__(self, sources: Sequence[Maps]):
+        first = sources[0]
+        super().__init__(len(first), first.shape[1:], first.device, max(source.breadth for source in sources))
+        self.sources = sources
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """The mean of these rows."""
+        total = self.sources[0].rows(start, stop).clone()
+        for source in self.sources[1:]:
+            total += source.rows(start, stop)
+        return total.div_(len(self.sources))
+
+    def __getitem__(self, index) -> "MeanMaps":
+        return MeanMaps([source[index] for source in self.sources])
+
+
 class BinaryMasks:
     """``pred_masks`` of an image that is too large for a tensor: a sequence of (H, W) bool masks.
 

@@ -6,7 +6,7 @@ meta-architecture implements one method of the contract for it (docs/vocabulary.
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,10 +113,16 @@ class VocabularyMaker:
 
     def __init__(self, cfg: CfgNode, own: ClassSpace):
         self.cfg, self.own = cfg, own
+        self._position = {name: i for i, name in enumerate(own.vocabulary)}
         self._vectors: dict[tuple[str, str], VocabularyVectors] = {}
 
     def make(
-        self, entries: Sequence[Entry], keep_own: bool = False, given: str = "", text_source: str = ""
+        self,
+        entries: Sequence[Entry],
+        keep_own: bool = False,
+        given: str = "",
+        text_source: str = "",
+        in_order: bool = False,
     ) -> Vocabulary:
         """The vocabulary of some classes.
 
@@ -127,12 +133,12 @@ class VocabularyMaker:
             entries: the classes.
             keep_own: the model's own classes come first.
             given: a ``.npz`` of class embeddings; text_source: see :class:`VocabularyVectors`.
+            in_order: class i is entry i, even if stuff comes before things.
 
         Raises:
             UserError: a class is named twice, stuff for a model of instances, no vectors, or vectors of another source.
         """
-        position = {name: i for i, name in enumerate(self.own.vocabulary)}
-        found = [self._known(entry, position) for entry in entries]
+        found = [self.known(entry) for entry in entries]
         if keep_own:
             there = {i for i in found if i >= 0}
             rest = [i for i in range(len(self.own)) if i not in there]
@@ -142,15 +148,17 @@ class VocabularyMaker:
         if stuff := [e.name for e in entries if not e.isthing]:
             self._check_stuff(stuff)
         things = [self._is_thing(e, i) for e, i in zip(entries, found, strict=True)]
-        if self.own.kind == "panoptic":  # as in panoptic splits: a thing has the same number among the things
+        # As in panoptic splits: a thing has the same number among the things.
+        if self.own.kind == "panoptic" and not in_order:
             order = sorted(range(len(entries)), key=lambda i: not things[i])
             entries, found, things = [entries[i] for i in order], [found[i] for i in order], [things[i] for i in order]
         space = self._space(entries, found, things)
         embeddings = self._embeddings(entries, found, given, text_source)
         return Vocabulary(space, metadata_of(space), tuple(entries), tuple(found), embeddings)
 
-    def _known(self, entry: Entry, position: Mapping[str, int]) -> int:
-        known = list(dict.fromkeys(position[name] for name in entry.known_as if name in position))
+    def known(self, entry: Entry) -> int:
+        """The position of a class among the model's own, -1 for a new one; UserError if its names are of several."""
+        known = list(dict.fromkeys(self._position[name] for name in entry.known_as if name in self._position))
         if len(known) > 1:
             both = ", ".join(self.own.names[i] for i in known)
             raise UserError(f"The class {entry} of the vocabulary names {len(known)} classes of the model: {both}.")

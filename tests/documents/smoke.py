@@ -55,6 +55,8 @@ def why_not(parsed: Parsed) -> str:
         return "it writes pages of the repository"
     if parsed.script == "demo/demo.py" and args.vocabulary and not args.vocabulary_embeddings:
         return "it needs a text encoder; tests/data/test_vocabulary_vectors.py has one"
+    if "TEST.DISTRACTORS" in words:
+        return "it needs a file of further names; tests/tools/test_distractors.py has one"
     if "MODEL.WEIGHTS_FROM" in words:
         return "it needs a checkpoint with averaged weights; tests/engine has it"
     if parsed.script == "-m minibench" and words[0] == "pool":
@@ -262,6 +264,8 @@ def _minibench(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     command, *rest = words
     if command == "quickstart":
         return words if "--smoke" in words else [*words, "--smoke"]
+    if command == "distractors":
+        return [*_set(words, "--numbers", "0,3"), "--images", "2"]
     if command == "run":
         methods = getattr(parsed.args, "methods", None) or ["projection"]
         rest = _set(_set(rest, "--budget", "smoke"), "--methods", methods[0])

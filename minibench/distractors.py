@@ -1,0 +1,115 @@
+"""Evaluate a run on the mini data set again, with further class names that no image shows.
+
+    python -m minibench distractors output/minibench/runs/pading-seed1-0123456789 --data output/minibench/data/...
+    python -m minibench distractors output/quickstart/pading --data output/quickstart/data --numbers 0,100,1000
+
+The vectors of the distractors come from the generator of the data set's own class vectors: pairs of parts that are no
+class, of the classes' parts and of 50 other ones. Predictions of distractors are wrong (TEST.DISTRACTORS). The table is
+also written to RUN/distractors/distractors.json.
+"""
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from minibench.methods import TASKS
+from PADing.command_line import positive
+from PADing.data.mini import MOST_DISTRACTORS, distractor_embeddings
+from PADing.data.mini_files import MANIFEST
+from PADing.errors import UserError
+from PADing.files import read_json, write_json
+
+NUMBERS = (0, 100, 1000)
+FOLDER, TABLE = "distractors", "distractors.json"
+
+
+def evaluate_with_distractors(run: Path, data: Path, numbers: Sequence[int], max_images: int = 0) -> dict[str, dict]:
+    """The metrics of a run by number of distractors; also written to ``run/distractors``.
+
+    The data sets of its split are read from ``data`` from then on.
+
+    Args:
+        run: output folder of a training on the mini data set, with ``config.yaml`` and ``model_final.pth``.
+        data: its ``$DETECTRON2_DATASETS``.
+        numbers: of distractors.
+        max_images: see ``TEST.MAX_IMAGES``.
+
+    Raises:
+        UserError: files are missing, or the model takes no vocabulary.
+    """
+    # Imported here, because they import PyTorch.
+    from PADing.config import load_config
+    from PADing.data.embeddings import embedding_source, save_class_embeddings
+    from PADing.data.registration import register_split, registered_split
+    from PADing.engine.trainer import Trainer
+    from PADing.inference import load_model
+
+    for path in (run / "config.yaml", run / "model_final.pth", data / "mini" / MANIFEST):
+        if not path.is_file():
+            raise UserError(
+                f"{path} does not exist. Name the output folder of a training on the mini data, and --data."
+            )
+    settings = read_json(data / "mini" / MANIFEST, "Mini data set")["settings"]
+    words = run / FOLDER / "words.npz"
+    own = data / "mini" / "class_vectors.npz"
+    opts = ["MODEL.WEIGHTS", str(run / "model_final.pth"), "MODEL.DEVICE", "cpu", "MODEL.CLASS_EMBEDDINGS", str(own)]
+    if any(numbers):
+        found, vectors = distractor_embeddings(MOST_DISTRACTORS, *(settings[key] for key in ("dim", "noise", "seed")))
+        entries = np.array([("" if c.isthing else "stuff: ") + c.name for c in found], dtype=np.str_)
+        save_class_embeddings(
+            words, [c.name for c in found], vectors, embedding_source(own)[0], (), {"entries": entries}
+        )
+    results = {}
+    model = None
+    for number in numbers:
+        folder = run / FOLDER / str(number)
+        further = ["TEST.DISTRACTORS", str(words), "TEST.NUM_DISTRACTORS", number] if number else []
+        further += ["OUTPUT_DIR", str(folder), "TEST.MAX_IMAGES", max_images]
+        cfg = load_config(run / "config.yaml", [*opts, *further])
+        for split in filter(None, {registered_split(name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)}):
+            register_split(split, root=str(data))
+        model = model or load_model(cfg)
+        metrics = Trainer.test(cfg, model)
+        results[str(number)] = {task: metrics[task] for task in (t.key for t in TASKS) if task in metrics}
+    write_json(run / FOLDER / TABLE, results, indent=2)
+    return results
+
+
+def table(results: Mapping[str, Mapping]) -> str:
+    """The metrics as a Markdown table, a row for each number of distractors."""
+    tasks = [task for task in TASKS if any(task.key in metrics for metrics in results.values())]
+    heads = [f"{task.metric} {kind}" for task in tasks for kind in ("seen", "unseen", "HM")]
+    lines = ["| distractors | " + " | ".join(heads) + " |", "|" + "---|" * (1 + len(heads))]
+    for number, metrics in results.items():
+        cells = [f"{metrics[task.key][key]:.1f}" for task in tasks for key in task.metrics]
+        lines.append(f"| {number} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("run", type=Path, help="output folder of a training on the mini data set")
+    parser.add_argument("--data", type=Path, required=True, help="its $DETECTRON2_DATASETS, the folder above mini/")
+    parser.add_argument("--numbers", type=_numbers, default=NUMBERS, help="of distractors (default: 0,100,1000)")
+    parser.add_argument("--images", type=positive, metavar="N", help="evaluate on the first N images only")
+    parser.set_defaults(function=main)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Evaluate, and print the table."""
+    logging.getLogger("PADing").setLevel(logging.WARNING)
+    results = evaluate_with_distractors(args.run.absolute(), args.data.absolute(), args.numbers, args.images or 0)
+    print(table(results))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(dict.fromkeys(int(part) for part in text.split(",")))
+        if min(numbers) < 0:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be whole numbers such as 0,100,1000, but is {text!r}") from None
+    return numbers
