@@ -24,6 +24,7 @@ class ClassTables(nn.Module):
         row: (C,) int64, index of a class in ``embeddings``.
         unseen_embeddings: (U, e).
         loss_weight: (C + 1,) float32, weights in the classifier's loss, "no object" last.
+        favour: the weight of unseen classes in it, relative to seen ones (``CLASS_ECO``).
         missing: why there are no class embeddings, so that only inference is possible; else "".
 
     The index of an unseen class that is not in a table is out of range, so that using it is an error.
@@ -40,6 +41,7 @@ class ClassTables(nn.Module):
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
         node, space, self.missing = cfg.MODEL.MASK_FORMER, ClassSpace.of_config(cfg), ""
+        self.favour = float(node.CLASS_ECO)
         try:
             space = output_classes(cfg)
             embeddings = ClassEmbeddings.of_config(cfg, space).of(space.vocabulary)

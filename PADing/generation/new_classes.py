@@ -2,9 +2,12 @@
 
 The generator makes features of any class from its class embedding. The row of a new class is fitted so that the
 classifier, with all its own rows fixed, tells the new class's features from those of its own classes: logistic
-regression with the own rows' log-sum-exp as offset. Real features of "no object" are not at hand, so nothing would keep
-the row low on these; the prior does: a Gaussian with the mean and variance of the rows that the training has fitted to
-generated features (those of the unseen classes), which have learned it.
+regression with the own rows' log-sum-exp as offset. The new class weighs as much more than these as unseen classes do
+in the training (CLASS_ECO), so that it has the chances of an unseen class.
+
+Real features of "no object" are not at hand, so nothing in the data keeps the row low on these. The prior does: a
+Gaussian with the mean and variance of the rows of the unseen classes, which the training has fitted to generated
+features, with real ones of "no object" beside them.
 
 Each class is fitted by itself, with random numbers seeded by its embedding. So its row depends neither on the other new
 classes nor on their order.
@@ -23,7 +26,7 @@ from PADing.generation.feature_generator import FeatureGenerator
 from PADing.meta_arch.vocabulary import Vocabulary
 
 POSITIVES, NEGATIVES = 32, 8  # generated features of the new class, and of each of the model's own
-WEIGHT = 8.0  # of a class in the fit: its features count as so many observations
+EVIDENCE = 5.0  # the features of an own class count as so many observations beside the prior
 STEPS, CONVERGED = 50, 1e-9
 LEAST_VARIANCE = 1e-6  # of the prior, for a classifier whose rows are equal
 
@@ -55,7 +58,7 @@ def vocabulary_rows(
     wanted = vocabulary.embeddings[new[:-1].cpu()]
     rows = state.get("rows")
     if rows is None:
-        fitter = RowFitter(generator, classifier, classes.all_embeddings(), classes.unseen)
+        fitter = RowFitter(generator, classifier, classes.all_embeddings(), classes.unseen, classes.favour)
         shown = tqdm(wanted, desc="new classes", unit="class", mininterval=1, delay=2, leave=False)
         rows = torch.stack([fitter.fit(embedding) for embedding in shown])
         state.update(model=model, rows=rows.cpu())
@@ -67,7 +70,7 @@ def vocabulary_rows(
 
 def _fingerprint(generator: FeatureGenerator, classifier: nn.Linear, classes: ClassTables) -> Tensor:
     """A digest (16,) uint8 of all that decides the rows of new classes."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(str(classes.favour).encode(), digest_size=16)
     for values in (generator.state_dict(), classifier.state_dict(), {"classes": classes.all_embeddings()}):
         for name in sorted(values):
             digest.update(name.encode() + values[name].detach().cpu().contiguous().numpy().tobytes())
@@ -82,10 +85,13 @@ class RowFitter:
         classifier: features (d) -> logits (C + 1), "no object" last. It is not changed.
         embeddings: (C, e), of the model's own classes.
         learned: (U,) outputs of the classes whose rows the training has fitted to generated features.
+        favour: weight of the new class relative to that of each own class.
     """
 
     @torch.no_grad()
-    def __init__(self, generator: FeatureGenerator, classifier: nn.Linear, embeddings: Tensor, learned: Tensor):
+    def __init__(
+        self, generator: FeatureGenerator, classifier: nn.Linear, embeddings: Tensor, learned: Tensor, favour: float
+    ):
         self.generator = generator
         rows = torch.cat([classifier.weight, classifier.bias[:, None]], dim=1).double()
         known = rows[learned] if len(learned) > 1 else rows[:-1]
@@ -97,6 +103,7 @@ class RowFitter:
         self.rows = rows
         self.others = torch.cat([self._features(embedding, NEGATIVES) for embedding in embeddings])
         self.offset = self._offset(self.others)
+        self.favour = favour
 
     @torch.no_grad()
     def fit(self, embedding: Tensor) -> Tensor:
@@ -106,7 +113,7 @@ class RowFitter:
         offset = torch.cat([self._offset(own), self.offset])
         target = torch.zeros(len(features), dtype=torch.float64, device=features.device)
         target[: len(own)] = 1
-        weight = torch.where(target > 0, WEIGHT / POSITIVES, WEIGHT / NEGATIVES)
+        weight = torch.where(target > 0, self.favour / POSITIVES, 1 / NEGATIVES) * EVIDENCE
         return _logistic(features, offset, target, weight, self.mean, self.variance).float()
 
     def _offset(self, features: Tensor) -> Tensor:

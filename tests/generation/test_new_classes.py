@@ -6,9 +6,9 @@ import torch
 from scipy.optimize import minimize
 from torch import nn
 
-from PADing.generation.new_classes import NEGATIVES, POSITIVES, WEIGHT, RowFitter
+from PADing.generation.new_classes import EVIDENCE, NEGATIVES, POSITIVES, RowFitter
 
-CLASSES, WIDTH, EMBEDDING = 5, 6, 4
+CLASSES, WIDTH, EMBEDDING, FAVOUR = 5, 6, 4, 3.0
 
 
 class Generator(nn.Module):
@@ -35,7 +35,7 @@ def features(generator, embedding, count, fitter):
 def test_the_row_is_the_minimum_of_the_stated_loss(parts):
     """Against a general optimiser on the loss written out in NumPy."""
     generator, classifier, embeddings, learned = parts
-    fitter, embedding = RowFitter(*parts), torch.randn(EMBEDDING, generator=torch.Generator().manual_seed(2))
+    fitter, embedding = RowFitter(*parts, FAVOUR), torch.randn(EMBEDDING, generator=torch.Generator().manual_seed(2))
     rows = np.concatenate([classifier.weight.detach().numpy(), classifier.bias.detach().numpy()[:, None]], 1).astype(
         float
     )
@@ -50,7 +50,7 @@ def test_the_row_is_the_minimum_of_the_stated_loss(parts):
             total = np.logaddexp(new, old)
             return (new - total).sum(), (old - total).sum()
 
-        error = -WEIGHT / POSITIVES * log_shares(own)[0] - WEIGHT / NEGATIVES * log_shares(others)[1]
+        error = -EVIDENCE * (FAVOUR / POSITIVES * log_shares(own)[0] + 1 / NEGATIVES * log_shares(others)[1])
         return error + ((row - mean) ** 2 / variance / 2).sum()
 
     best = minimize(loss, mean, options={"gtol": 1e-6})
@@ -64,7 +64,7 @@ def test_a_new_class_is_told_from_the_own_ones(parts):
         classifier.weight[:-1], classifier.weight[-1] = centres, 0.0
         classifier.bias[:-1] = -(centres**2).sum(1) / 2
     embedding = 2 * torch.randn(EMBEDDING, generator=torch.Generator().manual_seed(3))
-    row = RowFitter(generator, classifier, embeddings, learned).fit(embedding)
+    row = RowFitter(generator, classifier, embeddings, learned, FAVOUR).fit(embedding)
     with torch.no_grad():
         for wanted, vector in [(CLASSES + 1, embedding), *enumerate(embeddings)]:
             x = generator.generate(generator.fc_projection(vector.expand(200, -1)))
@@ -74,11 +74,11 @@ def test_a_new_class_is_told_from_the_own_ones(parts):
 
 def test_a_row_depends_on_its_embedding_alone(parts):
     """Not on the order, on the other new classes, or on the state of the random generator, which is left as it was."""
-    fitter, vectors = RowFitter(*parts), torch.randn(3, EMBEDDING)
+    fitter, vectors = RowFitter(*parts, FAVOUR), torch.randn(3, EMBEDDING)
     first = [fitter.fit(vector) for vector in vectors]
     torch.manual_seed(77)
     state = torch.get_rng_state()
-    again = RowFitter(*parts)
+    again = RowFitter(*parts, FAVOUR)
     assert all(torch.equal(again.fit(vectors[i]), first[i]) for i in (2, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -89,4 +89,4 @@ def test_equal_rows_and_equal_features_have_a_fit(parts):
     zero = nn.Linear(WIDTH, CLASSES + 1)
     nn.init.zeros_(zero.weight), nn.init.zeros_(zero.bias)
     for learned in (torch.tensor([], dtype=torch.int64), torch.tensor([2])):
-        assert RowFitter(generator, zero, embeddings, learned).fit(embeddings[0]).isfinite().all()
+        assert RowFitter(generator, zero, embeddings, learned, FAVOUR).fit(embeddings[0]).isfinite().all()
