@@ -3,7 +3,8 @@
 The wheel holds
 - ``d2lite/`` with its stand-ins for Detectron2 and panopticapi, and ``d2lite.pth``, whose line puts their folder at the
   end of ``sys.path``, where a genuine package is found first;
-- ``PADing/shipped/``: configs, split files, class embeddings and scripts, in the folders of the repository.
+- ``PADing/shipped/``: configs, split files, class embeddings, the trained mini model and scripts, in the folders of the
+  repository.
 """
 
 import os
@@ -18,7 +19,7 @@ D2LITE = ROOT / "d2lite" / "src"
 STANDINS = Path("d2lite", "standin")
 SHIPPED = Path("PADing", "shipped")
 BESIDE = ("train_net.py", "train_net_pretrain.py", "configs", "datasets/splits", "datasets/*.py", "tools", "demo")
-BESIDE += ("examples",)
+BESIDE += ("examples", "models")
 # By name: the user's own embeddings in this folder are not shipped.
 BESIDE += tuple(f"embeddings/coco/{name}" for name in ("NOTICE", "coco_stuff_171_*.npz", "word_w2v_withbg_*.txt"))
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info")

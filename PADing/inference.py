@@ -7,6 +7,8 @@ A shared model needs no config and no data set:
 
 >>> result = from_pretrained("OWNER/NAME")(image)
 
+``from_pretrained("mini")`` is a small model that comes with the package; it knows drawn shapes.
+
 Classes of one's own, which nobody has annotated:
 
 >>> predictor.set_vocabulary("zebra; traffic light, signal; stuff: grass")
@@ -166,7 +168,7 @@ def from_pretrained(
     ``huggingface_hub``.
 
     Args:
-        name_or_folder: a folder, ``OWNER/NAME``, or ``hf://OWNER/NAME[@revision]``.
+        name_or_folder: a folder, ``OWNER/NAME``, ``hf://OWNER/NAME[@revision]``, or ``mini``, which the package holds.
         revision: branch, tag or commit on the Hub; None: the main branch.
         opts: overrides of its config, such as ``["MODEL.DEVICE", "cpu"]``.
         trust_plugins: import modules beyond this program that the model's config names under PLUGINS. They must be

@@ -60,7 +60,7 @@ def test_it_holds_every_file_that_users_need(wheel):
     standins = [name for name in _tracked() if name.startswith("d2lite/src/") and "egg-info" not in name]
     assert standins and not [name for name in standins if name.removeprefix("d2lite/src/") not in held]
     beside = re.compile(
-        r"(train_net\w*\.py|(configs|tools|demo|examples|embeddings|datasets/splits)/.*|datasets/\w+\.py)$"
+        r"(train_net\w*\.py|(configs|tools|demo|examples|models|embeddings|datasets/splits)/.*|datasets/\w+\.py)$"
     )
     shipped = [name for name in _tracked() if beside.match(name)]
     assert len(shipped) > 40 and not [name for name in shipped if f"PADing/shipped/{name}" not in held]
@@ -84,6 +84,8 @@ print(*discover())
     _run(wheel, tmp_path, "-m", "pading_cli", "data", "mini", "--train", "2", "--val", "1")
     assert (tmp_path / "datasets" / "mini" / "mini.json").is_file()
     assert not [path for path in wheel.rglob("mini.json")]
+    assert "of unseen classes" in _run(wheel, tmp_path, "-m", "pading_cli", "demo", "--number", "1")
+    assert (tmp_path / "output" / "demo" / "overview.png").is_file()
 
 
 @pytest.mark.parametrize("name", pading_cli.COMMANDS)
