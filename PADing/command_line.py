@@ -152,13 +152,15 @@ def _report(error: UserError, cause: BaseException | None = None) -> int:
 # ---- arguments that tools share
 
 
-def add_config_options(parser: argparse.ArgumentParser, num_gpus: int | None = None) -> None:
+def add_config_options(parser: argparse.ArgumentParser, num_gpus: int | None = None, without_config: str = "") -> None:
     """Add ``--config-file``, ``--num-gpus``, and config overrides after ``--opts`` or at the end of the line.
 
-    ``num_gpus``: the default; None: one GPU if there is one.
+    ``num_gpus``: the default; None: one GPU if there is one. ``without_config``: what the command does without a config
+    file; "": it needs one.
     """
     default = "a GPU if there is one" if num_gpus is None else num_gpus
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the model")
+    what = "config of the model" + (f" (default: {without_config})" if without_config else "")
+    parser.add_argument("--config-file", required=not without_config, metavar="FILE", help=what)
     parser.add_argument("--num-gpus", type=count, default=num_gpus, help=f"0: use the CPU (default: {default})")
     add_opts_flag(parser)
     text = "config overrides at the end of the line: KEY value, or KEY=value"

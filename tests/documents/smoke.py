@@ -47,7 +47,7 @@ def why_not(parsed: Parsed) -> str:
         return "it speaks of a folder that the reader writes"
     if getattr(args, "num_machines", 1) > 1 or "--nnodes" in parsed.command.words:
         return "it needs several machines"
-    if parsed.script == "demo/demo.py" and (args.webcam or not args.output):
+    if parsed.script == "demo/demo.py" and (args.webcam or (not args.output and (args.input or args.video_input))):
         return "it shows a window"
     if parsed.script == "-m PADing.modeling.pixel_decoder.ops" and args.build:
         return "it compiles; tests/ops does so"
@@ -87,7 +87,8 @@ def _unchanged(parsed: Parsed, words: list[str], run: Run) -> list[str]:
 
 
 def _small_model(parsed: Parsed) -> list[str]:
-    config, pairs = parsed.args.config_file, zip(SMALL[::2], SMALL[1::2], strict=True)
+    config = parsed.args.config_file or "mini"  # the demo's default
+    pairs = zip(SMALL[::2], SMALL[1::2], strict=True)
     # The networks of the mini configs are small, and those that the quickstart has trained are read again.
     small = [word for pair in pairs if "mini" not in config or not pair[0].startswith("MODEL.") for word in pair]
     return [*small, "MODEL.DEVICE", "cpu"] + (SMALL_SEMANTIC if "semantic" in config else [])
@@ -262,7 +263,7 @@ def _detections(parsed: Parsed, words: list[str], run: Run) -> list[str]:
 
 def _minibench(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     command, *rest = words
-    if command == "quickstart":
+    if command in ("quickstart", "packaged-model"):
         return words if "--smoke" in words else [*words, "--smoke"]
     if command == "distractors":
         return [*_set(words, "--numbers", "0,3"), "--images", "2"]

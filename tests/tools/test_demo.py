@@ -1,6 +1,11 @@
 """demo/demo.py on small untrained models; wrong here means that users see wrong names, or nothing at all."""
 
+import contextlib
+import io
+import json
+import os
 import shutil
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -11,10 +16,12 @@ from PIL import Image
 
 from PADing.config import load_config
 from PADing.data.dataset_mappers import build_mapper
+from PADing.data.mini_files import make_mini_coco
 from PADing.inference import Predictor
 from PADing.visualization import ImageDrawer, display_scale
+from PADing.visualization.examples import found_segments
 from PADing.visualization.image_files import read_rgb
-from PADing.visualization.panoptic import UNSEEN_RGB
+from PADing.visualization.panoptic import UNSEEN_RGB, Segmentation
 
 TASKS = {"panoptic": (), "instances": ("PANOPTIC_ON",), "semantic": ("PANOPTIC_ON", "INSTANCE_ON")}
 
@@ -22,7 +29,12 @@ TASKS = {"panoptic": (), "instances": ("PANOPTIC_ON",), "semantic": ("PANOPTIC_O
 @pytest.fixture(scope="module")
 def demo(tool):
     module = tool("demo/demo.py")
-    return lambda *args: module.main([str(arg) for arg in args])
+
+    def run(*args):
+        with mock.patch.dict(os.environ):  # without a kernel, the demo chooses plain PyTorch for its process
+            return module.main([str(arg) for arg in args])
+
+    return run
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -155,6 +167,9 @@ def _without(opts, key):
         ("no video", "does not exist"),
         ("text as video", "cannot be opened"),
         ("webcam into a file", "--webcam shows a window"),
+        ("no input", "Nothing to segment is named"),
+        ("seed of an image", "--number and --seed are for drawn images"),
+        ("no config", "the config that its model was trained with"),
     ],
 )
 def test_mistakes_are_answered(demo, drawn, model_options, tmp_path, capfd, monkeypatch, change, said):
@@ -187,6 +202,79 @@ def test_mistakes_are_answered(demo, drawn, model_options, tmp_path, capfd, monk
         what = ["--video-input", tmp_path / "text.mp4"]
     elif change == "webcam into a file":
         what = ["--webcam"]
+    elif change == "no input":
+        what = []
+    elif change == "seed of an image":
+        what += ["--seed", "3"]
+    elif change == "no config":
+        config = []
     assert demo(*config, *what, *output, "--num-gpus", "0", "--opts", *opts) == 2
     error = capfd.readouterr().err
     assert said in error and error.count("error: ") == 1
+
+
+@pytest.fixture(scope="module")
+def examples(demo, tmp_path_factory):
+    """The folder and the output of the demo without any input."""
+    folder, said = tmp_path_factory.mktemp("demo") / "out", io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert demo("--output", folder, "--number", "4", "--num-gpus", "0") == 0
+    return folder, said.getvalue()
+
+
+def test_without_an_input_the_model_of_the_package_shows_what_it_finds(examples):
+    """Wrong here means that a newcomer sees a model that finds nothing, or a truth that is not that of the image."""
+    folder, said = examples
+    record = json.loads((folder / "demo.json").read_text())
+    assert record["number"] == len(record["images"]) == 4
+    for kind in ("seen", "unseen"):
+        found, present = record["segments"][kind]["found"], record["segments"][kind]["present"]
+        assert 0 < found <= present and f"{found} of {present} of {kind} classes" in said
+    assert record["segments"]["seen"]["found"] >= record["segments"]["seen"]["present"] / 3  # 4 of 10 at first
+    words = " ".join(image["ground truth"] for image in record["images"])
+    assert words.count("(unseen)") > 0 and str(folder / "overview.png") in said
+    for index in range(1, 5):
+        assert read_rgb(folder / "images" / f"{index}.png").shape == (128, 128, 3)
+        truth = record["images"][index - 1]["ground truth"]
+        comparison = read_rgb(folder / "comparisons" / f"{index}.png")
+        assert (comparison == UNSEEN_RGB).all(axis=2)[30:-30].any() or "(unseen)" not in truth
+        assert read_rgb(folder / "predictions" / f"{index}.png").shape == (384, 384, 3)
+
+
+def test_drawn_images_are_new_ones_and_the_same_each_time(examples, demo, tmp_path, capsys):
+    """An image of the training would show what was learned by heart."""
+    folder, _ = examples
+    make_mini_coco(tmp_path / "mini", train=4, val=4, seed=0)
+    known = [read_rgb(path).astype(int) for path in tmp_path.rglob("*.jpg")]
+    for path in sorted((folder / "images").iterdir()):
+        assert min(np.abs(read_rgb(path) - other).mean() for other in known) > 15
+    again = tmp_path / "again"
+    for seed, same in (("0", True), ("1", False)):  # the second call replaces the files of the first
+        assert demo("--output", again, "--number", "1", "--seed", seed, "--num-gpus", "0") == 0
+        for name in ("images/1.png", "comparisons/1.png"):
+            assert ((again / name).read_bytes() == (folder / name).read_bytes()) == same
+
+
+def test_files_of_the_user_are_not_replaced(demo, tmp_path, capsys):
+    (tmp_path / "overview.png").write_text("a photograph")
+    for output in (tmp_path, tmp_path / "overview.png", tmp_path / "new.jpg"):
+        assert demo("--output", output) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["overview.png"]
+    assert (tmp_path / "overview.png").read_text() == "a photograph"
+
+
+def test_an_image_of_the_user_gets_a_note_on_what_the_model_knows(examples, demo, tmp_path, capsys):
+    folder, _ = examples
+    image = folder / "images" / "1.png"
+    assert demo("--input", image, "--output", tmp_path / "drawn.png", "--num-gpus", "0") == 0
+    said = capsys.readouterr()
+    assert "drawn shapes only" in said.err
+    assert json.loads((folder / "demo.json").read_text())["images"][0]["prediction"] in said.out
+    assert (read_rgb(tmp_path / "drawn.png") == read_rgb(folder / "predictions" / "1.png")).all()
+
+
+def test_found_segments_are_those_of_the_right_class_that_overlap_by_half():
+    """Worked by hand: segment 1 is found; 2 has another class; 3 overlaps by exactly half."""
+    truth = Segmentation(np.array([[1, 1, 1, 2, 2, 2, 3, 3]]), {1: 5, 2: 6, 3: 7})
+    prediction = Segmentation(np.array([[9, 9, 0, 8, 8, 8, 7, 0]]), {9: 5, 8: 5, 7: 7})
+    assert found_segments(truth, prediction) == {1}
