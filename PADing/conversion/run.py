@@ -63,7 +63,7 @@ def convert_to_ours(
     if output_file.suffix not in (".pth", ".safetensors"):
         raise UserError(f"--output {output_file}: write a .pth or a .safetensors file.")
     _check_output(input_file, output_file, overwrite)
-    where = f"Weights {str(input_file)!r}"
+    where = f"File {str(input_file)!r}"
     weights = _SOURCES[source](read_foreign_weights(input_file), where)
     sizes = _sizes(weights, where)
     if drop_class_head:
@@ -87,7 +87,7 @@ def convert_to_transformers(
         UserError: an unreadable file, another model than a MaskFormer on Swin, existing files.
     """
     folder, path = Path(output_folder), Path(local_weights(os.fspath(input_file)))
-    where = f"Weights {str(path)!r}"
+    where = f"File {str(path)!r}"
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file. Name a folder for --to transformers.")
     for name in ("model.safetensors", "config.json"):

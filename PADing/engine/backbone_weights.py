@@ -47,7 +47,6 @@ def _downloaded(name: str, arguments: dict[str, Any]) -> nn.Module:
     try:
         return timm_library().create_model(name, pretrained=True, num_classes=0, **arguments)
     except Exception as error:  # of the hub, of HTTP clients, of the file
-        logger.debug("The download", exc_info=True)
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         place = f"https://huggingface.co/{known.hf_hub_id}" if known.hf_hub_id else known.url
         cure = f"Connect; or get the file from {place} on another machine, and name it: MODEL.TIMM.WEIGHTS FILE."

@@ -4,18 +4,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from PADing.config import load_config
-from PADing.data.mini_files import make_mini_coco
-from PADing.data.registration import register_split
-from PADing.data.splits import load_split, split_from_dict
+from PADing.data.splits import load_split
 from PADing.engine.trainer import Trainer
 from PADing.errors import UserError
 from PADing.files import REPOSITORY
 from PADing.generation.convert import convert_file
 from PADing.inference import from_pretrained
 from PADing.sharing.export import share_model
+from tests.drawn_mini import drawn_mini
 
 FAMILIES = [
     "convnext_atto", "resnet10t", "swin_s3_tiny_224", "vit_tiny_patch16_224", "efficientnet_b0", "hiera_tiny_224",
@@ -42,17 +40,8 @@ SMALL = {
 def drawn(tmp_path_factory):
     """The folder of a mini data set of a few small images, registered with names that begin with ``timm_``."""
     folder = tmp_path_factory.mktemp("timm") / "mini"
-    make_mini_coco(folder, train=4, val=1, size=64, seed=3)
-    content = yaml.safe_load((REPOSITORY / "datasets" / "splits" / "mini.yaml").read_text())
-    content["name"] = "timm_mini"
-    for entry in content["data_sets"]:
-        entry["name"] = f"timm_{entry['name']}"
-    (folder / "split.yaml").write_text(yaml.safe_dump(content))
-    register_split(split_from_dict(content, str(folder / "split.yaml")), root=str(folder.parent))
-    yield folder
-    for entry in content["data_sets"]:
-        DatasetCatalog.remove(entry["name"])
-        MetadataCatalog.remove(entry["name"])
+    with drawn_mini(folder, "timm_", train=4, val=1):
+        yield folder
 
 
 def trained(base, name, drawn, out, iterations, *opts):

@@ -6,15 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
 import PADing.meta_arch  # noqa: F401  registers the meta-architectures
 from PADing.config import load_config
-from PADing.data.mini_files import make_mini_coco
-from PADing.data.registration import register_split
-from PADing.data.splits import split_from_dict
+from tests.drawn_mini import drawn_mini
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {
@@ -53,24 +49,14 @@ def tool():
 def drawn(tmp_path_factory):
     """Two training and two validation images of 64 x 64: ``images``, ``names`` (of data sets), ``vectors`` (file)."""
     folder = tmp_path_factory.mktemp("tools") / "mini"
-    make_mini_coco(folder, train=3, val=2, size=64, seed=3)
-    content = yaml.safe_load((REPOSITORY / "datasets" / "splits" / "mini.yaml").read_text())
-    content["name"] = "tools_mini"
-    for entry in content["data_sets"]:
-        entry["name"] = f"tools_{entry['name']}"
-    split = split_from_dict(content, str(folder / "split.yaml"))
-    register_split(split, root=str(folder.parent))
-    names = [entry["name"] for entry in content["data_sets"]]
-    yield SimpleNamespace(
-        images=sorted((folder / "val").glob("*.jpg")),
-        vectors=folder / "class_vectors.npz",
-        classes=[c.name for c in split.categories],
-        unseen=list(split.unseen),
-        names=names,
-    )
-    for name in names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    with drawn_mini(folder, "tools_", train=3, val=2) as split:
+        yield SimpleNamespace(
+            images=sorted((folder / "val").glob("*.jpg")),
+            vectors=folder / "class_vectors.npz",
+            classes=[c.name for c in split.categories],
+            unseen=list(split.unseen),
+            names=[data_set.name for data_set in split.data_sets],
+        )
 
 
 @pytest.fixture(scope="session")

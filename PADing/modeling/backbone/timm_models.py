@@ -35,7 +35,7 @@ def pretrained_cfg(name: str) -> Any:
     architecture, _, tag = name.partition(".")
     if not name or not timm.is_model(architecture):
         known = timm.list_models()
-        hint = did_you_mean(architecture, known) or ", such as resnet50, convnext_tiny or vit_base_patch16_224"
+        hint = did_you_mean(architecture, known) or ". Names are such as resnet50, convnext_tiny, vit_base_patch16_224"
         raise UserError(f"MODEL.TIMM.NAME is {name!r}, which timm {timm.__version__} does not have{hint}.")
     try:
         return timm.get_pretrained_cfg(name)

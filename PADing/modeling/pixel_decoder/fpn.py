@@ -30,7 +30,7 @@ def select_features(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str
     if missing:
         raise UserError(
             f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {', '.join(missing)}, which the backbone does not produce. Add it "
-            f"to the backbone's OUT_FEATURES (now {', '.join(input_shape)})."
+            f"to the backbone's OUT_FEATURES or OUT_INDICES (now {', '.join(input_shape)})."
         )
     return {name: shape for name, shape in input_shape.items() if name in wanted}
 
