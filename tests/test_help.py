@@ -67,7 +67,7 @@ def test_importing_the_package_imports_neither_pytorch_nor_detectron2():
 def test_choices_that_are_written_twice_agree():
     """The parsers have their own copy, because the other one comes with PyTorch."""
     tool = load_tool("tools/preprocess_pretrained_weight.py")
-    assert (tool.TASKS, tool.LAYOUTS) == (convert.TASKS, convert.LAYOUTS)
+    assert (tool.TASKS, tool.LAYOUTS, tool.KINDS) == (convert.TASKS, convert.LAYOUTS, convert.KINDS)
     assert benchmark.KINDS == build.KINDS
 
 

@@ -23,6 +23,7 @@ from PADing.errors import UserError
 # Those of PADing.generation.convert, which imports PyTorch.
 TASKS = ("panoptic", "instance", "semantic")
 LAYOUTS = ("reference", "clean")
+KINDS = ("model", "ema")
 
 
 def find_splits(name: str | None) -> list:
@@ -53,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     layout = "reference: rows as in the published weights; clean: the no-object row stays last"
     parser.add_argument("--layout", choices=LAYOUTS, default="reference", help=layout)
+    kinds = "model: the ordinary weights; ema: the averaged ones, of a training with SOLVER.EMA"
+    parser.add_argument("--weights_from", choices=KINDS, default="model", help=kinds)
     parser.add_argument("--overwrite", action="store_true", help="replace an output file that exists")
     return run_command(_run, parser.parse_args(argv))
 
@@ -61,8 +64,9 @@ def _run(args: argparse.Namespace) -> None:
     from PADing.generation.convert import convert_file  # imports PyTorch
 
     output = args.output_file or Path(f"pretrained_weight_{args.task_name}.pth")
-    convert_file(args.input_file, output, args.task_name, find_splits(args.split), args.layout, args.overwrite)
-    print(f"Wrote {output}")
+    splits = find_splits(args.split)
+    convert_file(args.input_file, output, args.task_name, splits, args.layout, args.overwrite, args.weights_from)
+    print(f"Wrote {output}, from the {'averaged' if args.weights_from == 'ema' else 'ordinary'} weights")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from PADing.checkpoint_files import read_checkpoint, write_checkpoint
+from PADing.checkpoint_files import read_checkpoint, weights_problem, write_checkpoint
 from PADing.data.splits import Split
+from PADing.engine.weight_average import ENTRY
 from PADing.errors import UserError
 from PADing.sharing.places import local_weights
 
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 TASKS = ("panoptic", "instance", "semantic")
 LAYOUTS = ("reference", "clean")
+KINDS = ("model", "ema")
 Layout = Literal["reference", "clean"]
 OLD_HEAD = "sem_seg_head.predictor.class_embed"
 NEW_HEAD = "new_fc"
@@ -29,6 +31,7 @@ def convert_file(
     splits: Sequence[Split],
     layout: Layout = "reference",
     overwrite: bool = False,
+    weights_from: str = "model",
 ) -> None:
     """Read a stage-1 checkpoint, convert it (see ``convert_checkpoint``), and write the output file.
 
@@ -39,9 +42,11 @@ def convert_file(
         splits: the splits in which to look up the total number of classes; see ``total_classes``.
         layout: see ``convert_checkpoint``.
         overwrite: replace an existing output file; the input file is never replaced.
+        weights_from: one of ``KINDS``: the ordinary weights, or the averaged ones of ``SOLVER.EMA``.
 
     Raises:
-        UserError: an unreadable or wrong input file, an existing output file, or an unknown number of classes.
+        UserError: an unreadable or wrong input file, no averaged weights in it, an existing output file, or an unknown
+            number of classes.
     """
     input_file, output_file = local_weights(os.fspath(input_file)), Path(output_file)
     checkpoint = read_checkpoint(input_file, "Input file")
@@ -54,10 +59,34 @@ def convert_file(
         )
     if output_file.exists() and not overwrite:
         raise UserError(f"{output_file} exists. Choose another --output_file, or add --overwrite to replace it.")
+    taken = _choose_weights(checkpoint, weights_from, str(input_file))
     classes = _count_classes(checkpoint["model"], str(input_file))
     total = total_classes(task, classes, splits)
     write_checkpoint(output_file, convert_checkpoint(checkpoint, total, layout))
-    logger.info("%s: %d classes of stage 1 -> %d classes in all, layout %s", output_file, classes, total, layout)
+    logger.info(
+        "%s: %s; %d classes of stage 1 -> %d classes in all, layout %s", output_file, taken, classes, total, layout
+    )
+
+
+def _choose_weights(checkpoint: dict[str, Any], weights_from: str, file: str) -> str:
+    """Put the chosen weights into ``model``; returns words for them."""
+    entry, model = checkpoint.get(ENTRY), checkpoint["model"]
+    average = entry.get("weights") if isinstance(entry, dict) else None
+    if weights_from == "model":
+        others = " (--weights_from ema takes the averaged ones, which the file has, too)" if average else ""
+        return f"ordinary weights{others}"
+    if not isinstance(average, dict) or not average:
+        raise UserError(
+            f"Input file {file} has no averaged weights. Leave out --weights_from ema, or name a checkpoint of a "
+            "training with SOLVER.EMA.ENABLED True."
+        )
+    if problem := weights_problem({"model": average}):
+        raise UserError(f"Input file {file}, averaged weights: {problem}.")
+    if average.keys() != model.keys():
+        other = min(map(str, average.keys() ^ model.keys()))[:200]
+        raise UserError(f"Input file {file}: its averaged and ordinary weights are not of one model: {other}.")
+    model.update(average)  # in place, which keeps the version metadata
+    return "averaged weights (EMA)"
 
 
 def convert_checkpoint(checkpoint: dict[str, Any], total: int, layout: Layout = "reference") -> dict[str, Any]:

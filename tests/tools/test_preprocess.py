@@ -119,3 +119,45 @@ def test_damaged_input_is_refused(tool, tmp_path, capsys):
     source.write_bytes(content)
     assert tool.main(["--task_name", "instance", "--input_file", str(source)]) == 2
     assert "in.pth cannot be read: it is damaged" in capsys.readouterr().err
+
+
+def with_average(path, classes, change=lambda average: None):
+    stage_1(path, classes)
+    content = torch.load(path, weights_only=True)
+    average = {name: value + 1 for name, value in content["model"].items()}
+    change(average)
+    torch.save({**content, "ema": {"updates": 3, "weights": average}}, path)
+    return path
+
+
+def test_averaged_weights_are_converted_on_request(tool, tmp_path, capsys):
+    seen = next(sizes("instance"))[1]
+    source = with_average(tmp_path / "in.pth", seen)
+    held = torch.load(source, weights_only=True)
+    for flags, weights, said in (
+        ([], held["model"], "ordinary"),
+        (["--weights_from", "model"], held["model"], "ordinary"),
+        (["--weights_from", "ema"], held["ema"]["weights"], "averaged"),
+    ):
+        command = ["--task_name", "instance", "--input_file", str(source), "--output_file", str(tmp_path / "out.pth")]
+        assert tool.main([*command, "--overwrite", *flags]) == 0
+        assert f"from the {said} weights" in capsys.readouterr().out
+        got = torch.load(tmp_path / "out.pth", weights_only=True)
+        assert torch.equal(got["model"]["new_fc.weight"][: seen + 1], weights[f"{HEAD}.weight"]) and "ema" not in got
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda average: average.clear(), "has no averaged weights. Leave out --weights_from ema"),
+        (lambda average: average.pop(f"{HEAD}.bias"), f"are not of one model: {HEAD}.bias"),
+        (lambda average: average.update({f"{HEAD}.bias": 3}), "is a int, not a named tensor"),
+        (lambda average: average[f"{HEAD}.bias"].fill_(float("nan")), "holds NaN"),
+        (lambda average: average.update({f"{HEAD}.bias": torch.ones(2)}), "has shapes"),
+    ],
+)
+def test_a_wrong_average_is_refused(tool, tmp_path, capsys, change, expected):
+    source = with_average(tmp_path / "in.pth", next(sizes("instance"))[1], change)
+    command = ["--task_name", "instance", "--input_file", str(source), "--output_file", str(tmp_path / "out.pth")]
+    assert tool.main([*command, "--weights_from", "ema"]) == 2
+    assert expected in capsys.readouterr().err and not (tmp_path / "out.pth").exists()
