@@ -78,6 +78,47 @@ def replacing(path: str | os.PathLike, sync: bool = True) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextmanager
+def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; it is renamed to ``path`` if the block raises no error.
+
+    The folder above ``path`` is created. A folder that is at ``path`` is replaced as a whole, so the caller must know
+    that it may be. It stays as it is if anything fails.
+
+    Raises:
+        UserError: the folder cannot be made or renamed.
+    """
+    path = Path(os.path.abspath(path))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name[:50]}.", suffix=".tmp", dir=path.parent))
+    except OSError as error:
+        raise UserError(explain_os_error(path, error)) from error
+    try:
+        yield folder
+        try:
+            folder.chmod(0o777 & ~_umask())  # a temporary folder is private
+            _put_in_place(folder, path)
+        except OSError as error:
+            raise UserError(explain_os_error(path, error)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(folder: Path, path: Path) -> None:
+    if not path.exists():
+        os.replace(folder, path)
+        return
+    old = folder.with_name(f"{folder.name}.old")
+    os.replace(path, old)
+    try:
+        os.replace(folder, path)
+    except OSError:
+        os.replace(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def existing_folder(path: Path) -> Path:
     """``path``, or the nearest folder above it that exists."""
     return next(filter(Path.exists, (path, *path.parents)), path)
@@ -235,9 +276,13 @@ def _new_file_mode(path: Path) -> int:
     """The permissions that ``open(path, "w")`` would give: those of the old file, or the default by the umask."""
     with suppress(OSError):
         return path.stat().st_mode & 0o777
+    return 0o666 & ~_umask()
+
+
+def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
-    return 0o666 & ~mask
+    return mask
 
 
 def _sync(path: Path) -> None:

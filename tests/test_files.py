@@ -4,12 +4,13 @@ import errno
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
 from PADing import files
 from PADing.errors import UserError
-from PADing.files import read_json, replacing, write_json
+from PADing.files import read_json, replacing, replacing_folder, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path):
@@ -121,3 +122,39 @@ def test_what_is_written_item_by_item_is_a_list(tmp_path):
     assert json.loads((tmp_path / "y.json").read_text()) == want
     files.write_json_list(tmp_path / "x.json", [])
     assert json.loads((tmp_path / "x.json").read_text()) == []
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path):
+    target = tmp_path / "deep" / "model"
+    with replacing_folder(target) as folder:
+        (folder / "one").touch()
+        assert not target.exists() and folder.parent == target.parent
+    assert [path.name for path in target.iterdir()] == ["one"] and target.stat().st_mode & 0o055
+    with pytest.raises(ZeroDivisionError), replacing_folder(target) as folder:
+        (folder / "two").touch()
+        raise ZeroDivisionError
+    assert [path.name for path in target.iterdir()] == ["one"]
+    with replacing_folder(target) as folder:
+        (folder / "three").touch()
+    assert [path.name for path in target.iterdir()] == ["three"] and [*target.parent.iterdir()] == [target]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "old").touch()
+    rename = os.replace
+
+    def full(source, place):
+        if Path(place) == target and Path(source).suffix == ".tmp":
+            raise OSError(errno.ENOSPC, "No space left on device", str(place))
+        rename(source, place)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="Disk full: .*model cannot be written"):
+        patch.setattr(os, "replace", full)
+        with replacing_folder(target):
+            pass
+    assert [path.name for path in target.iterdir()] == ["old"] and [*tmp_path.iterdir()] == [target]
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="a folder of this path is a file"), replacing_folder(tmp_path / "file" / "x"):
+        pass

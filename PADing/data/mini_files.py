@@ -6,8 +6,6 @@ panoptic annotation also keeps them, without their unseen segments, for methods 
 """
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -17,7 +15,7 @@ from tqdm import tqdm
 
 from PADing.data.mini import UNSEEN, VERSION, Category, categories, class_embeddings, draw_image, polygons
 from PADing.errors import UserError
-from PADing.files import read_json, write_json
+from PADing.files import read_json, replacing_folder, write_json
 
 __all__ = ["MANIFEST", "make_mini_coco"]
 
@@ -62,13 +60,7 @@ def make_mini_coco(
     if _is_there(out, settings, force):
         return out
     embeddings = class_embeddings(dim, noise, seed)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise UserError(f"{out} cannot be made: {error.strerror}.") from error
-    try:
-        building.chmod(0o755)
+    with replacing_folder(out) as building:  # in place of an empty folder, or of a mini data set to replace
         counts = {subset: _draw(building, subset, number, settings) for number, subset in enumerate(("train", "val"))}
         np.savez(
             building / "class_vectors.npz",
@@ -78,11 +70,6 @@ def make_mini_coco(
             templates=np.array([], dtype=str),
         )
         write_json(building / MANIFEST, {"settings": settings, "counts": counts})
-        if out.is_dir():
-            shutil.rmtree(out)  # empty, or a mini data set to replace
-        building.rename(out)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return out
 
 

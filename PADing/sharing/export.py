@@ -3,10 +3,7 @@
 import logging
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -21,7 +18,7 @@ from PADing.data.registration import registered_split
 from PADing.data.splits import DataSet, Split
 from PADing.engine.weight_average import averaged_weights, choice_of_weights
 from PADing.errors import UserError
-from PADing.files import explain_os_error, read_json, replacing, write_json
+from PADing.files import read_json, replacing, replacing_folder, write_json
 from PADing.inference import load_model
 from PADing.meta_arch.class_embeddings import ClassEmbeddings
 from PADing.sharing.card import Facts, model_card
@@ -77,7 +74,8 @@ def share_model(
         content["model"] = dict(average)
         if problem := weights_problem(content):
             raise UserError(f"Checkpoint {checkpoint} cannot be used: {problem}.")
-    with _new_folder(output, overwrite) as folder:
+    _check_output(output, overwrite)
+    with replacing_folder(output) as folder:
         write_checkpoint(folder / WEIGHTS, content)
         source = _copy_embeddings(cfg, folder / EMBEDDINGS)
         write_classes(folder / CLASSES, split, [*train, *tests])
@@ -177,30 +175,14 @@ def _try(cfg: CfgNode, folder: Path, with_embeddings: bool, test: str) -> None:
     load_model(cfg)
 
 
-@contextmanager
-def _new_folder(output: Path, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder that becomes ``output`` if the block raises no error."""
-    empty = output.is_dir() and not any(output.iterdir())
+def _check_output(output: Path, overwrite: bool) -> None:
+    """UserError if something is at ``output`` that may not be replaced."""
+    empty = output.is_dir() and not output.is_symlink() and not any(output.iterdir())
     if output.exists() and not empty:
-        if not output.is_dir() or not is_shared(output):
+        if not output.is_dir() or output.is_symlink() or not is_shared(output):
             raise UserError(f"--output {output} exists and is no shared model, so it is not replaced. Choose another.")
         if not overwrite:
             raise UserError(f"--output {output} holds a shared model. Choose another, or add --overwrite.")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
-    except OSError as error:
-        raise UserError(explain_os_error(output, error)) from error
-    try:
-        yield folder
-        mask = os.umask(0)
-        os.umask(mask)
-        folder.chmod(0o777 & ~mask)  # a temporary folder is private
-        if output.exists():
-            shutil.rmtree(output)
-        folder.rename(output)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_text(path: Path, text: str) -> None:

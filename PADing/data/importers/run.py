@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ from PADing.data.importers.items import IMPORTERS, Item, Source
 from PADing.data.importers.masks import Unusable, annotation_of, turned
 from PADing.data.importers.places import NotFound, Place
 from PADing.data.importers.report import Report
-from PADing.data.importers.writing import REPORT, Spool, check_output, replace_folder, write_instances
+from PADing.data.importers.writing import REPORT, Spool, check_output, write_instances
 from PADing.data.loaders import IMAGE_EXTENSIONS
 from PADing.errors import UserError, did_you_mean
-from PADing.files import explain_os_error, write_json
+from PADing.files import replacing_folder, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -100,18 +99,8 @@ def import_data(source: str, form: str, output: str, options: ImportOptions | No
     images = place if root == annotation_root else Place(root, report, options.follow_links)
     ignore, kind = frozenset(options.ignore), options.kind
     given = Source(path, place, images, names, report, ignore, kind, options.exif)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name[:50]}.", suffix=".tmp", dir=target.parent))
-    except OSError as error:
-        raise UserError(explain_os_error(target, error)) from error
-    try:
-        result = _Run(given, options, staging, target).run(IMPORTERS[form](given))
-        staging.chmod(0o777 & ~_umask())
-        replace_folder(staging, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return result
+    with replacing_folder(target) as staging:
+        return _Run(given, options, staging, target).run(IMPORTERS[form](given))
 
 
 class _Run:
@@ -250,12 +239,6 @@ def _copy(source: Path, target: Path, way: str) -> None:
             os.link(os.path.realpath(source), target)
             return
     shutil.copyfile(source, target)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def next_commands(result: Imported, unseen: Sequence[str] = ()) -> list[list[str]]:

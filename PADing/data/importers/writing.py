@@ -1,8 +1,7 @@
-"""Writes the result: objects through a file, so that memory does not grow with them, and the folder at once."""
+"""Writes the result: objects through a file, so that memory does not grow with them."""
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -88,17 +87,3 @@ def check_output(target: Path, sources: Sequence[Path], overwrite: bool) -> None
             raise UserError(f"--output {target} is not empty. Choose another folder, or add --overwrite.")
         if not (target / REPORT).is_file():
             raise UserError(f"--output {target} is not the result of an import, so --overwrite does not replace it.")
-
-
-def replace_folder(staging: Path, target: Path) -> None:
-    """Move a complete folder to its place; a former one is removed afterwards."""
-    old = staging.with_name(f"{staging.name}.old")
-    if target.exists():
-        os.replace(target, old)
-    try:
-        os.replace(staging, target)
-    except OSError:
-        if old.exists():
-            os.replace(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
