@@ -64,6 +64,12 @@ def test_importing_the_package_imports_neither_pytorch_nor_detectron2():
     assert done.stdout.split() == ["False", "False"], done.stderr
 
 
+def test_help_of_the_mini_benchmark_imports_nothing_that_draws():
+    code = "import sys, minibench.__main__; print({'cv2', 'matplotlib', 'torch'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stdout + done.stderr
+
+
 def test_choices_that_are_written_twice_agree():
     """The parsers have their own copy, because the other one comes with PyTorch."""
     tool = load_tool("tools/preprocess_pretrained_weight.py")

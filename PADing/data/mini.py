@@ -5,7 +5,6 @@ Everything is drawn from one seed, image by image, so image k does not depend on
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from PADing.errors import UserError
@@ -239,12 +238,16 @@ def _fits(mask: np.ndarray, objects: list[tuple[Category, np.ndarray]]) -> bool:
 
 
 def _has_hole(mask: np.ndarray) -> bool:
+    import cv2  # late, because commands need this module for the names alone
+
     _, hierarchy = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     return bool((hierarchy[0, :, 3] >= 0).any())
 
 
 def polygons(mask: np.ndarray) -> list[list[float]]:
     """COCO polygons whose rasterisation is ``mask``: outlines are traced four times finer than the pixels."""
+    import cv2
+
     fine = mask.repeat(4, axis=0).repeat(4, axis=1).astype(np.uint8)
     contours, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return [[float(p) for p in ((c[:, 0] + 0.5) / 4).ravel()] for c in contours if len(c) >= 3]
