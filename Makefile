@@ -8,13 +8,24 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 STAMP_DEV := $(VENV)/.installed-dev
 STAMP_DOCS := $(VENV)/.installed-docs
+# Python 3.10 if there is one: the oldest versions have no wheels for Python 3.13 and newer.
+OLDEST_PYTHON ?= $(shell python3.10 -c '' 2>/dev/null && echo python3.10 || echo $(PYTHON))
+OLDEST_VENV ?= $(VENV)-oldest
+STAMP_OLDEST := $(OLDEST_VENV)/.installed
+# A choice in which every package of requirements-oldest.txt is used.
+OLDEST_TESTS := tests/test_installation.py tests/test_config.py tests/test_files.py tests/test_checkpoint_files.py \
+  tests/test_safetensors_files.py tests/engine/test_trainer.py tests/engine/test_checkpointer.py \
+  tests/engine/test_accumulation.py tests/engine/test_weight_average.py tests/modeling tests/golden/test_criterion.py \
+  tests/golden/test_lr_schedules.py tests/golden/test_matcher.py tests/golden/test_mask2former.py \
+  tests/golden/test_optimizers.py tests/ops/test_function.py tests/evaluation/test_coco_metrics.py \
+  tests/evaluation/test_mini.py tests/data/test_mappers.py tests/visualization/test_curves.py tests/d2lite/test_transforms.py
 SPHINX := $(BIN)/python -m sphinx -E -W --keep-going -q
 
-.PHONY: help setup quickstart test test-slow lint docs linkcheck clean
+.PHONY: help setup quickstart test test-slow test-oldest lint docs linkcheck clean
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
-	@echo "make setup        install only; make lint: ruff and mypy; make test-slow: the long tests; make linkcheck: try the documentation's links to other sites"
+	@echo "make setup        install only; make lint: ruff and mypy; make test-slow: the long tests; make test-oldest: tests with the oldest packages that pyproject.toml allows; make linkcheck: try the documentation's links to other sites"
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed. Install Python 3.10 - 3.13, or name one: make PYTHON=/path/to/python ..."; exit 1; }
@@ -45,6 +56,14 @@ test: $(STAMP_DEV)
 test-slow: $(STAMP_DEV)
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
+$(STAMP_OLDEST): requirements-oldest.txt pyproject.toml setup.py
+	$(OLDEST_PYTHON) -m venv $(OLDEST_VENV)
+	$(OLDEST_VENV)/bin/python -m pip install -q -c requirements-oldest.txt -e . `sed -n 's/^\(pytest[-a-z]*==[^ ]*\).*/\1/p' requirements-dev.txt`
+	@touch $@
+
+test-oldest: $(STAMP_OLDEST)
+	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -q -n auto --dist loadfile $(OLDEST_TESTS)
+
 lint: $(STAMP_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -59,4 +78,4 @@ linkcheck: $(STAMP_DOCS)
 	$(SPHINX) -b linkcheck docs docs/_build/linkcheck
 
 clean:
-	rm -rf $(VENV) build dist docs/_build .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST_VENV) build dist docs/_build .pytest_cache .ruff_cache

@@ -70,6 +70,13 @@ def _names(lines: list[str]) -> dict[str, str]:
     return {hit[1].lower().replace("_", "-"): hit[2].strip() for hit in found if hit}
 
 
+def test_the_oldest_versions_that_are_tried_are_those_that_are_allowed():
+    tomllib = pytest.importorskip("tomllib", reason="part of Python 3.11 and newer")
+    ranges = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    lines = (REPOSITORY / "requirements-oldest.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == [line.replace(">=", "==") for line in ranges]
+
+
 def test_the_lock_pins_every_dependency_within_its_range():
     """A dependency that the tests never see, or in a version that the wheel forbids, breaks users first."""
     tomllib = pytest.importorskip("tomllib", reason="part of Python 3.11 and newer")

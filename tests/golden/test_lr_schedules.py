@@ -68,7 +68,8 @@ def test_pading_trainer_is_made_of_the_recorded_parts(task, tmp_path):
         for group, recorded_group in zip(optimizer.param_groups, entry["groups"], strict=True):
             assert [names[id(p)] for p in group["params"]] == recorded_group["parameters"]
             for key, value in recorded_group.items():
-                if key != "parameters":
+                # The setting that newer versions of PyTorch have; Adam has no other decay in older ones.
+                if key not in {"parameters", "decoupled_weight_decay"} - group.keys():
                     got = list(group[key]) if isinstance(group[key], tuple) else group[key]
                     assert got == value, key
     scheduled = getattr(trainer, want["scheduler_drives"])

@@ -57,9 +57,12 @@ def ms_deform_attn(
     levels, table = _levels(spatial_shapes, level_start_index, ints=backend == "pytorch")
     if backend == "pytorch":
         return ms_deform_attn_pytorch(value, *split_levels(levels), sampling_locations, attention_weights)
-    # The plain operator is faster, but fails inside torch.func and in forward mode.
-    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    compute = EagerMSDeformAttn.apply if transformed and backend != "operator" else torch.ops.pading.ms_deform_attn
+    # The plain operator is faster, but fails inside torch.func and in forward mode. Not asked in a graph, because
+    # torch 2.4 cannot compile the question.
+    transformed = backend != "operator" and (
+        torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    )
+    compute = EagerMSDeformAttn.apply if transformed else torch.ops.pading.ms_deform_attn
     return compute(value, sampling_locations, attention_weights, levels, table)
 
 
