@@ -88,6 +88,33 @@ def test_wrong_names_are_refused_before_any_request(text):
         from_pretrained(text)
 
 
+def test_what_is_uploaded_can_be_loaded_from_the_hub(hub, image, tmp_path, monkeypatch):
+    """By the requests that huggingface_hub sends; only the server is ours."""
+    monkeypatch.setattr(hub.constants, "HF_HUB_DISABLE_XET", True)  # the Hub's own way for large files
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(UserError, match="does not exist, or is private. Check the name, or log in"):
+        push_folder(hub.folder, NAME)
+    monkeypatch.setenv("HF_TOKEN", hub.server.token)
+    (hub.folder / "secret.txt").write_text("not for others")
+    assert push_folder(hub.folder, NAME, private=True) == f"{hub.server.url}/{NAME}"
+    assert hub.server.private
+    local = {path.name: path.read_bytes() for path in hub.folder.iterdir() if path.name != "secret.txt"}
+    assert hub.server.received == local and any(method == "PUT" for method, _ in hub.server.asked)
+
+    with pytest.raises(UserError, match="exists already. Choose another name, or add --overwrite"):
+        push_folder(hub.folder, NAME)
+    (hub.folder / "README.md").write_text("completed")
+    push_folder(hub.folder, NAME, overwrite=True)
+    assert hub.server.received == {**local, "README.md": b"completed"}
+
+    hub.server.folder = tmp_path / "served"
+    hub.server.folder.mkdir()
+    for name, content in hub.server.received.items():
+        (hub.server.folder / name).write_bytes(content)
+    downloaded, local_model = from_pretrained(NAME)(image), from_pretrained(hub.folder)(image)
+    assert torch.equal(downloaded["instances"].scores, local_model["instances"].scores)
+
+
 class Api:
     """The boundary to the Hub for uploads."""
 
