@@ -77,6 +77,23 @@ def test_the_oldest_versions_that_are_tried_are_those_that_are_allowed():
     assert [line for line in lines if not line.startswith("#")] == [line.replace(">=", "==") for line in ranges]
 
 
+def test_optional_parts_have_what_the_tests_and_the_documentation_need():
+    tomllib = pytest.importorskip("tomllib", reason="part of Python 3.11 and newer")
+    parts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    offered = _names([line for part in parts.values() for line in part if not line.startswith("pading")])
+    for file in ("dev", "docs"):
+        pins = [line for line in (REPOSITORY / f"requirements-{file}.txt").read_text().splitlines() if "==" in line]
+        for line in pins:
+            (name, pin), = _names([line]).items()
+            assert name in offered, f"{line} is in no part of pyproject.toml"
+            wanted, got = (tuple(map(int, re.findall(r"\d+", text)[:3])) for text in (offered[name], pin))
+            assert got >= wanted, line
+    # What messages tell users to install.
+    for path in (REPOSITORY / "PADing").rglob("*.py"):
+        for group in re.findall(r"pading\[([a-z,]+)\]", path.read_text()):
+            assert set(group.split(",")) <= set(parts), path
+
+
 def test_the_lock_pins_every_dependency_within_its_range():
     """A dependency that the tests never see, or in a version that the wheel forbids, breaks users first."""
     tomllib = pytest.importorskip("tomllib", reason="part of Python 3.11 and newer")

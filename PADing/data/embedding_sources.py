@@ -111,7 +111,8 @@ def load_text_encoder(
         # A torchvision for another version of torch raises RuntimeError when open_clip imports it.
         reason = torchvision_problem() or error
         raise UserError(
-            f"CLIP text encoders need open_clip (pip install open_clip_torch), which cannot be imported: {reason}"
+            'CLIP text encoders need open_clip (pip install "pading[text]", or open_clip_torch alone), which cannot be '
+            f"imported: {reason}"
         ) from error
     if precision not in ("fp32", "fp16"):
         raise UserError(f"precision must be fp32 or fp16, but is {precision!r}.")
@@ -316,7 +317,8 @@ def _from_gensim(path: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]
         from gensim.models import KeyedVectors
         from gensim.models.fasttext import load_facebook_vectors
     except ImportError as error:
-        raise UserError("This word-vector format needs gensim: pip install gensim") from error
+        cure = 'pip install "pading[text]", or gensim alone'
+        raise UserError(f"This word-vector format needs gensim: {cure}.") from error
     vectors = KeyedVectors.load(path, mmap="r") if pickled else load_facebook_vectors(path)
     vectors = getattr(vectors, "wv", vectors)
     for word in wanted:

@@ -68,7 +68,8 @@ def tracking_problems(cfg: CfgNode) -> Iterator[str]:
             yield f"TRACKING names {name!r}, which is not a service{hint}."
         elif not _installed(name):
             package = "mlflow-skinny" if name == "mlflow" else name
-            yield f"TRACKING names {name}, but its package is not installed. Run: pip install {package}"
+            problem = f"TRACKING names {name}, but its package is not installed."
+            yield f'{problem} Run: pip install {package}, or for all services pip install "pading[tracking]"'
     if len(set(names)) < len(names):
         yield f"TRACKING is {names!r}. Name each service once."
 
