@@ -69,6 +69,7 @@ def _written(path, content):
     return path
 
 
+@pytest.mark.skipif(torch.__version__ < "2.6", reason="files always have checksums, and the old format is refused")
 def test_files_without_checksums_load_with_a_note(tmp_path, caplog):
     """PyTorch's old format has none, and they can be switched off; then nobody can tell whether the file is whole."""
     caplog.set_level(logging.INFO)
@@ -185,7 +186,8 @@ def test_a_text_whose_last_character_is_cut_is_still_text(tmp_path):
 def test_what_may_be_weights_is_not_accused(tmp_path):
     state = collections.OrderedDict(a=torch.zeros(3))
     torch.save(state, tmp_path / "zip.pth")
-    torch.save(state, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    if torch.__version__ >= "2.6":  # older versions could run code in such a file, so it is refused there
+        torch.save(state, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
     np.savez(tmp_path / "array.npz", a=np.zeros(3))
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         (tmp_path / f"{protocol}.pkl").write_bytes(pickle.dumps({"model": {"a": np.zeros(3)}}, protocol=protocol))
