@@ -17,8 +17,16 @@ BACKBONE = ["MODEL.BACKBONE.NAME", "TimmBackbone", "MODEL.DEVICE", "cpu", "MODEL
 
 
 def backbone(name, *opts):
+    skip_if_too_new(name)
     torch.manual_seed(0)
     return build_backbone(load_config("", [*BACKBONE, name, *opts]))
+
+
+def skip_if_too_new(name):
+    """The first two are not in older versions of timm, and the third has no feature maps there."""
+    version = tuple(map(int, timm_library().__version__.split(".")[:3]))
+    if name in ("test_maxvit", "test_coatnet", "dla46x_c") and version < (1, 0, 31):
+        pytest.skip(f"not with timm {timm_library().__version__}")
 
 
 # A convolutional net, a plain ViT, windows that divide the image, positions for one image size, patches of 14 pixels.
@@ -124,6 +132,7 @@ def test_layer_decay_needs_a_backbone_that_knows_its_layers():
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_coatnet"])
 def test_mask_former_learns_with_it(name):
     """Ten iterations on one batch lower the loss, whatever the backbone is."""
+    skip_if_too_new(name)
     torch.manual_seed(0)
     model = build_model(small_config(*BACKBONE, name)).train()
     optimizer, batch, losses = torch.optim.Adam(model.parameters(), 1e-3), small_batch(), []
@@ -166,6 +175,7 @@ def test_pixels_are_as_the_model_expects_unless_the_user_says_so():
     ],
 )
 def test_mistakes_are_named(opts, message):
+    skip_if_too_new(opts[1])
     with pytest.raises(UserError, match=message):
         build_backbone(load_config("", ["MODEL.BACKBONE.NAME", "TimmBackbone", "MODEL.DEVICE", "cpu", *opts]))
 
