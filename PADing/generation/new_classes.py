@@ -2,8 +2,10 @@
 
 The generator makes features of any class from its class embedding. The row of a new class is fitted so that the
 classifier, with all its own rows fixed, tells the new class's features from those of its own classes: logistic
-regression with the own rows' log-sum-exp as offset. The new class weighs as much more than these as unseen classes do
-in the training (CLASS_ECO), so that it has the chances of an unseen class.
+regression with the own rows' log-sum-exp as offset. Own classes weigh as in training (unseen ones CLASS_ECO), and the
+new class CLASS_ECO times as much as an unseen one: generated features of the own classes are nearer to it than the real
+ones on which training fits an unseen class, and would keep its row too low. (Chosen by leaving out each unseen class of
+a mini model in turn, on 60 images.)
 
 Real features of "no object" are not at hand, so nothing in the data keeps the row low on these. The prior does: a
 Gaussian with the mean and variance of the rows of the unseen classes, which the training has fitted to generated
@@ -26,7 +28,7 @@ from PADing.generation.feature_generator import FeatureGenerator
 from PADing.meta_arch.vocabulary import Vocabulary
 
 POSITIVES, NEGATIVES = 32, 8  # generated features of the new class, and of each of the model's own
-EVIDENCE = 5.0  # the features of an own class count as so many observations beside the prior
+EVIDENCE = 5.0  # the features of a seen class count as so many observations beside the prior
 STEPS, CONVERGED = 50, 1e-9
 LEAST_VARIANCE = 1e-6  # of the prior, for a classifier whose rows are equal
 
@@ -85,7 +87,8 @@ class RowFitter:
         classifier: features (d) -> logits (C + 1), "no object" last. It is not changed.
         embeddings: (C, e), of the model's own classes.
         learned: (U,) outputs of the classes whose rows the training has fitted to generated features.
-        favour: weight of the new class relative to that of each own class.
+        favour: weight of each class in ``learned`` relative to the other own classes, and of the new class relative to
+            those in ``learned``.
     """
 
     @torch.no_grad()
@@ -103,7 +106,9 @@ class RowFitter:
         self.rows = rows
         self.others = torch.cat([self._features(embedding, NEGATIVES) for embedding in embeddings])
         self.offset = self._offset(self.others)
-        self.favour = favour
+        weights = torch.ones(len(embeddings), device=rows.device).index_fill(0, learned, favour)
+        self.weight = EVIDENCE * favour**2 / POSITIVES
+        self.weights = EVIDENCE * weights.double().repeat_interleave(NEGATIVES) / NEGATIVES
 
     @torch.no_grad()
     def fit(self, embedding: Tensor) -> Tensor:
@@ -113,7 +118,7 @@ class RowFitter:
         offset = torch.cat([self._offset(own), self.offset])
         target = torch.zeros(len(features), dtype=torch.float64, device=features.device)
         target[: len(own)] = 1
-        weight = torch.where(target > 0, self.favour / POSITIVES, 1 / NEGATIVES) * EVIDENCE
+        weight = torch.cat([torch.full_like(offset[: len(own)], self.weight), self.weights])
         return _logistic(features, offset, target, weight, self.mean, self.variance).float()
 
     def _offset(self, features: Tensor) -> Tensor:

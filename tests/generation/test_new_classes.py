@@ -50,7 +50,10 @@ def test_the_row_is_the_minimum_of_the_stated_loss(parts):
             total = np.logaddexp(new, old)
             return (new - total).sum(), (old - total).sum()
 
-        error = -EVIDENCE * (FAVOUR / POSITIVES * log_shares(own)[0] + 1 / NEGATIVES * log_shares(others)[1])
+        groups = np.split(others, len(embeddings))
+        weights = [FAVOUR if i in learned else 1.0 for i in range(len(groups))]
+        lost = sum(weight * log_shares(group)[1] for weight, group in zip(weights, groups, strict=True))
+        error = -EVIDENCE * (FAVOUR**2 / POSITIVES * log_shares(own)[0] + lost / NEGATIVES)
         return error + ((row - mean) ** 2 / variance / 2).sum()
 
     best = minimize(loss, mean, options={"gtol": 1e-6})
