@@ -193,7 +193,10 @@ def _draw_examples(args: argparse.Namespace, packaged: bool) -> None:
     from PADing.visualization.examples import OVERVIEW, check_folder, draw_examples
 
     if not packaged:
-        raise UserError("Nothing to segment is named. Name --input IMAGE, --video-input FILE, or --webcam.")
+        raise UserError(
+            "Nothing to segment is named. Name --input IMAGE, --video-input FILE, or --webcam. Or leave out "
+            "--config-file: the mini model of the package segments drawn images."
+        )
     output = args.output or EXAMPLES
     check_folder(output)
     if available_backends().get("cpu") != "ready":
