@@ -135,7 +135,8 @@ def _place(warning: warnings.WarningMessage) -> str:
 
 def _gpu_time(event) -> float:
     """Microseconds on the GPU; PyTorch 2.6 has renamed it."""
-    return float(getattr(event, "self_device_time_total", None) or getattr(event, "self_cuda_time_total", 0.0))
+    name = "self_device_time_total" if hasattr(event, "self_device_time_total") else "self_cuda_time_total"
+    return float(getattr(event, name))
 
 
 def _infer(cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
