@@ -111,8 +111,8 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
             background = self.text_projection_2(self.background(mask_logits, mask_features)).unsqueeze(1)
         else:
             assert self.background_embed is not None
-            background = self.background_embed.weight.to(classes).expand(len(state), 1, -1)
-        tokens = torch.cat([classes.expand(len(state), -1, -1), background], dim=1)
+            background = self.background_embed.weight.to(classes).expand(state.shape[0], 1, -1)
+        tokens = torch.cat([classes.expand(state.shape[0], -1, -1), background], dim=1)
         centres = F.normalize(tokens.float(), dim=-1)
         if self.transformer is not None:
             # Class centres of this image: classes attend to each other, then to the queries.

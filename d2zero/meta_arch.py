@@ -2,12 +2,9 @@
 
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import Instances
-from torch import Tensor
 
 from d2zero.decoder import MultiScaleMaskedD2ZeroDecoder
 from d2zero.protocol import (
@@ -22,8 +19,7 @@ from d2zero.unseen_loss import UnseenConstrainedCriterion
 from PADing.class_space import ClassSpace
 from PADing.meta_arch import MaskFormer
 from PADing.meta_arch.class_embeddings import ClassEmbeddings
-from PADing.meta_arch.maps import Maps
-from PADing.meta_arch.results import best_pairs, make_instances
+from PADing.meta_arch.instance_rule import InstanceRule
 from PADing.meta_arch.vocabulary import Vocabulary
 
 
@@ -129,25 +125,12 @@ class D2Zero(MaskFormer):
         assert isinstance(predictor, MultiScaleMaskedD2ZeroDecoder)
         return predictor
 
-    def instance_inference(self, mask_cls: Tensor, mask_pred: Tensor | Maps) -> Instances:
-        """Instances of an image, see :meth:`SegmenterBase.select_instances`.
-
-        Args:
-            mask_cls: (Q, K + 1) class logits of ``candidates.names`` and the background.
-            mask_pred: (Q, H, W) logits.
-        """
-        logits, k = self.inverse_temperature * mask_cls, self.test_topk_per_image
+    def instance_rule(self) -> InstanceRule:
+        """The best pairs of all classes, half of them unseen (copy-paste), or of unseen classes alone (ZSIS)."""
+        k, scale = self.test_topk_per_image, self.inverse_temperature
         seen, unseen = self.candidates.seen, self.candidates.unseen
         if not self.generalized and self.vocabulary is None:
-            prob = logits[:, [*unseen, -1]].softmax(-1)[:, :-1]
-            return self.select_instances(prob, mask_pred, k)
-        prob = logits.softmax(-1)[:, :-1]
+            return InstanceRule(groups=((k, None),), columns=unseen, scale=scale)
         if not self.copy_paste or not seen or not unseen:
-            return self.select_instances(prob, mask_pred, k)
-        groups = []
-        for classes_of, share in ((seen, k - k // 2), (unseen, k // 2)):
-            columns = torch.tensor(classes_of, dtype=torch.int64, device=prob.device)
-            scores, queries, classes = best_pairs(prob[:, columns], share)
-            groups.append((scores, queries, columns[classes]))
-        scores, queries, classes = (torch.cat(parts) for parts in zip(*groups, strict=True))
-        return make_instances(scores, queries, classes, mask_pred, self.boxes_from_masks)
+            return InstanceRule(groups=((k, None),), scale=scale)
+        return InstanceRule(groups=((k - k // 2, seen), (k // 2, unseen)), scale=scale)

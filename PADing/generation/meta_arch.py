@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import ImageList
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -151,10 +152,7 @@ class PADing(FrozenSegmenter):
         if self.training:
             return self.forward_train_generator(batched_inputs)
         images = self.preprocess(batched_inputs)
-        outputs = self.segment(images)
-        features = outputs["pred_embed"]
-        logits = self.new_fc(features) if self._rows is None else F.linear(features, *self._rows)
-        return self.infer(logits, outputs["pred_masks"], batched_inputs, images)
+        return self.infer(*self.predict(images), batched_inputs, images)
 
     def forward_train_generator(self, batched_inputs: list[dict]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Loss of the generator (PADing, Sec. 3.2 and 3.3) on images with ``instances``, and inputs of the next step.
@@ -227,10 +225,13 @@ class PADing(FrozenSegmenter):
         finally:
             self.train(training)
 
-    def infer(self, class_logits: Tensor, mask_logits: Tensor, batched_inputs: list[dict], images) -> list[dict]:
-        """See ``SegmenterBase.infer``; seen classes are left out on evaluation sets of unseen classes."""
+    def predict(self, images: ImageList) -> tuple[Tensor, Tensor]:
+        """See ``SegmenterBase.predict``; seen classes are left out on evaluation sets of unseen classes."""
+        outputs = self.segment(images)
+        features = outputs["pred_embed"]
+        class_logits = self.new_fc(features) if self._rows is None else F.linear(features, *self._rows)
         if self.unseen_only and self.vocabulary is None:
             class_logits = class_logits.index_fill(2, self.classes.seen, float("-inf"))
             # Contiguous ids of such a set may begin at the first unseen class.
             class_logits = class_logits[..., self.label_offset :]
-        return super().infer(class_logits, mask_logits, batched_inputs, images)
+        return class_logits, outputs["pred_masks"]

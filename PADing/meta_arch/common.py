@@ -17,8 +17,9 @@ from PADing.class_space import ClassSpace
 from PADing.errors import UserError
 from PADing.meta_arch.contract import ModelContract
 from PADing.meta_arch.evaluation_set_check import check_evaluation_set
+from PADing.meta_arch.instance_rule import InstanceRule
 from PADing.meta_arch.maps import Maps, Resized, Stored, as_maps, computed, held
-from PADing.meta_arch.results import best_pairs, make_instances, panoptic_map, semantic_scores
+from PADing.meta_arch.results import make_instances, panoptic_map, semantic_scores
 from PADing.meta_arch.vocabulary import Vocabulary
 from PADing.modeling import SetCriterion, WholeBatch
 
@@ -36,7 +37,7 @@ class SegmenterBase(ModelContract, nn.Module):
     """Backbone, head, criterion, and inference from query predictions to results.
 
     A subclass defines ``forward``, which returns a dict of losses in training and
-    ``self.infer(class_logits, mask_logits, batched_inputs, images)`` in evaluation. A subclass with further constructor
+    ``self.infer(*self.predict(images), batched_inputs, images)`` in evaluation. A subclass with further constructor
     arguments adds their values to the dict of ``from_config``.
 
     Args:
@@ -211,6 +212,15 @@ class SegmenterBase(ModelContract, nn.Module):
         """Run backbone and head."""
         return self.sem_seg_head(self.backbone(images.tensor))
 
+    def predict(self, images: ImageList) -> tuple[Tensor, Tensor]:
+        """Predictions in evaluation: class logits (B, Q, K + 1), "no object" last, and mask logits (B, Q, h, w).
+
+        A method that classifies in another way overrides it. Exports call it with ``images.tensor`` alone, whose size
+        is a symbol: use tensor operations, and no Python numbers made of values.
+        """
+        outputs = self.segment(images)
+        return outputs["pred_logits"], outputs["pred_masks"]
+
     def weighted_losses(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """Multiply losses by ``criterion.weight_dict``; ValueError for losses without a weight."""
         weights, kind = self.criterion.weight_dict, type(self.criterion).__name__
@@ -296,16 +306,17 @@ class SegmenterBase(ModelContract, nn.Module):
         return panoptic_map(mask_cls, mask_pred, self.things, self.object_mask_threshold, self.overlap_threshold)
 
     def instance_inference(self, mask_cls: Tensor, mask_pred: Tensor | Maps) -> Instances:
-        """The best (query, class) pairs of an image, see :func:`make_instances`: (Q, K + 1), (Q, H, W) logits."""
-        result = self.select_instances(mask_cls.softmax(-1)[:, :-1], mask_pred, self.test_topk_per_image)
-        if self.panoptic_on:
-            # The model also predicts stuff, which has no instances.
-            things = torch.zeros(mask_cls.shape[1], dtype=torch.bool)
-            things[list(self.things)] = True
-            result = result[things.to(mask_cls.device)[result.pred_classes]]
-        return result
+        """The instances of an image, see :func:`make_instances`, by :meth:`instance_rule`.
 
-    def select_instances(self, prob: Tensor, masks: Tensor | Maps, k: int) -> Instances:
-        """Instances of the ``k`` most probable (query, class) pairs: (Q, K) probabilities, (Q, H, W) logits."""
-        scores, queries, classes = best_pairs(prob, k)
-        return make_instances(scores, queries, classes, masks, self.boxes_from_masks)
+        ``mask_cls`` (Q, K + 1) and ``mask_pred`` (Q, H, W) are logits.
+        """
+        rule = self.instance_rule()
+        result = make_instances(*rule.pairs(mask_cls), mask_pred, self.boxes_from_masks)
+        return result if rule.kept is None else result[rule.is_kept(result.pred_classes)]
+
+    def instance_rule(self) -> InstanceRule:
+        """Which (query, class) pairs become instances: the most probable, of things alone if the model knows stuff."""
+        return InstanceRule(
+            groups=((self.test_topk_per_image, None),),
+            kept=tuple(sorted(self.things)) if self.panoptic_on else None,
+        )

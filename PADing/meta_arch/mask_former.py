@@ -28,8 +28,8 @@ class MaskFormer(SegmenterBase):
                 in evaluation optionally ``height`` and ``width`` of the result.
         """
         images = self.preprocess(batched_inputs)
-        outputs = self.segment(images)
         if self.training:
+            outputs = self.segment(images)
             targets = self.prepare_targets(self.instances_of(batched_inputs), images)
             return self.weighted_losses(self.criterion(outputs, targets))
-        return self.infer(outputs["pred_logits"], outputs["pred_masks"], batched_inputs, images)
+        return self.infer(*self.predict(images), batched_inputs, images)

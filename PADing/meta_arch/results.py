@@ -82,9 +82,10 @@ def panoptic_map(
 
 
 def best_pairs(prob: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The ``k`` most probable (query, class) pairs, unsorted: (Q, K) -> scores, queries, classes, each (k,)."""
-    scores, index = prob.flatten().topk(min(k, prob.numel()), sorted=False)
-    return scores, index // prob.shape[1], index % prob.shape[1]
+    """The ``k`` most probable (query, class) pairs, unsorted: (..., Q, K) -> scores, queries, classes (..., k)."""
+    queries, classes = prob.shape[-2:]
+    scores, index = prob.flatten(-2).topk(min(k, queries * classes), sorted=False)
+    return scores, index // classes, index % classes
 
 
 @torch.no_grad()

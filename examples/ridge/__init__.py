@@ -51,9 +51,10 @@ class RidgeClassifier(MaskFormer):
         own = {"embeddings": embeddings, "unseen": space.unseen_outputs, "penalty": cfg.MODEL.RIDGE.PENALTY}
         return {**super().from_config(cfg), **own}
 
-    def infer(self, class_logits: Tensor, mask_logits: Tensor, batched_inputs: list[dict], images) -> list[dict]:
+    def predict(self, images) -> tuple[Tensor, Tensor]:
         """Replace the unseen classes' logits."""
+        class_logits, mask_logits = super().predict(images)
         # Logits are linear in the classifier's rows: a weighted sum of rows gives the same sum of logits.
         class_logits = class_logits.clone()
         class_logits[..., self.unseen] = class_logits[..., self.seen] @ self.mix.T
-        return super().infer(class_logits, mask_logits, batched_inputs, images)
+        return class_logits, mask_logits

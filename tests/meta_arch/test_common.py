@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from PADing.meta_arch.common import SegmenterBase
+from PADing.meta_arch.results import best_pairs, make_instances
 
 CLASSES, QUERIES = 5, 8
 
@@ -128,7 +129,7 @@ def test_panoptic(thresholds):
 def test_instances():
     classes, masks = _predictions()
     prob = classes.softmax(-1)[:, :-1]
-    got = _model().select_instances(prob, masks, 12)
+    got = make_instances(*best_pairs(prob, 12), masks)
     ranked = sorted(((float(prob[q, c]), q, c) for q in range(QUERIES) for c in range(CLASSES)), reverse=True)[:12]
     want = []
     for p, q, c in ranked:
@@ -141,7 +142,7 @@ def test_instances():
         assert torch.equal(got.pred_masks[i] > 0.5, inside)
     assert set(got.pred_masks.unique().tolist()) <= {0.0, 1.0}
     assert torch.equal(got.pred_boxes.tensor, BitMasks(got.pred_masks > 0).get_bounding_boxes().tensor)
-    assert len(_model().select_instances(prob, masks, 1000)) == QUERIES * CLASSES, "k larger than what there is"
+    assert len(make_instances(*best_pairs(prob, 1000), masks)) == QUERIES * CLASSES, "k larger than what there is"
 
 
 def test_a_model_that_knows_stuff_keeps_it_out_of_the_instances():
