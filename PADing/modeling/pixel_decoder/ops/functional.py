@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import backends
+from .decomposed import decomposition
 from .library import NO_FORWARD_MODE, EagerMSDeformAttn, split_levels
 from .pytorch import ms_deform_attn_pytorch
 
@@ -46,7 +47,8 @@ def ms_deform_attn(
     _check(value, sampling_locations, attention_weights)
     dtype = value.dtype if value.dtype in (torch.float32, torch.float64) else torch.float32
     sampling_locations, attention_weights = sampling_locations.to(dtype), attention_weights.to(dtype)
-    if torch.jit.is_tracing():
+    in_pytorch = decomposition()
+    if in_pytorch is not None or torch.jit.is_tracing():
         backend = "pytorch"  # torch.jit.trace (exports, counting operations) cannot record lists of symbolic ints
     elif torch.compiler.is_compiling():
         backend = "operator"  # the operator in the graph chooses the backend when it runs
@@ -56,7 +58,7 @@ def ms_deform_attn(
         backend = backends.select(value.device.type)
     levels, table = _levels(spatial_shapes, level_start_index, ints=backend == "pytorch")
     if backend == "pytorch":
-        return ms_deform_attn_pytorch(value, *split_levels(levels), sampling_locations, attention_weights)
+        return (in_pytorch or ms_deform_attn_pytorch)(value, *split_levels(levels), sampling_locations, attention_weights)
     # The plain operator is faster, but fails inside torch.func and in forward mode. Not asked in a graph, because
     # torch 2.4 cannot compile the question.
     transformed = backend != "operator" and (
