@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "show": ("tools/visualize_predictions.py", (), "draw predictions beside the ground truth"),
     "show-results": ("tools/visualize_json_results.py", (), "draw a file of instance results"),
     "share": ("tools/share_model.py", (), "make a folder of a model to share, and upload it"),
+    "export": ("tools/export_model.py", (), "write a model as an ONNX file or a program of torch.export"),
     "analyze": ("tools/analyze_model.py", (), "count operations, activations and parameters"),
     "benchmark": ("tools/benchmark.py", (), "time MSDeformAttn beside other implementations"),
     "gpu-check": ("tools/gpu_check.py", (), "try in minutes all that needs a GPU, and measure it"),

@@ -27,6 +27,7 @@ USERS = {
     "tools/import_data.py": ("source", "images_dir", "names", "val_list"),
     "tools/share_model.py": ("push",),
     "-m minibench": ("files",),
+    "examples/onnx_runner.py": ("input", "model"),
     "datasets/prepare_coco_semantic_annos_from_panoptic_annos.py": ("json", "panoptic_root"),
     "datasets/prepare_coco_stuff_sem_seg.py": ("source",),
     "datasets/prepare_coco_zsi.py": ("train_json", "val_json"),

@@ -49,6 +49,8 @@ def why_not(parsed: Parsed) -> str:
         return "it needs several machines"
     if parsed.script == "demo/demo.py" and (args.webcam or (not args.output and (args.input or args.video_input))):
         return "it shows a window"
+    if parsed.script == "examples/onnx_runner.py":
+        return "it needs an exported model; tests/export has it"
     if parsed.script == "-m PADing.modeling.pixel_decoder.ops" and args.build:
         return "it compiles; tests/ops does so"
     if parsed.script == "-m PADing.config_reference" and args.write:
@@ -185,6 +187,12 @@ def _look(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     return [*_set(words, "--num-gpus", 0), *([] if parsed.opts else ["--opts"]), *small]
 
 
+def _export(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    small = _small_model(parsed)
+    _weights(parsed.args.config_file, [*parsed.opts, *small], _value(parsed.opts, "MODEL.WEIGHTS"), run)
+    return [*_set(words, "--rounds", 0), *([] if parsed.opts else ["--opts"]), *small]
+
+
 def _images(patterns, video: str | None) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     for pattern in patterns:
@@ -305,6 +313,7 @@ RULES = {
     "tools/convert_weights.py": _foreign_weights,
     "demo/demo.py": _look,
     "tools/analyze_model.py": _look,
+    "tools/export_model.py": _export,
     "tools/visualize_predictions.py": _look,
     "tools/visualize_data.py": _look,
     "tools/visualize_json_results.py": _detections,

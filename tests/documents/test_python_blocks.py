@@ -8,7 +8,7 @@ import pytest
 from tests.documents.pages import PAGES, name_of, python_blocks
 
 SOURCES = [path for path in PAGES if python_blocks(path)]
-OTHERS = ("my_", "open_clip", "gensim")  # a reader's own module, optional packages
+OTHERS = ("my_", "open_clip", "gensim", "onnx")  # a reader's own module, optional packages, our runner's copy
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

@@ -58,7 +58,8 @@ def ms_deform_attn(
         backend = backends.select(value.device.type)
     levels, table = _levels(spatial_shapes, level_start_index, ints=backend == "pytorch")
     if backend == "pytorch":
-        return (in_pytorch or ms_deform_attn_pytorch)(value, *split_levels(levels), sampling_locations, attention_weights)
+        in_pytorch = in_pytorch or ms_deform_attn_pytorch
+        return in_pytorch(value, *split_levels(levels), sampling_locations, attention_weights)
     # The plain operator is faster, but fails inside torch.func and in forward mode. Not asked in a graph, because
     # torch 2.4 cannot compile the question.
     transformed = backend != "operator" and (
