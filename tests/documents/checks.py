@@ -26,6 +26,7 @@ USERS = {
     "tools/make_split.py": ("*",),
     "tools/import_data.py": ("source", "images_dir", "names", "val_list"),
     "tools/share_model.py": ("push",),
+    "tools/convert_weights.py": ("input",),
     "-m minibench": ("files",),
     "examples/onnx_runner.py": ("input", "model"),
     "datasets/prepare_coco_semantic_annos_from_panoptic_annos.py": ("json", "panoptic_root"),
