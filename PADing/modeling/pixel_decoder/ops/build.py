@@ -221,7 +221,8 @@ def build(kind: str, folder: Path | None = None) -> Path:
         target = folder / library_name(kind)
         with FileLock(folder / f"{target.stem}.lock"):  # the system releases it even if this process is killed
             if not target.is_file() or damage(target) or not ahead_of_time and _foreign(target):
-                logger.info("Compiling the %s kernel of ms_deform_attn, once, into %s", kind.upper(), folder)
+                text = "Compiling the %s kernel of ms_deform_attn (once, about a minute) into %s"
+                logger.info(text, kind.upper(), folder)
                 _compile(kind, target)
     except OSError as error:
         raise Unavailable(f"{folder or 'the temporary folder'} cannot be written: {error}") from error
