@@ -13,7 +13,7 @@ from PADing.errors import UserError
 from PADing.export import files
 from PADing.export.check import TOLERANCE, Difference, differences, latencies
 from PADing.export.description import describe
-from PADing.export.program import Program, check_outputs, own_results
+from PADing.export.program import LEAST_SIDE, Program, check_outputs, own_results
 from PADing.files import existing_folder, replacing
 from PADing.inference import load_model
 
@@ -70,7 +70,11 @@ def export_model(
         UserError: as ``load_model``; wrong arguments; a model that cannot be exported; a file that differs from it.
     """
     path = Path(path)
+    greatest = max(GREATEST_SIDE, int(cfg.INPUT.MAX_SIZE_TEST))
     _check_arguments(path, opset, overwrite)
+    height, width = size or _evaluation_size(cfg)
+    if not LEAST_SIDE <= min(height, width) <= max(height, width) <= greatest:
+        raise UserError(f"--latency-size {height} {width} must be from {LEAST_SIDE} to {greatest}.")
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
@@ -78,12 +82,11 @@ def export_model(
     model = load_model(cfg)
     program = Program(model, outputs).eval()
     check_own_results(model, tolerance)
-    greatest = max(GREATEST_SIDE, int(cfg.INPUT.MAX_SIZE_TEST))
     is_onnx = path.suffix == files.ONNX
     logger.info("Recording the model's operations. A large model takes minutes.")
     exported = files.trace(program, sampling, greatest)
     description = describe(cfg, program, opset if is_onnx else None, sampling, greatest)
-    size, threads = size or _evaluation_size(cfg), torch.get_num_threads()
+    threads = torch.get_num_threads()
     with replacing(path) as temporary:
         if is_onnx:
             logger.info("Translating to ONNX.")
@@ -99,10 +102,10 @@ def export_model(
         megabytes = temporary.stat().st_size / 1e6
         times: dict[str, float] = {}
         if rounds:
-            images = next(_images([(1, *size)]))
+            images = next(_images([(1, height, width)]))
             runtime = "ONNX Runtime" if is_onnx else "torch.export"
             times = latencies({"PyTorch": program.eager, runtime: loaded}, images, rounds)
-    return Report(path, megabytes, found, times, size, threads)
+    return Report(path, megabytes, found, times, (height, width), threads)
 
 
 def _check_arguments(path: Path, opset: int, overwrite: bool) -> None:
@@ -210,4 +213,4 @@ def _evaluation_size(cfg: CfgNode) -> tuple[int, int]:
     short, longest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
     short = int(short[0] if isinstance(short, (list, tuple)) else short) or 480
     long = min(round(short * 4 / 3), int(longest))
-    return max(33, min(short, round(long * 3 / 4))), max(33, long)
+    return max(LEAST_SIDE, min(short, round(long * 3 / 4))), max(LEAST_SIDE, long)

@@ -20,6 +20,7 @@ from tests.tools.conftest import load_tool
         (["--output", "file/x.onnx"], "file is a file. Choose another folder"),
         (["--output", "old.onnx"], "exists. Choose another name, or add --overwrite"),
         (["--output", "x.onnx", "--opset", "11"], "--opset 11 is not one of 18 to 23"),
+        (["--output", "x.pt2", "--latency-size", "10", "99"], "--latency-size 10 99 must be from 33 to 4096"),
         (["--output", "x.onnx", "--outputs", "panoptc"], "did you mean panoptic"),
         (["--output", "x.onnx", "--outputs", ","], "No outputs are named"),
         (["--output", "x.onnx", "MODEL.WEIGHTS", "gone.pth"], "gone.pth"),
