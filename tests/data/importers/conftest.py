@@ -1,22 +1,12 @@
-import importlib.util
-from pathlib import Path
-
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-
-
-def script(path: str):
-    spec = importlib.util.spec_from_file_location(Path(path).stem, REPOSITORY / path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.tools.conftest import load_tool
 
 
 @pytest.fixture(scope="session")
 def tool():
-    return script("tools/import_data.py")
+    return load_tool("tools/import_data.py")
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +14,8 @@ def go_on():
     """Runs the commands that the import printed, in this process; status of the last."""
     from PADing.data import verify
 
-    mains = {path: script(path).main for path in ("tools/make_split.py", "datasets/prepare_coco_stuff_sem_seg.py")} | {
-        "-m": lambda words: verify.main(words[1:])
-    }
+    paths = ("tools/make_split.py", "datasets/prepare_coco_stuff_sem_seg.py")
+    mains = {path: load_tool(path).main for path in paths} | {"-m": lambda words: verify.main(words[1:])}
 
     def run(commands: list[list[str]]) -> None:
         for python, path, *words in commands:
