@@ -7,8 +7,12 @@ order. Models, evaluators and mappers are imported on first use.
 
 import importlib
 import sys
+import warnings
 
 from PADing.after_import import import_after
+
+# fvcore calls it when it is imported; its users can do nothing about it.
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 try:
     import_after("detectron2.data", "PADing.data.registration")

@@ -8,6 +8,7 @@ once. Nor does this module import any of it.
 
 import argparse
 import os
+import re
 import signal
 import sys
 import time
@@ -16,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from PADing.errors import Interrupted, UserError
-from PADing.files import explain_os_error, is_disk_full
+from PADing.files import PACKAGES, REPOSITORY, explain_os_error, is_disk_full
 
 STATUS_USER_ERROR = 2
 STATUS_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -50,7 +51,8 @@ class CommandParser(argparse.ArgumentParser):
     """The parser of a command and its sub-commands; ``--help`` keeps the line breaks of the description."""
 
     def __init__(self, description: str | None = None, **kwargs: Any):
-        super().__init__(description=description, **{"formatter_class": _Help, **kwargs})
+        text = description and as_typed(description)
+        super().__init__(description=text, **{"formatter_class": _Help, **kwargs})
 
 
 def run_command(function: Callable[..., Any], *args) -> int:
@@ -109,7 +111,17 @@ def message_of(error: UserError) -> str:
     message = str(error)
     if "Original Traceback" in message:
         message = message.rpartition(f"{type(error).__name__}: ")[2].strip()
-    return message
+    return as_typed(message)
+
+
+def as_typed(text: str) -> str:
+    """``text`` with ``pading NAME`` for ``python SCRIPT`` where no checkout with scripts is at hand."""
+    if REPOSITORY == PACKAGES:
+        return text
+    from pading_cli import COMMANDS
+
+    names = {target: name for name, (target, first, _) in COMMANDS.items() if not first}
+    return re.sub(r"\bpython ((?:-m )?[\w./]+)", lambda m: f"pading {names[m[1]]}" if m[1] in names else m[0], text)
 
 
 def _explain(error: OSError) -> str:

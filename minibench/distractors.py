@@ -18,7 +18,6 @@ import numpy as np
 from minibench.methods import TASKS
 from PADing.command_line import positive
 from PADing.data.mini import MOST_DISTRACTORS, distractor_embeddings
-from PADing.data.mini_files import MANIFEST
 from PADing.errors import UserError
 from PADing.files import read_json, write_json
 
@@ -40,9 +39,10 @@ def evaluate_with_distractors(run: Path, data: Path, numbers: Sequence[int], max
     Raises:
         UserError: files are missing, or the model takes no vocabulary.
     """
-    # Imported here, because they import PyTorch.
+    # Imported here, because they import PyTorch or OpenCV.
     from PADing.config import load_config
     from PADing.data.embeddings import embedding_source, save_class_embeddings
+    from PADing.data.mini_files import MANIFEST
     from PADing.data.registration import register_split, registered_split
     from PADing.engine.trainer import Trainer
     from PADing.inference import load_model

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from PADing import command_line
 from PADing.command_line import CommandParser, count, fraction, positive, run_command
 from PADing.errors import UserError
 from PADing.files import REPOSITORY, replacing
@@ -130,3 +131,14 @@ def test_types_of_arguments():
             kind(text)
     with pytest.raises(argparse.ArgumentTypeError):
         fraction("nan")
+
+
+def test_an_installed_package_names_commands_that_it_has(monkeypatch, capsys):
+    """The wheel has no folder `tools` where its user works."""
+    text = "Make it with: python tools/make_split.py --name x, then `python -m PADing.data.verify`, python mine.py."
+    assert command_line.as_typed(text) == text
+    monkeypatch.setattr(command_line, "REPOSITORY", command_line.PACKAGES / "PADing" / "shipped")
+    wanted = "Make it with: pading data split --name x, then `pading data verify`, python mine.py."
+    assert command_line.as_typed(text) == wanted
+    assert run_command(raising(UserError(text))) == 2 and wanted in capsys.readouterr().err
+    assert "pading data split" in CommandParser(text).format_help()

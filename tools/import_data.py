@@ -18,7 +18,7 @@ import logging
 import shlex
 import sys
 
-from PADing.command_line import CommandParser, run_command
+from PADing.command_line import CommandParser, as_typed, run_command
 from PADing.errors import UserError, did_you_mean
 
 logger = logging.getLogger("import_data")
@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace) -> None:
         logger.info("All images are for training. --val-fraction or --val-list sets images aside for validation.")
     if not unseen:
         logger.info("Put the names of the unseen classes in place of UNSEEN.")
-    logger.info("\n# next\n%s", "\n".join(map(shlex.join, next_commands(result, unseen))))
+    logger.info("\n# next\n%s", as_typed("\n".join(map(shlex.join, next_commands(result, unseen)))))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import os
 import shlex
 import sys
 
-from PADing.command_line import CommandParser, run_command
+from PADing.command_line import CommandParser, as_typed, run_command
 from PADing.data.splits import DataSet, Split
 
 logger = logging.getLogger("make_split")
@@ -91,7 +91,7 @@ def _commands(split: Split, file: str, train: DataSet, test: DataSet) -> list[st
         ["tools/preprocess_pretrained_weight.py", *convert],
         ["train_net.py", "--config-file", f"{config}/PADing.yaml", *stage_2],
     ]
-    return [shlex.join(["python", *line]) for line in lines]
+    return [as_typed(shlex.join(["python", *line])) for line in lines]
 
 
 if __name__ == "__main__":
