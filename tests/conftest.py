@@ -14,6 +14,8 @@ REPOSITORY = str(Path(__file__).resolve().parents[1])
 if REPOSITORY not in sys.path:
     sys.path.insert(0, REPOSITORY)
 
+from tests.small_models import drawn, model_options, tool  # noqa: E402, F401  fixtures
+
 
 @pytest.fixture(autouse=True)
 def _no_state_left_behind():

@@ -12,7 +12,7 @@ from PADing.commands.train import training_parser
 from PADing.files import REPOSITORY
 from PADing.generation import convert
 from PADing.modeling.pixel_decoder.ops import build
-from tests.tools.conftest import load_tool
+from tests.small_models import load_tool
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 

@@ -12,7 +12,7 @@ from PADing.conversion.reading import read_foreign_weights
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.errors import UserError
 from tests.meta_arch.small import small_batch, small_config
-from tests.tools.conftest import load_tool
+from tests.small_models import load_tool
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from PADing.engine.start_check import (
 from PADing.errors import UserError
 from PADing.inference import Predictor
 from tests.golden.util import REPOSITORY
-from tests.tools.conftest import SMALL
+from tests.small_models import SMALL
 
 CONFIGS = REPOSITORY / "configs"
 D2ZERO = ["--config-file", str(CONFIGS / "mini" / "d2zero.yaml"), "--num-gpus", "0"]

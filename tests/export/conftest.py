@@ -6,7 +6,7 @@ from torch import nn
 
 from PADing.meta_arch.common import SegmenterBase
 from PADing.meta_arch.instance_rule import InstanceRule
-from tests.tools.conftest import drawn, load_tool, model_options  # noqa: F401
+from tests.small_models import load_tool
 
 THINGS = frozenset({0, 2, 3})
 

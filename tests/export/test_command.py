@@ -9,7 +9,7 @@ from PIL import Image
 from PADing.config import load_config
 from PADing.export import files, run
 from PADing.inference import Predictor
-from tests.tools.conftest import load_tool
+from tests.small_models import load_tool
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from PADing.config import load_config
 from PADing.data.mini_files import make_mini_coco
 from PADing.sharing.export import share_model
 from tests.sharing.fake_hub import fake_hub
-from tests.tools.conftest import REPOSITORY, SMALL
+from tests.small_models import REPOSITORY, SMALL
 
 METRICS = {"mini_val_instance": {"segm": {"AP": 1.25, "AP50": None, "AP-plain disc": 3.0}}}
 CONFIGS = {"PADing": "panoptic-PADing.yaml", "MaskFormer": "panoptic-pretrain.yaml", "D2Zero": "d2zero.yaml"}

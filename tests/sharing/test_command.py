@@ -7,7 +7,7 @@ from PADing.data.embeddings import load_class_embeddings
 from PADing.errors import UserError
 from PADing.sharing.config_values import _is_machine_path
 from PADing.sharing.export import share_model
-from tests.tools.conftest import load_tool
+from tests.small_models import load_tool
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from PADing.commands import coco_eval
 from PADing.data import verify
-from tests.tools.conftest import REPOSITORY
+from tests.small_models import REPOSITORY
 
 CONFIG = ["--config-file", str(REPOSITORY / "configs" / "mini" / "panoptic-pretrain.yaml")]
 SPLIT = ["--split", str(REPOSITORY / "datasets" / "splits" / "mini.yaml")]
@@ -20,7 +20,7 @@ MISTAKES = [
     ("demo/demo.py", [*CONFIG, "--input", "{}/text.txt"], "--output"),
     ("demo/demo.py", [*CONFIG, "--input", "a.jpg", "--confidence-threshold", "1.5"], "from 0 to 1"),
     ("demo/demo.py", [*CONFIG, "--input", "a.jpg", "--num-gpus", "-1"], "at least 0"),
-    ("demo/demo.py", ["--input", "a.jpg"], "--config-file"),
+    ("demo/demo.py", ["--input", "a.jpg"], "--output"),
     ("tools/analyze_model.py", [*CONFIG, "--tasks", "speed"], "speed"),
     ("tools/analyze_model.py", [*CONFIG, "--input-size", "0", "9", "--tasks", "flop"], "at least 1"),
     ("tools/analyze_model.py", [*CONFIG, "--tasks", "flop", "--opts", "DATASETS.TEST", "()"], "DATASETS.TEST is empty"),

@@ -1,7 +1,7 @@
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from tests.tools.conftest import load_tool
+from tests.small_models import load_tool
 
 
 @pytest.fixture(scope="session")

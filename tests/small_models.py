@@ -1,4 +1,4 @@
-"""A drawn data set of a few images, and untrained models with weights of their own, for the tools."""
+"""Fixtures for all tests: a drawn data set of a few images, and untrained models with weights of their own."""
 
 import importlib.util
 from pathlib import Path
@@ -6,13 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from detectron2.modeling import build_model
 
-import PADing.meta_arch  # noqa: F401  registers the meta-architectures
-from PADing.config import load_config
-from tests.drawn_mini import drawn_mini
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = {
     "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32,
     "MODEL.SEM_SEG_HEAD.MASK_DIM": 32,
@@ -48,6 +43,8 @@ def tool():
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory):
     """Two training and two validation images of 64 x 64: ``images``, ``names`` (of data sets), ``vectors`` (file)."""
+    from tests.drawn_mini import drawn_mini  # late, because every test run reads this module
+
     folder = tmp_path_factory.mktemp("tools") / "mini"
     with drawn_mini(folder, "tools_", train=3, val=2) as split:
         yield SimpleNamespace(
@@ -76,6 +73,11 @@ def model_options(drawn, tmp_path_factory):
 
 
 def _make(architecture: str, drawn, folder: Path) -> tuple[list[str], list[str]]:
+    from detectron2.modeling import build_model
+
+    import PADing.meta_arch  # noqa: F401  registers the meta-architectures
+    from PADing.config import load_config
+
     file, kind = CONFIGS[architecture]
     config = str(REPOSITORY / "configs" / "mini" / file)
     values = {
