@@ -147,7 +147,7 @@ def _report_killed(number: int) -> int:
 
 def _report(error: UserError, cause: BaseException | None = None) -> int:
     if shows_tracebacks():
-        raise error from cause
+        raise error from (cause or error.__cause__)
     message = message_of(error)
     # Under torchrun the process group is gone by now, so the environment tells the rank.
     torchrun = {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys()

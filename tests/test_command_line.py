@@ -142,3 +142,16 @@ def test_an_installed_package_names_commands_that_it_has(monkeypatch, capsys):
     assert command_line.as_typed(text) == wanted
     assert run_command(raising(UserError(text))) == 2 and wanted in capsys.readouterr().err
     assert "pading data split" in CommandParser(text).format_help()
+
+
+def test_a_traceback_on_request_shows_the_cause(monkeypatch):
+    def fail():
+        try:
+            raise ValueError("the root of it")
+        except ValueError as error:
+            raise UserError("wrong") from error
+
+    monkeypatch.setenv("PADING_TRACEBACK", "1")
+    with pytest.raises(UserError) as caught:
+        run_command(fail)
+    assert str(caught.value.__cause__) == "the root of it"

@@ -19,8 +19,6 @@ from PADing.export.description import EXTRA, KEY
 from PADing.export.program import INPUT, LEAST_SIDE, Program
 from PADing.modeling.pixel_decoder.ops.decomposed import decomposed
 
-logger = logging.getLogger(__name__)
-
 ONNX, TORCH = ".onnx", ".pt2"
 # The exporter writes no older ones; GridSample exists since 16.
 OPSETS = range(18, 24)
@@ -64,7 +62,6 @@ def trace(program: Program, sampling: str, greatest_side: int) -> torch.export.E
             images = (torch.rand(batch, 3, height, width) * 255,)
             exported = torch.export.export(program, images, dynamic_shapes=(dims,), strict=False)
         except Exception as error:  # torch.export raises many types
-            logger.debug("torch.export's message", exc_info=True)
             raise UserError(
                 f"{type(program.model).__name__} cannot be exported: {_first_line(error)}. Its predict(images) and the "
                 "networks must use tensor operations, without Python numbers made of values or of the batch size. "
@@ -98,7 +95,6 @@ def write_onnx(
             )
             assert made is not None
         except Exception as error:  # the exporter raises many types
-            logger.debug("torch.onnx's message", exc_info=True)
             raise UserError(
                 f"The program cannot be written as ONNX with opset {opset}: {_first_line(error)}. A {TORCH} file may "
                 "work; PADING_TRACEBACK=1 shows the place."

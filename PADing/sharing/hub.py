@@ -5,7 +5,6 @@
 """
 
 import importlib
-import logging
 import os
 import re
 from collections.abc import Callable
@@ -14,8 +13,6 @@ from typing import Any, NamedTuple
 
 from PADing.errors import UserError
 from PADing.sharing.layout import CARD, HUB, MARKER, METRICS, WEIGHTS, files_of, listed_files
-
-logger = logging.getLogger(__name__)
 
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?"
 _NAME = re.compile(rf"{_PART}/{_PART}")
@@ -115,7 +112,6 @@ def _at_the_hub(reference: Reference, done: str, action: Callable[[], Any], file
     except UserError:
         raise
     except Exception as error:  # the library and its HTTP client raise dozens of types
-        logger.debug("The Hub's answer", exc_info=True)
         raise UserError(f"{reference} cannot be {done}: {_explain(error, file)}") from error
 
 
