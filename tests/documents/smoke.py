@@ -272,9 +272,12 @@ def _detections(parsed: Parsed, words: list[str], run: Run) -> list[str]:
 def _minibench(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     command, *rest = words
     if command in ("quickstart", "packaged-model"):
-        return words if "--smoke" in words else [*words, "--smoke"]
+        rest = _set(rest, "--num-gpus", 0) if "--num-gpus" in rest else rest
+        return [command, *rest] if "--smoke" in rest else [command, *rest, "--smoke"]
     if command == "distractors":
-        return [*_set(words, "--numbers", "0,3"), "--images", "2"]
+        if not Path(parsed.args.run, "config.yaml").is_file():
+            run(["-m", "minibench", "quickstart", "--smoke"])
+        return [command, *_set(rest, "--numbers", "0,3"), "--images", "2"]
     if command == "run":
         methods = getattr(parsed.args, "methods", None) or ["projection"]
         rest = _set(_set(rest, "--budget", "smoke"), "--methods", methods[0])
