@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         help=f"{', '.join(STEPS)} (default: all)",
     )
     parser.add_argument("--wheels", type=Path, metavar="FOLDER", help="install missing packages from wheels in it")
+    parser.add_argument("--overwrite", action="store_true", help="delete the earlier check in --output")
     parser.add_argument("--cpu", action="store_true", help="as without a GPU")
     return run_command(_check, parser.parse_args(argv))
 
@@ -48,7 +49,7 @@ def _minutes(text: str) -> float:
 def _check(args: argparse.Namespace) -> bool:
     from PADing.gpu_check.run import run_all
 
-    return run_all(args.output, args.steps, 60 * args.minutes, args.wheels, args.cpu)
+    return run_all(args.output, args.steps, 60 * args.minutes, args.wheels, args.cpu, args.overwrite)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Runs the steps one after the other, each in a process that can be stopped, and writes the report after each."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -21,14 +22,14 @@ GRACE = 5.0  # seconds to end after SIGTERM
 WORDS = 2000  # characters of a failed step's output in the report
 
 
-def run_all(out: Path, names: Sequence[str], seconds: float, wheels: Path | None, cpu: bool) -> bool:
+def run_all(out: Path, names: Sequence[str], seconds: float, wheels: Path | None, cpu: bool, overwrite: bool) -> bool:
     """Run the steps until the time is over; returns whether one failed. Results are in ``out``, also after Ctrl-C.
 
     Raises:
         UserError: packages are missing, or the folder is of something else.
     """
     begin, out = time.monotonic(), out.absolute()
-    _open(out)
+    _open(out, overwrite)
     variables = environment(wheels, out / "packages") | {"DETECTRON2_DATASETS": str(out / "data")}
     machine = _machine(variables)
     gpu = bool(machine["gpus"]) and not cpu
@@ -47,12 +48,16 @@ def run_all(out: Path, names: Sequence[str], seconds: float, wheels: Path | None
     return any(row["status"] in ("failed", "stopped") for row in report["steps"].values())
 
 
-def _open(out: Path) -> None:
-    """Make the folder, or empty it of an earlier check; UserError if something else is in it."""
+def _open(out: Path, overwrite: bool) -> None:
+    """Make the folder, or empty it of an earlier check if asked to; UserError if something else is in it."""
     try:
         if out.exists() and any(out.iterdir()):
             if not (out / "gpu_check.json").is_file():
                 raise UserError(f"--output {out} has other files. Name a new folder.")
+            if not overwrite:
+                raise UserError(
+                    f"--output {out} has the results of an earlier check. Name a new folder, or --overwrite."
+                )
             shutil.rmtree(out)
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "gpu_check.json", {})  # marks the folder
@@ -71,8 +76,6 @@ print(json.dumps({"gpus": gpus, "torch": torch.__version__, "cuda": torch.versio
     result = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
     if result.returncode:
         raise UserError(f"PyTorch does not start: {result.stderr.strip()[-500:]}")
-    import json
-
     return {**json.loads(result.stdout.splitlines()[-1]), "load": list(os.getloadavg())}
 
 

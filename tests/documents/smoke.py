@@ -306,7 +306,7 @@ def _import(parsed: Parsed, words: list[str], run: Run) -> list[str]:
 
 
 def _gpu_check(parsed: Parsed, words: list[str], run: Run) -> list[str]:
-    return [*words, "--cpu", "--steps", "build", "nccl"]
+    return [*words, "--cpu", "--overwrite", "--steps", "build", "nccl"]
 
 
 RULES = {

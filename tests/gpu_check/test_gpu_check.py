@@ -26,11 +26,11 @@ def _python(name: str, code: str, out: Path, limit: float = 60.0) -> Step:
 def steps(tmp_path, monkeypatch):
     """Run steps of one's own; returns what the check returns, and its report."""
 
-    def run_steps(*made: Step, seconds: float = 60.0):
+    def run_steps(*made: Step, seconds: float = 60.0, overwrite: bool = False):
         monkeypatch.setattr(run, "_machine", lambda variables: MACHINE)
         monkeypatch.setattr(run, "data_step", lambda out, gpu: made[0])
         monkeypatch.setattr(run, "plan", lambda names, out, gpu: list(made[1:]))
-        failed = run.run_all(tmp_path / "out", [], seconds, None, cpu=True)
+        failed = run.run_all(tmp_path / "out", [], seconds, None, True, overwrite)
         return failed, json.loads((tmp_path / "out" / "gpu_check.json").read_text())["steps"]
 
     return run_steps
@@ -73,6 +73,16 @@ def test_a_folder_with_other_files_is_left_alone(steps, tmp_path):
     with pytest.raises(UserError, match="has other files"):
         steps(_python("good", GOOD, tmp_path / "out"))
     assert (tmp_path / "out" / "thesis.tex").is_file()
+
+
+def test_earlier_results_are_kept_unless_told_otherwise(steps, tmp_path):
+    good = _python("good", GOOD, tmp_path / "out")
+    steps(good)
+    before = (tmp_path / "out" / "gpu_check.json").read_text()
+    with pytest.raises(UserError, match="has the results of an earlier check"):
+        steps(good)
+    assert (tmp_path / "out" / "gpu_check.json").read_text() == before
+    assert steps(good, overwrite=True)[1]["good"]["status"] == "ok"
 
 
 def test_the_plan_for_a_gpu_and_for_the_cpu(tmp_path):
