@@ -25,7 +25,7 @@ from PADing.yaml_files import read_yaml
 
 # Beside a module that adds config keys; the second one for the keys of Detectron2, which is another package.
 FILE, DETECTRON2_FILE = "config_keys.yaml", "config_keys_detectron2.yaml"
-METHODS = ("d2zero",)  # plug-ins of this repository with keys of their own
+METHODS = ("d2zero", "frozenclip")  # plug-ins of this repository with keys of their own
 PAGES = {
     "model": ("Model", ("MODEL",)),
     "data": ("Data and images", ("DATASETS", "INPUT", "DATALOADER")),
@@ -67,8 +67,9 @@ The origin says where a key comes from:
 | PADing, D2Zero | the published code of the method |
 | this framework | new here, or a constant in the published code |
 
-PADing's keys are always there. D2Zero's keys need `PLUGINS: ("d2zero",)`, which D2Zero's configs set. Your own plug-in
-describes its keys in a `config_keys.yaml` beside its `__init__.py`; `--plugins my_method` shows them.
+PADing's keys are always there. Those of D2Zero and FrozenCLIP need `PLUGINS: ("d2zero",)` or `("frozenclip",)`, which
+their configs set. Your own plug-in describes its keys in a `config_keys.yaml` beside its `__init__.py`; `--plugins
+my_method` shows them.
 
 ## Pages
 """

@@ -22,15 +22,19 @@ _ABSENT = re.compile(r"operator torchvision::(\w+) does not exist")
 _declared: dict[str, torch.library.Library] = {}  # an operator exists as long as its library
 
 
-def import_with_torchvision(name: str) -> ModuleType:
-    """The module ``name``; UserError if it is not installed, or cannot be imported."""
+def import_with_torchvision(name: str, install: str = "") -> ModuleType:
+    """The module ``name``; UserError if it is not installed, or cannot be imported.
+
+    ``install``: the command that installs it; default: pip with its name.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchvision's about image files, which it does not read here
         while True:
             try:
                 return importlib.import_module(name)
             except ModuleNotFoundError as error:
-                cure = f"Install {'it' if error.name == name else 'both'}: pip install {name} torchvision."
+                command = install or f"pip install {name} torchvision"
+                cure = f"Install {'it' if error.name == name else 'both'}: {command}."
                 raise UserError(f"{name} needs {error.name}, which is not installed. {cure}") from error
             except (ImportError, RuntimeError, OSError) as error:
                 absent = _ABSENT.search(str(error))

@@ -14,7 +14,7 @@ from PADing.yaml_files import read_yaml
 FILE_NAME = "minibench.yaml"
 # Folders with the repository's own methods.
 PLACES = ("*", "PADing/*", "baselines/*")  # below the repository
-INSTALLED = ("d2zero", "PADing/*", "baselines/*")  # below the packages
+INSTALLED = ("d2zero", "frozenclip", "PADing/*", "baselines/*")  # below the packages
 # Start weights of a method, beside those of another method: none; the shared pretraining; the same with PADing's
 # classifier added (tools/preprocess_pretrained_weight.py).
 STARTS = ("nothing", "pretrained", "converted")

@@ -9,7 +9,8 @@ import pytest
 from PADing.config import load_config
 from tests.documents.pages import PAGES, REPOSITORY
 
-FOLDERS = "PADing|baselines|configs|d2lite|d2zero|datasets|demo|docs|embeddings|examples|minibench|tests|tools"
+FOLDERS = "PADing|baselines|configs|d2lite|d2zero|datasets|demo|docs|embeddings|examples|frozenclip|minibench"
+FOLDERS += "|tests|tools"
 # What commands make, and what users download or write.
 MADE = re.compile(r"datasets/(coco|mini|my_|own)|embeddings/(mine|coco/coco_clip_vitb16\.npz)|\.(jpg|png)$|output/")
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
@@ -55,7 +56,7 @@ def test_links_lead_somewhere(page):
 
 @pytest.fixture(scope="module")
 def cfg():
-    return load_config("", ["PLUGINS", '("d2zero",)'])
+    return load_config("", ["PLUGINS", '("d2zero", "frozenclip")'])
 
 
 @every_page
@@ -70,9 +71,8 @@ def test_config_keys_exist(page, cfg):
 
 def test_environment_variables_are_documented():
     """Every environment variable that the code reads is on some page, and the other way round."""
-    code = [
-        path for folder in ("PADing", "d2zero", "tools", "minibench") for path in (REPOSITORY / folder).rglob("*.py")
-    ]
+    folders = ("PADing", "d2zero", "frozenclip", "tools", "minibench")
+    code = [path for folder in folders for path in (REPOSITORY / folder).rglob("*.py")]
     used = {name for path in code for name in re.findall(r"\bPADING_[A-Z_]*[A-Z]\b", _read(path))}
     documented = {name for page in PAGES for name in re.findall(r"\bPADING_[A-Z_]*[A-Z]\b", _read(page))}
     assert used and used == documented

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("PADing", "d2zero", "baselines", "d2lite/src", "tools", "minibench", "datasets", "demo")
+FOLDERS = ("PADing", "d2zero", "frozenclip", "baselines", "d2lite/src", "tools", "minibench", "datasets", "demo")
 GAP = "\0"  # what varies in a message
 # Not on the page: what passes on messages of others, and mistakes of the maintainers.
 WITHOUT = {"PADing/errors.py", "PADing/config_reference.py"}

@@ -14,7 +14,8 @@ import pading_cli
 from minibench.methods import discover
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-TOPS = {"PADing", "d2zero", "baselines", "minibench", "d2lite", "d2lite.pth", "pading_cli.py"}
+OURS = ("PADing/", "d2zero/", "frozenclip/", "baselines/", "minibench/")
+TOPS = {"PADing", "d2zero", "frozenclip", "baselines", "minibench", "d2lite", "d2lite.pth", "pading_cli.py"}
 
 
 def _tracked() -> list[str]:
@@ -55,7 +56,7 @@ def _run(wheel: Path, folder: Path, *words: str) -> str:
 def test_it_holds_every_file_that_users_need(wheel):
     held = {path.relative_to(wheel).as_posix() for path in wheel.rglob("*") if path.is_file()}
     assert {name.split("/")[0] for name in held if ".dist-info" not in name} == TOPS
-    code = [name for name in _tracked() if name.startswith(("PADing/", "d2zero/", "baselines/", "minibench/"))]
+    code = [name for name in _tracked() if name.startswith(OURS)]
     assert not [name for name in code if name not in held]
     standins = [name for name in _tracked() if name.startswith("d2lite/src/") and "egg-info" not in name]
     assert standins and not [name for name in standins if name.removeprefix("d2lite/src/") not in held]

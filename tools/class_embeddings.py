@@ -38,6 +38,7 @@ def _run(args: argparse.Namespace) -> None:
     # Imported here, because they import PyTorch.
     import numpy as np
 
+    from PADing.data.clip_models import clip_source
     from PADing.data.embedding_sources import clip_embeddings, matrix_embeddings, read_names, word_embeddings
     from PADing.data.embeddings import CLIP_TEMPLATES, save_class_embeddings
     from PADing.data.splits import load_split
@@ -58,7 +59,7 @@ def _run(args: argparse.Namespace) -> None:
         templates = templates or CLIP_TEMPLATES
         encoder = (args.model, args.pretrained, args.checkpoint, templates, args.precision, texts, args.device)
         embeddings = clip_embeddings(names, *encoder).numpy()
-        source = f"CLIP {args.model}, weights {file}, text encoder in {args.precision} (open_clip)"
+        source = clip_source(args.model, args.pretrained, args.checkpoint, args.precision)
     elif args.kind == "words":
         embeddings = word_embeddings(names, args.file, texts, args.normalize)
         source = f"word vectors {file}" + (", unit length" if args.normalize else "")
@@ -85,7 +86,9 @@ def _parser() -> CommandParser:
     kinds = parser.add_subparsers(dest="kind", required=True)
 
     clip = kinds.add_parser("clip", parents=[common], help="CLIP text encoder, through open_clip")
-    clip.add_argument("--model", default="ViT-B-16-quickgelu", help="open_clip architecture")
+    clip.add_argument(
+        "--model", default="ViT-B-16-quickgelu", help="open_clip architecture, or a folder with its config and weights"
+    )
     clip.add_argument("--pretrained", default="openai", help="open_clip weights")
     clip.add_argument("--checkpoint", help="local file of weights; nothing is downloaded")
     template = "prompt with {}; repeatable (default: the 8 of the published models)"

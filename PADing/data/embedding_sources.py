@@ -9,18 +9,17 @@ import logging
 import os
 import re
 import struct
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from PADing.checkpoint_files import check_file
+from PADing.data.clip_models import ClipModel, open_clip_library, read_clip_checkpoint, weights_in
 from PADing.data.embeddings import CLIP_TEMPLATES
 from PADing.errors import UserError
 from PADing.files import read_json
-from PADing.installation import torchvision_problem
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ def clip_embeddings(
 
     Args:
         names: class names.
-        model, pretrained: an open_clip architecture and its weights; OpenAI's weights need a ``-quickgelu`` model.
+        model, pretrained: an open_clip architecture and its weights (OpenAI's need ``-quickgelu``), or a folder.
         checkpoint: a local file of weights instead of ``pretrained``; see ``load_text_encoder``.
         templates: prompts with one ``{}`` each.
         precision: "fp32", or "fp16" for encoding and normalising in half precision, as for the published models.
@@ -94,8 +93,8 @@ def load_text_encoder(
     """An open_clip text tower as a function: prompts (n) -> features (n, e), before normalisation.
 
     Args:
-        model: an open_clip architecture.
-        pretrained: its weights, which open_clip downloads; not used with ``checkpoint``.
+        model: an open_clip architecture, or a folder with ``open_clip_config.json`` and weights.
+        pretrained: its weights, which open_clip downloads; not used with ``checkpoint`` or a folder.
         checkpoint: OpenAI's ``ViT-B-16.pt`` (a TorchScript archive), or a state dict of open_clip as ``.pt`` or
             ``.safetensors``. The image tower may be missing in it.
         precision: "fp32" or "fp16".
@@ -105,30 +104,24 @@ def load_text_encoder(
         UserError: open_clip is not installed; there is no such model, or no such weights; the checkpoint is damaged or
             of another architecture.
     """
-    try:
-        import open_clip
-    except (ImportError, RuntimeError) as error:
-        # A torchvision for another version of torch raises RuntimeError when open_clip imports it.
-        reason = torchvision_problem() or error
-        raise UserError(
-            'CLIP text encoders need open_clip (pip install "pading[text]", or open_clip_torch alone), which cannot be '
-            f"imported: {reason}"
-        ) from error
+    library, clip = open_clip_library(), ClipModel.of(model)
     if precision not in ("fp32", "fp16"):
         raise UserError(f"precision must be fp32 or fp16, but is {precision!r}.")
     if checkpoint is not None and not os.path.isfile(checkpoint):
         raise UserError(f"CLIP checkpoint {checkpoint} does not exist.")
+    if clip.folder and checkpoint is None:
+        checkpoint = weights_in(clip.folder)
+    options: dict[str, Any] = {"load_weights": False} if checkpoint else {"pretrained": pretrained}
     try:
-        tag = None if checkpoint is not None else pretrained
-        network = open_clip.create_model(model, pretrained=tag, precision=precision, device=device)
-    except RuntimeError as error:
+        network = library.create_model(clip.name, precision=precision, device=device, **options)
+    except Exception as error:  # of the hub, of the file
         raise UserError(
             f"open_clip cannot provide {model} with weights {pretrained!r}: {error}. Without a network, download the "
             "weights on another machine and name the file with --checkpoint."
         ) from error
     if checkpoint is not None:
         _load_text_weights(network, os.fspath(checkpoint), model)
-    tokenizer = open_clip.get_tokenizer(model)
+    tokenizer = library.get_tokenizer(clip.name)
     network.eval()
 
     @torch.inference_mode()
@@ -139,11 +132,7 @@ def load_text_encoder(
 
 
 def _load_text_weights(network: torch.nn.Module, path: str, model: str) -> None:
-    weights = _read_checkpoint(path)
-    # Sizes that OpenAI's archives store beside the weights.
-    for key in ("input_resolution", "context_length", "vocab_size"):
-        weights.pop(key, None)
-    weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    weights = read_clip_checkpoint(path)
     try:
         result = network.load_state_dict(weights, strict=False)
     except RuntimeError as error:
@@ -155,30 +144,6 @@ def _load_text_weights(network: torch.nn.Module, path: str, model: str) -> None:
             f"CLIP checkpoint {path} is not one of {model}: {len(missing)} weights missing ({missing[:3]} ...), "
             f"{len(unexpected)} unexpected ({unexpected[:3]} ...). Name the right architecture with --model."
         )
-
-
-def _read_checkpoint(path: str) -> dict:
-    try:
-        if path.endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        check_file(path, f"CLIP checkpoint {path}")
-        if _is_torchscript(path):
-            return dict(torch.jit.load(path, map_location="cpu").state_dict())
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"CLIP checkpoint {path} cannot be read: {error}") from error
-    return dict(content.get("state_dict", content))
-
-
-def _is_torchscript(path: str) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def word_embeddings(

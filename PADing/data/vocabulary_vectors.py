@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from PADing.data.clip_models import SOURCE, clip_folder
 from PADing.data.embedding_sources import clip_embeddings, word_embeddings
 from PADing.data.embeddings import CLIP_TEMPLATES, embedding_source, read_class_embeddings
 from PADing.data.vocabulary import Entry
@@ -20,7 +21,6 @@ from PADing.errors import UserError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
-_CLIP = re.compile(r"CLIP (?P<model>\S+), weights (?P<weights>.+), text encoder in (?P<precision>fp16|fp32)\b")
 _WORDS = re.compile(r"word vectors (?P<file>.+?)(?P<unit>, unit length)?$")
 # The cosine of two vectors of one class from the same source; half precision differs by less.
 SAME_SOURCE = 0.995
@@ -115,7 +115,7 @@ class VocabularyVectors:
 
     def _make(self, words: list[str]) -> np.ndarray:
         """Vectors of words that no file has, by the source of the model's own."""
-        clip, by_words = _CLIP.match(self.source), _WORDS.match(self.source)
+        clip, by_words = SOURCE.match(self.source), _WORDS.match(self.source)
         make: Callable[[list[str]], np.ndarray]
         if clip:
             make = self._clip(clip)
@@ -138,14 +138,17 @@ class VocabularyVectors:
         return made[len(checked) :]
 
     def _clip(self, made_by: re.Match) -> Callable[[list[str]], np.ndarray]:
-        weights, local = made_by["weights"], self.text_source or None
-        if local is None and re.search(r"\.(pt|pth|bin|safetensors)$", weights):
+        model, weights, local = made_by["model"], made_by["weights"], self.text_source or None
+        if local is not None and (folder := clip_folder(local)):
+            model, local = folder, None
+        elif local is None and re.search(r"\.(pt|pth|bin|safetensors)(#\w+)?$", weights):
+            what = "the folder of that model" if "#" in weights else "that file"
             raise UserError(
-                f"The model's class embeddings come from the CLIP weights {weights}. Name that file with --text-source."
+                f"The model's class embeddings come from the CLIP weights {weights}. Name {what} with --text-source."
             )
         options = {"checkpoint": local, "precision": made_by["precision"]}
         templates = tuple(self.templates or CLIP_TEMPLATES)
-        return lambda names: clip_embeddings(names, made_by["model"], weights, templates=templates, **options).numpy()
+        return lambda names: clip_embeddings(names, model, weights, templates=templates, **options).numpy()
 
     def _nothing_to_make(self, words: Sequence[str], by_words: re.Match | None) -> UserError:
         shown = ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")

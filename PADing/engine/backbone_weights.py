@@ -1,4 +1,4 @@
-"""The weights that a backbone of timm starts from: downloaded by timm, or a file (``MODEL.TIMM``)."""
+"""The weights that a backbone starts from by itself: timm's are downloaded, or a file (``MODEL.TIMM``)."""
 
 import importlib
 import logging
@@ -22,10 +22,15 @@ _COUNTER = "num_batches_tracked"  # of batch norms; older files lack it
 def load_backbone_weights(cfg: CfgNode, model: nn.Module) -> None:
     """Load what ``MODEL.TIMM.WEIGHTS`` or ``PRETRAINED`` names into the backbone of ``model``, if it is timm's.
 
+    Another backbone may have ``load_pretrained(cfg)``, which loads its own weights.
+
     Raises:
         UserError: the file is unreadable or of another model; the download fails.
     """
     backbone, node = getattr(model, "backbone", None), cfg.MODEL.TIMM
+    if hasattr(backbone, "load_pretrained"):
+        backbone.load_pretrained(cfg)
+        return
     if not isinstance(backbone, TimmBackbone) or not (node.PRETRAINED or node.WEIGHTS):
         return
     if node.WEIGHTS:

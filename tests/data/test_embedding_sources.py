@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from PADing.data.clip_models import read_clip_checkpoint
 from PADing.data.embedding_sources import (
-    _read_checkpoint,
     clip_embeddings,
     encode_prompts,
     load_text_encoder,
@@ -288,4 +288,4 @@ def test_damaged_checkpoint_is_refused(tmp_path):
     torch.save({"state_dict": {"weight": torch.randn(300, 300)}}, path)
     damage(path)
     with pytest.raises(UserError, match=r"CLIP checkpoint .*clip\.pt cannot be read: it is damaged"):
-        _read_checkpoint(str(path))
+        read_clip_checkpoint(str(path))

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PACKAGES = ("PADing", "d2zero", "baselines", "d2lite", "minibench", "examples", "tools", "demo", "datasets")
+PACKAGES = ("PADing", "d2zero", "frozenclip", "baselines", "d2lite", "minibench", "examples")
+PACKAGES += ("tools", "demo", "datasets")
 PAGES = sorted(
     {
         *REPOSITORY.glob("*.md"),

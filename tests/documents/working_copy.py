@@ -9,8 +9,8 @@ from tests.documents.pages import REPOSITORY
 from tests.end_to_end.own_data import PLAIN, write_own_data
 
 LINKED = (
-    "PADing", "baselines", "configs", "d2lite", "d2zero", "demo", "docs", "examples", "minibench", "models", "tests",
-    "tools",
+    "PADing", "baselines", "configs", "d2lite", "d2zero", "demo", "docs", "examples", "frozenclip", "minibench",
+    "models", "tests", "tools",
     "train_net.py", "train_net_pretrain.py", "Makefile", "pyproject.toml", "requirements.txt", "requirements-dev.txt",
     "requirements-docs.txt", "requirements-detectron2.txt",
 )  # fmt: skip

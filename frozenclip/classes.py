@@ -1,0 +1,52 @@
+"""The classes of a training, of an evaluation set and of a vocabulary, as tables of text embeddings."""
+
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from frozenclip.class_table import ClassTable
+from PADing.class_space import ClassSpace
+from PADing.errors import UserError
+from PADing.meta_arch.class_embeddings import ClassEmbeddings
+from PADing.meta_arch.vocabulary import Vocabulary
+
+
+def trained_names(cfg: CfgNode) -> frozenset[str]:
+    """The classes that training images show."""
+    space = ClassSpace.of_config(cfg)
+    unseen = set(space.unseen_names) if space.subset != "all" else set()
+    return frozenset(space.class_names) - unseen
+
+
+def training_table(cfg: CfgNode, text: ClassEmbeddings) -> ClassTable:
+    """The classes of the first training set, by contiguous id."""
+    names, trained = ClassSpace.of_config(cfg).class_names, trained_names(cfg)
+    return ClassTable(text.of(names), [name in trained for name in names])
+
+
+def evaluation_table(cfg: CfgNode, text: ClassEmbeddings, data_set: str | Any) -> ClassTable:
+    """The classes of an evaluation set (name or metadata), by contiguous id; of the training set if it is empty.
+
+    Raises:
+        UserError: classes without embedding.
+    """
+    if not data_set:
+        return training_table(cfg, text)
+    metadata = MetadataCatalog.get(data_set) if isinstance(data_set, str) else data_set
+    names, trained = ClassSpace.of(metadata).class_names, trained_names(cfg)
+    return ClassTable(text.of(names), [name in trained for name in names])
+
+
+def vocabulary_table(vocabulary: Vocabulary, own: ClassSpace, trained: frozenset[str]) -> ClassTable:
+    """The classes of a vocabulary.
+
+    Args:
+        vocabulary: with embeddings from CLIP's text encoder.
+        own: the classes that the vocabulary's ``kept`` counts, see ``own_classes``.
+        trained: the names that training images show.
+    """
+    if vocabulary.embeddings is None:
+        raise UserError("The vocabulary has no text embeddings, so its classes cannot be compared with images.")
+    seen = [known >= 0 and own.vocabulary[known] in trained for known in vocabulary.kept]
+    return ClassTable(vocabulary.embeddings, seen)
