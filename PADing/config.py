@@ -152,9 +152,7 @@ def load_config(path: str | os.PathLike, opts: Sequence = (), trust_plugins: boo
     return cfg
 
 
-def read_config(
-    path: str | os.PathLike, opts: Sequence = (), trust_plugins: bool = False
-) -> tuple[CfgNode, list[str]]:
+def read_config(path: str | os.PathLike, opts: Sequence = (), trust_plugins: bool = False) -> tuple[CfgNode, list[str]]:
     """As ``load_config``, but returns the config without the wrong values, and one sentence for each mistake.
 
     Raises:

@@ -35,9 +35,7 @@ USUAL, USUAL_SMOKE = 960, 60
 CONFIGS = ("configs/mini/panoptic-pretrain.yaml", "configs/mini/panoptic-PADing.yaml")
 
 
-def plan_steps(
-    out: Path, seed: int, smoke: bool, configs: Sequence[str] = CONFIGS, gpus: int = 0
-) -> list[Step]:
+def plan_steps(out: Path, seed: int, smoke: bool, configs: Sequence[str] = CONFIGS, gpus: int = 0) -> list[Step]:
     """The commands of the main job; each needs the one before. Their data are in ``out/data``.
 
     ``configs`` are those of both stages, of this project. ``gpus``: 0 trains on the CPU.

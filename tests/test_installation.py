@@ -84,7 +84,7 @@ def test_optional_parts_have_what_the_tests_and_the_documentation_need():
     for file in ("dev", "docs"):
         pins = [line for line in (REPOSITORY / f"requirements-{file}.txt").read_text().splitlines() if "==" in line]
         for line in pins:
-            (name, pin), = _names([line]).items()
+            ((name, pin),) = _names([line]).items()
             assert name in offered, f"{line} is in no part of pyproject.toml"
             wanted, got = (tuple(map(int, re.findall(r"\d+", text)[:3])) for text in (offered[name], pin))
             assert got >= wanted, line
@@ -102,7 +102,7 @@ def test_the_lock_pins_every_dependency_within_its_range():
     lock = [line for line in (REPOSITORY / "requirements.txt").read_text().splitlines() if "==" in line]
     assert set(ranges) <= set(_names(lock))
     for line in lock:
-        (name, pin), = _names([line]).items()
+        ((name, pin),) = _names([line]).items()
         if name in ranges:
             wanted, got = (tuple(map(int, re.findall(r"\d+", text)[:3])) for text in (ranges[name], pin))
             assert got >= wanted, f"{line}: pyproject.toml wants {ranges[name]}"

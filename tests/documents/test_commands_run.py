@@ -45,7 +45,6 @@ class Runner:
             said = self.log.read_text(errors="replace")[-1500:]
             raise Rejected(f"ends with status {status}. As run: python {' '.join(words)}\n{said}")
 
-
     def _fork(self, words: list[str], stand_in: bool) -> int:
         job = {"words": words, "cwd": os.getcwd(), "log": str(self.log), "stand_in": stand_in}
         self.server.stdin.write(json.dumps(job) + "\n")

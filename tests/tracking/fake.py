@@ -3,7 +3,7 @@
 import json
 import sys
 
-COMMON = '''
+COMMON = """
 import json, os, time
 def note(_call, *args, **kwargs):
     with open(os.environ["FAKE_CALLS"], "a") as file:
@@ -18,8 +18,10 @@ def note(_call, *args, **kwargs):
         os._exit(9)
     if what == "hang":
         time.sleep(600)
-'''
-WANDB = COMMON + '''
+"""
+WANDB = (
+    COMMON
+    + """
 class Settings(dict):
     def __init__(self, **values):
         super().__init__(values)
@@ -36,8 +38,11 @@ class Run:
 def init(**kwargs):
     note("init", **kwargs)
     return Run()
-'''
-MLFLOW = COMMON + '''
+"""
+)
+MLFLOW = (
+    COMMON
+    + """
 from types import SimpleNamespace
 def start_run(run_id=None, run_name=None):
     note("init", run_id=run_id, run_name=run_name)
@@ -50,8 +55,11 @@ def log_params(values): note("params", len(values))
 def log_metrics(values, step): note("log", values, step)
 def log_artifact(path, artifact_path): note("image", os.path.exists(path), artifact_path)
 def end_run(status): note("finish", status)
-'''
-TRACKIO = COMMON + '''
+"""
+)
+TRACKIO = (
+    COMMON
+    + """
 from types import SimpleNamespace
 class Image:
     def __init__(self, path):
@@ -61,7 +69,8 @@ def init(**kwargs):
     return SimpleNamespace(name=kwargs["name"])
 def log(values, step): note("log", values, step)
 def finish(): note("finish", 0)
-'''
+"""
+)
 MODULES = {"wandb": WANDB, "mlflow": MLFLOW, "trackio": TRACKIO}
 
 
