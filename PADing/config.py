@@ -51,6 +51,8 @@ def _add_framework_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.EMA = CfgNode()
     cfg.SOLVER.EMA.update(ENABLED=False, DECAY=0.9998, WARMUP=True)
     cfg.MODEL.WEIGHTS_FROM = "auto"
+    cfg.MODEL.SECOND_CLASSIFIER = CfgNode()
+    cfg.MODEL.SECOND_CLASSIFIER.NAME = ""
     cfg.SOLVER.AMP.PRECISION = "float16"
     cfg.INPUT.ON_CORRUPT = "fatal"
     cfg.TEST.MAX_IMAGES = 0

@@ -107,6 +107,10 @@ class D2Zero(MaskFormer):
         self.own_candidates = self.candidates = candidates_of(metadata, self.show_all)
         self.decoder.set_test_classes(self.candidates.names)
 
+    def output_names(self) -> tuple[str, ...]:
+        """The classes that compete on the evaluation set."""
+        return self.own_candidates.names
+
     def set_vocabulary(self, vocabulary: Vocabulary | None) -> None:
         """Classify by the class embeddings of a vocabulary; all its classes compete."""
         if vocabulary is None:

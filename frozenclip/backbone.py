@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from frozenclip.encoder import STRIDES, ImageEncoder
-from PADing.data.clip_models import HUB, ClipModel
+from PADing.data.clip_models import HUB, ClipModel, clip_folder
 from PADing.errors import UserError
 
 NAMES = ("res2", "res3", "res4", "res5")
@@ -60,6 +60,9 @@ class FrozenCLIPBackbone(Backbone):
 
         ``given``: the keys of the command line, which may not contradict. Returns one sentence for each mistake.
         """
+        name = cfg.MODEL.FROZENCLIP.NAME
+        if "/" in name and not name.startswith(HUB) and not clip_folder(name):
+            return []  # a folder that is not there yet; building the model refuses it
         try:
             clip = clip_of(cfg)
         except UserError as error:

@@ -22,11 +22,11 @@ class ClassTable(nn.Module):
 
     def __init__(self, vectors: Tensor, seen: Sequence[bool], owner: Tensor | None = None) -> None:
         super().__init__()
+        self.single = owner is None or owner.tolist() == list(range(len(seen)))
         owner = torch.arange(len(seen)) if owner is None else owner
         self.register_buffer("vectors", F.normalize(vectors.float(), dim=1), persistent=False)
         self.register_buffer("owner", owner, persistent=False)
         self.register_buffer("seen", torch.tensor(list(seen), dtype=torch.bool), persistent=False)
-        self.single = len(owner) == len(seen) and torch.equal(owner, torch.arange(len(seen)))
 
     def __len__(self) -> int:
         return len(self.seen)

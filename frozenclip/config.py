@@ -26,6 +26,8 @@ def _parts(cfg: CfgNode) -> Iterator[str]:
     for key, wanted in PARTS.items():
         if whole and found[key] != wanted:
             yield f"{key} is {found[key]!r}, but MODEL.META_ARCHITECTURE is FrozenCLIP. Set {key} {wanted}."
+    if whole and cfg.MODEL.SECOND_CLASSIFIER.NAME == "FrozenCLIPClassifier":
+        yield "MODEL.SECOND_CLASSIFIER.NAME is FrozenCLIPClassifier, which FrozenCLIP has already. Set it to ''."
     if not whole and found["MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME"] == "MultiScaleMaskedCLIPDecoder":
         cure = "Set MODEL.META_ARCHITECTURE FrozenCLIP."
         yield f"MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME is MultiScaleMaskedCLIPDecoder, FrozenCLIP's. {cure}"

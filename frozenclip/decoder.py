@@ -10,6 +10,7 @@ from frozenclip.classes import evaluation_table, training_table
 from frozenclip.encoder import FIRST_SCALE
 from frozenclip.pooling import mean_pool
 from frozenclip.text import clip_text
+from PADing.meta_arch.class_embeddings import ClassEmbeddings
 from PADing.modeling import TRANSFORMER_DECODER_REGISTRY, MultiScaleMaskedTransformerDecoder
 from PADing.modeling.layers import MLP
 
@@ -31,6 +32,7 @@ class MultiScaleMaskedCLIPDecoder(MultiScaleMaskedTransformerDecoder):
         training_classes, test_classes: the classes in training and in evaluation, in the order of the logits.
         embed_dim: the number of dimensions e of text embeddings.
         pools: add the mean mask feature.
+        text: the text embeddings of further classes, by name.
         base: see the base class, also for ``in_channels`` and ``mask_classification``.
     """
 
@@ -44,6 +46,7 @@ class MultiScaleMaskedCLIPDecoder(MultiScaleMaskedTransformerDecoder):
         test_classes: ClassTable,
         embed_dim: int,
         pools: bool,
+        text: ClassEmbeddings,
         **base,
     ) -> None:
         super().__init__(in_channels, mask_classification, **base)
@@ -55,7 +58,7 @@ class MultiScaleMaskedCLIPDecoder(MultiScaleMaskedTransformerDecoder):
         self.void_embed = nn.Embedding(1, embed_dim)
         nn.init.normal_(self.void_embed.weight, std=embed_dim**-0.5)
         self.logit_scale = nn.Parameter(torch.tensor(FIRST_SCALE))
-        self.training_classes, self.test_classes = training_classes, test_classes
+        self.training_classes, self.test_classes, self.text = training_classes, test_classes, text
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int, mask_classification: bool) -> dict:
@@ -66,6 +69,7 @@ class MultiScaleMaskedCLIPDecoder(MultiScaleMaskedTransformerDecoder):
             "training_classes": training_table(cfg, text),
             "test_classes": evaluation_table(cfg, text, cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else ""),
             "embed_dim": text.width,
+            "text": text,
             "pools": cfg.MODEL.FROZENCLIP.POOL_MASK_FEATURES,
         }
 

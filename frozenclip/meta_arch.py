@@ -10,48 +10,16 @@ from detectron2.structures import ImageList
 from torch import Tensor
 
 from frozenclip.backbone import NAME_KEY, WEIGHTS_KEY, FrozenCLIPBackbone, names_weights
-from frozenclip.class_table import ClassTable
 from frozenclip.classes import evaluation_table, trained_names, vocabulary_table
 from frozenclip.decoder import MultiScaleMaskedCLIPDecoder
-from frozenclip.encoder import ImageEncoder
-from frozenclip.ensemble import geometric_ensemble
-from frozenclip.pooling import region_weights
+from frozenclip.ensembled import ensembled
 from frozenclip.text import clip_text
 from PADing.class_space import ClassSpace
 from PADing.errors import UserError
 from PADing.meta_arch import MaskFormer
-from PADing.meta_arch.class_embeddings import ClassEmbeddings
 from PADing.meta_arch.vocabulary import Vocabulary, own_classes
 
 logger = logging.getLogger(__name__)
-
-
-def ensembled(
-    class_logits: Tensor,
-    mask_logits: Tensor,
-    last: Tensor,
-    encoder: ImageEncoder,
-    classes: ClassTable,
-    exponents: tuple[float, float],
-    padded: tuple[int, int],
-    image_sizes: list[tuple[int, int]] | None,
-) -> Tensor:
-    """Log probabilities (B, Q, K + 1) of the ensemble with CLIP's own classification of each mask (FC-CLIP, Sec. 3.3).
-
-    Args:
-        class_logits: (B, Q, K + 1) of the first classifier, "no object" last.
-        mask_logits: (B, Q, h, w).
-        last: the encoder's last map of the images.
-        encoder: CLIP's.
-        classes: the K classes.
-        exponents: alpha of classes that the training has seen, and beta of the others.
-        padded, image_sizes: see :func:`region_weights`.
-    """
-    size = last.shape[-2], last.shape[-1]
-    weights = region_weights(mask_logits, size, padded, image_sizes)
-    regions = encoder.embed(last, weights)
-    others = encoder.scale * classes.cosines(regions)
-    return geometric_ensemble(class_logits, others, classes.share(*exponents), weights.sum((-2, -1)) == 0)
 
 
 @META_ARCH_REGISTRY.register()
@@ -64,7 +32,6 @@ class FrozenCLIP(MaskFormer):
 
     Args:
         alpha, beta: exponents of CLIP's classifier, for classes that the training has seen and for the others.
-        text: text embeddings by name.
         cfg: the config.
         common: see :class:`SegmenterBase`.
     """
@@ -73,9 +40,9 @@ class FrozenCLIP(MaskFormer):
     backbone: FrozenCLIPBackbone
 
     @configurable
-    def __init__(self, *, alpha: float, beta: float, text: ClassEmbeddings, cfg: CfgNode, **common) -> None:
+    def __init__(self, *, alpha: float, beta: float, cfg: CfgNode, **common) -> None:
         super().__init__(**common)
-        self.exponents, self.text, self.cfg = (alpha, beta), text, cfg
+        self.exponents, self.cfg = (alpha, beta), cfg
         self.names_weights, self._warned = names_weights(cfg), False
         self.test_metadata: Any = self.metadata
         if cfg.DATASETS.TEST:
@@ -85,7 +52,7 @@ class FrozenCLIP(MaskFormer):
     def from_config(cls, cfg: CfgNode) -> dict:
         """The host's arguments and this method's own."""
         node = cfg.MODEL.FROZENCLIP
-        own = {"alpha": node.ALPHA, "beta": node.BETA, "text": clip_text(cfg), "cfg": cfg}
+        own = {"alpha": node.ALPHA, "beta": node.BETA, "cfg": cfg}
         return {**super().from_config(cfg), **own}
 
     # ---- the contract
@@ -105,8 +72,12 @@ class FrozenCLIP(MaskFormer):
 
     def set_test_metadata(self, metadata: Any) -> None:
         """Predict the classes of an evaluation set from now on; UserError if some have no text embedding."""
-        self.decoder.test_classes = evaluation_table(self.cfg, self.text, metadata).to(self.device)
+        self.decoder.test_classes = evaluation_table(self.cfg, self.decoder.text, metadata).to(self.device)
         self.vocabulary, self.test_metadata = None, metadata
+
+    def output_names(self) -> tuple[str, ...]:
+        """The classes of the evaluation set."""
+        return ClassSpace.of(self.test_metadata).class_names
 
     def set_vocabulary(self, vocabulary: Vocabulary | None) -> None:
         """Classify by the text embeddings of a vocabulary."""

@@ -109,6 +109,9 @@ def check_outputs(model: Any, outputs: Sequence[str]) -> None:
             f"{kind} says nothing about exports: it has no {', '.join(missing)}. Inherit MaskFormer or SegmenterBase "
             "of PADing.meta_arch, and override predict(images) if it classifies in another way (docs/your_method.md)."
         )
+    if getattr(model, "second_classifier", None) is not None:
+        cure = "Set MODEL.SECOND_CLASSIFIER.NAME ''."
+        raise UserError(f"This {kind} has a second classifier, which exported models cannot run. {cure}")
     for name in outputs:
         switch, key = SWITCHES.get(name, ("", ""))
         if switch and not getattr(model, switch):

@@ -213,6 +213,10 @@ class PADing(FrozenSegmenter):
         self.unseen_only = space is not None and space.subset == "unseen"
         self.label_offset = space.offset if space is not None else 0
 
+    def output_names(self) -> tuple[str, ...]:
+        """As in the base class; on evaluation sets of unseen classes without the classes before them."""
+        return super().output_names()[self.label_offset if self.unseen_only else 0 :]
+
     def set_vocabulary(self, vocabulary: Vocabulary | None) -> None:
         """Classify with the rows of a vocabulary's classes, which are fitted to generated features if they are new."""
         if vocabulary is None:

@@ -20,6 +20,12 @@ from PADing.meta_arch.evaluation_set_check import check_evaluation_set
 from PADing.meta_arch.instance_rule import InstanceRule
 from PADing.meta_arch.maps import Maps, Resized, Stored, as_maps, computed, held
 from PADing.meta_arch.results import make_instances, panoptic_map, semantic_scores
+from PADing.meta_arch.second_classifier import (
+    SecondClassifier,
+    build_second_classifier,
+    reclassified,
+    second_classifier_type,
+)
 from PADing.meta_arch.vocabulary import Vocabulary
 from PADing.modeling import SetCriterion, WholeBatch
 
@@ -52,6 +58,7 @@ class SegmenterBase(ModelContract, nn.Module):
         semantic_on, panoptic_on, instance_on: the results to compute.
         test_topk_per_image: instances per image.
         boxes_from_masks: tight boxes around predicted instances; False: zero boxes, as in the published Mask2Former.
+        second_classifier: classifies the masks again in inference; it is no part of the state dict.
 
     Raises:
         ValueError: panoptic or instance results without ``sem_seg_postprocess_before_inference``.
@@ -89,6 +96,7 @@ class SegmenterBase(ModelContract, nn.Module):
         instance_on: bool,
         test_topk_per_image: int,
         boxes_from_masks: bool = True,
+        second_classifier: SecondClassifier | None = None,
     ) -> None:
         super().__init__()
         if not semantic_on and not sem_seg_postprocess_before_inference:
@@ -101,6 +109,7 @@ class SegmenterBase(ModelContract, nn.Module):
         self.sem_seg_postprocess_before_inference = sem_seg_postprocess_before_inference
         self.semantic_on, self.panoptic_on, self.instance_on = semantic_on, panoptic_on, instance_on
         self.test_topk_per_image, self.boxes_from_masks = test_topk_per_image, boxes_from_masks
+        self._second = (second_classifier,)  # the tuple hides it from the state dict
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
@@ -128,12 +137,15 @@ class SegmenterBase(ModelContract, nn.Module):
             "panoptic_on": test.PANOPTIC_ON,
             "instance_on": test.INSTANCE_ON,
             "test_topk_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "second_classifier": build_second_classifier(cfg),
         }
 
     @classmethod
     def check_start(cls, cfg: CfgNode, training: bool) -> None:
-        """Check the evaluation sets with ``check_test_sets``."""
+        """Check the evaluation sets with ``check_test_sets``, and the second classifier."""
         cls.check_test_sets(cfg)
+        if kind := second_classifier_type(cfg):
+            kind.check(cfg, ClassSpace.of_config(cfg).vocabulary)
 
     @classmethod
     def further_weights(cls, cfg: CfgNode) -> dict[str, str]:
@@ -165,6 +177,15 @@ class SegmenterBase(ModelContract, nn.Module):
             "The file was trained with another number of classes. Choose the config of the file's split; or leave out "
             "its class head, to train another one: tools/convert_weights.py --from mask2former --drop-class-head."
         )
+
+    @property
+    def second_classifier(self) -> SecondClassifier | None:
+        """The second classifier of inference."""
+        return self._second[0]
+
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the classes that :meth:`predict` scores, when no vocabulary is in use."""
+        return ClassSpace.of(self.metadata).vocabulary[: self.criterion.num_classes]
 
     @property
     def things(self) -> frozenset[int]:
@@ -251,6 +272,8 @@ class SegmenterBase(ModelContract, nn.Module):
             (map (H, W) int32, segments), ``instances``. For very large images, ``sem_seg`` and ``pred_masks`` are
             objects of :mod:`PADing.meta_arch.maps`, which compute values on access.
         """
+        if self.second_classifier is not None:
+            class_logits = reclassified(self, class_logits, mask_logits, images)
         padded = images.tensor.shape[-2], images.tensor.shape[-1]
         if self.collected is not None:
             for classes, masks, size in zip(class_logits, mask_logits, images.image_sizes, strict=True):

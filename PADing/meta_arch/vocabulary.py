@@ -23,6 +23,7 @@ from PADing.data.vocabulary_vectors import VocabularyVectors
 from PADing.errors import UserError
 from PADing.meta_arch.class_embeddings import ClassEmbeddings
 from PADing.meta_arch.contract import ModelContract, contract_of
+from PADing.meta_arch.second_classifier import classes_of, use_classes
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,9 @@ def use_vocabulary(model: nn.Module, vocabulary: Vocabulary | None) -> None:
         UserError: the model takes no vocabulary, or cannot take this one.
     """
     check_takes_vocabulary(model)
+    second = getattr(model, "second_classifier", None)
+    if second is not None and vocabulary is not None:
+        use_classes(second, classes_of(model, vocabulary))  # first, because it may refuse them
     contract_of(model).set_vocabulary(vocabulary)
     model.vocabulary = vocabulary  # type: ignore[assignment]  # SegmenterBase asks it which outputs are things
 

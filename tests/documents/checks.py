@@ -153,6 +153,7 @@ def _draw_mini_coco(folder: Path) -> None:
 
 def _make_class_embeddings(args: argparse.Namespace) -> None:
     """Make a file of random numbers, because trainings do not start without one."""
+    from PADing.data.clip_models import ClipModel, clip_source
     from PADing.data.embedding_sources import read_names
     from PADing.data.embeddings import save_class_embeddings
     from PADing.data.splits import load_split
@@ -166,7 +167,12 @@ def _make_class_embeddings(args: argparse.Namespace) -> None:
     names = read_names(args.names) if args.names else [c.name for split in splits for c in split.categories]
     names = list(dict.fromkeys(names))
     os.makedirs(os.path.dirname(os.path.abspath(args.output)), exist_ok=True)
-    save_class_embeddings(args.output, names, np.random.default_rng(0).normal(size=(len(names), 8)), "random numbers")
+    width, source = 8, "random numbers"
+    if (
+        getattr(args, "model", "ViT-B-16-quickgelu") != "ViT-B-16-quickgelu"
+    ):  # a CLIP model, to which other files of the page may have to fit
+        width, source = ClipModel.of(args.model).embed_dim, clip_source(args.model, args.pretrained, None, "fp32")
+    save_class_embeddings(args.output, names, np.random.default_rng(0).normal(size=(len(names), width)), source)
 
 
 def made_by(parsed: Parsed) -> list[str]:

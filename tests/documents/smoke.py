@@ -57,6 +57,8 @@ def why_not(parsed: Parsed) -> str:
         return "it writes pages of the repository"
     if parsed.script == "demo/demo.py" and args.vocabulary and not args.vocabulary_embeddings:
         return "it needs a text encoder; tests/data/test_vocabulary_vectors.py has one"
+    if any("frozenclip" in word or "laion2b" in word for word in words):
+        return "it needs a CLIP model; tests/frozenclip has small ones"
     if "TEST.DISTRACTORS" in words:
         return "it needs a file of further names; tests/tools/test_distractors.py has one"
     if "MODEL.WEIGHTS_FROM" in words:

@@ -292,11 +292,12 @@ def test_a_method_of_ones_own_adds_rules(message):
 
 @pytest.mark.parametrize("config", sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml")))
 def test_shipped_configs_have_no_mistake(config):
-    """Published values must pass; class embeddings that are made on each machine are another matter."""
+    """Published values must pass; class embeddings and the small CLIP, made on each machine, are another matter."""
     if config.split("/")[-1].startswith(("Base", "Mask2Former")):
         pytest.skip("the base of other configs")
     problems = start_problems(load_config(CONFIGS / config, ["MODEL.DEVICE", "cpu"]), {"model", "train", "test"})
-    assert not [problem for problem in problems if "Class embeddings" not in problem]
+    made = ("Class embeddings", "is no folder of a CLIP model")
+    assert not [problem for problem in problems if not any(words in problem for words in made)]
 
 
 def test_what_is_not_needed_is_not_asked_for(data_in, tmp_path):

@@ -152,7 +152,7 @@ def test_results_do_not_depend_on_the_other_images_of_a_batch(predictor):
         logits, masks = model.predict(images)
         empty = torch.full_like(masks, -1.0)
         last = model.backbone(images.tensor)["res5"]
-        from frozenclip.meta_arch import ensembled
+        from frozenclip.ensembled import ensembled
 
         found = ensembled(
             logits, empty, last, model.backbone.encoder, model.decoder.test_classes, (0.4, 0.8), (96, 96), None
