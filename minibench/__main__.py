@@ -10,6 +10,7 @@
     python -m minibench pool FIRST.json SECOND.json        # join the seeds of several runs in one results.json
     python -m minibench quickstart                         # the smallest run: PADing and its pretraining, one table
     python -m minibench distractors RUN --data DATA        # what names cost that no image shows
+    python -m minibench toy-clip                           # train a small CLIP on the mini data set's pictures
     python -m minibench packaged-model                     # train the mini model that is part of the package
 
 Run the same command again to continue: finished runs are kept, and interrupted ones resume from their last checkpoint.
@@ -29,6 +30,7 @@ from minibench.plan import Plan
 from minibench.results import write_results
 from minibench.scheduler import Failure, cores, run_steps
 from minibench.settings import BUDGETS, make_settings
+from minibench.toy_clip import command as toy_clip
 from minibench.tuning import chosen, make_finals, make_trials, write_tuning
 from PADing.command_line import CommandParser, count, positive, quiet_ctrl_c, run_command
 from PADing.data.mini import UNSEEN
@@ -45,7 +47,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__, prog="python -m minibench")
-    names = "run|tune|list|report|pool|quickstart|distractors|packaged-model"
+    names = "run|tune|list|report|pool|quickstart|distractors|packaged-model|toy-clip"
     commands = parser.add_subparsers(required=True, metavar=names)
     run = commands.add_parser("run", help="train and evaluate all methods that are not finished, then write the report")
     run.set_defaults(function=run_all)
@@ -78,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     packaged.add_options(commands.add_parser("packaged-model", help=help_text, description=packaged.__doc__))
     help_text = "evaluate a run again with further class names that no image shows"
     distractors.add_options(commands.add_parser("distractors", help=help_text, description=distractors.__doc__))
+    help_text = "train a small CLIP on the mini data set's pictures and words"
+    toy_clip.add_options(commands.add_parser("toy-clip", help=help_text, description=toy_clip.__doc__))
     return parser
 
 

@@ -21,7 +21,7 @@ STARTS = ("nothing", "pretrained", "converted")
 # The shared pretraining; a method to compare with; the method of a paper.
 ROLES = ("pretraining", "baseline", "main")
 # Names of steps that are no methods.
-STEPS = ("data", "convert")
+STEPS = ("data", "convert", "toy_clip")
 BUDGETS = ("quick", "full")
 # Fields of a method in ``results.json`` for the report, beside name, title, task and iterations.
 SHOWN = ("role", "ablates", "removes", "extends", "expected_above", "maps_features")
@@ -30,7 +30,7 @@ _TEXT, _MAPPING, _LENGTH = "text", "a mapping", "a number, or one for each of qu
 _KEYS: dict[str, tuple[tuple[type, ...], str]] = {
     **dict.fromkeys(("name", "title", "task", "config", "starts_from", "weights_key"), ((str,), _TEXT)),
     **dict.fromkeys(("role", "ablates", "removes", "extends"), ((str,), _TEXT)),
-    **dict.fromkeys(("uses", "set", "tune", "expected_above"), ((dict,), _MAPPING)),
+    **dict.fromkeys(("uses", "toy_clip", "set", "tune", "expected_above"), ((dict,), _MAPPING)),
     "iterations": ((int, dict), _LENGTH),
     "maps_features": ((bool,), "true or false"),
 }
@@ -99,6 +99,7 @@ class Method:
         config: absolute path of its YAML config.
         source: the method whose final weights it starts from ("" for none), by ``starts_from``.
         uses: config key -> the method whose final weights are the key's value.
+        toy_clip: config key -> a file of the seed's toy CLIP that is the key's value; ".": its folder.
         overrides: config key -> value (``set`` in the file).
         search: trials on the tuning split.
         hyperparameters: in ``results.json``: config key -> value, of the keys that were tried on the tuning split.
@@ -120,6 +121,7 @@ class Method:
     source: str = ""
     weights_key: str = "MODEL.WEIGHTS"
     uses: Mapping[str, str] = field(default_factory=dict)
+    toy_clip: Mapping[str, str] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
     search: Search = Search()
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
@@ -213,7 +215,11 @@ def _method(entry: Any, where: str, file: Path, repository: Path) -> Method:
     for key, known in (("task", tuple(TASKS_OF)), ("role", ROLES)):
         value = entry.get(key, known[0])
         _require(value in known, f"{where}: `{key}` must be one of {', '.join(known)}, but is {value!r}.")
-    for key, kind in (("uses", "config keys to names of methods"), ("expected_above", "names of methods to headings")):
+    for key, kind in (
+        ("uses", "config keys to names of methods"),
+        ("toy_clip", "config keys to names of its files"),
+        ("expected_above", "names of methods to headings"),
+    ):
         for left, right in entry.get(key, {}).items():
             _require(isinstance(right, str), f"{where}: `{key}` maps {kind}, but {left} is {right!r}.")
     config = (file.parent if entry["config"].startswith("./") else repository) / entry["config"]

@@ -4,14 +4,16 @@ import hashlib
 import json
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from minibench.methods import Method, ordered
 from minibench.runs import RECORD, Run, finish_training, read_record
-from minibench.settings import SMOKE_BATCH, Settings, annotation_checksum
+from minibench.settings import SMOKE_BATCH, SMOKE_ITERATIONS, Settings, annotation_checksum
 from minibench.steps import Step, training_progress
+from minibench.toy_clip import command as toy_clip
 from PADing.config import load_config
 from PADing.config_values import leaves
 from PADing.errors import UserError
@@ -29,6 +31,7 @@ _NOT_HASHED = (
 )
 # Seconds on two CPU cores: start of a step, an iteration, an evaluated and a drawn image of 128 px.
 START, ITERATION, EVALUATED_IMAGE, DRAWN_IMAGE = 12.0, 0.3, 0.2, 0.02
+TOY_CLIP_ITERATION = 0.5
 
 
 class Plan:
@@ -67,6 +70,8 @@ class Plan:
                 "data": self.settings.data_folder(seed),
                 "seed": seed,
             }
+            if method.toy_clip:
+                content["toy_clip"] = [dict(method.toy_clip), self._toy_clip_arguments(seed)]
             text = json.dumps(content, sort_keys=True, default=str)
             digest = hashlib.sha256(text.encode()).hexdigest()[:10]
             folder = self.out / "runs" / f"{name}-seed{seed}-{digest}"
@@ -79,6 +84,8 @@ class Plan:
         for seed in self.settings.seeds:
             steps.append(self._data_step(seed))
             runs = [run for run in self.runs if run.seed == seed]
+            if any(run.method.toy_clip for run in runs):
+                steps.append(self._toy_clip_step(seed))
             for run in runs:
                 steps.append(self._run_step(run, after_run))
                 if any(r.method.starts_from == "converted" and r.method.source == run.method.name for r in runs):
@@ -87,12 +94,19 @@ class Plan:
 
     def _read(self, method: Method) -> tuple[tuple[str, ...], dict]:
         """A method's overrides that are the same for all seeds and machines, and the hashed part of its config."""
+        if not method.toy_clip:
+            return self._read_with(method, [])
+        with tempfile.TemporaryDirectory() as folder:  # no seed's toy CLIP is there yet
+            toy_clip.write_stand_in(Path(folder))
+            return self._read_with(method, _of_toy_clip(method, Path(folder)))
+
+    def _read_with(self, method: Method, further: list[str]) -> tuple[tuple[str, ...], dict]:
         settings = self.settings
         if method.import_from and str(method.import_from) not in sys.path:
             sys.path.append(str(method.import_from))
         try:
             opts = [str(item) for pair in method.overrides.items() for item in pair]
-            cfg = load_config(method.config, opts)
+            cfg = load_config(method.config, [*opts, *further])
             for key in ("TRAIN", "TEST"):
                 opts += [f"DATASETS.{key}", str(self._data_sets(cfg.DATASETS[key]))]
             opts += ["SOLVER.MAX_ITER", str(settings.iterations(method)), "TEST.EVAL_PERIOD", "0"]
@@ -101,9 +115,9 @@ class Plan:
             if settings.size != cfg.INPUT.IMAGE_SIZE:
                 opts += ["INPUT.IMAGE_SIZE", str(settings.size), "INPUT.MIN_SIZE_TEST", str(settings.size)]
                 opts += ["INPUT.MAX_SIZE_TEST", str(2 * settings.size)]
-            cfg = load_config(method.config, opts)
+            cfg = load_config(method.config, [*opts, *further])
             values = dict(leaves(cfg))
-            for key in (method.weights_key, *method.uses):
+            for key in (method.weights_key, *method.uses, *method.toy_clip):
                 if key not in values:
                     raise UserError(f"{key} should name weights, but it is not a config key.")
             full = self._full[method.name]
@@ -115,7 +129,7 @@ class Plan:
         except Exception as error:  # a plug-in's module can fail in any way
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             raise UserError(f"{method.file}: method {method.name}: {kind}{error}") from error
-        for key in (*_NOT_HASHED, *method.uses, *([method.weights_key] if method.source else [])):
+        for key in (*_NOT_HASHED, *method.uses, *method.toy_clip, *([method.weights_key] if method.source else [])):
             values.pop(key, None)
         content = {key: repr(value) for key, value in values.items() if key not in default or value != default[key]}
         return tuple(opts), {**content, "weights": method.weights_key, "uses": dict(method.uses)}
@@ -149,6 +163,27 @@ class Plan:
         step.measured = lambda: read_record(record).get("seconds")
         return step
 
+    def _toy_clip(self, seed: int) -> Path:
+        return self._data(seed) / "toy_clip"
+
+    def _toy_clip_arguments(self, seed: int) -> list[str]:
+        short = (
+            ["--iterations", str(SMOKE_ITERATIONS), "--scenes", "8", "--checked-scenes", "8"]
+            if self.settings.budget == "smoke"
+            else []
+        )
+        return ["--split", self.settings.split, "--seed", str(seed), *short]
+
+    def _toy_clip_step(self, seed: int) -> Step:
+        """The step that trains the seed's toy CLIP and makes its class embeddings."""
+        report = self._toy_clip(seed) / toy_clip.REPORT
+        command = ["-m", "minibench", "toy-clip", "--output", self._toy_clip(seed), *self._toy_clip_arguments(seed)]
+        name, more = f"toy_clip-seed{seed}", {"needs": (f"data-seed{seed}",), "kind": "toy_clip"}
+        step = self._step(name, command, name, report.is_file, **more)
+        step.usual = START + TOY_CLIP_ITERATION * toy_clip.ITERATIONS
+        step.measured = lambda: read_record(report).get("seconds")
+        return step
+
     def _run_step(self, run: Run, after_run: Callable[[], object]) -> Step:
         s, method = self.settings, run.method
         command, iterations = self.command(run), s.iterations(method)
@@ -166,6 +201,7 @@ class Plan:
 
         needs = [f"data-seed{run.seed}", *(f"{name}-seed{run.seed}" for name in method.needs)]
         needs += [f"convert-seed{run.seed}"] if method.starts_from == "converted" else []
+        needs += [f"toy_clip-seed{run.seed}"] if method.toy_clip else []
         size = (s.size / 128) ** 2
         iteration = ITERATION * (SMOKE_BATCH / 8 if s.budget == "smoke" else 1)
         path = {"PYTHONPATH": str(method.import_from)} if method.import_from else {}
@@ -212,6 +248,7 @@ class Plan:
         opts += ["SEED", str(seed), "OUTPUT_DIR", str(run.folder)]
         opts += ["SOLVER.CHECKPOINT_PERIOD", str(max(1, -(-iterations // 4)))]
         opts += ["MODEL.CLASS_EMBEDDINGS", str(self._data(seed) / self.settings.split_name / "class_vectors.npz")]
+        opts += _of_toy_clip(method, self._toy_clip(seed))
         # The report shows images of one seed.
         opts += ["TEST.WRITE_PNG", str(seed == min(self.settings.seeds))]
         return command + opts
@@ -228,3 +265,8 @@ class Plan:
         """Delete the shared outputs when no run of this plan needs them any more."""
         if all(run.done for run in self.runs if run.seed == seed and self._shares_answers(run.method)):
             shutil.rmtree(self._answers(seed), ignore_errors=True)
+
+
+def _of_toy_clip(method: Method, folder: Path) -> list[str]:
+    """The overrides that name files of a toy CLIP."""
+    return [word for key, name in method.toy_clip.items() for word in (key, str(folder / name))]

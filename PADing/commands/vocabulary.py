@@ -19,8 +19,8 @@ def add_vocabulary_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--vocabulary", metavar="WORDS", help=words)
     group.add_argument("--keep-own-classes", action="store_true", help="predict the model's own classes, too")
     group.add_argument("--vocabulary-embeddings", metavar="FILE", help="an .npz with embeddings of the new classes")
-    source = "the text encoder's weights, or the word vectors, that made the model's own class embeddings"
-    group.add_argument("--text-source", metavar="FILE", help=source)
+    source = "the text encoder's weights or folder, or the word vectors, that made the model's own class embeddings"
+    group.add_argument("--text-source", metavar="PATH", help=source)
     group.add_argument("--save-vocabulary", metavar="FILE", help="keep the vocabulary in an .npz, for --vocabulary")
 
 

@@ -6,6 +6,7 @@ is downloaded but the weights of a tag and what lies on the Hub.
 """
 
 import hashlib
+import json
 import os
 import re
 import zipfile
@@ -92,6 +93,8 @@ class ClipModel:
     @classmethod
     def _from_config(cls, name: str, folder: str, path: str, what: str) -> "ClipModel":
         content = read_json(path, f"{what}:", dict)
+        if "trust_remote_code" in json.dumps(content):  # for transformers, which then runs code in the folder
+            raise UserError(f"{what}: {path} asks to run code of others (trust_remote_code), which is not done here.")
         config, pixels = content.get("model_cfg", content), content.get("preprocess_cfg") or {}
         try:
             own = {key: tuple(map(float, pixels[key])) for key in ("mean", "std") if pixels.get(key)}
@@ -200,17 +203,16 @@ def read_clip_checkpoint(path: str) -> dict[str, torch.Tensor]:
         path: OpenAI's TorchScript archive, or a state dict of open_clip as ``.pt`` or ``.safetensors``.
     """
     try:
+        check_file(path, f"CLIP checkpoint {path}")
         if path.endswith(".safetensors"):
             from safetensors.torch import load_file
 
             weights = load_file(path)
+        elif _is_torchscript(path):
+            weights = dict(torch.jit.load(path, map_location="cpu").state_dict())
         else:
-            check_file(path, f"CLIP checkpoint {path}")
-            if _is_torchscript(path):
-                weights = dict(torch.jit.load(path, map_location="cpu").state_dict())
-            else:
-                content = torch.load(path, map_location="cpu", weights_only=True)
-                weights = dict(content.get("state_dict", content))
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            weights = dict(content.get("state_dict", content))
     except UserError:
         raise
     except Exception as error:

@@ -3,15 +3,17 @@
 Everything is drawn from one seed, image by image, so image k does not depend on the number of images.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from PADing.data import mini_extra
 from PADing.errors import UserError
 
 __all__ = [
     "UNSEEN", "VERSION", "Category", "categories", "class_embeddings", "distractor_embeddings",
-    "draw_image", "polygons",
+    "draw_image", "extra_categories", "polygons",
 ]  # fmt: skip
 
 VERSION = 1
@@ -39,6 +41,7 @@ SURFACE_RGB = {
     "checkered": ((40, 150, 70), (20, 30, 25)),
 }
 GROUND_RGB = {"brown": ((150, 115, 85), (118, 86, 60)), "teal": ((95, 150, 155), (66, 112, 122))}
+_GROUND_RGB = {**GROUND_RGB, **mini_extra.GROUND_RGB}
 
 MOST_DISTRACTORS = 1500  # of the 1830 pairs of parts
 MAX_ROTATION = np.pi / 5
@@ -60,6 +63,19 @@ def categories() -> list[Category]:
     stuff = [(colour, pattern) for pattern in PATTERNS for colour in COLOURS]
     kinds = ((things, 1, True), (stuff, 10 * (1 + len(things) // 10) + 1, False))
     return [Category(i, " ".join(p), isthing, p) for parts, n, isthing in kinds for i, p in enumerate(parts, start=n)]
+
+
+def extra_categories() -> list[Category]:
+    """Compositions with a part of ``PADing.data.mini_extra``, which no data set shows. Their ids begin at 101."""
+    pairs = []
+    for firsts, seconds, isthing in (
+        ((*SURFACES, *mini_extra.SURFACES), (*SHAPES, *mini_extra.SHAPES), True),
+        ((*COLOURS, *mini_extra.GROUND_RGB), (*PATTERNS, *mini_extra.PATTERNS), False),
+    ):
+        pairs += [((first, second), isthing) for second in seconds for first in firsts]
+    known = {category.parts for category in categories()}
+    new = [(parts, isthing) for parts, isthing in pairs if parts not in known]
+    return [Category(i, " ".join(parts), isthing, parts) for i, (parts, isthing) in enumerate(new, start=101)]
 
 
 def class_embeddings(dim: int, noise: float, seed: int) -> np.ndarray:
@@ -151,7 +167,7 @@ def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         normal = np.array([notch[1] - tip[1], tip[0] - notch[0]])
         normal /= np.linalg.norm(normal)
         return tip @ normal - radius * (np.cos(half) * normal[0] + np.sin(half) * normal[1])
-    raise ValueError(shape)
+    return mini_extra.SHAPES[shape](u, v)
 
 
 def _surface(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -162,7 +178,9 @@ def _surface(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         return (np.floor(u * 3.2) % 2).astype(float)
     if kind == "dotted":
         return (np.hypot((u * 2.4) % 1 - 0.5, (v * 2.4) % 1 - 0.5) < 0.30).astype(float)
-    return ((np.floor(u * 2.8) + np.floor(v * 2.8)) % 2).astype(float)
+    if kind == "checkered":
+        return ((np.floor(u * 2.8) + np.floor(v * 2.8)) % 2).astype(float)
+    return mini_extra.SURFACES[kind](u, v)
 
 
 def _ground(pattern: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -172,12 +190,14 @@ def _ground(pattern: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator
         return 0.5 + 0.5 * np.sin(y * 0.75 + 2.0 * np.sin(x * 0.15 + phase[0]) + phase[1])
     if pattern == "sand":
         return (rng.random(x.shape) < 0.35).astype(float)
+    if pattern in mini_extra.PATTERNS:
+        return mini_extra.PATTERNS[pattern](x, y, phase)
     row = np.floor(y / 8 + phase[0])
     along = x / 16 + 0.5 * (row % 2) + phase[1]
     return ((y / 8 + phase[0]) % 1 < 0.22) | (along % 1 < 0.13)
 
 
-def _mix(colours: tuple, share: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _mix(colours: Sequence, share: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     first, second = (np.clip(np.array(c) + rng.uniform(-18, 18, 3), 0, 255) for c in colours)
     return first + (second - first) * np.asarray(share, dtype=float)[..., None]
 
@@ -204,7 +224,7 @@ def draw_image(
     for i, category in enumerate(grounds):
         colour, pattern = category.parts
         region = owner == i
-        image[region] = _mix(GROUND_RGB[colour], _ground(pattern, x, y, rng), rng)[region]
+        image[region] = _mix(_GROUND_RGB[colour], _ground(pattern, x, y, rng), rng)[region]
 
     objects: list[tuple[Category, np.ndarray]] = []
     for _ in range(rng.integers(2, 5)):
@@ -220,7 +240,8 @@ def draw_image(
             mask = measure > 0
             if _fits(mask, objects):
                 objects = [(c, m & ~mask) for c, m in objects] + [(category, mask)]
-                paint = _mix(SURFACE_RGB[surface], _surface(surface, u, v), rng) * rng.uniform(0.85, 1.1)
+                colours = SURFACE_RGB.get(surface) or rng.uniform(20, 240, (2, 3))
+                paint = _mix(colours, _surface(surface, u, v), rng) * rng.uniform(0.85, 1.1)
                 alpha = np.clip(measure + 0.5, 0, 1)[..., None]
                 image = image * (1 - alpha) + np.clip(paint, 0, 255) * alpha
                 break

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from PADing.data.clip_models import SOURCE, clip_folder
+from PADing.data.clip_models import SOURCE, ClipModel, clip_folder
 from PADing.data.embedding_sources import clip_embeddings, word_embeddings
 from PADing.data.embeddings import CLIP_TEMPLATES, embedding_source, read_class_embeddings
 from PADing.data.vocabulary import Entry
@@ -132,7 +132,7 @@ class VocabularyVectors:
         if made.shape[1] != self.width:
             sizes = f"{made.shape[1]} dimensions, but the model's own ({self.path}) have {self.width}"
             raise UserError(f"{what} makes vectors of {sizes}. Name the source of the model's own: {self.source}.")
-        if not checked:
+        if not checked and not (clip and "#" in clip["weights"]):  # a folder has been checked by its fingerprint
             logger.warning("No class name is a single word, so it is not checked that %s is the right source.", what)
         self._compare(dict(zip(checked, made, strict=False)), what)
         return made[len(checked) :]
@@ -141,6 +141,7 @@ class VocabularyVectors:
         model, weights, local = made_by["model"], made_by["weights"], self.text_source or None
         if local is not None and (folder := clip_folder(local)):
             model, local = folder, None
+            self._check_folder(folder, weights)
         elif local is None and re.search(r"\.(pt|pth|bin|safetensors)(#\w+)?$", weights):
             what = "the folder of that model" if "#" in weights else "that file"
             raise UserError(
@@ -149,6 +150,15 @@ class VocabularyVectors:
         options = {"checkpoint": local, "precision": made_by["precision"]}
         templates = tuple(self.templates or CLIP_TEMPLATES)
         return lambda names: clip_embeddings(names, model, weights, templates=templates, **options).numpy()
+
+    def _check_folder(self, folder: str, weights: str) -> None:
+        """UserError if a CLIP model's folder has other weights than those that made the model's own vectors."""
+        found = ClipModel.of(folder).weights_label("")
+        if "#" in weights and found.partition("#")[2] != weights.partition("#")[2]:
+            raise UserError(
+                f"--text-source {folder} has other weights ({found}) than those that made the model's own class "
+                f"embeddings ({weights}), so the model cannot read its vectors. Name the folder that made them."
+            )
 
     def _nothing_to_make(self, words: Sequence[str], by_words: re.Match | None) -> UserError:
         shown = ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")

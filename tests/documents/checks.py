@@ -127,6 +127,8 @@ def check_names(parsed: Parsed) -> None:
         _known("method", [name for name in methods or () if name != "mine" and not IMAGINED.search(name)], known)
         if "quickstart" in parsed.words:
             _draw_mini_coco(args.out / "data" / "mini")
+        if parsed.words[0] == "toy-clip":
+            _make_toy_clip(args.out)
 
 
 def _known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -149,6 +151,15 @@ def _draw_mini_coco(folder: Path) -> None:
     if not folder.is_absolute() and not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.symlink_to(Path("datasets/mini").resolve())
+
+
+def _make_toy_clip(folder: Path) -> None:
+    """Make its configuration, because other commands read it before they start."""
+    from minibench.toy_clip.command import write_stand_in
+
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        write_stand_in(folder)
 
 
 def _make_class_embeddings(args: argparse.Namespace) -> None:

@@ -238,6 +238,23 @@ def _embeddings(parsed: Parsed, words: list[str], run: Run) -> list[str]:
             f"{part} {' '.join(['0.5', '1.5', str(k)])}" for k, part in enumerate(sorted(parts)) if " " not in part
         ]
         Path(file).write_text("\n".join(lines), encoding="utf-8")
+    model = getattr(args, "model", "")
+    if "toy_clip" in model and not os.path.exists(model):
+        run(
+            [
+                "-m",
+                "minibench",
+                "toy-clip",
+                "--output",
+                model,
+                "--iterations",
+                "2",
+                "--scenes",
+                "4",
+                "--checked-scenes",
+                "4",
+            ]
+        )
     return words
 
 
@@ -280,6 +297,11 @@ def _minibench(parsed: Parsed, words: list[str], run: Run) -> list[str]:
         if not Path(parsed.args.run, "config.yaml").is_file():
             run(["-m", "minibench", "quickstart", "--smoke"])
         return [command, *_set(rest, "--numbers", "0,3"), "--images", "2"]
+    if command == "toy-clip":
+        flags = {"--iterations": 2, "--scenes": 4, "--checked-scenes": 4}
+        for flag, value in flags.items():
+            rest = _set(rest, flag, value)
+        return [command, *rest] if "--overwrite" in rest else [command, *rest, "--overwrite"]
     if command == "run":
         methods = getattr(parsed.args, "methods", None) or ["projection"]
         rest = _set(_set(rest, "--budget", "smoke"), "--methods", methods[0])

@@ -194,3 +194,27 @@ def test_a_plug_in_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(UserError):
         make_settings(**wrong)
+
+
+def test_a_toy_clip_is_trained_once_per_seed():
+    """Its held-out compositions follow the split; methods without one keep their hashes."""
+    key = "MODEL.FROZENCLIP.CLASS_EMBEDDINGS"
+    plugins = {"PLUGINS": ("d2zero", "frozenclip")}
+    methods = _changed("d2zero", toy_clip={key: "class_vectors.npz"}, overrides=plugins)
+    plan = _plan(["d2zero", "pading"], methods, seeds=(3, 4), split="hard")
+    steps = {step.name: step for step in plan.steps()}
+    for seed in (3, 4):
+        step, folder = steps[f"toy_clip-seed{seed}"], OUT / plan.settings.data_folder(seed) / "toy_clip"
+        words = " ".join(step.command)
+        assert f"--split hard --seed {seed}" in words and f"--output {folder} " in words
+        assert f"toy_clip-seed{seed}" in steps[f"d2zero-seed{seed}"].needs
+        assert f"toy_clip-seed{seed}" not in steps[f"pading-seed{seed}"].needs
+        opts = _opts(plan, f"d2zero-seed{seed}")
+        assert opts[key] == str(folder / "class_vectors.npz")
+        assert not [value for value in _opts(plan, f"pading-seed{seed}").values() if "toy_clip" in value]
+    without = _plan(["d2zero", "pading"], _changed("d2zero", overrides=plugins), seeds=(3, 4), split="hard")
+    assert not [step.name for step in without.steps() if "toy" in step.name]
+    differ = {name for name, digest in _hashes(plan).items() if _hashes(without)[name] != digest}
+    assert differ == {"d2zero-seed3", "d2zero-seed4"}
+    with pytest.raises(UserError, match="MODEL.NO_SUCH should name"):
+        _plan(["d2zero"], _changed("d2zero", toy_clip={"MODEL.NO_SUCH": "."}))
