@@ -1,5 +1,6 @@
 """The classes of a training, of an evaluation set and of a vocabulary, as tables of text embeddings."""
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -19,10 +20,15 @@ def trained_names(cfg: CfgNode) -> frozenset[str]:
     return frozenset(space.class_names) - unseen
 
 
+def table_of(names: Sequence[str], text: ClassEmbeddings, trained: Collection[str]) -> ClassTable:
+    """Classes with all their text embeddings: with several, if the file keeps synonyms apart."""
+    vectors, owner = text.synonyms_of(names) or (text.of(names), None)
+    return ClassTable(vectors, [name in trained for name in names], owner)
+
+
 def training_table(cfg: CfgNode, text: ClassEmbeddings) -> ClassTable:
     """The classes of the first training set, by contiguous id."""
-    names, trained = ClassSpace.of_config(cfg).class_names, trained_names(cfg)
-    return ClassTable(text.of(names), [name in trained for name in names])
+    return table_of(ClassSpace.of_config(cfg).class_names, text, trained_names(cfg))
 
 
 def evaluation_table(cfg: CfgNode, text: ClassEmbeddings, data_set: str | Any) -> ClassTable:
@@ -34,8 +40,7 @@ def evaluation_table(cfg: CfgNode, text: ClassEmbeddings, data_set: str | Any) -
     if not data_set:
         return training_table(cfg, text)
     metadata = MetadataCatalog.get(data_set) if isinstance(data_set, str) else data_set
-    names, trained = ClassSpace.of(metadata).class_names, trained_names(cfg)
-    return ClassTable(text.of(names), [name in trained for name in names])
+    return table_of(ClassSpace.of(metadata).class_names, text, trained_names(cfg))
 
 
 def vocabulary_table(vocabulary: Vocabulary, own: ClassSpace, trained: frozenset[str]) -> ClassTable:

@@ -1,6 +1,8 @@
 """FC-CLIP's meta-architecture: Mask2Former on a frozen CLIP encoder, with the ensemble of two classifiers."""
 
 import logging
+import os
+from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import CfgNode, configurable
@@ -9,7 +11,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 from torch import Tensor
 
-from frozenclip.backbone import NAME_KEY, WEIGHTS_KEY, FrozenCLIPBackbone, names_weights
+from frozenclip.backbone import NAME_KEY, WEIGHTS_KEY, FrozenCLIPBackbone, clip_of, names_weights
 from frozenclip.classes import evaluation_table, trained_names, vocabulary_table
 from frozenclip.decoder import MultiScaleMaskedCLIPDecoder
 from frozenclip.ensembled import ensembled
@@ -43,7 +45,7 @@ class FrozenCLIP(MaskFormer):
     def __init__(self, *, alpha: float, beta: float, cfg: CfgNode, **common) -> None:
         super().__init__(**common)
         self.exponents, self.cfg = (alpha, beta), cfg
-        self.names_weights, self._warned = names_weights(cfg), False
+        self.names_weights, self._warned, self._loaded = names_weights(cfg), False, False
         self.test_metadata: Any = self.metadata
         if cfg.DATASETS.TEST:
             self.set_test_metadata(MetadataCatalog.get(cfg.DATASETS.TEST[0]))
@@ -63,6 +65,12 @@ class FrozenCLIP(MaskFormer):
         text = clip_text(cfg)
         for name in cfg.DATASETS.TEST:
             text.of(ClassSpace.of(MetadataCatalog.get(name)).class_names)
+
+    @classmethod
+    def text_source(cls, cfg: CfgNode) -> str:
+        """The folder or file of CLIP, whose text encoder makes vectors of new words."""
+        path = cfg.MODEL.FROZENCLIP.PRETRAINED
+        return clip_of(cfg).folder or (path if os.path.isfile(path) else "")
 
     @classmethod
     def further_weights(cls, cfg: CfgNode) -> dict[str, str]:
@@ -87,6 +95,10 @@ class FrozenCLIP(MaskFormer):
         own = own_classes(self.cfg, self.test_metadata)
         self.decoder.test_classes = vocabulary_table(vocabulary, own, trained_names(self.cfg)).to(self.device)
 
+    def _load_from_state_dict(self, state_dict: Mapping, prefix: str, *args, **kwargs) -> None:
+        self._loaded = True
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     # ---- inference
 
     @property
@@ -104,6 +116,9 @@ class FrozenCLIP(MaskFormer):
     def predict(self, images: ImageList) -> tuple[Tensor, Tensor]:
         """Log probabilities (B, Q, K + 1) of the ensemble, and mask logits (B, Q, h, w)."""
         self._check_weights()
+        if not images.image_sizes:
+            why = "it leaves out the padding of each image, whose size an exported model does not know"
+            raise UserError(f"FrozenCLIP cannot be exported: {why}. Export a model of another method.")
         features = self.backbone(images.tensor)
         outputs = self.sem_seg_head(features)
         padded = images.tensor.shape[-2], images.tensor.shape[-1]
@@ -121,11 +136,11 @@ class FrozenCLIP(MaskFormer):
         return super().segment(images)
 
     def _check_weights(self) -> None:
-        """Refuse to run a random encoder if the config names weights; otherwise warn once."""
+        """Refuse to run a random encoder beside weights of a checkpoint; in an untrained model, warn once."""
         if self.backbone.encoder.loaded or self._warned:
             return
         label = self.backbone.encoder.clip.label
-        if self.names_weights:
+        if self._loaded and self.names_weights:
             raise UserError(
                 f"CLIP's image encoder ({label}) has random weights: MODEL.WEIGHTS does not hold it. Name a checkpoint "
                 "of FrozenCLIP; to train one, start with train_net.py, which loads CLIP's weights."

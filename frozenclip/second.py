@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from frozenclip.backbone import NAME_KEY, WEIGHTS_KEY, clip_of, load_encoder, names_weights
 from frozenclip.class_table import ClassTable
-from frozenclip.classes import trained_names
+from frozenclip.classes import table_of, trained_names
 from frozenclip.encoder import STRIDES, ImageEncoder
 from frozenclip.ensembled import ensembled
 from frozenclip.text import clip_text
@@ -68,13 +68,18 @@ class FrozenCLIPClassifier(SecondClassifier):
 
     def set_classes(self, classes: OutputClasses) -> None:
         """See the base class; new words are encoded by CLIP's text encoder."""
-        known = [name for name, new in zip(classes.names, classes.new, strict=True) if new is None]
-        words = [entry for entry in classes.new if entry is not None]
-        rows = iter(self.text.of(known) if known else ())
-        made = iter(self._encoded(words) if words else ())
-        vectors = torch.stack([next(rows if new is None else made) for new in classes.new])
-        seen = [new is None and name in self.trained for name, new in zip(classes.names, classes.new, strict=True)]
-        self.table = ClassTable(vectors, seen).to(self.encoder.logit_scale.device)
+        places = range(len(classes.names))
+        known, words = [k for k in places if classes.new[k] is None], [entry for entry in classes.new if entry]
+        own = table_of([classes.names[k] for k in known], self.text, self.trained) if known else None
+        vectors, owners = [self._encoded(words)] if words else [], [k for k in places if classes.new[k]]
+        seen = [False] * len(places)
+        if own is not None:
+            vectors.append(own.vectors)
+            owners += [known[i] for i in own.owner.tolist()]
+            for k, is_seen in zip(known, own.seen.tolist(), strict=True):
+                seen[k] = is_seen
+        owner, order = torch.tensor(owners).sort(stable=True)
+        self.table = ClassTable(torch.cat(vectors)[order], seen, owner).to(self.encoder.logit_scale.device)
 
     def _encoded(self, words: list) -> Tensor:
         own = dict(zip(self.own, self.text.of(self.own).numpy(), strict=True))

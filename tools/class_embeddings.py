@@ -53,12 +53,18 @@ def _run(args: argparse.Namespace) -> None:
         if name not in names or not text:
             raise UserError(f"--text {item!r} must be NAME=WORDS with the name of a class{did_you_mean(name, names)}.")
         texts[name] = text
+    further: dict[str, np.ndarray] = {}
     templates = tuple(getattr(args, "template", None) or ())
     file = os.path.basename(args.checkpoint or args.pretrained if args.kind == "clip" else args.file)
     if args.kind == "clip":
         templates = templates or CLIP_TEMPLATES
         encoder = (args.model, args.pretrained, args.checkpoint, templates, args.precision, texts, args.device)
         embeddings = clip_embeddings(names, *encoder).numpy()
+        if args.keep_synonyms:
+            words = [(i, word) for i, name in enumerate(names) for word in texts.get(name, name).split(", ")]
+            encoder = (args.model, args.pretrained, args.checkpoint, templates, args.precision, None, args.device)
+            further["synonym_of"] = np.array([i for i, _ in words])
+            further["synonym_vectors"] = clip_embeddings([word for _, word in words], *encoder).numpy()
         source = clip_source(args.model, args.pretrained, args.checkpoint, args.precision)
     elif args.kind == "words":
         embeddings = word_embeddings(names, args.file, texts, args.normalize)
@@ -70,7 +76,7 @@ def _run(args: argparse.Namespace) -> None:
     zero = [name for name, row in zip(names, embeddings, strict=True) if not np.any(row)]
     if zero:
         raise UserError(f"{file} has only zeros for {', '.join(zero)}. Is it complete?")
-    save_class_embeddings(args.output, names, np.asarray(embeddings), source, templates)
+    save_class_embeddings(args.output, names, np.asarray(embeddings), source, templates, further)
     logger.info("%s: %d classes x %d, %s", args.output, *embeddings.shape, source)
 
 
@@ -93,6 +99,8 @@ def _parser() -> CommandParser:
     clip.add_argument("--checkpoint", help="local file of weights; nothing is downloaded")
     template = "prompt with {}; repeatable (default: the 8 of the published models)"
     clip.add_argument("--template", action="append", help=template)
+    synonyms = 'also store the embedding of each synonym of a name ("couch, sofa"), for methods that compare with each'
+    clip.add_argument("--keep-synonyms", action="store_true", help=synonyms)
     clip.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of the text encoder")
     clip.add_argument("--device", default="cpu", help="of the text encoder, such as cuda")
 

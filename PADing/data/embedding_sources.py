@@ -10,6 +10,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,8 @@ def load_text_encoder(
         checkpoint = weights_in(clip.folder)
     options: dict[str, Any] = {"load_weights": False} if checkpoint else {"pretrained": pretrained}
     try:
-        network = library.create_model(clip.name, precision=precision, device=device, **options)
+        with _without_talk():
+            network = library.create_model(clip.name, precision=precision, device=device, **options)
     except Exception as error:  # of the hub, of the file
         raise UserError(
             f"open_clip cannot provide {model} with weights {pretrained!r}: {error}. Without a network, download the "
@@ -121,7 +123,8 @@ def load_text_encoder(
         ) from error
     if checkpoint is not None:
         _load_text_weights(network, os.fspath(checkpoint), model)
-    tokenizer = library.get_tokenizer(clip.name)
+    with _without_talk():
+        tokenizer = library.get_tokenizer(clip.name)
     network.eval()
 
     @torch.inference_mode()
@@ -129,6 +132,18 @@ def load_text_encoder(
         return network.encode_text(tokenizer(prompts).to(device))
 
     return encode
+
+
+@contextmanager
+def _without_talk() -> Iterator[None]:
+    """Inside, open_clip does not log each step, nor that a network is random whose weights are read next."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def _load_text_weights(network: torch.nn.Module, path: str, model: str) -> None:

@@ -100,6 +100,43 @@ def embedding_source(path: str | os.PathLike) -> tuple[str, list[str]]:
         return next(iter(sources), "unknown"), _texts(arrays["templates"]) if "templates" in arrays.files else []
 
 
+def load_synonyms(path: str | os.PathLike, names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Several embeddings of each class, where a file keeps synonyms apart; None if it does not.
+
+    Args:
+        path: an ``.npz`` with ``synonym_vectors`` (S, e) and ``synonym_of`` (S,), positions in its ``names``.
+        names: K classes in the file. A class without synonyms has its one embedding.
+
+    Returns:
+        embeddings (T, e) float32, and the position (T,) int64 of each one's class in ``names``.
+
+    Raises:
+        UserError: the file is damaged, or lacks classes.
+    """
+    path = os.fspath(path)
+    if not path.endswith(".npz"):
+        return None
+    held, embeddings = _read_npz(path)
+    with np.load(path, allow_pickle=False) as arrays:
+        if "synonym_of" not in arrays.files or "synonym_vectors" not in arrays.files:
+            return None
+        owner, vectors = arrays["synonym_of"], arrays["synonym_vectors"]
+    whole = owner.dtype.kind in "iu" and owner.ndim == 1 and vectors.dtype.kind in "fiu"
+    if not (whole and vectors.shape == (len(owner), embeddings.shape[1]) and np.isfinite(vectors).all()):
+        raise UserError(f"Class embeddings {path} have damaged synonyms. Make them again: tools/class_embeddings.py.")
+    rows: list[np.ndarray] = []
+    classes: list[int] = []
+    place = {name: i for i, name in enumerate(held)}
+    if missing := [name for name in names if name not in place]:
+        raise UserError(f"Class embeddings {path} lack {', '.join(missing)}.")
+    for k, name in enumerate(names):
+        own = vectors[owner == place[name]]
+        own = own if len(own) else embeddings[place[name]][None]
+        rows.append(own)
+        classes += [k] * len(own)
+    return torch.from_numpy(np.concatenate(rows).astype(np.float32)), torch.tensor(classes)
+
+
 def resolve_embedding_path(cfg: CfgNode) -> str:
     """The path of a config's embedding file, which exists.
 

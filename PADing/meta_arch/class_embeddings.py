@@ -13,6 +13,7 @@ from PADing.data.embeddings import (
     OtherClasses,
     find_embeddings,
     load_class_embeddings,
+    load_synonyms,
     making_command,
     resolve_embedding_path,
 )
@@ -80,6 +81,10 @@ class ClassEmbeddings:
             wanted = list(dict.fromkeys((*self._rows, *names)))
             self._rows = dict(zip(wanted, load_class_embeddings(self.path, wanted, self.columns), strict=True))
         return torch.stack([self._rows[name] for name in names])
+
+    def synonyms_of(self, names: Sequence[str]) -> tuple[Tensor, Tensor] | None:
+        """All embeddings of classes, if the file keeps synonyms apart; see ``load_synonyms``."""
+        return load_synonyms(self.path, names)
 
 
 def output_classes(cfg: CfgNode) -> ClassSpace:

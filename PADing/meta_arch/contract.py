@@ -52,6 +52,11 @@ class ModelContract:
         """Config key -> path of further checkpoints that a training reads; they are checked when it starts."""
         return {}
 
+    @classmethod
+    def text_source(cls, cfg: CfgNode) -> str:
+        """Where the text encoder is that made the class embeddings, if the config says it; "" if not."""
+        return ""
+
     # ---- asked of the model
     def set_test_metadata(self, metadata: Any) -> None:
         """Called before an evaluation, with the metadata of the data set; UserError if it does not fit."""

@@ -22,7 +22,7 @@ from PADing.data.vocabulary import Entry, check_entries
 from PADing.data.vocabulary_vectors import VocabularyVectors
 from PADing.errors import UserError
 from PADing.meta_arch.class_embeddings import ClassEmbeddings
-from PADing.meta_arch.contract import ModelContract, contract_of
+from PADing.meta_arch.contract import ModelContract, architecture_of, contract_of
 from PADing.meta_arch.second_classifier import classes_of, use_classes
 
 logger = logging.getLogger(__name__)
@@ -201,6 +201,8 @@ class VocabularyMaker:
 
     def _embeddings(self, entries: Sequence[Entry], found: Sequence[int], given: str, text_source: str):
         new = [entry for entry, known in zip(entries, found, strict=True) if known < 0]
+        if new and not text_source:
+            text_source = contract_of(architecture_of(self.cfg)).text_source(self.cfg)
         try:
             own = ClassEmbeddings.of_config(self.cfg, ClassSpace.of_config(self.cfg))
         except UserError as error:

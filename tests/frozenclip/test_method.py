@@ -10,10 +10,15 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
+from frozenclip.second import FrozenCLIPClassifier
 from PADing.config import load_config
 from PADing.data.embedding_sources import clip_embeddings
+from PADing.data.embeddings import load_synonyms
+from PADing.data.vocabulary import Entry
 from PADing.engine.trainer import Trainer
+from PADing.errors import UserError
 from PADing.inference import Predictor
+from PADing.meta_arch.second_classifier import OutputClasses
 from PADing.visualization.image_files import read_rgb
 
 TRAINING = {
@@ -184,7 +189,7 @@ def test_words_of_ones_own_are_encoded_by_the_same_clip(predictor, drawn, clips)
     """New classes compete as unseen ones; then the model's own are there again, bit by bit."""
     image = read_rgb(drawn.images[0])
     before = predictor(image)
-    space = predictor.set_vocabulary("zebra; plain disc; stuff: moss", text_source=str(clips.convnext))
+    space = predictor.set_vocabulary("zebra; plain disc; stuff: moss")
     table = predictor.model.decoder.test_classes
     assert set(space.class_names) == {"zebra", "plain disc", "moss"}
     place = space.class_names.index("zebra")
@@ -196,16 +201,47 @@ def test_words_of_ones_own_are_encoded_by_the_same_clip(predictor, drawn, clips)
     assert torch.equal(predictor(image)["sem_seg"], before["sem_seg"])
 
 
-def test_an_encoder_with_random_weights_is_told_or_refused(options, caplog, drawn):
-    from PADing.errors import UserError
-
+def test_an_untrained_encoder_is_told_once(options, caplog, drawn):
     file, opts = options()
     model = build_model(load_config(file, opts)).eval()
     sample = [{"image": torch.zeros(3, 64, 64)}]
-    with pytest.raises(UserError, match="MODEL.WEIGHTS does not hold it"):
-        model(sample)
-    model.names_weights = False  # an architecture without weights
     with caplog.at_level(logging.WARNING), torch.no_grad():
         model(sample)
         model(sample)
     assert caplog.text.count("HAS RANDOM WEIGHTS") == 1
+
+
+def test_a_class_has_the_cosine_of_its_nearest_synonym(options, clips, drawn, tool, tmp_path):
+    """The file of the command keeps synonyms apart; training, evaluation and the second classifier read them."""
+    path, names, word = tmp_path / "synonyms.npz", tmp_path / "names.txt", drawn.classes[3]
+    names.write_text("\n".join(drawn.classes))
+    args = ["clip", "--model", str(clips.convnext), "--template", "a photo of a {}.", "--names", str(names)]
+    args += ["--output", str(path), "--keep-synonyms", "--text", f"{word}=lamp, zebra"]
+    assert tool("tools/class_embeddings.py").main(args) == 0
+    file, opts = options(MODEL__FROZENCLIP__CLASS_EMBEDDINGS=str(path))
+    model = build_model(load_config(file, opts)).eval()
+    lamp, zebra = clip_embeddings(["lamp", "zebra"], str(clips.convnext), templates=("a photo of a {}.",))
+    place = MetadataCatalog.get("tools_mini_val_panoptic").stuff_classes.index(word)
+    for table in (model.decoder.training_classes, model.decoder.test_classes):
+        assert len(table.vectors) == len(drawn.classes) + 1
+        found = table.cosines(torch.stack([lamp, zebra]))[:, place]
+        torch.testing.assert_close(found, torch.ones(2), rtol=1e-5, atol=1e-5)
+    second = FrozenCLIPClassifier(model.cfg)
+    second.set_classes(OutputClasses((word, "lamp", drawn.classes[0]), (None, Entry(("lamp",)), None)))
+    torch.testing.assert_close(
+        second.table.cosines(torch.stack([lamp, zebra])[:, None])[:, 0, :2],
+        torch.stack([torch.ones(2), torch.stack([lamp @ lamp, zebra @ lamp])], dim=1), rtol=1e-5, atol=1e-5,
+    )  # fmt: skip
+    losses = model.train()(
+        next(iter(Trainer.build_train_loader(load_config(file, [*opts, "SOLVER.IMS_PER_BATCH", 2]))))
+    )
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_damaged_synonyms_are_refused(text, tmp_path):
+    with np.load(text.convnext) as arrays:
+        content = dict(arrays)
+    np.savez(tmp_path / "a.npz", **content, synonym_of=np.zeros(3, int), synonym_vectors=np.zeros((2, 24)))
+    with pytest.raises(UserError, match="damaged synonyms"):
+        load_synonyms(tmp_path / "a.npz", [str(name) for name in content["names"]])

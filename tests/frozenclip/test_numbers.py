@@ -34,7 +34,7 @@ def test_a_mask_of_the_whole_image_gives_open_clips_own_embedding(kind, clips):
         want = whole.encode_image(images, normalize=True)
     for query in range(3):
         torch.testing.assert_close(got[:, query], want, rtol=1e-5, atol=1e-6)
-    assert encoder.scale == pytest.approx(float(whole.logit_scale.exp()), rel=1e-6)
+    assert encoder.scale == pytest.approx(whole.logit_scale.exp().item(), rel=1e-6)
 
 
 def softmax(x):

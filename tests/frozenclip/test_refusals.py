@@ -166,3 +166,12 @@ def test_a_training_does_not_start_with_another_source(options, drawn, tmp_path)
     path = vectors(tmp_path / "a.npz", drawn, "word vectors glove.txt")
     found = problems(options, needs=EVALUATION, MODEL__FROZENCLIP__CLASS_EMBEDDINGS=path)
     assert sum("than the image encoder" in text for text in found) == 1
+
+
+def test_an_export_is_refused(options):
+    """The exported model would pool over padding, too."""
+    from PADing.export.program import Program
+
+    file, opts = options()
+    with pytest.raises(UserError, match="FrozenCLIP cannot be exported"):
+        Program(build_model(load_config(file, opts)).eval(), ["raw"])(torch.zeros(1, 3, 64, 64))
