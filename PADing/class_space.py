@@ -9,7 +9,7 @@ where ``output = contiguous id + offset``.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from PADing.errors import UserError
@@ -34,6 +34,8 @@ class ClassSpace:
         unseen_names: classes that no training image shows, in the order of ``vocabulary``.
         subset: which classes the data set shows: "seen", "all" or "unseen"; "" without a split.
         offset: output minus contiguous id.
+        evaluation_only: no model is trained on these classes; a model of other classes predicts them by name.
+        synonyms: contiguous id -> other names of the class, for classes that have some.
     """
 
     data_set: str
@@ -45,6 +47,8 @@ class ClassSpace:
     unseen_names: tuple[str, ...] = ()
     subset: str = ""
     offset: int = 0
+    evaluation_only: bool = False
+    synonyms: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, metadata: Any, kind: str = "") -> "ClassSpace":
@@ -91,6 +95,8 @@ class ClassSpace:
             unseen_names=_unseen_names(metadata, vocabulary),
             subset=metadata.get("subset") or "",
             offset=metadata.get("label_offset") or 0,
+            evaluation_only=bool(metadata.get("evaluation_only")),
+            synonyms={i: own for i, own in (metadata.get("synonyms") or {}).items() if i in names},
         )
 
     @classmethod
@@ -115,6 +121,10 @@ class ClassSpace:
             "label_offset": self.offset,
             "subset": self.subset,
         }
+        if self.evaluation_only:
+            entry["evaluation_only"] = True
+        if self.synonyms:
+            entry["synonyms"] = dict(self.synonyms)
         if self.kind != "semantic":
             entry["thing_classes"] = [self.names[i] for i in sorted(self.things)]
             entry["thing_dataset_id_to_contiguous_id"] = {self.dataset_ids[i]: i for i in sorted(self.things)}

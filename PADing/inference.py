@@ -35,14 +35,9 @@ from PADing.engine.weight_average import choice_of_weights
 from PADing.errors import UserError, refuse
 from PADing.meta_arch.augmented import augmented
 from PADing.meta_arch.class_embeddings import ClassEmbeddings
-from PADing.meta_arch.contract import contract_of
-from PADing.meta_arch.vocabulary import (
-    Vocabulary,
-    VocabularyMaker,
-    check_takes_vocabulary,
-    own_classes,
-    use_vocabulary,
-)
+from PADing.meta_arch.contract import check_takes_vocabulary, contract_of
+from PADing.meta_arch.named_classes import NamedClasses, is_evaluation_only
+from PADing.meta_arch.vocabulary import Vocabulary, VocabularyMaker, own_classes, use_vocabulary
 from PADing.meta_arch.vocabulary_file import is_vocabulary_file, read_vocabulary, save_vocabulary
 from PADing.sharing.layout import HUB, check_folder
 from PADing.sharing.places import named_model
@@ -74,6 +69,7 @@ class Predictor:
             contract_of(self.model).keep_first_result()
         self.cfg = cfg
         self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+        self._first: Vocabulary | None = getattr(self.model, "vocabulary", None)  # of a set of other classes
         self.vocabulary: Vocabulary | None = None
         self.predict = augmented(cfg, self.model).eval()
         self.format = cfg.INPUT.FORMAT
@@ -125,7 +121,7 @@ class Predictor:
         own = MetadataCatalog.get(self.cfg.DATASETS.TEST[0])
         check_takes_vocabulary(self.model)
         if words is None:
-            use_vocabulary(self.model, None)
+            use_vocabulary(self.model, self._first)
             self.metadata, self.vocabulary = own, None
             return ClassSpace.of(own)
         state: dict[str, torch.Tensor] = {}
@@ -136,7 +132,8 @@ class Predictor:
             entries, state = read_vocabulary(embeddings)
         else:
             entries = parse_vocabulary(words)
-        maker = VocabularyMaker(self.cfg, own_classes(self.cfg, own))
+        known = own if self._first is None else MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0])
+        maker = VocabularyMaker(self.cfg, own_classes(self.cfg, known))
         vocabulary = maker.make(entries, keep_own, os.fspath(embeddings), os.fspath(text_source))
         vocabulary.state.update(state)
         use_vocabulary(self.model, vocabulary)
@@ -202,10 +199,13 @@ def load_model(cfg: CfgNode) -> torch.nn.Module:
     cfg = on_present_device(cfg)
     refuse(start_problems(cfg, PREDICTION))
     model = build_model(cfg).eval()
-    contract_of(model).set_test_metadata(MetadataCatalog.get(cfg.DATASETS.TEST[0]))
+    metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+    contract_of(model).set_test_metadata(metadata)
     checkpointer = _TrainedCheckpointer(model)
     checkpointer.weights_from = choice_of_weights(cfg, training=False)
     checkpointer.load(cfg.MODEL.WEIGHTS)
+    if is_evaluation_only(cfg.DATASETS.TEST[0]):
+        use_vocabulary(model, NamedClasses(cfg, metadata).vocabulary())
     return model
 
 

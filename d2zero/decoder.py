@@ -5,11 +5,10 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from d2zero.protocol import candidates_of, shows_all_embeddings, training_classes
+from d2zero.protocol import candidates_of, own_test_metadata, shows_all_embeddings, training_classes
 from PADing.class_space import ClassSpace
 from PADing.errors import UserError
 from PADing.meta_arch.class_embeddings import ClassEmbeddings
@@ -83,13 +82,12 @@ class MultiScaleMaskedD2ZeroDecoder(MultiScaleMaskedTransformerDecoder):
         node, d2zero = cfg.MODEL.MASK_FORMER, cfg.MODEL.D2ZERO
         if d2zero.BACKGROUND not in ("image", "learned"):
             raise UserError(f"MODEL.D2ZERO.BACKGROUND is {d2zero.BACKGROUND!r}, but must be image or learned.")
-        evaluation_set = MetadataCatalog.get(cfg.DATASETS.TEST[0])
         seen, unseen = training_classes(cfg)
         return {
             **super().from_config(cfg, in_channels, mask_classification),
             # The unseen-constrained loss also scores the unseen classes in training.
             "train_classes": seen + unseen if d2zero.UNSEEN_LOSS_WEIGHT else seen,
-            "test_classes": candidates_of(evaluation_set, shows_all_embeddings(cfg)).names,
+            "test_classes": candidates_of(own_test_metadata(cfg), shows_all_embeddings(cfg)).names,
             "class_embeddings": ClassEmbeddings.of_config(cfg, ClassSpace.of_config(cfg)),
             "layers": node.TRANS_NUM_LAYER,
             "dropout": node.TRANS_DROP_OUT_RATE,

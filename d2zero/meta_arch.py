@@ -12,6 +12,7 @@ from d2zero.protocol import (
     candidates_of,
     check_config,
     check_protocol,
+    own_test_metadata,
     shows_all_embeddings,
     training_classes,
 )
@@ -77,7 +78,7 @@ class D2Zero(MaskFormer):
             **common,
             "boxes_from_masks": True,
             "show_all": shows_all_embeddings(cfg),
-            "metadata_test": MetadataCatalog.get(cfg.DATASETS.TEST[0]),
+            "metadata_test": own_test_metadata(cfg),
             "generalized": test.GENERALIZED,
             "copy_paste": test.COPY_PASTE,
             "inverse_temperature": test.SOFTMAX_TEMPERATURE,
@@ -88,8 +89,8 @@ class D2Zero(MaskFormer):
         """Also check that the class embeddings have the classes of all evaluation sets."""
         super().check_start(cfg, training)
         embeddings = ClassEmbeddings.of_config(cfg, ClassSpace.of_config(cfg))
-        for name in cfg.DATASETS.TEST:
-            embeddings.of(candidates_of(MetadataCatalog.get(name), shows_all_embeddings(cfg)).names)
+        for metadata in filter(lambda m: not m.get("evaluation_only"), map(MetadataCatalog.get, cfg.DATASETS.TEST)):
+            embeddings.of(candidates_of(metadata, shows_all_embeddings(cfg)).names)
 
     @classmethod
     def check_test_sets(cls, cfg: CfgNode) -> None:
@@ -97,13 +98,15 @@ class D2Zero(MaskFormer):
         check_config(cfg)
 
     def set_test_metadata(self, metadata: Any) -> None:
-        """Predict the classes of an evaluation set from now on.
+        """Predict the classes of an evaluation set from now on; of a set of other classes, a vocabulary tells them.
 
         Raises:
             UserError: the set does not fit the setting (GZSIS or ZSIS), or classes have no embedding.
         """
-        check_protocol(metadata, self.generalized)
         self.vocabulary = None
+        if metadata.get("evaluation_only"):
+            return
+        check_protocol(metadata, self.generalized)
         self.own_candidates = self.candidates = candidates_of(metadata, self.show_all)
         self.decoder.set_test_classes(self.candidates.names)
 

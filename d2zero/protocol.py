@@ -45,6 +45,12 @@ def candidates_of(metadata: Any, show_all: bool) -> Candidates:
     )
 
 
+def own_test_metadata(cfg: CfgNode) -> Any:
+    """Metadata of the first evaluation set with the classes of the model's split; else those of the training set."""
+    metadata = [MetadataCatalog.get(name) for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)]
+    return next(m for m in metadata if not m.get("evaluation_only"))
+
+
 def training_classes(cfg: CfgNode) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the seen classes in the order of training labels, and of the unseen classes."""
     space = ClassSpace.of(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]), "instance")
@@ -81,8 +87,8 @@ def check_config(cfg: CfgNode) -> None:
             f"MODEL.D2ZERO.UNSEEN_LOSS_WEIGHT is set, but training set {name!r} names no unseen classes "
             "(`evaluation_set` in its metadata)."
         )
-    for name in cfg.DATASETS.TEST:
-        check_protocol(MetadataCatalog.get(name), test.GENERALIZED)
+    for metadata in filter(lambda m: not m.get("evaluation_only"), map(MetadataCatalog.get, cfg.DATASETS.TEST)):
+        check_protocol(metadata, test.GENERALIZED)
 
 
 def check_protocol(metadata: Any, generalized: bool) -> None:

@@ -147,6 +147,7 @@ def resolve_embedding_path(cfg: CfgNode) -> str:
         UserError: no file is named, or it does not exist; the message has the command that makes it.
     """
     metadata = [MetadataCatalog.get(name) for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)]
+    metadata = [m for m in metadata if not m.get("evaluation_only")]
     default, split_file = next(
         ((m.class_embeddings, m.split_file) for m in metadata if m.get("class_embeddings")), ("", "")
     )

@@ -19,6 +19,9 @@ metadata of the registered data sets. An example of a split file::
         image_root: mine/images          # relative to $DETECTRON2_DATASETS; to this file if it begins with ./
         sem_seg_root: ./labels
 
+With ``evaluation_only: true`` no model is trained on the split: a model of other classes predicts these by name.
+Categories may have ``synonyms`` then, and data sets ``images``, the number of images of the release.
+
 ``instance`` needs ``image_root, json``; ``panoptic`` needs ``image_root, panoptic_root, panoptic_json`` (and for
 semantic and instance metrics ``sem_seg_root``, ``json``); ``semantic`` needs ``image_root, sem_seg_root``. With
 ``classes_only: true`` data sets have no paths: such a file comes with a shared model.
@@ -32,6 +35,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from PADing.class_space import ClassSpace
+from PADing.data.class_names import distinct_names
 from PADing.errors import UserError, did_you_mean, short
 from PADing.files import REPOSITORY, or_shipped
 from PADing.yaml_files import read_yaml
@@ -52,12 +56,13 @@ DEFAULT_EVALUATOR = {"instance": "coco_instance_gzero", "panoptic": "coco_panopt
 
 @dataclass(frozen=True)
 class Category:
-    """One class: its id in the annotation, its exact name, thing or stuff, and a color (RGB, 0..255) for drawings."""
+    """One class: its id in the annotation, its exact name, thing or stuff, a color (RGB, 0..255), and other names."""
 
     id: int
     name: str
     isthing: bool
     color: tuple[int, int, int]
+    synonyms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class DataSet:
     panoptic_json: str = ""
     sem_seg_root: str = ""
     made_by: str = ""  # the command that makes the annotation, for the message when a file is missing
+    images: tuple[int, ...] = ()  # how many images the release has; several numbers for several releases
 
     def paths(self) -> dict[str, str]:
         """The paths that are set, by key, as written in the split file."""
@@ -94,6 +100,14 @@ class Split:
     unseen: tuple[str, ...]
     data_sets: tuple[DataSet, ...]
     class_embeddings: str = ""
+    evaluation_only: bool = False
+
+    def names_to_embed(self) -> tuple[str, ...]:
+        """The names of all seen and unseen classes, then the synonyms that stand for one class alone."""
+        by_name = {category.name: category for category in self.categories}
+        used = [by_name[name] for name in (*self.seen, *self.unseen)]
+        names = distinct_names([(category.name, *category.synonyms) for category in used])
+        return (*(own[0] for own in names), *(name for own in names for name in own[1:]))
 
     def data_set(self, name: str) -> DataSet:
         """The data set called ``name``; UserError if there is none."""
@@ -148,6 +162,8 @@ class Split:
             unseen_names=tuple(category.name for category in vocabulary if category.name in unseen),
             subset=data_set.subset,
             offset=len(vocabulary) - len(classes) if only_unseen else 0,
+            evaluation_only=self.evaluation_only,
+            synonyms={i: category.synonyms for i, category in enumerate(classes) if category.synonyms},
         )
 
     def metadata(self, data_set: DataSet, root: str | None = None) -> dict[str, Any]:
@@ -186,8 +202,13 @@ def dataset_root() -> str:
 
 
 def shipped_split_files() -> list[str]:
-    """The split files of this repository (``datasets/splits/*.yaml``), sorted; empty if the install has none."""
+    """The split files of protocols (``datasets/splits/*.yaml``), sorted; empty if the install has none."""
     return sorted(str(path) for path in (REPOSITORY / "datasets" / "splits").glob("*.yaml"))
+
+
+def evaluation_split_files() -> list[str]:
+    """The split files of data sets for evaluation alone (``datasets/splits/evaluation/*.yaml``), sorted."""
+    return sorted(str(path) for path in (REPOSITORY / "datasets" / "splits" / "evaluation").glob("*.yaml"))
 
 
 def load_split(path: str | os.PathLike) -> Split:
@@ -205,6 +226,9 @@ def split_from_dict(content: Mapping, file: str) -> Split:
     if not isinstance(content, Mapping):
         raise UserError(f"{where} must be a mapping with name, categories, unseen and data_sets.")
     _check_keys(content, {f.name for f in fields(Split)} - {"file"} | {"class_order", "classes_only"}, where)
+    evaluation_only = content.get("evaluation_only", False)
+    if not isinstance(evaluation_only, bool):
+        raise UserError(f"{where}: evaluation_only must be true or false, but is {short(evaluation_only)}.")
     for key in ("name", "categories", "unseen", "data_sets"):
         if key not in content:
             raise UserError(f"{where} lacks the key `{key}`.")
@@ -234,12 +258,23 @@ def split_from_dict(content: Mapping, file: str) -> Split:
     )
     _check_unique([d.name for d in data_sets], f"{where}: data set name")
     class_embeddings = _beside(content.get("class_embeddings") or "", file)
-    split = Split(name, file, categories, seen, unseen, data_sets, class_embeddings)
+    split = Split(name, file, categories, seen, unseen, data_sets, class_embeddings, evaluation_only)
+    if evaluation_only:
+        _check_evaluation_only(split, where)
     for data_set in data_sets:
         if not split.classes(data_set):
             kind = f"{data_set.kind}, subset {data_set.subset}"
             raise UserError(f"{where}: data set {data_set.name} ({kind}) has no class.")
     return split
+
+
+def _check_evaluation_only(split: Split, where: str) -> None:
+    if split.unseen:
+        raise UserError(f"{where}: with evaluation_only the model says which classes are unseen. Write `unseen: []`.")
+    for data_set in split.data_sets:
+        if data_set.role != "val" or data_set.subset != "all":
+            wrong = f"data set {data_set.name} has the role {data_set.role} and the subset {data_set.subset}"
+            raise UserError(f"{where}: with evaluation_only all data sets are `role: val`, `subset: all`, but {wrong}.")
 
 
 def _categories(content, file: str) -> tuple[Category, ...]:
@@ -268,7 +303,7 @@ def _category(entry: Any, where: str) -> Category:
     if not isinstance(entry, dict):
         raise UserError(f"{where} must be a mapping with id and name, but is {short(entry)}.")
     # COCO's own tables have a supercategory, which is not used.
-    _check_keys(entry, {"id", "name", "isthing", "color", "supercategory"}, where)
+    _check_keys(entry, {"id", "name", "isthing", "color", "supercategory", "synonyms"}, where)
     identity = entry.get("id")
     if isinstance(identity, bool) or not isinstance(identity, int) or not 0 <= identity < 2**63:
         name = short(entry.get("name"))
@@ -281,7 +316,12 @@ def _category(entry: Any, where: str) -> Category:
     is_color = isinstance(color, (list, tuple)) and len(color) == 3
     if not is_color or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
         raise UserError(f"{where} ({short(name)}): color must be three whole numbers 0..255, but is {short(color)}.")
-    return Category(identity, name, bool(isthing), tuple(color))
+    synonyms = entry.get("synonyms") or []
+    if not isinstance(synonyms, list):
+        raise UserError(f"{where} ({short(name)}): synonyms must be a list of names, but is {short(synonyms)}.")
+    for synonym in synonyms:
+        _text(synonym, f"{where} ({name}): synonyms")
+    return Category(identity, name, bool(isthing), tuple(color), tuple(synonyms))
 
 
 def generated_color(identity: int) -> list[int]:
@@ -302,7 +342,7 @@ def _data_set(entry: Any, default_order: str | None, where: str, classes_only: b
     if set(name) & {"/", "\\", "\0"} or name.startswith("."):
         raise UserError(f"{where}: a folder gets the name, so it must not begin with a dot or contain a slash.")
     for key, value in entry.items():
-        if value is not None and value != "":
+        if value is not None and value != "" and key != "images":
             _text(value, f"{where}: {key}")
     for key in () if classes_only else NEEDED_PATHS[kind]:
         if not entry.get(key):
@@ -317,6 +357,10 @@ def _data_set(entry: Any, default_order: str | None, where: str, classes_only: b
     if kind == "panoptic" and values["class_order"] != "listed":
         raise UserError(f"{where}: a panoptic data set needs `class_order: listed` (things, then stuff).")
     values.setdefault("evaluator", DEFAULT_EVALUATOR[kind])
+    numbers = values.get("images", [])
+    values["images"] = tuple(numbers) if isinstance(numbers, list) else (numbers,)
+    if any(isinstance(number, bool) or not isinstance(number, int) or number < 1 for number in values["images"]):
+        raise UserError(f"{where}: images must be a number of at least 1, or a list of such, but is {short(numbers)}.")
     return DataSet(**{"image_root": "", **values})
 
 

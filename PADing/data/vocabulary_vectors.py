@@ -21,7 +21,7 @@ from PADing.errors import UserError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
-_WORDS = re.compile(r"word vectors (?P<file>.+?)(?P<unit>, unit length)?$")
+WORD_SOURCE = re.compile(r"word vectors (?P<file>.+?)(?P<unit>, unit length)?$")
 # The cosine of two vectors of one class from the same source; half precision differs by less.
 SAME_SOURCE = 0.995
 COMPARED = 5  # classes
@@ -115,7 +115,7 @@ class VocabularyVectors:
 
     def _make(self, words: list[str]) -> np.ndarray:
         """Vectors of words that no file has, by the source of the model's own."""
-        clip, by_words = SOURCE.match(self.source), _WORDS.match(self.source)
+        clip, by_words = SOURCE.match(self.source), WORD_SOURCE.match(self.source)
         make: Callable[[list[str]], np.ndarray]
         if clip:
             make = self._clip(clip)

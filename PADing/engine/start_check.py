@@ -22,6 +22,7 @@ from PADing.engine.determinism import determinism_problems
 from PADing.engine.distractors import distractor_problems
 from PADing.engine.distributed import launched_by_torchrun
 from PADing.engine.output_folder import refuse_to_replace
+from PADing.engine.predicted_classes import named_class_problems
 from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY, accumulation_problem
 from PADing.errors import UserError, did_you_mean, refuse
 from PADing.files import existing_folder
@@ -121,7 +122,7 @@ def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> 
         problems += tracking_problems(cfg)
         problems += [] if names else best_problems(cfg)
     if "test data" in needs:
-        problems += distractor_problems(cfg)
+        problems += [] if names else [*distractor_problems(cfg), *named_class_problems(cfg)]
     if "output" in needs:
         problems += _output(cfg.OUTPUT_DIR)
     if "model" in needs and not names and not unchecked:

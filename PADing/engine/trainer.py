@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator, print_csv_format, verify_results
@@ -27,9 +26,9 @@ from PADing.engine.backbone_weights import load_backbone_weights
 from PADing.engine.best import BestCheckpoint, StoppedByPatience
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.determinism import explaining_determinism
-from PADing.engine.distractors import distracted
 from PADing.engine.interruption import STOP, StopHook, explain_stop, without_stop_signals
 from PADing.engine.memory import explaining_memory
+from PADing.engine.predicted_classes import predicted_classes
 from PADing.engine.progress import ProgressHook
 from PADing.engine.recipes import TrainingRecipe, build_recipe
 from PADing.engine.rng import preserved_rng
@@ -41,7 +40,6 @@ from PADing.evaluation import build_evaluator
 from PADing.evaluation.base import evaluate_readable
 from PADing.files import explain_os_error, is_disk_full, write_json
 from PADing.meta_arch.augmented import augmented
-from PADing.meta_arch.contract import contract_of
 from PADing.tracking.writer import TrackingWriter
 
 logger = logging.getLogger(__name__)
@@ -148,13 +146,12 @@ class Trainer(DefaultTrainer):
         results: dict[str, Any] = {}
         bare = model.module if isinstance(model, DistributedDataParallel) else model
         for name, evaluator in zip(cfg.DATASETS.TEST, evaluators, strict=True):
-            contract_of(bare).set_test_metadata(MetadataCatalog.get(name))
-            with preserved_rng(), distracted(cfg, bare, name) as distraction:
+            with preserved_rng(), predicted_classes(cfg, bare, name) as predicted:
                 loader = cls.build_test_loader(cfg, name)
-                evaluator = distraction.around(evaluator or cls.build_evaluator(cfg, name))
+                evaluator = predicted.around(evaluator or cls.build_evaluator(cfg, name))
                 results[name] = evaluate_readable(augmented(cfg, bare), loader, evaluator)
-                if distraction.distractors and results[name]:
-                    results[name]["distractors"] = {"classes": distraction.distractors}
+                if predicted.distractors and results[name]:
+                    results[name]["distractors"] = {"classes": predicted.distractors}
             if comm.is_main_process():
                 logger.info("Evaluation results for %s in csv format:", name)
                 print_csv_format(results[name])

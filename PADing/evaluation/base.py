@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Sized
+from collections.abc import Callable, Collection, Iterable, Mapping, Sized
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from detectron2.utils import comm
 from PIL import Image
 
 from PADing.class_space import ClassSpace
+from PADing.data.training_groups import GROUPS, TrainingGroups
 from PADing.errors import UserError
+from PADing.evaluation.results import log_table
 from PADing.files import replacing, write_json
 from PADing.progress import close_bar, show_bar
 
@@ -35,7 +37,10 @@ class ZeroShotEvaluator(DatasetEvaluator):
     Attributes:
         items: one picklable object per image.
         left_out: ids, as text, of unreadable images.
+        groups: which classes the model has seen in training, for evaluation sets of other classes.
     """
+
+    groups: TrainingGroups | None = None
 
     def __init__(self, dataset_name: str, kind: str, distributed: bool, output_dir: str | None):
         self.metadata = MetadataCatalog.get(dataset_name)
@@ -91,6 +96,31 @@ class ZeroShotEvaluator(DatasetEvaluator):
     def summarize(self, items: list) -> dict:
         """Compute the results, and write them if there is an output folder."""
         raise NotImplementedError
+
+    def by_training(
+        self, task: str, metrics: Mapping[str, Callable[[frozenset[int]], float]], measured: Collection[int]
+    ) -> dict[str, dict[str, float]]:
+        """A further entry of the results, ``<task>_by_training``; empty for a model of the set's own classes.
+
+        Args:
+            task: entry of the results that has the same metrics over all classes.
+            metrics: see ``TrainingGroups.summary``.
+            measured: contiguous ids of the classes that are in the means.
+        """
+        if self.groups is None:
+            return {}
+        groups = self.groups.of(self.classes.names)
+        entry = groups.summary(metrics)
+        rows = [
+            [GROUPS[name], *(entry[f"{metric}_{name}"] for metric in metrics), len(ids), len(ids & set(measured))]
+            for name, ids in groups.members.items()
+        ]
+        number, total = len(groups.members["seen"]), len(groups.class_names)
+        share = f"{number} of {total} classes ({groups.share:.1f} %) are seen in training"
+        log_table(f"{task} on {self.classes.data_set}, {share}", rows, ["", *metrics, "#classes", "#measured"])
+        if self.output_dir:
+            write_json(self.path("classes_by_training.json"), self.groups.per_class(), indent=1)
+        return {f"{task}_by_training": entry}
 
     def starred(self, contiguous_id: int) -> str:
         """The name of a class, with a star if it is unseen."""

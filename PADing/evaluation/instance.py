@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -137,11 +137,22 @@ class InsSegzeroEvaluator(ZeroShotEvaluator):
             results[task].update((f"AP-{row['name']}", row["AP"]) for row in per_class[task])
             results.update(self._zero_shot(task, metrics))
             self._log(task, metrics, results[task])
+            measured = [i for i, row in zip(self.classes.names, per_class[task], strict=True) if row["AP"] == row["AP"]]
+            results.update(self.by_training(task, self._of_classes(metrics), measured))
         return results, per_class
 
     def _zero_shot(self, task: str, metrics: CocoMetrics) -> dict:
         """More result entries; for subclasses."""
         return {}
+
+    def _of_classes(self, metrics: CocoMetrics) -> dict[str, Callable[[Collection[int]], float]]:
+        """AP, AP50 and AR50 in percent as functions of contiguous ids."""
+        ids = self.classes.dataset_ids
+        return {
+            "AP": lambda classes: 100 * metrics.ap(categories=[ids[i] for i in classes]),
+            "AP50": lambda classes: 100 * metrics.ap(0.5, categories=[ids[i] for i in classes]),
+            "AR50": lambda classes: 100 * metrics.ar(0.5, categories=[ids[i] for i in classes]),
+        }
 
     def _standard(self, metrics: CocoMetrics) -> OrderedDict:
         ids, classes = self.classes.dataset_ids, self.classes

@@ -2,8 +2,9 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -167,15 +168,19 @@ class PanopticzeroEvaluator(ZeroShotEvaluator):
         quality = quality_per_class((matches for matches, _ in ordered), sorted(self.classes.names))
         result, rows = self._summary(quality)
         log_table(f"Panoptic quality on {self.classes.data_set}", rows, ["", *METRICS, "#categories"])
+        results = OrderedDict({"panoptic_seg": result})
+        present = [i for i, q in quality.items() if q.present]
+        values = {metric: partial(_mean_quality, quality, metric) for metric in METRICS}
+        results.update(self.by_training("panoptic_seg", values, present))
         shown = [[self.starred(i), *q.percent().values()] for i, q in quality.items() if q.present]
         log_class_table("Per class (* unseen; classes that do not occur are left out)", shown, ["class", *METRICS])
         if self.output_dir:
             per_class = self.per_class(
                 {"isthing": i in self.classes.things, "present": q.present, **q.percent()} for i, q in quality.items()
             )
-            self.write_results("panoptic_results.json", {"panoptic_seg": result, "per_class": per_class})
+            self.write_results("panoptic_results.json", {**results, "per_class": per_class})
             write_json(self.path("predictions.json"), {"annotations": [written for _, written in ordered]})
-        return OrderedDict({"panoptic_seg": result})
+        return results
 
     def _summary(self, quality: dict[int, ClassQuality]) -> tuple[dict[str, float], list]:
         classes = self.classes
@@ -196,6 +201,11 @@ class PanopticzeroEvaluator(ZeroShotEvaluator):
             result.update((m + "_hm", value) for m, value in zip(METRICS, values, strict=True))
             rows.append(["Harmonic mean", *values, ""])
         return result, rows
+
+
+def _mean_quality(quality: Mapping[int, ClassQuality], metric: str, members: Collection[int]) -> float:
+    """Mean of PQ, SQ or RQ, in percent, over those of some classes that occur."""
+    return 100 * mean(getattr(quality[i], metric.lower()) for i in sorted(members) if quality[i].present)
 
 
 def _as_annotated(classes: ClassSpace, categories: list[dict]) -> ClassSpace:

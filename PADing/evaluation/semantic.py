@@ -1,9 +1,11 @@
 """Intersection over union and accuracy of semantic maps, over all, seen and unseen classes."""
 
 import logging
+import math
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -44,13 +46,10 @@ def semantic_metrics(
     Returns:
         ``mIoU, fwIoU, IoU-<name>..., mACC, pACC, ACC-<name>...``, ``unseen_IoU, seen_IoU, unseen_acc, seen_acc, hIoU``.
     """
-    tp = np.diagonal(confusion)[:-1].astype(float)
-    gt = confusion[:, :-1].sum(axis=0).astype(float)
-    predicted = confusion[:-1, :-1].sum(axis=1).astype(float)
+    tp, gt, predicted = _pixels(confusion)
+    iou, acc = _scores(confusion)
     known = gt > 0
     with np.errstate(divide="ignore", invalid="ignore"):
-        iou = np.where(known, tp / (gt + predicted - tp), np.nan)
-        acc = np.where(known, tp / gt, np.nan)
         # Without any labelled pixel every metric is NaN.
         metrics = OrderedDict(mIoU=100 * iou[known].sum() / np.sum(gt + predicted > 0))
         metrics["fwIoU"] = 100 * (iou[known] * gt[known]).sum() / gt.sum()
@@ -65,6 +64,33 @@ def semantic_metrics(
                 metrics[f"{group}_{name}"] = 100 * mean((values[i] for i in sorted(members)), skip_nan=nan_aware)
         metrics["hIoU"] = harmonic_mean(metrics["seen_IoU"], metrics["unseen_IoU"])
     return OrderedDict((key, float(value)) for key, value in metrics.items())
+
+
+def _pixels(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numbers of right, true and predicted pixels of each class."""
+    right = np.diagonal(confusion)[:-1].astype(float)
+    return right, confusion[:, :-1].sum(axis=0).astype(float), confusion[:-1, :-1].sum(axis=1).astype(float)
+
+
+def _scores(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """IoU and ACC of each class as fractions; NaN without ground truth."""
+    tp, gt, predicted = _pixels(confusion)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(gt > 0, tp / (gt + predicted - tp), np.nan), np.where(gt > 0, tp / gt, np.nan)
+
+
+def group_iou(confusion: np.ndarray, members: Collection[int]) -> float:
+    """``mIoU`` of :func:`semantic_metrics` over some classes; NaN if none of them occurs."""
+    _, gt, predicted = _pixels(confusion)
+    chosen = np.isin(np.arange(len(gt)), list(members))
+    occurring = int((chosen & (gt + predicted > 0)).sum())
+    return 100 * float(np.nansum(_scores(confusion)[0][chosen])) / occurring if occurring else math.nan
+
+
+def group_accuracy(confusion: np.ndarray, members: Collection[int]) -> float:
+    """``mACC`` of :func:`semantic_metrics` over some classes; NaN if none of them has ground truth."""
+    values = _scores(confusion)[1]
+    return 100 * mean(values[i] for i in sorted(members))
 
 
 class SemSegGzeroEvaluator(ZeroShotEvaluator):
@@ -187,6 +213,9 @@ class SemSegGzeroEvaluator(ZeroShotEvaluator):
         names = self.classes.class_names
         metrics = semantic_metrics(self._total, names, self.classes.unseen, self._nan_aware)
         self._log(metrics)
+        results = OrderedDict({"sem_seg": metrics})
+        values = {"mIoU": partial(group_iou, self._total), "mACC": partial(group_accuracy, self._total)}
+        results.update(self.by_training("sem_seg", values, np.flatnonzero(_pixels(self._total)[1]).tolist()))
         absent = [name for name in names if np.isnan(metrics[f"IoU-{name}"])]
         if self.classes.unseen and absent and not self._nan_aware:
             shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
@@ -196,11 +225,11 @@ class SemSegGzeroEvaluator(ZeroShotEvaluator):
                 "TEST.SEM_SEG_NAN_AWARE True."
             )
         if self.output_dir:
-            self.write_results("sem_seg_results.json", {"sem_seg": metrics})
+            self.write_results("sem_seg_results.json", results)
             entries = (entry for item in items for entry in self._entries(*item))
             write_json_list(self.path("sem_seg_predictions.json"), entries)
             self.save_objects(metrics, "sem_seg_evaluation.pth")
-        return OrderedDict({"sem_seg": metrics})
+        return results
 
     def _log(self, metrics: dict) -> None:
         classes = self.classes

@@ -94,6 +94,7 @@ def output_classes(cfg: CfgNode) -> ClassSpace:
         UserError: no data set of the config has ``MODEL.SEM_SEG_HEAD.NUM_CLASSES`` classes in its split.
     """
     spaces = [ClassSpace.of(MetadataCatalog.get(name)) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)]
+    spaces = [space for space in spaces if not space.evaluation_only]
     count = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     for space in spaces:
         if len(space.vocabulary) == count:

@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from PADing.class_space import ClassSpace
+from PADing.errors import UserError
 
 if TYPE_CHECKING:
     from PADing.meta_arch.vocabulary import Vocabulary
@@ -100,6 +101,23 @@ def contract_of(model: Any) -> ModelContract:
     own = {name: getattr(model, name) for name in dir(ModelContract) if name[0] != "_" and hasattr(model, name)}
     vars(contract).update(own)
     return contract
+
+
+def takes_vocabulary(model: Any) -> bool:
+    """Whether a model or meta-architecture implements ``ModelContract.set_vocabulary``."""
+    kind = model if isinstance(model, type) else type(model)
+    method = getattr(kind, "set_vocabulary", ModelContract.set_vocabulary)
+    return method is not ModelContract.set_vocabulary
+
+
+def check_takes_vocabulary(model: Any) -> None:
+    """UserError if a model has one fixed output for each class of its training."""
+    if not takes_vocabulary(model):
+        name = (model if isinstance(model, type) else type(model)).__name__
+        raise UserError(
+            f"{name} has a fixed output for each class of its training and no class embeddings, so it "
+            "cannot take other names. PADing and D2Zero can; for a method of your own see docs/vocabulary.md."
+        )
 
 
 def architecture_of(cfg: CfgNode) -> Any:

@@ -7,7 +7,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 
 from PADing.class_space import ClassSpace
 from PADing.errors import UserError
-from PADing.meta_arch.contract import ModelContract, contract_of
+from PADing.meta_arch.contract import ModelContract, check_takes_vocabulary, contract_of
 
 
 def check_evaluation_set(model: type[ModelContract], training: Any, test: Any, num_outputs: int) -> None:
@@ -15,7 +15,8 @@ def check_evaluation_set(model: type[ModelContract], training: Any, test: Any, n
 
     Output i of ``num_outputs`` is class i of the training split's vocabulary. An evaluator counts it as class i of the
     evaluation set, or as class i - ``offset`` for a model that leaves out seen classes. Data sets that do not come from
-    split files are not checked.
+    split files are not checked. Sets for evaluation alone (``PADing.meta_arch.named_classes``) need a model that takes
+    a vocabulary.
 
     Args:
         model: the class of the model.
@@ -29,6 +30,9 @@ def check_evaluation_set(model: type[ModelContract], training: Any, test: Any, n
     restricted, name = model.restricts_to_unseen, model.__name__
     source, space = split_classes(training), split_classes(test)
     if source is None or space is None:
+        return
+    if space.evaluation_only:
+        check_takes_vocabulary(model)
         return
     outputs = source.vocabulary[:num_outputs]
     place = _misread(outputs, space, restricted)

@@ -6,9 +6,8 @@ meta-architecture implements one method of the contract for it (docs/vocabulary.
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from PADing.data.vocabulary import Entry, check_entries
 from PADing.data.vocabulary_vectors import VocabularyVectors
 from PADing.errors import UserError
 from PADing.meta_arch.class_embeddings import ClassEmbeddings
-from PADing.meta_arch.contract import ModelContract, architecture_of, contract_of
+from PADing.meta_arch.contract import architecture_of, check_takes_vocabulary, contract_of
 from PADing.meta_arch.second_classifier import classes_of, use_classes
 
 logger = logging.getLogger(__name__)
@@ -48,22 +47,6 @@ class Vocabulary:
     kept: tuple[int, ...]
     embeddings: Tensor | None
     state: dict[str, Tensor] = field(default_factory=dict)
-
-
-def takes_vocabulary(model: Any) -> bool:
-    """Whether a model or meta-architecture implements ``ModelContract.set_vocabulary``."""
-    kind = model if isinstance(model, type) else type(model)
-    method = getattr(kind, "set_vocabulary", ModelContract.set_vocabulary)
-    return method is not ModelContract.set_vocabulary
-
-
-def check_takes_vocabulary(model: Any) -> None:
-    """UserError if a model has one fixed output for each class of its training."""
-    if not takes_vocabulary(model):
-        raise UserError(
-            f"{type(model).__name__} has a fixed output for each class of its training and no class embeddings, so it "
-            "cannot take other names. PADing and D2Zero can; for a method of your own see docs/vocabulary.md."
-        )
 
 
 def use_vocabulary(model: nn.Module, vocabulary: Vocabulary | None) -> None:
@@ -119,6 +102,7 @@ class VocabularyMaker:
         self.cfg, self.own = cfg, own
         self._position = {name: i for i, name in enumerate(own.vocabulary)}
         self._vectors: dict[tuple[str, str], VocabularyVectors] = {}
+        self.vectors_from: Callable[..., VocabularyVectors] = VocabularyVectors
 
     def make(
         self,
@@ -127,6 +111,7 @@ class VocabularyMaker:
         given: str = "",
         text_source: str = "",
         in_order: bool = False,
+        found: Sequence[int] | None = None,
     ) -> Vocabulary:
         """The vocabulary of some classes.
 
@@ -138,11 +123,14 @@ class VocabularyMaker:
             keep_own: the model's own classes come first.
             given: a ``.npz`` of class embeddings; text_source: see :class:`VocabularyVectors`.
             in_order: class i is entry i, even if stuff comes before things.
+            found: for each entry its position among the model's own classes, or -1; None: by :meth:`known`. If given,
+                class i is entry i, and the entries say which classes are things.
 
         Raises:
             UserError: a class is named twice, stuff for a model of instances, no vectors, or vectors of another source.
         """
-        found = [self.known(entry) for entry in entries]
+        as_written = found is not None
+        found = [self.known(entry) for entry in entries] if found is None else list(found)
         if keep_own:
             there = {i for i in found if i >= 0}
             rest = [i for i in range(len(self.own)) if i not in there]
@@ -151,9 +139,9 @@ class VocabularyMaker:
         check_entries(entries, "The vocabulary with the model's own classes" if keep_own else "The vocabulary")
         if stuff := [e.name for e in entries if not e.isthing]:
             self._check_stuff(stuff)
-        things = [self._is_thing(e, i) for e, i in zip(entries, found, strict=True)]
+        things = [e.isthing if as_written else self._is_thing(e, i) for e, i in zip(entries, found, strict=True)]
         # As in panoptic splits: a thing has the same number among the things.
-        if self.own.kind == "panoptic" and not in_order:
+        if self.own.kind == "panoptic" and not in_order and not as_written:
             order = sorted(range(len(entries)), key=lambda i: not things[i])
             entries, found, things = [entries[i] for i in order], [found[i] for i in order], [things[i] for i in order]
         space = self._space(entries, found, things)
@@ -219,7 +207,7 @@ class VocabularyMaker:
             key = str(given), str(text_source)
             if key not in self._vectors:
                 rows = dict(zip(self.own.vocabulary, table.numpy(), strict=True))
-                self._vectors[key] = VocabularyVectors(own.path, rows, *key)
+                self._vectors[key] = self.vectors_from(own.path, rows, *key)
             vectors = self._vectors[key].of(new)
             if not np.isfinite(vectors).all():
                 raise UserError("The vectors of the vocabulary have NaN or infinite numbers. Is their source damaged?")

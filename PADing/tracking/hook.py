@@ -14,8 +14,8 @@ from detectron2.engine import HookBase
 from torch.nn.parallel import DistributedDataParallel
 
 from PADing.data.dataset_mappers import EvaluationMapper
+from PADing.engine.predicted_classes import predicted_classes
 from PADing.engine.rng import preserved_rng
-from PADing.meta_arch.contract import contract_of
 from PADing.output_names import output_names
 from PADing.tracking.writer import FOLDER, TrackingWriter
 from PADing.visualization import ImageDrawer, read_rgb, write_rgb
@@ -88,19 +88,19 @@ def draw_predictions(
             if data_set not in records:
                 records[data_set] = list(islice(DatasetCatalog.get(data_set), number))
             metadata = MetadataCatalog.get(data_set)
-            contract_of(bare).set_test_metadata(metadata)
             drawer = ImageDrawer(metadata)
             names = output_names(record["file_name"] for record in records[data_set])
-            for record in records[data_set]:
-                sample = mapper(record)
-                if "image" not in sample:
-                    continue  # unreadable, which the evaluation has logged
-                with torch.no_grad(), preserved_rng():
-                    output = bare([sample])[0]
-                name = names[str(record["file_name"])].replace("/", "_")
-                path = folder / f"{iteration:07d}_{data_set}_{name}"
-                write_rgb(path, drawer.draw_output(read_rgb(record["file_name"]), output))
-                files[f"predictions/{data_set}/{name.removesuffix('.png')}"] = path
+            with predicted_classes(cfg, bare, data_set, distractors=False):
+                for record in records[data_set]:
+                    sample = mapper(record)
+                    if "image" not in sample:
+                        continue  # unreadable, which the evaluation has logged
+                    with torch.no_grad(), preserved_rng():
+                        output = bare([sample])[0]
+                    name = names[str(record["file_name"])].replace("/", "_")
+                    path = folder / f"{iteration:07d}_{data_set}_{name}"
+                    write_rgb(path, drawer.draw_output(read_rgb(record["file_name"]), output))
+                    files[f"predictions/{data_set}/{name.removesuffix('.png')}"] = path
     finally:
         bare.train(mode)
     return files
