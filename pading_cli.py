@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
         "datasets/prepare_coco_semantic_annos_from_panoptic_annos.py", (), "semantic labels from panoptic annotation",
     ),
     "data semantic": ("datasets/prepare_coco_stuff_sem_seg.py", (), "prepare COCO-Stuff or your own label PNGs"),
+    "data other": ("datasets/prepare_evaluation_set.py", (), "prepare ADE20K, Context, VOC or Cityscapes"),
     "data instance": ("datasets/prepare_coco_zsi.py", (), "prepare COCO instance annotation"),
     "show": ("tools/visualize_predictions.py", (), "draw predictions beside the ground truth"),
     "show-results": ("tools/visualize_json_results.py", (), "draw a file of instance results"),

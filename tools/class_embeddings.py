@@ -45,7 +45,8 @@ def _run(args: argparse.Namespace) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)  # after the imports, which log
     splits = [load_split(file) for file in args.split or ()]
-    names = list(dict.fromkeys(name for split in splits for name in (*split.seen, *split.unseen)))
+    names = list(dict.fromkeys(name for split in splits for name in split.names_to_embed()))
+    classes = {name for split in splits for name in (*split.seen, *split.unseen)}
     names = read_names(args.names) if args.names else names
     texts = {}
     for item in args.text:
@@ -67,10 +68,19 @@ def _run(args: argparse.Namespace) -> None:
             further["synonym_vectors"] = clip_embeddings([word for _, word in words], *encoder).numpy()
         source = clip_source(args.model, args.pretrained, args.checkpoint, args.precision)
     elif args.kind == "words":
-        embeddings = word_embeddings(names, args.file, texts, args.normalize)
+        synonyms = [] if args.names else [name for name in names if name not in classes]
+        embeddings = word_embeddings(names, args.file, texts, args.normalize, synonyms)
+        if without := [name for name, row in zip(names, embeddings, strict=True) if np.isnan(row).any()]:
+            logger.warning(
+                "%d synonyms have no word in %s and are left out: %s", len(without), file, ", ".join(without)
+            )
+            kept = [i for i, name in enumerate(names) if name not in without]
+            names, embeddings = [names[i] for i in kept], embeddings[kept]
         source = f"word vectors {file}" + (", unit length" if args.normalize else "")
     else:
-        file_names = read_names(args.file_names) if args.file_names else names
+        own = names if args.names else [name for name in names if name in classes]
+        file_names = read_names(args.file_names) if args.file_names else own
+        names = [name for name in names if name in classes or name in file_names or args.names]
         embeddings = matrix_embeddings(names, args.file, file_names)
         source = args.source or f"matrix {file}"
     zero = [name for name, row in zip(names, embeddings, strict=True) if not np.any(row)]
@@ -84,7 +94,7 @@ def _parser() -> CommandParser:
     parser = CommandParser(__doc__)
     common = CommandParser(add_help=False)
     which = common.add_mutually_exclusive_group(required=True)
-    which.add_argument("--split", nargs="+", help="split files: all their seen and unseen classes")
+    which.add_argument("--split", nargs="+", help="split files: all their seen and unseen classes, with synonyms")
     which.add_argument("--names", help="class names: a JSON list, or a text file with one name per line")
     common.add_argument("--output", required=True, help="the .npz to write")
     text = {"action": "append", "default": [], "metavar": "NAME=WORDS"}

@@ -26,7 +26,7 @@ from PADing.data.images import (
     read_labels,
     read_panoptic_rgb,
 )
-from PADing.data.loaders import IMAGE_EXTENSIONS, load_data_set, missing_data, missing_message
+from PADing.data.loaders import IMAGE_EXTENSIONS, OWN_PAGES, load_data_set, missing_data, missing_message
 from PADing.data.registration import registered_split
 from PADing.data.splits import IGNORE_LABEL, NEEDED_PATHS, DataSet, Split
 from PADing.errors import UserError
@@ -52,7 +52,8 @@ def missing_files(name: str) -> str:
         folder = key.endswith("_root")
         if not (os.path.isdir(path) if folder else os.path.isfile(path)):
             absent.append(f"{path} (not a {'folder' if folder else 'file'})" if os.path.exists(path) else path)
-    return missing_message(name, data_set.made_by if data_set else "", *absent) if absent else ""
+    page = "docs/other_datasets.md" if metadata.get("evaluation_only") else OWN_PAGES
+    return missing_message(name, data_set.made_by if data_set else "", *absent, pages=page) if absent else ""
 
 
 @dataclass
@@ -113,10 +114,29 @@ def check_data_set(
         elif os.path.getsize(path) == 0:
             report.wrong.append(f"{path} is empty")
     if report.missing and data_set.made_by:
-        report.missing.append(f"make the annotation with: {data_set.made_by}; downloads: docs/coco.md")
+        page = "docs/other_datasets.md" if split.evaluation_only else "docs/coco.md"
+        report.missing.append(f"make the annotation with: {data_set.made_by}; downloads: {page}")
+    if report.ok and data_set.images and not deep:
+        _check_number(data_set, _number_of_labels(metadata), report)
     if report.ok and deep:
         _check_deep(split, data_set, root, report, images, workers)
     return report
+
+
+def _number_of_labels(metadata: dict) -> int:
+    """The number of label or panoptic PNGs; 0 if the data set has none, so that a JSON would have to be read."""
+    roots = [metadata[key] for key in ("panoptic_root", "sem_seg_root") if key in metadata]
+    names = (name for _, _, files in os.walk(roots[0]) for name in files) if roots else ()
+    return sum(name.endswith(".png") and not name.startswith(".") for name in names)
+
+
+def _check_number(data_set: DataSet, number: int, report: DataSetReport) -> None:
+    if number and data_set.images and number not in data_set.images:
+        release = " or ".join(f"{images:,}" for images in data_set.images)
+        report.wrong.append(
+            f"{number:,} images, but the release has {release}, so metrics are not comparable; unpack the downloads "
+            f"again, then: {data_set.made_by} --overwrite"
+        )
 
 
 def _first_file(folder: str, extensions: tuple[str, ...]) -> str | None:
@@ -174,6 +194,7 @@ def _check_deep(
     report.wrong += problems[:SHOWN]
     if len(problems) > SHOWN:
         report.wrong.append(f"{len(problems) - SHOWN} further problems of this kind")
+    _check_number(data_set, len(records), report)
     amount = "all" if len(chosen) == len(records) else f"{len(chosen)} of {len(records)}"
     report.facts.append(f"{amount} images read with their annotation")
     empty = sum(count for _, count in found)

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -162,7 +162,11 @@ def _load_text_weights(network: torch.nn.Module, path: str, model: str) -> None:
 
 
 def word_embeddings(
-    names: Sequence[str], path: str | os.PathLike, texts: Mapping[str, str] | None = None, normalize: bool = False
+    names: Sequence[str],
+    path: str | os.PathLike,
+    texts: Mapping[str, str] | None = None,
+    normalize: bool = False,
+    optional: Collection[str] = (),
 ) -> np.ndarray:
     """Class embeddings from word vectors: float32 (C, e); a name of several words gets their mean.
 
@@ -176,9 +180,10 @@ def word_embeddings(
         path: the file of word vectors.
         texts: class name -> words to look up instead.
         normalize: scale each embedding to unit length.
+        optional: names whose row is NaN if the file has no word of them.
 
     Raises:
-        UserError: a missing or damaged file; names without a single word in the file (the message names all of them).
+        UserError: a missing or damaged file; other names without a word in the file (the message names all of them).
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -200,7 +205,9 @@ def word_embeddings(
         known = [hit for hit in hits if hit is not None]
         if known:
             rows.append(np.mean(known, axis=0, dtype=np.float64))
-        else:
+            continue
+        rows.append(np.nan)
+        if name not in optional:
             missing_names.append(name)
     if missing_names:
         raise UserError(
@@ -209,7 +216,7 @@ def word_embeddings(
         )
     if missing_words:
         logger.warning("Word vectors %s lack %s; the other words of the name are used.", path, ", ".join(missing_words))
-    embeddings = np.stack(rows)
+    embeddings = np.stack(np.broadcast_arrays(*rows)) if any(np.ndim(row) for row in rows) else np.zeros((0, 0))
     if normalize:
         embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     return embeddings.astype(np.float32)

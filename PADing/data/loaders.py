@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
+# Pages that describe the folders of data.
+OWN_PAGES = "docs/coco.md and docs/your_data.md"
+
+
 def load_data_set(split: Split, data_set: DataSet, root: str | None = None) -> list[dict]:
     """Load one data set of a split, sorted by image id (semantic: by path); UserError for missing or wrong files."""
     if problem := missing_data(split, data_set):
@@ -30,6 +34,10 @@ def load_data_set(split: Split, data_set: DataSet, root: str | None = None) -> l
     records = load(split, data_set, split.metadata(data_set, root))
     if not records:
         raise UserError(f"Data set {data_set.name} has no image. Its paths are {data_set.paths()}.")
+    if data_set.images and len(records) not in data_set.images:
+        release = " or ".join(f"{number:,}" for number in data_set.images)
+        text = "Data set %s has %d images, but the release has %s, so metrics are not comparable with published ones."
+        logger.warning(text, data_set.name, len(records), release)
     return records
 
 
@@ -208,13 +216,13 @@ def _hidden_ids(split: Split, data_set: DataSet) -> set[int]:
     return {category.id for category in split.categories if category.name in split.unseen}
 
 
-def missing_message(name: str, made_by: str, *paths: str) -> str:
+def missing_message(name: str, made_by: str, *paths: str, pages: str = OWN_PAGES) -> str:
     """The message for ``paths`` of a data set that do not exist; ``made_by``: the command that makes them, or ""."""
     maker = f"Make the annotation with: {made_by}. " if made_by else ""
     return (
         f"Data set {name}: {', '.join(paths)} {'do' if len(paths) > 1 else 'does'} not exist. {maker}Paths are "
-        "relative to $DETECTRON2_DATASETS (default `datasets`). docs/coco.md and docs/your_data.md describe the "
-        "folders, and `python -m PADing.data.verify` checks them."
+        f"relative to $DETECTRON2_DATASETS (default `datasets`). {pages} describe{'s' if ' and ' not in pages else ''} "
+        "the folders, and `python -m PADing.data.verify` checks them."
     )
 
 

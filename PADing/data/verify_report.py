@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog
 from PADing.config_values import literal
 from PADing.data.check import DataSetReport, check_data_set, missing_files
 from PADing.data.embeddings import OtherClasses, find_embeddings, load_class_embeddings, making_command
-from PADing.data.splits import DataSet, Split, dataset_root, load_split, shipped_split_files
+from PADing.data.splits import DataSet, Split, dataset_root, evaluation_split_files, load_split, shipped_split_files
 from PADing.errors import UserError
 from PADing.files import REPOSITORY
 from PADing.plugins import import_plugins
@@ -93,6 +93,11 @@ def _section(content: dict, key: str) -> dict:
     return content[key] if isinstance(content.get(key), dict) else {}
 
 
+def _is_begun(split: Split) -> bool:
+    """Whether the images of some data set of a split are there."""
+    return any(os.path.isdir(split.metadata(data_set)["image_root"]) for data_set in split.data_sets)
+
+
 def print_report(args: argparse.Namespace, out) -> bool:
     """Print the report; returns whether there is a problem."""
     reports: dict[str, DataSetReport] = {}
@@ -100,8 +105,13 @@ def print_report(args: argparse.Namespace, out) -> bool:
     own = [*args.split_file, *(file for path in args.config or () for file in _split_files(path))]
     shipped = [] if args.split_file and not args.config else shipped_split_files()
     splits = [load_split(path) for path in dict.fromkeys([*shipped, *map(os.path.abspath, own)])]
+    # Sets of other classes: only those of which something is there.
+    others = [load_split(path) for path in evaluation_split_files()] if shipped else []
+    splits += [split for split in others if _is_begun(split) and split.file not in {other.file for other in splits}]
     for split in splits:
-        out.write(f"\n{split.name}  ({len(split.seen)} seen, {len(split.unseen)} unseen classes)\n")
+        known = f"{len(split.seen)} seen, {len(split.unseen)} unseen classes"
+        classes = f"{len(split.seen)} classes, for evaluation alone" if split.evaluation_only else known
+        out.write(f"\n{split.name}  ({classes})\n")
         for data_set in split.data_sets:
             report = check_data_set(split, data_set, deep=args.deep, images=args.images, workers=args.workers)
             reports[data_set.name] = report
