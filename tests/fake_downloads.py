@@ -63,7 +63,7 @@ def ade20k(root: Path, number: int = 3) -> dict[str, SimpleNamespace]:
 def voc(root: Path, number: int = 3) -> dict[str, SimpleNamespace]:
     folder, truth = root / "VOCdevkit" / "VOC2012", {}
     lists = folder / "ImageSets" / "Segmentation"
-    lists.mkdir(parents=True)
+    lists.mkdir(parents=True, exist_ok=True)
     stems = [f"2007_{n:06}" for n in range(33, 33 + number)]
     (lists / "val.txt").write_text("\n".join(stems) + "\n")
     photo(folder / "JPEGImages" / "2007_000001.jpg", 99)  # of the training list

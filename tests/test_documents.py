@@ -12,7 +12,9 @@ from tests.documents.pages import PAGES, REPOSITORY
 FOLDERS = "PADing|baselines|configs|d2lite|d2zero|datasets|demo|docs|embeddings|examples|frozenclip|minibench"
 FOLDERS += "|tests|tools"
 # What commands make, and what users download or write.
-MADE = re.compile(r"datasets/(coco|mini|my_|own)|embeddings/(mine|coco/coco_clip_\w+\.npz)|\.(jpg|png)$|output/")
+MADE = re.compile(
+    r"datasets/(coco|mini|my_|own|59_)|embeddings/(mine|evaluation_sets|coco/coco_clip_\w+)\b|\.(jpg|png)$|output/"
+)
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 
 

@@ -31,6 +31,7 @@ USERS = {
     "examples/onnx_runner.py": ("input", "model"),
     "datasets/prepare_coco_semantic_annos_from_panoptic_annos.py": ("json", "panoptic_root"),
     "datasets/prepare_coco_stuff_sem_seg.py": ("source",),
+    "datasets/prepare_evaluation_set.py": ("labels", "names", "images_list"),
     "datasets/prepare_coco_zsi.py": ("train_json", "val_json"),
     "tools/gzsi_coco_eval.py": ("result", "ann"),
     "tools/zsi_coco_eval.py": ("result", "ann"),
@@ -46,6 +47,7 @@ TRAINING_FILES = re.compile(
 CONFIG_PATHS = (
     "MODEL.WEIGHTS",
     "MODEL.CLASS_EMBEDDINGS",
+    "TEST.CLASS_EMBEDDINGS",
     "MODEL.MASK_FORMER.VEC_PATH",
     "MODEL.MASK_FORMER.SELF_TRAINING.WEIGHTS",
 )

@@ -14,6 +14,7 @@ from PIL import Image
 from PADing.data.embedding_sources import read_names
 from PADing.data.splits import load_split
 from PADing.yaml_files import read_config_tree
+from tests import fake_downloads
 from tests.data.importers import samples
 from tests.documents.parsing import IMAGINED, Parsed, Rejected
 from tests.documents.working_copy import give_own_data
@@ -24,6 +25,7 @@ QUICK = (
     "tools/make_split.py", "tools/import_data.py",
     "datasets/make_mini_coco.py", "datasets/get_zsp_json.py", "datasets/prepare_coco_zsi.py",
     "datasets/prepare_coco_stuff_sem_seg.py", "datasets/prepare_coco_semantic_annos_from_panoptic_annos.py",
+    "datasets/prepare_evaluation_set.py",
     "tools/class_embeddings.py", "tools/gzsi_coco_eval.py", "tools/zsi_coco_eval.py", "-m d2lite",
     "-m PADing.installation", "-m PADing.config_reference", "-m PADing.modeling.pixel_decoder.ops",
 )  # fmt: skip
@@ -258,6 +260,13 @@ def _embeddings(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     return words
 
 
+def _evaluation_set(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    args = parsed.args
+    further = {"names": True} if args.names else {}
+    fake_downloads.DOWNLOADS[args.set](Path("datasets"), **further)
+    return [*words, "--subset", *([] if args.overwrite else ["--overwrite"]), "--workers", "1"]
+
+
 def _labels(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     return _set(words, "--workers", 1)
 
@@ -356,6 +365,7 @@ RULES = {
     "datasets/get_zsp_json.py": _unchanged,
     "datasets/prepare_coco_zsi.py": _unchanged,
     "datasets/prepare_coco_stuff_sem_seg.py": _labels,
+    "datasets/prepare_evaluation_set.py": _evaluation_set,
     "datasets/prepare_coco_semantic_annos_from_panoptic_annos.py": _labels,
     "-m PADing.data.verify": _verify,
     "-m minibench": _minibench,
