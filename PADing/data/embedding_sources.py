@@ -206,7 +206,7 @@ def word_embeddings(
         if known:
             rows.append(np.mean(known, axis=0, dtype=np.float64))
             continue
-        rows.append(np.nan)
+        rows.append(np.full((), np.nan))
         if name not in optional:
             missing_names.append(name)
     if missing_names:

@@ -27,14 +27,13 @@ semantic and instance metrics ``sem_seg_root``, ``json``); ``semantic`` needs ``
 ``classes_only: true`` data sets have no paths: such a file comes with a shared model.
 """
 
-import colorsys
-import functools
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from PADing.class_space import ClassSpace
+from PADing.data.categories import Category, check_keys, check_unique, checked_text, read_categories
 from PADing.data.class_names import distinct_names
 from PADing.errors import UserError, did_you_mean, short
 from PADing.files import REPOSITORY, or_shipped
@@ -52,17 +51,6 @@ NEEDED_PATHS = {
 }
 _PATHS = {"image_root", "json", "panoptic_root", "panoptic_json", "sem_seg_root", "made_by"}
 DEFAULT_EVALUATOR = {"instance": "coco_instance_gzero", "panoptic": "coco_panoptic_seg", "semantic": "sem_seg_gzero"}
-
-
-@dataclass(frozen=True)
-class Category:
-    """One class: its id in the annotation, its exact name, thing or stuff, a color (RGB, 0..255), and other names."""
-
-    id: int
-    name: str
-    isthing: bool
-    color: tuple[int, int, int]
-    synonyms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -225,17 +213,17 @@ def split_from_dict(content: Mapping, file: str) -> Split:
     where = f"Split file {file}"
     if not isinstance(content, Mapping):
         raise UserError(f"{where} must be a mapping with name, categories, unseen and data_sets.")
-    _check_keys(content, {f.name for f in fields(Split)} - {"file"} | {"class_order", "classes_only"}, where)
+    check_keys(content, {f.name for f in fields(Split)} - {"file"} | {"class_order", "classes_only"}, where)
     evaluation_only = content.get("evaluation_only", False)
     if not isinstance(evaluation_only, bool):
         raise UserError(f"{where}: evaluation_only must be true or false, but is {short(evaluation_only)}.")
     for key in ("name", "categories", "unseen", "data_sets"):
         if key not in content:
             raise UserError(f"{where} lacks the key `{key}`.")
-    name = _text(content["name"], f"{where}: name")
+    name = checked_text(content["name"], f"{where}: name")
     if content.get("class_embeddings") is not None:
-        _text(content["class_embeddings"], f"{where}: class_embeddings")
-    categories = _categories(content["categories"], file)
+        checked_text(content["class_embeddings"], f"{where}: class_embeddings")
+    categories = read_categories(content["categories"], file)
     known = [category.name for category in categories]
     unseen = _names(content["unseen"], known, f"{where}: unseen")
     if content.get("seen") is None:
@@ -256,7 +244,7 @@ def split_from_dict(content: Mapping, file: str) -> Split:
         _data_set(entry, default_order, f"{where}: data_sets[{i}]", content.get("classes_only") is True)
         for i, entry in enumerate(content["data_sets"])
     )
-    _check_unique([d.name for d in data_sets], f"{where}: data set name")
+    check_unique([d.name for d in data_sets], f"{where}: data set name")
     class_embeddings = _beside(content.get("class_embeddings") or "", file)
     split = Split(name, file, categories, seen, unseen, data_sets, class_embeddings, evaluation_only)
     if evaluation_only:
@@ -277,73 +265,18 @@ def _check_evaluation_only(split: Split, where: str) -> None:
             raise UserError(f"{where}: with evaluation_only all data sets are `role: val`, `subset: all`, but {wrong}.")
 
 
-def _categories(content, file: str) -> tuple[Category, ...]:
-    if isinstance(content, str):
-        table = os.path.join(os.path.dirname(file), os.path.expanduser(content))
-        return _read_table(table, os.stat(table).st_mtime_ns if os.path.exists(table) else 0)
-    return _parse_categories(content, f"Split file {file}")
-
-
-@functools.lru_cache(maxsize=16)
-def _read_table(path: str, _modified: int) -> tuple[Category, ...]:
-    # Cached: several split files share a table, and reading it takes longer than all other steps.
-    return _parse_categories(read_yaml(path, "Category table"), f"Category table {path}")
-
-
-def _parse_categories(content, where: str) -> tuple[Category, ...]:
-    if not isinstance(content, list) or not content:
-        raise UserError(f"{where}: `categories` must be a list of {{id, name}} entries (isthing, color optional).")
-    categories = tuple(_category(entry, f"{where}: categories[{i}]") for i, entry in enumerate(content))
-    _check_unique([category.id for category in categories], f"{where}: category id")
-    _check_unique([category.name for category in categories], f"{where}: category name")
-    return categories
-
-
-def _category(entry: Any, where: str) -> Category:
-    if not isinstance(entry, dict):
-        raise UserError(f"{where} must be a mapping with id and name, but is {short(entry)}.")
-    # COCO's own tables have a supercategory, which is not used.
-    _check_keys(entry, {"id", "name", "isthing", "color", "supercategory", "synonyms"}, where)
-    identity = entry.get("id")
-    if isinstance(identity, bool) or not isinstance(identity, int) or not 0 <= identity < 2**63:
-        name = short(entry.get("name"))
-        raise UserError(f"{where} ({name}): id must be a whole number >= 0, but is {short(identity)}.")
-    name = _text(entry.get("name"), f"{where} (id {identity}): name")
-    isthing, color = entry.get("isthing", 1), entry.get("color")
-    if isthing not in (0, 1):
-        raise UserError(f"{where} ({short(name)}): isthing must be 1 (thing) or 0 (stuff), but is {short(isthing)}.")
-    color = generated_color(identity) if color is None else color
-    is_color = isinstance(color, (list, tuple)) and len(color) == 3
-    if not is_color or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
-        raise UserError(f"{where} ({short(name)}): color must be three whole numbers 0..255, but is {short(color)}.")
-    synonyms = entry.get("synonyms") or []
-    if not isinstance(synonyms, list):
-        raise UserError(f"{where} ({short(name)}): synonyms must be a list of names, but is {short(synonyms)}.")
-    for synonym in synonyms:
-        _text(synonym, f"{where} ({name}): synonyms")
-    return Category(identity, name, bool(isthing), tuple(color), tuple(synonyms))
-
-
-def generated_color(identity: int) -> list[int]:
-    """A color (RGB, 0..255) for the class with this id."""
-    # Steps of the golden ratio around the color circle keep neighbouring ids apart.
-    hue = (identity * 0.6180339887498949) % 1.0
-    rgb = colorsys.hsv_to_rgb(hue, 0.55 + 0.4 * ((identity // 3) % 2), 0.95 - 0.25 * (identity % 3) / 2)
-    return [round(255 * value) for value in rgb]
-
-
 def _data_set(entry: Any, default_order: str | None, where: str, classes_only: bool) -> DataSet:
     if not isinstance(entry, dict):
         raise UserError(f"{where} must be a mapping with name, role, kind and paths, but is {short(entry)}.")
-    name = _text(entry.get("name"), f"{where}: name")
+    name = checked_text(entry.get("name"), f"{where}: name")
     where = f"{where} ({name})"
-    _check_keys(entry, {f.name for f in fields(DataSet)} - (_PATHS if classes_only else set()), where)
+    check_keys(entry, {f.name for f in fields(DataSet)} - (_PATHS if classes_only else set()), where)
     kind = _choice(entry, "kind", NEEDED_PATHS, where)
     if set(name) & {"/", "\\", "\0"} or name.startswith("."):
         raise UserError(f"{where}: a folder gets the name, so it must not begin with a dot or contain a slash.")
     for key, value in entry.items():
         if value is not None and value != "" and key != "images":
-            _text(value, f"{where}: {key}")
+            checked_text(value, f"{where}: {key}")
     for key in () if classes_only else NEEDED_PATHS[kind]:
         if not entry.get(key):
             raise UserError(f"{where}: a data set of kind {kind} needs the path `{key}`.")
@@ -375,34 +308,12 @@ def _names(content, known: list[str], where: str) -> tuple[str, ...]:
     if not isinstance(content, list):
         raise UserError(f"{where} must be a list of category names.")
     for name in content:
-        _text(name, where)
+        checked_text(name, where)
         if name not in known:
             hint = did_you_mean(name, known)
             raise UserError(f"{where} names {short(name)}, which is not the name of a category{hint}.")
-    _check_unique(content, where)
+    check_unique(content, where)
     return tuple(content)
-
-
-def _text(value: object, where: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        hint = "put it into quotes if YAML reads it as another type"
-        raise UserError(f"{where} must be text, but is {short(value)}; {hint}.")
-    return value
-
-
-def _check_keys(entry: Mapping, known: set[str], where: str) -> None:
-    for key in entry:
-        if key not in known:
-            hint = did_you_mean(key, known, n=1) or f"; known keys are {', '.join(sorted(known))}"
-            raise UserError(f"{where}: unknown key `{key}`{hint}.")
-
-
-def _check_unique(values: Iterable, where: str) -> None:
-    met = set()
-    for value in values:
-        if value in met:
-            raise UserError(f"{where} {value!r} occurs twice.")
-        met.add(value)
 
 
 def _beside(path: str, file: str) -> str:

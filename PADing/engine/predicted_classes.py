@@ -67,13 +67,19 @@ def predicted_classes(
     classes = len(ClassSpace.of(metadata))
     use_vocabulary(model, vocabulary)
     try:
-        yield PredictedClasses(classes, len(vocabulary.entries) - classes, named and named.groups)
+        yield PredictedClasses(classes, len(vocabulary.entries) - classes, named.groups if named else None)
     finally:
         use_vocabulary(model, None)
 
 
 def named_class_problems(cfg: CfgNode) -> Iterator[str]:
     """Mistakes in evaluation sets of other classes that show before a model is built."""
+    if own := [name for name in cfg.DATASETS.TRAIN if is_evaluation_only(name)]:
+        yield (
+            f"DATASETS.TRAIN names {own[0]}, which is for evaluation alone. Name the set that the model was trained "
+            f"on, and {own[0]} in DATASETS.TEST."
+        )
+        return
     names = [name for name in cfg.DATASETS.TEST if is_evaluation_only(name)]
     architecture = architecture_of(cfg)
     try:
@@ -83,7 +89,18 @@ def named_class_problems(cfg: CfgNode) -> Iterator[str]:
             return
         if architecture is not None:
             check_takes_vocabulary(architecture)
+        test = cfg.MODEL.MASK_FORMER.TEST
         for name in names:
+            if (
+                ClassSpace.of(MetadataCatalog.get(name)).kind == "panoptic"
+                and test.INSTANCE_ON
+                and not test.PANOPTIC_ON
+            ):
+                # Instances of stuff classes would be predicted, which no evaluator knows.
+                raise UserError(
+                    f"{name} (DATASETS.TEST) is a panoptic set, but this config computes instances without panoptic "
+                    f"results. Name the set's instances: {name.replace('panoptic', 'instance')}."
+                )
             NamedClasses(cfg, MetadataCatalog.get(name)).vocabulary()
     except UserError as error:
         yield str(error)

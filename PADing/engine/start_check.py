@@ -127,7 +127,7 @@ def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> 
         problems += _output(cfg.OUTPUT_DIR)
     if "model" in needs and not names and not unchecked:
         problems += _fit(cfg, needs)
-    return problems
+    return list(dict.fromkeys(problems))
 
 
 def on_present_device(cfg: CfgNode) -> CfgNode:

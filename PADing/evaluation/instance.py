@@ -123,7 +123,8 @@ class InsSegzeroEvaluator(ZeroShotEvaluator):
     def _metrics(self, items: list[ImageDetections], tasks: Collection[str]) -> tuple[OrderedDict, dict]:
         """The results, and for each task AP and AP50 of every class."""
         truth, ids = self._ground_truth(), self.classes.dataset_ids
-        results, per_class = OrderedDict(), {}
+        results: OrderedDict[str, dict[str, float]] = OrderedDict()
+        per_class: dict[str, list] = {}
         for task in tasks:
             if task == "segm" and truth.anns and not any(a.get("segmentation") for a in truth.anns.values()):
                 logger.info("The annotation of %s has no masks, so masks are not evaluated.", self.classes.data_set)

@@ -213,7 +213,7 @@ class SemSegGzeroEvaluator(ZeroShotEvaluator):
         names = self.classes.class_names
         metrics = semantic_metrics(self._total, names, self.classes.unseen, self._nan_aware)
         self._log(metrics)
-        results = OrderedDict({"sem_seg": metrics})
+        results: OrderedDict[str, dict[str, float]] = OrderedDict({"sem_seg": metrics})
         values = {"mIoU": partial(group_iou, self._total), "mACC": partial(group_accuracy, self._total)}
         results.update(self.by_training("sem_seg", values, np.flatnonzero(_pixels(self._total)[1]).tolist()))
         absent = [name for name in names if np.isnan(metrics[f"IoU-{name}"])]

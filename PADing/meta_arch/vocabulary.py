@@ -16,7 +16,7 @@ from detectron2.data import Metadata, MetadataCatalog
 from torch import Tensor, nn
 
 from PADing.class_space import ClassSpace
-from PADing.data.splits import generated_color
+from PADing.data.categories import generated_color
 from PADing.data.vocabulary import Entry, check_entries
 from PADing.data.vocabulary_vectors import VocabularyVectors
 from PADing.errors import UserError

@@ -213,6 +213,8 @@ def test_distractors_join_the_set_s_classes(model_options, models, other, tmp_pa
         ("PADing", ["TEST.CLASS_EMBEDDINGS", "lost.npz"], "TEST.CLASS_EMBEDDINGS lost.npz does not exist"),
         ("PADing", ["TEST.CLASS_EMBEDDINGS", __file__], "hold no names"),
         ("D2Zero", [], "2 classes have no class embedding"),
+        ("D2Zero", ["DATASETS.TEST", "('other_val_panoptic',)"], "Name the set's instances: other_val_instance"),
+        ("PADing", ["DATASETS.TRAIN", "('other_val_panoptic',)"], "which is for evaluation alone"),
     ],
 )  # fmt: skip
 def test_mistakes_show_before_a_model_is_built(model_options, other, architecture, further, said):

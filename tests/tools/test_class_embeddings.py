@@ -1,6 +1,7 @@
 """The tool writes files that models can read by name, and says what is wrong otherwise."""
 
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -13,7 +14,7 @@ from detectron2.data import MetadataCatalog
 
 from PADing.config import load_config
 from PADing.data import embeddings
-from PADing.data.embeddings import load_class_embeddings, resolve_embedding_path
+from PADing.data.embeddings import load_class_embeddings, read_class_embeddings, resolve_embedding_path
 from PADing.data.splits import load_split
 from PADing.errors import UserError
 
@@ -131,3 +132,23 @@ def test_vectors_of_other_prompts_are_used_only_by_name(tmp_path, monkeypatch, n
     assert "class_embeddings.py clip --split" in str(error.value) and "only when" in str(error.value)
     assert all(f"{split}.yaml" in str(error.value) for split in ("coco_panoptic_119_14", "coco_stuff_156_15"))
     assert resolve_embedding_path(load_config("", ["MODEL.CLASS_EMBEDDINGS", shipped])) == shipped
+
+
+def test_synonyms_of_a_split_file_get_vectors(tmp_path, tool):
+    """A synonym without a word in the file is left out; a class without one is refused."""
+    split = {
+        "name": "own", "evaluation_only": True, "unseen": [], "data_sets": [],
+        "categories": [{"id": 1, "name": "sofa", "synonyms": ["couch", "xyzzy"]}, {"id": 2, "name": "tv"}],
+    }  # fmt: skip
+    (tmp_path / "own.yaml").write_text(json.dumps(split))
+    (tmp_path / "words.txt").write_text("sofa 1 0\ncouch 0 1\ntv 1 1\n")
+    command = tool.main
+    flags = ["--split", str(tmp_path / "own.yaml"), "--output", str(tmp_path / "out.npz")]
+    assert command(["words", "--file", str(tmp_path / "words.txt"), *flags]) == 0
+    names, vectors = read_class_embeddings(tmp_path / "out.npz")
+    assert names == ["sofa", "tv", "couch"] and vectors.tolist() == [[1, 0], [1, 1], [0, 1]]
+    (tmp_path / "words.txt").write_text("sofa 1 0\ncouch 0 1\n")
+    assert command(["words", "--file", str(tmp_path / "words.txt"), *flags]) == 2
+    np.save(tmp_path / "own.npy", np.eye(2, dtype=np.float32))
+    assert command(["matrix", "--file", str(tmp_path / "own.npy"), *flags]) == 0
+    assert read_class_embeddings(tmp_path / "out.npz")[0] == ["sofa", "tv"]
