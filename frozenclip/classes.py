@@ -32,7 +32,9 @@ def training_table(cfg: CfgNode, text: ClassEmbeddings) -> ClassTable:
 
 
 def evaluation_table(cfg: CfgNode, text: ClassEmbeddings, data_set: str | Any) -> ClassTable:
-    """The classes of an evaluation set (name or metadata), by contiguous id; of the training set if it is empty.
+    """The classes of an evaluation set (name or metadata), by contiguous id.
+
+    Those of the training set if there is none, or if a vocabulary will tell its classes.
 
     Raises:
         UserError: classes without embedding.
@@ -40,6 +42,8 @@ def evaluation_table(cfg: CfgNode, text: ClassEmbeddings, data_set: str | Any) -
     if not data_set:
         return training_table(cfg, text)
     metadata = MetadataCatalog.get(data_set) if isinstance(data_set, str) else data_set
+    if metadata.get("evaluation_only"):
+        return training_table(cfg, text)
     return table_of(ClassSpace.of(metadata).class_names, text, trained_names(cfg))
 
 

@@ -63,8 +63,8 @@ class FrozenCLIP(MaskFormer):
     def check_test_sets(cls, cfg: CfgNode) -> None:
         """UserError if a class of an evaluation set has no text embedding, or the text is not of the same CLIP."""
         text = clip_text(cfg)
-        for name in cfg.DATASETS.TEST:
-            text.of(ClassSpace.of(MetadataCatalog.get(name)).class_names)
+        for metadata in filter(lambda m: not m.get("evaluation_only"), map(MetadataCatalog.get, cfg.DATASETS.TEST)):
+            text.of(ClassSpace.of(metadata).class_names)
 
     @classmethod
     def text_source(cls, cfg: CfgNode) -> str:
@@ -79,7 +79,13 @@ class FrozenCLIP(MaskFormer):
         return {WEIGHTS_KEY: path} if "/" in path else {}
 
     def set_test_metadata(self, metadata: Any) -> None:
-        """Predict the classes of an evaluation set from now on; UserError if some have no text embedding."""
+        """Predict the classes of an evaluation set from now on; UserError if some have no text embedding.
+
+        A vocabulary tells the classes of a set of other classes.
+        """
+        if metadata.get("evaluation_only"):
+            self.vocabulary = None
+            return
         self.decoder.test_classes = evaluation_table(self.cfg, self.decoder.text, metadata).to(self.device)
         self.vocabulary, self.test_metadata = None, metadata
 

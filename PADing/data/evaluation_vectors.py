@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from PADing.data.clip_models import SOURCE
 from PADing.data.embeddings import CLIP_TEMPLATES
 from PADing.data.vocabulary import Entry
-from PADing.data.vocabulary_vectors import CLIP_SOURCE, WORD_SOURCE, VocabularyVectors
+from PADing.data.vocabulary_vectors import WORD_SOURCE, VocabularyVectors
 from PADing.errors import UserError
 from PADing.files import REPOSITORY
 
@@ -87,14 +88,15 @@ def same_source_command(source: str, templates: Sequence[str], split_file: str, 
         split_file: names the classes.
         output: the .npz to write.
     """
-    clip, words = CLIP_SOURCE.match(source), WORD_SOURCE.match(source)
+    clip, words = SOURCE.match(source), WORD_SOURCE.match(source)
     if clip:
         flags = ["clip"]
-        if clip["model"] != "ViT-B-16-quickgelu":
-            flags += ["--model", clip["model"]]
+        folder = "#" in clip["weights"]  # the source has the name of a model's folder
+        if folder or clip["model"] != "ViT-B-16-quickgelu":
+            flags += ["--model", "path/to/" * folder + clip["model"]]
         if _FILE.search(clip["weights"]):
             flags += ["--checkpoint", clip["weights"]]
-        elif clip["weights"] != "openai":
+        elif clip["weights"] != "openai" and not folder:
             flags += ["--pretrained", clip["weights"]]
         flags += ["--precision", clip["precision"]] if clip["precision"] != "fp32" else []
         if tuple(templates or CLIP_TEMPLATES) != CLIP_TEMPLATES:
