@@ -75,7 +75,7 @@ def _is_text(value) -> bool:
 
 
 below_one = Allowed("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1)
-_share = Allowed("a number above 0 and up to 1", lambda value: _is_number(value) and 0 < value <= 1)
+above_0_to_1 = Allowed("a number above 0 and up to 1", lambda value: _is_number(value) and 0 < value <= 1)
 _text = Allowed("a name", _is_text)
 _text_or_none = Allowed("the path of a file, or None", lambda value: value is None or _is_text(value))
 _number = Allowed("a number", _is_number)
@@ -160,7 +160,7 @@ RULES: list[Rule] = [
     Rule("train", "SOLVER", at_least(1), "IMS_PER_BATCH", "images of all processes together"),
     Rule("train", "SOLVER", at_least(0), "REFERENCE_WORLD_SIZE WARMUP_ITERS BASE_LR BASE_LR_END"),
     Rule("train", "SOLVER", at_least(0), "WEIGHT_DECAY WEIGHT_DECAY_NORM WEIGHT_DECAY_EMBED BACKBONE_MULTIPLIER"),
-    Rule("train", "SOLVER", _share, "BACKBONE_LAYER_DECAY", "1: no decay"),
+    Rule("train", "SOLVER", above_0_to_1, "BACKBONE_LAYER_DECAY", "1: no decay"),
     Rule("train", "SOLVER", at_least(0), "POLY_LR_POWER"),
     Rule("train", "SOLVER", below_one, "MOMENTUM"),
     Rule("train", "SOLVER", above(0), "GAMMA"),

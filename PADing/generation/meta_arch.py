@@ -52,6 +52,7 @@ class PADing(FrozenSegmenter):
         self.num_choose, self.classification_weight = node.NUM_CHOOSE, node.GENERATOR_CLS_WEIGHT
         self.cls_slice, self.seen_cls_only = node.CLS_SLICE, node.SEEN_CLS_ONLY
         self.label_offset, self.unseen_only = 0, False
+        self.new_class_share = node.NEW_CLASS_SHARE
         self._rows: tuple[Tensor, Tensor] | None = None  # weight and bias for the classes of a vocabulary
         self.teacher: Teacher | None = None
         self.new_fc = classifier
@@ -225,7 +226,9 @@ class PADing(FrozenSegmenter):
         training = self.training
         self.eval()  # the generator has dropout
         try:
-            self._rows = vocabulary_rows(vocabulary, self.feature_generator, self.new_fc, self.classes)
+            self._rows = vocabulary_rows(
+                vocabulary, self.feature_generator, self.new_fc, self.classes, self.new_class_share
+            )
         finally:
             self.train(training)
 

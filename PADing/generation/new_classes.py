@@ -11,8 +11,9 @@ Real features of "no object" are not at hand, so nothing in the data keeps the r
 Gaussian with the mean and variance of the rows of the unseen classes, which the training has fitted to generated
 features, with real ones of "no object" beside them.
 
-Each class is fitted by itself, with random numbers seeded by its embedding. So its row depends neither on the other new
-classes nor on their order.
+Each class is fitted by itself, with random numbers seeded by its embedding. So the fit depends neither on the other new
+classes nor on their order. Afterwards the biases are lowered if the new classes together would take too much from the
+known ones (``new_class_share``).
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from tqdm import tqdm
 from PADing.errors import UserError
 from PADing.generation.class_tables import ClassTables
 from PADing.generation.feature_generator import FeatureGenerator
+from PADing.generation.new_class_share import lowered, samples_per_class
 from PADing.meta_arch.vocabulary import Vocabulary
 
 POSITIVES, NEGATIVES = 32, 8  # generated features of the new class, and of each of the model's own
@@ -34,12 +36,12 @@ LEAST_VARIANCE = 1e-6  # of the prior, for a classifier whose rows are equal
 
 
 def vocabulary_rows(
-    vocabulary: Vocabulary, generator: FeatureGenerator, classifier: nn.Linear, classes: ClassTables
+    vocabulary: Vocabulary, generator: FeatureGenerator, classifier: nn.Linear, classes: ClassTables, share: float
 ) -> tuple[Tensor, Tensor]:
     """Weights (K + 1, d) and biases (K + 1,) of a classifier for a vocabulary, "no object" last.
 
     The rows of classes that the model knows, and that of "no object", are copies. Those of new classes are in the
-    vocabulary's ``state``, or are fitted and put there.
+    vocabulary's ``state``, or are fitted and put there; then they are lowered as ``share`` (``NEW_CLASS_SHARE``) asks.
 
     Raises:
         UserError: the rows in ``state`` were fitted for another model; new classes without class embeddings.
@@ -66,8 +68,35 @@ def vocabulary_rows(
         state.update(model=model, rows=rows.cpu())
     if rows.shape != (len(wanted), weight.shape[1] + 1) or not rows.isfinite().all():
         raise UserError(f"The vocabulary's file is damaged: it has rows of shape {tuple(rows.shape)} for new classes.")
-    weight[new], bias[new] = rows[:, :-1].to(weight), rows[:, -1].to(bias)
+    rows = lowered(rows.to(weight), *_known(vocabulary, generator, classifier, classes), share)
+    weight[new], bias[new] = rows[:, :-1], rows[:, -1]
     return weight, bias
+
+
+def _known(
+    vocabulary: Vocabulary, generator: FeatureGenerator, classifier: nn.Linear, classes: ClassTables
+) -> tuple[Tensor, Tensor]:
+    """Rows (k + 1, d + 1) of the model's own classes in a vocabulary and of "no object"; their features (n, d + 1)."""
+    kept = sorted(i for i in vocabulary.kept if i >= 0)
+    rows = torch.cat([classifier.weight, classifier.bias[:, None]], dim=1).detach()[[*kept, -1]]
+    count, embeddings = samples_per_class(len(kept)), classes.all_embeddings()
+    features = [generated_features(generator, embeddings[i], count) for i in kept]
+    return rows, torch.cat(features) if features else rows[:0]
+
+
+@torch.no_grad()
+def generated_features(generator: FeatureGenerator, embedding: Tensor, count: int) -> Tensor:
+    """Features (count, d + 1) float64 of a class with embedding (e,), with a last column of ones for the bias.
+
+    The random numbers depend on the embedding alone.
+    """
+    digest = hashlib.blake2b(embedding.cpu().numpy().tobytes(), digest_size=7).digest()
+    device = generator.fc_projection.weight.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int.from_bytes(digest, "little"))
+        projected = generator.fc_projection(embedding.to(device)[None].expand(count, -1))
+        features = generator.generate(projected)
+    return F.pad(features.double(), (0, 1), value=1.0)
 
 
 def _fingerprint(generator: FeatureGenerator, classifier: nn.Linear, classes: ClassTables) -> Tensor:
@@ -104,7 +133,7 @@ class RowFitter:
         self.variance = torch.cat([variance[:-1].mean().expand(len(variance) - 1), variance[-1:]])
         self.variance = self.variance.clamp(min=LEAST_VARIANCE)
         self.rows = rows
-        self.others = torch.cat([self._features(embedding, NEGATIVES) for embedding in embeddings])
+        self.others = torch.cat([generated_features(generator, embedding, NEGATIVES) for embedding in embeddings])
         self.offset = self._offset(self.others)
         weights = torch.ones(len(embeddings), device=rows.device).index_fill(0, learned, favour)
         self.weight = EVIDENCE * favour**2 / POSITIVES
@@ -113,7 +142,7 @@ class RowFitter:
     @torch.no_grad()
     def fit(self, embedding: Tensor) -> Tensor:
         """The row (d + 1,) float32 of a class, bias last, from its embedding (e,)."""
-        own = self._features(embedding, POSITIVES)
+        own = generated_features(self.generator, embedding, POSITIVES)
         features = torch.cat([own, self.others])
         offset = torch.cat([self._offset(own), self.offset])
         target = torch.zeros(len(features), dtype=torch.float64, device=features.device)
@@ -123,16 +152,6 @@ class RowFitter:
 
     def _offset(self, features: Tensor) -> Tensor:
         return (features @ self.rows.T).logsumexp(1)
-
-    def _features(self, embedding: Tensor, count: int) -> Tensor:
-        """Features (count, d + 1) of one class, with a last column of ones for the bias."""
-        digest = hashlib.blake2b(embedding.cpu().numpy().tobytes(), digest_size=7).digest()
-        device = self.generator.fc_projection.weight.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(int.from_bytes(digest, "little"))
-            projected = self.generator.fc_projection(embedding.to(device)[None].expand(count, -1))
-            features = self.generator.generate(projected)
-        return F.pad(features.double(), (0, 1), value=1.0)
 
 
 def _logistic(

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import minimize
 from torch import nn
 
-from PADing.generation.new_classes import EVIDENCE, NEGATIVES, POSITIVES, RowFitter
+from PADing.generation.new_classes import EVIDENCE, NEGATIVES, POSITIVES, RowFitter, generated_features
 
 CLASSES, WIDTH, EMBEDDING, FAVOUR = 5, 6, 4, 3.0
 
@@ -28,8 +28,8 @@ def parts():
     return Generator(), nn.Linear(WIDTH, CLASSES + 1), torch.randn(CLASSES, EMBEDDING), torch.tensor([1, 3])
 
 
-def features(generator, embedding, count, fitter):
-    return fitter._features(embedding, count).detach().numpy()
+def features(generator, embedding, count):
+    return generated_features(generator, embedding, count).numpy()
 
 
 def test_the_row_is_the_minimum_of_the_stated_loss(parts):
@@ -41,8 +41,8 @@ def test_the_row_is_the_minimum_of_the_stated_loss(parts):
     )
     mean, variance = rows[learned].mean(0), rows[learned].var(0, ddof=1)
     variance = np.array([variance[:-1].mean()] * WIDTH + [variance[-1]])
-    own = features(generator, embedding, POSITIVES, fitter)
-    others = np.concatenate([features(generator, e, NEGATIVES, fitter) for e in embeddings])
+    own = features(generator, embedding, POSITIVES)
+    others = np.concatenate([features(generator, e, NEGATIVES) for e in embeddings])
 
     def loss(row):
         def log_shares(x):  # of the new class, and of the model's own classes with "no object"
