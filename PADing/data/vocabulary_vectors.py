@@ -16,6 +16,7 @@ import numpy as np
 from PADing.data.clip_models import SOURCE, ClipModel, clip_folder
 from PADing.data.embedding_sources import clip_embeddings, word_embeddings
 from PADing.data.embeddings import CLIP_TEMPLATES, embedding_source, read_class_embeddings
+from PADing.data.mini import COLOURS, PATTERNS, SHAPES, SURFACES
 from PADing.data.vocabulary import Entry
 from PADing.errors import UserError, did_you_mean
 
@@ -25,6 +26,12 @@ WORD_SOURCE = re.compile(r"word vectors (?P<file>.+?)(?P<unit>, unit length)?$")
 # The cosine of two vectors of one class from the same source; half precision differs by less.
 SAME_SOURCE = 0.995
 COMPARED = 5  # classes
+# The source that tools name for the mini data's vectors, and the words that have one.
+MINI_SOURCE = "datasets/make_mini_coco.py"
+MINI_WORDS = (
+    f"one of {', '.join(SURFACES)} with one of {', '.join(SHAPES)}, such as '{SURFACES[1]} {SHAPES[3]}'; and "
+    f"one of {', '.join(COLOURS)} with one of {', '.join(PATTERNS)}"
+)
 
 
 class VocabularyVectors:
@@ -161,15 +168,25 @@ class VocabularyVectors:
             )
 
     def _nothing_to_make(self, words: Sequence[str], by_words: re.Match | None) -> UserError:
-        shown = ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")
-        hint = did_you_mean(words[0], self.known, 1)
+        what = f"There is no vector of {_listed(words)}{did_you_mean(words[0], self.known, 1)}"
+        if self.source.startswith(MINI_SOURCE):
+            return UserError(
+                f"{what}. The model's class embeddings ({self.source}) are sums of drawn parts, and no text encoder "
+                f"makes them. These words are possible: {MINI_WORDS}. For any other word, use a model with class "
+                "embeddings of CLIP or of word vectors: docs/vocabulary.md."
+            )
+        files = ", ".join(dict.fromkeys(Path(p).name for p in (self.given, self.path) if p.endswith(".npz")))
+        where = f"vectors are {f'in {files}' if files else 'for the classes of the model alone'}"
         if by_words:
             cure = f"Name the file {by_words['file']} with --text-source, or an .npz with these names"
         else:
-            cure = f"Name an .npz from the same source ({self.source}) with these names"
-        files = ", ".join(dict.fromkeys(Path(p).name for p in (self.given, self.path) if p.endswith(".npz")))
-        where = f"in {files}" if files else "for the model's classes alone"
-        return UserError(f"There is no vector of {shown}{hint}: vectors are {where}. {cure} (--vocabulary-embeddings).")
+            where += f", and their source ({self.source}) encodes no further words by itself"
+            cure = f"Use the names that have one: {_listed(list(self.known))}. Or name an .npz from the same source"
+        return UserError(f"{what}: {where}. {cure} (--vocabulary-embeddings).")
+
+
+def _listed(words: Sequence[str]) -> str:
+    return ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")
 
 
 def _key(source: str) -> str:

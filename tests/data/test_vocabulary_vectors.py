@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from PADing.data import vocabulary_vectors
-from PADing.data.embeddings import save_class_embeddings
+from PADing.data.embeddings import embedding_source, save_class_embeddings
+from PADing.data.mini import categories
 from PADing.data.vocabulary import parse_vocabulary
-from PADing.data.vocabulary_vectors import VocabularyVectors
+from PADing.data.vocabulary_vectors import MINI_SOURCE, VocabularyVectors
 from PADing.errors import UserError
 
 OWN = ("dog", "cat")
@@ -105,3 +106,23 @@ def test_words_without_a_vector_are_named(vectors, tmp_path):
         vectors("vectors of mine", given=given).of(parse_vocabulary("zebras; lamp; stone"))
     with pytest.raises(UserError, match=r"Name the file glove.txt with --text-source"):
         vectors("word vectors glove.txt").of(parse_vocabulary("zebra"))
+
+
+def test_a_source_that_encodes_no_words_says_which_words_are_possible(vectors):
+    with pytest.raises(UserError) as said:
+        vectors("vectors of mine").of(parse_vocabulary("zebra"))
+    assert "encodes no further words by itself" in str(said.value)
+    assert all(f"{name}, " in str(said.value) or f"{name}." in str(said.value) for name in (*OWN, "horse"))
+
+
+def test_the_mini_data_s_source_names_the_parts_of_its_words(vectors):
+    """--vocabulary-embeddings helps no one there: no tool makes further vectors."""
+    with pytest.raises(UserError) as said:
+        vectors("datasets/make_mini_coco.py, seed 1, noise 0.15").of(parse_vocabulary("zebra"))
+    for category in categories():
+        assert all(part in str(said.value) for part in category.parts)
+    assert "such as 'striped star'" in str(said.value) and "--vocabulary-embeddings" not in str(said.value)
+
+
+def test_the_source_in_drawn_files_is_the_one_that_messages_know(drawn):
+    assert embedding_source(drawn.vectors)[0].startswith(MINI_SOURCE)
