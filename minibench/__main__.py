@@ -9,7 +9,7 @@
     python -m minibench report --output output/minibench
     python -m minibench pool FIRST.json SECOND.json        # join the seeds of several runs in one results.json
     python -m minibench quickstart                         # the smallest run: PADing and its pretraining, one table
-    python -m minibench distractors RUN --data DATA        # what names cost that no image shows
+    python -m minibench distractors OUTPUT                 # what names cost that no image shows
     python -m minibench toy-clip                           # train a small CLIP on the mini data set's pictures
     python -m minibench packaged-model                     # train the mini model that is part of the package
 
@@ -54,6 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_options(run, "full: 3, quick: 1; tuning split: seed 0")
     run.add_argument("--split", choices=sorted(UNSEEN), default="compositional", help="which classes are unseen")
     run.add_argument("--no-report", action="store_true", help="write results.json only")
+    further = "then evaluate main methods and baselines with so many further names: distractors.json (0,100,1000)"
+    run.add_argument(
+        "--distractors",
+        type=distractors.numbers_of,
+        nargs="?",
+        const=distractors.NUMBERS,
+        metavar="N,...",
+        help=further,
+    )
     tune = commands.add_parser("tune", help="try the hyperparameters that methods list, on the tuning split")
     tune.set_defaults(function=tune_all, split="tuning")
     _add_run_options(tune, "seed 0")
@@ -78,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     small.add_argument("--num-gpus", type=count, default=0, metavar="N", help="0: use the CPU")
     help_text = "train the mini model that is part of the package"
     packaged.add_options(commands.add_parser("packaged-model", help=help_text, description=packaged.__doc__))
-    help_text = "evaluate a run again with further class names that no image shows"
+    help_text = "evaluate runs again with further class names that no image shows"
     distractors.add_options(commands.add_parser("distractors", help=help_text, description=distractors.__doc__))
     help_text = "train a small CLIP on the mini data set's pictures and words"
     toy_clip.add_options(commands.add_parser("toy-clip", help=help_text, description=toy_clip.__doc__))
@@ -128,6 +137,12 @@ def run_all(args: argparse.Namespace) -> int:
     """Run the plan and write the report; returns the exit status."""
     methods = discover(args.plugins)
     failed = _run(args, methods, args.methods or list(methods))
+    if args.distractors:
+        from minibench.distractor_runs import evaluate_runs
+
+        logging.getLogger("PADing").setLevel(logging.WARNING)
+        for line in evaluate_runs(args.out.absolute(), None, args.distractors, 0, overwrite=False):
+            print(line, flush=True)
     if not args.no_report:
         _report(args.out.absolute())
     return int(failed)

@@ -47,9 +47,10 @@ def lowered(rows: Tensor, known: Tensor, features: Tensor, share: float) -> Tens
         return rows
     features = features.double()
     rest = (features @ known.double().T).logsumexp(1)
-    # In an order of the rows' own, and each by itself: sums then have the same rounding in every order of the classes.
-    order = sorted(range(len(rows)), key=lambda i: rows[i].tolist())
-    odds = torch.stack([features @ rows[i].double() - rest for i in order])
+    # In an order of the rows' own: sums then have the same rounding in every order of the classes.
+    values = rows.tolist()
+    order = sorted(range(len(rows)), key=values.__getitem__)
+    odds = rows[order].double() @ features.T - rest
     height = odds.logsumexp(1) - math.log(len(features))
     threshold = _threshold(odds, height, share)
     if threshold is None:

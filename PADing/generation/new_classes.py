@@ -79,22 +79,22 @@ def _known(
     """Rows (k + 1, d + 1) of the model's own classes in a vocabulary and of "no object"; their features (n, d + 1)."""
     kept = sorted(i for i in vocabulary.kept if i >= 0)
     rows = torch.cat([classifier.weight, classifier.bias[:, None]], dim=1).detach()[[*kept, -1]]
-    count, embeddings = samples_per_class(len(kept)), classes.all_embeddings()
-    features = [generated_features(generator, embeddings[i], count) for i in kept]
-    return rows, torch.cat(features) if features else rows[:0]
+    if not kept:
+        return rows, rows[:0]
+    return rows, generated_features(generator, classes.all_embeddings()[kept], samples_per_class(len(kept)))
 
 
 @torch.no_grad()
-def generated_features(generator: FeatureGenerator, embedding: Tensor, count: int) -> Tensor:
-    """Features (count, d + 1) float64 of a class with embedding (e,), with a last column of ones for the bias.
+def generated_features(generator: FeatureGenerator, embeddings: Tensor, count: int) -> Tensor:
+    """Features (n * count, d + 1) float64 of classes with embeddings (n, e), class by class; the last column is 1.
 
-    The random numbers depend on the embedding alone.
+    The random numbers depend on the embeddings alone.
     """
-    digest = hashlib.blake2b(embedding.cpu().numpy().tobytes(), digest_size=7).digest()
+    digest = hashlib.blake2b(embeddings.cpu().numpy().tobytes(), digest_size=7).digest()
     device = generator.fc_projection.weight.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(int.from_bytes(digest, "little"))
-        projected = generator.fc_projection(embedding.to(device)[None].expand(count, -1))
+        projected = generator.fc_projection(embeddings.to(device).repeat_interleave(count, 0))
         features = generator.generate(projected)
     return F.pad(features.double(), (0, 1), value=1.0)
 
@@ -133,7 +133,7 @@ class RowFitter:
         self.variance = torch.cat([variance[:-1].mean().expand(len(variance) - 1), variance[-1:]])
         self.variance = self.variance.clamp(min=LEAST_VARIANCE)
         self.rows = rows
-        self.others = torch.cat([generated_features(generator, embedding, NEGATIVES) for embedding in embeddings])
+        self.others = torch.cat([generated_features(generator, embedding[None], NEGATIVES) for embedding in embeddings])
         self.offset = self._offset(self.others)
         weights = torch.ones(len(embeddings), device=rows.device).index_fill(0, learned, favour)
         self.weight = EVIDENCE * favour**2 / POSITIVES
@@ -142,7 +142,7 @@ class RowFitter:
     @torch.no_grad()
     def fit(self, embedding: Tensor) -> Tensor:
         """The row (d + 1,) float32 of a class, bias last, from its embedding (e,)."""
-        own = generated_features(self.generator, embedding, POSITIVES)
+        own = generated_features(self.generator, embedding[None], POSITIVES)
         features = torch.cat([own, self.others])
         offset = torch.cat([self._offset(own), self.offset])
         target = torch.zeros(len(features), dtype=torch.float64, device=features.device)

@@ -12,6 +12,7 @@ from minibench.methods import TASKS, Method
 from minibench.report import charts
 from minibench.report.charts import Album
 from minibench.report.curves import class_section, curve_section
+from minibench.report.distractors import distractor_section
 from minibench.report.document import Section, Text, say
 from minibench.report.embeddings import embedding_section
 from minibench.report.images import confusion_section, gallery_section
@@ -30,7 +31,8 @@ def write_report(folder: Path, to: Path | None = None) -> None:
     """Write ``report.md``, ``pictures.md``, ``index.html`` with both, ``summary.json`` and ``pictures/``.
 
     Args:
-        folder: of the benchmark. All of ``report.md`` comes from its ``results.json`` and ``other_settings.json``;
+        folder: of the benchmark. All of ``report.md`` comes from its ``results.json``, ``other_settings.json`` and
+            ``distractors.json``;
             ``pictures.md`` comes from the run folders that these name, and is left as it is if none exists.
         to: where the report is written; default: ``<folder>/report``. The features of the first PADing run are
             computed if they are missing.
@@ -69,14 +71,16 @@ def _main(bench: Bench) -> list[Method]:
 
 def _numbers(bench: Bench, whole: Bench, found: list[Comparison], other: Bench | None, album: Album) -> list[Section]:
     """The sections that need ``results.json`` only, the summary first and the list of methods last."""
-    return [
+    sections = [
         headline_section(whole, found),
         results_section(bench, album),
         reading_section(bench, found, other),
         difference_section(bench, found, album),
         class_section(bench, _main(bench), album),
+        distractor_section(whole.folder),
         methods_section(whole),
     ]
+    return [section for section in sections if section is not None]
 
 
 def _pictures(bench: Bench, album: Album) -> list[Section]:

@@ -303,7 +303,9 @@ def _minibench(parsed: Parsed, words: list[str], run: Run) -> list[str]:
         rest = _set(rest, "--num-gpus", 0) if "--num-gpus" in rest else rest
         return [command, *rest] if "--smoke" in rest else [command, *rest, "--smoke"]
     if command == "distractors":
-        if not Path(parsed.args.run, "config.yaml").is_file():
+        if parsed.args.data is None and not Path(parsed.args.folder, "results.json").is_file():
+            run(["-m", "minibench", "run", "--budget", "smoke", "--methods", "projection", "--no-report"])
+        elif parsed.args.data is not None and not Path(parsed.args.folder, "config.yaml").is_file():
             run(["-m", "minibench", "quickstart", "--smoke"])
         return [command, *_set(rest, "--numbers", "0,3"), "--images", "2"]
     if command == "toy-clip":

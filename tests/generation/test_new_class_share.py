@@ -153,7 +153,7 @@ def test_rows_of_a_vocabulary():
     assert torch.equal(found[[0, -2, -1]], whole[[3, 0, 5]])
     fitted = words.state["rows"]
     assert torch.equal(rows(kept, vectors, 1.0)[0][1:-2], fitted)
-    features = torch.cat([generated_features(generator, tables.vectors[i], 32) for i in (0, 3)])
+    features = generated_features(generator, tables.vectors[[0, 3]], 32)
     assert torch.equal(found[1:-2], lowered(fitted, whole[[0, 3, 5]], features, 0.1)) and not found[1:-2].equal(fitted)
     order = torch.randperm(40)
     again = rows((0, *[-1] * 40, 3), vectors[order], 0.1)[0]

@@ -29,7 +29,7 @@ def parts():
 
 
 def features(generator, embedding, count):
-    return generated_features(generator, embedding, count).numpy()
+    return generated_features(generator, embedding[None], count).numpy()
 
 
 def test_the_row_is_the_minimum_of_the_stated_loss(parts):
