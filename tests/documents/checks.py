@@ -125,7 +125,7 @@ def check_names(parsed: Parsed) -> None:
         from minibench.methods import discover
 
         methods = getattr(args, "methods", None)
-        known = discover(list(filter(os.path.isdir, args.plugins))) if hasattr(args, "plugins") else {}
+        known = discover(list(filter(os.path.isdir, getattr(args, "plugins", ()))))
         _known("method", [name for name in methods or () if name != "mine" and not IMAGINED.search(name)], known)
         if "quickstart" in parsed.words:
             _draw_mini_coco(args.out / "data" / "mini")
