@@ -10,7 +10,8 @@ import pytest
 
 from minibench.bench import OTHER, RESULTS, read_bench
 from minibench.comparisons import compare, merge_twins
-from minibench.methods import INSTANCE, PANOPTIC, discover
+from minibench.distractor_runs import read_distractors
+from minibench.methods import INSTANCE, PANOPTIC, TASKS, discover
 from minibench.paired import BETTER, WORSE, judge, paired_test
 from minibench.pool import pool
 from minibench.report.reading import interval
@@ -97,6 +98,21 @@ def test_the_page_gives_each_finding_as_it_is_in_the_report(lines):
     verdicts = [line.found.verdict for found in lines.values() for line in found.values() if line.test]
     counts = [verdicts.count(v) for v in ("better", "worse", "equivalent", "undecided")]
     assert counts == [3, 0, 3, 15] and "Three comparisons are decided as *better*, none as *worse*, three as" in text
+
+
+def test_the_page_gives_the_metrics_with_distractors_as_they_are_in_the_file():
+    """Each row of the page's table: method, number, and means over seeds."""
+    text = (REPOSITORY / "docs" / "minibench.md").read_text().split("## Names that no image shows")[1].split("\n## ")[0]
+    entries = read_distractors(COMMITTED)
+    assert entries
+    for name, number in {(e["method"], number) for e in entries for number in e["numbers"]}:
+        runs = [e["numbers"][number] for e in entries if e["method"] == name and number in e["numbers"]]
+        title = next(e["title"] for e in entries if e["method"] == name)
+        cells = []
+        for task in TASKS:
+            values = [statistics.fmean(run[task.key][m] for run in runs) for m in task.metrics if task.key in runs[0]]
+            cells.append(", ".join(f"{value:.1f}" for value in values))
+        assert f"| {title} | {int(number):,} | {' | '.join(cells)} |" in text
 
 
 def _signs(lines: dict) -> tuple[list[dict], list[dict]]:
