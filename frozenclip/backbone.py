@@ -56,11 +56,14 @@ class FrozenCLIPBackbone(Backbone):
     def adapt_config(cls, cfg: CfgNode, given: Collection[str]) -> list[str]:
         """Set pixel mean, standard deviation and channel order to those of CLIP, in place.
 
-        For FrozenCLIP, its file of text embeddings becomes the model's file of class embeddings, too.
+        For FrozenCLIP, its file of text embeddings becomes the model's file of class embeddings.
 
         ``given``: the keys of the command line, which may not contradict. Returns one sentence for each mistake.
         """
-        name = cfg.MODEL.FROZENCLIP.NAME
+        name, node = cfg.MODEL.FROZENCLIP.NAME, cfg.MODEL.FROZENCLIP
+        if cfg.MODEL.META_ARCHITECTURE == "FrozenCLIP" and node.CLASS_EMBEDDINGS:
+            cfg.MODEL.CLASS_EMBEDDINGS, cfg.MODEL.MASK_FORMER.VEC_PATH = node.CLASS_EMBEDDINGS, None
+            node.CLASS_EMBEDDINGS = ""  # one key names the file, which a shared model brings along
         if "/" in name and not name.startswith(HUB) and not clip_folder(name):
             return []  # a folder that is not there yet; building the model refuses it
         try:
@@ -74,8 +77,6 @@ class FrozenCLIPBackbone(Backbone):
             if key in given and node[last] != own:
                 problems.append(f"{key} is {node[last]}, but CLIP {clip.label} was trained with {own}. Leave it out.")
             node[last] = own
-        if cfg.MODEL.META_ARCHITECTURE == "FrozenCLIP" and cfg.MODEL.FROZENCLIP.CLASS_EMBEDDINGS:
-            cfg.MODEL.CLASS_EMBEDDINGS, cfg.MODEL.MASK_FORMER.VEC_PATH = cfg.MODEL.FROZENCLIP.CLASS_EMBEDDINGS, None
         return problems
 
     def load_pretrained(self, cfg: CfgNode) -> None:

@@ -17,7 +17,7 @@ from PADing.yaml_files import check_keys, read_yaml
 logger = logging.getLogger(__name__)
 
 # Packages of this program, whose modules a shared config may name under PLUGINS.
-BUILT_IN = ("PADing", "baselines", "d2zero")
+BUILT_IN = ("PADing", "baselines", "d2zero", "frozenclip")
 
 
 def read_shared_config(folder: Path, trust_plugins: bool = False) -> tuple[dict[str, Any], list[str]]:

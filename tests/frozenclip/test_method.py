@@ -17,8 +17,9 @@ from PADing.data.embeddings import load_synonyms
 from PADing.data.vocabulary import Entry
 from PADing.engine.trainer import Trainer
 from PADing.errors import UserError
-from PADing.inference import Predictor
+from PADing.inference import Predictor, from_pretrained
 from PADing.meta_arch.second_classifier import OutputClasses
+from PADing.sharing.export import share_model
 from PADing.visualization.image_files import read_rgb
 
 TRAINING = {
@@ -245,3 +246,15 @@ def test_damaged_synonyms_are_refused(text, tmp_path):
     np.savez(tmp_path / "a.npz", **content, synonym_of=np.zeros(3, int), synonym_vectors=np.zeros((2, 24)))
     with pytest.raises(UserError, match="damaged synonyms"):
         load_synonyms(tmp_path / "a.npz", [str(name) for name in content["names"]])
+
+
+def test_a_shared_model_is_loaded_with_its_own_embeddings(options, weights, clips, drawn, tmp_path):
+    """The plug-in is this project's, so it is imported; CLIP's folder is the reader's."""
+    file, opts = options()
+    (weights.parent / "config.yaml").write_text(load_config(file, opts).dump())
+    share_model(weights.parent, tmp_path / "shared")
+    predictor = from_pretrained(tmp_path / "shared", opts=["MODEL.FROZENCLIP.NAME", str(clips.convnext)])
+    image = read_rgb(drawn.images[0])
+    want = Predictor(load_config(file, [*opts, "MODEL.WEIGHTS", str(weights)]))(image)
+    torch.testing.assert_close(predictor(image)["sem_seg"], want["sem_seg"], rtol=1e-4, atol=1e-6)
+    assert str(tmp_path) in predictor.model.decoder.text.path
