@@ -10,9 +10,12 @@ import sys
 import warnings
 
 from PADing.after_import import import_after
+from PADing.waiting import sleep_while_waiting
 
 # fvcore calls it when it is imported; its users can do nothing about it.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+
+sleep_while_waiting()
 
 try:
     import_after("detectron2.data", "PADing.data.registration")

@@ -1,6 +1,12 @@
-"""Measures time and memory of all implementations of this operator in one run.
+"""Measures time and memory: of the attention operator beside others, or of the whole model beside other programs.
 
-    python -m PADing.modeling.pixel_decoder.ops.benchmark msda [--output FILE] [--device cpu|cuda] [--case NAME]
+    python tools/benchmark.py msda [--output FILE] [--device cpu|cuda] [--case NAME]
+    python tools/benchmark.py model [--task NAME] [--rounds N] [--checkout FOLDER] [--beside NAME=COMMAND]
+
+``model``: inference and training steps of the R-50 panoptic model on the CPU, stage by stage, beside older checkouts of
+this project, the network of transformers' Mask2Former, and any program that takes the same arguments
+(docs/benchmarks.md). Each measurement is a fresh process, and contenders take turns. The floor says how fast this
+machine multiplies matrices and convolves.
 
 ``msda``: multi-scale deformable attention with every available backend and every installed peer (transformers, mmcv,
 deformops; on a GPU also the classic kernel with one thread per output channel), forward alone (``fwd``) and with
@@ -23,6 +29,9 @@ CASES: dict[str, tuple[int, list[tuple[int, int]], int | None]] = {
     "1024x1024_batch2": (2, [(128, 128), (64, 64), (32, 32)], None),
     "300_queries": (1, [(100, 134), (50, 67), (25, 34)], 300),
 }
+# Of the model benchmark.
+MODEL_TASKS = ("floor", "network", "panoptic", "all-results", "training", "second-stage")
+FURTHER_TASKS = ("semantic", "instance")
 DTYPE_NAMES = ("float32", "float64", "bfloat16", "float16")
 KINDS = ("cpu", "cuda")
 
@@ -30,7 +39,8 @@ KINDS = ("cpu", "cuda")
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = CommandParser(__doc__)
-    msda = parser.add_subparsers(required=True).add_parser("msda", help="multi-scale deformable attention")
+    commands = parser.add_subparsers(required=True)
+    msda = commands.add_parser("msda", help="multi-scale deformable attention")
     msda.add_argument("--output", "--json", type=Path, metavar="FILE", help="also write the rows here, as JSON")
     msda.add_argument("--device", choices=KINDS, help="default: cuda if there is one")
     msda.add_argument("--threads", type=positive, help="CPU threads (default: PyTorch's)")
@@ -38,11 +48,51 @@ def main(argv: list[str] | None = None) -> int:
     msda.add_argument("--dtype", action="append", choices=DTYPE_NAMES, help="may be repeated; default: 32 and 16 bits")
     msda.add_argument("--rounds", type=positive, default=20, help="measurements of each contender")
     msda.add_argument("--seconds", type=float, default=30.0, help="stop a table after this long (at least 3 rounds)")
-    return run_command(_measure, parser.parse_args(argv))
+    msda.set_defaults(measure=_measure_operator)
+    _add_model(commands.add_parser("model", help="inference and training of the whole model, on the CPU"))
+    args = parser.parse_args(argv)
+    return run_command(args.measure, args)
 
 
-def _measure(args: argparse.Namespace) -> None:
+def _add_model(model: argparse.ArgumentParser) -> None:
+    tasks = (*MODEL_TASKS, *FURTHER_TASKS)
+    model.add_argument(
+        "--task", action="append", choices=tasks, help=f"may be repeated; default: {', '.join(MODEL_TASKS)}"
+    )
+    model.add_argument("--rounds", type=positive, default=3, help="processes of each contender for each task")
+    model.add_argument("--repeats", type=positive, default=3, help="measured calls of a process, after one that is not")
+    model.add_argument("--height", type=positive, default=640, help="of the image, in pixels")
+    model.add_argument("--width", type=positive, default=853, help="of the image, in pixels")
+    model.add_argument("--threads", type=positive, help="CPU threads (default: the number of cores)")
+    model.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16: mixed precision")
+    model.add_argument("--compile", action="store_true", help="of this checkout, with torch.compile")
+    model.add_argument(
+        "--checkout", type=Path, action="append", default=[], metavar="FOLDER",
+        help="also measure an older checkout of this project; may be repeated",
+    )  # fmt: skip
+    model.add_argument(
+        "--beside", action="append", default=[], metavar="NAME=COMMAND",
+        help="also measure a program that takes the same arguments; may be repeated",
+    )  # fmt: skip
+    model.add_argument(
+        "--join", type=Path, action="append", default=[], metavar="FILE",
+        help="add the rows of an earlier result to the table; may be repeated",
+    )  # fmt: skip
+    model.add_argument(
+        "--output", type=Path, metavar="FILE", help="also write all times here, as JSON, after each process"
+    )
+    model.set_defaults(measure=_measure_model)
+
+
+def _measure_operator(args: argparse.Namespace) -> None:
     from PADing.modeling.pixel_decoder.ops.benchmark import benchmark_msda  # imports PyTorch
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)  # after the imports, which log
     benchmark_msda(args)
+
+
+def _measure_model(args: argparse.Namespace) -> None:
+    from PADing.model_benchmark.run import benchmark_model
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    benchmark_model(args)

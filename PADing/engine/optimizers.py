@@ -5,6 +5,7 @@ from detectron2.config import CfgNode
 from detectron2.solver.build import maybe_add_gradient_clipping
 from torch import nn
 
+from PADing.engine.merged_steps import SGD, AdamW
 from PADing.errors import UserError
 
 # The first is the base class of all batch and instance normalisations.
@@ -26,9 +27,9 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     groups = parameter_groups(cfg, model)
     optimizer: torch.optim.Optimizer
     if solver.OPTIMIZER == "SGD":
-        optimizer = torch.optim.SGD(groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
+        optimizer = SGD(groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
     elif solver.OPTIMIZER == "ADAMW":
-        optimizer = torch.optim.AdamW(groups, solver.BASE_LR)
+        optimizer = AdamW(groups, solver.BASE_LR)
     else:
         raise UserError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}, but must be 'SGD' or 'ADAMW'.")
     if not clips_full_model(cfg):

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Protocol, runtime_checkable
 
-import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from PADing.engine.checkpointer import read_weights
+from PADing.engine.merged_steps import SGD, Adam
 from PADing.engine.recipes import TRAINING_RECIPE_REGISTRY, TrainingRecipe, micro_batches
 from PADing.errors import UserError
 
@@ -57,8 +57,8 @@ class GeneratorClassifier(TrainingRecipe):
         first = cfg.MODEL.MASK_FORMER.SELF_TRAINING
         if first.WEIGHTS:
             model.learn_from(read_weights(first.WEIGHTS), first.SCORE, first.MAX_OVERLAP)
-        self.optimizers["optimizer"] = torch.optim.Adam(model.generator_parameters(), cfg.SOLVER.GENERATOR_LR)
-        self.optimizers["optimizer_2"] = torch.optim.SGD(
+        self.optimizers["optimizer"] = Adam(model.generator_parameters(), cfg.SOLVER.GENERATOR_LR)
+        self.optimizers["optimizer_2"] = SGD(
             model.classifier_parameters(), cfg.SOLVER.BASE_LR, momentum=0.9, weight_decay=5e-4
         )
 

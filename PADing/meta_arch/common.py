@@ -303,7 +303,7 @@ class SegmenterBase(ModelContract, nn.Module):
         maps = Resized(Stored(mask_pred), padded)
         if self.sem_seg_postprocess_before_inference:
             maps = Resized(maps, output_size, crop=image_size)
-        masks, result = computed(maps), dict[str, Any]()
+        masks, result = maps if maps.device.type == "cpu" else computed(maps), dict[str, Any]()
         if self.semantic_on:
             scores = self.semantic_inference(mask_cls, masks)
             if not self.sem_seg_postprocess_before_inference:
@@ -334,8 +334,11 @@ class SegmenterBase(ModelContract, nn.Module):
         ``mask_cls`` (Q, K + 1) and ``mask_pred`` (Q, H, W) are logits.
         """
         rule = self.instance_rule()
-        result = make_instances(*rule.pairs(mask_cls), mask_pred, self.boxes_from_masks)
-        return result if rule.kept is None else result[rule.is_kept(result.pred_classes)]
+        scores, queries, classes = rule.pairs(mask_cls)
+        if rule.kept is not None:
+            kept = rule.is_kept(classes)
+            scores, queries, classes = scores[kept], queries[kept], classes[kept]
+        return make_instances(scores, queries, classes, mask_pred, self.boxes_from_masks)
 
     def instance_rule(self) -> InstanceRule:
         """Which (query, class) pairs become instances: the most probable, of things alone if the model knows stuff."""

@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Maps of up to AT_ONCE elements (100 masks of 640 x 480) are computed at once, larger ones in strips of STRIP elements.
-AT_ONCE, STRIP = 2**25, 2**22
+# On a GPU, maps of up to AT_ONCE elements (100 masks of 640 x 480) are computed at once. Larger ones are computed in
+# strips of STRIP elements; on a CPU all are, because a strip stays in its cache.
+AT_ONCE, STRIP = 2**25, 2**21
+# Strips are no thinner than this, because each also computes some rows of its neighbours.
+LEAST_ROWS = 16
 # Elements of the largest result that is returned as a tensor (1 GiB of floats: 100 masks of 2.7 megapixels).
 LARGEST_TENSOR = 2**28
 
@@ -37,7 +40,8 @@ class Maps:
     def strips(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield all rows from top to bottom in strips of bounded size: (slice of rows, (C, rows, W))."""
         height, row = self.shape[1], max(1, self.breadth * self.shape[2])
-        step = height if height * row <= AT_ONCE else max(1, STRIP // row)
+        at_once = STRIP if self.device.type == "cpu" else AT_ONCE
+        step = height if height * row <= at_once else max(LEAST_ROWS, STRIP // row)
         for start in range(0, height, step):
             stop = min(height, start + step)
             yield slice(start, stop), self.rows(start, stop)
@@ -105,6 +109,15 @@ class Resized(Maps):
         height, width = self.crop
         if self.crop == self.size:
             return self.source.rows(start, stop)[:, :, :width]
+        if self.size[0] % height == 0:
+            # A whole number of rows for each row of the source: resize the rows that are needed, and one more on either
+            # side.
+            factor = self.size[0] // height
+            first, last = max(0, start // factor - 1), min(height, (stop - 1) // factor + 2)
+            maps = self.source.rows(first, last)[:, :, :width]
+            size = ((last - first) * factor, self.size[1])
+            maps = F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+            return maps[:, start - first * factor : stop - first * factor]
         if 2 * (stop - start) >= self.size[0]:  # all rows, or all but padding
             maps = self.source.rows(0, height)[:, :, :width]
             return F.interpolate(maps[None], size=self.size, mode="bilinear", align_corners=False)[0][:, start:stop]
@@ -140,7 +153,8 @@ class WeightedMasks(Maps):
 
     def rows(self, start: int, stop: int) -> Tensor:
         """The sums in these rows."""
-        return torch.einsum("qc,qhw->chw", self.weights, self.masks.rows(start, stop).sigmoid())
+        soft = self.masks.rows(start, stop).sigmoid()
+        return (self.weights.t() @ soft.flatten(1)).unflatten(1, soft.shape[1:])
 
     def __getitem__(self, index) -> "WeightedMasks":
         return WeightedMasks(self.weights[:, index], self.masks)

@@ -9,6 +9,7 @@ from collections.abc import Collection
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
+from torch.nn import functional as F
 
 from PADing.meta_arch.maps import BinaryMasks, Maps, WeightedMasks, as_maps, fits, held
 
@@ -53,20 +54,25 @@ def panoptic_map(
     result = torch.zeros(masks.shape[1:], dtype=torch.int32, device=masks.device)
     if kept == 0:
         return result, []
-    areas = torch.zeros(3, kept, dtype=torch.int64, device=masks.device)  # pixels: assigned, in the mask, both
+    # Of each query the pixels in its mask, and those assigned to it, outside and inside its mask.
+    original, owned = (
+        torch.zeros(kept, device=masks.device),
+        torch.zeros(2 * kept, dtype=torch.int64, device=masks.device),
+    )
     for rows, logits in masks.strips():
         soft = logits.sigmoid()
-        owner = (scores * soft).argmax(0)
         inside = soft >= 0.5
+        owner = (scores * soft).max(0).indices  # three times as fast as argmax
         owner_inside = inside.gather(0, owner[None])[0]
-        areas[0] += torch.bincount(owner.flatten(), minlength=kept)
-        areas[1] += inside.sum((1, 2))
-        areas[2] += torch.bincount(owner[owner_inside], minlength=kept)
+        owned += torch.bincount((2 * owner + owner_inside).flatten(), minlength=2 * kept)
+        original += pixels(inside)
         result[rows] = torch.where(owner_inside, owner + 1, 0)  # query + 1 until segment ids are known
+    remaining = owned[1::2]
+    areas = (owned[::2] + remaining).tolist(), original.tolist(), remaining.tolist()
     ids, segments = [0], list[dict]()
     stuff_ids: dict[int, int] = {}
-    for label, owned, original, remaining in zip(labels[keep].tolist(), *areas.tolist(), strict=True):
-        if min(owned, original, remaining) == 0 or owned / original < overlap_threshold:
+    for label, assigned, whole, left in zip(labels[keep].tolist(), *areas, strict=True):
+        if min(assigned, whole, left) == 0 or assigned / whole < overlap_threshold:
             ids.append(0)
         elif label in stuff_ids:
             ids.append(stuff_ids[label])
@@ -100,8 +106,8 @@ def make_instances(
         boxes_from_masks: compute tight boxes; False: zero boxes.
 
     Returns:
-        Instances with ``pred_masks`` (N, H, W) float 0 or 1, or :class:`BinaryMasks` for more than
-        ``maps.LARGEST_TENSOR`` elements; ``pred_boxes`` (XYXY); ``scores``, the probability times the mean sigmoid
+        Instances with ``pred_masks`` (N, H, W) bool, or :class:`BinaryMasks` for more than ``maps.LARGEST_TENSOR``
+        elements; ``pred_boxes`` (XYXY); ``scores``, the probability times the mean sigmoid
         inside the mask; ``pred_classes``. Nothing in them carries gradients.
     """
     queries, which = queries.unique(return_inverse=True)  # compute each mask once
@@ -110,18 +116,19 @@ def make_instances(
     result = Instances((height, width))
     stored = None
     if fits((len(which), height, width)):
-        stored = torch.empty(len(which), height, width, dtype=scores.dtype, device=masks.device)
-    total, area = scores.new_zeros(2, count)
-    in_row = torch.zeros(count, height, dtype=torch.bool, device=masks.device)
-    in_column = torch.zeros(count, width, dtype=torch.bool, device=masks.device)
+        stored = torch.empty(len(which), height, width, dtype=torch.bool, device=masks.device)
+    total, area = torch.zeros(2, count, device=masks.device)
+    in_row = torch.zeros(count, height, dtype=torch.uint8, device=masks.device)
+    in_column = torch.zeros(count, width, dtype=torch.uint8, device=masks.device)
     for rows, logits in masks.strips():
         inside = logits > 0
-        total += logits.sigmoid().mul_(inside).sum((1, 2))
-        area += inside.sum((1, 2))
-        in_row[:, rows] = inside.any(2)
-        in_column |= inside.any(1)
+        total += F.threshold_(logits.sigmoid(), 0.5, 0).sum((1, 2))  # probabilities inside the mask
+        area += pixels(inside)
+        bytes_ = inside.view(torch.uint8)  # their maximum takes a tenth of the time of ``any``
+        in_row[:, rows] = bytes_.amax(2)
+        in_column |= bytes_.amax(1)
         if stored is not None:
-            stored[:, rows] = inside[which].to(stored.dtype)
+            stored[:, rows] = inside[which]
     result.pred_masks = BinaryMasks(masks[which]) if stored is None else stored
     boxes = tight_boxes(in_row, in_column) if boxes_from_masks else scores.new_zeros(count, 4)
     result.pred_boxes = Boxes(boxes[which])
@@ -130,10 +137,15 @@ def make_instances(
     return result
 
 
+def pixels(masks: Tensor) -> Tensor:
+    """The number of pixels in each mask: (N, H, W) bool -> (N,) float; half the time of a sum of flags."""
+    return masks.view(torch.uint8).sum((1, 2), dtype=torch.int32).float()
+
+
 def tight_boxes(in_row: Tensor, in_column: Tensor) -> Tensor:
     """Boxes (x0, y0, x1, y1) around masks: (N, 4) float; x1 and y1 are one past the last pixel; zeros if empty.
 
-    ``in_row`` (N, H) and ``in_column`` (N, W): whether a mask has a pixel in a row or column.
+    ``in_row`` (N, H) and ``in_column`` (N, W), 0 or 1: whether a mask has a pixel in a row or column.
     """
     boxes = []
     for occupied in (in_column, in_row):

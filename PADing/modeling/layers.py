@@ -81,7 +81,9 @@ class ResidualLayer(nn.Module):
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """The branch of two linear layers with a ReLU between them: (..., C) -> (..., C)."""
-        return self.linear2(self.drop(F.relu(self.linear1(x), inplace=True)))
+        # In rows: with three dimensions the first output is a view, on which an in-place ReLU has a slow gradient.
+        hidden = F.relu(self.linear1(x.reshape(-1, x.shape[-1])), inplace=True)
+        return self.linear2(self.drop(hidden)).view(x.shape)
 
 
 def self_attention(attention: Attention, positions: Tensor | None) -> Branch:
@@ -259,6 +261,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., input_dim) -> (..., output_dim)."""
+        rows = x.reshape(-1, x.shape[-1])  # see ResidualLayer.feed_forward
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x), inplace=True)
-        return self.layers[-1](x)
+            rows = F.relu(layer(rows), inplace=True)
+        return self.layers[-1](rows).unflatten(0, x.shape[:-1])

@@ -93,16 +93,18 @@ class HungarianMatcher(nn.Module):
             return cost - self.cost_class * probability.gather(3, columns)
 
     def _mask_costs(self, predictions: Sequence[dict[str, Tensor]], target: Tensor, points: Tensor) -> Tensor:
-        masks = [point_sample(p["pred_masks"].float(), at) for p, at in zip(predictions, points, strict=True)]
-        logits = torch.stack(masks)  # (A, B, Q, P)
-        inside = logits.sigmoid()
-        # For t in {0, 1} or between, BCE(x, t) = softplus(x) - x t; both costs need one product with the targets each.
-        queries = logits.shape[2]
-        products = torch.cat([logits, inside], dim=2) @ target.transpose(2, 3)  # (A, B, 2 Q, n)
-        bce = (F.softplus(logits).sum(3, keepdim=True) - products[:, :, :queries]) / logits.shape[3]
-        areas = inside.sum(3, keepdim=True) + target.sum(3).unsqueeze(2)
-        dice = 1 - (2 * products[:, :, queries:] + 1) / (areas + 1)
-        return self.cost_mask * bce + self.cost_dice * dice
+        costs = []
+        # One prediction after another, because the numbers of all ten do not fit into a processor's cache.
+        for prediction, at, labels in zip(predictions, points, target, strict=True):
+            logits = point_sample(prediction["pred_masks"].float(), at)  # (B, Q, P)
+            columns = labels.transpose(1, 2)
+            # For t in {0, 1} or between, BCE(x, t) = softplus(x) - x t.
+            bce = (F.softplus(logits).sum(2, keepdim=True) - logits @ columns) / logits.shape[2]
+            inside = logits.sigmoid_()
+            areas = inside.sum(2, keepdim=True) + labels.sum(2).unsqueeze(1)
+            dice = 1 - (2 * (inside @ columns) + 1) / (areas + 1)
+            costs.append(self.cost_mask * bce + self.cost_dice * dice)
+        return torch.stack(costs)
 
     def extra_repr(self) -> str:
         """The text in ``print(model)``."""

@@ -32,5 +32,5 @@ def importance_counts(num_points: int, oversample_ratio: float, importance_sampl
 def most_uncertain(masks: Tensor, candidates: Tensor, count: int) -> Tensor:
     """The ``count`` = K candidates (N, R, 2) where mask logits (N, 1, H, W) are closest to zero: (N, K, 2)."""
     uncertainty = -point_sample(masks, candidates).squeeze(1).abs()
-    best = uncertainty.topk(count, dim=1).indices
+    best = uncertainty.topk(count, dim=1, sorted=False).indices
     return candidates.gather(1, best.unsqueeze(2).expand(-1, -1, 2))

@@ -197,3 +197,20 @@ def test_frozen_blocks_have_nothing_to_train():
     assert (block.in_channels, block.out_channels, block.stride) == (3, 4, 2)
     assert block.freeze() is block
     assert isinstance(block.conv.norm, FrozenBatchNorm2d) and not any(p.requires_grad for p in block.parameters())
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_convolution_takes_in_its_frozen_norm(bias):
+    """One pass instead of two, and the numbers and gradients of convolution, norm and activation one after another."""
+    layer = Conv2d(3, 5, 3, padding=1, bias=bias, norm=FrozenBatchNorm2d(5), activation=torch.relu)
+    for value in (layer.norm.weight, layer.norm.bias, layer.norm.running_mean):
+        value.normal_()
+    layer.norm.running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 3, 6, 7, requires_grad=True)
+    y = layer(x)
+    expected = torch.relu(layer.norm(nn.functional.conv2d(x, layer.weight, layer.bias, padding=1)))
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+    inputs = [x, *layer.parameters()]
+    got, want = (torch.autograd.grad(out.square().sum(), inputs) for out in (y, expected))
+    assert len(got) == 2 + bias
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)

@@ -179,7 +179,7 @@ def test_a_whole_model_in_strips(small_strips, monkeypatch):
         )
         (strips,) = model.infer(classes, masks, [{"height": 141, "width": 203}], images)
         with monkeypatch.context() as patch:
-            for name in ("AT_ONCE", "LARGEST_TENSOR"):
+            for name in ("AT_ONCE", "STRIP", "LARGEST_TENSOR"):
                 patch.setattr(maps_module, name, 2**30)
             (whole,) = model.infer(classes, masks, [{"height": 141, "width": 203}], images)
         assert isinstance(strips["sem_seg"], Maps) and isinstance(whole["sem_seg"], torch.Tensor)
@@ -190,7 +190,7 @@ def test_a_whole_model_in_strips(small_strips, monkeypatch):
             a, b = strips["instances"], whole["instances"]
             torch.testing.assert_close(a.scores, b.scores)
             assert len(a) == len(b) > 0 and torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
-            assert b.pred_masks.dtype == torch.float32
+            assert b.pred_masks.dtype == torch.bool
 
 
 @pytest.mark.parametrize("strips", [False, True])

@@ -28,10 +28,14 @@ class FrozenBatchNorm2d(nn.Module):
         """(N, C, H, W) to the same shape and dtype."""
         if x.requires_grad:
             # batch_norm would store its input for the backward pass; a product with a constant does not.
-            slope = self.weight * torch.rsqrt(self.running_var + self.eps)
-            offset = self.bias - self.running_mean * slope
+            slope, offset = self.line()
             return x * slope.to(x.dtype)[:, None, None] + offset.to(x.dtype)[:, None, None]
         return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+    def line(self) -> tuple[Tensor, Tensor]:
+        """Slope and offset of each channel, (C,) each: the layer computes ``slope * x + offset``."""
+        slope = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return slope, self.bias - self.running_mean * slope
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others):
         """Complete older files: version 1 had statistics in weight and bias; batches need not be counted."""

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from .batch_norm import FrozenBatchNorm2d
+
 
 class Conv2d(nn.Conv2d):
     """PyTorch's convolution, followed by a ``norm`` (a module) and an ``activation`` (a function)."""
@@ -17,10 +19,15 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, H', W')."""
-        y = super().forward(x)
-        for after in (self.norm, self.activation):
-            y = y if after is None else after(y)
-        return y
+        if type(self.norm) is FrozenBatchNorm2d:
+            # A scale and an offset of each output channel: a part of the kernel, and of the bias.
+            scale, offset = self.norm.line()
+            bias = offset if self.bias is None else offset + self.bias * scale
+            y = self._conv_forward(x, self.weight * scale[:, None, None, None], bias)
+        else:
+            y = super().forward(x)
+            y = y if self.norm is None else self.norm(y)
+        return y if self.activation is None else self.activation(y)
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

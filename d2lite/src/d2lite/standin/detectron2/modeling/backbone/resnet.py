@@ -55,7 +55,7 @@ class _ResidualBlock(CNNBlockBase):
         y = x
         for name in self.names:
             y = getattr(self, name)(y if y is x else relu_(y))
-        return relu_(y + (x if self.shortcut is None else self.shortcut(x)))
+        return relu_(y.add_(x if self.shortcut is None else self.shortcut(x)))
 
 
 class BasicBlock(_ResidualBlock):

@@ -1,0 +1,1 @@
+"""``tools/benchmark.py model``: times inference and training of the full model beside other programs."""

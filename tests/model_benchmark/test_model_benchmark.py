@@ -1,0 +1,116 @@
+"""The benchmark must set figures side by side that belong together, and say so when a contender fails."""
+
+import json
+import sys
+import textwrap
+
+import pytest
+
+from PADing.commands.benchmark import main
+from PADing.model_benchmark import run as benchmark
+from PADing.model_benchmark.run import OURS, ratio
+
+CONTENDER = """
+    import argparse, json, sys
+    parser = argparse.ArgumentParser()
+    for name in ("task", "output", "height", "width", "repeats", "threads", "dtype"):
+        parser.add_argument("--" + name, required=True)
+    args = parser.parse_args()
+    if {fails!r}:
+        sys.exit("no such model")
+    json.dump({result}, open(args.output, "w"))
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Writes a contender: NAME=COMMAND."""
+
+    def make(name, result="{'seconds': [2.0] * int(args.repeats), 'peak_mb': int(args.height)}", fails=False):
+        path = tmp_path / f"{name}.py"
+        path.write_text(textwrap.dedent(CONTENDER).format(result=result, fails=fails))
+        return f"{name}={sys.executable} {path}"
+
+    return make
+
+
+@pytest.fixture
+def own(program, monkeypatch):
+    """In the place of this checkout a program that takes a second."""
+    path = program("own", "{'seconds': [1.0], 'cpu_seconds': [1.5], 'stages': {'backbone': 0.25}}").split()[-1]
+    monkeypatch.setattr(benchmark, "WORKLOAD", path)
+    source = open(path).read().replace('"dtype"):', '"dtype", "root"):')
+    open(path, "w").write(source)
+
+
+def test_contenders_take_turns_and_share_a_table(own, program, tmp_path, capsys):
+    output = tmp_path / "result.json"
+    args = ["model", "--task", "panoptic", "--rounds", "2", "--repeats", "3", "--height", "77", "--threads", "1"]
+    assert main([*args, "--beside", program("other"), "--output", str(output)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "| panoptic | this | 1.000 | 1.000 | 1.500 | 1 | - |" in "\n".join(lines)
+    assert "| panoptic | other | 2.000 | 2.000 | - | 2.00 (2.00 to 2.00) | 77 |" in "\n".join(lines)
+    assert "| panoptic | this | backbone | 0.250 |" in lines
+    rows = json.loads(output.read_text())["rows"]
+    assert [(r["contender"], r["round"]) for r in rows] == [("this", 1), ("other", 1), ("this", 2), ("other", 2)]
+
+
+@pytest.mark.parametrize(
+    ("result", "fails", "message"),
+    [
+        ("{}", True, "no such model"),
+        ("{'time': 3}", False, "is no result: KeyError"),
+        ("{'seconds': []}", False, "no positive times"),
+        ("{'seconds': [float('nan')]}", False, "no positive times"),
+        ("'fast'", False, "is no result"),
+    ],
+)
+def test_a_contender_that_fails_is_reported(own, program, capsys, result, fails, message):
+    args = ["model", "--task", "training", "--rounds", "1", "--repeats", "1"]
+    assert main([*args, "--beside", program("other", result, fails)]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "| other |" in line)
+    assert "failed: " in row and message in row
+
+
+def test_ratios_compare_within_a_round():
+    """Another program in round 2 slowed both; the ratio of all medians would say 1."""
+    times = {(OURS, 1): 1.0, ("other", 1): 3.0, (OURS, 2): 3.0, ("other", 2): 6.0, ("other", 3): 1.0}
+    rows = [{"task": "t", "contender": who, "round": turn, "seconds": [s]} for (who, turn), s in times.items()]
+    assert ratio(rows, "t", "other") == "2.50 (2.00 to 3.00)"
+    assert ratio(rows, "t", OURS) == "1" and ratio(rows, "t", "nobody") == "-"
+
+
+def test_rows_of_another_run_are_joined(own, tmp_path, capsys):
+    earlier = tmp_path / "gpu.json"
+    earlier.write_text(json.dumps({"rows": [{"task": "panoptic", "contender": "published", "seconds": [4.0]}]}))
+    assert main(["model", "--task", "panoptic", "--rounds", "1", "--repeats", "1", "--join", str(earlier)]) == 0
+    assert "| panoptic | published (gpu.json) | 4.000 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--beside", "published"], "must be NAME=COMMAND"),
+        (["--beside", "this=ls"], "Several contenders are called this"),
+        (["--checkout", "nowhere"], "is no checkout of this project"),
+        (["--join", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_mistakes_end_with_a_message(words, message, capsys):
+    assert main(["model", "--task", "floor", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_command_that_is_not_there(own, capsys):
+    assert main(["model", "--task", "panoptic", "--rounds", "1", "--repeats", "1", "--beside", "x=/no/such"]) == 0
+    assert "failed: /no/such: No such file or directory" in capsys.readouterr().out
+
+
+def test_the_floor_of_this_machine(tmp_path, capsys):
+    """The real workload, at its shortest."""
+    output = tmp_path / "floor.json"
+    args = ["model", "--task", "floor", "--rounds", "1", "--repeats", "1", "--threads", "1", "--output", str(output)]
+    assert main(args) == 0
+    (row,) = json.loads(output.read_text())["rows"]
+    assert row["stages"].keys() == {"matrix product", "convolution, channels first", "convolution, channels last"}
+    assert row["seconds"][0] >= sum(row["stages"].values()) * 0.99
