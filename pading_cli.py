@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "share": ("tools/share_model.py", (), "make a folder of a model to share, and upload it"),
     "export": ("tools/export_model.py", (), "write a model as an ONNX file or a program of torch.export"),
     "analyze": ("tools/analyze_model.py", (), "count operations, activations and parameters"),
-    "benchmark": ("tools/benchmark.py", (), "time MSDeformAttn beside other implementations"),
+    "benchmark": ("tools/benchmark.py", (), "time the attention operator or the whole model beside others"),
     "gpu-check": ("tools/gpu_check.py", (), "try in minutes all that needs a GPU, and measure it"),
     "quickstart": ("-m minibench", ("quickstart",), "draw data, train, evaluate and draw: the whole way in minutes"),
     "minibench": ("-m minibench", (), "compare all methods on the mini data set"),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the benchmark of the MSDeformAttn operator: ``python -m PADing.modeling.pixel_decoder.ops.benchmark``."""
+"""Runs the benchmarks of the MSDeformAttn operator and of the whole model: ``PADing.commands.benchmark``."""
 
 if __name__ == "__main__":
     from PADing.command_line import quiet_ctrl_c

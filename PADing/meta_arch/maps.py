@@ -64,7 +64,7 @@ class Maps:
             raise NotImplementedError(f"argmax of maps is over dim 0, not {dim}")
         result = torch.empty(self.shape[1:], dtype=torch.int32, device=self.device)
         for rows, strip in self.strips():
-            result[rows] = strip.argmax(0)
+            result[rows] = strip.max(0).indices  # faster than argmax
         return result
 
     def __getitem__(self, index) -> "Maps":

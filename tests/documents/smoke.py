@@ -322,6 +322,8 @@ def _minibench(parsed: Parsed, words: list[str], run: Run) -> list[str]:
 
 
 def _benchmark(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    if "model" in words:
+        return [*words, "--rounds", "1", "--repeats", "1", "--task", "floor"]
     return [*words, "--rounds", "1", "--seconds", "0.1", "--case", "512x512", "--dtype", "float32"]
 
 

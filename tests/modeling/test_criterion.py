@@ -158,3 +158,31 @@ def test_uncertain_points_are_those_near_zero():
     torch.testing.assert_close(chosen.sort().values, torch.tensor([0.45, 0.5, 0.55]))
     with pytest.raises(UserError, match="OVERSAMPLE_RATIO"):
         importance_counts(10, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("counts", [(3, 1), (0, 2), (QUERIES + 2, 1), (0, 0)])
+def test_gradients_through_the_factors_of_matched_masks(counts):
+    """With kernels and features, unmatched masks are left out of the backward pass. They would have added zeros only."""
+    g = torch.Generator().manual_seed(3)
+    features = torch.randn(2, 7, 6, 8, generator=g)
+    kernels = [torch.randn(2, QUERIES, 7, generator=g) for _ in range(3)]
+    logits = [torch.randn(2, QUERIES, CLASSES + 1, generator=g) for _ in range(3)]
+    found = []
+    for with_factors in (False, True):
+        inputs = [x.clone().requires_grad_() for x in (features, *kernels)]
+        maps, *own = inputs
+        predictions = []
+        for kernel, scores in zip(own, logits, strict=True):
+            predictions.append({"pred_logits": scores, "pred_masks": torch.einsum("bqc,bchw->bqhw", kernel, maps)})
+            if with_factors:
+                predictions[-1]["mask_kernels"] = kernel
+        first, *auxiliary = predictions
+        outputs = {**first, "mask_features": maps, "aux_outputs": auxiliary}
+        torch.manual_seed(5)
+        losses = _criterion()(outputs, _targets(counts))
+        gradients = torch.autograd.grad(sum(losses.values()), inputs, allow_unused=True)
+        found.append((losses, [torch.zeros(()) if x is None else x for x in gradients]))
+    (plain, want), (quick, got) = found
+    torch.testing.assert_close(quick, plain, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(got, [w.expand_as(x) for w, x in zip(want, got, strict=True)], rtol=1e-4, atol=1e-5)
+    assert sum(counts) == 0 or all(x.abs().sum() > 0 for x in got)
