@@ -109,6 +109,8 @@ class Resized(Maps):
         height, width = self.crop
         if self.crop == self.size:
             return self.source.rows(start, stop)[:, :, :width]
+        if len(self) == 0:  # which F.interpolate refuses
+            return self.source.rows(0, 0).new_empty(0, stop - start, self.size[1])
         if self.size[0] % height == 0:
             # A whole number of rows for each row of the source: resize the rows that are needed, and one more on either
             # side.

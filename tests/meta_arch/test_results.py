@@ -118,6 +118,14 @@ def test_masks_that_are_computed_when_asked_for_behave_as_a_field_of_instances(s
     assert len(Instances.cat([instances])) == 5
 
 
+def test_no_instance_is_a_result():
+    """All pairs were stuff: no mask, at any size."""
+    maps = Resized(Resized(Stored(torch.randn(4, 8, 8)), (32, 32)), (45, 45), crop=(30, 30))
+    none = torch.zeros(0, dtype=torch.int64)
+    result = make_instances(torch.zeros(0), none, none, maps)
+    assert len(result) == 0 and result.pred_masks.shape == (0, 45, 45) and result.pred_boxes.tensor.shape == (0, 4)
+
+
 def test_boxes_are_tight():
     masks = torch.zeros(4, 6, 9, dtype=torch.bool)
     masks[0, 2:4, 3:8] = 1
