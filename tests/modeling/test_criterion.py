@@ -162,7 +162,7 @@ def test_uncertain_points_are_those_near_zero():
 
 @pytest.mark.parametrize("counts", [(3, 1), (0, 2), (QUERIES + 2, 1), (0, 0)])
 def test_gradients_through_the_factors_of_matched_masks(counts):
-    """With kernels and features, unmatched masks are left out of the backward pass. They would have added zeros only."""
+    """With kernels and features, unmatched masks take no part in the backward pass: they would have added zeros."""
     g = torch.Generator().manual_seed(3)
     features = torch.randn(2, 7, 6, 8, generator=g)
     kernels = [torch.randn(2, QUERIES, 7, generator=g) for _ in range(3)]
