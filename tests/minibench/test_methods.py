@@ -23,7 +23,7 @@ def test_the_repository_brings_every_method_of_both_papers():
     for name in ASKED_FOR[1:]:
         assert [m.name for m in ordered(methods, [name])][0] == "baseline", "all start from the shared pretraining"
     same = {m.iterations["full"] for m in methods.values() if m.name.startswith(("pading", "gmmn", "projection"))}
-    assert len(same) == 1, "a variant that trains longer than its original proves nothing"
+    assert len(same - {0}) == 1, "a variant that trains longer than its original proves nothing"
 
 
 def test_examples_are_found_when_asked_for():

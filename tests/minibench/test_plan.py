@@ -216,5 +216,5 @@ def test_a_toy_clip_is_trained_once_per_seed():
     assert not [step.name for step in without.steps() if "toy" in step.name]
     differ = {name for name, digest in _hashes(plan).items() if _hashes(without)[name] != digest}
     assert differ == {"d2zero-seed3", "d2zero-seed4"}
-    with pytest.raises(UserError, match="MODEL.NO_SUCH should name"):
+    with pytest.raises(UserError, match="MODEL.NO_SUCH is not a config key"):
         _plan(["d2zero"], _changed("d2zero", toy_clip={"MODEL.NO_SUCH": "."}))
