@@ -64,13 +64,13 @@ def make_toy_clip(
     classes, unseen = captions.learned_classes(split), captions.seen_and_unseen(split)[1]
     started, display = time.time(), _Lines()
     training_set, check_set = (np.random.default_rng([seed, number]) for number in (5, 7))
-    display.line(f"{KIND}: drawing {scenes} scenes")
-    drawn = pictures.draw_scenes(training_set, scenes, classes)
-    model = network.build(seed)
-    training.train(model, drawn, captions.Captions(classes), iterations, seed, display.of_training(iterations))
-    seconds = round(time.time() - started, 1)
-    held_out = pictures.draw_scenes(check_set, checked_scenes, categories())
-    with replacing_folder(out) as building:
+    with replacing_folder(out) as building:  # now, so that a place where nothing can be written ends it at once
+        display.line(f"{KIND}: drawing {scenes} scenes")
+        drawn = pictures.draw_scenes(training_set, scenes, classes)
+        model = network.build(seed)
+        training.train(model, drawn, captions.Captions(classes), iterations, seed, display.of_training(iterations))
+        seconds = round(time.time() - started, 1)
+        held_out = pictures.draw_scenes(check_set, checked_scenes, categories())
         network.write_folder(building, model)
         accuracy = measure.measure_folder(building, held_out, unseen)
         report = {

@@ -261,6 +261,13 @@ def test_what_lies_in_the_output_folder_stays(copied, tmp_path, capsys):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_place_where_nothing_can_be_written_ends_it_before_the_training(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr("minibench.toy_clip.training.train", lambda *_: pytest.fail("it trains"))
+    with pytest.raises(UserError, match="file"):
+        command.make_toy_clip(tmp_path / "file" / "clip", **TINY)
+
+
 def test_overwrite_replaces_a_toy_clip(copied):
     weights = fingerprint(weights_in(str(copied)))
     command.make_toy_clip(copied, **TINY, seed=5, overwrite=True)
