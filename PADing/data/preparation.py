@@ -1,11 +1,13 @@
 """Shared by the scripts in ``datasets/``: read and check annotation, write label PNGs, continue interrupted runs."""
 
 import argparse
+import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from functools import partial
-from multiprocessing import Pool
+from multiprocessing.pool import Pool
 
 import numpy as np
 from PIL import Image
@@ -29,6 +31,11 @@ def read_annotation(path: str | os.PathLike, what: str, check: Callable = check_
     return content
 
 
+def worker_pool(workers: int) -> Pool:
+    """A pool of processes that leave Ctrl-C to the main one, which ends them; they would print tracebacks."""
+    return multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+
+
 def write_label_maps(make: Callable[[tuple], np.ndarray], jobs: Iterable[tuple], output: str, workers: int) -> None:
     """Write the label map of every job as a PNG, with a progress bar.
 
@@ -46,7 +53,7 @@ def write_label_maps(make: Callable[[tuple], np.ndarray], jobs: Iterable[tuple],
     if len(missing) < len(jobs):
         description += f" ({len(jobs) - len(missing)} done before)"
     write = partial(_write, make)
-    with Pool(workers) if workers > 1 and len(missing) > 1 else nullcontext() as pool:
+    with worker_pool(workers) if workers > 1 and len(missing) > 1 else nullcontext() as pool:
         written = pool.imap_unordered(write, missing, chunksize=8) if pool else map(write, missing)
         for _ in tqdm(written, total=len(missing), desc=description, unit="file"):
             pass

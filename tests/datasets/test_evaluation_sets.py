@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 from PADing.commands.evaluation_set import main
 from PADing.data import verify
+from PADing.data.preparation import worker_pool
 from PADing.data.splits import evaluation_split_files, load_split
 from tests.fake_downloads import DOWNLOADS, HEIGHT, WIDTH, context
 
@@ -154,6 +156,11 @@ def test_an_interrupted_run_goes_on(one, tmp_path, capsys):
     assert prepare("ade20k", "--subset") == 2 and "--overwrite" in capsys.readouterr().err
     assert prepare("ade20k", "--subset", "--overwrite") == 0
     assert len(json.loads((folder / "instances.json").read_text())["images"]) == 4
+
+
+def test_ctrl_c_is_left_to_the_main_process():
+    with worker_pool(1) as pool:
+        assert pool.apply(signal.getsignal, (signal.SIGINT,)) == signal.SIG_IGN
 
 
 def test_files_of_others_stay(one, tmp_path, capsys):

@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 from contextlib import nullcontext
-from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from PADing.data.evaluation_sets.items import Item, Region, Source, Truth
 from PADing.data.images import CorruptFile, read_size
 from PADing.data.importers.masks import encode
+from PADing.data.preparation import worker_pool
 from PADing.data.splits import IGNORE_LABEL, DataSet, Split
 from PADing.errors import UserError
 from PADing.files import read_json, replacing, write_json
@@ -109,7 +109,7 @@ class Preparation:
         missing = [(i, item) for i, item in enumerate(items, 1) if not self._part(item).is_file()]
         done_before = len(items) - len(missing)
         description = self.split.name + (f" ({done_before} done before)" if done_before else "")
-        with Pool(workers) if workers > 1 and len(missing) > 1 else nullcontext() as pool:
+        with worker_pool(workers) if workers > 1 and len(missing) > 1 else nullcontext() as pool:
             done = pool.imap_unordered(self._write, missing, chunksize=16) if pool else map(self._write, missing)
             for _ in tqdm(done, total=len(missing), desc=description, unit="image"):
                 pass
