@@ -272,4 +272,4 @@ def test_other_folders_are_called_what_they_are(training, tmp_path):
 
 
 def test_only_modules_of_this_program_count_as_built_in():
-    assert set(reading.BUILT_IN) == {"PADing", "baselines", "d2zero"}
+    assert set(reading.BUILT_IN) == {"PADing", "baselines", "d2zero", "frozenclip"}
