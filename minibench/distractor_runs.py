@@ -69,10 +69,11 @@ def evaluate_runs(
     for run in runs if names else filter(_takes_names, runs):
         entries = read_distractors(out)
         old = next((e for e in entries if (e["method"], e["seed"]) == (run.method.name, run.seed)), None)
-        same = old is not None and old["hash"] == run.hash and old["images"] == images
-        done = old["numbers"] if same and not overwrite else {}
+        done: Mapping[str, Mapping] = {}
+        if old is not None and (old["hash"], old["images"]) == (run.hash, images) and not overwrite:
+            done = old["numbers"]
         if missing := [number for number in numbers if str(number) not in done]:
-            found = done | _evaluate(bench, run, missing, images)
+            found = {**done, **_evaluate(bench, run, missing, images)}
             ordered = {number: found[number] for number in sorted(found, key=int)}
             about = {"method": run.method.name, "title": run.method.title, "seed": run.seed, "hash": run.hash}
             entry = {**about, "images": images, "numbers": ordered}
@@ -83,8 +84,7 @@ def evaluate_runs(
 def _takes_names(run: Run) -> bool:
     """Whether a run's model can take further names."""
     from PADing.config import load_config
-    from PADing.meta_arch.contract import architecture_of
-    from PADing.meta_arch.vocabulary import takes_vocabulary
+    from PADing.meta_arch.contract import architecture_of, takes_vocabulary
 
     return takes_vocabulary(architecture_of(load_config(run.folder / "config.yaml")))
 

@@ -1,6 +1,8 @@
 """Distractors in a benchmark: every run once, in one file that takes further methods, and in the report."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +15,7 @@ from minibench.report.write import write_report
 from PADing.errors import UserError
 from tests.minibench.benchmark_folder import METRICS_OF, method, run, write_results
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 TASKS = ("panoptic_seg", "sem_seg", "segm")
 METHODS = [
     method("baseline", title="Mask2Former"),
@@ -100,6 +103,12 @@ def test_the_report_has_means_and_takes_methods_of_elsewhere(folder):
     assert distractor_section(out) is None
     write_report(out)
     assert "Names that no image shows" not in (out / "report" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("config, takes", [("panoptic-pretrain", False), ("panoptic-PADing", True), ("d2zero", True)])
+def test_only_models_that_take_names_are_evaluated_by_default(tmp_path, config, takes):
+    (tmp_path / "config.yaml").write_text(f"_BASE_: {REPOSITORY}/configs/mini/{config}.yaml\n")
+    assert distractor_runs._takes_names(SimpleNamespace(folder=tmp_path)) == takes
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"version": 2, "runs": []}', '{"version": 1, "runs": [{"method": "a"}]}'])
