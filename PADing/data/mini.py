@@ -197,7 +197,7 @@ def _ground(pattern: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator
     return ((y / 8 + phase[0]) % 1 < 0.22) | (along % 1 < 0.13)
 
 
-def _mix(colours: Sequence, share: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _mix(colours: Sequence | np.ndarray, share: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     first, second = (np.clip(np.array(c) + rng.uniform(-18, 18, 3), 0, 255) for c in colours)
     return first + (second - first) * np.asarray(share, dtype=float)[..., None]
 

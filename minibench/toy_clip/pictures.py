@@ -43,7 +43,7 @@ def draw_scenes(
     things, stuff = ([c for c in classes if c.isthing == isthing] for isthing in (True, False))
     own = [c for c in things if c in categories()]
     things += own * (len(things) // max(len(own), 1) - 1)
-    scenes = []
+    scenes: list[Scene] = []
     while len(scenes) < count:
         scene = Scene(*draw_image(rng, SCENE, things, stuff))
         if scene.objects:
