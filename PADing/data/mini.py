@@ -5,6 +5,7 @@ Everything is drawn from one seed, image by image, so image k does not depend on
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -240,7 +241,7 @@ def draw_image(
             mask = measure > 0
             if _fits(mask, objects):
                 objects = [(c, m & ~mask) for c, m in objects] + [(category, mask)]
-                colours = SURFACE_RGB.get(surface) or rng.uniform(20, 240, (2, 3))
+                colours: Any = SURFACE_RGB.get(surface) or rng.uniform(20, 240, (2, 3))
                 paint = _mix(colours, _surface(surface, u, v), rng) * rng.uniform(0.85, 1.1)
                 alpha = np.clip(measure + 0.5, 0, 1)[..., None]
                 image = image * (1 - alpha) + np.clip(paint, 0, 255) * alpha

@@ -28,7 +28,7 @@ def load_backbone_weights(cfg: CfgNode, model: nn.Module) -> None:
         UserError: the file is unreadable or of another model; the download fails.
     """
     backbone, node = getattr(model, "backbone", None), cfg.MODEL.TIMM
-    if hasattr(backbone, "load_pretrained"):
+    if backbone is not None and hasattr(backbone, "load_pretrained"):
         backbone.load_pretrained(cfg)
         return
     if not isinstance(backbone, TimmBackbone) or not (node.PRETRAINED or node.WEIGHTS):

@@ -11,21 +11,18 @@ from typing import Any
 import torch
 
 
-class MergedSteps:
+class MergedSteps(torch.optim.Optimizer):
     """Mixed into an optimizer of PyTorch, before it: ``class AdamW(MergedSteps, torch.optim.AdamW)``.
 
     On a CPU the step is fused: one pass over the parameters. It differs from that of separate groups by rounding.
     """
-
-    param_groups: list[dict[str, Any]]
-    state: Mapping[torch.Tensor, dict]
 
     def step(self, closure=None):
         """One update, see ``torch.optim.Optimizer.step``."""
         groups = self.param_groups
         self.param_groups = merged(groups, self.state)
         try:
-            return super().step(closure)  # type: ignore[misc]
+            return super().step(closure)
         finally:
             self.param_groups = groups
 
@@ -42,7 +39,7 @@ def merged(groups: list[dict[str, Any]], state: Mapping[torch.Tensor, dict]) -> 
         for parameter in group["params"]:
             if parameter.grad is not None:
                 key = (parameter.device, parameter.dtype, bool(state.get(parameter)), values)
-                choice = {"fused": _can_fuse(parameter), "foreach": None, "params": []}
+                choice: dict[str, Any] = {"fused": _can_fuse(parameter), "foreach": None, "params": []}
                 found.setdefault(key, {**settings, **choice})["params"].append(parameter)
     return list(found.values())
 

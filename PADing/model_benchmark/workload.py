@@ -134,7 +134,7 @@ def training(args: argparse.Namespace, stages: Stages) -> Callable[[], Any]:
     return run
 
 
-def _model(args: argparse.Namespace, stages: Stages, opts: list) -> nn.Module:
+def _model(args: argparse.Namespace, stages: Stages, opts: list) -> Any:
     from PADing.config import load_config
     from PADing.engine.trainer import Trainer
 
@@ -143,7 +143,7 @@ def _model(args: argparse.Namespace, stages: Stages, opts: list) -> nn.Module:
     if args.task == "second-stage":
         opts += ["MODEL.CLASS_EMBEDDINGS", _random_embeddings(load_config(config, opts), args.output.parent)]
     cfg = load_config(config, opts)
-    model = Trainer.build_model(cfg)
+    model: Any = Trainer.build_model(cfg)
     model.benchmark_config = cfg
     stages.watch(model.backbone, "forward", "backbone")
     head = model.sem_seg_head
@@ -172,9 +172,9 @@ def transformers_network(args: argparse.Namespace, stages: Stages) -> Callable[[
     """The network of transformers' Mask2Former with the same ResNet-50, layers and queries; no results are made."""
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig
 
-    backbone = ResNetConfig(out_features=["stage1", "stage2", "stage3", "stage4"])
-    config = Mask2FormerConfig(backbone_config=backbone, num_queries=100, num_labels=133)
-    model = Mask2FormerForUniversalSegmentation(config).eval()
+    options: dict[str, Any] = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
+    options = {"backbone_config": ResNetConfig(**options), "num_queries": 100, "num_labels": 133}
+    model = Mask2FormerForUniversalSegmentation(Mask2FormerConfig(**options)).eval()
     pixels = (picture(args.height, args.width).float() / 128 - 1)[None]
 
     def run():
@@ -250,12 +250,12 @@ def blobs(count: int, height: int, width: int, generator: torch.Generator) -> Te
 def query_predictions(height: int, width: int, queries: int, classes: int) -> tuple[Tensor, Tensor]:
     """Predictions as of a trained model: ``SEGMENTS`` sure queries, the others "no object": logits of one image."""
     generator = torch.Generator().manual_seed(1)
-    padded = [-(-side // 32) * 8 for side in (height, width)]
+    rows, columns = (-(-side // 32) * 8 for side in (height, width))  # of the padded image, at stride 4
     logits = torch.randn(1, queries, classes + 1, generator=generator)
     logits[0, :, -1] += SURE
     labels = torch.randint(0, classes, (SEGMENTS,), generator=generator)
     logits[0, range(SEGMENTS), labels] += 2 * SURE
-    masks = SURE * blobs(queries, *padded, generator).clamp(min=-1)
+    masks = SURE * blobs(queries, rows, columns, generator).clamp(min=-1)
     return logits, masks[None]
 
 
