@@ -16,13 +16,13 @@ def region_weights(
     padded: tuple[int, int],
     image_sizes: list[tuple[int, int]] | None = None,
 ) -> Tensor:
-    """The share of each cell of a map that lies in a binary mask: (B, Q, *size) float32, 0 to 1.
+    """The share of each cell of a map that lies in a binary mask: (B, Q, rows, columns) float32, 0 to 1.
 
     A mask has finer pixels than the map, so a small object has weights though it fills no cell.
 
     Args:
         mask_logits: (B, Q, h, w); positive inside.
-        size: of the map.
+        size: rows and columns of the map.
         padded: of the batch, in pixels.
         image_sizes: of the images in it, in pixels; what lies outside is in no region. None: all of it.
     """
