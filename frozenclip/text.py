@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from frozenclip.backbone import WEIGHTS_KEY, clip_of
 from PADing.class_space import ClassSpace
 from PADing.data.clip_models import SOURCE, ClipModel
-from PADing.data.embeddings import embedding_source
+from PADing.data.embeddings import embedding_source, find_embeddings
 from PADing.errors import UserError
 from PADing.meta_arch.class_embeddings import ClassEmbeddings
 
@@ -35,7 +35,14 @@ def clip_text(cfg: CfgNode) -> ClassEmbeddings:
         UserError: no file, a damaged file, missing classes, or a file that another model than
             ``MODEL.FROZENCLIP.NAME`` has made.
     """
-    embeddings = ClassEmbeddings.of_config(embeddings_config(cfg), ClassSpace.of_config(cfg))
+    own = embeddings_config(cfg)
+    named = own.MODEL.CLASS_EMBEDDINGS if own.MODEL.MASK_FORMER.VEC_PATH is None else ""
+    if named and find_embeddings(named) is None:
+        command = making_command(clip_of(cfg), cfg.MODEL.FROZENCLIP.PRETRAINED, named)
+        raise UserError(
+            f"Class embeddings {named} do not exist. Make them with: {command}; or name others: {KEY} FILE."
+        )
+    embeddings = ClassEmbeddings.of_config(own, ClassSpace.of_config(cfg))
     check_source(embeddings, cfg)
     return embeddings
 
@@ -61,11 +68,11 @@ def check_source(embeddings: ClassEmbeddings, cfg: CfgNode) -> None:
         logger.info("%s is empty, so it is not checked that %s has the same weights.", WEIGHTS_KEY, embeddings.path)
 
 
-def making_command(clip: ClipModel, pretrained: str) -> str:
+def making_command(clip: ClipModel, pretrained: str, output: str = "FILE.npz") -> str:
     """The command that makes class embeddings with a CLIP model."""
     weights = f" --pretrained {pretrained}" if pretrained and not clip.folder else ""
     model = clip.folder or clip.name
-    return f"python tools/class_embeddings.py clip --model {model}{weights} --split SPLIT_FILE --output FILE.npz"
+    return f"python tools/class_embeddings.py clip --model {model}{weights} --split SPLIT_FILE --output {output}"
 
 
 def _same(a: str, b: str) -> bool:

@@ -46,7 +46,8 @@ def test_a_resnet_gives_the_same_maps(name, source, tmp_path):
         want = model.forward_intermediates(x, indices=[1, 2, 3, 4], intermediates_only=True)
         got = loaded(sizes, tmp_path / "out.pth")(x)
     for a, b in zip(got.values(), want, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+        # Ours has the norms inside its convolutions, so numbers are rounded in another order.
+        torch.testing.assert_close(a, b, atol=1e-5 * float(b.abs().max()), rtol=1e-4)
 
 
 def test_torchvisions_resnet_has_the_same_names(tmp_path):

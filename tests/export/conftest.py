@@ -19,7 +19,7 @@ class Tiny(nn.Module):
     object_mask_threshold, overlap_threshold, things = 0.2, 0.3, THINGS
     instance_rule, semantic_inference = SegmenterBase.instance_rule, SegmenterBase.semantic_inference
     panoptic_inference, instance_inference = SegmenterBase.panoptic_inference, SegmenterBase.instance_inference
-    segment_results, collected = SegmenterBase.segment_results, None
+    segment_results, collected, second_classifier = SegmenterBase.segment_results, None, None
     preprocess, infer, image_results = SegmenterBase.preprocess, SegmenterBase.infer, SegmenterBase.image_results
 
     def __init__(self):

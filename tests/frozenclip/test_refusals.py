@@ -51,6 +51,13 @@ def test_a_model_of_the_same_name_with_other_weights_is_another_source(options, 
     assert not problems(options, MODEL__FROZENCLIP__NAME=str(tmp_path / "copy" / "convnext"))
 
 
+def test_a_file_that_is_not_made_yet_comes_with_the_command_for_this_clip(options):
+    """The usual command would make vectors of another CLIP, which are refused afterwards."""
+    (problem,) = problems(options, "MODEL.FROZENCLIP.CLASS_EMBEDDINGS", "absent.npz")
+    assert "Class embeddings absent.npz do not exist" in problem
+    assert "class_embeddings.py clip --model " in problem and "--output absent.npz" in problem
+
+
 def test_another_number_of_dimensions(options, clips, drawn, tmp_path):
     path = vectors(tmp_path / "a.npz", drawn, clip_source(str(clips.convnext), "", None, "fp32"), width=25)
     (found,) = problems(options, MODEL__FROZENCLIP__CLASS_EMBEDDINGS=path)
