@@ -9,6 +9,8 @@ import os
 import runpy
 import sys
 import traceback
+import zlib
+from pathlib import Path
 
 HEAVY = ("PADing.engine.trainer", "PADing.inference", "PADing.visualization", "PADing.data.embedding_sources", "d2zero")
 
@@ -64,7 +66,16 @@ def _clip_without_download() -> None:
 
     from PADing.data import embedding_sources
 
-    embedding_sources.clip_embeddings = lambda names, *_: torch.randn(len(names), 8)
+    real = embedding_sources.clip_embeddings
+
+    def stand_in(names, model="", *rest, **options):
+        """The same random vector for the same name in every command; the text encoder of a folder is used."""
+        if Path(model).is_dir():
+            return real(names, model, *rest, **options)
+        seeds = (torch.Generator().manual_seed(zlib.crc32(name.encode())) for name in names)
+        return torch.stack([torch.randn(8, generator=seed) for seed in seeds])
+
+    embedding_sources.clip_embeddings = stand_in
 
 
 if __name__ == "__main__":
