@@ -81,9 +81,9 @@ def test_embeddings_on_the_command_line_are_enough(folder, tmp_path, caplog):
 
 def test_embeddings_that_are_not_made_yet_come_with_the_command(folder, tmp_path):
     """The published vectors do not fit, and the file of the split is absent."""
-    text = (folder / "split.yaml").read_text().replace("own.npz", "absent.npz").replace("many_", "other_")
+    text = (folder / "split.yaml").read_text().replace("own.npz", "absent.npz").replace("many_", "unmade_")
     (tmp_path / "split.yaml").write_text(text)
-    names = ["DATASETS.TRAIN", ("other_train_instance",), "DATASETS.TEST", ("other_val_instance",)]
+    names = ["DATASETS.TRAIN", ("unmade_train_instance",), "DATASETS.TEST", ("unmade_val_instance",)]
     opts = ["DATASETS.SPLIT_FILES", (str(tmp_path / "split.yaml"),), *names]
     cfg = load_config(REPOSITORY / "configs" / "instance-segmentation" / "PADing.yaml", opts)
     with pytest.raises(UserError, match=r"(?s)columns.*absent\.npz, which does not exist.*class_embeddings\.py clip"):
