@@ -111,8 +111,12 @@ def joined(paths: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def benchmark_model(args: argparse.Namespace) -> None:
-    """Measure, print tables in Markdown, and write all times if ``args.output`` names a file."""
-    args.threads = args.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    """Measure, print tables in Markdown, and write all times if ``args.output`` names a new file."""
+    args.threads = args.threads or _cores()
+    if args.output:
+        if args.output.exists():
+            raise UserError(f"--output {args.output} exists already. Name another file, or delete it.")
+        write_json(args.output, {"rows": []})  # finds out now whether it can be written
     everyone, tasks = contenders(args), args.task or list(MODEL_TASKS)
     rows = joined(args.join)
     with tempfile.TemporaryDirectory() as folder:
@@ -121,11 +125,9 @@ def benchmark_model(args: argparse.Namespace) -> None:
                 runs = [(contender.name, contender, task) for contender in everyone]
                 runs += [(name, everyone[0], other) for name, other in PEERS.get(task, {}).items()]
                 for name, contender, work in runs if task != "floor" else runs[:1]:
-                    busy = os.getloadavg()[0]
+                    busy = {"load_before": round(os.getloadavg()[0], 2)} if hasattr(os, "getloadavg") else {}
                     result = contender.run(work, args, Path(folder))
-                    rows.append(
-                        {**result, "task": task, "contender": name, "round": turn, "load_before": round(busy, 2)}
-                    )
+                    rows.append({**result, "task": task, "contender": name, "round": turn, **busy})
                     state = result.get("error") or f"{statistics.median(result['seconds']):.2f} s"
                     logger.info("round %d of %d, %s, %s: %s", turn, args.rounds, task, name, state)
                     if args.output:
@@ -183,6 +185,11 @@ def ratio(rows: Sequence[dict[str, Any]], task: str, name: str) -> str:
     if name == OURS or not found:
         return "1" if name == OURS else "-"
     return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
+
+
+def _cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _median(values: Sequence[float], form: str) -> str:

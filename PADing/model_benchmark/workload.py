@@ -48,9 +48,7 @@ def main() -> None:
     stages = Stages()
     run = TASKS[args.task](args, stages)
     run()  # the first call compiles, allocates and fills caches
-    before = _status("VmRSS")
-    _trim()
-    Path("/proc/self/clear_refs").write_text("5")  # reset the high-water mark
+    before = _start_of_memory()
     stages.seconds.clear()
     seconds, cpu = [], []
     for _ in range(args.repeats):
@@ -63,8 +61,8 @@ def main() -> None:
         "seconds": seconds,
         "cpu_seconds": cpu,
         "stages": {name: statistics.median(taken) for name, taken in stages.seconds.items()},
-        "peak_mb": (_status("VmHWM") - before) / 2**10,
-        "resident_mb": before / 2**10,
+        "peak_mb": None if before is None else (_status("VmHWM") - before) / 2**10,
+        "resident_mb": None if before is None else before / 2**10,
         "software": f"torch {torch.__version__}",
     }
     args.output.write_text(json.dumps(result, indent=2))
@@ -273,9 +271,14 @@ def autocast(dtype: str) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext() if dtype == "float32" else torch.autocast("cpu", getattr(torch, dtype))
 
 
-def _trim() -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+def _start_of_memory() -> int | None:
+    """The resident memory in KiB, from which the high-water mark starts anew; None if the system does not tell."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # reused memory would not be counted
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
+    except (OSError, AttributeError, StopIteration):
+        return None
 
 
 def _status(key: str) -> int:

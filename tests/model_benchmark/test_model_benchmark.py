@@ -101,6 +101,19 @@ def test_mistakes_end_with_a_message(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_finished_result_is_not_overwritten(own, tmp_path, capsys):
+    finished = tmp_path / "result.json"
+    finished.write_text("mine")
+    assert main(["model", "--task", "panoptic", "--rounds", "1", "--repeats", "1", "--output", str(finished)]) == 2
+    assert "exists already" in capsys.readouterr().err and finished.read_text() == "mine"
+
+
+def test_threads_are_those_asked_for(own, tmp_path):
+    output = tmp_path / "result.json"
+    args = ["model", "--task", "panoptic", "--rounds", "1", "--repeats", "1", "--threads", "1", "--output", str(output)]
+    assert main(args) == 0 and json.loads(output.read_text())["threads"] == 1
+
+
 def test_a_command_that_is_not_there(own, capsys):
     assert main(["model", "--task", "panoptic", "--rounds", "1", "--repeats", "1", "--beside", "x=/no/such"]) == 0
     assert "failed: /no/such: No such file or directory" in capsys.readouterr().out
