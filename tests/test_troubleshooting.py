@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md quotes messages as the sources have them, and covers every module that refuses something."""
+"""The pages on problems quote messages as the sources have them, and cover every module that refuses something."""
 
 import ast
 import re
@@ -9,16 +9,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("PADing", "d2zero", "frozenclip", "baselines", "d2lite/src", "tools", "minibench", "datasets", "demo")
+PAGES = ("troubleshooting.md", "distributed.md", "reliability.md")
 GAP = "\0"  # what varies in a message
-# Not on the page: what passes on messages of others, and mistakes of the maintainers.
+# Not on a page: what passes on messages of others, and mistakes of the maintainers.
 WITHOUT = {"PADing/errors.py", "PADing/config_reference.py"}
 
 
 @cache
 def quoted() -> dict[str, re.Pattern]:
-    """Messages in the first column of the page's tables; ``...`` stands for what varies. Those of others are marked."""
+    """Messages in the first column of the pages' tables; ``...`` stands for what varies. Those of others are marked."""
     found = {}
-    for cell in re.findall(r"^\| (`.*?`(?: \(\w+\))?) \|", (ROOT / "docs" / "troubleshooting.md").read_text(), re.M):
+    pages = "".join(path.read_text(encoding="utf-8") for name in PAGES if (path := ROOT / "docs" / name).exists())
+    for cell in re.findall(r"^\| (`[^|]*?`(?: \(\w+\))?) \|", pages, re.M):
         for message in re.findall(r"`([^`]+)`", cell) if not cell.endswith(")") else ():
             found[message] = re.compile(".*?".join(map(re.escape, message.split("..."))), re.S)
     return found
@@ -62,6 +64,6 @@ def test_messages_are_quoted_as_they_are_printed():
 
 
 @pytest.mark.parametrize("path", [path for path, (tree, _) in modules().items() if _raises_user_error(tree)])
-def test_modules_that_refuse_something_are_on_the_page(path):
+def test_modules_that_refuse_something_are_on_a_page(path):
     texts = modules()[path][1]
     assert path in WITHOUT or any(pattern.search(text) for pattern in quoted().values() for text in texts)
