@@ -41,7 +41,7 @@ def import_with_torchvision(name: str, install: str = "") -> ModuleType:
                 if absent is None or absent[1] in _declared:
                     cure = "`python -m PADing.installation` says what does not fit together."
                     raise UserError(f"{name} cannot be imported: {str(error).splitlines()[0]}. {cure}") from error
-                _declare(absent[1], name)
+                _declare(absent[1], name.partition(".")[0])
 
 
 def _declare(operator: str, package: str) -> None:

@@ -168,11 +168,16 @@ def _random_embeddings(cfg: Any, folder: Path) -> str:
 
 def transformers_network(args: argparse.Namespace, stages: Stages) -> Callable[[], Any]:
     """The network of transformers' Mask2Former with the same ResNet-50, layers and queries; no results are made."""
-    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig
+    from PADing.torchvision_users import import_with_torchvision
+
+    peer: Any = import_with_torchvision(
+        "transformers.models.mask2former.modeling_mask2former", "pip install transformers"
+    )
+    from transformers import Mask2FormerConfig, ResNetConfig
 
     options: dict[str, Any] = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
     options = {"backbone_config": ResNetConfig(**options), "num_queries": 100, "num_labels": 133}
-    model = Mask2FormerForUniversalSegmentation(Mask2FormerConfig(**options)).eval()
+    model = peer.Mask2FormerForUniversalSegmentation(Mask2FormerConfig(**options)).eval()
     pixels = (picture(args.height, args.width).float() / 128 - 1)[None]
 
     def run():
