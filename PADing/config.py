@@ -48,6 +48,9 @@ def _add_framework_keys(cfg: CfgNode) -> None:
     cfg.DETERMINISTIC = False
     cfg.SOLVER.RECIPE = ""
     cfg.SOLVER.ACCUMULATE = 1
+    cfg.SOLVER.SHARDING = "none"
+    cfg.MODEL.BACKBONE.ACTIVATION_CHECKPOINTING = False
+    cfg.MODEL.SEM_SEG_HEAD.ACTIVATION_CHECKPOINTING = False
     cfg.SOLVER.EMA = CfgNode()
     cfg.SOLVER.EMA.update(ENABLED=False, DECAY=0.9998, WARMUP=True)
     cfg.MODEL.WEIGHTS_FROM = "auto"

@@ -31,6 +31,7 @@ from PADing.engine.memory import explaining_memory
 from PADing.engine.predicted_classes import predicted_classes
 from PADing.engine.progress import ProgressHook
 from PADing.engine.recipes import TrainingRecipe, build_recipe
+from PADing.engine.recomputation import recompute_activations
 from PADing.engine.rng import preserved_rng
 from PADing.engine.stream import StreamLoader, build_stream_loader
 from PADing.engine.training_state import RankStates
@@ -108,6 +109,13 @@ class Trainer(DefaultTrainer):
         self.done_iter = -1  # the last iteration after which everything could be saved
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
+        """As in the base class, with the activation checkpointing of the config."""
+        model = super().build_model(cfg)
+        recompute_activations(cfg, model)
+        return model
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer):

@@ -9,10 +9,10 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from PADing.errors import UserError
 from PADing.modeling.cached_table import cached_table
+from PADing.modeling.recompute import recompute
 
 
 class DropPath(nn.Module):
@@ -164,10 +164,10 @@ class Stage(nn.Module):
         )
         self.downsample = None if last else PatchMerging(width)
 
-    def forward(self, x: Tensor, save_memory: bool) -> tuple[Tensor, Tensor]:
-        """(B, h, w, C) -> this stage's map, next stage's input; ``save_memory``: recompute activations in backward."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, h, w, C) -> this stage's map, next stage's input."""
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if save_memory else block(x)
+            x = block(x)
         return x, x if self.downsample is None else self.downsample(x)
 
 
@@ -193,7 +193,7 @@ class D2SwinTransformer(Backbone):
         self._out_features = list(swin.OUT_FEATURES)
         self._out_feature_channels = dict(zip(names, widths, strict=True))
         self._out_feature_strides = {name: swin.PATCH_SIZE * 2**i for i, name in enumerate(names)}
-        self._stage_names, self._checkpoint = names, swin.USE_CHECKPOINT
+        self._stage_names = names
 
         self.patch_embed = PatchEmbed(swin.PATCH_SIZE, input_shape.channels, swin.EMBED_DIM, swin.PATCH_NORM)
         self.absolute_pos_embed: nn.Parameter | None = None
@@ -211,6 +211,8 @@ class D2SwinTransformer(Backbone):
             if name in self._out_features:
                 self.add_module(f"norm{i}", nn.LayerNorm(widths[i]))
         self.apply(_initialise)
+        for block in self.recomputable() if swin.USE_CHECKPOINT else ():
+            recompute(block)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(B, C, H, W) -> name: (B, width, H / stride, W / stride), sizes rounded up."""
@@ -223,10 +225,15 @@ class D2SwinTransformer(Backbone):
         x = self.pos_drop(x)
         outputs = {}
         for i, (name, stage) in enumerate(zip(self._stage_names, self.layers, strict=True)):
-            result, x = stage(x, save_memory=self._checkpoint and self.training)
+            result, x = stage(x)
             if name in self._out_features:
                 outputs[name] = getattr(self, f"norm{i}")(result).permute(0, 3, 1, 2).contiguous()
         return outputs
+
+    def recomputable(self) -> list[nn.Module]:
+        """The parts for activation checkpointing: blocks, and steps to the next resolution."""
+        kinds = (SwinTransformerBlock, PatchMerging)
+        return [module for module in self.layers.modules() if isinstance(module, kinds)]
 
     @property
     def size_divisibility(self) -> int:

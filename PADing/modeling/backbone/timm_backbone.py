@@ -22,6 +22,7 @@ from PADing.modeling.backbone.timm_models import (
     stage_modules,
     timm_library,
 )
+from PADing.modeling.recompute import recompute, repeated_blocks
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,8 @@ class TimmBackbone(Backbone):
             self._out_feature_channels = dict(zip(names, plan.channels, strict=True))
         # A plain model with patches of 14 pixels sees a smaller image, so that its map has the stride 16.
         self._scale = plan.patch / level if plan.plain else 1.0
-        self._set_checkpointing(node.USE_CHECKPOINT)
+        for block in self.recomputable() if node.USE_CHECKPOINT else ():
+            recompute(block)
         self._frozen = self._freeze(node.FROZEN, node.FREEZE_BATCH_NORM)
         self._log()
 
@@ -165,14 +167,12 @@ class TimmBackbone(Backbone):
 
     # ----
 
-    def _set_checkpointing(self, wanted: bool) -> None:
-        if not wanted:
-            return
-        try:
-            self.model.set_grad_checkpointing(True)  # type: ignore[operator]
-        except (AttributeError, AssertionError) as error:
-            wrong = f"MODEL.TIMM.USE_CHECKPOINT is True, but timm's {self.name} cannot recompute activations."
-            raise UserError(f"{wrong} Set it to False.") from error
+    def recomputable(self) -> list[nn.Module]:
+        """The parts for activation checkpointing: blocks; UserError if the model has none."""
+        if found := repeated_blocks(self):
+            return found
+        wrong = f"MODEL.BACKBONE.ACTIVATION_CHECKPOINTING is True, but timm's {self.name} cannot recompute activations"
+        raise UserError(f"{wrong}: it has no blocks. Set it (or MODEL.TIMM.USE_CHECKPOINT) to False.")
 
     def _freeze(self, levels: int, batch_norm: bool) -> list[nn.Module]:
         """Stop training the first ``levels`` parts, and all batch norms if asked; returns the frozen modules."""

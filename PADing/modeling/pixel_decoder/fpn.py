@@ -1,6 +1,6 @@
 """Pixel decoders with convolutions from coarse to fine, with or without a transformer on the coarsest map."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
@@ -90,6 +90,10 @@ class PixelDecoder(nn.Module):
         """
         raise NotImplementedError
 
+    def recomputable(self) -> Iterator[tuple[nn.Module, str]]:
+        """The parts for activation checkpointing, with the methods that are computed again: each step."""
+        yield self, "step"
+
     def forward(self, features: dict[str, Tensor], targets=None):
         """RuntimeError: call ``forward_features``. Pixel decoders are registered as heads, but return features."""
         raise RuntimeError("Pixel decoders are called through forward_features")
@@ -164,6 +168,11 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
             "transformer_enc_layers": cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS,
             "transformer_pre_norm": node.PRE_NORM,
         }
+
+    def recomputable(self) -> Iterator[tuple[nn.Module, str]]:
+        """As in the base class, and each layer of the encoder."""
+        yield from super().recomputable()
+        yield from ((layer, "forward") for layer in self.transformer["encoder"].layers)
 
     def add_coarsest(self, i: int, channels: int) -> None:
         """As in the base class; its input is the encoder's output, which has ``conv_dim`` channels."""
