@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from PADing.engine.optimizers import build_optimizer, clips_full_model
+from PADing.engine.sharding import shard_optimizers
 from PADing.errors import UserError
 from PADing.meta_arch.contract import contract_of
 
@@ -241,4 +242,6 @@ def build_recipe(cfg: CfgNode, model: nn.Module) -> TrainingRecipe:
     if name not in TRAINING_RECIPE_REGISTRY:
         known = ", ".join(sorted(key for key, _ in TRAINING_RECIPE_REGISTRY))
         raise UserError(f"SOLVER.RECIPE {name!r} is not a training recipe. There are: {known}.")
-    return TRAINING_RECIPE_REGISTRY.get(name)(cfg, model)
+    recipe = TRAINING_RECIPE_REGISTRY.get(name)(cfg, model)
+    shard_optimizers(cfg, recipe.optimizers.values())
+    return recipe

@@ -94,7 +94,7 @@ class Trainer(DefaultTrainer):
             model = wrap_for_processes(model, self.recipe.find_unused_parameters)
         self._trainer = RecipeLoop(model, data_loader, self.recipe, self.average)
         self.scheduler = self.build_lr_scheduler(cfg, self._trainer.optimizer)
-        self.ranks = RankStates(data_loader)
+        self.ranks = RankStates(data_loader, self.recipe.optimizers.values())
         parts: dict[str, Any] = {"trainer": weakref.proxy(self), "scheduler": self.scheduler, "ranks": self.ranks}
         if self.average is not None:
             parts[ENTRY] = self.average

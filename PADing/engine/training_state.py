@@ -1,7 +1,7 @@
 """The state of a training in a checkpoint: the states of all processes, and a check of the state in a file."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from PADing.engine.rng import preserved_rng, rng_state, set_rng_state
+from PADing.engine.sharding import gather_states
 from PADing.engine.stream import StreamLoader
 from PADing.errors import UserError
 
@@ -19,11 +20,12 @@ logger = logging.getLogger(__name__)
 class RankStates:
     """Random generators and data positions of all processes, as one entry of a checkpoint.
 
-    Only the main process writes checkpoints, so all processes call ``collect`` before.
+    Only the main process writes checkpoints, so all processes call ``collect`` before. It also collects the states of
+    ``optimizers`` that the processes share.
     """
 
-    def __init__(self, data_loader: Any):
-        self.data_loader = data_loader
+    def __init__(self, data_loader: Any, optimizers: Iterable[torch.optim.Optimizer] = ()):
+        self.data_loader, self.optimizers = data_loader, tuple(optimizers)
         self._states: list[dict[str, Any]] = []
         self._loaded: list[dict[str, Any]] = []
         self.collected = -1
@@ -33,6 +35,7 @@ class RankStates:
         if self.collected != iteration:
             self.collected = iteration
             self._states = comm.gather(self._own())
+            gather_states(self.optimizers)
 
     def _own(self) -> dict[str, Any]:
         own: dict[str, Any] = {"rng": rng_state()}

@@ -93,7 +93,7 @@ def recompute_pixel_decoder(decoder: nn.Module) -> None:
 
 
 def repeated_blocks(network: nn.Module) -> list[nn.Module]:
-    """The blocks that the stages of a network consist of: elements of its lists that hold no lists of blocks themselves.
+    """The blocks of which the stages of a network consist: elements of its lists that hold no lists of blocks.
 
     A list is an ``nn.Sequential``, an ``nn.ModuleList``, or a module whose children are all blocks of one class.
     """
