@@ -7,6 +7,7 @@ of its class, and no module around it.
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any, cast
 
 import torch
 from detectron2.layers import CNNBlockBase
@@ -25,7 +26,7 @@ def recompute(part: nn.Module, method: str = "forward") -> None:
     statistics of normalisations are updated by the first pass alone.
     """
     if method not in getattr(part, "_recomputed_methods", ()):
-        part.__class__ = _recomputing(type(part), method)
+        part.__class__ = _recomputing(cast(Any, type(part)), method)
 
 
 @functools.cache
@@ -36,8 +37,9 @@ def _recomputing(kind: type[nn.Module], method: str) -> type[nn.Module]:
     def recomputed(self: nn.Module, *args, **kwargs):
         if not (self.training and torch.is_grad_enabled()):
             return plain(self, *args, **kwargs)
-        # A compiled graph updates statistics once, whatever it computes again.
-        contexts = {} if torch.compiler.is_compiling() else {"context_fn": functools.partial(_contexts, self)}
+        contexts: dict[str, Any] = {}
+        if not torch.compiler.is_compiling():  # a compiled graph updates statistics once, whatever it computes again
+            contexts["context_fn"] = functools.partial(_contexts, self)
         return checkpoint(plain, self, *args, use_reentrant=False, **contexts, **kwargs)
 
     methods = (*getattr(kind, "_recomputed_methods", ()), method)

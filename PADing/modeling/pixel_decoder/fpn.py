@@ -172,7 +172,8 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
     def recomputable(self) -> Iterator[tuple[nn.Module, str]]:
         """As in the base class, and each layer of the encoder."""
         yield from super().recomputable()
-        yield from ((layer, "forward") for layer in self.transformer["encoder"].layers)
+        encoder = self.transformer["encoder"]
+        yield from ((layer, "forward") for layer in encoder.get_submodule("layers").children())
 
     def add_coarsest(self, i: int, channels: int) -> None:
         """As in the base class; its input is the encoder's output, which has ``conv_dim`` channels."""
