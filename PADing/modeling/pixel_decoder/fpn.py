@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from PADing.errors import UserError
 from PADing.modeling.layers import TransformerEncoder, TransformerEncoderLayer, xavier_uniform
 from PADing.modeling.position_encoding import PositionEmbeddingSine
+from PADing.modeling.recompute import repeated_blocks
 
 NUM_LEVELS = 3  # feature maps for a multi-scale transformer decoder
 Norm = str | Callable | None
@@ -91,8 +92,9 @@ class PixelDecoder(nn.Module):
         raise NotImplementedError
 
     def recomputable(self) -> Iterator[tuple[nn.Module, str]]:
-        """The parts for activation checkpointing, with the methods that are computed again: each step."""
+        """The parts for activation checkpointing, with the methods that are computed again: steps, encoder layers."""
         yield self, "step"
+        yield from ((layer, "forward") for layer in repeated_blocks(self))
 
     def forward(self, features: dict[str, Tensor], targets=None):
         """RuntimeError: call ``forward_features``. Pixel decoders are registered as heads, but return features."""
@@ -168,12 +170,6 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
             "transformer_enc_layers": cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS,
             "transformer_pre_norm": node.PRE_NORM,
         }
-
-    def recomputable(self) -> Iterator[tuple[nn.Module, str]]:
-        """As in the base class, and each layer of the encoder."""
-        yield from super().recomputable()
-        encoder = self.transformer["encoder"]
-        yield from ((layer, "forward") for layer in encoder.get_submodule("layers").children())
 
     def add_coarsest(self, i: int, channels: int) -> None:
         """As in the base class; its input is the encoder's output, which has ``conv_dim`` channels."""

@@ -1,7 +1,6 @@
 """Mask2Former's pixel decoder: a deformable transformer encoder over three levels, then FPN steps to finer ones."""
 
 import math
-from collections.abc import Iterator
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -124,12 +123,6 @@ class MSDeformAttnPixelDecoder(PixelDecoder):
             "transformer_in_features": head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES,
             "common_stride": head.COMMON_STRIDE,
         }
-
-    def recomputable(self) -> Iterator[tuple[nn.Module, str]]:
-        """As in the base class, and each projection and each layer of the encoder."""
-        yield from super().recomputable()
-        layers = self.transformer.encoder["layers"].children()
-        yield from ((part, "forward") for part in (*self.input_proj, *layers))
 
     def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """As in the base class; mask features at ``common_stride``, encoder features at the coarsest level."""
