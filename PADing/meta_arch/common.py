@@ -206,7 +206,11 @@ class SegmenterBase(ModelContract, nn.Module):
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalise ``image`` (3, H, W), 0..255, of each dict and pad it at the right and bottom to a common size."""
         images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
-        return ImageList.from_tensors(images, self.size_divisibility)
+        batch = ImageList.from_tensors(images, self.size_divisibility)
+        if batch.tensor.device.type == "cpu":
+            # Convolutions keep this layout. It is the encoder's, too, so that maps are not copied from one to the other.
+            batch.tensor = batch.tensor.contiguous(memory_format=torch.channels_last)
+        return batch
 
     def instances_of(self, batched_inputs: list[dict]) -> list[Instances]:
         """The annotated instances of each image; UserError if the mapper does not return them."""

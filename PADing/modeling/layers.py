@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from PADing.modeling.linear import Linear, linear
+
 Branch = Callable[[Tensor], Tensor]
 
 
@@ -25,7 +27,7 @@ class Attention(nn.Module):
         self.heads, self.dropout = heads, dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
+        self.out_proj = Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
@@ -44,7 +46,7 @@ class Attention(nn.Module):
         for end in (1, 2, 3):  # the same tensor is projected only once
             if end == 3 or inputs[end] is not inputs[start]:
                 rows = slice(start * width, end * width)
-                result = F.linear(inputs[start], self.in_proj_weight[rows], self.in_proj_bias[rows])
+                result = linear(inputs[start], self.in_proj_weight[rows], self.in_proj_bias[rows])
                 projected += result.chunk(end - start, dim=-1)
                 start = end
         q, k, v = (x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2) for x in projected)
@@ -66,8 +68,8 @@ class ResidualLayer(nn.Module):
     ``dropout`` applies to the output of every branch and inside the feed-forward network.
     """
 
-    linear1: nn.Linear
-    linear2: nn.Linear
+    linear1: Linear  # with a ReLU
+    linear2: Linear
 
     def __init__(self, dropout: float, pre_norm: bool) -> None:
         super().__init__()
@@ -80,10 +82,8 @@ class ResidualLayer(nn.Module):
         return norm(x + self.drop(branch(x)))
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """The branch of two linear layers with a ReLU between them: (..., C) -> (..., C)."""
-        # In rows: with three dimensions the first output is a view, on which an in-place ReLU has a slow gradient.
-        hidden = F.relu(self.linear1(x.reshape(-1, x.shape[-1])), inplace=True)
-        return self.linear2(self.drop(hidden)).view(x.shape)
+        """The branch of two linear layers, the first one with a ReLU: (..., C) -> (..., C)."""
+        return self.linear2(self.drop(self.linear1(x)))
 
 
 def self_attention(attention: Attention, positions: Tensor | None) -> Branch:
@@ -130,7 +130,7 @@ class FFNLayer(ResidualLayer):
 
     def __init__(self, width: int, hidden: int, pre_norm: bool) -> None:
         super().__init__(0.0, pre_norm)
-        self.linear1, self.linear2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.linear1, self.linear2 = Linear(width, hidden, relu=True), Linear(hidden, width)
         self.norm = nn.LayerNorm(width)
         xavier_uniform(self)
 
@@ -148,7 +148,8 @@ class TransformerEncoderLayer(ResidualLayer):
     def __init__(self, d_model: int, nhead: int, dim_feedforward: int, dropout: float, pre_norm: bool) -> None:
         super().__init__(dropout, pre_norm)
         self.self_attn = Attention(d_model, nhead, dropout)
-        self.linear1, self.linear2 = nn.Linear(d_model, dim_feedforward), nn.Linear(dim_feedforward, d_model)
+        self.linear1 = Linear(d_model, dim_feedforward, relu=True)
+        self.linear2 = Linear(dim_feedforward, d_model)
         self.norm1, self.norm2 = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
@@ -195,7 +196,8 @@ class TransformerDecoderLayer(ResidualLayer):
             raise ValueError("TransformerDecoderLayer: noise is defined for post-norm layers only")
         self.self_attn = Attention(d_model, nhead, dropout)
         self.multihead_attn = Attention(d_model, nhead, dropout)
-        self.linear1, self.linear2 = nn.Linear(d_model, dim_feedforward), nn.Linear(dim_feedforward, d_model)
+        self.linear1 = Linear(d_model, dim_feedforward, relu=True)
+        self.linear2 = Linear(dim_feedforward, d_model)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(d_model) for _ in range(3))
         self.noise = noise
 
@@ -257,11 +259,13 @@ class MLP(nn.Module):
     def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int) -> None:
         super().__init__()
         widths = [input_dim] + [hidden_dim] * (num_layers - 1) + [output_dim]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        last = num_layers - 1
+        self.layers = nn.ModuleList(
+            Linear(a, b, relu=i < last) for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., input_dim) -> (..., output_dim)."""
-        rows = x.reshape(-1, x.shape[-1])  # see ResidualLayer.feed_forward
-        for layer in self.layers[:-1]:
-            rows = F.relu(layer(rows), inplace=True)
-        return self.layers[-1](rows).unflatten(0, x.shape[:-1])
+        for layer in self.layers:
+            x = layer(x)
+        return x

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from PADing.modeling.cached_table import cached_table
 from PADing.modeling.layers import ResidualLayer, xavier_uniform
+from PADing.modeling.linear import Linear
 from PADing.modeling.pixel_decoder.fpn import NUM_LEVELS, PixelDecoder, by_stride, conv_norm
 from PADing.modeling.pixel_decoder.ops import MSDeformAttn
 from PADing.modeling.position_encoding import PositionEmbeddingSine
@@ -24,7 +25,7 @@ class MSDeformAttnTransformerEncoderLayer(ResidualLayer):
         super().__init__(dropout, pre_norm=False)
         self.self_attn = MSDeformAttn(d_model, n_levels, n_heads)
         self.norm1 = nn.LayerNorm(d_model)
-        self.linear1, self.linear2 = nn.Linear(d_model, d_ffn), nn.Linear(d_ffn, d_model)
+        self.linear1, self.linear2 = Linear(d_model, d_ffn, relu=True), Linear(d_ffn, d_model)
         self.norm2 = nn.LayerNorm(d_model)
 
     def forward(self, x: Tensor, positions: Tensor, reference_points: Tensor, shapes: Shapes) -> Tensor:
@@ -61,7 +62,7 @@ class MSDeformAttnTransformerEncoderOnly(nn.Module):
         for layer in self.encoder["layers"].children():
             x = layer(x, positions, centres, shapes)
         parts = x.split([h * w for h, w in shapes], dim=1)
-        return [part.transpose(1, 2).unflatten(2, shape) for part, shape in zip(parts, shapes, strict=True)]
+        return [part.unflatten(1, shape).permute(0, 3, 1, 2) for part, shape in zip(parts, shapes, strict=True)]
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
