@@ -30,6 +30,7 @@ from PADing.data.dataset_mappers.base import image_tensor
 from PADing.data.resizing import resized
 from PADing.data.vocabulary import parse_vocabulary
 from PADing.engine.checkpointer import TrainingCheckpointer
+from PADing.engine.compilation import compile_model
 from PADing.engine.start_check import PREDICTION, on_present_device, start_problems
 from PADing.engine.weight_average import choice_of_weights
 from PADing.errors import UserError, refuse
@@ -199,6 +200,7 @@ def load_model(cfg: CfgNode) -> torch.nn.Module:
     cfg = on_present_device(cfg)
     refuse(start_problems(cfg, PREDICTION))
     model = build_model(cfg).eval()
+    compile_model(cfg, model)
     metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
     contract_of(model).set_test_metadata(metadata)
     checkpointer = _TrainedCheckpointer(model)

@@ -25,6 +25,7 @@ from PADing.data.dataset_mappers import EvaluationLoader, build_mapper
 from PADing.engine.backbone_weights import load_backbone_weights
 from PADing.engine.best import BestCheckpoint, StoppedByPatience
 from PADing.engine.checkpointer import TrainingCheckpointer
+from PADing.engine.compilation import compile_model
 from PADing.engine.determinism import explaining_determinism
 from PADing.engine.interruption import STOP, StopHook, explain_stop, without_stop_signals
 from PADing.engine.memory import explaining_memory
@@ -112,9 +113,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
-        """As in the base class, with the activation checkpointing of the config."""
+        """As in the base class, with the activation checkpointing of the config, and compiled parts."""
         model = super().build_model(cfg)
         recompute_activations(cfg, model)
+        compile_model(cfg, model)
         return model
 
     @classmethod

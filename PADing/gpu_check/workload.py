@@ -22,6 +22,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from PADing.config import load_config
+from PADing.engine.compilation import compile_parts
 from PADing.engine.recipes import build_recipe
 from PADing.engine.trainer import Trainer
 from PADing.errors import UserError
@@ -53,18 +54,12 @@ def measure(request: dict, variant: dict) -> dict[str, Any]:
     if gpu:
         torch.cuda.reset_peak_memory_stats()
     if variant.get("compile"):
-        _compile(model)
+        compile_parts(model)
     row = _train(cfg, model, request["iterations"], request["detail"] and gpu)
     row["peak_mb"] = round(torch.cuda.max_memory_allocated() / 2**20) if gpu else None
     if request["detail"]:
         row |= _infer(cfg, model)
     return row
-
-
-def _compile(model: nn.Module) -> None:
-    """Compile the parts without control flow that depends on values."""
-    model.backbone.compile()  # type: ignore[union-attr]
-    model.sem_seg_head.pixel_decoder.compile()  # type: ignore[union-attr]
 
 
 def _train(cfg: CfgNode, model: nn.Module, iterations: int, trace: bool) -> dict[str, Any]:

@@ -208,7 +208,7 @@ class SegmenterBase(ModelContract, nn.Module):
         images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         batch = ImageList.from_tensors(images, self.size_divisibility)
         if batch.tensor.device.type == "cpu":
-            # Convolutions keep this layout. It is the encoder's, too, so that maps are not copied from one to the other.
+            # Convolutions keep this layout, which is also the encoder's. So maps are not copied from one to another.
             batch.tensor = batch.tensor.contiguous(memory_format=torch.channels_last)
         return batch
 

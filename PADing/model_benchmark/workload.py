@@ -148,8 +148,9 @@ def _model(args: argparse.Namespace, stages: Stages, opts: list) -> Any:
     stages.watch(head.pixel_decoder, "forward_features", "pixel decoder")
     stages.watch(head.predictor, "forward", "transformer decoder")
     if args.compile:
-        model.backbone.compile()
-        head.pixel_decoder.transformer.compile()
+        from PADing.engine.compilation import compile_parts
+
+        compile_parts(model)
     return model
 
 

@@ -1,8 +1,8 @@
 """Linear layers that use oneDNN on processors where PyTorch's own matrix product is slow.
 
 On x86 PyTorch multiplies float32 matrices with Intel's MKL, which leaves AVX-512 unused on processors of other makers.
-oneDNN, which PyTorch has for convolutions, uses it: one core of an AMD EPYC reaches 100 to 108 GFLOP/s where MKL reaches
-65 to 90. It also adds the bias and applies the ReLU before a result leaves the cache.
+oneDNN, which PyTorch has for convolutions, uses it: one core of an AMD EPYC reaches 100 to 108 GFLOP/s where MKL
+reaches 65 to 90. It also adds the bias and applies the ReLU before a result leaves the cache.
 """
 
 from functools import cache

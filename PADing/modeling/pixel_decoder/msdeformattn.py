@@ -1,5 +1,6 @@
 """Mask2Former's pixel decoder: a deformable transformer encoder over three levels, then FPN steps to finer ones."""
 
+import contextlib
 import math
 
 import torch
@@ -69,6 +70,8 @@ class MSDeformAttnTransformerEncoderOnly(nn.Module):
 class MSDeformAttnPixelDecoder(PixelDecoder):
     """The pixel decoder of Mask2Former (Sec. 3.2.2), computed in the precision of its weights, even inside autocast.
 
+    ``autocast``: computed in autocast's precision instead; positions and points of attention stay in float32.
+
     The encoder's inputs are ``transformer_in_features``. FPN steps lead from the finest of these maps to
     ``common_stride``, the stride of the mask features. ``pyramid``: see :class:`PixelDecoder`; ``conv_dim`` is also the
     encoder's width.
@@ -87,11 +90,13 @@ class MSDeformAttnPixelDecoder(PixelDecoder):
         transformer_enc_layers: int,
         transformer_in_features: list[str],
         common_stride: int,
+        autocast: bool = False,
         **pyramid,
     ) -> None:
         super().__init__(input_shape, **pyramid)
         maps = by_stride(input_shape)
         encoded = [item for item in reversed(maps) if item[0] in transformer_in_features]  # coarsest first
+        self.autocast = autocast
         self.transformer_in_features = [name for name, _, _ in encoded]
         self.input_proj = nn.ModuleList(self._projection(channels) for _, channels, _ in encoded)
         layer = {"d_ffn": transformer_dim_feedforward, "n_heads": transformer_nheads}
@@ -123,19 +128,22 @@ class MSDeformAttnPixelDecoder(PixelDecoder):
             "transformer_enc_layers": head.TRANSFORMER_ENC_LAYERS,
             "transformer_in_features": head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES,
             "common_stride": head.COMMON_STRIDE,
+            "autocast": head.AUTOCAST,
         }
 
     def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """As in the base class; mask features at ``common_stride``, encoder features at the coarsest level."""
         device_type = next(iter(features.values())).device.type
-        with torch.autocast(device_type=device_type, enabled=False):
-            dtype = self.mask_features.weight.dtype
-            inputs = [features[name].to(dtype) for name in self.transformer_in_features]
-            projected = [project(x) for project, x in zip(self.input_proj, inputs, strict=True)]
+        dtype = self.mask_features.weight.dtype
+        with contextlib.nullcontext() if self.autocast else torch.autocast(device_type=device_type, enabled=False):
+            features = {name: features[name].to(dtype) for name in self.in_features}
+            inputs = [features[name] for name in self.transformer_in_features]
+            # Tokens are sums of many layers, and decide where attention reads, so they keep the precision of weights.
+            projected = [project(x).to(dtype) for project, x in zip(self.input_proj, inputs, strict=True)]
             tables = [self.pe_layer.tokens(x.shape[2], x.shape[3], x) for x in projected]
             levels = self.transformer(projected, tables)
             for i in range(len(self.fpn_features), 0, -1):
-                levels.append(self.step(i, features[self.fpn_features[i - 1]].to(dtype), levels[-1]))
+                levels.append(self.step(i, features[self.fpn_features[i - 1]], levels[-1]))
             return self.mask_features(levels[-1]), levels[0], levels[:NUM_LEVELS]
 
 
