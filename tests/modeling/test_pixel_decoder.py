@@ -83,6 +83,21 @@ def test_autocast_changes_nothing():
     torch.testing.assert_close(double[0].float(), want[0], rtol=1e-4, atol=1e-4)
 
 
+def test_autocast_on_demand_uses_half_precision_but_not_for_the_tokens():
+    features = _features()
+    exact, mixed = _deformable().eval(), _deformable(autocast=True).eval()
+    want = exact.forward_features(features)
+    alone = mixed.forward_features(features)
+    assert all(torch.equal(a, b) for a, b in zip(alone[2], want[2], strict=True)), "without autocast: as it is"
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = mixed.forward_features({k: v.bfloat16() for k, v in features.items()})
+    assert got[0].dtype == torch.bfloat16 and got[1].dtype == torch.float32
+    error = (got[0].float() - want[0]).abs().mean() / want[0].abs().mean()
+    assert 1e-4 < error < 0.03, "bfloat16 has 8 bits"
+    got[0].float().square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in mixed.mask_features.parameters())
+
+
 def test_it_is_one_graph():
     """A graph break or a data-dependent shape would take exporting and compiling away from users."""
     model, features = _AsModule(_deformable()), _features()
