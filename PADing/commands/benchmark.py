@@ -2,11 +2,16 @@
 
     python tools/benchmark.py msda [--output FILE] [--device cpu|cuda] [--case NAME]
     python tools/benchmark.py model [--task NAME] [--rounds N] [--checkout FOLDER] [--beside NAME=COMMAND]
+    python tools/benchmark.py scaling [--config-file FILE] [--processes N] [--contender NAME] [KEY VALUE ...]
 
 ``model``: inference and training steps of the R-50 panoptic model on the CPU, stage by stage, beside older checkouts of
 this project, the network of transformers' Mask2Former, and any program that takes the same arguments
 (docs/benchmarks.md). Each measurement is a fresh process, and contenders take turns. The floor says how fast this
 machine multiplies matrices and convolves.
+
+``scaling``: training steps of one and of several processes, on CPUs or GPUs of one machine: speedup, bytes sent, time
+waited, memory of each process; and, computed from the bytes and from published bandwidths, the efficiency of 8 and of
+4 x 8 GPUs (docs/scaling.md).
 
 ``msda``: multi-scale deformable attention with every available backend and every installed peer (transformers, mmcv,
 deformops; on a GPU also the classic kernel with one thread per output channel), forward alone (``fwd``) and with
@@ -32,6 +37,21 @@ CASES: dict[str, tuple[int, list[tuple[int, int]], int | None]] = {
 # Of the model benchmark.
 MODEL_TASKS = ("floor", "network", "panoptic", "all-results", "training", "second-stage")
 FURTHER_TASKS = ("semantic", "instance")
+# Of the scaling benchmark: options of DistributedDataParallel, and config keys.
+CONTENDERS: dict[str, dict] = {
+    "as-trained": {},
+    "copied-gradients": {"ddp": {"gradient_as_bucket_view": False}},
+    "bucket-view": {"ddp": {"gradient_as_bucket_view": True}},
+    "static-graph": {"ddp": {"static_graph": True}},
+    "buckets-of-5-mib": {"ddp": {"bucket_cap_mb": 5}},
+    "buckets-of-100-mib": {"ddp": {"bucket_cap_mb": 100}},
+    "shared-optimizer": {"opts": ["SOLVER.SHARDING", "optimizer"]},
+    "checkpointing": {
+        "opts": [
+            "MODEL.BACKBONE.ACTIVATION_CHECKPOINTING", True, "MODEL.SEM_SEG_HEAD.ACTIVATION_CHECKPOINTING", True,
+        ]
+    },
+}  # fmt: skip
 DTYPE_NAMES = ("float32", "float64", "bfloat16", "float16")
 KINDS = ("cpu", "cuda")
 
@@ -49,6 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     msda.add_argument("--rounds", type=positive, default=20, help="measurements of each contender")
     msda.add_argument("--seconds", type=float, default=30.0, help="stop a table after this long (at least 3 rounds)")
     msda.set_defaults(measure=_measure_operator)
+    _add_scaling(commands.add_parser("scaling", help="training steps of several processes, and how GPUs would scale"))
     _add_model(commands.add_parser("model", help="inference and training of the whole model, on the CPU"))
     args = parser.parse_args(argv)
     return run_command(args.measure, args)
@@ -84,6 +105,45 @@ def _add_model(model: argparse.ArgumentParser) -> None:
     model.set_defaults(measure=_measure_model)
 
 
+def _add_scaling(scaling: argparse.ArgumentParser) -> None:
+    scaling.add_argument(
+        "--config-file", type=Path, metavar="FILE", default=Path("configs/panoptic-segmentation/pretrain.yaml"),
+        help="of the training (default: %(default)s)",
+    )  # fmt: skip
+    scaling.add_argument(
+        "--processes", type=positive, action="append", metavar="N", help="may be repeated; default: 1 and 2"
+    )
+    scaling.add_argument("--images", type=positive, default=1, metavar="N", help="of each process (default: 1)")
+    scaling.add_argument("--side", type=positive, default=512, help="of the square images, in pixels (default: 512)")
+    scaling.add_argument("--rounds", type=positive, default=3, help="jobs of each kind (default: 3)")
+    scaling.add_argument("--repeats", type=positive, default=3, help="measured steps of a job, after two that are not")
+    scaling.add_argument("--threads", type=positive, default=1, help="CPU threads of each process (default: 1)")
+    scaling.add_argument("--device", choices=KINDS, default="cpu", help="cuda: one GPU for each process (default: cpu)")
+    scaling.add_argument(
+        "--contender", action="append", choices=CONTENDERS, help="may be repeated; default: as-trained"
+    )
+    scaling.add_argument("--estimate", action="store_true", help="measure nothing; compute how GPUs would scale")
+    scaling.add_argument(
+        "--step-seconds", type=_seconds, metavar="S",
+        help="of a step on one GPU, for the computed part (default: the fastest measured; with --estimate 0.5)",
+    )  # fmt: skip
+    scaling.add_argument(
+        "--output", type=Path, metavar="FILE", help="also write all times here, as JSON, after each job"
+    )
+    scaling.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys, last")
+    scaling.set_defaults(measure=_measure_scaling)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return value
+
+
 def _measure_operator(args: argparse.Namespace) -> None:
     from PADing.modeling.pixel_decoder.ops.benchmark import benchmark_msda  # imports PyTorch
 
@@ -96,3 +156,11 @@ def _measure_model(args: argparse.Namespace) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     benchmark_model(args)
+
+
+def _measure_scaling(args: argparse.Namespace) -> None:
+    from PADing.model_benchmark.scaling import benchmark_scaling
+
+    args.processes = sorted(set(args.processes or (1, 2)))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    benchmark_scaling(args)

@@ -15,8 +15,8 @@ from torch import Tensor, distributed
 
 logger = logging.getLogger(__name__)
 
-BUCKET = 16 * 2**20  # bytes that are sent at a time
-AT_ONCE = 4  # buckets on their way
+BUCKET = 8 * 2**20  # bytes that are sent at a time
+AT_ONCE = 2  # buckets on their way
 
 
 def shard_optimizers(cfg: CfgNode, optimizers: Iterable[torch.optim.Optimizer]) -> None:

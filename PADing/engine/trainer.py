@@ -343,10 +343,12 @@ def compare_with_expected(cfg: CfgNode, results: Mapping[str, Any]) -> None:
     verify_results(cfg, results)
 
 
-def wrap_for_processes(model: torch.nn.Module, find_unused_parameters: bool = False) -> DistributedDataParallel:
-    """Wrap a model so that all processes of the job share its gradients, on GPUs or CPUs."""
+def wrap_for_processes(
+    model: torch.nn.Module, find_unused_parameters: bool = False, **options: Any
+) -> DistributedDataParallel:
+    """Wrap a model so that all processes of the job share its gradients, on GPUs or CPUs; ``options``: further ones."""
     device = next(model.parameters()).device
-    options: dict[str, Any] = {"device_ids": [device.index] if device.type == "cuda" else None}
+    options["device_ids"] = [device.index] if device.type == "cuda" else None
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # in newer torch
     options["forward_sync_buffers" if renamed else "broadcast_buffers"] = False
     return DistributedDataParallel(model, find_unused_parameters=find_unused_parameters, **options)

@@ -263,12 +263,12 @@ def query_predictions(height: int, width: int, queries: int, classes: int) -> tu
     return logits, masks[None]
 
 
-def training_sample(seed: int, classes: int) -> dict:
-    """A picture with ``SEGMENTS`` annotated segments."""
-    side, generator = TRAINING_SIDE, torch.Generator().manual_seed(seed)
+def training_sample(seed: int, classes: int, side: int = TRAINING_SIDE) -> dict:
+    """A picture with ``SEGMENTS`` annotated segments, or fewer if there are fewer classes."""
+    generator = torch.Generator().manual_seed(seed)
     instances = Instances((side, side))
     instances.gt_classes = torch.randperm(classes, generator=generator)[:SEGMENTS]
-    instances.gt_masks = BitMasks(blobs(SEGMENTS, side, side, generator) > 0).tensor
+    instances.gt_masks = BitMasks(blobs(len(instances.gt_classes), side, side, generator) > 0).tensor
     return {"image": picture(side, side, seed), "height": side, "width": side, "instances": instances}
 
 
