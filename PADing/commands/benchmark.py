@@ -41,7 +41,6 @@ FURTHER_TASKS = ("semantic", "instance")
 CONTENDERS: dict[str, dict] = {
     "as-trained": {},
     "copied-gradients": {"ddp": {"gradient_as_bucket_view": False}},
-    "bucket-view": {"ddp": {"gradient_as_bucket_view": True}},
     "static-graph": {"ddp": {"static_graph": True}},
     "buckets-of-5-mib": {"ddp": {"bucket_cap_mb": 5}},
     "buckets-of-100-mib": {"ddp": {"bucket_cap_mb": 100}},

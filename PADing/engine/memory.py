@@ -79,8 +79,12 @@ def _of_training(cfg: CfgNode) -> Iterator[str]:
     node = cfg.MODEL.MASK_FORMER
     yield f"{node.TRAIN_NUM_POINTS} points of each mask in the losses: MODEL.MASK_FORMER.TRAIN_NUM_POINTS"
     yield f"{node.NUM_OBJECT_QUERIES} queries: MODEL.MASK_FORMER.NUM_OBJECT_QUERIES (it must fit the weights)"
-    if "swin" in cfg.MODEL.BACKBONE.NAME.lower() and not cfg.MODEL.SWIN.USE_CHECKPOINT:
-        yield "activations of the Swin backbone: MODEL.SWIN.USE_CHECKPOINT True computes them twice, slower"
+    for part, section in {"backbone": "BACKBONE", "pixel decoder": "SEM_SEG_HEAD"}.items():
+        if not cfg.MODEL[section].ACTIVATION_CHECKPOINTING:
+            key = f"MODEL.{section}.ACTIVATION_CHECKPOINTING True"
+            yield f"activations of the {part}, if it is trained: {key} computes them twice, slower"
+    if processes > 1 and cfg.SOLVER.SHARDING == "none":
+        yield f"the optimizer's state, whole in each process: SOLVER.SHARDING optimizer keeps 1/{processes} of it"
     if cfg.SOLVER.EMA.ENABLED:
         yield "a second copy of the model: SOLVER.EMA.ENABLED"
     if cfg.DATALOADER.NUM_WORKERS:

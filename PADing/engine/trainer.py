@@ -348,6 +348,8 @@ def wrap_for_processes(
 ) -> DistributedDataParallel:
     """Wrap a model so that all processes of the job share its gradients, on GPUs or CPUs; ``options``: further ones."""
     device = next(model.parameters()).device
+    # Gradients lie in the buckets that are sent; copies of them would take as much memory as the parameters.
+    options = {"gradient_as_bucket_view": True, **options}
     options["device_ids"] = [device.index] if device.type == "cuda" else None
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # in newer torch
     options["forward_sync_buffers" if renamed else "broadcast_buffers"] = False

@@ -324,6 +324,11 @@ def _minibench(parsed: Parsed, words: list[str], run: Run) -> list[str]:
 def _benchmark(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     if "model" in words:
         return [*words, "--rounds", "1", "--repeats", "1", "--task", "floor"]
+    if "scaling" in words:
+        place = words.index("scaling") + 1  # config keys may be last
+        small = ["--config-file", "configs/mini/panoptic-pretrain.yaml", "--side", "64"]
+        rest = _set(_set(words[place:], "--rounds", 1), "--repeats", 1)
+        return [*words[:place], *(small if "--config-file" not in rest else []), *rest]
     return [*words, "--rounds", "1", "--seconds", "0.1", "--case", "512x512", "--dtype", "float32"]
 
 

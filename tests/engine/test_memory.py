@@ -49,6 +49,16 @@ def test_other_errors_pass():
         raise RuntimeError("shapes differ")
 
 
+def test_message_names_what_a_run_does_not_use_yet(monkeypatch):
+    """A hint at a key that is set already would not help."""
+    keys = ["MODEL.BACKBONE.ACTIVATION_CHECKPOINTING", "MODEL.SEM_SEG_HEAD.ACTIVATION_CHECKPOINTING"]
+    monkeypatch.setattr("PADing.engine.memory.comm.get_world_size", lambda: 4)
+    text = explain(load_config(CONFIG), training=True)
+    assert all(f"{key} True" in text for key in keys) and "SOLVER.SHARDING optimizer keeps 1/4 of it" in text
+    used = explain(load_config(CONFIG, [keys[0], True, "SOLVER.SHARDING", "optimizer"]), training=True)
+    assert keys[0] not in used and keys[1] in used and "SHARDING" not in used
+
+
 def test_message_names_the_sizes_of_this_run():
     text = explain(load_config(CONFIG, ["SOLVER.ACCUMULATE", 2, "DATALOADER.NUM_WORKERS", 3]), training=True)
     for part in (
