@@ -162,4 +162,6 @@ def _measure_scaling(args: argparse.Namespace) -> None:
 
     args.processes = sorted(set(args.processes or (1, 2)))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("detectron2", "PADing", "d2lite"):  # they describe each model at length
+        logging.getLogger(name).setLevel(logging.WARNING)
     benchmark_scaling(args)
