@@ -1,7 +1,8 @@
 """What all command-line tools share: exit statuses, one message instead of a traceback, the parser, argument types.
 
 Status 0: done. 1: the command found something wrong. 2: a mistake that the user can fix; argparse uses the same.
-130: Ctrl-C. 143: SIGTERM. 128 + n: a process of a job was killed by signal n. A script calls ``quiet_ctrl_c()`` first.
+130: Ctrl-C. 143: SIGTERM. 75: a notice of a scheduler (``PADing.requeue``). 128 + n: a process of a job was killed by
+signal n. A script calls ``quiet_ctrl_c()`` first.
 It parses its arguments before it imports what takes seconds, so ``--help`` and the message for a wrong flag come at
 once. Nor does this module import any of it.
 """
@@ -18,6 +19,7 @@ from typing import Any
 
 from PADing.errors import Interrupted, UserError
 from PADing.files import PACKAGES, REPOSITORY, explain_os_error, is_disk_full
+from PADing.requeue import requeue_status
 
 STATUS_USER_ERROR = 2
 STATUS_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -88,7 +90,7 @@ def run_command(function: Callable[..., Any], *args) -> int:
         if status is not None and status < 0:
             return _report_killed(-status)
         # The process that ended has already printed its message.
-        if status not in (STATUS_USER_ERROR, *STATUS_STOPPED):
+        if status not in (STATUS_USER_ERROR, *STATUS_STOPPED, requeue_status()):
             raise
         return status
     return int(status) if isinstance(status, int) else 0

@@ -4,6 +4,8 @@ import reprlib
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+from PADing.requeue import NOTICES, requeue_status
+
 
 class UserError(RuntimeError):
     """Bad input: a wrong path, key, class name or checkpoint.
@@ -32,8 +34,8 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """The exit status that stands for the signal in shells and schedulers: 130 for Ctrl-C, 143 for SIGTERM."""
-        return 128 + self.number
+        """The exit status for shells and schedulers: 130 for Ctrl-C, 143 for SIGTERM, 75 for a notice."""
+        return requeue_status() if self.number in NOTICES else 128 + self.number
 
 
 def short(value) -> str:

@@ -2,9 +2,14 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from PADing.command_line import add_opts_flag, gibibytes, run_command
+from PADing.errors import refuse
+from PADing.requeue import NOTICES, requeue_status, status_problem
 
 EXAMPLES = """\
 Eight GPUs of this machine:
@@ -29,10 +34,31 @@ def main(argv: Sequence[str] | None = None, recipes: Sequence[str] = (), descrip
     args.recipes = tuple(recipes)
     if args.num_machines == 1 and args.dist_url == parser.get_default("dist_url"):
         args.dist_url = "auto"  # any free port, so that a user can run several jobs on one machine
-    return run_command(_start, args)
+    with _early_notices():
+        return run_command(_start, args)
+
+
+@contextmanager
+def _early_notices() -> Iterator[None]:
+    """Inside, a scheduler's notice ends the process with the status for another start, until somebody handles it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _leave) for number in NOTICES}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, _) -> None:
+    os.write(2, f"\nStopped by {signal.Signals(number).name}. No training is running.\n".encode())
+    os._exit(requeue_status())
 
 
 def _start(args: argparse.Namespace) -> None:
+    refuse([problem] if (problem := status_problem()) else [])
     from PADing.engine.main import start  # imports PyTorch
 
     start(args)

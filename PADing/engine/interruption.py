@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM: a training stops when its iteration is done and saved; anything else stops at once.
+"""Ctrl-C, SIGTERM and a scheduler's notice: a training stops when its iteration is done and saved, all else at once.
 
-A second signal ends the process at once. In a job of several processes, the one that started the others passes signals
-on (``PADing.engine.relay``), and all stop after the same iteration.
+A second Ctrl-C or SIGTERM ends the process at once; a notice (``PADing.requeue``) may come as often as it likes. In a
+job of several processes, the one that started the others passes signals on (``PADing.engine.relay``), and all stop
+after the same iteration.
 """
 
 import math
@@ -22,6 +23,7 @@ from detectron2.utils import comm
 
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.errors import Interrupted
+from PADing.requeue import NOTICES
 
 # Seconds after which another signal counts as a second one: launchers send each signal twice (once by themselves, once
 # through the terminal).
@@ -30,10 +32,13 @@ AGAIN = 2.0
 # failed, and then the iteration may wait for that process forever. torchrun kills after 30 seconds.
 GRACE = 15.0
 END = 0
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Signal that the first process of a job sends to the others -> signal that it got. Not used on Windows.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *NOTICES)
+# Signal that the first process of a job sends to the others -> signal that it got; a notice is passed on as it is. Not
+# used on Windows.
 RELAYS: dict[int, int] = {}
-if os.name == "posix":
+if NOTICES:
+    RELAYS = {signal.SIGRTMIN + 5: signal.SIGINT, signal.SIGRTMIN + 6: signal.SIGTERM}
+elif os.name == "posix":
     RELAYS = {signal.SIGUSR1: signal.SIGINT, signal.SIGUSR2: signal.SIGTERM}
 
 
@@ -52,6 +57,7 @@ class StopSignals:
     def __init__(self):
         self.number, self.deferred, self.watching = 0, False, False
         self.patience: Any = None
+        self._last = 0.0  # seconds of the last iteration
         self._safe = threading.Event()
 
     @contextmanager
@@ -60,7 +66,8 @@ class StopSignals:
         if not RELAYS or threading.current_thread() is not threading.main_thread() or self.watching:
             yield
             return
-        wanted = [n for n in (*STOP_SIGNALS, *RELAYS) if signal.getsignal(n) != signal.SIG_IGN]
+        # A launcher without a use for notices, such as torchrun, must ignore them, and its children inherit that.
+        wanted = [n for n in (*STOP_SIGNALS, *RELAYS) if n in NOTICES or signal.getsignal(n) != signal.SIG_IGN]
         self.number, self.deferred, self.watching = 0, False, True
         self._safe.clear()
         self._process = os.getpid()
@@ -70,7 +77,7 @@ class StopSignals:
         wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         guard = threading.Thread(target=self._guard, args=(reader, set(wanted)), daemon=True)
         guard.start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *RELAYS})  # see ``relayed_stop_signals``
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *NOTICES, *RELAYS})  # see ``relayed_stop_signals``
         try:
             yield
         finally:
@@ -100,6 +107,7 @@ class StopSignals:
 
     def took(self, seconds: float) -> None:
         """Ask for time for one more iteration, after one of ``seconds``."""
+        self._last = seconds
         if self.patience is not None:
             self.patience.value = max(GRACE, 2 * seconds)
 
@@ -113,7 +121,7 @@ class StopSignals:
 
     def _guard(self, reader: int, wanted: set[int]) -> None:
         # A separate thread, because a handler cannot run while the main thread computes or waits for another process.
-        first, came = 0, 0.0  # the first signal, and its time
+        first, came = 0, 0.0  # the first signal, and the time of the first that is no notice
         deadline: float | None = None
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -127,19 +135,22 @@ class StopSignals:
                 return
             if number not in wanted:
                 continue
+            first = first or RELAYS.get(number, number)
+            if number in NOTICES:
+                continue
             several = comm.get_world_size() > 1
-            if not first:
-                first, came = RELAYS.get(number, number), now
-                deadline = now + GRACE if several and number == signal.SIGTERM else None
+            if not came:
+                came = now
+                deadline = now + max(GRACE, 2 * self._last) if several and number == signal.SIGTERM else None
             elif number in RELAYS:
                 deadline = None  # the SIGTERM before this was meant for the whole job
-            elif not several or now - came > AGAIN:
+            elif now - came > AGAIN or not several and number != signal.SIGTERM:
                 self._end(first)
 
     def _end(self, number: int) -> None:
         if self.patience is None:  # otherwise the process that shares it says more
             os.write(2, b"\nEnded at once. The last checkpoint that a message names is saved.\n")
-        os._exit(128 + number)
+        os._exit(Interrupted(number).status)
 
 
 STOP = StopSignals()
@@ -147,7 +158,7 @@ STOP = StopSignals()
 
 @contextmanager
 def without_stop_signals() -> Iterator[None]:
-    """Data-loading workers that are forked inside ignore Ctrl-C and SIGTERM, and are killed when this process ends."""
+    """Data-loading workers that are forked inside ignore stop signals, and are killed when this process ends."""
     if not STOP.watching:
         yield
         return

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in a job of several processes, for the process that starts the others and waits for them.
+"""Ctrl-C, SIGTERM and notices in a job of several processes, for the process that starts the others and waits for them.
 
 It passes a signal on. If the job does not end by it, because an iteration waits for a process that is gone, or if a
 second signal comes, this process ends the others.
@@ -19,6 +19,7 @@ from PADing.command_line import STATUS_USER_ERROR
 from PADing.engine import interruption
 from PADing.engine.interruption import AGAIN, RELAYS, STOP_SIGNALS
 from PADing.errors import Interrupted
+from PADing.requeue import NOTICES
 
 # Seconds between SIGTERM and SIGKILL for processes that are ended. SIGTERM is a second signal for them.
 LAST = 3.0
@@ -47,15 +48,16 @@ def relayed_stop_signals(patience: Any = None, saved: Callable[[], str] = str) -
         yield
         return
     relay = _Relay(patience or shared_patience(), saved)
-    wanted = {n for n in STOP_SIGNALS if signal.getsignal(n) != signal.SIG_IGN}
+    wanted = {n for n in STOP_SIGNALS if n in NOTICES or signal.getsignal(n) != signal.SIG_IGN}
 
     def wait_for_keyboard() -> None:
         while (number := signal.sigwait(held)) not in RELAYS:
             relay(number)
 
-    # Ctrl-C is blocked, and the other processes inherit that, so that it cannot hit them before they have a handler.
+    # Ctrl-C and notices, which may be sent to all processes of a job, are blocked, and the other processes inherit
+    # that, so that they cannot be hit before they have a handler.
     # The thread below passes it on, or the handler does if a library's thread receives the signal.
-    held = {signal.SIGINT, *RELAYS} & {*wanted, *RELAYS}
+    held = {signal.SIGINT, *NOTICES, *RELAYS} & {*wanted, *RELAYS}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     keyboard = threading.Thread(target=wait_for_keyboard, daemon=True)
     guard = threading.Thread(target=relay.watch, daemon=True)
@@ -97,18 +99,21 @@ class _Relay:
     def __init__(self, patience: Any, saved: Callable[[], str]):
         self.first, self.over = 0, threading.Event()
         self._patience, self._saved = patience, saved
-        self._came, self._second = 0.0, 0
+        self._asked, self._came, self._second = 0, 0.0, 0  # the first that is no notice, its time; another one
 
     def __call__(self, number: int, _=None) -> None:
         # No locks here: a signal may interrupt the handler of another one.
-        if not self.first:
-            self.first, self._came = number, time.monotonic()
+        self.first = self.first or number
+        if number in NOTICES:
+            pass
+        elif not self._asked:
+            self._came, self._asked = time.monotonic(), number
         elif time.monotonic() - self._came > AGAIN:
             self._second = number
         for process in multiprocessing.active_children():
             with suppress(ProcessLookupError):
                 if process.pid:
-                    os.kill(process.pid, self.numbers[number])
+                    os.kill(process.pid, self.numbers.get(number, number))
 
     def watch(self) -> None:
         """Wait for the end of the job; end it after a second signal, or when it takes too long after the first."""
@@ -116,8 +121,8 @@ class _Relay:
             waited = time.monotonic() - self._came
             if self._second:
                 return self._end("Ended at once by a second signal.")
-            if self.first and waited > self._patience.value:
-                reason = f"The job has not stopped {waited:.0f} seconds after {_name(self.first)}, so it is ended now."
+            if self._asked and waited > self._patience.value:
+                reason = f"The job has not stopped {waited:.0f} seconds after {_name(self._asked)}, so it is ended now."
                 return self._end(reason)
 
     def _end(self, reason: str) -> None:
