@@ -10,6 +10,7 @@ import torch
 from detectron2.utils import comm
 from torch.distributed.rendezvous import rendezvous
 
+from PADing.engine.slurm import check_own_gpu, gpu_index
 from PADing.errors import UserError
 
 # How long processes wait for each other before they give up. The others wait while the first one scores an evaluation,
@@ -29,17 +30,16 @@ def launched_by_torchrun() -> bool:
 def torchrun_process_group(cpu: bool, timeout: timedelta = TIMEOUT) -> Iterator[None]:
     """Create the process group that the environment describes: NCCL with one GPU per process, or gloo on CPUs.
 
-    UserError if torchrun started more processes on this machine than it has GPUs.
+    UserError if torchrun or srun started more processes on this machine than it has GPUs.
     """
     local_rank, world_size = int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
     if not cpu:
-        if local_rank >= (present := torch.cuda.device_count()):
-            cure = "Lower --nproc-per-node, or add --num-gpus 0 to run on CPUs."
-            raise UserError(f"torchrun started more processes on this machine than it has GPUs ({present}). {cure}")
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(gpu_index(local_rank, torch.cuda.device_count()))
     # A shorter timeout for the start, to notice a wrong address or a missing process early.
     store, rank, world_size = next(rendezvous("env://", timeout=MEETING))
     store = torch.distributed.PrefixStore("PADing", store)
+    if not cpu:
+        check_own_gpu(store)
     backend = "gloo" if cpu else "nccl"
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     try:

@@ -26,6 +26,7 @@ from PADing.engine.interruption import STOP
 from PADing.engine.memory import explaining_memory
 from PADing.engine.output_folder import discard_training, keeping_config, training_folder, training_in
 from PADing.engine.relay import relayed_stop_signals, shared_patience
+from PADing.engine.slurm import adopt_srun
 from PADing.engine.start_check import checked_config
 from PADing.engine.weight_average import choice_of_weights
 from PADing.errors import Interrupted, UserError
@@ -46,6 +47,7 @@ def start(args: argparse.Namespace) -> None:
         return
     if args.memory_limit is not None:
         raise UserError("--memory-limit is a flag for --find-batch-size. Leave it out, or add that flag.")
+    adopt_srun(args)
     if args.fast_dev_run:
         shorten(args)
     cfg = checked_config(args)
