@@ -64,7 +64,7 @@ def _add_framework_keys(cfg: CfgNode) -> None:
     cfg.TEST.CLASS_EMBEDDINGS = ""
     cfg.TEST.DISTRACTORS, cfg.TEST.NUM_DISTRACTORS = "", 0
     cfg.TEST.update(SEM_SEG_NAN_AWARE=False, PANOPTIC_EXCLUDE_ABSENT=False, WRITE_PNG=False)
-    cfg.SOLVER.CHECKPOINT_KEEP = 0
+    cfg.SOLVER.update(CHECKPOINT_KEEP=0, CHECKPOINT_MINUTES=0.0, CHECKPOINT_ASYNC=False)
     cfg.TRACKING = ()
     cfg.TRACKING_RUN = CfgNode()
     cfg.TRACKING_RUN.update(PROJECT="", NAME="", OFFLINE=False, IMAGES=4, TIMEOUT=30.0)

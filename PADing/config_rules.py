@@ -181,6 +181,7 @@ RULES: list[Rule] = [
     Rule("test", "TEST", at_least(0), "NUM_DISTRACTORS", "0: all names of the file"),
     Rule("test", "TEST", _expected, "EXPECTED_RESULTS"),
     Rule("train", "SOLVER", at_least(0), "CHECKPOINT_KEEP", "0: all are kept"),
+    Rule("train", "SOLVER", at_least(0), "CHECKPOINT_MINUTES", "0: by iterations alone"),
     Rule("train", "", _names, "TRACKING"),
     Rule("train", "TRACKING_RUN", at_least(0), "IMAGES", "0: no images"),
     Rule("train", "TRACKING_RUN", above(0), "TIMEOUT", "seconds"),

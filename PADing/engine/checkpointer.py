@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from d2lite.restricted_pickle import load_checkpoint
 from PADing.checkpoint_files import UNREADABLE, check_file, file_problem, newest_good, weights_problem, write_checkpoint
+from PADing.engine.background import BackgroundWriter, copied
 from PADing.engine.same_checkpoint import same_checkpoint
 from PADing.engine.training_state import guarded_state, short_reason
 from PADing.engine.weight_average import averaged_weights
@@ -36,14 +38,17 @@ class TrainingCheckpointer(DetectionCheckpointer):
         weights_from: which weights of a file to load, see ``choice_of_weights``; a resumed training ignores it.
         averaged: whether the loaded weights are averaged ones.
         last_iteration: the iteration after which the last checkpoint was written or loaded; -1: none was.
+        begun: the iteration of the last checkpoint whose writing has begun; -1: none.
         keep: how many numbered checkpoints ``save`` leaves, the newest ones; 0: all.
+        background: writes numbered checkpoints beside the training; None: ``save`` returns when they are written.
     """
 
     resumed = False
-    last_iteration = -1
+    last_iteration = begun = -1
     weights_from = "model"
     averaged = False
     keep = 0
+    background: BackgroundWriter | None = None
     _fresh: frozenset[str] | None = None  # weights that the last file has not given; None: no file was loaded
 
     def load(self, path: str, *args, **kwargs) -> dict:
@@ -93,7 +98,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
             rest = self.load(file)
         if "trainer" in self.checkpointables and not {"trainer", "iteration"} & self._held:
             raise UserError(f"{file} cannot be resumed: it holds weights only. Use it as MODEL.WEIGHTS elsewhere.")
-        self.last_iteration = rest.get("iteration", -1)
+        self.last_iteration = self.begun = rest.get("iteration", -1)
         absent = sorted(set(self.checkpointables) - self._held)
         if absent:
             self.logger.info("%s does not hold %s (another program or version wrote it); these start from scratch.",
@@ -132,13 +137,37 @@ class TrainingCheckpointer(DetectionCheckpointer):
         raise UserError(f"{problem} To start from scratch, remove {TAG}, or choose another OUTPUT_DIR.")
 
     def save(self, name: str, **kwargs) -> None:
-        """Write the model, all checkpointables and ``kwargs`` to ``<save_dir>/<name>.pth``; record it as the last."""
+        """Write the model, all checkpointables and ``kwargs`` to ``<save_dir>/<name>.pth``; record it as the last.
+
+        With ``background``, a numbered checkpoint is copied here and written later: it is the last one when ``wait``
+        returns, or when the next ``save`` begins to write. UserError if it, or the one before, cannot be written.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
-        path = self.save_beside(name, **kwargs)
+        path, content = Path(self.save_dir, f"{name}.pth"), self._content(kwargs)
+        self.begun = kwargs.get("iteration", self.begun)
+        if self.background is not None and NUMBERED.fullmatch(path.name):
+            self.wait()  # before the copy, so that there is one at a time
+            self.background.start(partial(self._write_last, path, copied(content)))
+            return
+        self.wait()
+        self._write_last(path, content)
+
+    def wait(self) -> None:
+        """Wait until no checkpoint is being written; UserError if the last one cannot be."""
+        if self.background is not None:
+            self.background.wait()
+
+    def raise_failure(self) -> None:
+        """UserError if the last checkpoint could not be written; do not wait."""
+        if self.background is not None:
+            self.background.check()
+
+    def _write_last(self, path: Path, content: dict) -> None:
+        self._write(path, content)
         with self._telling_what_is_kept(), replacing(Path(self.save_dir, TAG)) as temporary:
             temporary.write_text(path.name)
-        self.last_iteration = kwargs.get("iteration", self.last_iteration)
+        self.last_iteration = content.get("iteration", self.last_iteration)
         if self.keep > 0:
             self._remove_old()
 
@@ -160,14 +189,20 @@ class TrainingCheckpointer(DetectionCheckpointer):
 
     def save_beside(self, name: str, **kwargs) -> Path:
         """Write a checkpoint as ``save`` does, but do not record it as the last one; returns its path."""
-        states = {key: item.state_dict() for key, item in self.checkpointables.items()}
-        if "trainer" in states and "iteration" in kwargs:  # the loop may be ahead, at the end or before the start
-            states["trainer"] = {**states["trainer"], "iteration": kwargs["iteration"]}
         path = Path(self.save_dir, f"{name}.pth")
+        self._write(path, self._content(kwargs))
+        return path
+
+    def _content(self, further: dict) -> dict:
+        states = {key: item.state_dict() for key, item in self.checkpointables.items()}
+        if "trainer" in states and "iteration" in further:  # the loop may be ahead, at the end or before the start
+            states["trainer"] = {**states["trainer"], "iteration": further["iteration"]}
+        return {"model": self.model.state_dict(), **states, **further}
+
+    def _write(self, path: Path, content: dict) -> None:
         self.logger.info("Saving checkpoint to %s", path)
         with self._telling_what_is_kept():
-            write_checkpoint(path, {"model": self.model.state_dict(), **states, **kwargs})
-        return path
+            write_checkpoint(path, content)
 
     @contextmanager
     def _telling_what_is_kept(self) -> Iterator[None]:

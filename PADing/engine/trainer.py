@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from PADing.data.dataset_mappers import EvaluationLoader, build_mapper
 from PADing.engine.backbone_weights import load_backbone_weights
+from PADing.engine.background import BackgroundWriter
 from PADing.engine.best import BestCheckpoint, StoppedByPatience
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.compilation import compile_model
@@ -35,6 +36,7 @@ from PADing.engine.recipes import TrainingRecipe, build_recipe
 from PADing.engine.recomputation import recompute_activations
 from PADing.engine.rng import preserved_rng
 from PADing.engine.stream import StreamLoader, build_stream_loader
+from PADing.engine.timed_checkpoint import TimedCheckpoint
 from PADing.engine.training_state import RankStates
 from PADing.engine.weight_average import ENTRY, WeightAverage, choice_of_weights
 from PADing.errors import Interrupted, UserError, short
@@ -104,6 +106,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer = TrainingCheckpointer(model, cfg.OUTPUT_DIR)
         self.checkpointer.weights_from = choice_of_weights(cfg, training=True)
         self.checkpointer.keep = cfg.SOLVER.CHECKPOINT_KEEP
+        self.checkpointer.background = BackgroundWriter() if cfg.SOLVER.CHECKPOINT_ASYNC else None
         for name, part in (parts | self.recipe.checkpointables()).items():
             self.checkpointer.add_checkpointable(name, part)
         self.start_iter = 0
@@ -199,7 +202,10 @@ class Trainer(DefaultTrainer):
             )  # fmt: skip
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's hooks, ``StopHook`` before evaluation, ``BestCheckpoint`` after it, the progress bar last."""
+        """Detectron2's hooks, before evaluation ``TimedCheckpoint`` and ``StopHook``, after it ``BestCheckpoint``.
+
+        The progress bar is last.
+        """
         self.tracking: list[TrackingWriter] = []
         built = list(super().build_hooks())
         places = [i for i, hook in enumerate(built) if isinstance(hook, EvalHook)]
@@ -210,7 +216,7 @@ class Trainer(DefaultTrainer):
             from PADing.tracking.hook import TrackingHook  # imports what draws
 
             built.insert(place + 1, TrackingHook(self.cfg, self.tracking))
-        built.insert(place, StopHook())
+        built[place:place] = [TimedCheckpoint(self.cfg.SOLVER.CHECKPOINT_MINUTES), StopHook()]
         return [*built, ProgressHook(self.cfg)] if comm.is_main_process() else built
 
     def build_writers(self) -> list[EventWriter]:
@@ -240,7 +246,7 @@ class Trainer(DefaultTrainer):
         """
         try:
             # Not DefaultTrainer.train: it raises KeyError if an expected metric is absent.
-            with self._ending_by_patience():
+            with self._finishing_checkpoints(), self._ending_by_patience():
                 TrainerBase.train(self, self.start_iter, self.max_iter)
             if not self.cfg.TEST.EXPECTED_RESULTS or not comm.is_main_process():
                 return None
@@ -252,10 +258,24 @@ class Trainer(DefaultTrainer):
                 # Stopped in an evaluation: nothing has changed since the iteration, and rank 0 has all states.
                 if self.ranks.collected == self.done_iter > self.checkpointer.last_iteration:
                     self.checkpointer.save(f"model_{self.done_iter:07d}", iteration=self.done_iter)
+                    self.checkpointer.wait()
                 logger.warning(explain_stop(stop.number, self.checkpointer, self.max_iter))
             raise Interrupted(stop.number, told=True) from None
         finally:
             STOP.deferred = False
+
+    @contextmanager
+    def _finishing_checkpoints(self) -> Iterator[None]:
+        """For a block that trains: at its end no checkpoint is being written; UserError if the last one cannot be."""
+        try:
+            yield
+        except BaseException:
+            try:
+                self.checkpointer.wait()
+            except UserError as error:
+                logger.error("%s", error)  # the exception that has ended the training is raised
+            raise
+        self.checkpointer.wait()
 
     @contextmanager
     def _ending_by_patience(self) -> Iterator[None]:
@@ -282,8 +302,11 @@ class Trainer(DefaultTrainer):
             return
         STOP.settled()
         self.ranks.collect(self.iter)
-        if comm.is_main_process() and self.checkpointer.last_iteration < self.iter:
-            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+        if comm.is_main_process():
+            self.checkpointer.wait()
+            if self.checkpointer.last_iteration < self.iter:
+                self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+                self.checkpointer.wait()  # torchrun ends this process soon after the others have left
         comm.synchronize()
         raise Interrupted(number)
 
