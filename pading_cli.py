@@ -17,6 +17,7 @@ from pathlib import Path
 COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "train": ("train_net.py", (), "train PADing (stage 2), D2Zero or a method of your own"),
     "pretrain": ("train_net_pretrain.py", (), "train stage 1 of PADing: Mask2Former on the seen classes"),
+    "submit": ("tools/submit.py", (), "submit a training to SLURM, which goes on after time limits"),
     "convert": ("tools/preprocess_pretrained_weight.py", (), "turn the weights of stage 1 into those of stage 2"),
     "convert-weights": ("tools/convert_weights.py", (), "take weights of torchvision, timm, Swin, Mask2Former, ..."),
     "eval": ("train_net.py", ("--eval-only",), "evaluate a checkpoint on the sets of DATASETS.TEST"),

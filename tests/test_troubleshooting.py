@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("PADing", "d2zero", "frozenclip", "baselines", "d2lite/src", "tools", "minibench", "datasets", "demo")
-PAGES = ("troubleshooting.md", "distributed.md", "reliability.md")
+PAGES = ("troubleshooting.md", "distributed.md", "slurm.md", "reliability.md")
 GAP = "\0"  # what varies in a message
 # Not on a page: what passes on messages of others, and mistakes of the maintainers.
 WITHOUT = {"PADing/errors.py", "PADing/config_reference.py"}

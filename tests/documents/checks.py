@@ -18,7 +18,7 @@ from tests.documents.parsing import IMAGINED, Parsed, Rejected
 from tests.documents.working_copy import give_own_data
 
 # Arguments that name what a command writes.
-OUTPUTS = ("output", "out", "output_file", "save_dir")
+OUTPUTS = ("output", "out", "output_file", "save_dir", "logs")
 # Arguments that name what a reader brings: those of one script, or of all.
 USERS = {
     "demo/demo.py": ("input", "video_input"),

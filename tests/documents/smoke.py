@@ -47,6 +47,8 @@ def why_not(parsed: Parsed) -> str:
         return "it speaks of a config or a module that the reader writes"
     if not all(map(os.path.exists, getattr(args, "plugins", None) or ())):
         return "it speaks of a folder that the reader writes"
+    if parsed.script == "tools/submit.py":
+        return "it needs a cluster, or submitit; tests/slurm has both"
     if getattr(args, "num_machines", 1) > 1 or "--nnodes" in parsed.command.words:
         return "it needs several machines"
     if parsed.script == "demo/demo.py" and (args.webcam or (not args.output and (args.input or args.video_input))):
@@ -369,6 +371,7 @@ RULES = {
     "tools/class_embeddings.py": _embeddings,
     "tools/benchmark.py": _benchmark,
     "tools/gpu_check.py": _gpu_check,
+    "tools/submit.py": _unchanged,
     "-m PADing.modeling.pixel_decoder.ops.benchmark": _benchmark,
     "datasets/make_mini_coco.py": _draw,
     "datasets/get_zsp_json.py": _unchanged,
