@@ -37,8 +37,8 @@ def _result(name: str, result: Any) -> str:
         keys = [key for key in result["rows"][0]]
         return _table(keys, ([row[key] for key in keys] for row in result["rows"]))
     if name == "operator":
-        keys = ["case", "dtype", "pass", "backend", "median_ms", "min_ms", "ratio_to_pytorch", "peak_mb"]
-        return _table(keys, ([row[key] for key in keys] for row in result))
+        keys = ["case", "dtype", "pass", "backend", "median_ms", "min_ms", "ratio_to_pytorch", "peak_mb", "error"]
+        return _table(keys, ([row.get(key) for key in keys] for row in result))
     if isinstance(result, dict) and "variants" in result:
         return _variants(result["variants"])
     return ""

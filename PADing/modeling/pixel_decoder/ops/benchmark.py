@@ -1,15 +1,13 @@
 """Measures time and memory of all implementations of this operator; ``PADing.commands.benchmark`` is its command."""
 
 import argparse
+import contextlib
 import ctypes
 import functools
-import logging
-import pkgutil
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +18,12 @@ from PADing.commands.benchmark import CASES, DTYPE_NAMES, main
 from PADing.errors import UserError
 from PADing.files import write_json
 from PADing.modeling.pixel_decoder.ops import backends
-from PADing.modeling.pixel_decoder.ops.pytorch import ms_deform_attn_pytorch
-
-logger = logging.getLogger("benchmark")
+from PADing.modeling.pixel_decoder.ops.benchmark_peers import Contender, contenders, first_line
 
 HEADS, CHANNELS, POINTS = 8, 32, 4
 SPREAD = 2.0  # pixels, standard deviation of the samples around their reference point
 DEFAULT_CASES = {"cpu": ["800x1066", "512x512"], "cuda": ["800x1066", "1024x1024_batch2"]}
+COLUMNS = ("case", "dtype", "pass", "backend", "median_ms", "min_ms", "ratio_to_pytorch", "peak_mb", "error")
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 
 
@@ -45,10 +42,6 @@ class Inputs:
         self.table = [n for (h, w), s in zip(self.shapes, self.starts, strict=True) for n in (h, w, s)]
         self.shapes_tensor = torch.tensor(self.shapes, device=self.value.device)
         self.starts_tensor = torch.tensor(self.starts, device=self.value.device)
-
-
-# (inputs, value, locations, weights) -> output; the wrapper converts the last two to the contender's dtype.
-Contender = Callable[[Inputs, Tensor, Tensor, Tensor], Tensor]
 
 
 def make_inputs(case: str, dtype: torch.dtype, device: str) -> Inputs:
@@ -75,67 +68,6 @@ def make_inputs(case: str, dtype: torch.dtype, device: str) -> Inputs:
         torch.randn(*shape[:3], len(shapes) * POINTS, generator=generator).softmax(-1).view(shape).to(device, wide),
         torch.randn(batch, len(references), HEADS * CHANNELS, generator=generator).to(device, dtype),
     )
-
-
-@functools.cache
-def contenders(device: str) -> dict[str, Contender]:
-    """All available implementations, by name."""
-    found: dict[str, Contender] = {"pytorch": lambda i, v, *rest: ms_deform_attn_pytorch(v, i.shapes, i.starts, *rest)}
-    reason = backends.load(device)
-    if reason is None:
-        found[device] = lambda i, *tensors: torch.ops.pading.ms_deform_attn(*tensors, i.table, None)
-    else:
-        logger.warning("%s kernel skipped: %s", device, reason)
-    tensors, mmcv = ("shapes_tensor", "starts_tensor"), "mmcv.ops.multi_scale_deform_attn:"
-    mmcv_cuda = mmcv + "MultiScaleDeformableAttnFunction.apply"
-    transformers = "transformers.models.mask2former.modeling_mask2former:multi_scale_deformable_attention"
-    peers: dict[str, dict[str, Callable[[], Contender]]] = {
-        "cuda": {
-            "im2col": _im2col,
-            "deformops": lambda: _peer("deformops:deform2d_multiscale", *tensors),
-            "mmcv": lambda: _in_one_dtype(_peer(mmcv_cuda, *tensors, last=(64,))),
-        },
-        "cpu": {"mmcv": lambda: _in_one_dtype(_peer(mmcv + "multi_scale_deformable_attn_pytorch", tensors[0]))},
-    }
-    for name, make in {**peers[device], "transformers": lambda: _in_one_dtype(_peer(transformers, "shapes"))}.items():
-        try:
-            found[name] = make()
-        except (ImportError, AttributeError, OSError, RuntimeError) as error:
-            logger.info("%s not measured: %s", name, str(error).splitlines()[0])
-    return found
-
-
-def _in_one_dtype(function: Contender) -> Contender:
-    """Call ``function`` with locations and weights in the dtype of the value."""
-    return lambda i, value, locations, weights: function(i, value, locations.to(value.dtype), weights.to(value.dtype))
-
-
-def _peer(path: str, *levels: str, last: tuple = ()) -> Contender:
-    """The function at ``path``, called with the value, the inputs' attributes ``levels``, the others, and ``last``."""
-    function = pkgutil.resolve_name(path)
-    return lambda i, value, *rest: function(value, *(getattr(i, name) for name in levels), *rest, *last)
-
-
-def _im2col() -> Contender:
-    from torch.utils.cpp_extension import load
-
-    source, flags = Path(__file__).with_name("benchmark_im2col.cu"), ["-O3"]
-    with tempfile.TemporaryDirectory() as folder:
-        name = "pading_benchmark"
-        load(name, [str(source)], build_directory=folder, is_python_module=False, extra_cuda_cflags=flags)
-
-    class Im2col(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, *inputs):
-            ctx.save_for_backward(*inputs)
-            return torch.ops.pading_benchmark.im2col_forward(*inputs)
-
-        @staticmethod
-        def backward(ctx, grad):
-            grads = torch.ops.pading_benchmark.im2col_backward(grad.contiguous(), *ctx.saved_tensors)
-            return grads[0], None, None, *grads[1:]
-
-    return _in_one_dtype(lambda i, value, *rest: Im2col.apply(value, i.shapes_tensor, i.starts_tensor, *rest))
 
 
 def run_once(function: Contender, inputs: Inputs, backward: bool) -> None:
@@ -181,36 +113,58 @@ def _status(key: str) -> int:
 
 
 def measure(case: str, dtype: str, device: str, rounds: int, budget: float) -> list[dict]:
-    """Rows of one case and dtype: all contenders in turn, ``rounds`` times or until ``budget`` seconds are over."""
+    """Rows of one case and dtype: all contenders in turn, ``rounds`` times or until ``budget`` seconds are over.
+
+    A contender that fails has a row, too: ``error`` says why, and its figures are None.
+    """
     inputs = make_inputs(case, DTYPES[dtype], device)
+    found, problems = contenders(device)
     rows = []
     for passes, backward in (("fwd", False), ("fwdbwd", True)):
-        calls: dict[str, functools.partial[None]] = {}
+        errors = dict(problems)
+        calls = {name: functools.partial(run_once, function, inputs, backward) for name, function in found.items()}
         peaks: dict[str, float | None] = {}
-        for name, function in contenders(device).items():
-            call = functools.partial(run_once, function, inputs, backward)
-            try:
+        for name, call in calls.items():
+            with _noting(errors, name):
                 call()
-            except (RuntimeError, TypeError, ValueError) as error:
-                logger.info("%s cannot do %s %s: %s", name, dtype, passes, str(error).splitlines()[0])
-                continue
-            calls[name], peaks[name] = call, peak_mb(call, device)
-            call()
-        times: dict[str, list[float]] = {name: [] for name in calls}
+                peaks[name] = peak_mb(call, device)
+                call()
+        times: dict[str, list[float]] = {name: [] for name in found}
         deadline = time.perf_counter() + budget
         for turn in range(rounds):
             if turn >= 3 and time.perf_counter() > deadline:
                 break
-            for name, call in calls.items():
-                times[name].append(milliseconds(call, device))
-        medians = {name: statistics.median(taken) for name, taken in times.items()}
-        for name, taken in times.items():
-            peak = peaks[name]
+            for name in [name for name in found if name not in errors]:
+                with _noting(errors, name):
+                    times[name].append(milliseconds(calls[name], device))
+        base = statistics.median(times["pytorch"]) if "pytorch" not in errors else None
+        for name in (*found, *problems):
             row: dict = {"backend": name, "device": device, "dtype": dtype, "case": case, "pass": passes}
-            row |= {"median_ms": round(medians[name], 3), "min_ms": round(min(taken), 3)}
-            row["ratio_to_pytorch"] = round(medians["pytorch"] / medians[name], 2) if "pytorch" in medians else None
-            rows.append({**row, "peak_mb": None if peak is None else round(peak, 1), "runs": len(taken)})
+            rows.append({**row, **_figures(times.get(name, []), base, peaks.get(name), errors.get(name))})
     return rows
+
+
+@contextlib.contextmanager
+def _noting(errors: dict[str, str], name: str) -> Iterator[None]:
+    """Keep an error of a contender, of any kind, for its row."""
+    try:
+        yield
+    except Exception as error:
+        errors[name] = first_line(error)
+
+
+def _figures(taken: list[float], base: float | None, peak: float | None, error: str | None) -> dict:
+    if error is not None:
+        return {"median_ms": None, "min_ms": None, "ratio_to_pytorch": None, "peak_mb": None, "runs": 0, "error": error}
+    median = statistics.median(taken)
+    return {
+        "median_ms": round(median, 3),
+        "min_ms": round(min(taken), 3),
+        "ratio_to_pytorch": None if base is None else round(base / median, 2),
+        "peak_mb": None if peak is None else round(peak, 1),
+        "runs": len(taken),
+        "error": None,
+    }
 
 
 def benchmark_msda(args: argparse.Namespace) -> None:
@@ -225,13 +179,16 @@ def benchmark_msda(args: argparse.Namespace) -> None:
         for dtype in args.dtype or ["float32", "bfloat16", "float16"]:
             rows += measure(case, dtype, device, args.rounds, args.seconds)
     print(f"torch {torch.__version__}, {describe(device)}")
-    print("| case | dtype | pass | backend | median ms | min ms | times faster than pytorch | peak MiB |")
-    print("| --- | --- | --- | --- | ---: | ---: | ---: | ---: |")
-    columns = ("case", "dtype", "pass", "backend", "median_ms", "min_ms", "ratio_to_pytorch", "peak_mb")
+    print("| case | dtype | pass | backend | median ms | min ms | times faster than pytorch | peak MiB | error |")
+    print("| --- | --- | --- | --- | ---: | ---: | ---: | ---: | --- |")
     for row in rows:
-        print("| " + " | ".join("-" if row[k] is None else str(row[k]) for k in columns) + " |")
+        print("| " + " | ".join(_cell(row[k]) for k in COLUMNS) + " |")
     if args.output:
         write_json(args.output, rows)
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else str(value).replace("|", "/")
 
 
 def describe(device: str) -> str:

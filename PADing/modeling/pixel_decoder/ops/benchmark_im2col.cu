@@ -1,6 +1,4 @@
-// The classic way to compute multi-scale deformable attention on a GPU, as a yardstick for benchmark.py: one
-// thread per output channel, each working out every sample for itself; gradients by atomic additions. Simple on
-// purpose.
+// PyTorch operators over the classic kernels, for benchmark.py.
 #include <ATen/ATen.h>
 #include <ATen/OpMathType.h>
 #include <c10/cuda/CUDAException.h>
@@ -10,82 +8,19 @@
 
 #include <tuple>
 
+#define MSDA_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#include "benchmark_im2col.cuh"
+
 namespace {
 
-struct Sizes {
-  int64_t batch, pixels, heads, channels, queries, levels, points;
-};
-
-// Calls visit(element offset of the pixel in value, dx, dy, side of x, side of y) for the corners inside the map.
-template <class T, class F>
-__device__ void corners(const Sizes& s, const int64_t* shape, int64_t start, int64_t n, int64_t m, int64_t c, T x, T y,
-                        F visit) {
-  const int64_t height = shape[0], width = shape[1];
-  x = x * T(width) - T(0.5);
-  y = y * T(height) - T(0.5);
-  if (!(x > T(-1) && y > T(-1) && x < T(width) && y < T(height))) return;
-  const int64_t x0 = int64_t(floor(x)), y0 = int64_t(floor(y));
-  for (int k = 0; k < 4; ++k) {
-    const int64_t column = x0 + (k & 1), row = y0 + (k >> 1);
-    if (column < 0 || row < 0 || column >= width || row >= height) continue;
-    const int64_t pixel = start + row * width + column;
-    visit(((n * s.pixels + pixel) * s.heads + m) * s.channels + c, x - T(x0), y - T(y0), k & 1, k >> 1);
-  }
-}
-
-// V: storage, T: arithmetic.
-template <class V, class T>
-__global__ void forward_kernel(Sizes s, const V* value, const int64_t* shapes, const int64_t* starts,
-                               const V* locations, const V* weights, V* output) {
-  const int64_t index = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
-  if (index >= s.batch * s.queries * s.heads * s.channels) return;
-  const int64_t c = index % s.channels, item = index / s.channels, m = item % s.heads, n = item / s.heads / s.queries;
-  T sum = 0;
-  for (int64_t j = 0; j < s.levels * s.points; ++j) {
-    const int64_t sample = item * s.levels * s.points + j, level = j / s.points;
-    T read = 0;
-    corners<T>(s, shapes + 2 * level, starts[level], n, m, c, T(locations[2 * sample]), T(locations[2 * sample + 1]),
-               [&](int64_t at, T dx, T dy, int right, int low) {
-                 read += (right ? dx : 1 - dx) * (low ? dy : 1 - dy) * T(value[at]);
-               });
-    sum += T(weights[sample]) * read;
-  }
-  output[index] = V(sum);
-}
-
-template <class V, class T>
-__global__ void backward_kernel(Sizes s, const V* grad, const V* value, const int64_t* shapes, const int64_t* starts,
-                                const V* locations, const V* weights, T* grad_value, T* grad_locations,
-                                T* grad_weights) {
-  const int64_t index = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
-  if (index >= s.batch * s.queries * s.heads * s.channels) return;
-  const int64_t c = index % s.channels, item = index / s.channels, m = item % s.heads, n = item / s.heads / s.queries;
-  const T g = T(grad[index]);
-  for (int64_t j = 0; j < s.levels * s.points; ++j) {
-    const int64_t sample = item * s.levels * s.points + j, level = j / s.points;
-    const T weight = T(weights[sample]);
-    T of_weight = 0, of_x = 0, of_y = 0;
-    corners<T>(s, shapes + 2 * level, starts[level], n, m, c, T(locations[2 * sample]), T(locations[2 * sample + 1]),
-               [&](int64_t at, T dx, T dy, int right, int low) {
-                 const T px = right ? dx : 1 - dx, py = low ? dy : 1 - dy, v = T(value[at]);
-                 of_weight += px * py * v;
-                 of_x += (right ? py : -py) * v;
-                 of_y += (low ? px : -px) * v;
-                 atomicAdd(grad_value + at, weight * px * py * g);
-               });
-    atomicAdd(grad_weights + sample, g * of_weight);
-    atomicAdd(grad_locations + 2 * sample, g * weight * T(shapes[2 * level + 1]) * of_x);
-    atomicAdd(grad_locations + 2 * sample + 1, g * weight * T(shapes[2 * level]) * of_y);
-  }
-}
+using im2col::Sizes;
 
 Sizes sizes_of(const at::Tensor& value, const at::Tensor& weights) {
-  return {value.size(0),   value.size(1),   value.size(2),  value.size(3),
-          weights.size(1), weights.size(3), weights.size(4)};
-}
-constexpr int threads = 256;
-unsigned blocks(const Sizes& s) {
-  return unsigned((s.batch * s.queries * s.heads * s.channels + threads - 1) / threads);
+  const int64_t outputs = weights.size(0) * weights.size(1) * value.size(2) * value.size(3);
+  TORCH_CHECK_VALUE(value.numel() <= INT32_MAX && 2 * weights.numel() <= INT32_MAX && outputs <= INT32_MAX,
+                    "im2col: the tensors are too large for 32-bit indices");
+  return {int(value.size(0)),   int(value.size(1)),   int(value.size(2)),  int(value.size(3)),
+          int(weights.size(1)), int(weights.size(3)), int(weights.size(4))};
 }
 
 at::Tensor forward(const at::Tensor& value, const at::Tensor& shapes, const at::Tensor& starts,
@@ -95,7 +30,8 @@ at::Tensor forward(const at::Tensor& value, const at::Tensor& shapes, const at::
   at::Tensor output = at::empty({s.batch, s.queries, s.heads * s.channels}, value.options());
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, value.scalar_type(), "im2col_forward", [&] {
     using sum_t = at::opmath_type<scalar_t>;
-    forward_kernel<scalar_t, sum_t><<<blocks(s), threads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+    const int threads = 256, blocks = int((output.numel() + threads - 1) / threads);
+    im2col::forward_kernel<scalar_t, sum_t><<<blocks, threads, 0, c10::cuda::getCurrentCUDAStream()>>>(
         s, value.const_data_ptr<scalar_t>(), shapes.const_data_ptr<int64_t>(), starts.const_data_ptr<int64_t>(),
         locations.const_data_ptr<scalar_t>(), weights.const_data_ptr<scalar_t>(), output.mutable_data_ptr<scalar_t>());
   });
@@ -110,10 +46,14 @@ Gradients backward(const at::Tensor& grad, const at::Tensor& value, const at::Te
   const Sizes s = sizes_of(value, weights);
   const auto sums = value.options().dtype(at::toOpMathType(value.scalar_type()));
   at::Tensor grad_value = at::zeros(value.sizes(), sums);
-  at::Tensor grad_locations = at::zeros(locations.sizes(), sums), grad_weights = at::zeros(weights.sizes(), sums);
+  at::Tensor grad_locations = at::empty(locations.sizes(), sums), grad_weights = at::empty(weights.sizes(), sums);
+  TORCH_CHECK_VALUE(s.channels <= 1024, "im2col: more than 1024 channels in a head");
+  int threads = 1;
+  while (threads < s.channels) threads *= 2;
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, value.scalar_type(), "im2col_backward", [&] {
     using sum_t = at::opmath_type<scalar_t>;
-    backward_kernel<scalar_t, sum_t><<<blocks(s), threads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+    const int blocks = s.batch * s.queries * s.heads, shared_bytes = 3 * threads * int(sizeof(sum_t));
+    im2col::backward_kernel<scalar_t, sum_t><<<blocks, threads, shared_bytes, c10::cuda::getCurrentCUDAStream()>>>(
         s, grad.const_data_ptr<scalar_t>(), value.const_data_ptr<scalar_t>(), shapes.const_data_ptr<int64_t>(),
         starts.const_data_ptr<int64_t>(), locations.const_data_ptr<scalar_t>(), weights.const_data_ptr<scalar_t>(),
         grad_value.mutable_data_ptr<sum_t>(), grad_locations.mutable_data_ptr<sum_t>(),
