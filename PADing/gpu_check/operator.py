@@ -1,9 +1,11 @@
 """One process for the MSDeformAttn operator: ``python -m PADing.gpu_check.operator build|parity|nccl DEVICE RESULT``.
 
-``build`` compiles the kernel, ``parity`` compares output and gradients with PyTorch in float64, ``nccl`` is not about
-the operator: it starts a process group of one process with the GPU's backend.
+``build`` compiles the kernel. ``parity`` compares output and gradients with PyTorch in float64: of the operator, of its
+backward pass with deterministic algorithms only, and of the fused operator. ``nccl`` is not about the operator: it
+starts a process group of one process with the GPU's backend.
 """
 
+import itertools
 import os
 import sys
 import time
@@ -14,12 +16,14 @@ from torch import Tensor
 
 from PADing.files import write_json
 from PADing.modeling.pixel_decoder.ops import backends
+from PADing.modeling.pixel_decoder.ops.fused import samples_of
 from PADing.modeling.pixel_decoder.ops.pytorch import ms_deform_attn_pytorch
 
 # dtype -> the largest accepted error, relative to the largest value: sums are in float32 and rounded once.
 DTYPES = {torch.float64: 1e-11, torch.float32: 1e-5, torch.float16: 2**-10, torch.bfloat16: 2**-7}
 SHAPES, STARTS = [(23, 31), (12, 16), (6, 8)], [0, 713, 905]
-NAMES = ("output", "grad of value", "grad of locations", "grad of weights")
+WAYS = ("plain", "deterministic", "fused")
+NAMES = ("output", "grad of value", "grad of locations", "grad of weights")  # fused: of offsets and scores
 
 
 def build(device: str) -> dict:
@@ -30,19 +34,20 @@ def build(device: str) -> dict:
 
 
 def parity(device: str) -> dict:
-    """Relative errors by dtype and channels; ``problem`` names the first that is too large."""
+    """Relative errors by way, dtype and channels; ``problem`` names the first that is too large."""
     problem = backends.load(device)
     rows = []
-    for dtype, accept in DTYPES.items() if problem is None else ():
-        for channels in (32, 30, 71):
-            errors = _errors(device, dtype, channels)
-            rows.append({"dtype": str(dtype).removeprefix("torch."), "channels": channels, "accept": accept, **errors})
-            if problem is None and not max(errors.values()) <= accept:
-                problem = f"{rows[-1]['dtype']} with {channels} channels: the error is {max(errors.values()):.1e}"
+    cases = itertools.product(WAYS, DTYPES.items(), (32, 30, 71)) if problem is None else ()
+    for way, (dtype, accept), channels in cases:
+        errors = _errors(device, way, dtype, channels)
+        name = str(dtype).removeprefix("torch.")
+        rows.append({"way": way, "dtype": name, "channels": channels, "accept": accept, **errors})
+        if problem is None and not max(errors.values()) <= accept:
+            problem = f"{way}, {name} with {channels} channels: the error is {max(errors.values()):.1e}"
     return {"rows": rows, "problem": problem}
 
 
-def _errors(device: str, dtype: torch.dtype, channels: int) -> dict[str, float]:
+def _errors(device: str, way: str, dtype: torch.dtype, channels: int) -> dict[str, float]:
     generator = torch.Generator().manual_seed(channels)
     wide = torch.promote_types(dtype, torch.float32)
     # Rounded to the dtype first, so that only the kernel's own arithmetic is compared.
@@ -51,11 +56,31 @@ def _errors(device: str, dtype: torch.dtype, channels: int) -> dict[str, float]:
     weights = torch.rand(2, 200, 4, 3, 4, generator=generator).to(wide)
     grad = torch.randn(2, 200, 4 * channels, generator=generator).to(dtype)
     table = [number for (h, w), start in zip(SHAPES, STARTS, strict=True) for number in (h, w, start)]
-    tensors = (value, locations, weights)
-    found = _run(lambda *t: torch.ops.pading.ms_deform_attn(*t, table, None), [t.to(device) for t in tensors], grad)
-    exact = _run(lambda v, *rest: ms_deform_attn_pytorch(v, SHAPES, STARTS, *rest), [t.double() for t in tensors], grad)
+    operator, definition, inputs = torch.ops.pading.ms_deform_attn, _definition, [value, locations, weights]
+    if way == "fused":
+        offsets, reference = 10 * (locations - 0.5), torch.rand(2, 200, 3, 2, generator=generator).to(wide)
+        inputs = [value, offsets.to(dtype), weights.to(dtype)]
+        sizes = torch.tensor(SHAPES).flip(-1)
+
+        def operator(*tensors):
+            return torch.ops.pading.ms_deform_attn_fused(*tensors[:-2], reference.to(device), *tensors[-2:])
+
+        def definition(value, offsets, scores):
+            return _definition(value, *samples_of(offsets, scores, reference.double(), sizes))
+
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(way == "deterministic")
+    try:
+        found = _run(lambda *t: operator(*t, table, None), [t.to(device) for t in inputs], grad)
+    finally:
+        torch.use_deterministic_algorithms(before)
+    exact = _run(definition, [t.double() for t in inputs], grad)
     differences = [float((a.double().cpu() - b).abs().max() / b.abs().max()) for a, b in zip(found, exact, strict=True)]
     return dict(zip(NAMES, differences, strict=True))
+
+
+def _definition(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    return ms_deform_attn_pytorch(value, SHAPES, STARTS, locations, weights)
 
 
 def _run(function: Callable[..., Tensor], inputs: list[Tensor], grad: Tensor) -> list[Tensor]:

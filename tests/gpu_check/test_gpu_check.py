@@ -162,7 +162,7 @@ def test_the_command_on_the_cpu(tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     steps = json.loads((tmp_path / "out" / "gpu_check.json").read_text())["steps"]
     assert steps["sanitizer"]["status"] == "skipped" and steps["parity"]["status"] == "ok"
-    assert len(steps["parity"]["result"]["rows"]) == 12
+    assert len(steps["parity"]["result"]["rows"]) == 36
 
 
 @pytest.mark.slow

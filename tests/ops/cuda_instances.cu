@@ -6,12 +6,18 @@
 #include "kernel.cuh"
 
 namespace pading_msda {
-#define INSTANCE(V, VEC)                                                                                               \
-  template __global__ void forward_kernel<V, VEC>(Sizes, Levels, const V*, const SumOf<V>::type*,                      \
-                                                  const SumOf<V>::type*, V*);                                          \
-  template __global__ void backward_kernel<V, VEC>(Sizes, Levels, const V*, const V*, const SumOf<V>::type*,           \
-                                                   const SumOf<V>::type*, SumOf<V>::type*, SumOf<V>::type*,            \
-                                                   SumOf<V>::type*);
+template <class V>
+using Sum = typename SumOf<V>::type;
+
+#define OF_SOURCE(V, VEC, SOURCE, GRADIENTS)                                                                         \
+  template __global__ void forward_kernel<V, VEC, SOURCE>(Sizes, Levels, SOURCE, const V*, V*);                      \
+  template __global__ void backward_kernel<V, VEC, SOURCE, GRADIENTS>(Sizes, Levels, SOURCE, const V*, const V*,     \
+                                                                      Sum<V>*, Sorting<Sum<V>>, GRADIENTS);
+#define INSTANCE(V, VEC)                                                                                             \
+  OF_SOURCE(V, VEC, Given<Sum<V>>, GivenGradients<Sum<V>>)                                                           \
+  OF_SOURCE(V, VEC, Projected<V>, ProjectedGradients<V>)                                                             \
+  template __global__ void collect_kernel<V, VEC>(Sizes, Levels, const int*, const int64_t*, const Sample<Sum<V>>*, \
+                                                  const V*, V*);
 INSTANCE(float, 1)
 INSTANCE(float, 2)
 INSTANCE(float, 4)
@@ -19,10 +25,8 @@ INSTANCE(double, 1)
 INSTANCE(double, 2)
 INSTANCE(half_bits, 1)
 INSTANCE(half_bits, 2)
-INSTANCE(half_bits, 4)
 INSTANCE(half_bits, 8)
 INSTANCE(bfloat_bits, 1)
 INSTANCE(bfloat_bits, 2)
-INSTANCE(bfloat_bits, 4)
 INSTANCE(bfloat_bits, 8)
 }  // namespace pading_msda

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from PADing.modeling.pixel_decoder.ops import backends, build, ms_deform_attn
+from PADing.modeling.pixel_decoder.ops import MSDeformAttn, backends, build, ms_deform_attn
 from PADing.modeling.pixel_decoder.ops.pytorch import ms_deform_attn_pytorch
 
 from .conftest import Problem, random_problem
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90"])
+@pytest.mark.parametrize("architecture", ["sm_70", "sm_75", "sm_80", "sm_90"])
 def test_compiles_without_a_warning(architecture, tmp_path):
     """GPU machines are where the compiler meets this code for the first time otherwise."""
     nvcc = shutil.which("nvcc")
@@ -39,6 +39,11 @@ def compiled_cuda() -> None:
     reason = backends.load("cuda")
     if reason is not None:
         pytest.skip(f"the CUDA kernel cannot be had here: {reason}")
+
+
+def _on_gpu(problem: Problem) -> Problem:
+    tensors = (problem.value, problem.locations, problem.weights, problem.grad)
+    return Problem(problem.levels, *(t.cuda() for t in tensors))
 
 
 def _run(problem: Problem, function):
@@ -99,3 +104,55 @@ def test_device_shapes_do_not_wait_for_the_device(compiled_cuda, monkeypatch):
         ms_deform_attn(value, problem.levels, problem.starts, locations, weights)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_deterministic_backward_pass_repeats_its_bits(compiled_cuda, monkeypatch):
+    """Many samples meet in few pixels, so that the order of atomic additions would show."""
+    monkeypatch.setenv(backends.ENVIRONMENT, "cuda")
+    problem = _on_gpu(random_problem(queries=3000, channels=32, points=4, dtype=torch.float32))
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        results = [_run(problem, lambda levels, *t: ms_deform_attn(t[0], levels, None, *t[1:])) for _ in range(3)]
+    finally:
+        torch.use_deterministic_algorithms(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    plain = _run(problem, lambda levels, *t: ms_deform_attn(t[0], levels, None, *t[1:]))
+    for a, b in zip(results[0], plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5 * b.abs().max().item())
+
+
+@pytest.mark.parametrize("shift", [1, 2, 3])
+def test_views_at_odd_addresses(compiled_cuda, monkeypatch, shift):
+    """A misaligned load would end the process, and every tensor on the GPU with it."""
+    monkeypatch.setenv(backends.ENVIRONMENT, "cuda")
+    problem = _on_gpu(random_problem(channels=32, dtype=torch.float32))
+
+    def moved(tensor):
+        memory = torch.empty(tensor.numel() + shift, device="cuda", dtype=tensor.dtype)
+        return memory[shift:].view(tensor.shape).copy_(tensor)
+
+    inputs = (problem.value, problem.locations, problem.weights)
+    wanted = ms_deform_attn(inputs[0], problem.levels, None, *inputs[1:])
+    value, *rest = map(moved, inputs)
+    torch.testing.assert_close(ms_deform_attn(value, problem.levels, None, *rest), wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_module_takes_the_fused_kernel(compiled_cuda, monkeypatch, dtype):
+    """With the numbers of the CPU, whose module composes them."""
+    monkeypatch.setenv(backends.ENVIRONMENT, "cuda")
+    torch.manual_seed(0)
+    module, shapes = MSDeformAttn(32, 2, 4, 4), [(6, 8), (3, 4)]
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    query, reference, source = torch.randn(2, 60, 32), torch.rand(2, 60, 2, 2), torch.randn(2, 60, 32)
+    monkeypatch.delenv(backends.ENVIRONMENT)
+    wanted = module(query, reference, source, shapes)
+    module.to("cuda", dtype)
+    with torch.profiler.profile() as profile:
+        output = module(query.to("cuda", dtype), reference.cuda(), source.to("cuda", dtype), shapes)
+    assert any("ms_deform_attn_fused" in event.key for event in profile.key_averages())
+    accept = 1e-4 if dtype is torch.float32 else 0.1
+    assert (output.float().cpu() - wanted).abs().max() <= accept * wanted.abs().max()

@@ -8,6 +8,7 @@ from torch.autograd import forward_ad
 
 from . import backends
 from .decomposed import decomposition
+from .fused import MOST_SAMPLES, samples_of, sizes_xy
 from .library import NO_FORWARD_MODE, EagerMSDeformAttn, split_levels
 from .pytorch import ms_deform_attn_pytorch
 
@@ -67,6 +68,59 @@ def ms_deform_attn(
     )
     compute = EagerMSDeformAttn.apply if transformed else torch.ops.pading.ms_deform_attn
     return compute(value, sampling_locations, attention_weights, levels, table)
+
+
+def fused_kernel_fits(value: Tensor, offsets: Tensor, scores: Tensor, reference_points: Tensor) -> bool:
+    """Whether :func:`ms_deform_attn_fused` has a compiled kernel for these tensors; shapes as there."""
+    if value.device.type != "cuda" or decomposition() is not None or torch.jit.is_tracing():
+        return False
+    points = (*scores.shape[:2], scores.shape[3], 2)
+    if not value.dtype == offsets.dtype == scores.dtype or reference_points.shape != points:
+        return False
+    if scores.shape[3] * scores.shape[4] > MOST_SAMPLES or forward_ad._current_level >= 0:
+        return False
+    if torch.compiler.is_compiling():
+        return True  # the operator in the graph chooses the backend when it runs
+    return not torch._C._are_functorch_transforms_active() and backends.select("cuda") == "cuda"
+
+
+def ms_deform_attn_fused(
+    value: Tensor,
+    spatial_shapes: Shapes,
+    level_start_index: Starts,
+    offsets: Tensor,
+    scores: Tensor,
+    reference_points: Tensor,
+) -> Tensor:
+    """:func:`ms_deform_attn` of projections: the softmax and the arithmetic of locations are in the same kernel.
+
+    ``weights = softmax(scores)`` over levels and points, ``locations = reference_points + offsets / (width, height)``.
+    It reads half-precision projections directly, and computes in float32 (float64 for float64 values).
+
+    Args:
+        value, spatial_shapes, level_start_index: as there.
+        offsets: (N, Lq, M, L, P, 2), (x, y) in pixels, in value's dtype.
+        scores: (N, Lq, M, L, P), in value's dtype.
+        reference_points: (N, Lq, L, 2), (x, y) in [0, 1].
+
+    Returns:
+        (N, Lq, M * D) in value's dtype.
+
+    Raises:
+        ValueError, TypeError: as there.
+    """
+    if reference_points.shape != (*scores.shape[:2], scores.shape[3], 2) or offsets.shape != (*scores.shape, 2):
+        raise ValueError(
+            "ms_deform_attn_fused expects offsets (N, Lq, M, L, P, 2), scores (N, Lq, M, L, P) and reference_points "
+            f"(N, Lq, L, 2); got {tuple(offsets.shape)}, {tuple(scores.shape)}, {tuple(reference_points.shape)}"
+        )
+    _check(value, offsets, scores)
+    if not fused_kernel_fits(value, offsets, scores, reference_points):
+        sizes = sizes_xy(*_levels(spatial_shapes, level_start_index, ints=False), value)
+        samples = samples_of(offsets, scores, reference_points, sizes)
+        return ms_deform_attn(value, spatial_shapes, level_start_index, *samples)
+    levels, table = _levels(spatial_shapes, level_start_index, ints=False)
+    return torch.ops.pading.ms_deform_attn_fused(value, offsets, scores, reference_points, levels, table)
 
 
 def _check(value: Tensor, locations: Tensor, weights: Tensor) -> None:

@@ -1,7 +1,8 @@
-"""The operators ``pading::ms_deform_attn`` and its backward, for autograd, torch.compile and torch.export.
+"""The operators ``pading::ms_deform_attn``, its fused form and their backward, for autograd, compile and export.
 
-Levels are flat ints (height, width, first pixel per level), or an int64 tensor (L, 3) if the numbers are on a device.
-The operator chooses the backend when it runs, so a traced graph works with all of them.
+The fused operator takes projections of the queries instead of locations and weights. Levels are flat ints (height,
+width, first pixel per level), or an int64 tensor (L, 3) if the numbers are on a device. An operator chooses the backend
+when it runs, so a traced graph works with all of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from functools import partial
 import torch
 
 from . import backends
+from .fused import projection_gradients, reference_gradient, samples_of, sizes_xy
 from .pytorch import ms_deform_attn_pytorch, ms_deform_attn_pytorch_backward
 
 NO_FORWARD_MODE = (
@@ -18,9 +20,12 @@ NO_FORWARD_MODE = (
 )
 
 _inputs = "Tensor value, Tensor locations, Tensor weights, SymInt[] levels, Tensor? table"
+_projections = "Tensor value, Tensor offsets, Tensor scores, Tensor reference, SymInt[] levels, Tensor? table"
 SCHEMAS = {
     "ms_deform_attn": f"({_inputs}) -> Tensor",
     "ms_deform_attn_backward": f"(Tensor grad, {_inputs}) -> (Tensor, Tensor, Tensor)",
+    "ms_deform_attn_fused": f"({_projections}) -> Tensor",
+    "ms_deform_attn_fused_backward": f"(Tensor grad, {_projections}) -> (Tensor, Tensor, Tensor)",
 }
 
 
@@ -41,6 +46,23 @@ _forward = partial(_dispatch, "forward", ms_deform_attn_pytorch)
 _backward = partial(_dispatch, "backward", ms_deform_attn_pytorch_backward)
 
 
+def _fused_forward(value, offsets, scores, reference, levels, table):
+    if backends.select(value.device.type) == "cuda":
+        return torch.ops.pading_msda.cuda_fused_forward(value, levels, table, offsets, scores, reference)
+    samples = samples_of(offsets, scores, reference, sizes_xy(levels, table, value))
+    return _forward(value, *samples, levels, table)
+
+
+def _fused_backward(grad, value, offsets, scores, reference, levels, table):
+    if backends.select(value.device.type) == "cuda":
+        return torch.ops.pading_msda.cuda_fused_backward(grad, value, levels, table, offsets, scores, reference)
+    sizes = sizes_xy(levels, table, value)
+    locations, weights = samples_of(offsets, scores, reference, sizes)
+    of_value, of_locations, of_weights = _backward(grad, value, locations, weights, levels, table)
+    of_offsets, of_scores = projection_gradients(of_locations, of_weights, weights, sizes)
+    return of_value, of_offsets.to(offsets.dtype), of_scores.to(scores.dtype)
+
+
 def split_levels(levels: Sequence[int]) -> tuple[list[tuple[int, int]], list[int]]:
     """Flat (height, width, first pixel) per level -> [(height, width)], [first pixel]."""
     return list(zip(levels[0::3], levels[1::3], strict=True)), list(levels[2::3])
@@ -54,6 +76,14 @@ def _fake_backward(grad, value, locations, weights, levels, table):
     return tuple(t.new_empty(t.shape) for t in (value, locations, weights))
 
 
+def _fake_fused_forward(value, offsets, scores, reference, levels, table):
+    return value.new_empty(value.shape[0], scores.shape[1], value.shape[2] * value.shape[3])
+
+
+def _fake_fused_backward(grad, value, offsets, scores, reference, levels, table):
+    return tuple(t.new_empty(t.shape) for t in (value, offsets, scores))
+
+
 def _remember(ctx, inputs, output):
     value, locations, weights, levels, table = inputs
     ctx.save_for_backward(value, locations, weights, table)
@@ -65,6 +95,22 @@ def _differentiate(ctx, grad, compute=None):
     value, locations, weights, table = ctx.saved_tensors
     grads = compute(grad, value, locations, weights, ctx.levels, table)
     return *grads, None, None
+
+
+def _remember_fused(ctx, inputs, output):
+    *tensors, levels, table = inputs
+    ctx.save_for_backward(*tensors, table)
+    ctx.levels = levels
+
+
+def _differentiate_fused(ctx, grad):
+    *tensors, table = ctx.saved_tensors
+    reference = tensors[3]
+    of_value, of_offsets, of_scores = torch.ops.pading.ms_deform_attn_fused_backward(grad, *tensors, ctx.levels, table)
+    of_reference = None
+    if ctx.needs_input_grad[3]:
+        of_reference = reference_gradient(of_offsets, reference, sizes_xy(ctx.levels, table, reference))
+    return of_value, of_offsets, of_scores, of_reference, None, None
 
 
 def _forget(ctx, inputs, output):
@@ -84,6 +130,8 @@ def _register() -> None:
     for name, compute, fake, setup, derivative in (
         ("ms_deform_attn", _forward, _fake_forward, _remember, _differentiate),
         ("ms_deform_attn_backward", _backward, _fake_backward, _forget, _refuse),
+        ("ms_deform_attn_fused", _fused_forward, _fake_fused_forward, _remember_fused, _differentiate_fused),
+        ("ms_deform_attn_fused_backward", _fused_backward, _fake_fused_backward, _forget, _refuse),
     ):
         library.define(name + SCHEMAS[name])
         torch.library.impl(library, name, "CompositeExplicitAutograd")(compute)

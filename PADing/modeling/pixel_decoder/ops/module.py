@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from PADing.modeling.cached_table import cached_table
 from PADing.modeling.linear import Linear
 
-from .functional import Shapes, Starts, ms_deform_attn
+from .functional import Shapes, Starts, fused_kernel_fits, ms_deform_attn, ms_deform_attn_fused
 
 
 class MSDeformAttn(nn.Module):
@@ -73,9 +73,13 @@ class MSDeformAttn(nn.Module):
             value = value.masked_fill(input_padding_mask.unsqueeze(-1), 0.0)
         value = value.view(batch, input_flatten.shape[1], self.n_heads, self.d_model // self.n_heads)
         samples = (batch, queries, self.n_heads, self.n_levels, self.n_points)
+        offsets = self.sampling_offsets(query).view(*samples, 2)
+        scores = self.attention_weights(query).view(samples)
+        if fused_kernel_fits(value, offsets, scores, reference_points):
+            levels = input_spatial_shapes, input_level_start_index
+            return self.output_proj(ms_deform_attn_fused(value, *levels, offsets, scores, reference_points))
         # Keep offsets in rows of L * P * 2 numbers: broadcasting pairs takes ten times as long on a CPU.
-        offsets = self.sampling_offsets(query).view(*samples[:3], 2 * self.n_levels * self.n_points)
-        scores = self.attention_weights(query).view(-1, self.n_levels * self.n_points)
+        offsets, scores = offsets.flatten(3), scores.view(-1, self.n_levels * self.n_points)
         # On a CPU, a softmax over columns takes a quarter of the time, because short rows do not fill its registers.
         weights = scores.t().softmax(0).t() if scores.device.type == "cpu" else scores.softmax(1)
         points = reference_points[:, :, :, None].expand(-1, -1, self.n_levels, self.n_points, -1)
