@@ -5,7 +5,6 @@ A method that trains in another way registers its own ``TrainingRecipe`` in ``TR
 """
 
 import logging
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import cast
@@ -13,11 +12,12 @@ from typing import cast
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from PADing.engine.loss_values import Diverged as Diverged
+from PADing.engine.loss_values import LossValues
 from PADing.engine.optimizers import build_optimizer, clips_full_model
 from PADing.engine.sharding import shard_optimizers
 from PADing.errors import UserError
@@ -30,38 +30,9 @@ TRAINING_RECIPE_REGISTRY.__doc__ = "Subclasses of ``TrainingRecipe``, called wit
 DEFAULT_RECIPE = "OneOptimizer"
 
 
-class Diverged(UserError, FloatingPointError):
-    """A loss became infinite or NaN; the message says what to change."""
-
-
 def log_losses(losses: Mapping[str, Tensor], data_time: float, prefix: str = "") -> None:
-    """Log ``data_time``, ``<prefix>total_loss`` and, if there are several terms, each ``<prefix><name>``.
-
-    Losses are means over all processes; ``data_time`` (seconds) is the maximum.
-
-    Raises:
-        Diverged: in every process, if a mean is infinite or NaN; the message names the terms.
-    """
-    means = torch.stack([loss.detach().float() for loss in losses.values()])
-    if comm.get_world_size() > 1:
-        # Reduced to all processes, because all must stop if a loss is not finite.
-        torch.distributed.all_reduce(means)
-        means /= comm.get_world_size()
-        slowest = means.new_tensor(data_time)
-        torch.distributed.all_reduce(slowest, op=torch.distributed.ReduceOp.MAX)
-        data_time = slowest.item()
-    values = {prefix + name: value for name, value in zip(losses, means.tolist(), strict=True)}
-    storage = get_event_storage()
-    if not all(map(math.isfinite, values.values())):
-        terms = ", ".join(f"{name} = {value}" for name, value in values.items() if not math.isfinite(value))
-        others = ", ".join(f"{name} = {value:.4g}" for name, value in values.items() if math.isfinite(value))
-        message = f"Loss became infinite or NaN at iteration {storage.iter}: {terms}"
-        message += f" (others: {others})" if others else ""
-        raise Diverged(f"{message}. Lower the learning rate (SOLVER.BASE_LR, GENERATOR_LR), or clip gradients.")
-    storage.put_scalar("data_time", data_time)
-    storage.put_scalar(f"{prefix}total_loss", sum(values.values()))
-    for name, value in values.items() if len(values) > 1 else ():
-        storage.put_scalar(name, value)
+    """Log losses now; see :class:`LossValues`."""
+    LossValues(losses, data_time, prefix).log()
 
 
 class Scaler(torch.amp.GradScaler):
@@ -139,21 +110,22 @@ class TrainingRecipe:
         ``Diverged`` if a loss is infinite or NaN; the parameters do not change then.
         """
         optimizer.zero_grad()
+        values = LossValues(losses, data_time, prefix)
         self.backward(losses)
-        self.finish(optimizer, losses, data_time, prefix, clip)
+        self.finish(optimizer, values, clip=clip)
 
     def backward(self, losses: Mapping[str, Tensor]) -> None:
         """Add the gradient of the sum of ``losses`` to the parameters' gradients."""
         self.precision.scaler.scale(cast(Tensor, sum(losses.values()))).backward()
 
     def finish(
-        self, optimizer: torch.optim.Optimizer, losses: Mapping[str, Tensor], data_time: float, prefix: str = "",
-        clip: Mapping | None = None,
+        self, optimizer: torch.optim.Optimizer, losses: Mapping[str, Tensor] | LossValues, data_time: float = 0.0,
+        prefix: str = "", clip: Mapping | None = None,
     ) -> None:  # fmt: skip
-        """The rest of ``update``, when the gradients are there."""
+        """The rest of ``update``, when the gradients are there. ``LossValues`` have ``data_time`` and ``prefix``."""
         scaler = self.precision.scaler
-        # Log after launching the backward pass, so that a GPU does not wait for the values.
-        log_losses(losses, data_time, prefix)
+        # The parameters must not change if a loss is not finite.
+        (losses if isinstance(losses, LossValues) else LossValues(losses, data_time, prefix)).log()
         if clip is not None:
             scaler.unscale_(optimizer)
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -188,10 +160,12 @@ class OneOptimizer(TrainingRecipe):
                 # Processes share their gradients once, with the last micro-batch.
                 with nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync():
                     losses = {name: loss / len(parts) for name, loss in self._losses(model, part).items()}
+                    for name, loss in losses.items():
+                        means[name] = means.get(name, 0) + loss.detach()
+                    values = LossValues(means, data_time) if last else None
                     self.backward(losses)
-                for name, loss in losses.items():
-                    means[name] = means.get(name, 0) + loss.detach()
-        self.finish(optimizer, means, data_time, clip=self.clip)
+        assert values is not None
+        self.finish(optimizer, values, clip=self.clip)
 
     def _losses(self, model: nn.Module, batch: list[dict]) -> dict[str, Tensor]:
         with self.precision.autocast():

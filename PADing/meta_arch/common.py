@@ -28,6 +28,7 @@ from PADing.meta_arch.second_classifier import (
 )
 from PADing.meta_arch.vocabulary import Vocabulary
 from PADing.modeling import SetCriterion, WholeBatch
+from PADing.modeling.transfer import to_device
 
 
 class QueryPredictions(NamedTuple):
@@ -205,7 +206,7 @@ class SegmenterBase(ModelContract, nn.Module):
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalise ``image`` (3, H, W), 0..255, of each dict and pad it at the right and bottom to a common size."""
-        images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
+        images = [(to_device(x["image"], self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         batch = ImageList.from_tensors(images, self.size_divisibility)
         if batch.tensor.device.type == "cpu":
             # Convolutions keep this layout, which is also the encoder's. So maps are not copied from one to another.
@@ -227,10 +228,10 @@ class SegmenterBase(ModelContract, nn.Module):
         height, width = images.tensor.shape[-2:]
         targets = []
         for item in instances:
-            item = item.to(self.device)
             masks = item.gt_masks if isinstance(item.gt_masks, Tensor) else item.gt_masks.tensor
+            masks, labels = to_device(masks, self.device), to_device(item.gt_classes, self.device)
             padding = (0, width - masks.shape[-1], 0, height - masks.shape[-2])
-            targets.append({"labels": item.gt_classes, "masks": F.pad(masks, padding) if any(padding) else masks})
+            targets.append({"labels": labels, "masks": F.pad(masks, padding) if any(padding) else masks})
         return targets
 
     def segment(self, images: ImageList) -> dict:
@@ -340,7 +341,7 @@ class SegmenterBase(ModelContract, nn.Module):
         rule = self.instance_rule()
         scores, queries, classes = rule.pairs(mask_cls)
         if rule.kept is not None:
-            kept = rule.is_kept(classes)
+            kept = rule.is_kept(classes).nonzero()[:, 0]
             scores, queries, classes = scores[kept], queries[kept], classes[kept]
         return make_instances(scores, queries, classes, mask_pred, self.boxes_from_masks)
 

@@ -48,7 +48,8 @@ def panoptic_map(
         contiguous category ids.
     """
     scores, labels = mask_cls.softmax(-1).max(-1)
-    keep = (labels != mask_cls.shape[1] - 1) & (scores > object_mask_threshold)
+    # Indices, because each use of a mask as an index would wait for a GPU to count.
+    keep = ((labels != mask_cls.shape[1] - 1) & (scores > object_mask_threshold)).nonzero()[:, 0]
     masks, scores = as_maps(mask_pred)[keep], scores[keep].view(-1, 1, 1)
     kept = len(masks)
     result = torch.zeros(masks.shape[1:], dtype=torch.int32, device=masks.device)
@@ -68,10 +69,12 @@ def panoptic_map(
         original += pixels(inside)
         result[rows] = torch.where(owner_inside, owner + 1, 0)  # query + 1 until segment ids are known
     remaining = owned[1::2]
-    areas = (owned[::2] + remaining).tolist(), original.tolist(), remaining.tolist()
+    # float64 holds all of these numbers; all in one transfer.
+    numbers = torch.stack([x.double() for x in (labels[keep], owned[::2] + remaining, original, remaining)])
     ids, segments = [0], list[dict]()
     stuff_ids: dict[int, int] = {}
-    for label, assigned, whole, left in zip(labels[keep].tolist(), *areas, strict=True):
+    for label, assigned, whole, left in zip(*numbers.tolist(), strict=True):
+        label = int(label)
         if min(assigned, whole, left) == 0 or assigned / whole < overlap_threshold:
             ids.append(0)
         elif label in stuff_ids:

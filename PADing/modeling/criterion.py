@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from PADing.modeling.matcher import Assignment, HungarianMatcher
 from PADing.modeling.point_sampling import importance_counts, most_uncertain, point_sample
+from PADing.modeling.transfer import to_device
 from PADing.modeling.whole_batch import WholeBatch
 
 Targets = list[dict[str, Tensor]]
@@ -216,7 +217,7 @@ class SetCriterion(nn.Module):
         """The target class of each query of each prediction: (A, B, Q) int64."""
         device = matched.query.device
         labels = [target["labels"].to(device) for target in matched.targets]
-        first = torch.tensor([0, *(len(x) for x in labels[:-1])], device=device).cumsum(0)
+        first = to_device(torch.tensor([0, *(len(x) for x in labels[:-1])]).cumsum(0), device)
         shape = (len(matched.predictions), *matched.predictions[0]["pred_logits"].shape[:2])
         classes = torch.full(shape, self.num_classes, dtype=torch.int64, device=device)
         rows = torch.arange(len(classes), device=device).unsqueeze(1)
@@ -248,7 +249,9 @@ def _pairs(predictions: list[dict], targets: Targets, matches: list[list[Assignm
     query = torch.stack([torch.cat([query for query, _ in images]) for images in matches])
     target = torch.stack([torch.cat([target for _, target in images]) for images in matches])
     device = predictions[0]["pred_logits"].device
-    return Matched(predictions, targets, image.to(device), query.to(device), target.to(device), counts)
+    numbers = to_device(torch.cat([image[None], query, target]), device)  # one copy
+    image, (query, target) = numbers[0], numbers[1:].chunk(2)
+    return Matched(predictions, targets, image, query, target, counts)
 
 
 def _matched_masks(matched: Matched) -> Tensor:

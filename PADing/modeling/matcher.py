@@ -63,6 +63,7 @@ class HungarianMatcher(nn.Module):
         costs = self.costs(predictions, targets, points).cpu().numpy()
         bad = ~np.isfinite(costs)
         if bad.any():
+            _check_classes(predictions, targets)
             message = (
                 "Matching costs%s are not finite (%d of %d): training has diverged, or float16 has overflowed. "
                 "They are replaced by a very large cost."
@@ -77,20 +78,20 @@ class HungarianMatcher(nn.Module):
     def costs(
         self, predictions: Sequence[dict[str, Tensor]], targets: list[dict[str, Tensor]], points: Tensor
     ) -> Tensor:
-        """Costs of all pairs: (A, B, Q, max n) float32; columns after an image's last target are meaningless."""
+        """Costs of all pairs: (A, B, Q, max n) float32; columns after an image's last target are meaningless.
+
+        Those of a target whose class the model does not know are NaN.
+        """
         with torch.autocast(device_type=points.device.type, enabled=False):
             labels, target = _targets_at_points(targets, points)
             cost = self._mask_costs(predictions, target, points)
             probability = torch.stack([p["pred_logits"] for p in predictions]).float().softmax(-1)
-            # Check here, because on a GPU an index out of range ends the process without a clear message.
-            classes, largest = probability.shape[3] - 1, int(labels.max()) if labels.numel() else -1
-            if largest >= classes:
-                raise UserError(
-                    f"An annotation has class {largest}, but the model knows classes 0 to {classes - 1}. Set "
-                    "MODEL.SEM_SEG_HEAD.NUM_CLASSES to at least the number of classes in DATASETS.TRAIN."
-                )
-            columns = labels[None, :, None].expand(*cost.shape[:2], cost.shape[2], -1)
-            return cost - self.cost_class * probability.gather(3, columns)
+            # On a GPU, an index out of range ends the process without a clear message, and asking for the largest label
+            # here would wait for the device.
+            unknown = (labels < 0) | (labels >= probability.shape[3] - 1)
+            columns = labels.masked_fill(unknown, 0)[None, :, None].expand(*cost.shape[:2], cost.shape[2], -1)
+            cost = cost - self.cost_class * probability.gather(3, columns)
+            return cost.masked_fill(unknown[:, None], torch.nan)
 
     def _mask_costs(self, predictions: Sequence[dict[str, Tensor]], target: Tensor, points: Tensor) -> Tensor:
         costs = []
@@ -110,6 +111,18 @@ class HungarianMatcher(nn.Module):
         """The text in ``print(model)``."""
         costs = f"cost_class={self.cost_class}, cost_mask={self.cost_mask}, cost_dice={self.cost_dice}"
         return f"{costs}, num_points={self.num_points}"
+
+
+def _check_classes(predictions: Sequence[dict[str, Tensor]], targets: list[dict[str, Tensor]]) -> None:
+    """UserError if a target has a class that the model does not know."""
+    classes = predictions[0]["pred_logits"].shape[-1] - 1
+    labels = torch.cat([target["labels"] for target in targets])
+    unknown = labels[(labels < 0) | (labels >= classes)]
+    if len(unknown):
+        raise UserError(
+            f"An annotation has class {int(unknown.max())}, but the model knows classes 0 to {classes - 1}. Set "
+            "MODEL.SEM_SEG_HEAD.NUM_CLASSES to at least the number of classes in DATASETS.TRAIN."
+        )
 
 
 def _targets_at_points(targets: list[dict[str, Tensor]], points: Tensor) -> tuple[Tensor, Tensor]:
