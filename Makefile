@@ -21,11 +21,11 @@ OLDEST_TESTS := tests/test_installation.py tests/test_config.py tests/test_files
   tests/evaluation/test_mini.py tests/data/test_mappers.py tests/visualization/test_curves.py tests/d2lite/test_transforms.py
 SPHINX := $(BIN)/python -m sphinx -E -W --keep-going -q
 
-.PHONY: help setup quickstart test test-slow test-oldest lint docs linkcheck clean
+.PHONY: help setup quickstart test test-slow test-oldest test-faults lint docs linkcheck clean
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
-	@echo "make setup        install only; make lint: ruff and mypy; make test-slow: the long tests; make test-oldest: tests with the oldest packages that pyproject.toml allows; make linkcheck: try the documentation's links to other sites"
+	@echo "make setup        install only; make lint: ruff and mypy; make test-slow: the long tests; make test-oldest: tests with the oldest packages that pyproject.toml allows; make test-faults: kills, full disks, spoiled files and long runs; make linkcheck: try the documentation's links to other sites"
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed. Install Python 3.10 - 3.13, or name one: make PYTHON=/path/to/python ..."; exit 1; }
@@ -63,6 +63,10 @@ $(STAMP_OLDEST): requirements-oldest.txt pyproject.toml setup.py
 
 test-oldest: $(STAMP_OLDEST)
 	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -q -n auto --dist loadfile $(OLDEST_TESTS)
+
+# An hour on one core. ARGS="--only kills/data --seed 2" selects; docs/reliability.md has what it tries.
+test-faults: $(STAMP_DEV)
+	$(BIN)/python -m tests.faults $(ARGS)
 
 lint: $(STAMP_DEV)
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from PADing.errors import UserError
+from PADing.leftovers import hold, release, remove_leftovers
 
 # The folder of the packages. A checkout also has configs, split files, embeddings and scripts there.
 PACKAGES = Path(__file__).resolve().parents[1]
@@ -53,27 +54,34 @@ def replacing(path: str | os.PathLike, sync: bool = True) -> Iterator[Path]:
             kind = "a folder" if path.is_dir() else "a device or pipe"
             raise UserError(f"{path} cannot be written: it is {kind}. Name a file.")
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
         mode = _new_file_mode(path)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:100]}.", suffix=f".tmp{path.suffix}", dir=path.parent)
-        os.close(handle)
+        # The system counts bytes of a name, of which a letter may have four.
+        stem = os.fsencode(path.stem)[:100].decode("utf-8", "ignore")
+        handle, name = tempfile.mkstemp(prefix=f".{stem}.", suffix=f".tmp{path.suffix}", dir=path.parent)
     except OSError as error:
         raise UserError(explain_os_error(path, error)) from error
-    temporary = Path(name)
+    temporary, lock = Path(name), hold(name, handle)
     try:
         yield temporary
         temporary.chmod(mode)
         if sync:
             _sync(temporary)
+        release(lock)  # before, because some file systems cannot rename an open file
+        lock = None
         os.replace(temporary, path)
         if sync:
             _sync(path.parent)
     except OSError as error:
         if error.errno is None or isinstance(error, FileNotFoundError) and error.filename != os.fspath(temporary):
             raise  # not an error of writing this file, but of a decoder or of a file that the block reads
+        release(lock)
+        lock = None
         with suppress(OSError):
             temporary.unlink()  # before the message, which reports the free space
         raise UserError(explain_os_error(path, error)) from error
     finally:
+        release(lock)
         with suppress(OSError):
             temporary.unlink()
 
@@ -91,17 +99,22 @@ def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(os.path.abspath(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name[:50]}.", suffix=".tmp", dir=path.parent))
     except OSError as error:
         raise UserError(explain_os_error(path, error)) from error
+    lock = hold(folder)
     try:
         yield folder
+        release(lock)  # before, because some file systems cannot rename an open folder
+        lock = None
         try:
             folder.chmod(0o777 & ~_umask())  # a temporary folder is private
             _put_in_place(folder, path)
         except OSError as error:
             raise UserError(explain_os_error(path, error)) from error
     finally:
+        release(lock)
         shutil.rmtree(folder, ignore_errors=True)
 
 

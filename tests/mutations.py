@@ -1,8 +1,8 @@
 """Damaged and hostile files, made from good ones: the same for a seed, so that a failure can be repeated.
 
-``mutants(data, kind, count)`` yields ``(number, bytes)``. ``survives(function)`` says how reading one may end: it
-succeeds, or a ``UserError`` says in one message what is wrong. Any other exception is a defect, and so is a reader that
-takes long, because nobody knows whether it would end.
+``mutants(data, kind, count)`` yields ``(number, bytes)``; ``mutant(data, kind, number)`` is one of them.
+``survives(function)`` says how reading one may end: it succeeds, or a ``UserError`` says in one message what is wrong.
+Any other exception is a defect, and so is a reader that takes long, because nobody knows whether it would end.
 """
 
 import copy
@@ -18,6 +18,7 @@ import numpy as np
 import yaml
 
 from PADing.errors import UserError
+from tests.mutated_weights import spoiled_weights
 
 SECONDS = 30
 
@@ -32,10 +33,17 @@ VALUES = [
 
 
 def mutants(data: bytes, kind: str, count: int, seed: int = 0) -> Iterator[tuple[int, bytes]]:
-    """``count`` spoiled versions of a file. ``kind``: json, yaml, npz, png, or bytes for any other."""
+    """``count`` spoiled versions of a file.
+
+    ``kind``: json, yaml, npz, png, table (numbers with commas), pth, pkl, safetensors, or bytes for any other.
+    """
     for number in range(count):
-        rng = random.Random(f"{seed} {kind} {number}")
-        yield number, _mutant(data, kind, rng)
+        yield number, mutant(data, kind, number, seed)
+
+
+def mutant(data: bytes, kind: str, number: int, seed: int = 0) -> bytes:
+    """One spoiled version of a file."""
+    return _mutant(data, kind, random.Random(f"{seed} {kind} {number}"))
 
 
 def survives(function: Callable[[], object], what: str) -> bool:
@@ -73,7 +81,27 @@ def _mutant(data: bytes, kind: str, rng: random.Random) -> bytes:
         return _spoil_arrays(data, rng)
     if kind == "png" and rng.random() < 0.6:
         return _spoil_png(data, rng)
+    if kind == "table" and rng.random() < 0.6:
+        return _spoil_table(data, rng)
+    if kind in ("pth", "pkl", "safetensors") and rng.random() < 0.6:
+        return spoiled_weights(data, kind, rng)
     return _spoil_bytes(data, rng)
+
+
+def _spoil_table(data: bytes, rng: random.Random) -> bytes:
+    rows = [line.split(",") for line in data.decode().splitlines()]
+    row = rng.randrange(len(rows))
+    place = rng.randrange(len(rows[row]))
+    action = rng.randrange(5)
+    if action == 0:
+        del rows[row]
+    elif action == 1:
+        del rows[row][place]
+    elif action == 2:
+        rows.insert(row, rows[row])
+    else:
+        rows[row][place] = rng.choice(("nan", "inf", "1e999", "", "x", "1e39", "0x10", "1_000", "--1", "1;2", "\u0661"))
+    return "\n".join(map(",".join, rows)).encode()
 
 
 def _spoil_tree(content, rng: random.Random):

@@ -4,11 +4,14 @@ import errno
 import json
 import os
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from PADing import files
+from PADing import files, leftovers
 from PADing.errors import UserError
 from PADing.files import read_json, replacing, replacing_folder, write_json
 
@@ -158,3 +161,55 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="a folder of this path is a file"), replacing_folder(tmp_path / "file" / "x"):
         pass
+
+
+# ---- what killed processes leave
+
+
+def leave(folder, kind, hours=2.0):
+    """Start to write and be killed; what remains in the folder."""
+    code = "import os, sys; from pathlib import Path; from PADing.files import replacing, replacing_folder\n"
+    code += f"with {kind}(Path(sys.argv[1])) as temporary:\n"
+    code += (
+        "    (temporary / 'x' if temporary.is_dir() else temporary).write_text('half')\n    os.kill(os.getpid(), 9)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code, folder / "thing.json"], cwd=files.PACKAGES)
+    assert run.returncode == -9
+    (left,) = [path for path in folder.iterdir() if ".tmp" in path.name]
+    os.utime(left, (time.time() - 3600 * hours,) * 2)
+    return left
+
+
+@pytest.mark.parametrize("kind", ["replacing", "replacing_folder"])
+def test_what_a_killed_process_has_left_is_removed_once_it_is_old(tmp_path, kind, monkeypatch):
+    """Else each end of a job would take disk space, for a data set as much as the data set's."""
+    monkeypatch.setattr(leftovers, "_looked", set())
+    mine = tmp_path / ".thing.tmp.json"
+    mine.write_text("a user's own file")
+    left = leave(tmp_path, kind, hours=0.5)
+    write_json(tmp_path / "other.json", {})
+    assert left.exists()  # perhaps in use on another machine
+    os.utime(left, (time.time() - 7200,) * 2)
+    leftovers._looked.clear()
+    write_json(tmp_path / "other.json", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [mine.name, "other.json"]
+
+
+def test_a_temporary_file_in_use_stays_however_old_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(leftovers, "_looked", set())
+    with replacing(tmp_path / "a.json") as temporary, replacing_folder(tmp_path / "data") as folder:
+        for path in (temporary, folder):
+            path.chmod(0o700)
+            os.utime(path, (0, 0))
+        leftovers._looked.clear()
+        write_json(tmp_path / "b.json", {})
+        assert temporary.exists() and folder.exists()
+        temporary.write_text("whole")
+    assert (tmp_path / "a.json").read_text() == "whole" and (tmp_path / "data").is_dir()
+
+
+def test_long_names_of_long_letters_can_be_written(tmp_path):
+    """The system counts bytes: 80 of these letters are 240 of the 255 that it allows."""
+    path = tmp_path / f"{'漢' * 80}.json"
+    write_json(path, {})
+    assert path.is_file()

@@ -7,27 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from PADing.config import load_config
-from PADing.data.check import check_data_set
-from PADing.data.dataset_mappers import build_mapper
-from PADing.data.embeddings import embedding_width, load_class_embeddings
-from PADing.data.images import read_image
-from PADing.data.loaders import load_data_set
 from PADing.data.make_split import make_split
 from PADing.data.registration import register_split
 from PADing.data.splits import load_split, split_from_dict
-from PADing.errors import UserError
-from PADing.evaluation import InsSegzeroEvaluator, PanopticzeroEvaluator, SemSegGzeroEvaluator
 from PADing.evaluation.result_files import coco_eval_revise
+from tests.faults.readers import READERS, evaluate, image, split_file, train, verify_then_train
 from tests.mutations import mutants, survives
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCALES = [1, pytest.param(20, marks=pytest.mark.slow)]
-KEYS = {"instance": "coco_instance_lsj", "panoptic": "coco_panoptic_lsj", "semantic": "mask_former_semantic"}
+WEIGHTS = ("checkpoint-pth", "checkpoint-pkl", "checkpoint-safetensors")
 RNG = np.random.default_rng(3)
 
 
@@ -43,46 +34,6 @@ def _check_all(path, kind, count, read, seed=0):
     read()
 
 
-def _forget():
-    for name in [name for name in DatasetCatalog.list() if name.startswith("own_")]:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
-def _train(own, kind, role="val"):
-    """What training does with a data set: load it, map every image."""
-    split = load_split(own.split_file)
-    data_set = split.data_set(f"own_{role}_{kind}")
-    records = load_data_set(split, data_set)
-    mapper = build_mapper(
-        load_config(
-            "",
-            [
-                *("DATASETS.TRAIN", f'("own_{role}_{kind}",)', "INPUT.DATASET_MAPPER_NAME", KEYS[kind]),
-                *("INPUT.IMAGE_SIZE", 32, "INPUT.MIN_SIZE_TRAIN", "(24,)", "INPUT.FORMAT", "RGB"),
-            ],
-        )
-    )
-    for record in records:
-        mapper(record)
-
-
-def _evaluate(own, kind):
-    """What evaluation reads besides the images: the ground truth, once and for every image."""
-    split = load_split(own.split_file)
-    name = f"own_val_{kind}"
-    records = load_data_set(split, split.data_set(name))
-    if kind == "instance":
-        InsSegzeroEvaluator(name).evaluate()
-        return
-    evaluator = (PanopticzeroEvaluator if kind == "panoptic" else SemSegGzeroEvaluator)(name)
-    for record in records:
-        segments = [{"id": 1, "category_id": 3, "isthing": False}]
-        output = {"panoptic_seg": (torch.ones(40, 60, dtype=torch.int64), segments), "sem_seg": torch.ones(5, 40, 60)}
-        evaluator.process([record], [output])
-    evaluator.evaluate()
-
-
 @pytest.fixture
 def registered(own):
     register_split(load_split(own.split_file))
@@ -90,7 +41,7 @@ def registered(own):
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("use", [_train, _evaluate])
+@pytest.mark.parametrize("use", [train, evaluate])
 @pytest.mark.parametrize("kind", ["instance", "panoptic"])
 def test_annotation(registered, kind, use, scale):
     name = {"instance": "instances.json", "panoptic": "panoptic.json"}[kind]
@@ -111,26 +62,20 @@ def test_annotation(registered, kind, use, scale):
 def test_what_verify_passes_training_accepts(registered, kind, file, form, scale):
     """Whoever has checked the data expects that training starts."""
 
-    def use():
-        split = load_split(registered.split_file)
-        report = check_data_set(split, split.data_set(f"own_train_{kind}"), deep=True)
-        if report.ok:
-            _train(registered, kind, "train")
-        else:
-            raise UserError("; ".join(report.problems))
-
-    _check_all(registered.folder / file, form, 25 * scale, use, seed=100 + scale)
+    _check_all(
+        registered.folder / file, form, 25 * scale, lambda: verify_then_train(registered, kind), seed=100 + scale
+    )
 
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize(
     "kind, folder, use",
     [
-        ("instance", "images", _train),
-        ("panoptic", "panoptic", _train),
-        ("panoptic", "panoptic", _evaluate),
-        ("semantic", "labels", _train),
-        ("semantic", "labels", _evaluate),
+        ("instance", "images", train),
+        ("panoptic", "panoptic", train),
+        ("panoptic", "panoptic", evaluate),
+        ("semantic", "labels", train),
+        ("semantic", "labels", evaluate),
     ],
 )
 def test_images_and_label_maps_of_a_data_set(registered, kind, folder, use, scale):
@@ -139,44 +84,14 @@ def test_images_and_label_maps_of_a_data_set(registered, kind, folder, use, scal
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_split_files(own, scale):
-    def use():
-        split = load_split(own.split_file)
-        try:
-            register_split(split)
-        finally:
-            _forget()
-
-    _check_all(own.split_file, "yaml", 60 * scale, use, seed=scale)
+    _check_all(own.split_file, "yaml", 60 * scale, lambda: split_file(own), seed=scale)
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_config_files(tmp_path, scale):
-    path = tmp_path / "config.yaml"
-    path.write_text(
-        "_BASE_: base.yaml\nMODEL:\n  WEIGHTS: ''\n  MASK_FORMER: {NUM_OBJECT_QUERIES: 10, DROPOUT: 0.1}\n"
-        "INPUT:\n  MIN_SIZE_TRAIN: [640, 672]\nSOLVER: {STEPS: '(10, 20)', BASE_LR: 0.001}\nDATASETS:\n  TRAIN: [a]\n"
-    )
-    (tmp_path / "base.yaml").write_text("INPUT: {FORMAT: RGB}\n")
-    _check_all(path, "yaml", 60 * scale, lambda: load_config(str(path), []), seed=scale)
-
-
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("suffix", [".npz", ".txt"])
-def test_class_embeddings(tmp_path, suffix, scale):
-    names, path = ["a", "b", "c"], tmp_path / f"vectors{suffix}"
-    vectors = RNG.random((3, 4))
-    if suffix == ".npz":
-        np.savez_compressed(
-            path, names=np.array(names), vectors=vectors, source=np.array("x"), templates=np.array(["{}"])
-        )
-    else:
-        np.savetxt(path, np.column_stack([np.zeros(4), vectors.T]), delimiter=",")
-
-    def use():
-        assert embedding_width(path) > 0
-        assert torch.isfinite(load_class_embeddings(path, names)).all()
-
-    _check_all(path, "npz" if suffix == ".npz" else "bytes", 60 * scale, use, seed=scale)
+@pytest.mark.parametrize("kind", ["config", "embeddings-npz", "embeddings-txt", *WEIGHTS])
+def test_files_of_their_own(tmp_path, kind, scale):
+    reader = READERS[kind][1](tmp_path)
+    _check_all(reader.path, reader.kind, 60 * scale, reader.use, seed=scale)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -186,7 +101,7 @@ def test_image_files(tmp_path, suffix, scale):
     Image.fromarray(RNG.integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(path)
 
     kind = "png" if suffix == ".png" else "bytes"
-    _check_all(path, kind, 30 * scale, lambda: read_image(path), seed=scale)
+    _check_all(path, kind, 30 * scale, lambda: image(path), seed=scale)
 
 
 def _script(path):

@@ -53,6 +53,8 @@ def why_not(parsed: Parsed) -> str:
         return "it needs several machines"
     if parsed.script == "demo/demo.py" and (args.webcam or (not args.output and (args.input or args.video_input))):
         return "it shows a window"
+    if parsed.script == "-m tests.faults":
+        return "it takes an hour; tests/faults/test_sample.py runs a part"
     if parsed.script == "examples/onnx_runner.py":
         return "it needs an exported model; tests/export has it"
     if parsed.script == "-m PADing.modeling.pixel_decoder.ops" and args.build:

@@ -1,6 +1,5 @@
 """Checkpoints whose content is not what a training wrote: taken as it is, or refused in one message."""
 
-import collections
 import copy
 import random
 
@@ -10,14 +9,8 @@ import torch
 from PADing.engine.checkpointer import TAG, read_weights
 from PADing.errors import UserError
 from tests.engine.tiny import TinyTrainer, config
+from tests.mutated_weights import spoiled
 from tests.mutations import survives
-
-VALUES = [
-    *(None, True, -1, 0, 10**30, 1.5, float("nan"), "", "text", b"bytes", [], {}, [1, 2], (1,), [[None]], {"a": 1}),
-    *(torch.zeros(0), torch.zeros(3), torch.zeros(2, 2, dtype=torch.int64), torch.zeros(3, dtype=torch.bool)),
-    *(torch.zeros(2, dtype=torch.complex64), torch.eye(6).to_sparse()),
-    *(torch.empty(8, 6, device="meta"), torch.zeros(1).expand(10**12), collections.OrderedDict()),
-]
 
 
 @pytest.fixture(scope="module")
@@ -26,31 +19,6 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     TinyTrainer(config(folder, "TEST.EVAL_PERIOD", 0)).train()
     return torch.load(folder / "model_0000005.pth", weights_only=True)
-
-
-def paths(node, path=()):
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    return [(*path, key) for key, _ in items] + [p for key, child in items for p in paths(child, (*path, key))]
-
-
-def spoiled(content, number):
-    """A copy in which one entry is missing, renamed or something else."""
-    rng = random.Random(number)
-    content = copy.deepcopy(content)
-    everywhere = paths(content)
-    depth = rng.choice(sorted({len(path) for path in everywhere}))
-    *way, key = rng.choice([path for path in everywhere if len(path) == depth])
-    node = content
-    for step in way:
-        node = node[step]
-    action = rng.randrange(4)
-    if isinstance(node, dict) and action == 0:
-        del node[key]
-    elif isinstance(node, dict) and action == 1:
-        node[rng.choice((1, None, "x"))] = node.pop(key)
-    else:
-        node[key] = rng.choice(VALUES)
-    return content
 
 
 def folder_with(content, folder):
@@ -70,7 +38,7 @@ def test_spoiled_content_is_taken_or_refused(written, tmp_path):
     """Neither loading nor the iterations behind it end in another error."""
     outcomes = []
     for number in range(60):
-        cfg = folder_with(spoiled(written, number), tmp_path / str(number))
+        cfg = folder_with(spoiled(written, random.Random(number)), tmp_path / str(number))
         outcomes.append(survives(lambda cfg=cfg: resume(cfg).train(), f"resuming spoiled checkpoint {number}"))
         survives(lambda cfg=cfg: read_weights(f"{cfg.OUTPUT_DIR}/model_0000005.pth"), f"spoiled weights {number}")
     assert {True, False} == set(outcomes)
