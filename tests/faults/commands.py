@@ -124,6 +124,11 @@ class Run:
         self.environ, self.cwd, self.watch, self.plan, self.before = environ or {}, cwd, watch, plan, before
         self.process = children.fork(self._run, log)
 
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{' '.join(self.words[:2] if self.words[0] == '-m' else self.words[:1])} (log {self.log})"
+
     def _run(self) -> int:
         os.chdir(self.cwd)
         for name, value in self.environ.items():
@@ -171,7 +176,7 @@ class Run:
     def end(self, seconds: float = 90) -> int:
         """The exit status, negative for a signal."""
         status = children.wait(self.process, seconds)
-        assert status is not None, f"{' '.join(self.words)} has no end after {seconds:.0f} s: {self.tail()}"
+        assert status is not None, f"{self.name} has no end after {seconds:.0f} s: {self.tail()}"
         return status
 
     def output(self) -> str:
@@ -183,13 +188,13 @@ class Run:
     def succeed(self, seconds: float = 90) -> str:
         """The output of a run that must succeed."""
         status = self.end(seconds)
-        assert status == 0, f"{' '.join(self.words)} ends with status {status}: {self.tail()}"
+        assert status == 0, f"{self.name} ends with status {status}: {self.tail()}"
         return self.output()
 
     def refuse(self, *texts: str, seconds: float = 90) -> str:
         """The message of a run that must end in one clear message, which has one of ``texts``."""
         status = self.end(seconds)
-        assert status == 2, f"{' '.join(self.words)} ends with status {status}, not with a message: {self.tail()}"
+        assert status == 2, f"{self.name} ends with status {status}, not with a message: {self.tail()}"
         return self.refuse_ended(*texts)
 
     def refuse_ended(self, *texts: str) -> str:

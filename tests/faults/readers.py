@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.data.own_data import OwnData, forget_own, make_own
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 KEYS = {"instance": "coco_instance_lsj", "panoptic": "coco_panoptic_lsj", "semantic": "mask_former_semantic"}
 RNG = np.random.default_rng(3)
 
@@ -116,14 +117,20 @@ def split_file(own: OwnData) -> None:
 
 def config_file(path: Path) -> None:
     """Values that the rules accept are finite, and can be written and read again."""
+    from detectron2.projects.deeplab import build_lr_scheduler
+
     from PADing.config import load_config
     from PADing.config_check import value_problems
     from PADing.errors import refuse
 
     cfg = load_config(str(path))
     refuse(value_problems(cfg, ("model", "train", "test")))
-    again = type(cfg).load_cfg(cfg.dump())
-    assert again == cfg, "the config differs after it was written and read"
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.SOLVER.BASE_LR)
+    schedule = build_lr_scheduler(cfg, optimizer)
+    assert all(np.isfinite(rate) and rate >= 0 for rate in schedule.get_last_lr()), "the learning rate"
+    written = path.with_name("written.yaml")
+    written.write_text(cfg.dump(), encoding="utf-8")
+    assert load_config(str(written)) == cfg, "the config differs after it was written and read"
 
 
 def embeddings(path: Path, names: list[str]) -> None:
@@ -181,7 +188,7 @@ def resume(folder: Path) -> None:
     """A checkpoint of a training goes on to its end, with finite weights."""
     from tests.engine import tiny
 
-    trainer = tiny.TinyTrainer(tiny.config(folder, "TEST.EVAL_PERIOD", 0, "SOLVER.MAX_ITER", 8))
+    trainer = tiny.TinyTrainer(tiny.config(folder, "TEST.EVAL_PERIOD", 0))
     trainer.resume_or_load(resume=True)
     trainer.train()
     assert trainer.iter >= 7
@@ -210,10 +217,11 @@ def _split(folder: Path) -> Reader:
 def _config(folder: Path) -> Reader:
     path = folder / "config.yaml"
     path.write_text(
-        "_BASE_: base.yaml\nMODEL:\n  WEIGHTS: ''\n  MASK_FORMER: {NUM_OBJECT_QUERIES: 10, DROPOUT: 0.1, NHEADS: 8,\n"
+        f"_BASE_: [{REPOSITORY}/configs/mini/panoptic-pretrain.yaml, base.yaml]\n"
+        "MODEL:\n  WEIGHTS: ''\n  MASK_FORMER: {NUM_OBJECT_QUERIES: 10, DROPOUT: 0.1, NHEADS: 8,\n"
         "    HIDDEN_DIM: 64, DEC_LAYERS: 3, TRAIN_NUM_POINTS: 112, IMPORTANCE_SAMPLE_RATIO: 0.75}\n"
         "  PIXEL_MEAN: [123.6, 116.2, 103.5]\n  PIXEL_STD: [58.3, 57.1, 57.3]\n"
-        "INPUT:\n  MIN_SIZE_TRAIN: [640, 672]\n  CROP: {ENABLED: true, SIZE: [64, 64]}\n"
+        "INPUT:\n  MIN_SIZE_TRAIN: [640, 672]\n  CROP: {ENABLED: true, TYPE: absolute, SIZE: [64, 64]}\n"
         "SOLVER: {STEPS: '(10, 20)', BASE_LR: 0.001, MAX_ITER: 30, CLIP_GRADIENTS: {ENABLED: true, CLIP_VALUE: 0.1}}\n"
         "DATASETS:\n  TRAIN: [mini_train_panoptic]\nTEST: {EVAL_PERIOD: 10, AUG: {MIN_SIZES: [400, 500]}}\n"
     )
@@ -262,7 +270,7 @@ def _resume(folder: Path) -> Reader:
     from tests.engine import tiny
 
     out = folder / "run"
-    tiny.TinyTrainer(tiny.config(out, "TEST.EVAL_PERIOD", 0, "SOLVER.MAX_ITER", 6)).train()
+    tiny.TinyTrainer(tiny.config(out, "TEST.EVAL_PERIOD", 0)).train()
     (out / "last_checkpoint").write_text("model_0000002.pth")
     for path in (out / "model_0000005.pth", out / "model_final.pth"):
         path.unlink(missing_ok=True)

@@ -87,6 +87,9 @@ class Workplace:
             watch = out.parent if name == "data" else out
             self.start(name, out, watch=watch, plan=record).succeed(300)
             (out.parent / f"{name}.json").write_text(json.dumps({"seconds": time.monotonic() - start}))
+            if name == "data":
+                self.data.mkdir()
+                (self.data / "mini").symlink_to(out)
         return out
 
     def seconds(self, name: str) -> float:
@@ -115,7 +118,7 @@ def _targets(place: Workplace) -> list[Target]:
 
         return Target(name, words, ("--resume",), training_outcome, needs)
 
-    stage_1 = [PRETRAIN, "SOLVER.EMA.ENABLED", "True", "TEST.BEST.METRIC", "panoptic_seg/PQ_all"]
+    stage_1 = [PRETRAIN, "SOLVER.EMA.ENABLED", "True", "TEST.BEST.METRIC", "panoptic_seg/PQ"]
     best = ["SOLVER.CHECKPOINT_KEEP", "1", "SOLVER.CHECKPOINT_PERIOD", "1", "TEST.EVAL_PERIOD", "0"]
     converted = "MODEL.WEIGHTS", lambda place: place.folder / "reference" / "converted" / "weights.pth"
     return [
@@ -166,7 +169,9 @@ def training_outcome(out: Path) -> dict[str, Any]:
 
 
 def evaluation_outcome(out: Path) -> dict[str, Any]:
-    return {"results.json": json.loads((out / "results.json").read_text()), **hashes(out / "inference")}
+    # torch.save writes the temporary name into a file.
+    objects = {path.name: torch.load(path, weights_only=False) for path in (out / "inference").glob("*.pth")}
+    return {"results.json": json.loads((out / "results.json").read_text()), **hashes(out / "inference"), **objects}
 
 
 def converted_outcome(out: Path) -> dict[str, Any]:
