@@ -184,9 +184,10 @@ def leave(folder, kind, hours=2.0):
 def test_what_a_killed_process_has_left_is_removed_once_it_is_old(tmp_path, kind, monkeypatch):
     """Else each end of a job would take disk space, for a data set as much as the data set's."""
     monkeypatch.setattr(leftovers, "_looked", set())
+    left = leave(tmp_path, kind, hours=0.5)
     mine = tmp_path / ".thing.tmp.json"
     mine.write_text("a user's own file")
-    left = leave(tmp_path, kind, hours=0.5)
+    os.utime(mine, (0, 0))
     write_json(tmp_path / "other.json", {})
     assert left.exists()  # perhaps in use on another machine
     os.utime(left, (time.time() - 7200,) * 2)

@@ -21,6 +21,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch.nn.parallel import DistributedDataParallel
 
+from PADing.checkpoint_files import file_problem
 from PADing.data.dataset_mappers import EvaluationLoader, build_mapper
 from PADing.engine.backbone_weights import load_backbone_weights
 from PADing.engine.background import BackgroundWriter
@@ -192,7 +193,8 @@ class Trainer(DefaultTrainer):
                 "evaluation runs now.", self.cfg.OUTPUT_DIR, self.start_iter, self.max_iter,
             )  # fmt: skip
             final = os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")
-            if self.start_iter == self.max_iter and not os.path.exists(final):  # lost, or damaged and moved away
+            # It may be lost, or damaged, if last_checkpoint was lost, too.
+            if self.start_iter == self.max_iter and (not os.path.exists(final) or file_problem(final)):
                 self.checkpointer.save("model_final", iteration=self.max_iter - 1)
         elif self.is_complete():
             self.max_iter = self.start_iter

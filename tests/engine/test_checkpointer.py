@@ -171,3 +171,27 @@ def test_weights_of_another_kind_are_not_rounded(tmp_path, kind):
     torch.save({"model": {"weight": torch.zeros(2, 3, dtype=kind), "bias": torch.zeros(2)}}, tmp_path / "other.pth")
     with pytest.raises(UserError, match="weight has floating-point numbers in the model"):
         TrainingCheckpointer(nn.Linear(3, 2)).load(str(tmp_path / "other.pth"))
+
+
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), 1e300])
+def test_numbers_that_no_network_can_compute_with_are_refused(tmp_path, value):
+    """Such a model loads without an error, and predicts NaN."""
+    weights = nn.Linear(2, 2).state_dict() | {"weight": torch.full((2, 2), value, dtype=torch.float64)}
+    torch.save({"model": weights}, tmp_path / "model.pth")
+    with pytest.raises(UserError, match="its weight weight holds infinite numbers, or larger ones than torch.float32"):
+        TrainingCheckpointer(nn.Linear(2, 2)).load(str(tmp_path / "model.pth"))
+    mask = nn.Module()
+    mask.register_buffer("mask", torch.zeros(2))
+    torch.save({"model": {"mask": torch.zeros(2), "other": weights["weight"]}}, tmp_path / "model.pth")
+    TrainingCheckpointer(mask).load(str(tmp_path / "model.pth"))  # what the model does not take does no harm
+
+
+def test_damaged_final_weights_of_a_finished_training_are_written_again(run, tmp_path, caplog, monkeypatch):
+    """Without ``last_checkpoint`` the numbered checkpoint is found, but the next user wants the final one."""
+    content = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    write_checkpoint(tmp_path / "model_0000007.pth", content)
+    damage(tmp_path / "model_final.pth", 1024)
+    (tmp_path / TAG).unlink()
+    assert resume(run) == 8
+    assert file_problem(tmp_path / "model_final.pth") == ""
+    assert (tmp_path / TAG).read_text() == "model_final.pth"

@@ -44,11 +44,6 @@ def _run(args: argparse.Namespace) -> int:
     from tests.faults import battery, commands
     from tests.faults.targets import Workplace
 
-    for name in commands.HEAVY:
-        importlib.import_module(name)
-    import torch
-
-    torch.set_num_threads(1)
     place = Workplace(args.output.absolute() / "work")
     kinds = [importlib.import_module(f"tests.faults.{kind}") for kind in KINDS]
     cases = [case for kind in kinds for case in kind.cases(place, args.seed, args.scale)]
@@ -59,6 +54,11 @@ def _run(args: argparse.Namespace) -> int:
     if not cases:
         print(f"No case is called {', '.join(args.only)}; --list shows their names.", file=sys.stderr)
         return 2
+    for name in commands.HEAVY:
+        importlib.import_module(name)
+    import torch
+
+    torch.set_num_threads(1)
     args.output.mkdir(parents=True, exist_ok=True)
     if args.go_on:
         passed = battery.passed_before(args.output, args.seed)

@@ -18,6 +18,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 HEAVY = (
     *("PADing.engine.main", "PADing.engine.trainer", "PADing.inference", "PADing.generation", "d2zero"),
     *("PADing.data.mini_files", "PADing.data.verify", "PADing.generation.convert", "torch.utils.tensorboard"),
+    *(
+        "torch._dynamo",
+        "torch.optim",
+        "PADing.evaluation",
+        "PADing.data.check",
+        "faster_coco_eval",
+        "tests.engine.tiny",
+    ),
 )
 
 

@@ -11,8 +11,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAMPLE = (
-    *("kills/data", "kills/d2zero", "files/torn", "files/full/data-00", "files/limit/data-00", "files/vanish"),
-    *("surroundings/paths/01", "surroundings/output/08", "inputs", "soak/d2zero"),
+    *("kills/data", "kills/d2zero", "files/full/data-00", "files/limit/data-00", "surroundings/output/08"),
+    *("inputs", "soak/prediction"),
 )
 
 
