@@ -24,6 +24,7 @@ from PADing.engine.distributed import launched_by_torchrun
 from PADing.engine.output_folder import refuse_to_replace
 from PADing.engine.predicted_classes import named_class_problems
 from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY, accumulation_problem
+from PADing.engine.shared_memory import shared_memory_problems
 from PADing.errors import UserError, did_you_mean, refuse
 from PADing.files import existing_folder
 from PADing.meta_arch.augmented import check_augmentable
@@ -108,6 +109,8 @@ def start_problems(cfg: CfgNode, needs: Collection[str], processes: int = 1) -> 
     problems += names
     problems += _device_and_batch(cfg, needs, processes)
     problems += determinism_problems(cfg)
+    if {"train data", "test data"} & set(needs):
+        problems += shared_memory_problems(cfg)
     for key, use in (("TRAIN", "train data"), ("TEST", "test data")):
         if use in needs:
             known = DatasetCatalog.list()

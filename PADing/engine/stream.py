@@ -14,6 +14,7 @@ from detectron2.data import DatasetFromList, build_detection_train_loader, get_d
 from detectron2.utils import comm
 from torch.utils.data import Dataset, Sampler
 
+from PADing.data.worker_memory import ready_to_send
 from PADing.engine.rng import seeded_rng
 from PADing.errors import UserError
 
@@ -70,7 +71,7 @@ class TrainingStream(Dataset):
                 sample = self.mapper(self.dataset[index])
                 if sample is not None:
                     sample[POSITION] = position
-                    return sample
+                    return ready_to_send(sample)
                 index = int(torch.randint(len(self.dataset), ()))
         problem = f"{MOST_REPLACEMENTS} training images in a row could not be used; the messages above name them."
         raise UserError(f"{problem} Check the image folder of DATASETS.TRAIN.")

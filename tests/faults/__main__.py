@@ -2,7 +2,7 @@
 
     python -m tests.faults                              everything
     python -m tests.faults --only kills --minutes 10    some kinds, for some time
-    python -m tests.faults --continue                   what an earlier run with this seed has not passed yet
+    python -m tests.faults --continue                   what an earlier run with this seed has not tried yet
 
 Each failure prints the command that repeats it. Results are in OUTPUT/results.jsonl and OUTPUT/table.md as they come.
 The exit status is 1 if anything failed.
@@ -31,7 +31,7 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=0, help="end after this time; 0: no limit")
     parser.add_argument("--scale", type=float, default=1, help="share of the cases, or a multiple (1)")
-    parser.add_argument("--continue", dest="go_on", action="store_true", help="leave out what has been passed before")
+    parser.add_argument("--continue", dest="go_on", action="store_true", help="leave out what has been tried before")
     parser.add_argument("--output", type=Path, default=Path("output/faults"), help="folder (output/faults)")
     parser.add_argument("--list", action="store_true", help="print the names of the cases alone")
     args = parser.parse_args()
@@ -60,21 +60,22 @@ def _run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     args.output.mkdir(parents=True, exist_ok=True)
+    record = battery.Record(args.output, args.seed)
     if args.go_on:
-        passed = battery.passed_before(args.output, args.seed)
-        cases = [case for case in cases if case.name not in passed]
+        record.lines = battery.earlier_lines(args.output, args.seed)
+        cases = [case for case in cases if case.name not in {line["case"] for line in record.lines}]
     else:
         (args.output / "results.jsonl").unlink(missing_ok=True)
-    shutil.rmtree(place.folder, ignore_errors=True)  # the code may have changed since its undisturbed runs
+        shutil.rmtree(place.folder, ignore_errors=True)  # the code may have changed since its undisturbed runs
+    before = len(record.lines)
     start = time.monotonic()
-    record = battery.Record(args.output, args.seed)
     print(f"{len(cases)} cases with seed {args.seed}; results are in {args.output}", flush=True)
     until = start + args.minutes * 60 if args.minutes else float("inf")
     whole = battery.run(cases, record, place.folder, until)
     record.write_table()
     print(f"\n\n{record.table()}\n\nseed {args.seed}, {(time.monotonic() - start) / 60:.1f} minutes")
     if not whole:
-        print(f"{len(cases) - len(record.lines)} cases were not tried: --minutes {args.minutes:g}.")
+        print(f"{len(cases) + before - len(record.lines)} cases were not tried: --minutes {args.minutes:g}.")
     return int(any(line["outcome"] == battery.FAILED for line in record.lines))
 
 

@@ -85,11 +85,11 @@ def repeat(case: Case, seed: int) -> str:
     return f"python -m tests.faults --seed {seed} --only {case.name}"
 
 
-def passed_before(folder: Path, seed: int) -> set[str]:
-    """The cases that have survived in an earlier run with the same seed."""
+def earlier_lines(folder: Path, seed: int) -> list[dict]:
+    """What an earlier run with the same seed has tried."""
     file = folder / "results.jsonl"
     lines = map(json.loads, file.read_text(encoding="utf-8").splitlines()) if file.is_file() else ()
-    return {line["case"] for line in lines if line["outcome"] == SURVIVED and line["seed"] == seed}
+    return [line for line in lines if line["seed"] == seed]
 
 
 def run(cases: Sequence[Case], record: Record, work: Path, until: float) -> bool:

@@ -30,13 +30,13 @@ def cases(place: Workplace, seed: int, scale: float = 1) -> Iterator[Case]:
     for number, name in list(enumerate([*NAMES, *ODD]))[::share]:
         yield Case(f"surroundings/paths/{number:02d}", lambda folder, _, n=name: _paths(folder, n), seconds=120)
     everywhere = [(way, target) for target in ("d2zero", "evaluation", "data") for way in OUTPUTS]
-    memory = [(workers, target) for target in ("d2zero", "evaluation") for workers in (1, 2)]
+    memory = [(size, target) for target in ("d2zero", "evaluation") for size in (2**13, 2**16, 2**20 + 2**17)]
     for kind, functions in (
         ("locale", [_locale_training, _locale_data, _locale_help]),
         ("home", [partial(_home, way=way) for way in ("unset", "absent", "forbidden", "stranger")]),
         ("temporary", [partial(_temporary, way=way) for way in ("full", "absent", "readonly")]),
         ("output", [partial(_output, way=way, target=target) for way, target in everywhere]),
-        ("memory", [partial(_shared, workers=workers, target=target) for workers, target in memory]),
+        ("memory", [partial(_shared, size=size, target=target) for size, target in memory]),
     ):
         for number, function in list(enumerate(functions))[::share]:
             yield Case(f"surroundings/{kind}/{number:02d}", lambda folder, _, f=function: f(place, folder), seconds=180)
@@ -229,14 +229,14 @@ def _output(place: Workplace, folder: Path, way: str, target: str) -> str:
 # ---- shared memory
 
 
-def _shared(place: Workplace, folder: Path, workers: int, target: str) -> str:
+def _shared(place: Workplace, folder: Path, size: int, target: str) -> str:
     """Loader workers without room in /dev/shm, as in a container with its default of a few megabytes."""
     place.reference(target)
     if reason := cannot_mount():
         raise Skip(reason)
     children.private_mounts()
-    children.small_disk(Path("/dev/shm"), 8192)
-    run = place.start(target, folder / "out", "DATALOADER.NUM_WORKERS", workers)
+    children.small_disk(Path("/dev/shm"), size)
+    run = place.start(target, folder / "out", "DATALOADER.NUM_WORKERS", 2)
     message = run.refuse("/dev/shm", "shared memory", "NUM_WORKERS")
     place.start(target, folder / "out", again=True, log="again").succeed()
     place.assert_equal(target, folder / "out")

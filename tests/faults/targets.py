@@ -80,23 +80,25 @@ class Workplace:
         for need in self.targets[name].needs:
             self.reference(need)
         out = self.folder / "reference" / name
-        if not (out.parent / f"{name}.json").exists():
+        record = out.parent / f"{name}.json"
+        if not record.exists():
             out.parent.mkdir(parents=True, exist_ok=True)
-            start = time.monotonic()
-            record = Plan(record=out.parent / f"{name}.operations.json")
             watch = out.parent if name == "data" else out
-            self.start(name, out, watch=watch, plan=record).succeed(300)
-            (out.parent / f"{name}.json").write_text(json.dumps({"seconds": time.monotonic() - start}))
+            self.start(name, out, watch=watch, plan=Plan(record=record)).succeed(300)
             if name == "data":
                 self.data.mkdir()
                 (self.data / "mini").symlink_to(out)
         return out
 
     def seconds(self, name: str) -> float:
-        return json.loads((self.reference(name).parent / f"{name}.json").read_text())["seconds"]
+        """Of the processor, which do not depend on what else the machine does."""
+        return self._record(name)["seconds"]
 
     def operations(self, name: str) -> list[str]:
-        return json.loads((self.reference(name).parent / f"{name}.operations.json").read_text())
+        return self._record(name)["operations"]
+
+    def _record(self, name: str) -> dict[str, Any]:
+        return json.loads((self.reference(name).parent / f"{name}.json").read_text())
 
     def assert_equal(self, name: str, out: Path) -> None:
         """The outcome in ``out`` is that of the undisturbed run."""
@@ -159,13 +161,13 @@ def _panoptic(place: Workplace, out: Path) -> list:
 
 
 def training_outcome(out: Path) -> dict[str, Any]:
-    """All states of the last checkpoint, the results, and the names of the checkpoints."""
+    """All states of the last checkpoint, the best weights, and the results."""
     found = {"results.json": json.loads((out / "results.json").read_text())}
     found["model_final.pth"] = torch.load(out / "model_final.pth", weights_only=True)
     found["last_checkpoint"] = (out / "last_checkpoint").read_text()
     if (out / "model_best.pth").exists():
         found["model_best.pth"] = torch.load(out / "model_best.pth", weights_only=True)["model"]
-    return {**found, "files": sorted(path.name for path in out.glob("*.pth"))}
+    return found
 
 
 def evaluation_outcome(out: Path) -> dict[str, Any]:

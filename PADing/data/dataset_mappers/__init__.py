@@ -24,6 +24,7 @@ from PADing.data.dataset_mappers.instance import COCOInstanceNewBaselineDatasetM
 from PADing.data.dataset_mappers.panoptic import COCOPanopticNewBaselineDatasetMapper, MaskFormerPanopticDatasetMapper
 from PADing.data.dataset_mappers.semantic import MaskFormerSemanticDatasetMapper
 from PADing.data.images import check_eight_bit
+from PADing.data.worker_memory import ready_to_send
 from PADing.errors import UserError, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class EvaluationMapper:
                 raise CorruptFile(f"{error} To evaluate without such images, set INPUT.ON_CORRUPT skip.") from error
             return {**record, UNREADABLE: str(error)}
         record["image"] = image_tensor(image)
-        return record
+        return ready_to_send(record)
 
 
 class EvaluationLoader:
