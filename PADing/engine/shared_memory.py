@@ -33,7 +33,8 @@ def explain_shared_memory(cfg: CfgNode) -> str:
     room = f" ({free / 2**20:.1f} MiB are free)" if free is not None else ""
     return (
         f"Shared memory is full: the {workers} data-loading workers send images through {PLACE}{room}. Give a "
-        "container more (docker run --shm-size 8g, or --ipc host), or set a smaller DATALOADER.NUM_WORKERS; 0 is enough."
+        "container more (docker run --shm-size 8g, or --ipc host), or set a smaller DATALOADER.NUM_WORKERS; 0 needs "
+        "none."
     )
 
 

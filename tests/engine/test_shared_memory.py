@@ -30,7 +30,9 @@ def disk(monkeypatch, free):
 def test_a_worker_without_room_ends_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "share_memory_", refuse)  # workers are forks of this process
     trainer = TinyTrainer(config(tmp_path, "DATALOADER.NUM_WORKERS", 1))
-    with pytest.raises(UserError, match="1 data-loading workers send images through .*--shm-size .*NUM_WORKERS; 0 is"):
+    with pytest.raises(
+        UserError, match="1 data-loading workers send images through .*--shm-size .*NUM_WORKERS; 0 needs"
+    ):
         trainer.train()
 
 
