@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from PADing.engine.shared_memory import explain_shared_memory, is_shared_memory_full
+from PADing.engine.shared_memory import SharedMemoryFull, explain_shared_memory, is_shared_memory_full
 from PADing.errors import UserError
 
 # In messages of PyTorch on GPUs, on CPUs, and for a data-loading worker that the system has ended.
@@ -42,7 +42,7 @@ def explaining_memory(cfg: CfgNode, training: bool) -> Iterator[None]:
         if isinstance(error, UserError):
             raise
         if is_shared_memory_full(error):
-            raise UserError(explain_shared_memory(cfg)) from error
+            raise SharedMemoryFull(explain_shared_memory(cfg)) from error
         if not is_out_of_memory(error):
             raise
         raise OutOfMemory(explain(cfg, training)) from error

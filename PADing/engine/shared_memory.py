@@ -7,10 +7,16 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
+from PADing.errors import UserError
+
 PLACE = Path("/dev/shm")
 LEAST = 2**20  # bytes, for the locks of the workers and a small image
 # In messages of PyTorch, in a worker or about one.
 SIGNS = ("shared memory", "is killed by signal: bus error", "file </torch_")
+
+
+class SharedMemoryFull(UserError):
+    """The data-loading workers cannot send what they have loaded."""
 
 
 def shared_memory_problems(cfg: CfgNode) -> Iterator[str]:
