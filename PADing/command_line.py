@@ -8,6 +8,7 @@ once. Nor does this module import any of it.
 """
 
 import argparse
+import io
 import os
 import re
 import signal
@@ -64,6 +65,8 @@ def run_command(function: Callable[..., Any], *args) -> int:
     printed to stderr as one message, with a traceback only when ``PADING_TRACEBACK=1``. Every other exception is a
     defect and is raised.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as of stderr: a terminal need not know all letters
     try:
         status = function(*args)
         sys.stdout.flush()  # raise BrokenPipeError here, not when the interpreter ends

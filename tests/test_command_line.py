@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -155,3 +156,11 @@ def test_a_traceback_on_request_shows_the_cause(monkeypatch):
     with pytest.raises(UserError) as caught:
         run_command(fail)
     assert str(caught.value.__cause__) == "the root of it"
+
+
+def test_letters_that_the_terminal_does_not_know_are_escaped(monkeypatch):
+    """In the locale C, the name of a class such as Straße ended a command with a traceback."""
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="surrogateescape")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert run_command(lambda: print("Straße")) == 0
+    assert terminal.buffer.getvalue() == b"Stra\\xdfe\n"

@@ -250,3 +250,14 @@ with EventStorage() as storage:
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.iterdir())) == 1
     assert "Traceback" not in done.stderr and done.stderr.count("training goes on") == 1
+
+
+def test_a_folder_that_tensorboard_cannot_name_does_not_end_the_training(tmp_path, monkeypatch, caplog):
+    """In the locale C, Python reads the letters of a path beyond ASCII as surrogates, which are not UTF-8."""
+    monkeypatch.setattr(logging.getLogger("detectron2.utils.events"), "handlers", [caplog.handler])
+    with EventStorage() as storage:
+        writer = TensorboardXWriter(str(tmp_path / "gr\udcc3\udcb6ße"))
+        storage.put_scalar("loss", 1.0)
+        writer.write()
+        writer.close()
+    assert "cannot be written to" in caplog.text and "training goes on" in caplog.text

@@ -117,7 +117,7 @@ class EventWriter:
 
 
 class _FileWriter(EventWriter):
-    """Base of writers of files; errors of the operating system are logged once and not raised."""
+    """Base of writers of files; errors of the operating system and of names are logged once and not raised."""
 
     def __init__(self, window_size: int):
         self._window, self._written_until = window_size, -1
@@ -136,7 +136,7 @@ class _FileWriter(EventWriter):
     def _not_fatal(self, where: str) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # TensorBoard's path must be UTF-8
             if not self.failed:
                 logger.warning("Metrics of the training cannot be written to %s (%s); training goes on.", where, error)
             self.failed = True
