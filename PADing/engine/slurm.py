@@ -140,10 +140,15 @@ def _check_address(address: str, task: Task) -> None:
     if not found:
         cure = "Unset it for the first node of the step, or set an address that all nodes know."
         raise UserError(f"MASTER_ADDR is {address!r}, which {socket.gethostname()} cannot resolve. {cure}")
-    if task.rank == 0 and not any(_is_own(*each) for each in found):
-        cure = "Unset it, or set an address of that machine."
+    own, cure = any(_is_own(*each) for each in found), "Unset it, or set an address of that machine."
+    if task.rank == 0 and not own:
         host = socket.gethostname()
         raise UserError(f"MASTER_ADDR is {address!r}, but the first process runs on {host}, which has others. {cure}")
+    if task.node > 0 and own:
+        problem = (
+            f"MASTER_ADDR is {address!r}, which is {socket.gethostname()}, but the first process runs on the first"
+        )
+        raise UserError(f"{problem} of {task.hosts}. {cure}")
 
 
 def _is_own(family: int, address: str) -> bool:

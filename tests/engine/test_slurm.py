@@ -142,6 +142,15 @@ def test_a_wrong_address_is_said_at_once(step, monkeypatch, name, value, said):
         step()
 
 
+def test_an_address_of_another_node_is_said_there_too(step, monkeypatch):
+    """Where the first process would be waited for."""
+    changed = {"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NODEID": "1"}
+    for name, value in {**changed, "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"'127.0.0.1', which is .*the first process runs on the first of node\[1-2\]"):
+        step()
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
