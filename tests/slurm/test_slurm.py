@@ -61,7 +61,7 @@ def steps(folder):
 
 
 def wait_for_steps(cluster, folder, number):
-    end = time.monotonic() + 180
+    end = time.monotonic() + 400
     while steps(folder) < number:
         assert time.monotonic() < end, f"no step:\n{(folder / 'log').read_text()}\n{cluster.logs()}"
         time.sleep(0.2)
@@ -75,7 +75,7 @@ def undisturbed(cluster, tmp_path_factory):
     cfg.defrost()
     cfg.PLUGINS = ("tests.engine.stoppable",)
     (folder / "config.yaml").write_text(cfg.dump())
-    cluster.run("srun", "-N2", "-n2", "python", "train_net.py", *flags(folder), timeout=240)
+    cluster.run("srun", "-N2", "-n2", "python", "train_net.py", *flags(folder), timeout=500)
     return final(folder)["model"]
 
 
@@ -89,7 +89,7 @@ def test_pretraining_of_two_tasks_on_two_nodes(cluster, tmp_path):
     cluster.run(*draw, "--train", "4", "--val", "1", "--size", "64")
     words = ["--config-file", "configs/mini/panoptic-pretrain.yaml", "--num-gpus", "0", *SMALL]
     words += ["SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "OUTPUT_DIR", str(out)]
-    output = cluster.run("srun", "-N2", "-n2", "-l", "python", "train_net_pretrain.py", *words, timeout=280,
+    output = cluster.run("srun", "-N2", "-n2", "-l", "python", "train_net_pretrain.py", *words, timeout=500,
                          DETECTRON2_DATASETS=str(tmp_path))  # fmt: skip
     assert (out / "model_final.pth").is_file(), output
     assert len(torch.load(out / "model_final.pth", weights_only=True)["ranks"]["ranks"]) == 2
@@ -103,7 +103,7 @@ def test_uneven_tasks_and_other_distributions(cluster, training, placing, sizes)
     if sizes:
         said = cluster.run("srun", *placing, "sh", "-c", "echo $SLURM_STEP_TASKS_PER_NODE")
         assert set(said.split()) == {sizes}
-    cluster.run("srun", *placing, "python", "train_net.py", *flags(folder), timeout=280)
+    cluster.run("srun", *placing, "python", "train_net.py", *flags(folder), timeout=500)
     assert len(final(folder)["ranks"]["ranks"]) == 4
 
 
@@ -113,11 +113,11 @@ def test_one_process_stays_one_process(cluster, training, how):
     folder = training("run", 2)
     command = ["python", "train_net.py", *flags(folder)]
     if how == "script":
-        cluster.run("sbatch", "--wait", "-n4", f"--output={folder}/log", "--wrap", " ".join(command), timeout=200)
+        cluster.run("sbatch", "--wait", "-n4", f"--output={folder}/log", "--wrap", " ".join(command), timeout=400)
     elif how == "shell":
-        cluster.run("salloc", "-n4", *command, timeout=200)
+        cluster.run("salloc", "-n4", *command, timeout=400)
     else:
-        cluster.run("salloc", "-n4", "srun", "-n1", *command, timeout=200)
+        cluster.run("salloc", "-n4", "srun", "-n1", *command, timeout=400)
     assert len(final(folder)["ranks"]["ranks"]) == 1
 
 
@@ -125,7 +125,7 @@ def test_two_jobs_on_one_node_do_not_meet(cluster, training):
     folders = [training(f"run{i}", 20) for i in range(2)]
     jobs = [cluster.start("srun", "-w", "node1", "-n2", "python", "train_net.py", *flags(folder)) for folder in folders]
     for job, folder in zip(jobs, folders, strict=True):
-        output = job.communicate(timeout=280)[0]
+        output = job.communicate(timeout=500)[0]
         assert job.returncode == 0, output
         assert len(final(folder)["ranks"]["ranks"]) == 2
 
@@ -155,7 +155,7 @@ def test_a_job_that_is_told_of_its_end_goes_on_and_ends_with_the_same_weights(
     wait_for_steps(cluster, folder, 5)
     batch = ["--batch"] if template == "torchrun" else []  # as --signal=B:USR1 and --signal=USR1 do
     cluster.run("scancel", *batch, "--signal=USR1", job)
-    found = cluster.wait_for(job, "COMPLETED", "FAILED", "CANCELLED", seconds=280)
+    found = cluster.wait_for(job, "COMPLETED", "FAILED", "CANCELLED", seconds=500)
     log = (folder / "log").read_text()
     assert found["JobState"] == "COMPLETED" and found["Restarts"] == "1", log
     (saved,) = set(re.findall(r"Stopped by SIGUSR1. (\d+) of 60 iterations are saved", log))
@@ -184,8 +184,8 @@ def test_a_preempted_job_goes_on_and_ends_with_the_same_weights(cluster, trainin
     wait_for_steps(cluster, folder, 5)
     other = ["--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 2"]
     high = cluster.run("sbatch", "--parsable", *other).strip()
-    cluster.wait_for(high, "COMPLETED", seconds=120)
-    cluster.wait_for(job, "COMPLETED", "FAILED", "CANCELLED", seconds=280)
+    cluster.wait_for(high, "COMPLETED", seconds=300)
+    cluster.wait_for(job, "COMPLETED", "FAILED", "CANCELLED", seconds=500)
     log = (folder / "log").read_text()
     assert cluster.show(job)["Restarts"] == "1" and "Stopped by SIGTERM. " in log, log
     assert steps(folder) == 60
@@ -207,7 +207,7 @@ def test_a_cancelled_job_saves_and_is_not_started_again(cluster, training):
 def test_a_job_with_a_mistake_is_not_started_again(cluster, training):
     folder = training("run", 2, "SOLVER.IMS_PER_BATCH", 3)
     job = submit(cluster, folder)
-    found = cluster.wait_for(job, "FAILED", "COMPLETED", seconds=120)
+    found = cluster.wait_for(job, "FAILED", "COMPLETED", seconds=300)
     assert found["JobState"] == "FAILED" and found["ExitCode"] == "2:0" and found["Restarts"] == "0"
     assert "Set a multiple of 2" in (folder / "log").read_text()
 
@@ -220,12 +220,12 @@ def test_submitit(cluster, training, undisturbed):
     output = cluster.run(*command, "--logs", str(folder / "logs"), "--", "train_net.py", *flags(folder))
     job = re.search(r"Submitted job (\d+)", output)[1]
     log = folder / "logs" / job / f"{job}_0_log.out"
-    end = time.monotonic() + 180
+    end = time.monotonic() + 400
     while not log.exists() or log.read_text().count("<step>") < 5:
         assert time.monotonic() < end, cluster.logs()
         time.sleep(0.2)
     cluster.run("scancel", "--signal=USR2", job)
-    found = cluster.wait_for(job, "COMPLETED", "FAILED", "CANCELLED", seconds=280)
+    found = cluster.wait_for(job, "COMPLETED", "FAILED", "CANCELLED", seconds=500)
     assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "1"), log.read_text()
     assert log.read_text().count("<step>") == 60
     assert_equal(final(folder)["model"], undisturbed)
