@@ -147,6 +147,7 @@ def test_an_address_of_another_node_is_said_there_too(step, monkeypatch):
     changed = {"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NODEID": "1"}
     for name, value in {**changed, "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(slurm, "first_host", lambda hosts: "192.0.2.1")
     with pytest.raises(UserError, match=r"'127.0.0.1', which is .*the first process runs on the first of node\[1-2\]"):
         step()
 

@@ -1,4 +1,4 @@
-"""A SLURM of two nodes in namespaces of its own: network, processes, mounts, host names. Nothing outside sees it.
+"""A SLURM of two nodes in namespaces of its own: networks, processes, mounts, host names. Nothing outside sees it.
 
 All its files are in one temporary folder; its processes end when the first one is killed.
 """
@@ -54,12 +54,17 @@ PartitionName=low Nodes=node[1-2] Default=YES PriorityTier=1 MaxTime=INFINITE St
 PartitionName=grace Nodes=node[1-2] PriorityTier=1 GraceTime=60 MaxTime=INFINITE State=UP
 PartitionName=high Nodes=node[1-2] PriorityTier=10 MaxTime=INFINITE State=UP
 """
-# Name resolution of the C library needs an address that is not 127.0.0.1.
 START = """\
 set -e
 cd {folder}
+mkfifo linked
+unshare --net --uts bash node2.sh &
+ip link add eth1 type veth peer name eth2
+ip link set eth2 netns $!
 ip link set lo up
-for address in {addresses}; do ip addr add $address/32 dev lo; done
+ip addr add {first}/24 dev eth1
+ip link set eth1 up
+echo > linked
 hostname node1
 mount --bind hosts /etc/hosts
 for i in 0 1 2 3 4 5 6 7; do mknod gpu$i c 1 3; done
@@ -68,8 +73,20 @@ munged --force --key-file=$PWD/munge.key --socket=$PWD/munge.sock --pid-file=$PW
 export SLURM_CONF=$PWD/slurm.conf
 slurmctld
 slurmd -N node1
-unshare --uts sh -c 'hostname node2; slurmd -N node2'
 touch ready
+exec sleep infinity
+"""
+START_SECOND = """\
+set -e
+cd {folder}
+read < linked
+ip link set lo up
+ip addr add {second}/24 dev eth2
+ip link set eth2 up
+hostname node2
+export SLURM_CONF=$PWD/slurm.conf
+until [ -e munge.sock ]; do sleep 0.1; done
+slurmd -N node2
 exec sleep infinity
 """
 
@@ -96,7 +113,8 @@ class Cluster:
         for name, content in {
             "slurm.conf": CONFIG.format(folder=self.folder),
             "gres.conf": f"Name=gpu File={self.folder}/gpu[0-7]\n",
-            "start.sh": START.format(folder=self.folder, addresses=" ".join(NODES.values())),
+            "start.sh": START.format(folder=self.folder, first=NODES["node1"]),
+            "node2.sh": START_SECOND.format(folder=self.folder, second=NODES["node2"]),
             "hosts": "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in NODES.items()),
         }.items():
             (self.folder / name).write_text(content)
