@@ -59,6 +59,7 @@ set -e
 cd {folder}
 mkfifo linked
 unshare --net --uts bash node2.sh &
+until [ "$(readlink /proc/$!/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.05; done
 ip link add eth1 type veth peer name eth2
 ip link set eth2 netns $!
 ip link set lo up
