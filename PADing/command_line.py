@@ -30,6 +30,7 @@ GRACE = 5.0
 
 def quiet_ctrl_c() -> None:
     """From now on Ctrl-C ends the process without a traceback, even while modules are imported."""
+    open_standard_streams()
     show = sys.excepthook
 
     def hook(kind, error, trace) -> None:
@@ -37,6 +38,20 @@ def quiet_ctrl_c() -> None:
             show(kind, error, trace)
 
     sys.excepthook = hook
+
+
+def open_standard_streams() -> None:
+    """Give a process that was started without standard streams (``>&-``, some daemons) empty ones.
+
+    Otherwise the first file that it opens would get the number of a stream, and what libraries print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -65,6 +80,7 @@ def run_command(function: Callable[..., Any], *args) -> int:
     printed to stderr as one message, with a traceback only when ``PADING_TRACEBACK=1``. Every other exception is a
     defect and is raised.
     """
+    open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as of stderr: a terminal need not know all letters
     try:

@@ -164,3 +164,16 @@ def test_letters_that_the_terminal_does_not_know_are_escaped(monkeypatch):
     monkeypatch.setattr(sys, "stdout", terminal)
     assert run_command(lambda: print("Straße")) == 0
     assert terminal.buffer.getvalue() == b"Stra\\xdfe\n"
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_a_command_without_standard_streams_does_its_work(tmp_path, closed):
+    """And writes to no file what was meant for the terminal."""
+    code = "import sys; from PADing.command_line import run_command\n"
+    code += "def work():\n    print('for the terminal'); print('and this', file=sys.stderr)\n"
+    code += "    open(sys.argv[1], 'w').write('result')\nsys.exit(run_command(work))\n"
+    close = "".join(f" {number}>&-" for number in closed)
+    command = f'exec "$0" -c "$1" "$2"{close}'
+    run = subprocess.run(["sh", "-c", command, sys.executable, code, tmp_path / "file"], cwd=REPOSITORY)
+    assert run.returncode == 0
+    assert (tmp_path / "file").read_text() == "result"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from fvcore.common.checkpoint import Checkpointer
 from torch import Tensor, nn
 
 from d2lite.restricted_pickle import load_checkpoint
@@ -48,6 +49,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
     weights_from = "model"
     averaged = False
     keep = 0
+    _is_plain = False
     background: BackgroundWriter | None = None
     _fresh: frozenset[str] | None = None  # weights that the last file has not given; None: no file was loaded
 
@@ -59,11 +61,15 @@ class TrainingCheckpointer(DetectionCheckpointer):
         path = local_weights(path)
         if path:
             self._check_file(path)
+        # Detectron2 reads a path as an address, in which these have a meaning.
+        self._is_plain = os.path.isfile(path) and any(letter in path for letter in "?\n\r\t")
+        if self._is_plain:
+            return Checkpointer.load(self, path, *args, **kwargs)
         return super().load(path, *args, **kwargs)
 
     def _check_file(self, path: str) -> None:
         # Detectron2 fails with an assertion for a missing file, and loads a damaged one.
-        bare = path.partition("?matching_heuristics=")[0]
+        bare = path if os.path.isfile(path) else path.partition("?matching_heuristics=")[0]
         try:
             local = bare if os.path.exists(bare) else self.path_manager.get_local_path(bare)
         except (OSError, AssertionError) as error:
@@ -227,7 +233,9 @@ class TrainingCheckpointer(DetectionCheckpointer):
                 content = read_safetensors(filename)
             else:
                 with _plain_values_only():
-                    content = super()._load_file(filename)
+                    load = Checkpointer._load_file if self._is_plain else DetectionCheckpointer._load_file
+                    content = load(self, filename)
+                content = content if "model" in content else {"model": content}
         except UNREADABLE as error:
             reason = short_reason(error)
             raise UserError(f"Weights {filename!r} cannot be read: damaged, or not a checkpoint. {reason}") from error

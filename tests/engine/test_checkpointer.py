@@ -195,3 +195,15 @@ def test_damaged_final_weights_of_a_finished_training_are_written_again(run, tmp
     assert resume(run) == 8
     assert file_problem(tmp_path / "model_final.pth") == ""
     assert (tmp_path / TAG).read_text() == "model_final.pth"
+
+
+@pytest.mark.parametrize("folder", ["what?", "what?matching_heuristics=True", "a#b", "line\nbreak", "tab\there", "ü ?"])
+def test_folders_whose_names_look_like_addresses(tmp_path, folder):
+    """Detectron2 cuts off what follows a question mark, and drops line breaks."""
+    (tmp_path / folder).mkdir()
+    weights = nn.Linear(2, 2).state_dict()
+    for name, content in (("a.pth", {"model": weights}), ("b.pth", dict(weights))):
+        torch.save(content, tmp_path / folder / name)
+        model = nn.Linear(2, 2)
+        TrainingCheckpointer(model).load(str(tmp_path / folder / name))
+        assert torch.equal(model.weight, weights["weight"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.faults import children
 from tests.faults.battery import Case, Skip
-from tests.faults.commands import REPOSITORY, Run
+from tests.faults.commands import REPOSITORY, Plan, Run
 from tests.faults.disk import cannot_mount
 from tests.faults.targets import D2Z, D2ZERO, DRAW, SMALL, Workplace
 
@@ -31,7 +31,7 @@ def cases(place: Workplace, seed: int, scale: float = 1) -> Iterator[Case]:
     for number, name in list(enumerate([*NAMES, *ODD]))[::share]:
         yield Case(f"surroundings/paths/{number:02d}", lambda folder, _, n=name: _paths(folder, n), seconds=120)
     everywhere = [(way, target) for target in ("d2zero", "evaluation", "data") for way in OUTPUTS]
-    memory = [(size, target) for target in ("d2zero", "evaluation") for size in (2**13, 2**16, 2**20 + 2**17)]
+    memory = [(size, target) for target in ("d2zero", "evaluation") for size in (2**13, 2**16, 2**22)]
     for kind, functions in (
         ("locale", [_locale_training, _locale_data, _locale_help]),
         ("home", [partial(_home, way=way) for way in ("unset", "absent", "forbidden", "stranger")]),
@@ -253,7 +253,13 @@ def _shared(place: Workplace, folder: Path, size: int, target: str) -> str:
         raise Skip(reason)
     children.private_mounts()
     children.small_disk(Path("/dev/shm"), size)
-    run = place.start(target, folder / "out", "DATALOADER.NUM_WORKERS", 2)
+
+    def fill() -> None:
+        Path("/dev/shm/others").write_bytes(bytes(shutil.disk_usage("/dev/shm").free - 8192))
+
+    # There is room at the start, but not for long.
+    plan = Plan(place.operations(target).index("os.rename config.yaml") + 1, act=fill) if size > 2**20 else None
+    run = place.start(target, folder / "out", "DATALOADER.NUM_WORKERS", 2, plan=plan, watch=folder / "out")
     message = run.refuse("/dev/shm", "shared memory", "NUM_WORKERS")
     place.start(target, folder / "out", again=True, log="again").succeed()
     place.assert_equal(target, folder / "out")

@@ -121,7 +121,16 @@ def _targets(place: Workplace) -> list[Target]:
         return Target(name, words, ("--resume",), training_outcome, needs)
 
     stage_1 = [PRETRAIN, "SOLVER.EMA.ENABLED", "True", "TEST.BEST.METRIC", "panoptic_seg/PQ"]
-    best = ["SOLVER.CHECKPOINT_KEEP", "1", "SOLVER.CHECKPOINT_PERIOD", "1", "TEST.EVAL_PERIOD", "0"]
+    best = [
+        "SOLVER.CHECKPOINT_ASYNC",
+        "True",
+        "SOLVER.CHECKPOINT_KEEP",
+        "1",
+        "SOLVER.CHECKPOINT_PERIOD",
+        "1",
+        "TEST.EVAL_PERIOD",
+        "0",
+    ]
     converted = "MODEL.WEIGHTS", lambda place: place.folder / "reference" / "converted" / "weights.pth"
     return [
         Target("data", lambda out: ["datasets/make_mini_coco.py", "--output", out, *DRAW], (), data_outcome),
