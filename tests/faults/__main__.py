@@ -58,7 +58,10 @@ def _run(args: argparse.Namespace) -> int:
         importlib.import_module(name)
     import torch
 
+    from PADing.modeling.pixel_decoder.ops.backends import select
+
     torch.set_num_threads(1)
+    select("cpu")  # now, because it may compile for a minute
     args.output.mkdir(parents=True, exist_ok=True)
     record = battery.Record(args.output, args.seed)
     if args.go_on:

@@ -97,6 +97,22 @@ def limit_memory(more: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more,) * 2)
 
 
+def become(user: int) -> None:
+    """Give up the rights of root."""
+    os.setgroups([])
+    os.setgid(user), os.setuid(user)
+
+
+def runs_for(user: int) -> bool:
+    """Whether another user can run this Python."""
+
+    def attempt() -> None:
+        become(user)
+        os.execv(sys.executable, [sys.executable, "-c", "import torch"])
+
+    return wait(fork(attempt, Path(os.devnull)), 60) == 0
+
+
 # ---- mounts
 
 

@@ -149,7 +149,7 @@ def _home(place: Workplace, folder: Path, way: str) -> str:
     away = way in ("forbidden", "stranger")  # the user of a container without an entry in /etc/passwd
     if away and os.geteuid():
         raise Skip("changing the user needs root")
-    if away and not _runs_for(54321):
+    if away and not children.runs_for(54321):
         raise Skip(f"another user cannot run {sys.executable} on this machine")
 
     def leave_home() -> None:
@@ -164,26 +164,13 @@ def _home(place: Workplace, folder: Path, way: str) -> str:
             home.chmod(0o555)
             os.environ["HOME"] = str(home)
         if away:
-            _become(54321)
+            children.become(54321)
 
     environ = {"PADING_MSDA_BACKEND": "pytorch"}  # the kernel lies at home, and would be compiled again
     run = place.start("pretraining", folder / "out", before=leave_home, environ=environ, fresh=True)
     run.succeed(150)
     assert "Traceback" not in run.output(), run.tail()
     return way
-
-
-def _become(user: int) -> None:
-    os.setgroups([])
-    os.setgid(user), os.setuid(user)
-
-
-def _runs_for(user: int) -> bool:
-    def attempt() -> None:
-        _become(user)
-        os.execv(sys.executable, [sys.executable, "-c", "import torch"])
-
-    return children.wait(children.fork(attempt, Path(os.devnull)), 60) == 0
 
 
 def _temporary(place: Workplace, folder: Path, way: str) -> str:

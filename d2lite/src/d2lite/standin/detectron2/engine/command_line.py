@@ -80,7 +80,9 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def _write(path: str, text: str) -> None:
-    temporary = Path(f"{path}.{os.getpid()}.tmp")
+    stem, suffix = os.path.splitext(os.path.basename(path))
+    # Hidden, with eight characters: tools that clean up behind killed processes know this form of a temporary name.
+    temporary = Path(path).with_name(f".{stem}.{os.getpid():08d}.tmp{suffix}")
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)  # a reader never sees half a file
