@@ -57,7 +57,7 @@ _SIGNATURES = {
 }
 
 
-def write_checkpoint(path: str | os.PathLike, content: dict[str, Any]) -> None:
+def write_checkpoint(path: str | os.PathLike, content: Any) -> None:
     """``torch.save`` to a file that appears when it is complete; UserError: disk full, or no permission to write.
 
     A ``.safetensors`` file gets the weights (``content["model"]``) and the iteration alone.

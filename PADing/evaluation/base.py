@@ -12,6 +12,7 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference
 from detectron2.utils import comm
 from PIL import Image
 
+from PADing.checkpoint_files import write_checkpoint
 from PADing.class_space import ClassSpace
 from PADing.data.training_groups import GROUPS, TrainingGroups
 from PADing.errors import UserError
@@ -144,8 +145,7 @@ class ZeroShotEvaluator(DatasetEvaluator):
 
     def save_objects(self, content: Any, name: str) -> None:
         """Write Python objects to the output folder."""
-        with replacing(self.path(name)) as temporary:
-            torch.save(content, temporary)
+        write_checkpoint(self.path(name), content)  # torch.save alone hides errors of the disk
 
     def save_png(self, pixels: np.ndarray, *parts: str) -> None:
         """Write an image to the output folder."""
