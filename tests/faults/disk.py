@@ -93,9 +93,7 @@ def _read_only(place: Workplace, target: str, folder: Path, rng: random.Random) 
     if rng.random() < 0.5:
         (disk / "out").mkdir()
     children.set_read_only(disk, True)
-    message = place.start(target, disk / "out", log="readonly", logs=folder).refuse(
-        "cannot be", "Read-only file system"
-    )
+    message = place.start(target, disk / "out", log="readonly", logs=folder).refuse("cannot be", "no permission")
     children.set_read_only(disk, False)
     place.start(target, disk / "out", log="again", logs=folder).succeed()
     place.assert_equal(target, disk / "out")

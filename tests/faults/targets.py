@@ -182,7 +182,11 @@ def training_outcome(out: Path) -> dict[str, Any]:
 def evaluation_outcome(out: Path) -> dict[str, Any]:
     # torch.save writes the temporary name into a file.
     objects = {path.name: torch.load(path, weights_only=False) for path in (out / "inference").glob("*.pth")}
-    return {"results.json": json.loads((out / "results.json").read_text()), **hashes(out / "inference"), **objects}
+    found = {"results.json": json.loads((out / "results.json").read_text()), **hashes(out / "inference"), **objects}
+    if "sem_seg_predictions.json" in found:  # it names the images' files, which may lie in another folder
+        rows = json.loads((out / "inference" / "sem_seg_predictions.json").read_text())
+        found["sem_seg_predictions.json"] = [{**row, "file_name": Path(row["file_name"]).name} for row in rows]
+    return found
 
 
 def converted_outcome(out: Path) -> dict[str, Any]:
