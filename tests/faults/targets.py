@@ -173,7 +173,9 @@ def training_outcome(out: Path) -> dict[str, Any]:
     """All states of the last checkpoint, the best weights, and the results."""
     found = {"results.json": json.loads((out / "results.json").read_text())}
     found["model_final.pth"] = torch.load(out / "model_final.pth", weights_only=True)
-    found["last_checkpoint"] = (out / "last_checkpoint").read_text()
+    # Between two names of the same state, either is right.
+    last = torch.load(out / (out / "last_checkpoint").read_text(), weights_only=True)
+    found["last_checkpoint"] = last["iteration"]
     if (out / "model_best.pth").exists():
         found["model_best.pth"] = torch.load(out / "model_best.pth", weights_only=True)["model"]
     return found
