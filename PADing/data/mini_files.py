@@ -16,6 +16,7 @@ from tqdm import tqdm
 from PADing.data.mini import UNSEEN, VERSION, Category, categories, class_embeddings, draw_image, polygons
 from PADing.errors import UserError
 from PADing.files import read_json, replacing_folder, write_json
+from PADing.leftovers import remove_leftovers
 
 __all__ = ["MANIFEST", "make_mini_coco"]
 
@@ -57,6 +58,7 @@ def make_mini_coco(
     out = Path(out)
     settings = dict(version=VERSION, train=train, val=val, size=size, seed=seed, split=split, dim=dim, noise=noise)
     _check_settings(settings)
+    remove_leftovers(out.parent)  # also if the data set is there, because nothing else is written then
     if _is_there(out, settings, force):
         return out
     embeddings = class_embeddings(dim, noise, seed)

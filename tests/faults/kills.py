@@ -32,6 +32,7 @@ def _case(place: Workplace, target: str, folder: Path, rng: random.Random) -> st
     more = ["DATALOADER.NUM_WORKERS", 1] if workers else []
     said = []
     for attempt in range(rng.choice((1, 1, 2, 3))):
+        age(folder)
         said.append(_end_once(place, target, out, more, rng, attempt))
         assert not [name for name in _torn(out) if target != "data"], f"torn after {said}: {_torn(out)}"
     age(folder)
