@@ -242,7 +242,7 @@ def _shared(place: Workplace, folder: Path, size: int, target: str) -> str:
     children.small_disk(Path("/dev/shm"), size)
 
     def fill() -> None:
-        Path("/dev/shm/others").write_bytes(bytes(shutil.disk_usage("/dev/shm").free - 8192))
+        Path("/dev/shm/others").write_bytes(bytes(shutil.disk_usage("/dev/shm").free - 49152))
 
     # There is room at the start, but not for long.
     plan = Plan(place.operations(target).index("os.rename config.yaml") + 1, act=fill) if size > 2**20 else None
