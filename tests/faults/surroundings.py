@@ -30,7 +30,7 @@ def cases(place: Workplace, seed: int, scale: float = 1) -> Iterator[Case]:
     share = max(1, round(1 / scale)) if scale < 1 else 1
     for number, name in list(enumerate([*NAMES, *ODD]))[::share]:
         yield Case(f"surroundings/paths/{number:02d}", lambda folder, _, n=name: _paths(folder, n), seconds=120)
-    everywhere = [(way, target) for target in ("d2zero", "evaluation", "data") for way in OUTPUTS]
+    everywhere = [(way, target) for target in ("data", "d2zero", "evaluation") for way in OUTPUTS]
     memory = [(size, target) for target in ("d2zero", "evaluation") for size in (2**13, 2**16, 2**22)]
     for kind, functions in (
         ("locale", [_locale_training, _locale_data, _locale_help]),

@@ -11,7 +11,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAMPLE = (
-    *("kills/data", "kills/d2zero", "files/full/data-00", "files/limit/data-00", "surroundings/output/08"),
+    *("kills/data", "files/full/data-00", "files/limit/data-00", "surroundings/output/00"),
     *("inputs", "soak/prediction"),
 )
 
