@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,14 +25,15 @@ class Traffic:
     def __init__(self) -> None:
         self.bytes: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._last = 0.0
         self._all_reduce = distributed.all_reduce  # not the watched one
 
     def clear(self) -> None:
         """Forget what was counted."""
-        for counter in (self.bytes, self.calls, self.seconds):
-            counter.clear()
+        self.bytes.clear()
+        self.calls.clear()
+        self.seconds.clear()
 
     def watch_gradients(self, model: DistributedDataParallel, recipe: Any) -> None:
         """Count the gradients of a wrapped model, whose backward passes ``recipe.backward`` makes."""
