@@ -181,7 +181,9 @@ class _Large:
     @classmethod
     def of(cls, value: Any) -> Any:
         """What to send first in place of a value of a state."""
-        return cls(value.shape, value.dtype) if cls.fits(value) else value
+        if cls.fits(value):
+            return cls(value.shape, value.dtype)
+        return value.cpu() if isinstance(value, Tensor) else value  # else it arrives on the sender's GPU
 
     def receive(self, rank: int, device: torch.device) -> Tensor:
         """The tensor, from another process, in main memory."""
