@@ -47,7 +47,7 @@ def benchmark_scaling(args: argparse.Namespace) -> None:
         print(estimate_table(size, step, calls))
     elif args.estimate:
         size = gradient_size(args)
-        print(estimate_table(size, args.step_seconds or 0.5, max(round(size / (25 * MIB)), 1)))
+        print(estimate_table(size, args.step_seconds or 0.5, buckets(size)))
     else:
         raise UserError("Nothing was measured. The messages above say why.")
 
@@ -218,7 +218,12 @@ def sent(good: Sequence[dict[str, Any]]) -> tuple[float, int]:
         if part := row["traffic"].get("gradients"):
             return part["bytes"], max(round(part["calls"]), 1)
     size = good[0]["gradient_bytes"]
-    return size, max(round(size / (25 * MIB)), 1)
+    return size, buckets(size)
+
+
+def buckets(size: float) -> int:
+    """About how many all-reduces gradients of so many bytes take: the first of 1 MiB, the others of 25 MiB."""
+    return 1 + max(round(size / (25 * MIB)), 1)
 
 
 def gradient_size(args: argparse.Namespace) -> int:
