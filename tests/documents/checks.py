@@ -63,6 +63,10 @@ def config_of(parsed: Parsed):
         return None
     if any(IMAGINED.search(str(word)) for word in (args.config_file, *parsed.opts)):
         return None if not os.path.exists(args.config_file) else _without_imagined(parsed, args)
+    if parsed.script == "tools/benchmark.py":  # it has images of its own
+        from PADing.config import load_config
+
+        return load_config(args.config_file, parsed.opts)
     if parsed.script.startswith("train_net"):
         args.recipes = ("OneOptimizer",) if "pretrain" in parsed.script else ()
     if parsed.processes:
