@@ -75,7 +75,7 @@ def test_pading_trainer_is_made_of_the_recorded_parts(task, tmp_path):
     scheduled = getattr(trainer, want["scheduler_drives"])
     assert trainer.scheduler.optimizer is scheduled
     assert type(trainer.scheduler).__name__ == want["scheduler"]
-    own = ("StopHook", "ProgressHook")  # for Ctrl-C and SIGTERM, and for the progress bar
+    own = ("TimedCheckpoint", "StopHook", "ProgressHook")  # by time, for signals, and for the progress bar
     hooks = [type(hook).__name__ for hook in trainer._hooks]
     assert [name for name in hooks if name not in own] == want["hooks_in_order"]
     assert set(want["checkpointables"]) <= set(trainer.checkpointer.checkpointables)
