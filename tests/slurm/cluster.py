@@ -130,13 +130,20 @@ class Cluster:
         self._inside = ""
 
     def __enter__(self) -> "Cluster":
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _begin(self) -> None:
         self._until(lambda: (self.folder / "ready").exists(), 30, "start")
         unshare = self._process.pid
         self._inside = Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split()[0]
         self._until(
             lambda: self.run("sinfo", "-h", "-t", "idle", "-p", "low", "-o", "%D").strip() == "2", 60, "be idle"
         )
-        return self
 
     def __exit__(self, *_) -> None:
         self._process.send_signal(signal.SIGKILL)
