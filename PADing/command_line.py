@@ -12,16 +12,18 @@ import io
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from PADing.errors import Interrupted, UserError
+from PADing.errors import Interrupted, ReportedFailure, UserError
 from PADing.files import PACKAGES, REPOSITORY, explain_os_error, is_disk_full
 from PADing.requeue import requeue_status
 
+STATUS_FAILED = 1
 STATUS_USER_ERROR = 2
 STATUS_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 # Seconds that the other processes wait for the first one to report a mistake that all have found.
@@ -86,6 +88,8 @@ def run_command(function: Callable[..., Any], *args) -> int:
     try:
         status = function(*args)
         sys.stdout.flush()  # raise BrokenPipeError here, not when the interpreter ends
+    except ReportedFailure as error:
+        return error.status
     except UserError as error:
         return _report(error)
     except KeyboardInterrupt as error:
@@ -100,16 +104,16 @@ def run_command(function: Callable[..., Any], *args) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return STATUS_USER_ERROR
     except OSError as error:
-        message = _explain(error)
+        message = explain(error)
         if not message:
             raise
         return _report(UserError(message), error)
     except Exception as error:
         status = _status_of_process(error)
         if status is not None and status < 0:
-            return _report_killed(-status)
+            return _report_killed(-status, error)
         # The process that ended has already printed its message.
-        if status not in (STATUS_USER_ERROR, *STATUS_STOPPED, requeue_status()):
+        if status not in (STATUS_FAILED, STATUS_USER_ERROR, *STATUS_STOPPED, requeue_status()):
             raise
         return status
     return int(status) if isinstance(status, int) else 0
@@ -145,7 +149,7 @@ def as_typed(text: str) -> str:
     return re.sub(r"\bpython ((?:-m )?[\w./]+)", lambda m: f"pading {names[m[1]]}" if m[1] in names else m[0], text)
 
 
-def _explain(error: OSError) -> str:
+def explain(error: OSError) -> str:
     """The message for an error of the operating system; "" for a defect of this program."""
     if is_disk_full(error) and not error.filename:
         return "Disk full: a file could not be written. Make room and run the command again."
@@ -158,10 +162,12 @@ def _explain(error: OSError) -> str:
     return f"{error.filename} cannot be read or written: {error.strerror}."
 
 
-def _report_killed(number: int) -> int:
+def _report_killed(number: int, error: Any) -> int:
     name = signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
     cause = "The machine may have had no memory left. " if name == "SIGKILL" else ""
-    problem = f"A process of the job was killed by {name}, so the others are ended, too."
+    rank = getattr(error, "rank", error.error_index)
+    which = f"process {rank}, host {socket.gethostname()}, pid {error.error_pid}"
+    problem = f"A process of the job was killed by {name}: {which}. The others are ended, too."
     print(f"\nerror: {problem} {cause}A training goes on from its last checkpoint with --resume.", file=sys.stderr)
     return 128 + number
 

@@ -38,6 +38,14 @@ class Interrupted(KeyboardInterrupt):
         return requeue_status() if self.number in NOTICES else 128 + self.number
 
 
+class ReportedFailure(Exception):
+    """A process of a job ends with ``status``, because it or another one has failed; the report is printed."""
+
+    def __init__(self, status: int):
+        super().__init__(f"a process of the job has failed (status {status})")
+        self.status = status
+
+
 def short(value) -> str:
     """``repr`` of a value for a message, cut off when it is long."""
     try:

@@ -1,21 +1,20 @@
 """Jobs of several processes: joins a job of ``torchrun``, or starts one on CPUs (Detectron2 starts those on GPUs)."""
 
 import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
 from detectron2.utils import comm
+from torch.distributed import TCPStore
 from torch.distributed.rendezvous import rendezvous
 
 from PADing.engine.slurm import check_own_gpu, gpu_index
 from PADing.errors import UserError
 
-# How long processes wait for each other before they give up. The others wait while the first one scores an evaluation,
-# and 4 million detections on COCO's val2014 take longer than PyTorch's 10 (NCCL) to 30 minutes. The process that
-# started the job notices a failure at once.
+# How long processes wait for each other before they give up. Scoring an evaluation may take one of them longer than
+# PyTorch's 10 (NCCL) to 30 minutes. A process that fails is noticed by ``PADing.engine.job_watch``, long before.
 TIMEOUT = timedelta(hours=6)
 # How long processes wait at the start until all are there.
 MEETING = timedelta(minutes=15)
@@ -41,7 +40,11 @@ def torchrun_process_group(cpu: bool, timeout: timedelta = TIMEOUT) -> Iterator[
     if not cpu:
         check_own_gpu(store)
     backend = "gloo" if cpu else "nccl"
-    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+    # With its device, NCCL connects here, not in the first exchange, and can be aborted.
+    device = None if cpu else torch.device("cuda", torch.cuda.current_device())
+    torch.distributed.init_process_group(
+        backend, store=store, rank=rank, world_size=world_size, timeout=timeout, device_id=device
+    )
     try:
         comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", world_size)))
         comm.synchronize()
@@ -60,15 +63,17 @@ def launch_on_cpus(
     ``dist_url`` is ``tcp://HOST:PORT`` of the first machine, or "auto" for a free port of this machine. UserError for
     another form, and for "auto" with several machines.
     """
+    own, store = {}, None
     if dist_url == "auto" and num_machines == 1:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            dist_url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+        # As under torchrun, the store is in the process that waits for the others: it survives the first of them.
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        dist_url = f"tcp://127.0.0.1:{store.port}"
+        own = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
     host, _, port = dist_url.removeprefix("tcp://").rpartition(":")
     if not dist_url.startswith("tcp://") or not host or not port.isdigit():
         raise UserError(f"--dist-url must be tcp://HOST:PORT of the first machine, but is {dist_url!r}.")
     sizes = {"WORLD_SIZE": str(processes * num_machines), "LOCAL_WORLD_SIZE": str(processes)}
-    environment = {"MASTER_ADDR": host, "MASTER_PORT": port, **sizes}
+    environment = {"MASTER_ADDR": host, "MASTER_PORT": port, **sizes, **own}
     torch.multiprocessing.start_processes(
         _in_process, (function, environment, machine_rank * processes, args, timeout), processes, start_method="spawn"
     )

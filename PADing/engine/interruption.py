@@ -99,6 +99,11 @@ class StopSignals:
         torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
         return int(number)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether a signal has come to this process, or it has agreed with the others to stop."""
+        return bool(self.number) or self._safe.is_set()
+
     def settled(self) -> None:
         """Tell the guard that the iteration is done, so that saving may take longer than ``GRACE``."""
         self._safe.set()

@@ -1,6 +1,7 @@
 """The values of losses, for the log, without a GPU that waits for them."""
 
 import math
+import socket
 from collections.abc import Mapping
 from functools import cache
 
@@ -49,6 +50,7 @@ class LossValues:
         """The mean of each loss, and the longest time."""
         if comm.get_world_size() == 1:
             return values
+        self.own = values.clone()
         # Reduced to all processes, because all must stop if a loss is not finite.
         torch.distributed.all_reduce(values)
         slowest = values.new_full((1,), self.data_time)
@@ -72,11 +74,18 @@ class LossValues:
             others = ", ".join(f"{name} = {value:.4g}" for name, value in values.items() if math.isfinite(value))
             message = f"Loss became infinite or NaN at iteration {storage.iter}: {terms}"
             message += f" (others: {others})" if others else ""
+            message += _where_not_finite(self.own) if comm.get_world_size() > 1 else ""
             raise Diverged(f"{message}. Lower the learning rate (SOLVER.BASE_LR, GENERATOR_LR), or clip gradients.")
         storage.put_scalar("data_time", data_time)
         storage.put_scalar(f"{self.prefix}total_loss", sum(values.values()))
         for name, value in values.items() if len(values) > 1 else ():
             storage.put_scalar(name, value)
+
+
+def _where_not_finite(own: Tensor) -> str:
+    """The processes of which a loss is infinite or NaN; all processes call this together."""
+    everywhere = enumerate(comm.all_gather((bool(own.isfinite().all()), socket.gethostname())))
+    return "".join(f", in process {rank} (host {host})" for rank, (finite, host) in everywhere if not finite)
 
 
 @cache

@@ -23,6 +23,7 @@ from PADing.engine.distributed import TIMEOUT, launch_on_cpus, launched_by_torch
 from PADing.engine.environment import record_run
 from PADing.engine.fast_dev_run import shorten
 from PADing.engine.interruption import STOP
+from PADing.engine.job_watch import report_of_another, watched_job
 from PADing.engine.memory import explaining_memory
 from PADing.engine.output_folder import discard_training, keeping_config, training_folder, training_in
 from PADing.engine.relay import relayed_stop_signals, shared_patience
@@ -62,7 +63,11 @@ def start(args: argparse.Namespace) -> None:
         patience = shared_patience()
         job = (processes, args.num_machines, args.machine_rank, args.dist_url, (args, patience))
         with relayed_stop_signals(patience, lambda: "" if args.eval_only else _what_is_saved(cfg.OUTPUT_DIR)):
-            (launch_on_cpus if cpu else launch)(_in_process, *job, timeout=TIMEOUT)
+            try:
+                (launch_on_cpus if cpu else launch)(_in_process, *job, timeout=TIMEOUT)
+            except torch.multiprocessing.ProcessExitedException as error:
+                error.rank = args.machine_rank * processes + error.error_index  # type: ignore[attr-defined]  # for the message
+                raise
 
 
 def _what_is_saved(folder: str) -> str:
@@ -86,7 +91,8 @@ def train_or_evaluate(args: argparse.Namespace):
     """Train, or evaluate with ``--eval-only``, in one process of a job; returns the last evaluation's results."""
     cfg = load_config(args.config_file, args.opts)
     bar = comm.is_main_process() and not args.no_progress_bar and fits_terminal()
-    with STOP.watch(), on_terminal(bar), explaining_memory(cfg, training=not args.eval_only), deterministic(cfg):
+    memory = explaining_memory(cfg, training=not args.eval_only)
+    with STOP.watch(), watched_job(), on_terminal(bar), memory, deterministic(cfg):
         if args.eval_only:
             with keeping_config(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext():
                 _set_up(cfg, args)
@@ -104,7 +110,7 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be made: {error.strerror}.") from error
     # It logs the content of the config file.
     default_setup(cfg, argparse.Namespace(**{**vars(args), "config_file": local_config(args.config_file)}))
-    logging.getLogger("detectron2.engine.train_loop").addFilter(_mistake_in_one_line)
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_failure_in_one_line)
     for name in ("PADing", *cfg.PLUGINS):
         setup_logger(output=cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=name)
     if comm.is_main_process():
@@ -112,10 +118,14 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
         record_run(cfg, kind, fresh=args.overwrite and not args.eval_only)
 
 
-def _mistake_in_one_line(record: logging.LogRecord) -> bool:
-    """Logging filter: remove the traceback from the line that Detectron2 logs for a ``UserError``."""
-    if record.exc_info and isinstance(record.exc_info[1], UserError) and not shows_tracebacks():
-        record.msg, record.args, record.exc_info = "%s", (message_of(record.exc_info[1]),), None
+def _failure_in_one_line(record: logging.LogRecord) -> bool:
+    """Logging filter: no traceback in the line for a ``UserError``, or for the failure of another process."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, UserError) and not shows_tracebacks():
+        record.msg, record.args, record.exc_info = "%s", (message_of(error),), None
+    elif error is not None and (report := report_of_another(error)):
+        first = report.partition("\n")[0].rstrip(":.")
+        record.msg, record.args, record.exc_info = "This process ends: %s.", (first[0].lower() + first[1:],), None
     return True
 
 

@@ -30,6 +30,7 @@ from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.compilation import compile_model
 from PADing.engine.determinism import explaining_determinism
 from PADing.engine.interruption import STOP, StopHook, explain_stop, without_stop_signals
+from PADing.engine.job_watch import report_lost_process
 from PADing.engine.memory import explaining_memory
 from PADing.engine.predicted_classes import predicted_classes
 from PADing.engine.progress import ProgressHook
@@ -256,6 +257,7 @@ class Trainer(DefaultTrainer):
             return self._last_eval_results
         except Interrupted as stop:
             STOP.settled()
+            report_lost_process()
             if comm.is_main_process():
                 # Stopped in an evaluation: nothing has changed since the iteration, and rank 0 has all states.
                 if self.ranks.collected == self.done_iter > self.checkpointer.last_iteration:

@@ -31,13 +31,13 @@ class Job:
     respect that.
     """
 
-    def __init__(self, folder, *flags, slow="", opts=(), before=COMMAND, grace=15.0):
+    def __init__(self, folder, *flags, slow="", opts=(), before=COMMAND, grace=15.0, environment=()):
         cfg = config(folder / "out", "SOLVER.MAX_ITER", ITERATIONS, "SOLVER.CHECKPOINT_PERIOD", 1000,
                      "TEST.EVAL_PERIOD", 0, "DATALOADER.NUM_WORKERS", 0, *opts).clone()  # fmt: skip
         cfg.defrost()
         cfg.PLUGINS = ("tests.engine.stoppable",)  # not imported here, because it replaces the trainer
         (folder / "config.yaml").write_text(cfg.dump())
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **dict(environment)}
         environment |= {"STOPPABLE": slow, "GRACE": str(grace)}
         self.process = subprocess.Popen(
             [*before, "--config-file", str(folder / "config.yaml"), *flags],
@@ -67,6 +67,14 @@ class Job:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.communicate()
         return self.process.returncode
+
+
+def torchrun(folder, *flags):
+    """The beginning of a command that runs ``Job`` in two processes."""
+    script = folder / "train.py"
+    script.write_text("import sys\nfrom PADing.engine.main import main\nsys.exit(main())\n")
+    nodes = ["--nproc-per-node", "2", "--standalone"]
+    return [sys.executable, "-m", "torch.distributed.run", *nodes, *flags, str(script)]
 
 
 def told(job):
@@ -256,10 +264,7 @@ def test_job_of_two_processes_stops_behind_one_iteration(tmp_path, number, group
 @pytest.mark.slow
 def test_job_of_torchrun_stops_behind_one_iteration(tmp_path):
     """torchrun has an exit status of its own; the checkpoint and the line are ours."""
-    script = tmp_path / "train.py"
-    script.write_text("import sys\nfrom PADing.engine.main import main\nsys.exit(main())\n")
-    before = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    job = Job(tmp_path, before=[*before, str(script)]).wait_for("<step>", times=5).send(signal.SIGTERM, group=False)
+    job = Job(tmp_path, before=torchrun(tmp_path)).wait_for("<step>", times=5).send(signal.SIGTERM, group=False)
     assert job.end() != 0
     (line,) = [line for line in job.output.splitlines() if "Stopped" in line]
     done = int(line.split(f" of {ITERATIONS} iterations are saved")[0].split()[-1])
