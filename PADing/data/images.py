@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from detectron2.utils.file_io import PathManager
-from panopticapi.utils import rgb2id
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from PADing.errors import UserError
@@ -166,9 +165,23 @@ def empty_segments(panoptic_rgb: np.ndarray, segments: Sequence[dict], path: str
 
 def painted_ids(panoptic_rgb: np.ndarray) -> set[int]:
     """The segment ids in a panoptic map (H, W, 3)."""
-    ids = rgb2id(panoptic_rgb).ravel()
+    return present_ids(segment_ids(panoptic_rgb))
+
+
+def segment_ids(panoptic_rgb: np.ndarray) -> np.ndarray:
+    """The segment id of each pixel of a panoptic map (H, W, 3): (H, W) int32. What ``rgb2id`` gives, but faster."""
+    ids = panoptic_rgb[..., 2].astype(np.int32)
+    for channel in (1, 0):
+        ids <<= 8
+        ids |= panoptic_rgb[..., channel]
+    return ids
+
+
+def present_ids(ids: np.ndarray) -> set[int]:
+    """The values in a map (H, W) of integers."""
+    flat = ids.ravel()
     # Look only at pixels that differ from the one before: ten times faster than sorting all pixels.
-    return {int(ids[0]), *np.unique(ids[1:][ids[1:] != ids[:-1]]).tolist()}
+    return {*flat[:1].tolist(), *np.unique(flat[1:][flat[1:] != flat[:-1]]).tolist()}
 
 
 class _Unfit(Exception):

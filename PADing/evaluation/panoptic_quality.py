@@ -12,11 +12,12 @@ for this, as in panopticapi, which computed the published metrics.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 VOID = 0
+TABLE = 2**24  # ids of segments in a PNG are below
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ def match_segments(
     predicted_ids, predicted_index = _listed_only(predicted_map, predicted_class)
     # overlap[i, j]: number of pixels of true segment i and predicted segment j; row 0 is void, column 0 unlabelled.
     shape = (len(true_ids), len(predicted_ids))
-    overlap = np.bincount(true_index * shape[1] + predicted_index, minlength=shape[0] * shape[1]).reshape(shape)
+    pairs = np.multiply(true_index, shape[1], dtype=np.int64)
+    pairs += predicted_index
+    overlap = np.bincount(pairs, minlength=shape[0] * shape[1]).reshape(shape)
     true_area, predicted_area = overlap.sum(axis=1), overlap.sum(axis=0)
     true_label = np.array([-1, *(true_class[i] for i in true_ids[1:])], dtype=np.int64)
     predicted_label = np.array([-2, *(predicted_class[i] for i in predicted_ids[1:])], dtype=np.int64)
@@ -96,15 +99,23 @@ def match_segments(
 
 def quality_per_class(images: Iterable[ImageMatches], classes: Iterable[int]) -> dict[int, ClassQuality]:
     """The quality of every class, from the outcomes of all images; sums are in the given order."""
-    totals = {label: np.zeros(4) for label in classes}  # sum of IoU, TP, FP, FN
-    for image in images:
-        for label, value in zip(image.matched.tolist(), image.iou.tolist(), strict=True):
-            totals[label][:2] += (value, 1)
-        for label in image.false_positive.tolist():
-            totals[label][2] += 1
-        for label in image.false_negative.tolist():
-            totals[label][3] += 1
-    return {label: _quality(*total.tolist()) for label, total in totals.items()}
+    every = join_matches(images)
+    labels = list(classes)
+    number = 1 + max(labels, default=0)
+    # Adds the values one after the other, as a loop would, so the sums are those of a loop.
+    iou = np.bincount(every.matched, every.iou, number).tolist()
+    counts = (
+        np.bincount(part, minlength=number) for part in (every.matched, every.false_positive, every.false_negative)
+    )
+    tp, fp, fn = (part.astype(float).tolist() for part in counts)
+    return {label: _quality(iou[label], tp[label], fp[label], fn[label]) for label in labels}
+
+
+def join_matches(images: Iterable[ImageMatches]) -> ImageMatches:
+    """The outcomes of several images, one after the other."""
+    none = np.zeros(0, dtype=np.int64)
+    parts = [ImageMatches(none, np.zeros(0), none, none), *images]
+    return ImageMatches(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(ImageMatches)))
 
 
 def _quality(iou: float, tp: float, fp: float, fn: float) -> ClassQuality:
@@ -121,5 +132,10 @@ def _listed_only(segment_map: np.ndarray, listed: Mapping[int, int]) -> tuple[li
     if not ids:
         return [VOID], np.zeros(pixels.size, dtype=np.int64)
     known = np.asarray(ids)
+    if 0 <= ids[0] and ids[-1] < TABLE and pixels.size and pixels.min() >= 0 and pixels.max() < TABLE:
+        # Only the few pages of the table that are used take memory.
+        table = np.zeros(TABLE, dtype=np.uint16 if len(ids) < 2**16 else np.int64)
+        table[known] = np.arange(1, len(ids) + 1)
+        return [VOID, *ids], table[pixels]
     position = np.searchsorted(known, pixels).clip(max=len(ids) - 1)  # several times faster than np.unique
     return [VOID, *ids], np.where(known[position] == pixels, position + 1, 0)
