@@ -164,18 +164,35 @@ def write_json(path: str | os.PathLike, content: Any, indent: int | None = None)
             json.dump(_finite(content), file, indent=indent, ensure_ascii=False)
 
 
-def write_json_list(path: str | os.PathLike, items: Iterable[Any]) -> None:
-    """Write a JSON list, one item a line, as :func:`write_json` does, with only one item in memory at a time."""
-    with _json_file(path) as file:
-        separator = "[\n"
-        for item in items:
-            try:
-                text = json.dumps(item, ensure_ascii=False, allow_nan=False)
-            except ValueError:
-                text = json.dumps(_finite(item), ensure_ascii=False)
-            file.write(separator + text)
-            separator = ",\n"
-        file.write("[]\n" if separator == "[\n" else "\n]\n")
+def json_text(item: Any) -> bytes:
+    """``item`` as strict JSON on one line, as :func:`write_json` writes it."""
+    try:
+        text = _encode(item)
+    except ValueError:
+        text = _encode(_finite(item))
+    return text.encode("utf-8", "backslashreplace")
+
+
+def write_json_texts(
+    path: str | os.PathLike,
+    texts: Iterable[bytes],
+    start: bytes = b"[\n",
+    separator: bytes = b",\n",
+    end: bytes = b"\n]\n",
+) -> None:
+    """Write a list of items that are JSON already, with only one of ``texts`` in memory at a time.
+
+    Each text may hold several items with the separator between them. ``start``, ``end``: what stands around them; by
+    default that of a list with one item a line. Without any item, a line break after ``start`` and before ``end`` is
+    left out.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        between = start
+        for text in texts:
+            file.write(between)
+            file.write(text)
+            between = separator
+        file.write(end if between == separator else start.rstrip() + end.lstrip())
 
 
 @contextmanager
@@ -183,6 +200,9 @@ def _json_file(path: str | os.PathLike) -> Iterator[TextIO]:
     # A lone surrogate is not valid UTF-8, so it is written as a JSON escape.
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
         yield file
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def _finite(value: Any) -> Any:

@@ -117,13 +117,13 @@ def test_a_damaged_list_is_one_message(tmp_path, monkeypatch, text, block):
 def test_what_is_written_item_by_item_is_a_list(tmp_path):
     """NaN becomes null, and what is no character is written as JSON's escape for it."""
     items = [{"a": float("nan"), "b": [float("inf"), 1]}, {"name": "\ud800 ä"}]
-    files.write_json_list(tmp_path / "x.json", items)
+    files.write_json_texts(tmp_path / "x.json", map(files.json_text, items))
     want = [{"a": None, "b": [None, 1]}, {"name": "\ud800 ä"}]
     assert json.loads((tmp_path / "x.json").read_text()) == want
     assert list(files.read_json_list(tmp_path / "x.json", "Results")) == want
     files.write_json(tmp_path / "y.json", items, indent=2)
     assert json.loads((tmp_path / "y.json").read_text()) == want
-    files.write_json_list(tmp_path / "x.json", [])
+    files.write_json_texts(tmp_path / "x.json", [])
     assert json.loads((tmp_path / "x.json").read_text()) == []
 
 

@@ -16,18 +16,19 @@ from PADing.checkpoint_files import write_checkpoint
 from PADing.class_space import ClassSpace
 from PADing.data.training_groups import GROUPS, TrainingGroups
 from PADing.errors import UserError
+from PADing.evaluation.processes import Processes
 from PADing.evaluation.results import log_table
 from PADing.files import replacing, write_json
 from PADing.progress import close_bar, show_bar
 
 logger = logging.getLogger(__name__)
 
-# Number of images whose results are gathered at a time: some megabytes.
-CHUNK = 200
-
 
 class ZeroShotEvaluator(DatasetEvaluator):
-    """Base of the evaluators. A subclass stores an object per image in ``items`` and summarizes them at the end.
+    """Base of the evaluators. A subclass stores an object per image in ``items`` and scores them at the end.
+
+    With several processes, each has the images that it has predicted. It scores them itself where it can; what the main
+    process needs from the others should be small, and travels in small parts.
 
     Args:
         dataset_name: registered name.
@@ -73,29 +74,25 @@ class ZeroShotEvaluator(DatasetEvaluator):
         raise NotImplementedError
 
     def evaluate(self) -> dict | None:
-        """Gather from all processes; returns the results in the main process, None in the others."""
+        """The results in the main process, None in the others.
+
+        Raises:
+            UserError: in all processes, also if one of them alone has found a mistake.
+        """
         if self.distributed:
             comm.synchronize()
-        items = self.gather()
-        return None if items is None else self.summarize(items)
+        return self.score(Processes(self.distributed))
 
-    def gather(self) -> list | None:
-        """The items of all processes, in the main one; None in the others, whose ``items`` are emptied.
+    def score(self, processes: Processes) -> dict | None:
+        """As ``evaluate``; all processes call it together. This one lets the main process summarize all ``items``.
 
-        They are sent in parts, so that no message is too large.
+        A subclass whose items are large should gather less.
         """
-        if not self.distributed or comm.get_world_size() == 1:
-            return self.items
-        rounds = -(-max(comm.all_gather(len(self.items))) // CHUNK)
-        result: list = []
-        for _ in range(rounds):
-            chunk, self.items[:CHUNK] = self.items[:CHUNK], []
-            for part in comm.gather(chunk, dst=0):
-                result += part
-        return result if comm.is_main_process() else None
+        items = processes.items(self.items)
+        return processes.on_main(lambda: self.summarize(items or []))
 
     def summarize(self, items: list) -> dict:
-        """Compute the results, and write them if there is an output folder."""
+        """Compute the results from the items of all processes, and write them if there is an output folder."""
         raise NotImplementedError
 
     def by_training(

@@ -14,7 +14,7 @@ import pycocotools.mask as mask_util
 from pycocotools.coco import COCO
 
 from PADing.errors import UserError
-from PADing.evaluation.detections import ImageDetections, as_rle
+from PADing.evaluation.detections import ImageDetections, ImageId, as_rle
 
 # Pixels, both ends included: all, small, medium, large.
 AREA_RANGES = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))
@@ -46,8 +46,8 @@ def match_images(
     category_ids: Sequence[int],
     most: int,
     class_agnostic: bool,
-) -> tuple[Outcome, np.ndarray]:
-    """Match the detections of all images.
+) -> tuple[Outcome, np.ndarray, list[tuple[ImageId, int]]]:
+    """Match the detections of all images, or of those of one process.
 
     Args:
         truth: annotation.
@@ -59,7 +59,8 @@ def match_images(
         class_agnostic: treat all classes as one.
 
     Returns:
-        the outcome, and the number of objects to find, (K, A) int64; K is 1 with ``class_agnostic``.
+        the outcome; the number of objects to find, (K, A) int64, where K is 1 with ``class_agnostic``; and for each
+        image in the order of the outcome its id and number of detections.
 
     Raises:
         UserError: a detection lacks the field that ``kind`` needs.
@@ -73,12 +74,32 @@ def match_images(
     np.add.at(totals, places, ~_outside(np.array([a["area"] for a in counted])).T)
     bits = np.zeros((0, -(-len(thresholds) * len(AREA_RANGES) // 8)), dtype=np.uint8)
     parts = [Outcome(np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.int32), bits, bits)]
-    for found in sorted(detections, key=lambda item: item.image_id):
+    ordered = sorted(detections, key=lambda item: item.image_id)
+    for found in ordered:
         objects = [a for a in truth.imgToAnns.get(found.image_id, ()) if a["id"] in used]
         objects.sort(key=lambda a: a["category_id"])  # decides ties if classes are ignored
         image = truth.imgs[found.image_id]
         parts.append(_match_image(found, objects, image, kind, thresholds, ids, most, class_agnostic))
-    return Outcome(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Outcome))), totals
+    lengths = [(found.image_id, len(part.score)) for found, part in zip(ordered, parts[1:], strict=True)]
+    joined = Outcome(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Outcome)))
+    return joined, totals, lengths
+
+
+def in_order_of_images(outcome: Outcome, lengths: Sequence[tuple[ImageId, int]]) -> Outcome:
+    """The outcomes of several processes, one after the other, as that of a single one; equal scores need an order.
+
+    Args:
+        outcome: of n detections.
+        lengths: the images in their order in ``outcome``, with the number of detections of each.
+    """
+    images = [image_id for image_id, _ in lengths]
+    places = sorted(range(len(images)), key=images.__getitem__)
+    if places == list(range(len(images))):
+        return outcome
+    ends = np.cumsum([length for _, length in lengths])
+    starts = np.concatenate([[0], ends[:-1]])
+    index = np.concatenate([np.arange(starts[i], ends[i]) for i in places])
+    return Outcome(*(getattr(outcome, f.name)[index] for f in fields(Outcome)))
 
 
 def _match_image(

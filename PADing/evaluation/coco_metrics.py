@@ -10,8 +10,9 @@ import logging
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -19,8 +20,9 @@ from pycocotools.coco import COCO
 
 from PADing.data.coco_schema import check_instances, usable
 from PADing.errors import UserError
-from PADing.evaluation.coco_matching import match_images, precision_recall
+from PADing.evaluation.coco_matching import Outcome, in_order_of_images, match_images, precision_recall
 from PADing.evaluation.detections import ImageDetections, as_rle, by_image
+from PADing.evaluation.processes import Processes
 from PADing.evaluation.results import harmonic_mean, log_class_table, mean
 from PADing.files import read_json
 
@@ -28,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 STANDARD_IOU = tuple(np.linspace(0.5, 0.95, 10).tolist())
 ZSI_IOU = (0.4, 0.5, 0.6)
+DEFAULT_IOU, DEFAULT_MAX_DETS = (ZSI_IOU[0], *STANDARD_IOU), (1, 10, 100)
 AREAS = ("all", "small", "medium", "large")
 
 
@@ -66,10 +69,11 @@ class CocoMetrics:
         return mean(values[np.ix_(rows, columns)][..., AREAS.index(area)].ravel())
 
 
-def load_ground_truth(source: str | os.PathLike | dict) -> COCO:
+def load_ground_truth(source: str | os.PathLike | dict, chosen: Callable[[Sequence], Collection] | None = None) -> COCO:
     """Index an annotation in COCO's instance format (a path, or its content, which is not changed).
 
     Missing fields (``iscrowd``, ``area``, ``bbox``) are computed. Images without annotation are evaluated, too.
+    ``chosen``: gets the ids of all images and returns those to keep; by default all.
     UserError for a missing or malformed file.
     """
     if isinstance(source, dict):
@@ -84,11 +88,16 @@ def load_ground_truth(source: str | os.PathLike | dict) -> COCO:
         raise UserError(f"{where} is not in COCO's instance format: it needs images, categories and annotations.")
     content.setdefault("info", {})
     images = {image["id"]: image for image in content["images"]}
+    kept = images.keys() if chosen is None else set(chosen(list(images)))
     for annotation in content["annotations"]:
         if annotation["image_id"] not in images:
             belongs = f"annotation {annotation.get('id')} belongs to image {annotation['image_id']}"
             raise UserError(f"{where}: {belongs}, which `images` does not list.")
-        _complete(annotation, images[annotation["image_id"]])
+        if annotation["image_id"] in kept:
+            _complete(annotation, images[annotation["image_id"]])
+    if chosen is not None:
+        content["images"] = [image for image in content["images"] if image["id"] in kept]
+        content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = content
@@ -101,9 +110,9 @@ def evaluate_detections(
     detections: Iterable[ImageDetections | dict],
     kind: str,
     *,
-    iou: Sequence[float] = (ZSI_IOU[0], *STANDARD_IOU),
+    iou: Sequence[float] = DEFAULT_IOU,
     category_ids: Collection[int] | None = None,
-    max_dets: Sequence[int] = (1, 10, 100),
+    max_dets: Sequence[int] = DEFAULT_MAX_DETS,
     class_agnostic: bool = False,
 ) -> CocoMetrics:
     """Match detections with the ground truth and return precision and recall.
@@ -121,23 +130,63 @@ def evaluate_detections(
     Raises:
         UserError: a detection of an image that the annotation does not have, or without the field that ``kind`` needs.
     """
-    if kind not in ("segm", "bbox"):
-        raise UserError(f"Detections are evaluated as 'segm' or 'bbox', not {kind!r}.")
     given = list(detections)
     entries = [item for item in given if isinstance(item, dict)]
     found = [item for item in given if isinstance(item, ImageDetections)]
-    found += by_image(entries, image_sizes(truth), "Detections")
-    met = set()
-    for item in found:
-        if item.image_id not in truth.imgs:
-            raise UserError(f"There is a detection for image {item.image_id}, which the annotation does not have.")
-        if item.image_id in met:
-            raise UserError(f"Image {item.image_id} was predicted twice. Call reset() before you evaluate again.")
-        met.add(item.image_id)
+    if entries:
+        found += by_image(entries, image_sizes(truth), "Detections")
+    metrics = evaluate_together(
+        Processes(False), truth, found, kind,
+        iou=iou, category_ids=category_ids, max_dets=max_dets, class_agnostic=class_agnostic,
+    )  # fmt: skip
+    assert metrics is not None
+    return metrics
+
+
+def evaluate_together(
+    processes: Processes,
+    truth: COCO,
+    found: Sequence[ImageDetections],
+    kind: str,
+    *,
+    iou: Sequence[float] = DEFAULT_IOU,
+    category_ids: Collection[int] | None = None,
+    max_dets: Sequence[int] = DEFAULT_MAX_DETS,
+    class_agnostic: bool = False,
+) -> CocoMetrics | None:
+    """As :func:`evaluate_detections`, by several processes, each with the annotation and detections of other images.
+
+    The metrics, in the main process, are equal to those of one process to the last bit: only scores and flags of the
+    detections and counts of objects travel. None in the others.
+    """
+    if kind not in ("segm", "bbox"):
+        raise UserError(f"Detections are evaluated as 'segm' or 'bbox', not {kind!r}.")
+    check_images(truth, found, processes)
     ids = sorted(set(truth.cats if category_ids is None else category_ids))
-    outcome, totals = match_images(truth, found, kind, iou, ids, max(max_dets), class_agnostic)
-    precision, recall = precision_recall(outcome, totals, len(iou), max_dets)
+    match = partial(match_images, truth, found, kind, iou, ids, max(max_dets), class_agnostic)
+    outcome, own_totals, own_lengths = processes.agreed(match)
+    columns = processes.arrays([getattr(outcome, f.name) for f in fields(Outcome)])
+    totals, lengths = processes.total(own_totals), processes.items(own_lengths, number=50_000)
+    if columns is None or totals is None or lengths is None:
+        return None
+    precision, recall = precision_recall(in_order_of_images(Outcome(*columns), lengths), totals, len(iou), max_dets)
     return CocoMetrics(tuple(iou), (-1,) if class_agnostic else tuple(ids), precision, recall, tuple(max_dets))
+
+
+def check_images(truth: COCO, found: Sequence[ImageDetections], processes: Processes) -> None:
+    """UserError, in all processes, for detections of an unknown image, and for an image that was predicted twice."""
+    ids = [item.image_id for item in found]
+    unknown = [image_id for image_id in ids if image_id not in truth.imgs][:1]
+    everywhere = processes.all((ids, unknown))
+    for _, foreign in everywhere:
+        if foreign:
+            raise UserError(f"There is a detection for image {foreign[0]}, which the annotation does not have.")
+    met = set()
+    for own, _ in everywhere:
+        for image_id in own:
+            if image_id in met:
+                raise UserError(f"Image {image_id} was predicted twice. Call reset() before you evaluate again.")
+            met.add(image_id)
 
 
 def image_sizes(truth: COCO) -> dict:

@@ -4,6 +4,7 @@ A detection with a mask takes about 250 bytes in these arrays, but more than a k
 val2014 has four million.
 """
 
+import json
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ import pycocotools.mask as mask_util
 
 from PADing.data.coco_schema import LARGEST_NUMBER, check_detections, mask_problem, rle_pixels
 from PADing.errors import UserError
+from PADing.files import json_text
 
 ImageId = int | str
 # Height and width of an image; None if unknown.
@@ -51,6 +53,28 @@ class ImageDetections:
         """The mask of a detection as an RLE dict for pycocotools; None without a mask."""
         counts = self.masks[index] if self.masks and self.size else None
         return None if counts is None else {"size": list(self.size or ()), "counts": counts}
+
+    def lines(self) -> Iterator[bytes]:
+        """One JSON text a detection, in COCO's result format: ``json_text`` of each of :meth:`results`, but faster."""
+        boxes = self.boxes
+        finite = boxes is None or np.isfinite(boxes[~np.isnan(boxes[:, 0])]).all()
+        if not finite or not np.isfinite(self.scores).all():
+            yield from map(json_text, self.results())
+            return
+        start = f'{{"image_id": {json.dumps(self.image_id, ensure_ascii=False)}, "category_id": '
+        shape = f', "segmentation": {{"size": {json.dumps(self.size)}, "counts": "'
+        rows = [None] * len(self) if boxes is None else boxes.tolist()
+        masks = self.masks if self.masks and self.size else [None] * len(self)
+        for category, score, box, mask in zip(
+            self.category_ids.tolist(), self.scores.tolist(), rows, masks, strict=True
+        ):
+            line = f'{start}{category}, "score": {score!r}'
+            if box is not None and box[0] == box[0]:
+                line += f', "bbox": {box}'
+            if mask is not None:
+                # The only character of an RLE string that JSON escapes.
+                line += shape + mask.decode("ascii").replace("\\", "\\\\") + '"}'
+            yield (line + "}").encode("utf-8", "backslashreplace")
 
     def results(self) -> Iterator[dict]:
         """One dict a detection, in COCO's result format."""

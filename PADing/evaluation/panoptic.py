@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 from detectron2.data import DatasetCatalog
 from detectron2.utils.file_io import PathManager
-from panopticapi.utils import id2rgb, rgb2id
+from panopticapi.utils import id2rgb
 
 from PADing.class_space import ClassSpace
 from PADing.data.coco_schema import check_panoptic
-from PADing.data.images import empty_segments, read_panoptic_rgb
+from PADing.data.images import empty_segments, present_ids, read_panoptic_rgb, segment_ids
 from PADing.errors import UserError
 from PADing.evaluation.base import ZeroShotEvaluator
 from PADing.evaluation.panoptic_quality import VOID, ClassQuality, ImageMatches, match_segments, quality_per_class
+from PADing.evaluation.processes import Processes
 from PADing.evaluation.results import harmonic_mean, log_class_table, log_table, mean
-from PADing.files import read_json, write_json
+from PADing.files import json_text, read_json, write_json_texts
 from PADing.output_names import output_names
 
 METRICS = ("PQ", "SQ", "RQ")
@@ -41,7 +42,7 @@ def read_panoptic_png(folder: str, file_name: str, segments: Sequence[dict] = ()
     path = os.path.join(folder, file_name)
     rgb = read_panoptic_rgb(path)
     empty_segments(rgb, segments, path)
-    return rgb2id(rgb)
+    return segment_ids(rgb)
 
 
 class PanopticzeroEvaluator(ZeroShotEvaluator):
@@ -106,15 +107,16 @@ class PanopticzeroEvaluator(ZeroShotEvaluator):
         written = None
         matches = self._match(record, truth, segment_map, segments)
         if self.output_dir:
-            written = self._prediction(record["image_id"], self._names[truth["file_name"]], segment_map, segments)
+            name = self._names[truth["file_name"]]
+            written = json_text(self._prediction(record["image_id"], name, segment_map, segments))  # smaller than dicts
         self.items.append((key, matches, written))
 
     def _match(self, record: dict, truth: dict, segment_map: np.ndarray, segments: list[dict]) -> ImageMatches:
-        unlisted = segment_map[~np.isin(segment_map, [VOID, *(s["id"] for s in segments)])]
-        if unlisted.size:
+        unlisted = present_ids(segment_map) - {VOID, *(s["id"] for s in segments)}
+        if unlisted:
             raise UserError(
                 f"The panoptic prediction for image {record['image_id']} has the segment ids "
-                f"{np.unique(unlisted)[:5].tolist()} in its map but not in its segment list."
+                f"{sorted(unlisted)[:5]} in its map but not in its segment list."
             )
         # Segments of classes that the split does not have become void.
         listed = [s for s in truth["segments_info"] if s["category_id"] in self._contiguous]
@@ -151,9 +153,15 @@ class PanopticzeroEvaluator(ZeroShotEvaluator):
         ]
         return {"image_id": image_id, "file_name": name, "segments_info": listed}
 
-    def summarize(self, items: list[tuple[str, ImageMatches, dict | None]]) -> dict:
-        """``{"panoptic_seg": metrics}``; UserError if an image of the annotation was not processed."""
-        images = {key: (matches, written) for key, matches, written in items}
+    def score(self, processes: Processes) -> dict | None:
+        """``{"panoptic_seg": metrics}`` in the main process; UserError if an image of the annotation has no prediction.
+
+        IoU, classes and the line of the results file travel, so the main process sums as one process would.
+        """
+        items = processes.items(self.items)
+        return processes.on_main(lambda: self._results({key: rest for key, *rest in items or ()}))
+
+    def _results(self, images: Mapping[str, Any]) -> dict:
         missing = self._truth.keys() - images.keys() - self.left_out
         if missing and self.classes.data_set in DatasetCatalog.list():
             # A training set may leave out images of its annotation that show unseen classes.
@@ -179,7 +187,8 @@ class PanopticzeroEvaluator(ZeroShotEvaluator):
                 {"isthing": i in self.classes.things, "present": q.present, **q.percent()} for i, q in quality.items()
             )
             self.write_results("panoptic_results.json", {**results, "per_class": per_class})
-            write_json(self.path("predictions.json"), {"annotations": [written for _, written in ordered]})
+            texts = (text for _, text in ordered)
+            write_json_texts(self.path("predictions.json"), texts, b'{"annotations": [', b", ", b"]}")
         return results
 
     def _summary(self, quality: dict[int, ClassQuality]) -> tuple[dict[str, float], list]:

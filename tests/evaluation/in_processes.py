@@ -1,5 +1,11 @@
-"""Run all evaluators on random data in N processes and print the results: ``in_processes.py N folder``. Not a test."""
+"""Run all evaluators on random data in several processes: ``in_processes.py NAME N SPLIT folder [FAULT]``. Not a test.
 
+SPLIT says which images each process predicts: "blocks" of neighbours, as in an evaluation, "strided", or "uneven": one
+process has none. Results and files are written under NAME. FAULT: "full", the disk of the first process is full while
+predictions are written; "foreign", the last process predicts an image that does not exist.
+"""
+
+import errno
 import json
 import sys
 from pathlib import Path
@@ -12,15 +18,24 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from PADing.evaluation import InsSegzeroEvaluator, PanopticzeroEvaluator, SemSegGzeroEvaluator, base
+from PADing import files
+from PADing.errors import UserError
+from PADing.evaluation import InsSegzeroEvaluator, PanopticzeroEvaluator, SemSegGzeroEvaluator
+from PADing.evaluation import processes as exchange
 
-IMAGES, HEIGHT, WIDTH, CLASSES = 7, 12, 16, 4
+ORDER = (3, 0, 5, 1, 6, 4, 2)  # of the ids in all files
+HEIGHT, WIDTH, CLASSES = 12, 16, 4
+SPLITS = {
+    "blocks": lambda rank, size: slice(rank * len(ORDER) // size, (rank + 1) * len(ORDER) // size),
+    "strided": lambda rank, size: slice(rank, None, size),
+    "uneven": lambda rank, size: (slice(5), slice(0, 0), slice(5, None))[rank],
+}
 
 
 def make(folder: Path) -> None:
     rng = np.random.default_rng(5)
     records, annotations = [], []
-    for image_id in range(IMAGES):
+    for image_id in ORDER:
         ids = np.kron(rng.integers(0, 5, (3, 4)), np.ones((4, 4), int))
         segments = [{"id": i, "category_id": 10 * (i % CLASSES), "iscrowd": 0} for i in np.unique(ids).tolist() if i]
         name = f"{image_id}.png"
@@ -33,7 +48,7 @@ def make(folder: Path) -> None:
         record = {"image_id": image_id, "file_name": f"{image_id}.jpg", "pan_seg_file_name": path}
         records.append({**record, "segments_info": contiguous})
     content = {
-        "images": [{"id": i, "height": HEIGHT, "width": WIDTH} for i in range(IMAGES)],
+        "images": [{"id": i, "height": HEIGHT, "width": WIDTH} for i in ORDER],
         "annotations": annotations,
         "categories": [{"id": 10 * i, "name": f"c{i}", "isthing": int(i < 3)} for i in range(CLASSES)],
     }
@@ -59,11 +74,34 @@ def predict(record: dict) -> dict:
     return {"panoptic_seg": (torch.as_tensor(ids), segments), "instances": instances, "sem_seg": scores}
 
 
-def work(rank: int, processes: int, folder: str) -> None:
+def fill_disk() -> None:
+    """Let every write fail after some bytes."""
+
+    class Full:
+        def __init__(self, *arguments, **options):
+            self.file, self.left = open(*arguments, **options), 500
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def write(self, data):
+            self.left -= len(data)
+            if self.left < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self.file.write(data)
+
+    files.open = lambda path, mode="r", **options: (Full if "w" in mode else open)(path, mode, **options)
+
+
+def work(rank: int, name: str, processes: int, split: str, folder: str, fault: str) -> None:
     folder = Path(folder)
-    base.CHUNK = 2  # so that seven images take several rounds, and not all processes have items in the last
+    # So that seven images take several messages.
+    exchange.ITEMS, exchange.PART, exchange.AHEAD = 2, 300, 2
     if processes > 1:
-        store = f"file://{folder / 'store'}"
+        store = f"file://{folder / name}.store"
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=processes)
     records = json.loads((folder / "records.json").read_text())
     DatasetCatalog.register("in_processes", lambda: records)
@@ -76,14 +114,22 @@ def work(rank: int, processes: int, folder: str) -> None:
         stuff_dataset_id_to_contiguous_id={10 * i: i for i in range(CLASSES)},
         evaluation_set=["c1", "c3"],
     )
-    results = {}
+    if fault == "full" and rank == 0:
+        fill_disk()
+    results, problems = {}, []
     for make_evaluator in (PanopticzeroEvaluator, InsSegzeroEvaluator, SemSegGzeroEvaluator):
-        evaluator = make_evaluator("in_processes", output_dir=str(folder / f"out{processes}"))
-        for record in records[rank::processes]:  # not contiguous, so that the order of gathering differs
+        evaluator = make_evaluator("in_processes", output_dir=str(folder / name))
+        for record in records[SPLITS[split](rank, processes)]:
             evaluator.process([record], [predict(record)])
-        results.update(evaluator.evaluate() or {})
+            if fault == "foreign" and rank == processes - 1 and make_evaluator is InsSegzeroEvaluator:
+                evaluator.process([{**record, "image_id": 77}], [predict(record)])
+        try:
+            results.update(evaluator.evaluate() or {})
+        except UserError as error:
+            problems.append(str(error))
+    (folder / f"{name}.problems{rank}.json").write_text(json.dumps(problems))
     if rank == 0:
-        (folder / f"results{processes}.json").write_text(json.dumps(results))
+        (folder / f"{name}.json").write_text(json.dumps(results))
     else:
         assert not results
     if processes > 1:
@@ -92,11 +138,12 @@ def work(rank: int, processes: int, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    count, where = int(sys.argv[1]), sys.argv[2]
+    title, count, how, where, *mishap = sys.argv[1:]
     torch.set_num_threads(1)
     if not (Path(where) / "records.json").exists():
         make(Path(where))
-    if count == 1:
-        work(0, 1, where)
+    arguments = (title, int(count), how, where, *(mishap or [""]))
+    if count == "1":
+        work(0, *arguments)
     else:
-        mp.spawn(work, args=(count, where), nprocs=count)
+        mp.spawn(work, args=arguments, nprocs=int(count))

@@ -18,7 +18,7 @@ def _evaluate(images: int, folder: Path) -> dict:
 def test_results_are_written_as_one_list(tmp_path):
     """Every detection is in the file, and those made equal to the truth are found."""
     report = _evaluate(40, tmp_path)
-    written = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
+    written = json.loads((tmp_path / "out1" / "coco_instances_results.json").read_text())
     assert len(written) == report["detections"] == 4000 and report["AR50"] == pytest.approx(100)
     assert {"image_id", "category_id", "score", "bbox", "segmentation"} == set(written[-1])
 
