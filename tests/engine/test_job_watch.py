@@ -46,7 +46,7 @@ def first_report(job, failure=r"Traceback|[Ee]rror:|has failed|has ended|has bee
         ("raise", 1, rf"{LAST} has failed:"),
         ("mistake", 2, rf"error: \({LAST}\) one process finds a mistake|{LAST} cannot go on:"),
         ("nan", 2, rf"Loss became infinite or NaN at iteration 2: .*, in process 1 \(host {re.escape(HOST)}\)\. Lower"),
-        ("die", 137, rf"killed by SIGKILL: process 1, host {re.escape(HOST)}|{LAST} has ended without a report:"),
+        ("die", 137, rf"killed by SIGKILL: process 1, host {re.escape(HOST)}|{LAST} has ended without a report"),
         ("freeze", 1, rf"{LAST} has been stopped \(SIGSTOP\) for 3 seconds:"),
         ("freeze first", 1, r"Process 0 \(host .*\) has been stopped \(SIGSTOP\) for 3 seconds:"),
     ],
