@@ -28,7 +28,7 @@ class Peer:
     started: str = ""
 
     def __str__(self) -> str:
-        return f"process {self.rank} (host {self.host}, pid {self.pid})"
+        return f"process {self.rank} (pid {self.pid}, host {self.host})"
 
     def state(self, watcher: "Peer") -> str:
         """``ALIVE``, ``STOPPED`` (SIGSTOP), ``GONE``, or ``UNKNOWN`` if ``watcher`` is elsewhere or cannot see it."""

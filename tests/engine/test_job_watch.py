@@ -17,7 +17,7 @@ from tests.engine.test_distributed import free_port
 from tests.engine.test_interruption import Job, torchrun
 
 HOST = socket.gethostname()
-LAST = rf"[Pp]rocess 1 \(host {re.escape(HOST)}, pid \d+\)"
+LAST = rf"[Pp]rocess 1 \(pid \d+, host {re.escape(HOST)}\)"
 
 
 def job(folder, way, slow, **options):
@@ -48,7 +48,7 @@ def first_report(job, failure=r"Traceback|[Ee]rror:|has failed|has ended|has bee
         ("nan", 2, rf"Loss became infinite or NaN at iteration 2: .*, in process 1 \(host {re.escape(HOST)}\)\. Lower"),
         ("die", 137, rf"killed by SIGKILL: process 1, host {re.escape(HOST)}|{LAST} has ended without a report"),
         ("freeze", 1, rf"{LAST} has been stopped \(SIGSTOP\) for 3 seconds:"),
-        ("freeze first", 1, r"Process 0 \(host .*\) has been stopped \(SIGSTOP\) for 3 seconds:"),
+        ("freeze first", 1, r"Process 0 \(pid .*\) has been stopped \(SIGSTOP\) for 3 seconds:"),
     ],
 )
 def test_a_failure_ends_the_job_and_is_reported_first(tmp_path, way, slow, status, report):
@@ -67,7 +67,8 @@ def test_a_process_that_is_killed_in_an_evaluation(tmp_path, way):
     failed = job(tmp_path, way, "die scoring", opts=["TEST.EVAL_PERIOD", 2, "SOLVER.MAX_ITER", 4])
     got, seconds = ending(failed, times=2)
     assert got == (137 if way == "spawned" else 1) and seconds < 30
-    assert re.search(rf"rocess 1,? \(?host {re.escape(HOST)}", first_report(failed, "[Pp]rocess 1|Traceback|Stopped"))
+    first = first_report(failed, "[Pp]rocess 1|Traceback|Stopped")
+    assert re.search(rf"rocess 1(, | \(pid \d+, )host {re.escape(HOST)}", first)
 
 
 @pytest.mark.slow
@@ -85,7 +86,7 @@ def test_torchrun_can_start_a_failed_job_again(tmp_path):
     """The report of the first start, in a store that outlives it, must not end the second one."""
     failed = Job(tmp_path, "--resume", slow="raise", before=torchrun(tmp_path, "--max-restarts", "1"))
     assert failed.end(timeout=180) == 1
-    pids = re.findall(r"Process 1 \(host .*, pid (\d+)\) has failed:", failed.output)
+    pids = re.findall(r"Process 1 \(pid (\d+), host .*\) has failed:", failed.output)
     assert len(set(pids)) == 2, failed.output
 
 
