@@ -18,7 +18,7 @@ from PADing.errors import UserError
 from PADing.files import read_json, replacing_folder, write_json
 from PADing.leftovers import remove_leftovers
 
-__all__ = ["MANIFEST", "make_mini_coco"]
+__all__ = ["MANIFEST", "is_there", "make_mini_coco"]
 
 MANIFEST = "mini.json"
 TRAIN_SHARE_WITH_UNSEEN = 0.15
@@ -59,7 +59,7 @@ def make_mini_coco(
     settings = dict(version=VERSION, train=train, val=val, size=size, seed=seed, split=split, dim=dim, noise=noise)
     _check_settings(settings)
     remove_leftovers(out.parent)  # also if the data set is there, because nothing else is written then
-    if _is_there(out, settings, force):
+    if is_there(out, settings, force):
         return out
     embeddings = class_embeddings(dim, noise, seed)
     with replacing_folder(out) as building:  # in place of an empty folder, or of a mini data set to replace
@@ -86,7 +86,7 @@ def _check_settings(settings: dict) -> None:
         raise UserError(f"--split must be one of {', '.join(sorted(UNSEEN))}, but is {settings['split']!r}.")
 
 
-def _is_there(out: Path, settings: dict, force: bool) -> bool:
+def is_there(out: Path, settings: dict, force: bool) -> bool:
     """Whether ``out`` already has this data set; UserError if it has other content that must not be replaced."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file. Choose another --output.")
