@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from PADing.data.loaders import load_data_set
-from PADing.data.splits import Split, evaluation_split_files, load_split, shipped_split_files
+from PADing.data.splits import Split, evaluation_split_files, load_split, mini2_split_files, shipped_split_files
 from PADing.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def register_builtin() -> None:
             "There are no split files beside the package, so no COCO data set is registered. Install from a checkout "
             "(pip install -e .), or name split files under DATASETS.SPLIT_FILES."
         )
-    register_split_files([*files, *evaluation_split_files()])
+    register_split_files([*files, *evaluation_split_files(), *mini2_split_files()])
 
 
 register_builtin()

@@ -199,6 +199,11 @@ def evaluation_split_files() -> list[str]:
     return sorted(str(path) for path in (REPOSITORY / "datasets" / "splits" / "evaluation").glob("*.yaml"))
 
 
+def mini2_split_files() -> list[str]:
+    """The split files of the mini data, version 2 (``datasets/splits/mini2/*.yaml``), sorted."""
+    return sorted(str(path) for path in (REPOSITORY / "datasets" / "splits" / "mini2").glob("*.yaml"))
+
+
 def load_split(path: str | os.PathLike) -> Split:
     """Read and check one split file; UserError names the file and the key, id or class name that is wrong."""
     path = os.path.abspath(or_shipped(os.path.expanduser(os.fspath(path))))

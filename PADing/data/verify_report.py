@@ -2,13 +2,22 @@
 
 import argparse
 import os
+from collections.abc import Callable, Iterable
 
 from detectron2.data import DatasetCatalog
 
 from PADing.config_values import literal
 from PADing.data.check import DataSetReport, check_data_set, missing_files
 from PADing.data.embeddings import OtherClasses, find_embeddings, load_class_embeddings, making_command
-from PADing.data.splits import DataSet, Split, dataset_root, evaluation_split_files, load_split, shipped_split_files
+from PADing.data.splits import (
+    DataSet,
+    Split,
+    dataset_root,
+    evaluation_split_files,
+    load_split,
+    mini2_split_files,
+    shipped_split_files,
+)
 from PADing.errors import UserError
 from PADing.files import REPOSITORY
 from PADing.plugins import import_plugins
@@ -93,9 +102,11 @@ def _section(content: dict, key: str) -> dict:
     return content[key] if isinstance(content.get(key), dict) else {}
 
 
-def _is_begun(split: Split) -> bool:
-    """Whether the images of some data set of a split are there."""
-    return any(os.path.isdir(split.metadata(data_set)["image_root"]) for data_set in split.data_sets)
+def _is_begun(split: Split, some: Callable[[Iterable[bool]], bool] = any) -> bool:
+    """Whether the images of some data set of a split are there; with ``all``: images and semantic maps of each one."""
+    keys = ("image_root",) if some is any else ("image_root", "sem_seg_root")
+    metadata = map(split.metadata, split.data_sets)
+    return some(os.path.isdir(entry[key]) for entry in metadata for key in keys if key in entry)
 
 
 def print_report(args: argparse.Namespace, out) -> bool:
@@ -106,8 +117,10 @@ def print_report(args: argparse.Namespace, out) -> bool:
     shipped = [] if args.split_file and not args.config else shipped_split_files()
     splits = [load_split(path) for path in dict.fromkeys([*shipped, *map(os.path.abspath, own)])]
     # Sets of other classes: only those of which something is there.
-    others = [load_split(path) for path in evaluation_split_files()] if shipped else []
-    splits += [split for split in others if _is_begun(split) and split.file not in {other.file for other in splits}]
+    others = [split for split in map(load_split, evaluation_split_files() if shipped else ()) if _is_begun(split)]
+    # Folds of the mini data, version 2: only those that are drawn.
+    others += [split for split in map(load_split, mini2_split_files() if shipped else ()) if _is_begun(split, all)]
+    splits += [split for split in others if split.file not in {other.file for other in splits}]
     for split in splits:
         known = f"{len(split.seen)} seen, {len(split.unseen)} unseen classes"
         classes = f"{len(split.seen)} classes, for evaluation alone" if split.evaluation_only else known

@@ -108,7 +108,8 @@ def check_names(parsed: Parsed) -> None:
     elif parsed.script == "tools/class_embeddings.py":
         _make_class_embeddings(args)
     elif parsed.script == "datasets/make_mini_coco.py":
-        _draw_mini_coco(args.out)
+        if args.version == 1:
+            _draw_mini_coco(args.out or Path("datasets/mini"))
     elif parsed.script == "tools/visualize_json_results.py":
         from PADing.data.registration import register_split_files
 
@@ -197,6 +198,8 @@ def made_by(parsed: Parsed) -> list[str]:
     made = [os.path.normpath(str(getattr(parsed.args, name))) for name in OUTPUTS if getattr(parsed.args, name, None)]
     if parsed.script == "tools/preprocess_pretrained_weight.py" and not parsed.args.output_file:
         made.append(f"pretrained_weight_{parsed.args.task_name}.pth")
+    if parsed.script == "datasets/make_mini_coco.py" and parsed.args.version == 2 and not parsed.args.out:
+        made.append(f"datasets/mini2/{parsed.args.world or 'test'}")
     if parsed.script.startswith("train_net"):
         from PADing.config import read_config
 

@@ -61,6 +61,10 @@ def why_not(parsed: Parsed) -> str:
         return "it compiles; tests/ops does so"
     if parsed.script == "-m PADing.config_reference" and args.write:
         return "it writes pages of the repository"
+    if parsed.script == "-m PADing.data.mini_v2.split_files" and args.write:
+        return "it writes split files of the repository"
+    if parsed.script == "-m PADing.data.mini_v2.verify" and not args.folders:
+        return "it draws 8,000 images; tests/data/mini_v2 does so"
     if parsed.script == "demo/demo.py" and args.vocabulary and not args.vocabulary_embeddings:
         return "it needs a text encoder; tests/data/test_vocabulary_vectors.py has one"
     if any("frozenclip" in word or "laion2b" in word for word in words):
@@ -218,7 +222,16 @@ def _images(patterns, video: str | None) -> None:
 
 def _draw(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     words = ["drawn" + word if word.startswith("/") else word for word in words]
+    if parsed.args.version == 2:
+        return [*words, "--train", "20", "--val", "20", "--folds", "1", "--force"]
     return [*words, "--train", "3", "--val", "2", "--size", "64", "--force"]
+
+
+def _verify_mini2(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    for folder in parsed.args.folders:
+        world, small = folder.name, ["--train", "20", "--val", "20", "--force"]
+        run(["datasets/make_mini_coco.py", "--version", "2", "--world", world, "--output", str(folder), *small])
+    return _set(words, "--workers", 1)
 
 
 def _split(parsed: Parsed, words: list[str], run: Run) -> list[str]:
@@ -376,6 +389,9 @@ RULES = {
     "tools/submit.py": _unchanged,
     "-m PADing.modeling.pixel_decoder.ops.benchmark": _benchmark,
     "datasets/make_mini_coco.py": _draw,
+    "-m PADing.data.mini_v2.make_vectors": _unchanged,
+    "-m PADing.data.mini_v2.split_files": _unchanged,
+    "-m PADing.data.mini_v2.verify": _verify_mini2,
     "datasets/get_zsp_json.py": _unchanged,
     "datasets/prepare_coco_zsi.py": _unchanged,
     "datasets/prepare_coco_stuff_sem_seg.py": _labels,

@@ -1,35 +1,35 @@
 """Writes a world of the mini data, version 2, in COCO's format, and compares its hash with the frozen one.
 
-Folders and files are those of version 1, except that images are PNGs, and that ``fold1`` to ``fold10`` have what depends on
-the fold: semantic maps, and two annotation files. Pixels of distractors have no panoptic segment and are ignored (255) in
-semantic maps, as pixels without annotation are in COCO. Instance annotation does not name them, either, so whoever
-segments a distractor makes a false positive.
+Folders and files are those of version 1, except that images are PNGs, that instance masks are compressed run lengths,
+and that ``fold1`` to ``fold10`` have what depends on the fold (``PADing.data.mini_v2.fold_files``). Pixels of
+distractors have no panoptic segment and are ignored (255) in semantic maps, as pixels without annotation are in COCO.
+Instance annotation does not name them, either, so whoever segments a distractor makes a false positive.
 """
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pycocotools.mask as mask_util
 from PIL import Image
 from tqdm import tqdm
 
-from PADing.data.mini import polygons
 from PADing.data.mini_files import MANIFEST, MOST_IMAGES, is_there
-from PADing.data.mini_v2.folds import unseen
+from PADing.data.mini_v2.fold_files import IGNORE, make_fold
 from PADing.data.mini_v2.hashes import FIRST, committed, of_arrays, of_set, segment_ids
 from PADing.data.mini_v2.picture import SIZE, SUBSETS, draw
 from PADing.data.mini_v2.vectors import copy_vectors
-from PADing.data.mini_v2.worlds import FOLDS, World, world
+from PADing.data.mini_v2.worlds import World, world
 from PADing.data.preparation import worker_pool
 from PADing.errors import UserError
 from PADing.files import replacing_folder, write_json
 
 __all__ = ["make_world"]
 
-IGNORE = 255
 VERSION = 2
 
 
@@ -38,17 +38,20 @@ def make_world(
     out: str | os.PathLike,
     train: int | None = None,
     val: int | None = None,
+    folds: Iterable[int] = (1,),
     workers: int = 1,
     force: bool = False,
 ) -> Path:
-    """Write a world into the folder ``out``, unless it is there already; return its path.
+    """Write a world and some of its folds into the folder ``out``, unless they are there already; return its path.
 
-    The folder appears when it is complete. ``out/mini.json`` records the world, the number of images and their hashes.
+    The folder appears when it is complete, and so does each fold's. ``out/mini.json`` records the world, the number of
+    images and their hashes.
 
     Args:
         name: of the world.
         out: the folder.
         train, val: only the first images of each set; None: the whole set.
+        folds: numbers of folds, from 1.
         workers: number of processes.
         force: replace other mini data.
 
@@ -59,23 +62,29 @@ def make_world(
     one, out = world(name), Path(out)
     sizes = {subset: _size(one, subset, number) for subset, number in zip(SUBSETS, (train, val), strict=True)}
     settings = {"version": VERSION, "world": name, **sizes}
-    if is_there(out, settings, force):
-        return out
+    if not is_there(out, settings, force):
+        _draw_world(one, out, settings, sizes, workers)
+    for fold in folds:
+        make_fold(one, fold, out, workers)
+    return out
+
+
+def _draw_world(one: World, out: Path, settings: dict, sizes: dict[str, int], workers: int) -> None:
     with replacing_folder(out) as building:
         counts, hashes = {}, {}
         with worker_pool(workers) if workers > 1 else nullcontext() as pool:
             for subset, size in sizes.items():
-                _make_folders(building, subset)
-                write = partial(_write_image, str(building), name, subset)
+                for folder in (subset, f"panoptic_{subset}", f"panoptic_semseg_{subset}", "annotations"):
+                    (building / folder).mkdir(exist_ok=True)
+                write = partial(_write_image, str(building), one.name, subset)
                 done = pool.imap(write, range(size), chunksize=8) if pool else map(write, range(size))
-                bar = tqdm(done, total=size, desc=f"drawing {name}/{subset}", unit="image", mininterval=1)
+                bar = tqdm(done, total=size, desc=f"drawing {one.name}/{subset}", unit="image", mininterval=1)
                 counts[subset], hashes[subset] = _write_annotation(building, one, subset, bar)
         for subset, found in hashes.items():
             _check_hash(one, subset, found, sizes[subset])
         copy_vectors(one, building)
         summary = {subset: of_set(found) for subset, found in hashes.items()}
         write_json(building / MANIFEST, {"settings": settings, "counts": counts, "sha256": summary})
-    return out
 
 
 def _size(one: World, subset: str, number: int | None) -> int:
@@ -93,31 +102,10 @@ def _check_hash(one: World, subset: str, hashes: list[str], size: int) -> None:
         if size >= number and of_set(hashes[:number]) != frozen[key]:
             raise UserError(
                 f"The world {one.name} comes out with other pixels or annotation than the frozen data (SHA-256 of the "
-                f"first {number} images of {subset}: {of_set(hashes[:number])}, but should be {frozen[key]}). Metrics on "
-                "it would not compare with those of others, so nothing is written. Report this with your versions of "
-                "NumPy, OpenCV and Python, and the processor."
+                f"first {number} images of {subset}: {of_set(hashes[:number])}, but should be {frozen[key]}). Its "
+                "metrics would not compare with those of others, so nothing is written. Report this with your versions "
+                "of NumPy and Python, and the processor."
             )
-
-
-def _label_folders(one: World, subset: str) -> Iterator[tuple[str, dict[str, int]]]:
-    """Each folder of semantic maps with the label of each class, as in version 1."""
-    names = [category.name for category in one.categories()]
-    yield f"panoptic_semseg_{subset}", {name: label for label, name in enumerate(names)}
-    for fold in range(1, FOLDS + 1):
-        hidden = set(unseen(one, fold))
-        ordered = {name: label for label, name in enumerate(sorted(names, key=lambda name: name in hidden))}
-        if subset == "train":
-            seen = {name: IGNORE if name in hidden else label for name, label in ordered.items()}
-            yield f"fold{fold}/sem_seg_train_seen", seen
-        else:
-            yield f"fold{fold}/sem_seg_val_all", ordered
-
-
-def _make_folders(root: Path, subset: str) -> None:
-    maps = [f"panoptic_semseg_{subset}"]
-    maps += [f"fold{i}/sem_seg_{'train_seen' if subset == 'train' else 'val_all'}" for i in range(1, FOLDS + 1)]
-    for folder in (subset, f"panoptic_{subset}", "annotations", *maps):
-        (root / folder).mkdir(parents=True, exist_ok=True)
 
 
 def _write_image(root: str, name: str, subset: str, index: int) -> tuple[dict, list[dict], list[dict], str]:
@@ -128,10 +116,11 @@ def _write_image(root: str, name: str, subset: str, index: int) -> tuple[dict, l
     file = f"{image_id:012d}.png"
     ids = segment_ids(picture)
     _save(picture.image, os.path.join(root, subset, file))
-    _save(np.stack([ids % 256, ids // 256, np.zeros_like(ids)], axis=-1), os.path.join(root, f"panoptic_{subset}", file))
-    for folder, labels in _label_folders(one, subset):
-        table = np.array([IGNORE, *(labels[c.name] for c in picture.categories)], dtype=np.uint8)
-        _save(table[picture.numbers], os.path.join(root, folder, file))
+    _save(
+        np.stack([ids % 256, ids // 256, np.zeros_like(ids)], axis=-1), os.path.join(root, f"panoptic_{subset}", file)
+    )
+    labels = np.array([IGNORE, *map(one.categories().index, picture.categories)], dtype=np.uint8)
+    _save(labels[picture.numbers], os.path.join(root, f"panoptic_semseg_{subset}", file))
     segments, instances = [], []
     for number, category in enumerate(picture.categories, start=1):
         mask = picture.numbers == number
@@ -141,9 +130,15 @@ def _write_image(root: str, name: str, subset: str, index: int) -> tuple[dict, l
         common = {"category_id": category.id, "iscrowd": 0, "area": int(mask.sum()), "bbox": box}
         segments.append({"id": 1000 * number + category.id, **common})
         if category.isthing:
-            instances.append({"image_id": image_id, "segmentation": polygons(mask), **common})
+            instances.append({"image_id": image_id, "segmentation": _run_lengths(mask), **common})
     entry = {"id": image_id, "file_name": file, "height": SIZE, "width": SIZE}
     return entry, segments, instances, of_arrays(picture.image, ids)
+
+
+def _run_lengths(mask: np.ndarray) -> dict:
+    """The mask as COCO's compressed run lengths, which describe it exactly."""
+    encoded = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}
 
 
 def _save(array: np.ndarray, path: str) -> None:
@@ -163,25 +158,13 @@ def _write_annotation(root: Path, one: World, subset: str, drawn) -> tuple[dict[
         {"id": c.id, "name": c.name, "isthing": int(c.isthing), "supercategory": one.super_category(c)}
         for c in one.categories()
     ]
-    things = [category for category in listed if category["isthing"]]
-
-    def write(path: str, annotations: list[dict], categories: list[dict], all_images: bool = False) -> None:
-        wanted = {annotation["image_id"] for annotation in annotations}
-        shown = [image for image in images if all_images or image["id"] in wanted]
-        info = {"description": f"mini data, version 2, world {one.name}"}
-        content = {"info": info, "images": shown, "annotations": annotations, "categories": categories}
-        write_json(root / path, content)
-
-    write(f"annotations/panoptic_{subset}.json", panoptic, listed, all_images=True)
-    write(f"annotations/instances_{subset}.json", instances, things, all_images=True)
-    for fold in range(1, FOLDS + 1):
-        hidden = {category["id"] for category in listed if category["name"] in unseen(one, fold)}
-        if subset == "train":
-            kept = [[s for s in p["segments_info"] if s["category_id"] not in hidden] for p in panoptic]
-            left = [{**p, "segments_info": seen} for p, seen in zip(panoptic, kept, strict=True) if seen]
-            write(f"fold{fold}/panoptic_train_unlabelled.json", left, listed)
-        else:
-            only = [annotation for annotation in instances if annotation["category_id"] in hidden]
-            write(f"fold{fold}/instances_val_unseen.json", only, [c for c in things if c["id"] in hidden])
+    for kind, annotations, classes in (
+        ("panoptic", panoptic, listed),
+        ("instances", instances, [category for category in listed if category["isthing"]]),
+    ):
+        content = {"info": {"description": f"mini data, version 2, world {one.name}"}, "images": images}
+        content |= {"annotations": annotations, "categories": classes}
+        path = root / "annotations" / f"{kind}_{subset}.json"
+        path.write_text(json.dumps(content), encoding="utf-8")  # the folder is renamed when it is complete
     segments = sum(len(annotation["segments_info"]) for annotation in panoptic)
     return {"images": len(images), "segments": segments, "instances": len(instances)}, hashes

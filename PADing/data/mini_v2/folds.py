@@ -1,8 +1,8 @@
 """The ten folds of each world: which classes are unseen. ``folds.json`` has them; here is how they were drawn.
 
-Of each fold, 12 of 48 things and 4 of 12 grounds are unseen. No part has more than two unseen things, so each part of an
-unseen thing occurs in at least four seen ones; each part of an unseen ground occurs in at least two. Over the ten folds,
-each thing is unseen two or three times and each ground three or four times.
+Of each fold, 12 of 48 things and 4 of 12 grounds are unseen. No part has more than two unseen things, so each part of
+an unseen thing occurs in at least four seen ones; each part of an unseen ground occurs in at least two. Over the ten
+folds, each thing is unseen two or three times and each ground three or four times.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """The grounds (stuff) of all worlds: patterns and tones.
 
-A pattern gets pixel coordinates (x, y), int64, four random numbers 0..1023 and a random key; it returns the share of the
-second shade, 0..256. All arithmetic is on whole numbers.
+A pattern gets pixel coordinates (x, y), int64, four random numbers 0..1023 and a random key; it returns the share of
+the second shade, 0..256. All arithmetic is on whole numbers.
 """
 
 from collections.abc import Callable, Sequence

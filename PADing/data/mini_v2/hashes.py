@@ -1,8 +1,9 @@
 """The identity of the mini data, version 2: SHA-256 over pixels, annotation and class vectors.
 
-``hashes.json`` has the hashes of the frozen data. An image's hash covers its pixels (RGB, row by row) and its map of segment
-ids (1000 x number of the segment + id of the class; 0 where nothing is annotated) as 16-bit numbers, low byte first. A set's
-hash covers the hashes of its images in order. PNG files are not hashed, because their bytes depend on the version of zlib.
+``hashes.json`` has the hashes of the frozen data. An image's hash covers its pixels (RGB, row by row) and its map of
+segment ids (1000 x number of the segment + id of the class; 0 where nothing is annotated) as 16-bit numbers, low byte
+first. A set's hash covers the hashes of its images in order; a world's covers its two sets and its class vectors. PNG
+files are not hashed, because their bytes depend on the version of zlib.
 """
 
 import hashlib
@@ -40,5 +41,5 @@ def of_set(images: Iterable[str]) -> str:
 
 
 def committed(world: World) -> dict:
-    """The frozen hashes of a world: ``{subset: {"first": ..., "all": ...}, "vectors": {track: ...}}``."""
+    """The frozen hashes of a world: ``{subset: {"first": ..., "all": ...}, "vectors": {...}, "world": ...}``."""
     return read_json(FILE, "Hashes of the mini data")[world.name]

@@ -3,9 +3,9 @@
     python -m PADing.data.mini_v2.make_vectors             # prints the table of determinacy
 
 A class vector is a non-linear mixture of its parts, with noise. The parts of a class and "thing" or "stuff" are random
-directions; their sum goes through two random matrices with tanh between them. A share of the noise lies in a few directions
-that all classes of a super-category have in common; the rest is independent. The scale of the noise was found by
-bisection, so that the share of energy has the value of the track.
+directions; their sum goes through two random matrices with tanh between them. A share of the noise lies in a few
+directions that all classes of a super-category have in common; the rest is independent. The scale of the noise was
+found by bisection, so that the share of energy has the value of the track.
 
 ``--write`` makes the files again. They are frozen, and other versions of NumPy may give other bits: never run it on
 data that somebody has used.

@@ -1,13 +1,12 @@
 """Draws one image of the mini data, version 2, with its annotation. Image k does not depend on any other.
 
-An image has one or two grounds, two to four things of one to three classes, and often distractors: objects with a shape or
-a texture that no class of the world has. Distractors have no annotation. Two colours of each object come from
-one palette, whatever its texture is.
+An image has one or two grounds, two to four things of one to three classes, and often distractors: objects with a shape
+or a texture that no class of the world has. Distractors have no annotation. Two colours of each object come from one
+palette, whatever its texture is.
 """
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from PADing.data.mini_v2.draws import Draws
@@ -35,7 +34,7 @@ PALETTE = (
 
 @dataclass(frozen=True)
 class Thing:
-    """An object that was drawn: its parts, its two colours (places in ``PALETTE``); ``category``: None for distractors."""
+    """An object: its parts, and its two colours (places in ``PALETTE``); ``category`` is None for a distractor."""
 
     category: Category | None
     texture: str
@@ -178,21 +177,12 @@ def _noise(draws: Draws) -> np.ndarray:
 
 
 def _fits(mask: np.ndarray, layers: np.ndarray, areas: list[int]) -> bool:
-    """Whether a new object in front leaves enough of each earlier one, and neither has a hole."""
-    if mask.sum() < LEAST_PIXELS or _has_hole(mask):
+    """Whether a new object in front is large enough and leaves enough of each earlier one."""
+    if mask.sum() < LEAST_PIXELS:
         return False
     left = np.bincount(layers[~mask], minlength=len(areas) + 1)
-    before = np.bincount(layers.ravel(), minlength=len(areas) + 1)
     for number, area in enumerate(areas, start=1):
         rest = int(left[number])
         if rest < LEAST_PIXELS or rest * LEAST_SHARE[1] < area * LEAST_SHARE[0]:
             return False
-        if rest < before[number] and _has_hole((layers == number) & ~mask):
-            return False
     return True
-
-
-def _has_hole(mask: np.ndarray) -> bool:
-    """Whether pixels outside of the mask are cut off from the image's surroundings (with four neighbours)."""
-    outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
-    return cv2.connectedComponents(outside, connectivity=4)[0] > 2  # the mask itself is the first

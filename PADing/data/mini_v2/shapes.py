@@ -14,9 +14,7 @@ def _arc(x: int, y: int, radius: int, start: int, stop: int, flat: int = 100) ->
     """Points on a circle around (x, y), from one angle to another; ``flat``: height in percent of the width."""
     steps = max(2, abs(stop - start) // 24)
     angles = [start + (stop - start) * i // steps for i in range(steps + 1)]
-    return [
-        (x + radius * int(cosine(a)) // ONE, y + radius * flat * int(sine(a)) // (100 * ONE)) for a in angles
-    ]
+    return [(x + radius * int(cosine(a)) // ONE, y + radius * flat * int(sine(a)) // (100 * ONE)) for a in angles]
 
 
 def _star(points: int, outer: int, inner: int) -> Points:

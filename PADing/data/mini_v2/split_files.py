@@ -27,7 +27,7 @@ def prefix(world: World, fold: int) -> str:
 
 def _data_sets(world: World, fold: int) -> list[dict[str, str]]:
     root, own = f"mini2/{world.name}", f"mini2/{world.name}/fold{fold}"
-    common = {"made_by": f"python datasets/make_mini_coco.py --version 2 --world {world.name}"}
+    common = {"made_by": f"python datasets/make_mini_coco.py --version 2 --world {world.name} --folds {fold}"}
 
     def one(name: str, kind: str, subset: str, **more: str) -> dict[str, str]:
         role = name.partition("_")[0]

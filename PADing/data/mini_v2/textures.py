@@ -1,7 +1,7 @@
 """The textures of all worlds: which of an object's two colours a place has.
 
-A texture gets object coordinates (u, v), whole numbers of 1 / ``UNIT`` of the radius, and a random number of the object.
-It returns True where the second colour is. All arithmetic is on whole numbers.
+A texture gets object coordinates (u, v), whole numbers of 1 / ``UNIT`` of the radius, and a random number of the
+object. It returns True where the second colour is. All arithmetic is on whole numbers.
 """
 
 from collections.abc import Callable

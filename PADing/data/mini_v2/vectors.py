@@ -1,7 +1,7 @@
 """The class vectors of the mini data, version 2: three sealed tracks for each world.
 
-A track says how far seen classes determine unseen ones: the share of the energy of the unseen vectors that lies in the span
-of the seen ones, as a mean over the folds. ``make_vectors`` made the files once; nothing makes them again.
+A track says how far seen classes determine unseen ones: the share of the energy of the unseen vectors that lies in the
+span of the seen ones, as a mean over the folds. ``make_vectors`` made the files once; nothing makes them again.
 """
 
 import hashlib

@@ -1,9 +1,11 @@
 """The three worlds of the mini data, version 2: their parts and classes. No two worlds share a part.
 
-A thing is a texture and a shape ("striped disc"), stuff is a tone and a pattern ("teal waves"). 48 of a world's 64 pairs
-of texture and shape are classes, six of each texture and of each shape; all 12 pairs of tone and pattern are classes.
+A thing is a texture and a shape ("striped disc"), stuff is a tone and a pattern ("teal waves"). 48 of a world's 64
+pairs of texture and shape are classes, six of each texture and of each shape; all 12 pairs of tone and pattern are
+classes.
 """
 
+import functools
 from dataclasses import dataclass
 
 __all__ = ["FOLDS", "WORLDS", "Category", "World", "world"]
@@ -49,21 +51,26 @@ class World:
     train: int
     val: int
 
-    def categories(self) -> list[Category]:
+    def categories(self) -> tuple[Category, ...]:
         """All classes, things first, ids ascending."""
-        found = []
-        for row, shape in enumerate(self.shapes):
-            for column, texture in enumerate(self.textures):
-                if (row - column) % len(self.textures) not in _LEFT_OUT:
-                    number = len(self.textures) * row + column + 1
-                    found.append(Category(number, f"{texture} {shape}", True, (texture, shape)))
-        pairs = [(tone, pattern) for pattern in self.patterns for tone in self.tones]
-        return found + [Category(i, " ".join(pair), False, pair) for i, pair in enumerate(pairs, start=_FIRST_STUFF)]
+        return _categories(self)
 
     def super_category(self, category: Category) -> str:
         """The group of classes whose vectors have noise in common: a family of shapes, or the pattern."""
         second = category.parts[1]
         return self.families[self.shapes.index(second)] if category.isthing else second
+
+
+@functools.cache
+def _categories(of: World) -> tuple[Category, ...]:
+    found = []
+    for row, shape in enumerate(of.shapes):
+        for column, texture in enumerate(of.textures):
+            if (row - column) % len(of.textures) not in _LEFT_OUT:
+                number = len(of.textures) * row + column + 1
+                found.append(Category(number, f"{texture} {shape}", True, (texture, shape)))
+    pairs = [(tone, pattern) for pattern in of.patterns for tone in of.tones]
+    return (*found, *(Category(i, " ".join(pair), False, pair) for i, pair in enumerate(pairs, start=_FIRST_STUFF)))
 
 
 WORLDS = (
