@@ -40,7 +40,8 @@ def problems_of_folder(folder: Path) -> list[str]:
     names = [one.name for one in WORLDS]
     if not isinstance(settings, dict) or settings.get("version") != 2 or settings.get("world") not in names:
         raise UserError(f"{folder} is not mini data of version 2. Draw it with datasets/make_mini_coco.py --version 2.")
-    one, problems = world(settings["world"]), []
+    one = world(settings["world"])
+    problems: list[str] = []
     for subset in SUBSETS:
         entries = read_json(folder / "annotations" / f"panoptic_{subset}.json", "Mini data")["annotations"]
         read_one = partial(_read_hash, folder, subset)
