@@ -45,9 +45,8 @@ def problems_of_folder(folder: Path) -> list[str]:
     for subset in SUBSETS:
         entries = read_json(folder / "annotations" / f"panoptic_{subset}.json", "Mini data")["annotations"]
         read_one = partial(_read_hash, folder, subset)
-        hashes = [
-            read_one(entry, problems) for entry in tqdm(entries, desc=f"reading {one.name}/{subset}", unit="image")
-        ]
+        bar = tqdm(entries, desc=f"reading {one.name}/{subset}", unit="image", mininterval=1)
+        hashes = [read_one(entry, problems) for entry in bar]
         whole = getattr(one, subset)
         key, number = ("all", whole) if len(hashes) == whole else ("first", FIRST)
         if len(hashes) < number:
