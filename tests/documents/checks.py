@@ -110,6 +110,8 @@ def check_names(parsed: Parsed) -> None:
     elif parsed.script == "datasets/make_mini_coco.py":
         if args.version == 1:
             _draw_mini_coco(args.out or Path("datasets/mini"))
+        else:
+            _put_vectors(args.out, args.world or "test")
     elif parsed.script == "tools/visualize_json_results.py":
         from PADing.data.registration import register_split_files
 
@@ -158,6 +160,17 @@ def _draw_mini_coco(folder: Path) -> None:
     if not folder.is_absolute() and not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.symlink_to(Path("datasets/mini").resolve())
+
+
+def _put_vectors(folder: Path | None, name: str) -> None:
+    """Put the class vectors of version 2 there, which other commands read before they start."""
+    from PADing.data.mini_v2.vectors import copy_vectors
+    from PADing.data.mini_v2.worlds import world
+
+    folder = folder or Path("datasets/mini2", name)
+    if not folder.is_absolute():
+        folder.mkdir(parents=True, exist_ok=True)
+        copy_vectors(world(name), folder)
 
 
 def _make_toy_clip(folder: Path) -> None:
