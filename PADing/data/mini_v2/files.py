@@ -27,6 +27,7 @@ from PADing.data.mini_v2.worlds import World, world
 from PADing.data.preparation import worker_pool
 from PADing.errors import UserError
 from PADing.files import replacing_folder, write_json
+from PADing.leftovers import remove_leftovers
 
 __all__ = ["make_world"]
 
@@ -62,6 +63,7 @@ def make_world(
     one, out = world(name), Path(out)
     sizes = {subset: _size(one, subset, number) for subset, number in zip(SUBSETS, (train, val), strict=True)}
     settings = {"version": VERSION, "world": name, **sizes}
+    remove_leftovers(out.parent)  # also if the data are there, because nothing else is written then
     if not is_there(out, settings, force):
         _draw_world(one, out, settings, sizes, workers)
     for fold in folds:
