@@ -1,8 +1,8 @@
 """What all command-line tools share: exit statuses, one message instead of a traceback, the parser, argument types.
 
-Status 0: done. 1: the command found something wrong. 2: a mistake that the user can fix; argparse uses the same.
-130: Ctrl-C. 143: SIGTERM. 75: a notice of a scheduler (``PADing.requeue``). 128 + n: a process of a job was killed by
-signal n. A script calls ``quiet_ctrl_c()`` first.
+Status 0: done. 1: the command found something wrong, or another process of the job is gone. 2: a mistake that the user
+can fix; argparse uses the same. 130: Ctrl-C. 143: SIGTERM. 75: a notice of a scheduler (``PADing.requeue``). 128 + n: a
+process of a job was killed by signal n. A script calls ``quiet_ctrl_c()`` first.
 It parses its arguments before it imports what takes seconds, so ``--help`` and the message for a wrong flag come at
 once. Nor does this module import any of it.
 """

@@ -53,6 +53,7 @@ def _add_framework_keys(cfg: CfgNode) -> None:
     cfg.MODEL.SEM_SEG_HEAD.ACTIVATION_CHECKPOINTING = False
     cfg.MODEL.SEM_SEG_HEAD.AUTOCAST = False
     cfg.MODEL.COMPILE = False
+    cfg.SOLVER.SHARES = 0
     cfg.SOLVER.EMA = CfgNode()
     cfg.SOLVER.EMA.update(ENABLED=False, DECAY=0.9998, WARMUP=True)
     cfg.MODEL.WEIGHTS_FROM = "auto"

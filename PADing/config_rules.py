@@ -167,6 +167,7 @@ RULES: list[Rule] = [
     Rule("train", "SOLVER", at_least(1), "NUM_DECAYS"),
     Rule("train", "SOLVER", at_least(1), "ACCUMULATE", "micro-batches of one update"),
     Rule("train", "SOLVER", one_of("none", "optimizer"), "SHARDING", "optimizer: share its state among the processes"),
+    Rule("train", "SOLVER", at_least(0), "SHARES", "the largest number of processes, or 0"),
     Rule("train", "SOLVER", _ascending, "STEPS", "those beyond MAX_ITER are left out"),
     Rule("train", "SOLVER", from_to(0, 1), "WARMUP_FACTOR POLY_LR_CONSTANT_ENDING"),
     Rule("train", "SOLVER", one_of("linear", "constant"), "WARMUP_METHOD"),

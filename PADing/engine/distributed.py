@@ -11,6 +11,7 @@ from torch.distributed import TCPStore
 from torch.distributed.rendezvous import rendezvous
 
 from PADing.engine.slurm import check_own_gpu, gpu_index
+from PADing.engine.torchrun import RUN_ID, fresh_store
 from PADing.errors import UserError
 
 # How long processes wait for each other before they give up. Scoring an evaluation may take one of them longer than
@@ -36,7 +37,9 @@ def torchrun_process_group(cpu: bool, timeout: timedelta = TIMEOUT) -> Iterator[
         torch.cuda.set_device(gpu_index(local_rank, torch.cuda.device_count()))
     # A shorter timeout for the start, to notice a wrong address or a missing process early.
     store, rank, world_size = next(rendezvous("env://", timeout=MEETING))
-    store = torch.distributed.PrefixStore("PADing", store)
+    again = RUN_ID in os.environ  # torchrun may have started other processes before
+    prefixed = torch.distributed.PrefixStore("PADing", store)
+    store = fresh_store(store, rank, world_size, MEETING) if again else prefixed
     if not cpu:
         check_own_gpu(store)
     backend = "gloo" if cpu else "nccl"

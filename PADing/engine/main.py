@@ -25,10 +25,12 @@ from PADing.engine.fast_dev_run import shorten
 from PADing.engine.interruption import STOP
 from PADing.engine.job_watch import report_of_another, watched_job
 from PADing.engine.memory import explaining_memory
-from PADing.engine.output_folder import discard_training, keeping_config, training_folder, training_in
+from PADing.engine.output_folder import LOCK_TIMEOUT, discard_training, keeping_config, training_folder, training_in
 from PADing.engine.relay import relayed_stop_signals, shared_patience
+from PADing.engine.restart import Restart
 from PADing.engine.slurm import adopt_srun
 from PADing.engine.start_check import checked_config
+from PADing.engine.torchrun import ending_with_torchrun, wait_for_own_signal
 from PADing.engine.weight_average import choice_of_weights
 from PADing.errors import Interrupted, UserError
 from PADing.progress import fits_terminal, on_terminal
@@ -37,6 +39,10 @@ from PADing.sharing.places import local_config
 __all__ = ["main", "start", "train_or_evaluate"]
 
 logger = logging.getLogger(__name__)
+
+# Seconds to wait for the output folder when torchrun has started the processes again: one of another machine that has
+# lost its torchrun may still be there.
+RESTART_PATIENCE = 30.0
 
 
 def start(args: argparse.Namespace) -> None:
@@ -55,7 +61,7 @@ def start(args: argparse.Namespace) -> None:
     cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
     processes = max(args.num_gpus, 1)
     if launched_by_torchrun():
-        with torchrun_process_group(cpu):
+        with ending_with_torchrun(), torchrun_process_group(cpu):
             train_or_evaluate(args)
     elif processes * args.num_machines <= 1:
         train_or_evaluate(args)
@@ -97,9 +103,16 @@ def train_or_evaluate(args: argparse.Namespace):
             with keeping_config(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext():
                 _set_up(cfg, args)
             return _evaluate(cfg, args)
-        with training_folder(cfg.OUTPUT_DIR, args.resume, args.overwrite):
+        restart = Restart(cfg)
+        if restart.known and restart.owns:  # started again by torchrun, which knows the flags of the first start only
+            args.resume, args.overwrite = True, False
+        patience = RESTART_PATIENCE if restart.known else LOCK_TIMEOUT
+        with training_folder(cfg.OUTPUT_DIR, args.resume, args.overwrite, restart.problems(), patience):
+            if comm.is_main_process():
+                restart.write(owns=not args.overwrite)
             _set_up(cfg, args)
-            return _train(cfg, args)
+            restart.report()
+            return _train(cfg, args, restart)
 
 
 def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -129,18 +142,21 @@ def _failure_in_one_line(record: logging.LogRecord) -> bool:
     return True
 
 
-def _train(cfg: CfgNode, args: argparse.Namespace):
+def _train(cfg: CfgNode, args: argparse.Namespace, restart: Restart):
     from PADing.engine.trainer import Trainer  # imported late, so that mistakes are reported fast
 
     try:
         trainer = Trainer(cfg)
+        trainer.least_shares = restart.processes
         trainer.resume_or_load(resume=args.resume)
         if args.overwrite and comm.is_main_process():
             discard_training(cfg.OUTPUT_DIR)
+            restart.write(owns=True)
         return trainer.train()
     except Interrupted as stop:
         if not stop.told:
             logger.warning("Stopped while loading, before the first iteration.")
+        wait_for_own_signal(lambda: STOP.number)
         raise Interrupted(stop.number, told=True) from None
 
 

@@ -67,7 +67,7 @@ def _where(cfg: CfgNode) -> str:
 
 def _of_training(cfg: CfgNode) -> Iterator[str]:
     processes, parts = comm.get_world_size(), cfg.SOLVER.ACCUMULATE
-    images = max(cfg.SOLVER.IMS_PER_BATCH // processes, 1)
+    images = max(cfg.SOLVER.IMS_PER_BATCH // max(processes, cfg.SOLVER.SHARES), 1)
     at_once = max(images // parts, 1)
     cure = "a larger SOLVER.ACCUMULATE keeps the batch and needs less" if at_once > 1 else "no smaller part is possible"
     yield f"{at_once} image(s) at a time in each process (SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH}, " \

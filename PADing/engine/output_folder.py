@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -28,25 +28,35 @@ _held: set[int] = set()
 
 
 @contextmanager
-def training_folder(folder: str | os.PathLike, resume: bool, overwrite: bool) -> Iterator[None]:
+def training_folder(
+    folder: str | os.PathLike, resume: bool, overwrite: bool, problems: Sequence[str] = (),
+    patience: float = LOCK_TIMEOUT,
+) -> Iterator[None]:  # fmt: skip
     """Create ``folder`` and lock it for this training; all processes of a job enter the block together.
 
     The lock ends with the process, even if it is killed; only the small file ``LOCK`` may remain.
 
+    Args:
+        folder: the output folder.
+        resume, overwrite: see ``refuse_to_replace``.
+        problems: what else this process has found wrong.
+        patience: seconds to wait for the end of another training.
+
     Raises:
-        UserError: another training is running there; as ``refuse_to_replace``; the folder cannot be created.
+        UserError: another training is running there; as ``refuse_to_replace``; the folder cannot be created; any
+            process has found problems.
     """
     from detectron2.utils import comm  # imports PyTorch
 
     with ExitStack() as stack:
-        problems = []
+        problems = list(problems)
         if comm.is_main_process():
             try:
-                stack.enter_context(_lock(Path(folder)))
+                stack.enter_context(_lock(Path(folder), patience))
                 refuse_to_replace(Path(folder), resume, overwrite)
             except UserError as error:
-                problems = [str(error)]
-        refuse(comm.all_gather(problems)[0])
+                problems.append(str(error))
+        refuse(list(dict.fromkeys(problem for found in comm.all_gather(problems) for problem in found)))
         yield
 
 
@@ -105,11 +115,11 @@ def _checkpoints_in(folder: Path) -> list[str]:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def _lock(folder: Path, patience: float = LOCK_TIMEOUT) -> Iterator[None]:
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = _take(path)
+        handle = _take(path, patience)
     except OSError as error:
         raise UserError(f"OUTPUT_DIR: {explain_os_error(folder, error)}") from error
     if handle is None:
@@ -128,11 +138,11 @@ def _lock(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _take(path: Path) -> int | None:
+def _take(path: Path, patience: float) -> int | None:
     """Open and lock a file; None where there are no locks."""
     if fcntl is None:
         return None
-    deadline = time.monotonic() + LOCK_TIMEOUT
+    deadline = time.monotonic() + patience
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:

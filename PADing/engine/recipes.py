@@ -5,7 +5,7 @@ A method that trains in another way registers its own ``TrainingRecipe`` in ``TR
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import cast
 
@@ -20,6 +20,7 @@ from PADing.engine.loss_values import Diverged as Diverged
 from PADing.engine.loss_values import LossValues
 from PADing.engine.optimizers import build_optimizer, clips_full_model
 from PADing.engine.sharding import shard_optimizers
+from PADing.engine.shares import Shares, share_number, takes_shares
 from PADing.errors import UserError
 from PADing.meta_arch.contract import contract_of
 
@@ -79,6 +80,8 @@ class TrainingRecipe:
         accumulates: whether ``step`` can make one update of ``accumulate`` micro-batches. It counts for the class that
             also defines ``step``: a subclass with a step of its own says again that it can.
         accumulate: ``SOLVER.ACCUMULATE``, the number of micro-batches of an update.
+        shares: how the batch is split among processes, when the training begins. A recipe whose processes may compute
+            several shares also defines ``step_shares``; a subclass with a step of its own defines it anew.
         optimizers: by their name in a checkpoint; the scheduler changes the learning rate of the first.
         find_unused_parameters: passed to ``DistributedDataParallel``: True if a backward pass may leave trainable
             parameters without a gradient.
@@ -89,6 +92,7 @@ class TrainingRecipe:
 
     def __init__(self, cfg: CfgNode, model: nn.Module):
         self.accumulate = checked_accumulation(cfg, type(self))
+        self.shares = Shares()
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.precision = Precision(cfg, next(model.parameters()).device)
 
@@ -99,6 +103,18 @@ class TrainingRecipe:
     def step(self, model: nn.Module, batch: list[dict], data_time: float) -> None:
         """Train on one batch. ``model`` may be wrapped; ``data_time``: seconds that the batch took to load."""
         raise NotImplementedError
+
+    def step_shares(self, model: nn.Module, batches: Sequence[list[dict]], data_time: float) -> None:
+        """Train on the batches of this process's ``shares``, if they are not one for each process.
+
+        ``model`` is not wrapped. The losses of each share are divided by the number of all shares, gradients are added
+        by ``Shares.add_gradients``, and logged losses are prepared by ``logged_shares``.
+        """
+        raise NotImplementedError
+
+    def logged_shares(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sums of the own shares' losses, each divided by the number of shares, as terms of a mean over processes."""
+        return {name: loss.detach() * self.shares.world for name, loss in losses.items()}
 
     def update(
         self, optimizer: torch.optim.Optimizer, losses: Mapping[str, Tensor], data_time: float, prefix: str = "",
@@ -149,23 +165,47 @@ class OneOptimizer(TrainingRecipe):
 
     def step(self, model: nn.Module, batch: list[dict], data_time: float) -> None:
         """Forward and backward pass of each micro-batch, one update."""
-        optimizer, means = self.optimizers["optimizer"], dict[str, Tensor]()
+        optimizer = self.optimizers["optimizer"]
         if self.accumulate == 1:
             self.update(optimizer, self._losses(model, batch), data_time, clip=self.clip)
             return
         optimizer.zero_grad()
+        values: list[LossValues] = []
+        self._backward_in_parts(model, batch, 1, lambda losses: values.append(LossValues(losses, data_time)))
+        self.finish(optimizer, values[0], clip=self.clip)
+
+    def step_shares(self, model: nn.Module, batches: Sequence[list[dict]], data_time: float) -> None:
+        """As ``step``: the gradient is the mean over all shares."""
+        optimizer, total = self.optimizers["optimizer"], dict[str, Tensor]()
+
+        def add(losses: Mapping[str, Tensor]) -> None:
+            for name, loss in losses.items():
+                total[name] = total.get(name, 0) + loss
+
+        optimizer.zero_grad()
+        with self.shares.together(model, batches):
+            for batch in self.shares.each(model, batches):
+                self._backward_in_parts(model, batch, self.shares.number, add)
+        self.shares.add_gradients(optimizer)
+        self.finish(optimizer, self.logged_shares(total), data_time, clip=self.clip)
+
+    def _backward_in_parts(
+        self, model: nn.Module, batch: list[dict], shares: int, known: Callable[[Mapping[str, Tensor]], None]
+    ) -> None:
+        """Forward and backward pass of each micro-batch; ``known`` gets the losses before the last backward pass."""
+        sums: dict[str, Tensor] = {}
         with micro_batches(model, batch, self.accumulate) as parts:
             for part in parts:
                 last = part is parts[-1]
                 # Processes share their gradients once, with the last micro-batch.
                 with nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync():
-                    losses = {name: loss / len(parts) for name, loss in self._losses(model, part).items()}
+                    scale = len(parts) * shares
+                    losses = {name: loss / scale for name, loss in self._losses(model, part).items()}
                     for name, loss in losses.items():
-                        means[name] = means.get(name, 0) + loss.detach()
-                    values = LossValues(means, data_time) if last else None
+                        sums[name] = sums.get(name, 0) + loss.detach()
+                    if last:
+                        known(sums)
                     self.backward(losses)
-        assert values is not None
-        self.finish(optimizer, values, clip=self.clip)
 
     def _losses(self, model: nn.Module, batch: list[dict]) -> dict[str, Tensor]:
         with self.precision.autocast():
@@ -176,6 +216,9 @@ class OneOptimizer(TrainingRecipe):
 @contextmanager
 def micro_batches(model: nn.Module, batch: list[dict], number: int) -> Iterator[list[list[dict]]]:
     """``batch`` in ``number`` parts of equal size; inside the block the model knows that they are one batch."""
+    if number == 1:
+        yield [batch]
+        return
     size = len(batch) // number
     parts = [batch[i : i + size] for i in range(0, len(batch), size)]
     contract = contract_of(model.module if isinstance(model, DistributedDataParallel) else model)
@@ -186,14 +229,32 @@ def micro_batches(model: nn.Module, batch: list[dict], number: int) -> Iterator[
         contract.begin_micro_batches(())
 
 
-def accumulation_problem(cfg: CfgNode, processes: int) -> str:
-    """Why ``SOLVER.ACCUMULATE`` cannot split the batch of so many processes; "" if it can."""
-    images, number = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE
-    if number < 2 or images % (number * processes) == 0:
+def batch_problem(cfg: CfgNode, processes: int, shares: bool = True) -> str:
+    """Why so many processes (``SOLVER.ACCUMULATE`` micro-batches) cannot split the batch; "" if they can.
+
+    ``shares``: whether the recipe takes several shares in one process.
+    """
+    images, number, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE, cfg.SOLVER.REFERENCE_WORLD_SIZE
+    # With a reference, Detectron2 adapts the batch to the number of processes.
+    sharers = reference if reference > 0 else processes
+    which = "SOLVER.REFERENCE_WORLD_SIZE" if reference > 0 else "processes"
+    split = 0
+    if shares and reference <= 0:
+        least = cfg.SOLVER.SHARES
+        if least > 1 and images % least:
+            return f"SOLVER.IMS_PER_BATCH is {images}. Set a multiple of SOLVER.SHARES, which is {least}."
+        if sharers > images:
+            cure = "Each needs an image of every batch: set a larger batch, or start fewer processes."
+            return f"SOLVER.IMS_PER_BATCH is {images}, but there are {sharers} processes. {cure}"
+        split = share_number(images, sharers, least, number)
+    elif images % sharers:
+        wanted = f"a multiple of {sharers} ({which}), which share each batch evenly"
+        return f"SOLVER.IMS_PER_BATCH is {images}. Set {wanted}."
+    if number < 2 or split or images % (number * sharers) == 0:
         return ""
-    share = f"SOLVER.ACCUMULATE {number} times {processes} process{'es' if processes > 1 else ''}"
+    share = f"SOLVER.ACCUMULATE {number} times {sharers} process{'es' if sharers > 1 else ''}"
     cure = "Each process needs the same number of images in each micro-batch"
-    return f"SOLVER.IMS_PER_BATCH is {images}, not a multiple of {number * processes} ({share}). {cure}."
+    return f"SOLVER.IMS_PER_BATCH is {images}, not a multiple of {number * sharers} ({share}). {cure}."
 
 
 def checked_accumulation(cfg: CfgNode, recipe: type[TrainingRecipe]) -> int:
@@ -205,7 +266,7 @@ def checked_accumulation(cfg: CfgNode, recipe: type[TrainingRecipe]) -> int:
             problem = f"SOLVER.ACCUMULATE is {number}, but the recipe {recipe.__name__} cannot accumulate."
             cure = "Set it to 1, or write a step for micro-batches and set `accumulates = True` in its class."
             raise UserError(f"{problem} {cure}")
-        if problem := accumulation_problem(cfg, comm.get_world_size()):
+        if problem := batch_problem(cfg, comm.get_world_size(), takes_shares(recipe)):
             raise UserError(problem)
     return number
 

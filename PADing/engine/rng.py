@@ -44,6 +44,16 @@ def preserved_rng() -> Iterator[None]:
         set_rng_state(state)
 
 
+def derived_rng_state(*entropy: int) -> dict[str, Any]:
+    """A state for ``set_rng_state`` that depends on whole numbers of at least 0."""
+    with seeded_rng(*entropy):
+        state = rng_state()
+    if "cuda" in state:
+        word = int(np.random.SeedSequence(entropy).generate_state(4)[3])
+        state["cuda"] = torch.Generator(device="cuda").manual_seed(word).get_state()
+    return state
+
+
 @contextmanager
 def seeded_rng(*entropy: int) -> Iterator[None]:
     """Seed the CPU's generators by ``entropy`` inside the block, and restore them at its end."""

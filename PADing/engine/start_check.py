@@ -23,8 +23,10 @@ from PADing.engine.distractors import distractor_problems
 from PADing.engine.distributed import launched_by_torchrun
 from PADing.engine.output_folder import refuse_to_replace
 from PADing.engine.predicted_classes import named_class_problems
-from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY, accumulation_problem
+from PADing.engine.recipes import DEFAULT_RECIPE, TRAINING_RECIPE_REGISTRY, batch_problem
+from PADing.engine.restart import started_before
 from PADing.engine.shared_memory import shared_memory_problems
+from PADing.engine.shares import takes_shares
 from PADing.errors import UserError, did_you_mean, refuse
 from PADing.files import existing_folder
 from PADing.meta_arch.augmented import check_augmentable
@@ -73,7 +75,8 @@ def checked_config(args: argparse.Namespace, needs: Collection[str] | None = Non
     cfg, problems = read_config(args.config_file, args.opts)
     if needs is None:
         needs = EVALUATION if args.eval_only else TRAINING
-    if flags.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")):
+    again = started_before(cfg.OUTPUT_DIR)
+    if (flags.resume or again) and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")):
         needs = set(needs) - {"weights"}  # MODEL.WEIGHTS is not read then
     problems += _processes(cfg, args.num_gpus, flags.num_machines, flags.machine_rank)
     processes = max(args.num_gpus, 1) * max(flags.num_machines, 1)
@@ -84,7 +87,8 @@ def checked_config(args: argparse.Namespace, needs: Collection[str] | None = Non
             recipes = " or ".join(flags.recipes)
             problems.append(f"This script trains with {recipes}, but the config asks for {name}. Use train_net.py.")
         try:
-            refuse_to_replace(Path(cfg.OUTPUT_DIR), flags.resume, flags.overwrite)
+            if not launched_by_torchrun():  # a process may join a running job, which all of them find out together
+                refuse_to_replace(Path(cfg.OUTPUT_DIR), flags.resume, flags.overwrite)
         except UserError as error:
             problems.append(str(error))
     refuse(problems)
@@ -221,13 +225,11 @@ def _device_and_batch(cfg: CfgNode, needs: Collection[str], processes: int) -> I
         known = False
     if not known:
         yield f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}. Set cpu, cuda, or one GPU such as cuda:0."
-    images, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
-    # With a reference, Detectron2 adapts the batch to the number of processes.
-    sharers, which = (reference, "SOLVER.REFERENCE_WORLD_SIZE") if reference > 0 else (processes, "processes")
-    if "train" in needs and images >= 1 and images % sharers:
-        yield f"SOLVER.IMS_PER_BATCH is {images}. Set a multiple of {sharers} ({which}), which share each batch evenly."
-    elif "train" in needs and images >= 1 and (problem := accumulation_problem(cfg, sharers)):
-        yield problem
+    if "train" in needs and cfg.SOLVER.IMS_PER_BATCH >= 1:
+        name = _recipe(cfg)
+        shares = name in TRAINING_RECIPE_REGISTRY and takes_shares(TRAINING_RECIPE_REGISTRY.get(name))
+        if problem := batch_problem(cfg, processes, shares):
+            yield problem
 
 
 def _weights(key: str, path: str) -> Iterator[str]:

@@ -5,7 +5,8 @@ not used yet, and augmentations do not depend on the number of workers.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset, Sampler
 
 from PADing.data.worker_memory import ready_to_send
 from PADing.engine.rng import seeded_rng
+from PADing.engine.shares import Shares
 from PADing.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -78,7 +80,11 @@ class TrainingStream(Dataset):
 
 
 class PositionSampler(Sampler):
-    """The positions of this process: first those that a stopped run left unused, then every ``world_size``-th one."""
+    """The positions of one share: first those that a stopped run left unused, then every ``world_size``-th one.
+
+    ``rank`` is the share's number and ``world_size`` the number of shares. As long as each process has one share, these
+    are the processes.
+    """
 
     def __init__(self, rank: int, world_size: int):
         self.world_size = world_size
@@ -97,8 +103,9 @@ class PositionSampler(Sampler):
         """Record that the samples at these positions have been trained on."""
         positions = set(positions)
         self.pending = [p for p in self.pending if p not in positions]
-        beyond = max(positions, default=-1) + self.world_size
-        if beyond > self.next:
+        last = max(positions, default=-1)
+        if last >= self.next:
+            beyond = last + self.world_size
             self.pending += [p for p in range(self.next, beyond, self.world_size) if p not in positions]
             self.next = beyond
 
@@ -106,53 +113,103 @@ class PositionSampler(Sampler):
         """The position as plain values."""
         return {"world_size": self.world_size, "next": self.next, "pending": list(self.pending)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue at a position of ``state_dict``."""
         self.next, self.pending = state["next"], list(state["pending"])
 
 
+def dealt_anew(states: Sequence[Mapping[str, Any]], number: int) -> list[dict[str, Any]]:
+    """The states of all samplers of a run, as the states of another number of samplers.
+
+    Unused positions keep their order and are dealt out one by one, so each of them is still used exactly once.
+    """
+    beyond = max(state["next"] for state in states)  # from here on no position is used
+    unused: list[int] = []
+    for state in states:
+        unused += [*state["pending"], *range(state["next"], beyond, state["world_size"])]
+    unused.sort()
+    first = [(share - len(unused)) % number for share in range(number)]
+    return [
+        {"world_size": number, "next": beyond + first[share], "pending": unused[share::number]}
+        for share in range(number)
+    ]
+
+
 class StreamLoader:
-    """Endless batches of a ``TrainingStream``, and the position in it; load its state before iterating."""
+    """Endless batches of a ``TrainingStream``, and the position in it; call ``split`` before iterating.
 
-    def __init__(self, batches: Iterable[list[dict]], stream: TrainingStream, sampler: PositionSampler):
-        self.batches, self.stream, self.sampler = batches, stream, sampler
+    Iterating gives a batch; after ``split`` into other shares than one for each process, a list with the batch of each
+    own share.
 
-    def __iter__(self) -> Iterator[list[dict]]:
-        return iter(self.batches)
+    Args:
+        batches: makes the endless batches of the positions of a sampler, for a process with so many shares.
+        stream: the samples.
+    """
 
-    def used(self, batch: Iterable[dict]) -> None:
-        """Record that a batch has been trained on."""
-        self.sampler.used(sample[POSITION] for sample in batch)
+    def __init__(self, batches: Callable[[PositionSampler, Shares], Iterable[list[dict]]], stream: TrainingStream):
+        self.batches, self.stream = batches, stream
+        self.split(Shares())
 
-    def state_dict(self) -> dict[str, Any]:
-        """The position as plain values."""
-        return {**self.sampler.state_dict(), "seed": self.stream.seed}
+    def split(self, shares: Shares) -> None:
+        """Start at the beginning, with the positions of the own shares."""
+        self.shares = shares
+        self.samplers = [PositionSampler(share, shares.number) for share in shares.own]
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at a position of ``state_dict``."""
-        self.stream.reseed(state["seed"])
-        self.sampler.load_state_dict(state)
+    def __iter__(self) -> Iterator[Any]:
+        if self.shares.one_each:
+            return iter(self.batches(self.samplers[0], self.shares))
+        return map(list, zip(*(self.batches(sampler, self.shares) for sampler in self.samplers), strict=True))
+
+    def used(self, batch: Sequence[Any]) -> None:
+        """Record that what iterating has given has been trained on."""
+        for sampler, samples in zip(self.samplers, [batch] if self.shares.one_each else batch, strict=True):
+            sampler.used(sample[POSITION] for sample in samples)
+
+    def state_dicts(self) -> list[dict[str, Any]]:
+        """The position of each own share as plain values."""
+        return [{**sampler.state_dict(), "seed": self.stream.seed} for sampler in self.samplers]
+
+    def load_state_dicts(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Continue at the positions of all shares of a run, which may have had another number of shares."""
+        self.stream.reseed(states[0]["seed"])
+        if len(states) != self.shares.number:
+            states = dealt_anew(states, self.shares.number)
+        for sampler, share in zip(self.samplers, self.shares.own, strict=True):
+            sampler.load_state_dict(states[share])
+
+    def skip(self, positions: int) -> None:
+        """Continue after so many positions, a multiple of the number of shares, of a run that left no state."""
+        for sampler in self.samplers:
+            sampler.next += positions
 
 
 def build_stream_loader(cfg: CfgNode, mapper: Callable[[dict], dict | None]) -> StreamLoader:
     """Detectron2's training loader over a ``TrainingStream``. If ``SEED`` is negative, processes share a random one.
 
     Raises:
-        UserError: no training image, a batch that processes cannot share evenly, or another sampler than
-            ``TrainingSampler``.
+        UserError: no training image, or another sampler than ``TrainingSampler``; when it is iterated, a batch that the
+            shares do not split evenly.
     """
     if (name := cfg.DATALOADER.SAMPLER_TRAIN) != "TrainingSampler":
         raise UserError(f"DATALOADER.SAMPLER_TRAIN is {name!r}. Set TrainingSampler, the only one supported.")
-    world_size, images = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH
-    if images % world_size:
-        raise UserError(f"SOLVER.IMS_PER_BATCH is {images}. Set a multiple of {world_size}, the number of processes.")
     dicts: Any = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     if not dicts:
         raise UserError(f"The data sets of DATASETS.TRAIN, {list(cfg.DATASETS.TRAIN)}, have no annotated image.")
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     stream = TrainingStream(dicts, mapper, seed)
-    sampler = PositionSampler(comm.get_rank(), world_size)
-    # No mapper here: the stream maps its samples itself, because it knows their positions.
-    options = {"aspect_ratio_grouping": cfg.DATALOADER.ASPECT_RATIO_GROUPING, "num_workers": cfg.DATALOADER.NUM_WORKERS}
-    batches = build_detection_train_loader(stream, mapper=None, sampler=sampler, total_batch_size=images, **options)
-    return StreamLoader(batches, stream, sampler)
+    images, loading = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER
+    grouping, workers = loading.ASPECT_RATIO_GROUPING, loading.NUM_WORKERS
+
+    def batches(sampler: PositionSampler, shares: Shares) -> Iterable[list[dict]]:
+        if images % shares.number:
+            cure = f"Set a multiple of {shares.number}, the number of processes."
+            raise UserError(f"SOLVER.IMS_PER_BATCH is {images}. {cure}")
+        # Detectron2 divides by the number of processes.
+        total = images // shares.number * shares.world
+        # The order of grouped images depends on the number of workers, so each share has its own then.
+        count = workers if grouping else math.ceil(workers / len(shares.own))
+        options = {"aspect_ratio_grouping": grouping, "num_workers": count}
+        # No mapper here: the stream maps its samples itself, because it knows their positions.
+        return build_detection_train_loader(stream, mapper=None, sampler=sampler, total_batch_size=total, **options)
+
+    return StreamLoader(batches, stream)

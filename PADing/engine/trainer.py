@@ -37,6 +37,7 @@ from PADing.engine.progress import ProgressHook
 from PADing.engine.recipes import TrainingRecipe, build_recipe
 from PADing.engine.recomputation import recompute_activations
 from PADing.engine.rng import preserved_rng
+from PADing.engine.shares import choose_shares
 from PADing.engine.stream import StreamLoader, build_stream_loader
 from PADing.engine.timed_checkpoint import TimedCheckpoint
 from PADing.engine.training_state import RankStates
@@ -57,12 +58,12 @@ class RecipeLoop(SimpleTrainer):
     def __init__(self, model: torch.nn.Module, data_loader, recipe: TrainingRecipe, average: WeightAverage | None):
         super().__init__(model, data_loader, next(iter(recipe.optimizers.values())))
         self.recipe, self.average = recipe, average
-        self._own_batches: Iterator[list[dict]] | None = None
+        self._own_batches: Iterator[Any] | None = None
 
     def run_step(self) -> None:
         """One iteration, on the next batch."""
         assert self.model.training, "The model is in eval mode. The code that called model.eval() must restore it."
-        start = time.perf_counter()
+        start, shares = time.perf_counter(), self.recipe.shares
         if self._own_batches is None:
             # Starting a loader draws a random seed for its workers, and a resumed run starts one loader more.
             with preserved_rng(), without_stop_signals():
@@ -70,7 +71,11 @@ class RecipeLoop(SimpleTrainer):
                 batch = next(self._own_batches)
         else:
             batch = next(self._own_batches)
-        self.recipe.step(self.model, batch, time.perf_counter() - start)
+        if shares.one_each:
+            self.recipe.step(self.model, batch, time.perf_counter() - start)
+        else:
+            bare = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+            self.recipe.step_shares(bare, batch, time.perf_counter() - start)
         if self.average is not None:
             self.average.update()
         if isinstance(self.data_loader, StreamLoader):
@@ -82,7 +87,7 @@ class Trainer(DefaultTrainer):
 
     Override the same methods as of Detectron2's trainer; only optimizers belong to the recipe
     (``PADing.engine.recipes``). A checkpoint holds ``model``, ``trainer`` (iteration and hooks), ``iteration``, the
-    recipe's optimizers (``optimizer`` is the first), ``scaler``, ``scheduler``, and ``ranks``: each process's random
+    recipe's optimizers (``optimizer`` is the first), ``scaler``, ``scheduler``, and ``ranks``: each share's random
     generators and position in the data. A resumed run gives the same numbers as an uninterrupted one. Exception: with
     several data-loading workers and ``ASPECT_RATIO_GROUPING``, images may be grouped into other batches.
     """
@@ -112,6 +117,7 @@ class Trainer(DefaultTrainer):
         for name, part in (parts | self.recipe.checkpointables()).items():
             self.checkpointer.add_checkpointable(name, part)
         self.start_iter = 0
+        self.least_shares = 0  # of the batch; set to the processes of the first start if there are fewer now
         self.done_iter = -1  # the last iteration after which everything could be saved
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
@@ -319,7 +325,10 @@ class Trainer(DefaultTrainer):
         super().before_train()
         if self.average is not None:
             self.average.begin()
-        self.ranks.restore(self.start_iter, self.cfg.SOLVER.IMS_PER_BATCH)
+        least = max(self.ranks.recorded, self.least_shares)
+        streamed = isinstance(self.ranks.data_loader, StreamLoader)
+        self.recipe.shares = choose_shares(self.cfg.SOLVER, type(self.recipe), self.model, streamed, least)
+        self.ranks.restore(self.start_iter, self.cfg.SOLVER.IMS_PER_BATCH, self.recipe.shares)
 
     def run_step(self) -> None:
         """One iteration."""

@@ -9,23 +9,27 @@ import torch
 from detectron2.utils import comm
 from torch import Tensor
 
-from PADing.engine.rng import preserved_rng, rng_state, set_rng_state
+from PADing.engine.rng import derived_rng_state, preserved_rng, rng_state, set_rng_state
 from PADing.engine.sharding import gather_states
+from PADing.engine.shares import Shares
 from PADing.engine.stream import StreamLoader
 from PADing.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+_SHARE = 0x5348  # so that the numbers are not those of an image, which depend on the seed and a position
+
 
 class RankStates:
-    """Random generators and data positions of all processes, as one entry of a checkpoint.
+    """Random generators and data positions of all shares of the batch, as one entry of a checkpoint.
 
-    Only the main process writes checkpoints, so all processes call ``collect`` before. It also collects the states of
-    ``optimizers`` that the processes share.
+    A share is the part of a process, see ``PADing.engine.shares``. Only the main process writes checkpoints, so all
+    processes call ``collect`` before. It also collects the states of ``optimizers`` that the processes share.
     """
 
     def __init__(self, data_loader: Any, optimizers: Iterable[torch.optim.Optimizer] = ()):
         self.data_loader, self.optimizers = data_loader, tuple(optimizers)
+        self.shares = Shares()
         self._states: list[dict[str, Any]] = []
         self._loaded: list[dict[str, Any]] = []
         self.collected = -1
@@ -34,23 +38,25 @@ class RankStates:
         """Gather the states after an iteration, unless they are gathered already."""
         if self.collected != iteration:
             self.collected = iteration
-            self._states = comm.gather(self._own())
+            # Processes are in the order of their shares.
+            self._states = [state for states in comm.gather(self._own()) for state in states]
             gather_states(self.optimizers)
 
-    def _own(self) -> dict[str, Any]:
-        own: dict[str, Any] = {"rng": rng_state()}
-        if isinstance(self.data_loader, StreamLoader):
-            own["data"] = self.data_loader.state_dict()
-        return own
+    def _own(self) -> list[dict[str, Any]]:
+        generators = [rng_state()] if self.shares.one_each else self.shares.generators
+        if not isinstance(self.data_loader, StreamLoader):
+            return [{"rng": state} for state in generators]
+        data = self.data_loader.state_dicts()
+        return [{"rng": state, "data": place} for state, place in zip(generators, data, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
-        """The collected states: ``{"ranks": [one dict per process]}``."""
+        """The collected states: ``{"ranks": [one dict per share]}``."""
         return {"ranks": self._states}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Store the states for ``restore``; ValueError if they have another structure."""
         self._states = self._loaded = list(state["ranks"])
-        own = self._own()
+        own = self._own()[0]
         for number, rank in enumerate(self._loaded):
             # Set the state as a trial: the generators accept or refuse it as a whole.
             with preserved_rng():
@@ -59,28 +65,43 @@ class RankStates:
             if "data" in rank and place:
                 raise ValueError(f"{place} has another type than needed")
 
-    def restore(self, start_iter: int, images_per_iteration: int) -> None:
-        """Set data stream and random generators to where the stopped run left them.
+    @property
+    def recorded(self) -> int:
+        """The number of shares of the loaded checkpoint; 0 without one, or if it does not hold all positions."""
+        return len(self._loaded) if self._loaded and all("data" in state for state in self._loaded) else 0
 
-        With another number of processes, the data stream skips the images that were used, and the generators are not
-        restored.
+    def restore(self, start_iter: int, images_per_iteration: int, shares: Shares) -> None:
+        """Set data stream and random generators to where the stopped run left them, and split the batch into shares.
+
+        With as many shares as before, everything is as before, whatever the number of processes. Otherwise the unused
+        images are dealt out anew, and the generators start from the seed, the iteration and the share's number.
         """
-        loader, loaded, rank = self.data_loader, self._loaded, comm.get_rank()
-        complete = len(loaded) == comm.get_world_size()
+        loader, loaded, self.shares = self.data_loader, self._loaded, shares
+        complete = len(loaded) == shares.number
         if not isinstance(loader, StreamLoader):
             if start_iter:
                 logger.info("The data loader cannot be resumed, so the data order starts again.")
-        elif complete and "data" in loaded[rank]:
-            loader.load_state_dict(loaded[rank]["data"])
-        elif start_iter:
-            # Another number of processes, or another program's checkpoint: skip the images that have been used.
-            if loaded and "data" in loaded[0]:
-                loader.stream.reseed(loaded[0]["data"]["seed"])
-            loader.sampler.next = rank + start_iter * images_per_iteration
+            if complete:
+                set_rng_state(loaded[comm.get_rank()]["rng"])
+            return
+        loader.split(shares)
+        if self.recorded:
+            loader.load_state_dicts([state["data"] for state in loaded])
+        elif start_iter:  # another program's checkpoint
+            loader.skip(start_iter * images_per_iteration)
+        if loaded and not complete:
+            logger.info("The batch was split into %d shares and is split into %d now, so random generators start "
+                        "anew.", len(loaded), shares.number)  # fmt: skip
         if complete:
-            set_rng_state(loaded[rank]["rng"])
-        elif loaded:
-            logger.info("The checkpoint has %d processes, so random generators are not restored.", len(loaded))
+            generators = [loaded[share]["rng"] for share in shares.own]
+        else:
+            entropy = loader.stream.seed, start_iter, _SHARE
+            generators = [derived_rng_state(*entropy, share) for share in shares.own]
+            if not start_iter and 0 in shares.own:
+                generators[0] = rng_state()  # as it was seeded
+        if shares.one_each:
+            set_rng_state(generators[0])
+        shares.generators = generators
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """PADing's training recipe: two steps per iteration, each with its own optimizer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Protocol, runtime_checkable
 
+import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
@@ -68,12 +69,46 @@ class GeneratorClassifier(TrainingRecipe):
         With ``SOLVER.ACCUMULATE`` the frozen segmenter, which needs most of the memory, sees one micro-batch after
         another. Both steps see the features of the whole batch, because their losses compare sets of features.
         """
+        losses, query_features, target_classes = self._generate(model, batch)
+        self.update(self.optimizers["optimizer"], losses, data_time, prefix="gan_loss_")
+        losses = self._classify(model, query_features, target_classes)
+        self.update(self.optimizers["optimizer_2"], losses, data_time, prefix="id_loss_")
+
+    def step_shares(self, model: nn.Module, batches: Sequence[list[dict]], data_time: float) -> None:
+        """As ``step``: each loss is computed on one share, and each of both gradients is the mean over all shares."""
+        generator, classifier = self.optimizers["optimizer"], self.optimizers["optimizer_2"]
+        kept: list[tuple[Tensor, Tensor]] = []
+        total: dict[str, Tensor] = {}
+        generator.zero_grad()
+        with self.shares.together(model, batches):
+            for batch in self.shares.each(model, batches):
+                losses, *features = self._generate(model, batch)
+                kept.append((features[0], features[1]))
+                self._add(losses, total)
+        self._finish_shares(generator, total, data_time, "gan_loss_")
+        total = {}
+        classifier.zero_grad()
+        for features_and_classes in self.shares.each(model, kept):
+            self._add(self._classify(model, *features_and_classes), total)
+        self._finish_shares(classifier, total, data_time, "id_loss_")
+
+    def _generate(self, model: nn.Module, batch: list[dict]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         with ExitStack() as stack:
             if self.accumulate > 1:
                 stack.enter_context(micro_batches(model, batch, self.accumulate))
             stack.enter_context(self.precision.autocast())
-            losses, query_features, target_classes = model(batch)
-        self.update(self.optimizers["optimizer"], losses, data_time, prefix="gan_loss_")
+            return model(batch)
+
+    def _classify(self, model: nn.Module, query_features: Tensor, target_classes: Tensor) -> dict[str, Tensor]:
         with self.precision.autocast():
-            losses = model(None, real_embeddings=query_features, target_classes=target_classes)
-        self.update(self.optimizers["optimizer_2"], losses, data_time, prefix="id_loss_")
+            return model(None, real_embeddings=query_features, target_classes=target_classes)
+
+    def _add(self, losses: Mapping[str, Tensor], total: dict[str, Tensor]) -> None:
+        losses = {name: loss / self.shares.number for name, loss in losses.items()}
+        self.backward(losses)
+        for name, loss in losses.items():
+            total[name] = total.get(name, 0) + loss.detach()
+
+    def _finish_shares(self, optimizer: torch.optim.Optimizer, total: dict, data_time: float, prefix: str) -> None:
+        self.shares.add_gradients(optimizer)
+        self.finish(optimizer, self.logged_shares(total), data_time, prefix)

@@ -27,7 +27,7 @@ from PADing.meta_arch.second_classifier import (
     second_classifier_type,
 )
 from PADing.meta_arch.vocabulary import Vocabulary
-from PADing.modeling import SetCriterion, WholeBatch
+from PADing.modeling import SetCriterion, WholeBatch, mean_of_shares
 from PADing.modeling.transfer import to_device
 
 
@@ -258,6 +258,11 @@ class SegmenterBase(ModelContract, nn.Module):
         """Tell the criterion the targets of all micro-batches, for divisors and random draws of the whole batch."""
         labels = [sample["instances"].gt_classes for part in parts for sample in part if "instances" in sample]
         self.criterion.whole = WholeBatch(labels, len(parts)) if parts else None
+
+    def begin_shares(self, batches: Sequence[list[dict]], number: int) -> None:
+        """Tell the criterion the mean number of targets per share, for the divisor of the mask losses."""
+        counts = [len(sample["instances"]) for batch in batches for sample in batch if "instances" in sample]
+        self.criterion.mean_targets = mean_of_shares(sum(counts), number, self.device) if number else None
 
     # ---- inference
 

@@ -79,6 +79,13 @@ class ModelContract:
         takes its divisor from the whole batch, see ``PADing.modeling.WholeBatch``.
         """
 
+    def begin_shares(self, batches: Sequence[list[dict]], number: int) -> None:
+        """Called by all processes before an update if they compute ``batches`` one by one, and with ((), 0) after it.
+
+        The batch of the job has ``number`` shares; ``batches`` are those of this process, whose number differs between
+        processes. So a forward pass must not exchange anything: a loss that needs numbers of all shares gets them here.
+        """
+
     # ---- asked of the model when weights are loaded
     def harmless_weights(self) -> tuple[str, ...]:
         """Prefixes of keys whose shape may differ from the file's; such weights are not loaded."""

@@ -8,4 +8,4 @@ from .matcher import HungarianMatcher
 from .pixel_decoder import BasePixelDecoder, MSDeformAttnPixelDecoder, TransformerEncoderPixelDecoder
 from .registry import TRANSFORMER_DECODER_REGISTRY
 from .transformer_decoder import MultiScaleMaskedTransformerDecoder, StandardTransformerDecoder
-from .whole_batch import WholeBatch
+from .whole_batch import WholeBatch, mean_of_shares

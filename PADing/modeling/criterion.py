@@ -45,6 +45,8 @@ class SetCriterion(nn.Module):
     Attributes:
         whole: with gradient accumulation, the whole batch of the update; else None. A loss that is no mean over images
             takes its divisor and its random draws from it, see :class:`WholeBatch`.
+        mean_targets: the mean number of targets of the batch's shares, if the caller has counted them (0-dim.); None:
+            each process has one share, and the mean is taken over processes.
 
     State-dict keys: ``empty_weight`` (num_classes + 1), the class weights of the cross-entropy.
 
@@ -64,6 +66,7 @@ class SetCriterion(nn.Module):
 
     empty_weight: Tensor
     whole: WholeBatch | None = None
+    mean_targets: Tensor | None = None
 
     @configurable
     def __init__(
@@ -138,7 +141,7 @@ class SetCriterion(nn.Module):
                 result |= self.label_losses(predictions, self._target_classes(matched))
             if "masks" in self.losses:
                 count = sum(map(len, whole.labels))
-                num_masks = whole.once("masks", lambda: _mean_over_ranks(count, device)) / whole.parts
+                num_masks = whole.once("masks", lambda: self._mean_targets(count, device)) / whole.parts
                 assert masks is not None
                 result |= self.mask_losses(matched, *self._at_points(masks.float(), matched, mask_points), num_masks)
         whole.done(len(targets))
@@ -200,6 +203,12 @@ class SetCriterion(nn.Module):
         inside = logits.sigmoid()
         dice = 1 - (2 * (inside * labels).sum(2) + 1) / (inside.sum(2) + labels.sum(2) + 1)
         return {"loss_mask": ce.sum(1) * scale, "loss_dice": dice.sum(1) * scale}
+
+    def _mean_targets(self, count: int, device: torch.device) -> float | Tensor:
+        """The mean number of targets per share of the batch, at least one."""
+        if self.mean_targets is not None:
+            return self.mean_targets.to(device).clamp(min=1)
+        return _mean_over_ranks(count, device)
 
     def _draw_points(
         self, whole: WholeBatch, predictions: int, queries: int, device: torch.device

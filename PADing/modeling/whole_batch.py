@@ -3,6 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import torch
+import torch.distributed as dist
+from detectron2.utils.comm import get_world_size
 from torch import Tensor
 
 T = TypeVar("T")
@@ -49,3 +52,14 @@ class WholeBatch:
         self.first += count
         if self.first >= len(self.labels):
             self._kept.clear()  # points of masks are large
+
+
+def mean_of_shares(count: int, number: int, device: torch.device) -> Tensor:
+    """The mean of a count over ``number`` shares of a batch; ``count`` is that of all shares of this process.
+
+    All processes call this together. Returns a float scalar.
+    """
+    total = torch.tensor([float(count)], device=device)
+    if get_world_size() > 1:
+        dist.all_reduce(total)
+    return total / number

@@ -179,8 +179,9 @@ def test_flags_of_processes(message, flags, words):
 
 
 def test_a_batch_that_processes_cannot_share(message):
-    argv = ["--config-file", STAGE_1[1], "--num-gpus", "3", "MODEL.DEVICE", "cpu"]
-    assert "SOLVER.IMS_PER_BATCH is 8. Set a multiple of 3 (processes)" in message(argv)
+    argv = ["--config-file", STAGE_1[1], "--num-gpus", "9", "MODEL.DEVICE", "cpu"]
+    assert "SOLVER.IMS_PER_BATCH is 8, but there are 9 processes" in message(argv)
+    assert "Set a multiple of SOLVER.SHARES, which is 3" in message([*argv, "SOLVER.SHARES", "3"])
     assert "multiple of 5 (SOLVER.REFERENCE_WORLD_SIZE)" in message([*argv, "SOLVER.REFERENCE_WORLD_SIZE", "5"])
 
 

@@ -95,7 +95,7 @@ def test_older_checkpoint_resumes_with_a_note(tmp_path, caplog):
     assert resumed.start_iter == 3
     assert "optimizer_2, ranks, scaler, scheduler" in caplog.text
     # The data go on behind the images that have been used.
-    assert resumed.data_loader.sampler.next > 3 * cfg.SOLVER.IMS_PER_BATCH
+    assert resumed.data_loader.samplers[0].next > 3 * cfg.SOLVER.IMS_PER_BATCH
 
 
 def test_files_and_scalars_of_a_run(tmp_path):
@@ -218,7 +218,7 @@ def test_weights_load_into_detectron2s_own_checkpointer(tmp_path):
 def test_batch_that_processes_cannot_share_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 3)
     with pytest.raises(UserError, match="IMS_PER_BATCH is 2. Set a multiple of 3"):
-        TinyTrainer.build_train_loader(config(tmp_path))
+        iter(TinyTrainer.build_train_loader(config(tmp_path)))
 
 
 def test_second_round_reads_the_teacher_before_training(tmp_path):
