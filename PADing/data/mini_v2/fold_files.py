@@ -17,6 +17,7 @@ from tqdm import tqdm
 from PADing.data.mini_v2.folds import unseen
 from PADing.data.mini_v2.worlds import World
 from PADing.data.preparation import worker_pool
+from PADing.errors import UserError
 from PADing.files import read_json, replacing_folder
 
 __all__ = ["IGNORE", "make_fold"]
@@ -34,7 +35,10 @@ def make_fold(world: World, fold: int, root: Path, workers: int = 1) -> None:
         for subset, folder in _MAPS.items():
             (building / folder).mkdir()
             source = root / f"panoptic_semseg_{subset}"
-            names = sorted(path.name for path in source.glob("*.png"))
+            images = read_json(root / "annotations" / f"panoptic_{subset}.json", "Mini data")["images"]
+            names = [image["file_name"] for image in images]
+            if missing := [name for name in names if not (source / name).is_file()]:
+                raise UserError(f"{source / missing[0]} does not exist. Draw the data again, with a new --output.")
             write = partial(_relabel, str(source), str(building / folder), _table(world, fold, subset))
             done = pool.imap_unordered(write, names, chunksize=32) if pool else map(write, names)
             for _ in tqdm(done, total=len(names), desc=f"fold {fold}, {subset}", unit="map", mininterval=1):

@@ -10,6 +10,7 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -54,9 +55,8 @@ def problems_of_folder(folder: Path) -> list[str]:
         elif of_set(hashes[:number]) != committed(one)[subset][key]:
             problems.append(f"{subset}: the first {number} images have other pixels or annotation than the frozen ones")
     for track in TRACKS:
-        with np.load(folder / f"class_vectors_{track}.npz", allow_pickle=False) as content:
-            if hash_of(content["vectors"]) != committed(one)["vectors"][track]:
-                problems.append(f"class_vectors_{track}.npz has other vectors than the frozen ones")
+        if _vectors_hash(folder / f"class_vectors_{track}.npz") != committed(one)["vectors"][track]:
+            problems.append(f"class_vectors_{track}.npz has other vectors than the frozen ones")
     return problems
 
 
@@ -72,14 +72,25 @@ def _read_hash(folder: Path, subset: str, entry: dict, problems: list[str]) -> s
     return of_arrays(image, ids)
 
 
+def _vectors_hash(path: Path) -> str:
+    """The hash of a file of class vectors; "" if it is none."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return hash_of(content["vectors"])
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist. Draw the data again, with a new --output.") from error
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, BadZipFile):
+        return ""
+
+
 def _pixels(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist. Draw the data again, with --force.") from error
+        raise UserError(f"{path} does not exist. Draw the data again, with a new --output.") from error
     except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f"{path} cannot be read ({error}). Draw the data again, with --force.") from error
+        raise UserError(f"{path} cannot be read ({error}). Draw the data again, with a new --output.") from error
 
 
 def _draw_all(one: World, workers: int) -> dict:

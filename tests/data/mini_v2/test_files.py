@@ -205,6 +205,8 @@ def test_verify_finds_every_change(folder, tmp_path, capsys):
     assert "cannot be read" in problems(lambda: (copy / "val" / first).write_bytes(b"no image"))
     vectors = copy / "class_vectors_clip.npz"
     assert "has other vectors" in problems(lambda: shutil.copyfile(copy / "class_vectors_word.npz", vectors))
+    assert "has other vectors" in problems(lambda: vectors.write_text("no vectors"))
+    assert "does not exist" in problems(lambda: os.remove(vectors))
     other = {"settings": {"version": 1}}
     assert "not mini data of version 2" in problems(lambda: (copy / "mini.json").write_text(json.dumps(other)))
 
@@ -225,6 +227,16 @@ def test_another_fold_is_added_and_nothing_else_touched(folder, data_root):
         assert new == {"fold5"} and before.items() <= after.items()
     finally:
         shutil.rmtree(folder / "fold5", ignore_errors=True)
+
+
+def test_no_fold_is_made_of_incomplete_data(folder, tmp_path):
+    """A fold without some images would train and evaluate on fewer, without a word."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    sorted((copy / "panoptic_semseg_val").iterdir())[3].unlink()
+    with pytest.raises(UserError, match="000001000004.png does not exist"):
+        files.make_world("test", copy, train=40, val=FIRST, folds=(FOLD, 4))
+    assert not (copy / "fold4").exists()
 
 
 def test_wrong_sizes_and_other_folders_are_refused(folder, tmp_path):
