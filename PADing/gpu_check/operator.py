@@ -56,14 +56,17 @@ def _errors(device: str, way: str, dtype: torch.dtype, channels: int) -> dict[st
     weights = torch.rand(2, 200, 4, 3, 4, generator=generator).to(wide)
     grad = torch.randn(2, 200, 4 * channels, generator=generator).to(dtype)
     table = [number for (h, w), start in zip(SHAPES, STARTS, strict=True) for number in (h, w, start)]
-    operator, definition, inputs = torch.ops.pading.ms_deform_attn, _definition, [value, locations, weights]
+    operator: Callable[..., Tensor] = torch.ops.pading.ms_deform_attn
+    definition, inputs = _definition, [value, locations, weights]
     if way == "fused":
         offsets, reference = 10 * (locations - 0.5), torch.rand(2, 200, 3, 2, generator=generator).to(wide)
         inputs = [value, offsets.to(dtype), weights.to(dtype)]
         sizes = torch.tensor(SHAPES).flip(-1)
 
-        def operator(*tensors):
+        def fused(*tensors):
             return torch.ops.pading.ms_deform_attn_fused(*tensors[:-2], reference.to(device), *tensors[-2:])
+
+        operator = fused
 
         def definition(value, offsets, scores):
             return _definition(value, *samples_of(offsets, scores, reference.double(), sizes))
