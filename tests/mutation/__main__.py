@@ -86,9 +86,8 @@ def report(rows: Iterable[Mapping], reasons: set[tuple[str, str, str]]) -> int:
         counts.setdefault("/".join(module.split("/")[:2]), Counter())[outcome] += 1
         if outcome == "missed":
             print(f"{module}:{row['mutant']['line']}\n  - {row['before']}\n  + {row['after']}")
-    print(
-        "| package | mistakes | noticed | not noticed | explained | share noticed |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    print("| package | mistakes | noticed | not noticed | explained | share noticed |")
+    print("| --- " * 6 + "|")
     shares = []
     for name, count in sorted(counts.items()):
         shares.append(count["noticed"] / max(count["noticed"] + count["missed"], 1))

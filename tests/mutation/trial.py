@@ -16,8 +16,9 @@ MORE = 15
 # Wall-clock seconds for each second of processor time, for a mutant that waits for ever; other programs may run, too.
 PATIENCE = 30
 HEAVY = """
-    torch numpy scipy.optimize scipy.stats PIL.Image cv2 yaml pycocotools.coco panopticapi.evaluation fvcore.common.config
-    detectron2.data detectron2.engine detectron2.modeling detectron2.checkpoint detectron2.evaluation pytest _pytest.assertion
+    torch numpy scipy.optimize scipy.stats PIL.Image cv2 yaml pycocotools.coco panopticapi.evaluation
+    fvcore.common.config detectron2.data detectron2.engine detectron2.modeling detectron2.checkpoint
+    detectron2.evaluation pytest _pytest.assertion
 """.split()
 PASSED, FAILED, INTERRUPTED = 0, 1, 2  # statuses of pytest; a test file that cannot be imported gives the third
 
