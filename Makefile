@@ -21,11 +21,11 @@ OLDEST_TESTS := tests/test_installation.py tests/test_config.py tests/test_files
   tests/evaluation/test_mini.py tests/data/test_mappers.py tests/visualization/test_curves.py tests/d2lite/test_transforms.py
 SPHINX := $(BIN)/python -m sphinx -E -W --keep-going -q
 
-.PHONY: help setup quickstart test test-slow test-oldest test-faults lint docs linkcheck clean
+.PHONY: help setup quickstart test test-slow test-mutation test-oldest test-faults lint docs linkcheck clean
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
-	@echo "make setup        install only; make lint: ruff and mypy; make test-slow: the long tests; make test-oldest: tests with the oldest packages that pyproject.toml allows; make test-faults: kills, full disks, spoiled files and long runs; make linkcheck: try the documentation's links to other sites"
+	@echo "make setup        install only; make lint: ruff and mypy; make test-slow: the long tests; make test-mutation: mistakes in the code that the tests must notice; make test-oldest: tests with the oldest packages that pyproject.toml allows; make test-faults: kills, full disks, spoiled files and long runs; make linkcheck: try the documentation's links to other sites"
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed. Install Python 3.10 - 3.13, or name one: make PYTHON=/path/to/python ..."; exit 1; }
@@ -55,6 +55,9 @@ test: $(STAMP_DEV)
 
 test-slow: $(STAMP_DEV)
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+test-mutation: $(STAMP_DEV)
+	$(BIN)/python -m tests.mutation $(ARGS)
 
 $(STAMP_OLDEST): requirements-oldest.txt pyproject.toml setup.py
 	$(OLDEST_PYTHON) -m venv $(OLDEST_VENV)

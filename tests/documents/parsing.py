@@ -172,7 +172,7 @@ def _made_by(command: Command, words: list[str]) -> list[Command]:
     installed = ["-o", ".venv/.installed", "-o", ".venv/.installed-dev", "-o", ".venv/.installed-docs"]
     done = subprocess.run(["make", "-n", *installed, *words[1:]], cwd=REPOSITORY, capture_output=True, text=True)
     _check(done.returncode == 0, done.stderr.strip())
-    if words[1] in ("setup", "lint", "test", "test-slow", "docs", "help", "clean"):
+    if words[1] in ("setup", "lint", "test", "test-slow", "test-mutation", "docs", "help", "clean"):
         return []
     lines = [line for line in done.stdout.splitlines() if "python -m minibench" in line]
     import shlex

@@ -50,7 +50,7 @@ def sample(root: Path, module: str, count: int, seed: int) -> list[Mutant]:
 def _places(root: Path, module: str) -> dict[Place, list[Mutant]]:
     """All mutants by place, so that a place with many possible mistakes is not drawn more often than others."""
     path = root / module
-    skipped, tree = _annotations(path.read_text(encoding="utf-8")), get_ast_from_path(path)
+    skipped, tree = _no_code(path.read_text(encoding="utf-8")), get_ast_from_path(path)
     nodes = list(ast_nodes(tree))
     found: dict[Place, list[Mutant]] = {}
     for name in sorted(operator_names()):
@@ -65,16 +65,21 @@ def _places(root: Path, module: str) -> dict[Place, list[Mutant]]:
     return found
 
 
-def _annotations(code: str) -> list[tuple[Place, Place]]:
-    """Where types stand. A mistake in ``int | None`` fails at import, which says nothing about tests."""
-    types = []
+def _no_code(code: str) -> list[tuple[Place, Place]]:
+    """Where types and log messages stand.
+
+    A mistake in ``int | None`` fails at import, which says nothing about tests, and logs are not tested word by word.
+    """
+    nodes: list[ast.AST | None] = []
     for node in ast.walk(ast.parse(code)):
-        types += [getattr(node, name, None) for name in ("annotation", "returns")]
+        nodes += [getattr(node, name, None) for name in ("annotation", "returns")]
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("logger."):
+            nodes.append(node)
     lines = code.splitlines()
     return [
         ((node.lineno, _column(lines, node.lineno, node.col_offset)),
          (node.end_lineno or 0, _column(lines, node.end_lineno or 0, node.end_col_offset or 0)))
-        for node in types if node is not None
+        for node in nodes if isinstance(node, ast.expr)
     ]  # fmt: skip
 
 
