@@ -225,7 +225,14 @@ def test_a_proposal_ignores_classes():
     assert metrics.category_ids == (-1,) and metrics.ar(0.5) == pytest.approx(1)
 
 
-def test_own_annotations_may_lack_fields():
+def test_a_threshold_of_one_is_met_by_the_object_itself():
+    found = [make_detection(1, 30, 0.9, LEFT), make_detection(2, 30, 0.9, LEFT)]
+    want = evaluate_detections(load_ground_truth(make_truth()), found, "segm", iou=[0.9], category_ids=[30]).ar(0.9)
+    exact = evaluate_detections(load_ground_truth(make_truth()), found, "segm", iou=[1.0], category_ids=[30])
+    assert exact.ar(1.0) == want > 0
+
+
+def test_own_annotations_may_lack_fields(tmp_path):
     truth = make_truth()
     polygon = {"id": 9, "image_id": 3, "category_id": 11, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]}
     truth["annotations"].append(polygon)
@@ -233,6 +240,10 @@ def test_own_annotations_may_lack_fields():
     annotation = load_ground_truth(truth).anns[9]
     assert annotation["area"] == 4 and annotation["bbox"] == [0, 0, 2, 2] and annotation["iscrowd"] == 0
     assert truth == before  # the caller's content is left alone
+    file = tmp_path / "own.json"
+    file.write_text(json.dumps(truth))
+    read = load_ground_truth(file)
+    assert read.anns[9] == annotation and read.anns.keys() == load_ground_truth(truth).anns.keys()
 
 
 def test_mistakes_are_named(tmp_path):
