@@ -99,6 +99,18 @@ def test_nan_is_written_as_null(labelled, tmp_path):
     assert "NaN" not in text and json.loads(text)["sem_seg"]["hIoU"] is None
 
 
+def test_counts_of_pixels_are_those_of_a_loop(labelled):
+    names, generator = [*NAMES, "sea", "sand"], np.random.default_rng(0)
+    truth, predicted = generator.integers(0, 5, (2, 9, 13))
+    name, record = labelled(truth, stuff_classes=names)
+    evaluator = SemSegGzeroEvaluator(name)
+    evaluator.process([record], [{"sem_seg": _scores(predicted, 5)}])
+    result = evaluator.evaluate()["sem_seg"]
+    for i, own in enumerate(names):
+        both, either = ((truth == i) & (predicted == i)).sum(), ((truth == i) | (predicted == i)).sum()
+        assert result[f"IoU-{own}"] == pytest.approx(100 * both / either)
+
+
 def test_a_set_of_fewer_classes_takes_only_their_scores(labelled):
     # The model also scores "sea", which this set does not show: its highest score must not count.
     name, record = labelled([[0, 1, 2]], vocabulary=["sea", "wall", "cat", "sky"])

@@ -66,15 +66,18 @@ def _places(root: Path, module: str) -> dict[Place, list[Mutant]]:
 
 
 def _no_code(code: str) -> list[tuple[Place, Place]]:
-    """Where types and log messages stand.
+    """Where types, log messages and ``strict=`` stand.
 
-    A mistake in ``int | None`` fails at import, which says nothing about tests, and logs are not tested word by word.
+    A mistake in ``int | None`` fails at import, which says nothing about tests; logs are not tested word by word; and
+    ``zip(..., strict=True)`` is a check of our own mistakes, which never fails.
     """
     nodes: list[ast.AST | None] = []
     for node in ast.walk(ast.parse(code)):
         nodes += [getattr(node, name, None) for name in ("annotation", "returns")]
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("logger."):
             nodes.append(node)
+        if isinstance(node, ast.keyword) and node.arg == "strict":
+            nodes.append(node.value)
     lines = code.splitlines()
     return [
         ((node.lineno, _column(lines, node.lineno, node.col_offset)),
