@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from PADing.data.images import CorruptFile, read_image, read_labels, read_panoptic_rgb
+from PADing.data.images import CorruptFile, read_image, read_labels, read_panoptic_rgb, read_size
 from PADing.visualization.image_files import read_rgb
 
 HEIGHT, WIDTH = 5, 7
@@ -106,6 +106,14 @@ def test_channels_and_orientation(tmp_path):
     image = read_image(path)
     assert image.shape == (WIDTH, HEIGHT, 3) and image[0, -1].tolist() == [200, 100, 50]
     assert np.array_equal(read_image(path, "BGR"), image[:, :, ::-1])
+
+
+@pytest.mark.parametrize("tag, orientation", [(1, 1), (8, 8), (9, 1), (0, 1)])
+def test_orientation_without_decoding(tmp_path, tag, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    path = _save(tmp_path, Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)), ".png", exif=exif)
+    assert read_size(path) == (HEIGHT, WIDTH, orientation)
 
 
 def _png_of_size(width, height):

@@ -78,7 +78,21 @@ def test_pairs_in_subfolders_and_with_other_extensions(own):
     (own.folder / "labels" / "sub").mkdir()
     (own.folder / "images" / "pic_5.png").rename(own.folder / "images" / "sub" / "pic_5.JPEG")
     (own.folder / "labels" / "pic_5.png").rename(own.folder / "labels" / "sub" / "pic_5.png")
-    assert any(entry["file_name"].endswith("sub/pic_5.JPEG") for entry in _load(own, "own_val_semantic"))
+    dicts = _load(own, "own_val_semantic")
+    pairs = {tuple(entry[key].split("/", -1)[-1] for key in ("file_name", "sem_seg_file_name")) for entry in dicts}
+    assert any(entry["file_name"].endswith("sub/pic_5.JPEG") for entry in dicts)
+    assert ("pic_5.JPEG", "pic_5.png") in pairs and len(pairs) == len(dicts)
+
+
+def test_images_of_one_name_in_two_folders_keep_their_own_labels(own):
+    for kind in ("images", "labels"):
+        (own.folder / kind / "sub").mkdir()
+        (own.folder / kind / "sub" / "pic_5.png").write_bytes((own.folder / kind / "pic_5.png").read_bytes())
+    dicts = _load(own, "own_val_semantic")
+    same = [entry for entry in dicts if entry["file_name"].endswith("pic_5.png")]
+    assert len(same) == 2
+    for entry in same:
+        assert entry["file_name"].replace("/images/", "/labels/") == entry["sem_seg_file_name"]
 
 
 def test_one_class_without_annotation_is_fine(own):

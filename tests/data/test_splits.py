@@ -173,3 +173,18 @@ def test_numbers_too_long_to_print_are_refused(own):
     own.split_file.write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match="id must be a whole number >= 0, but is a huge int"):
         load_split(own.split_file)
+
+
+@pytest.mark.parametrize("images", [0, -3, True, 2.0, "2", [2, 0], [True]])
+def test_a_number_of_images_is_at_least_one(images):
+    content = _content()
+    content["data_sets"][0]["images"] = images
+    with pytest.raises(UserError, match=r"data_sets\[0\].*at least 1"):
+        split_from_dict(content, "/x/s.yaml")
+
+
+@pytest.mark.parametrize(("images", "kept"), [(1, (1,)), ([1, 30], (1, 30)), ([], ())])
+def test_numbers_of_images_are_kept(images, kept):
+    content = _content()
+    content["data_sets"][0]["images"] = images
+    assert split_from_dict(content, "/x/s.yaml").data_sets[0].images == kept

@@ -61,3 +61,5 @@ def test_cosine_similarity_is_the_hand_worked_value():
     a = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
     b = torch.tensor([[1.0, 0.0]])
     torch.testing.assert_close(cosine_similarity(a, b), torch.tensor([[0.6], [0.0]]))
+    c = torch.tensor([[8.0, 6.0], [0.0, 5.0], [0.0, -1.0]])
+    torch.testing.assert_close(cosine_similarity(a, c), torch.tensor([[0.96, 0.8, -0.8], [0.6, 1.0, -1.0]]))

@@ -158,6 +158,8 @@ def test_written_file_is_plain_yaml(tool, data):
     assert tool.main(_args(data, "instances.json", "--unseen", "no")) == 0
     content = yaml.safe_load((data / "mk.yaml").read_text(encoding="utf-8"))
     assert content["unseen"] == ["no"] and content["data_sets"][0]["image_root"] == "./images"
+    # In an order for readers: what a class or a data set is called comes first.
+    assert list(content)[0] == "name" and {list(entry)[0] for entry in content["data_sets"]} == {"name"}
 
 
 def test_printed_commands_start(tool, data, caplog, monkeypatch, capsys):
