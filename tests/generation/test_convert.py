@@ -93,3 +93,27 @@ def test_wrong_files_are_named(tmp_path):
     with pytest.raises(UserError, match="not a Mask2Former checkpoint"):
         convert_file(tmp_path / "other.pth", tmp_path / "out.pth", "instance", [split()])
     assert not list(tmp_path.glob("out*"))
+
+
+def test_an_existing_file_stays_unless_asked_otherwise(tmp_path):
+    source, output = tmp_path / "in.pth", tmp_path / "out.pth"
+    torch.save(checkpoint(4), source)
+    output.write_bytes(b"earlier")
+    with pytest.raises(UserError, match="out.pth"):
+        convert_file(source, output, "instance", [split()])
+    assert output.read_bytes() == b"earlier"
+    convert_file(source, output, "instance", [split()], overwrite=True)
+    assert "new_fc.weight" in torch.load(output, weights_only=True)["model"]
+
+
+@pytest.mark.parametrize("change", ["more", "fewer"])
+def test_an_average_of_another_model_is_refused(tmp_path, change):
+    content = checkpoint(4)
+    average = dict(content["model"])
+    average["y"] = torch.ones(1)
+    if change == "fewer":
+        del average["y"], average["backbone.x"]
+    torch.save({**content, "ema": {"weights": average}}, tmp_path / "in.pth")
+    named = "y" if change == "more" else "backbone.x"
+    with pytest.raises(UserError, match=rf"averaged and ordinary weights are not of one model: {named}\."):
+        convert_file(tmp_path / "in.pth", tmp_path / "out.pth", "instance", [split()], weights_from="ema")

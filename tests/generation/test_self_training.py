@@ -1,6 +1,9 @@
+import pytest
 import torch
+from torch import nn
 
-from PADing.generation.self_training import pseudo_labels
+from PADing.errors import UserError
+from PADing.generation.self_training import Teacher, pseudo_labels
 
 NOTHING, UNSEEN = 4, torch.tensor([1, 3])
 
@@ -43,3 +46,25 @@ def test_annotation_may_be_finer_than_the_masks():
     fine[:, 8:] = True
     assert relabel([NOTHING], [logits(1)], annotated=fine) == [1]
     assert relabel([NOTHING], [logits(1)], annotated=~fine) == [NOTHING]
+
+
+def test_a_teacher_answers_with_the_first_models_classifier():
+    student = nn.Linear(2, NOTHING + 1)
+    weight = torch.zeros(NOTHING + 1, 2)
+    weight[3, 0] = 9.0  # class 3 for features along the first axis
+    teacher = Teacher.of({"new_fc.weight": weight, "new_fc.bias": torch.zeros(NOTHING + 1)}, student, 0.5, 0.25)
+    left = torch.tensor([[[[1.0, 1, -1, -1]], [[1.0, 1, -1, -1]]]])
+    outputs = {"pred_embed": torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), "pred_masks": left}
+    targets = [{"masks": torch.tensor([[[0, 0, 0, 1]], [[0, 0, 1, 0]]])}]
+    classes = torch.full((1, 2), NOTHING)
+    assert teacher.relabel(classes, outputs, targets, UNSEEN).tolist() == [[3, NOTHING]]
+    targets = [{"masks": torch.tensor([[[1, 0, 0, 0]], [[0, 1, 0, 0]]])}]
+    assert teacher.relabel(classes, outputs, targets, UNSEEN).tolist() == [[NOTHING, NOTHING]]
+
+
+@pytest.mark.parametrize("lacking", ["weight", "bias", "classes"])
+def test_a_teacher_of_another_model_is_refused(lacking):
+    weights = {"new_fc.weight": torch.zeros(5, 2), "new_fc.bias": torch.zeros(5)}
+    weights.pop(f"new_fc.{lacking}", None)
+    with pytest.raises(UserError, match="must be a trained PADing of the same classes"):
+        Teacher.of(weights, nn.Linear(2, 6 if lacking == "classes" else 5), 0.5, 0.25)
