@@ -172,3 +172,9 @@ def test_right_names_pass(tmp_path):
     assert not list(best_problems(config(tmp_path, "TEST.BEST.METRIC", METRIC)))
     both = ["DATASETS.TEST", (DATA, "other"), "TEST.BEST.METRIC", f"{DATA}/tiny/score"]
     assert not list(best_problems(config(tmp_path, *both)))
+
+
+def test_a_resumed_training_without_evaluations_on_the_way_goes_on(tmp_path):
+    run(tmp_path, {}, "TEST.EVAL_PERIOD", 0, "SOLVER.CHECKPOINT_PERIOD", 2, stop_before=3)
+    trainer = run(tmp_path, {8: 1.0}, "TEST.EVAL_PERIOD", 0, "SOLVER.CHECKPOINT_PERIOD", 2, resume=True)
+    assert trainer.start_iter == 2 and best(tmp_path)["iteration"] == 7

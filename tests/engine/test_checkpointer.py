@@ -207,3 +207,12 @@ def test_folders_whose_names_look_like_addresses(tmp_path, folder):
         model = nn.Linear(2, 2)
         TrainingCheckpointer(model).load(str(tmp_path / folder / name))
         assert torch.equal(model.weight, weights["weight"])
+
+
+def test_missing_parts_are_named_by_their_module(tmp_path, caplog):
+    model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.ModuleDict({"c": nn.Linear(2, 2), "d": nn.Linear(2, 2)})})
+    held = {key: value for key, value in model.state_dict().items() if key in ("a.weight", "b.c.weight", "b.c.bias")}
+    torch.save({"model": {**held, "e.x": torch.zeros(1), "e.y": torch.zeros(1)}}, tmp_path / "part.pth")
+    with caplog.at_level("WARNING"):
+        TrainingCheckpointer(model).load(str(tmp_path / "part.pth"))
+    assert "ignored in the file: e; not in the file, so started from scratch: a.bias, b.d." in caplog.text

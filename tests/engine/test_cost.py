@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.structures import Boxes, Instances
 from torch import nn
 from torch.nn import functional as F
@@ -75,3 +76,10 @@ def test_models_are_counted_by_their_tensors(monkeypatch, count):
     assert f"conv {10 * 12 * 8 * (27e-9 if count == 'count_flops' else 1e-6):.4g}" in text
     assert [[type(part) for part in result] for result in seen] == [[torch.Tensor] * 4]
     assert isinstance(model(inputs[0])[0]["instances"], Instances)
+
+
+def test_images_are_those_of_the_first_evaluation_set(monkeypatch):
+    cfg = CfgNode({"DATASETS": {"TEST": ("first", "second")}})
+    loaders = {"first": [[{"image": 1, "height": 5}], [{"image": 2}], [{"image": 3}]], "second": [[{"image": 9}]]}
+    monkeypatch.setattr(cost.Trainer, "build_test_loader", lambda cfg, name: loaders[name])
+    assert cost.inputs_of(cfg, 2) == [[{"image": 1}], [{"image": 2}]]
