@@ -6,6 +6,9 @@ from difflib import get_close_matches
 
 from PADing.requeue import NOTICES, requeue_status
 
+# Mistakes that one message lists; a config file of another program would have hundreds.
+MOST_LISTED = 12
+
 
 class UserError(RuntimeError):
     """Bad input: a wrong path, key, class name or checkpoint.
@@ -15,9 +18,11 @@ class UserError(RuntimeError):
 
 
 def refuse(problems: Sequence[str]) -> None:
-    """Raise one ``UserError`` that lists all ``problems``; do nothing if there are none."""
+    """Raise one ``UserError`` that lists ``problems``, at most ``MOST_LISTED``; do nothing if there are none."""
     if len(problems) > 1:
-        raise UserError(f"{len(problems)} mistakes:\n" + "\n".join(f"  - {problem}" for problem in problems))
+        lines = [f"  - {problem}" for problem in problems[:MOST_LISTED]]
+        lines += [f"  ... and {len(problems) - MOST_LISTED} more"] if len(problems) > MOST_LISTED else []
+        raise UserError("\n".join([f"{len(problems)} mistakes:", *lines]))
     if problems:
         raise UserError(problems[0])
 

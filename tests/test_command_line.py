@@ -12,7 +12,7 @@ import pytest
 
 from PADing import command_line
 from PADing.command_line import CommandParser, count, fraction, positive, run_command
-from PADing.errors import UserError
+from PADing.errors import UserError, refuse
 from PADing.files import REPOSITORY, replacing
 
 
@@ -177,3 +177,16 @@ def test_a_command_without_standard_streams_does_its_work(tmp_path, closed):
     run = subprocess.run(["sh", "-c", command, sys.executable, code, tmp_path / "file"], cwd=REPOSITORY)
     assert run.returncode == 0
     assert (tmp_path / "file").read_text() == "result"
+
+
+def test_a_message_lists_a_dozen_mistakes():
+    with pytest.raises(UserError) as raised:
+        refuse([f"mistake {i}" for i in range(30)])
+    lines = str(raised.value).splitlines()
+    assert lines[0] == "30 mistakes:" and lines[12:] == ["  - mistake 11", "  ... and 18 more"]
+    with pytest.raises(UserError) as raised:
+        refuse(["a", "b"])
+    assert str(raised.value).splitlines() == ["2 mistakes:", "  - a", "  - b"]
+    with pytest.raises(UserError, match="^a$"):
+        refuse(["a"])
+    refuse([])
