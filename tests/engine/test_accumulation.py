@@ -80,7 +80,7 @@ def trained(cfg, batches, wrap=False):
     return {name: p.detach() for name, p in model.named_parameters()}, grads, logged, torch.rand(())
 
 
-def assert_same(one, other, tolerance=1e-6):
+def assert_same(one, other, tolerance=3e-6):  # the rounding of PyTorch 2.4 and of 2.13 differs
     for name, mine, theirs in zip(("parameters", "gradients"), one[:2], other[:2], strict=True):
         assert mine.keys() == theirs.keys()
         worst = max((float((mine[key] - theirs[key]).abs().max()), key) for key in mine)

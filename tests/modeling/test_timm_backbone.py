@@ -171,7 +171,8 @@ def test_pixels_are_as_the_model_expects_unless_the_user_says_so():
         (["MODEL.TIMM.NAME", "test_vit", "MODEL.TIMM.OUT_INDICES", [99]], "features 0 to 5, all of stride 16"),
         (["MODEL.TIMM.NAME", "test_resnet", "MODEL.TIMM.OUT_INDICES", [4, 3]], "different strides"),
         (["MODEL.TIMM.NAME", "vgg11", "MODEL.TIMM.DROP_PATH", 0.1], "no stochastic depth"),
-        (["MODEL.TIMM.NAME", "vgg11", "MODEL.TIMM.USE_CHECKPOINT", True], "cannot recompute"),
+        # Older versions of timm have no feature maps of VGG.
+        (["MODEL.TIMM.NAME", "vgg11", "MODEL.TIMM.USE_CHECKPOINT", True], "cannot recompute|gives no feature maps"),
     ],
 )
 def test_mistakes_are_named(opts, message):
