@@ -220,7 +220,8 @@ class JobWatch:
         deadline = time.monotonic() + TOLD
         while time.monotonic() < deadline and self._same != message:
             time.sleep(0.1)
-        if self._same != message:
+        # The first one's output is not that of another machine.
+        if self._same != message or comm.get_local_rank() == 0:
             print_at_once(f"error: ({self.own}) {message}")
         self._wait_for_readers()
         raise ReportedFailure(STATUS_USER_ERROR) from error

@@ -40,6 +40,9 @@ CASES = {
     "PADing": ("panoptic-PADing.yaml", [NODE + "RANDOM_SEGMENTER", True]),
 }
 
+# PyTorch 2.4 rounds gradients of other batch sizes differently: 1.5e-6 was found.
+TOLERANCE = 1e-6 if torch.__version__ >= "2.5" else 2e-6
+
 
 def config(case, folder, *opts):
     file, own = CASES[case]
@@ -80,7 +83,7 @@ def trained(cfg, batches, wrap=False):
     return {name: p.detach() for name, p in model.named_parameters()}, grads, logged, torch.rand(())
 
 
-def assert_same(one, other, tolerance=3e-6):  # the rounding of PyTorch 2.4 and of 2.13 differs
+def assert_same(one, other, tolerance=TOLERANCE):
     for name, mine, theirs in zip(("parameters", "gradients"), one[:2], other[:2], strict=True):
         assert mine.keys() == theirs.keys()
         worst = max((float((mine[key] - theirs[key]).abs().max()), key) for key in mine)
