@@ -200,7 +200,7 @@ def read_config(path: str | os.PathLike, opts: Sequence = (), trust_plugins: boo
         problems.append(str(error))
     problems += _adapt_to_backbone(cfg, set(opts[0::2]))
     if left_out and problems and "PLUGINS" not in opts[0::2]:
-        problems.append(advice_on_plugins(left_out))
+        problems.insert(0, advice_on_plugins(left_out))  # first: it may explain all others
     cfg.freeze()
     return cfg, problems
 

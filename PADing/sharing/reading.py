@@ -69,7 +69,7 @@ def _leave_out_plugins(tree: dict[str, Any], folder: Path) -> list[str]:
 
 
 def advice_on_plugins(left_out: list[str]) -> str:
-    """The sentence that follows the mistakes of a config whose plug-ins were left out."""
+    """The sentence that precedes the mistakes of a config whose plug-ins were left out."""
     names = ", ".join(left_out)
     return (
         f"The shared model's plug-ins {names} were not imported. If you trust them and they are installed: "
