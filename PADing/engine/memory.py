@@ -8,7 +8,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from PADing.engine.shared_memory import SharedMemoryFull, explain_shared_memory, is_shared_memory_full
+from PADing.engine.shared_memory import (
+    SharedMemoryFull,
+    end_half_made_loaders,
+    explain_shared_memory,
+    is_shared_memory_full,
+)
 from PADing.errors import UserError
 
 # In messages of PyTorch on GPUs, on CPUs, and for a data-loading worker that the system has ended.
@@ -42,6 +47,7 @@ def explaining_memory(cfg: CfgNode, training: bool) -> Iterator[None]:
         if isinstance(error, UserError):
             raise
         if is_shared_memory_full(error):
+            end_half_made_loaders(error)
             raise SharedMemoryFull(explain_shared_memory(cfg)) from error
         if not is_out_of_memory(error):
             raise

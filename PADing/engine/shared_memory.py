@@ -4,8 +4,10 @@ import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from traceback import walk_tb
 
 from detectron2.config import CfgNode
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from PADing.errors import UserError
 
@@ -42,6 +44,19 @@ def explain_shared_memory(cfg: CfgNode) -> str:
         "container more (docker run --shm-size 8g, or --ipc host), or set a smaller DATALOADER.NUM_WORKERS; 0 needs "
         "none."
     )
+
+
+def end_half_made_loaders(error: BaseException) -> None:
+    """End the workers of loaders that ``error`` left half made: PyTorch fails to, with a traceback of its own."""
+    for frame, _ in walk_tb(error.__traceback__):
+        loader = frame.f_locals.get("self")
+        if isinstance(loader, _MultiProcessingDataLoaderIter) and not hasattr(loader, "_workers_status"):
+            workers = getattr(loader, "_workers", ())
+            for worker in workers:
+                worker.terminate()
+            for worker in workers:
+                worker.join(timeout=5)
+            loader._shutdown = True  # nothing is left to do when it is deleted
 
 
 def _free() -> int | None:

@@ -121,6 +121,17 @@ def test_killed_process_of_two_steps(tmp_path):
     assert_equal(job.weights(), undisturbed(tmp_path, architecture="TinyTwoSteps"))
 
 
+@pytest.mark.parametrize("fault", ["kill:12:1", "saving:9:0"])
+@pytest.mark.parametrize("opts", [("SOLVER.CHECKPOINT_ASYNC", True), ("SOLVER.SHARDING", "optimizer")])
+def test_killed_process_with_other_ways_to_keep_state(tmp_path, opts, fault):
+    """A checkpoint is written in the background, or each process holds a part of the optimizer's state."""
+    job = Job(tmp_path, *opts)
+    process = job.start(fault=fault, processes=2, launch=["--standalone", "--max-restarts", "1"])
+    assert ends(job, process) == [0], job.output()
+    assert_equal(job.weights(), undisturbed(tmp_path))
+    assert len(job.iterations()) == 4  # each process twice
+
+
 def test_without_restarts_a_killed_process_ends_the_job(tmp_path):
     """And the next job must say that it continues."""
     job = Job(tmp_path)

@@ -1,7 +1,10 @@
 """Workers without room in shared memory end the run with a message; PyTorch alone would wait forever."""
 
 import errno
+import gc
+import multiprocessing
 import shutil
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -73,6 +76,33 @@ def test_which_errors_are_for_want_of_shared_memory(monkeypatch, tmp_path, error
         explaining_memory(cfg, True),
     ):
         raise error
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_a_loader_that_cannot_be_made_ends_without_a_traceback(monkeypatch, tmp_path, room):
+    """``room`` is for so many queues: of the results, then of each of the workers."""
+    left, unraisable = [None] * room, []
+    context = multiprocessing.get_context("fork")
+    make = context.Queue
+
+    def queue(*args):
+        if not left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left.pop()
+        return make(*args)
+
+    monkeypatch.setattr(context, "Queue", queue, raising=False)
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    disk(monkeypatch, 0)
+    loader = torch.utils.data.DataLoader([1, 2, 3], num_workers=2, multiprocessing_context=context)
+    before = set(multiprocessing.active_children())
+    with pytest.raises(UserError) as raised, explaining_memory(config(tmp_path), True):
+        iter(loader)
+    assert "Shared memory is full" in str(raised.value)
+    del raised
+    gc.collect()
+    assert not unraisable, [str(problem.exc_value) for problem in unraisable]
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_a_full_disk_is_not_taken_for_it(monkeypatch, tmp_path):

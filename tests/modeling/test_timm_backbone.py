@@ -23,15 +23,17 @@ def backbone(name, *opts):
 
 
 def skip_if_too_new(name):
-    """The first two are not in older versions of timm, and the third has no feature maps there."""
+    """The first two are not in older versions of timm, and the others have no feature maps there."""
     version = tuple(map(int, timm_library().__version__.split(".")[:3]))
-    if name in ("test_maxvit", "test_coatnet", "dla46x_c") and version < (1, 0, 31):
+    if name in ("test_maxvit", "test_coatnet", "dla46x_c", "hrnet_w18_small") and version < (1, 0, 31):
         pytest.skip(f"not with timm {timm_library().__version__}")
 
 
-# A convolutional net, a plain ViT, windows that divide the image, positions for one image size, patches of 14 pixels.
+# A convolutional net, a plain ViT, windows that divide the image, positions for one image size, patches of 14 pixels,
+# stages that are parallel.
 @pytest.mark.parametrize(
-    "name", ["test_resnet", "test_vit", "test_maxvit", "test_coatnet", "vit_tiny_patch14_reg4_dinov2.x"]
+    "name",
+    ["test_resnet", "test_vit", "test_maxvit", "test_coatnet", "vit_tiny_patch14_reg4_dinov2.x", "hrnet_w18_small"],
 )
 def test_maps_of_four_strides_from_any_image(name, monkeypatch):
     if name.endswith(".x"):
@@ -81,6 +83,12 @@ def test_frozen_parts_grow_and_stay_in_evaluation_mode(name):
     assert frozen[5] == {key for key, _ in model.model.named_parameters()} and not frozen[0]
     if model.pyramid is not None:
         assert all(p.requires_grad for p in model.pyramid.parameters())
+
+
+def test_a_model_that_does_not_tell_its_stages_is_frozen_whole_or_not_at_all():
+    with pytest.raises(UserError, match=r"FROZEN is 2, .* stages of hrnet_w18_small: .* Set it to 0, or to 5"):
+        backbone("hrnet_w18_small", "MODEL.TIMM.FROZEN", 2)
+    assert not any(p.requires_grad for p in backbone("hrnet_w18_small", "MODEL.TIMM.FROZEN", 5).parameters())
 
 
 def test_batch_norms_alone_can_be_frozen():

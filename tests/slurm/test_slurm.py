@@ -144,12 +144,19 @@ def test_mistakes(cluster, training):
 # ---- stopping and going on
 
 
-@pytest.mark.parametrize("template", ["srun", "torchrun"])
+@pytest.mark.parametrize(
+    ("template", "opts"),
+    [
+        ("srun", []),
+        ("torchrun", []),
+        ("srun", ["SOLVER.CHECKPOINT_ASYNC", True, "SOLVER.SHARDING", "optimizer"]),
+    ],
+)
 def test_a_job_that_is_told_of_its_end_goes_on_and_ends_with_the_same_weights(
-    cluster, training, undisturbed, template
+    cluster, training, undisturbed, template, opts
 ):  # fmt: skip
-    """By the committed scripts."""
-    folder = training("run")
+    """By the committed scripts; also with a checkpoint in the background and a shared optimizer."""
+    folder = training("run", 60, *opts)
     variables = {"PROCESSES": "1"} if template == "torchrun" else {}
     job = submit(cluster, folder, template, **variables)
     wait_for_steps(cluster, folder, 5)

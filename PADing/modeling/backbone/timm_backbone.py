@@ -50,7 +50,6 @@ class TimmBackbone(Backbone):
         self.name = node.NAME
         self.plan = plan = make_plan(node.NAME, node.OUT_INDICES, node.DROP_PATH, node.IMAGE_SIZE)
         self.model = build(node.NAME, plan)
-        self._stages = _stages_of(self.model, plan.indices, plan.plain)
         level = nearest_level(plan.patch) if plan.plain else 0
         strides = STRIDES if plan.plain else tuple(plan.strides)
         names = [f"res{stride.bit_length() - 1}" for stride in strides]
@@ -177,7 +176,9 @@ class TimmBackbone(Backbone):
     def _freeze(self, levels: int, batch_norm: bool) -> list[nn.Module]:
         """Stop training the first ``levels`` parts, and all batch norms if asked; returns the frozen modules."""
         names = [name for name, _ in self.model.named_parameters()]
-        for name in names if levels >= WHOLE else names[: self._stages[levels - 1]] if levels else ():
+        if 0 < levels < WHOLE:
+            names = names[: self._parameters_before(levels)]
+        for name in names if levels else ():
             self.model.get_parameter(name).requires_grad_(False)
         norms: list[nn.Module] = []
         if batch_norm:
@@ -186,15 +187,30 @@ class TimmBackbone(Backbone):
             norm.requires_grad_(False)
         return [*([self.model] if levels >= WHOLE else _whole_frozen(self.model)), *norms]
 
+    def _parameters_before(self, levels: int) -> int:
+        """How many parameters, in their order, the first ``levels`` parts have; UserError if timm does not tell."""
+        modules = stage_modules(self.model)
+        there = {name for name, _ in self.model.named_modules()}
+        if unknown := [modules[index] for index in self.plan.indices if modules[index] not in there]:
+            wrong = f"MODEL.TIMM.FROZEN is {levels}, but timm does not tell the stages of {self.name}"
+            raise UserError(f"{wrong}: it has no part {unknown[0]}. Set it to 0, or to {WHOLE} for the whole model.")
+        return _stages_of(self.model, modules, self.plan.indices, self.plan.plain)[levels - 1]
+
     def _log(self) -> None:
         given = ", ".join(f"{name} ({self._out_feature_channels[name]} channels)" for name in self._out_features)
         sizes = f"resized to {self.plan.fixed} x {self.plan.fixed}" if self.plan.fixed else "of any size"
         logger.info("timm's %s gives %s; images are %s.", self.name, given, sizes)
 
 
-def _stages_of(model: nn.Module, indices: list[int], plain: bool) -> list[int]:
-    """For ``FROZEN`` 1 to 4: how many of the parameters, in their order, belong to the stem and the first stages."""
-    modules = stage_modules(model)
+def _stages_of(model: nn.Module, modules: list[str], indices: list[int], plain: bool) -> list[int]:
+    """For ``FROZEN`` 1 to 4: how many of the parameters, in their order, belong to the stem and the first stages.
+
+    Args:
+        model: of timm.
+        modules: the name of the part that gives each of timm's features.
+        indices: of the features that are taken.
+        plain: they all have one stride.
+    """
     names = [name for name, _ in model.named_parameters()]
     first = modules[indices[0]]
     if plain:  # stem, and three quarters of the blocks
