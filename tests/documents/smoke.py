@@ -3,22 +3,18 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pycocotools.mask as mask_util
-from PIL import Image
 
 from PADing.data.embedding_sources import read_names
 from PADing.data.splits import load_split
-from PADing.yaml_files import read_config_tree
 from tests import fake_downloads
 from tests.data.importers import samples
 from tests.documents.parsing import IMAGINED, Parsed, Rejected
+from tests.documents.smoke_models import Run, convert, export, foreign_weights, look, set_flag, train
 from tests.documents.working_copy import give_own_data
-from tests.end_to_end.command_line import SMALL, SMALL_SEMANTIC
 
 # Run by the fast test: about a second each.
 QUICK = (
@@ -29,9 +25,6 @@ QUICK = (
     "tools/class_embeddings.py", "tools/gzsi_coco_eval.py", "tools/zsi_coco_eval.py", "-m d2lite",
     "-m PADing.installation", "-m PADing.config_reference", "-m PADing.modeling.pixel_decoder.ops",
 )  # fmt: skip
-BUILD = "model = build_model(load_config({config!r}, {opts!r})); torch.save({{'model': model.state_dict()}}, {path!r})"
-IMPORTS = "import torch; from PADing.config import load_config; from detectron2.modeling import build_model; "
-Run = Callable[[list[str]], None]
 
 
 def is_quick(parsed: Parsed) -> bool:
@@ -88,136 +81,8 @@ def prepared(parsed: Parsed, run: Run) -> list[str]:
     return [*parsed.script.split(), *rule(parsed, list(parsed.words), run)]
 
 
-def _set(words: list[str], flag: str, *values: object) -> list[str]:
-    """With the values of a flag replaced, or the flag put in front."""
-    if flag in words:
-        place = words.index(flag)
-        return [*words[: place + 1], *map(str, values), *words[place + 1 + len(values) :]]
-    return [flag, *map(str, values), *words]
-
-
 def _unchanged(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     return words
-
-
-def _small_model(parsed: Parsed) -> list[str]:
-    config = parsed.args.config_file or "mini"  # the demo's default
-    pairs = zip(SMALL[::2], SMALL[1::2], strict=True)
-    # The networks of the mini configs are small, and those that the quickstart has trained are read again.
-    small = [word for pair in pairs if "mini" not in config or not pair[0].startswith("MODEL.") for word in pair]
-    return [*small, "MODEL.DEVICE", "cpu"] + (SMALL_SEMANTIC if "semantic" in config else [])
-
-
-def _train(parsed: Parsed, words: list[str], run: Run) -> list[str]:
-    args, opts = parsed.args, list(parsed.opts)
-    flags = [flag for flag in ("--eval-only", "--resume", "--overwrite") if getattr(args, _dest(flag))]
-    small = _small_model(parsed)
-    weights = _value(opts, "MODEL.WEIGHTS")
-    if weights and not args.resume:
-        _weights(args.config_file, [*opts, *small], weights, run)
-    elif not args.eval_only:
-        small += ["MODEL.WEIGHTS", ""]
-    if _value(opts, "SOLVER.ACCUMULATE"):
-        small += ["SOLVER.ACCUMULATE", "2"]  # the small batch has two images
-    if not {"--resume", "--overwrite", "--eval-only"} & set(flags):
-        flags.append("--overwrite")
-    return ["--config-file", args.config_file, "--num-gpus", "0", *flags, *opts, *small]
-
-
-def _dest(flag: str) -> str:
-    return flag[2:].replace("-", "_")
-
-
-def _value(opts: list[str], key: str) -> str:
-    pairs = [word.split("=", 1) for word in opts if "=" in word and word.split("=")[0] == key]
-    return dict(zip(opts[::2], opts[1::2], strict=False)).get(key, pairs[0][1] if pairs else "")
-
-
-def _weights(config: str, opts: list[str], path: str, run: Run) -> None:
-    """An untrained model of the config, where the command expects a trained one that no earlier command has made."""
-    if not path or "://" in path or os.path.exists(path):
-        return
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    run(["-c", IMPORTS + BUILD.format(config=config, opts=opts, path=path)])
-
-
-def _convert(parsed: Parsed, words: list[str], run: Run) -> list[str]:
-    args = parsed.args
-    trained = {
-        os.path.normpath(read_config_tree(path).get("OUTPUT_DIR", "-")): str(path)
-        for path in Path("configs").rglob("*pretrain*.yaml")
-    }
-    config = trained.get(str(Path(args.input_file).parent), f"configs/{args.task_name}-segmentation/pretrain.yaml")
-    opts = [*SMALL, "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu"]
-    if args.split and args.split.endswith(".yaml"):
-        names = [s.name for s in load_split(args.split).data_sets if s.kind == args.task_name and s.role == "train"]
-        opts += ["DATASETS.SPLIT_FILES", args.split, "DATASETS.TRAIN", names[0], "DATASETS.TEST", names[0]]
-    _weights(config, opts, str(args.input_file), run)
-    return words if args.overwrite else [*words, "--overwrite"]
-
-
-def _foreign_weights(parsed: Parsed, words: list[str], run: Run) -> list[str]:
-    """A small network of the other project; what an earlier command of the page has made stays."""
-    args = parsed.args
-    load = "import torch; from PADing.modeling.backbone.timm_models import timm_library; "
-    make = {
-        "torchvision-resnet": "timm_library().create_model('resnet18')",
-        "swin": "timm_library().create_model('swin_tiny_patch4_window7_224', embed_dim=24, num_heads=(1, 2, 4, 8))",
-    }
-    swin = ["MODEL.SWIN.EMBED_DIM", "24", "MODEL.SWIN.NUM_HEADS", "[1,2,4,8]"]
-    if args.source in make and not os.path.exists(args.input):
-        run(["-c", f"{load}torch.save({make[args.source]}.state_dict(), {str(args.input)!r})"])
-    elif args.source == "transformers":
-        opts = [*SMALL, *swin, "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu"]
-        _weights("configs/panoptic-segmentation/pretrain_swin_tiny.yaml", opts, "own.pth", run)
-        run(["tools/convert_weights.py", "--to", "transformers", "--input", "own.pth", "--output", "hf", "--overwrite"])
-        shutil.copy(Path("hf", "model.safetensors"), args.input)
-    elif args.source == "mask2former":
-        _weights("configs/panoptic-segmentation/pretrain.yaml", [*SMALL, "MODEL.DEVICE", "cpu"], "own_r18.pth", run)
-        code = "import pickle, torch; w = torch.load('own_r18.pth')['model']; "
-        code += f"pickle.dump({{k: v.numpy() for k, v in w.items()}}, open({str(args.input)!r}, 'wb'))"
-        run(["-c", code])
-    return words if args.overwrite else [*words, "--overwrite"]
-
-
-def _look(parsed: Parsed, words: list[str], run: Run) -> list[str]:
-    """The demo and the tools that load a config: small models, few images."""
-    args, small = parsed.args, _small_model(parsed)
-    if parsed.script == "tools/analyze_model.py":
-        words = _set(words, "--input-size", 64, 64)
-    else:
-        weights = _value(parsed.opts, "MODEL.WEIGHTS")
-        _weights(args.config_file, [*parsed.opts, *small], weights, run)
-    if parsed.script == "tools/visualize_predictions.py":
-        words = _set(words, "--number", 2)
-        if args.baseline:
-            _weights(args.baseline[0], [*parsed.opts, *small], args.baseline[1], run)
-    if parsed.script == "tools/visualize_data.py":
-        words = _set(words, "--number", 2)
-    if parsed.script == "demo/demo.py":
-        _images(args.input or (), args.video_input)
-    return [*_set(words, "--num-gpus", 0), *([] if parsed.opts else ["--opts"]), *small]
-
-
-def _export(parsed: Parsed, words: list[str], run: Run) -> list[str]:
-    small = _small_model(parsed)
-    _weights(parsed.args.config_file, [*parsed.opts, *small], _value(parsed.opts, "MODEL.WEIGHTS"), run)
-    return [*_set(words, "--rounds", 0), *([] if parsed.opts else ["--opts"]), *small]
-
-
-def _images(patterns, video: str | None) -> None:
-    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
-    for pattern in patterns:
-        path = Path(pattern.replace("*", "first"))
-        path = path if path.suffix else path / "first.jpg"
-        if not list(Path().glob(pattern)) and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
-    if video:
-        writer = cv2.VideoWriter(video, cv2.VideoWriter.fourcc(*"mp4v"), 5, (64, 48))
-        for _ in range(2):
-            writer.write(pixels)
-        writer.release()
 
 
 def _draw(parsed: Parsed, words: list[str], run: Run) -> list[str]:
@@ -231,7 +96,7 @@ def _verify_mini2(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     for folder in parsed.args.folders:
         world, small = folder.name, ["--train", "20", "--val", "20", "--force"]
         run(["datasets/make_mini_coco.py", "--version", "2", "--world", world, "--output", str(folder), *small])
-    return _set(words, "--workers", 1)
+    return set_flag(words, "--workers", 1)
 
 
 def _split(parsed: Parsed, words: list[str], run: Run) -> list[str]:
@@ -285,11 +150,11 @@ def _evaluation_set(parsed: Parsed, words: list[str], run: Run) -> list[str]:
 
 
 def _labels(parsed: Parsed, words: list[str], run: Run) -> list[str]:
-    return _set(words, "--workers", 1)
+    return set_flag(words, "--workers", 1)
 
 
 def _verify(parsed: Parsed, words: list[str], run: Run) -> list[str]:
-    return _set(words, "--workers", 1)
+    return set_flag(words, "--workers", 1)
 
 
 def _detections(parsed: Parsed, words: list[str], run: Run) -> list[str]:
@@ -311,30 +176,30 @@ def _detections(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(found))
-    return words if hasattr(args, "ann") else _set(words, "--number", 2)
+    return words if hasattr(args, "ann") else set_flag(words, "--number", 2)
 
 
 def _minibench(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     command, *rest = words
     if command in ("quickstart", "packaged-model"):
-        rest = _set(rest, "--num-gpus", 0) if "--num-gpus" in rest else rest
+        rest = set_flag(rest, "--num-gpus", 0) if "--num-gpus" in rest else rest
         return [command, *rest] if "--smoke" in rest else [command, *rest, "--smoke"]
     if command == "distractors":
         if parsed.args.data is None and not Path(parsed.args.folder, "results.json").is_file():
             run(["-m", "minibench", "run", "--budget", "smoke", "--methods", "projection", "--no-report"])
         elif parsed.args.data is not None and not Path(parsed.args.folder, "config.yaml").is_file():
             run(["-m", "minibench", "quickstart", "--smoke"])
-        return [command, *_set(rest, "--numbers", "0,3"), "--images", "2"]
+        return [command, *set_flag(rest, "--numbers", "0,3"), "--images", "2"]
     if command == "toy-clip":
         flags = {"--iterations": 2, "--scenes": 4, "--checked-scenes": 4}
         for flag, value in flags.items():
-            rest = _set(rest, flag, value)
+            rest = set_flag(rest, flag, value)
         return [command, *rest] if "--overwrite" in rest else [command, *rest, "--overwrite"]
     if command == "run":
         methods = getattr(parsed.args, "methods", None) or ["projection"]
-        rest = _set(_set(rest, "--budget", "smoke"), "--methods", methods[0])
+        rest = set_flag(set_flag(rest, "--budget", "smoke"), "--methods", methods[0])
         rest = [word for flag, word in zip([None, *rest], rest, strict=False) if "--seeds" not in (flag, word)]
-        rest = _set(rest, "--seed-list", (getattr(parsed.args, "seed_list", None) or [1])[0])
+        rest = set_flag(rest, "--seed-list", (getattr(parsed.args, "seed_list", None) or [1])[0])
     return [command, *rest]
 
 
@@ -344,7 +209,7 @@ def _benchmark(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     if "scaling" in words:
         place = words.index("scaling") + 1  # config keys may be last
         small = ["--config-file", "configs/mini/panoptic-pretrain.yaml", "--side", "64"]
-        rest = _set(_set(words[place:], "--rounds", 1), "--repeats", 1)
+        rest = set_flag(set_flag(words[place:], "--rounds", 1), "--repeats", 1)
         return [*words[:place], *(small if "--config-file" not in rest else []), *rest]
     return [*words, "--rounds", "1", "--seconds", "0.1", "--case", "512x512", "--dtype", "float32"]
 
@@ -369,15 +234,15 @@ def _gpu_check(parsed: Parsed, words: list[str], run: Run) -> list[str]:
 
 
 RULES = {
-    "train_net.py": _train,
-    "train_net_pretrain.py": _train,
-    "tools/preprocess_pretrained_weight.py": _convert,
-    "tools/convert_weights.py": _foreign_weights,
-    "demo/demo.py": _look,
-    "tools/analyze_model.py": _look,
-    "tools/export_model.py": _export,
-    "tools/visualize_predictions.py": _look,
-    "tools/visualize_data.py": _look,
+    "train_net.py": train,
+    "train_net_pretrain.py": train,
+    "tools/preprocess_pretrained_weight.py": convert,
+    "tools/convert_weights.py": foreign_weights,
+    "demo/demo.py": look,
+    "tools/analyze_model.py": look,
+    "tools/export_model.py": export,
+    "tools/visualize_predictions.py": look,
+    "tools/visualize_data.py": look,
     "tools/visualize_json_results.py": _detections,
     "tools/gzsi_coco_eval.py": _detections,
     "tools/zsi_coco_eval.py": _detections,
