@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.mutation.mutants import sample
+from tests.mutation.mutants import Mutant, sample
 from tests.mutation.trial import TestsFail, import_heavy_packages, normal_time, notices
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +29,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other mistakes (default: 0)")
     parser.add_argument("--each", type=int, default=6, help="mistakes in each module (default: 6)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only modules whose path contains TEXT")
+    parser.add_argument("--again", action="store_true",
+                        help="try what was not noticed again, when tests have been added")  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("output/mutation.json"), metavar="FILE",
                         help="result, continued if it exists (default: output/mutation.json)")  # fmt: skip
     args = parser.parse_args()
@@ -40,18 +42,29 @@ def main() -> int:
     rows = json.loads(args.output.read_text(encoding="utf-8")) if args.output.exists() else []
     os.environ["OMP_NUM_THREADS"] = "1"
     import_heavy_packages()
+    samples = {module: sample(ROOT, module, args.each, args.seed) for module in modules}
+    reasons = load_reasons()
     try:
-        for module, tests in modules.items():
-            _try_module(module, tests, args, rows)
+        for module, mutants in samples.items():
+            _try_module(module, mutants, modules[module], args, rows, reasons)
     except TestsFail as error:
         print(error, file=sys.stderr)
         return 2
-    return report(rows, load_reasons())
+    # The file may also have mistakes of another seed, of other modules, or in code that has changed since.
+    drawn = {mutant for mutants in samples.values() for mutant in mutants}
+    return report([row for row in rows if Mutant(**row["mutant"]) in drawn], reasons)
 
 
-def _try_module(module: str, tests: list[str], args: argparse.Namespace, rows: list[dict]) -> None:
-    done = {tuple(row["mutant"].values()) for row in rows}
-    left = [m for m in sample(ROOT, module, args.each, args.seed) if tuple(asdict(m).values()) not in done]
+def _try_module(
+    module: str,
+    mutants: list[Mutant],
+    tests: list[str],
+    args: argparse.Namespace,
+    rows: list[dict],
+    reasons: set[tuple[str, str, str]],
+) -> None:
+    done = {Mutant(**row["mutant"]): row for row in rows}
+    left = [mutant for mutant in mutants if mutant not in done or args.again and _missed(done[mutant], reasons)]
     if not left:
         return
     log = args.output.with_suffix(".log")
@@ -60,11 +73,16 @@ def _try_module(module: str, tests: list[str], args: argparse.Namespace, rows: l
     for mutant in left:
         noticed = notices(ROOT, tests, log, module, mutant.source(ROOT), normal)
         before, after = mutant.change(ROOT)
-        rows.append({"mutant": asdict(mutant), "before": before, "after": after, "noticed": noticed})
+        row = {"mutant": asdict(mutant), "before": before, "after": after, "noticed": noticed, "again": mutant in done}
+        rows[:] = [other for other in rows if other["mutant"] != row["mutant"]] + [row]
         temporary = args.output.with_suffix(".tmp")
         temporary.write_text(json.dumps(rows, indent=1), encoding="utf-8")
         temporary.replace(args.output)
         print(f"  {mutant.line}: {before}  ->  {after}: {noticed or 'NOT NOTICED'}", flush=True)
+
+
+def _missed(row: Mapping, reasons: set[tuple[str, str, str]]) -> bool:
+    return not row["noticed"] and (row["mutant"]["module"], row["before"], row["after"]) not in reasons
 
 
 def load_reasons() -> set[tuple[str, str, str]]:
@@ -76,22 +94,24 @@ def load_reasons() -> set[tuple[str, str, str]]:
 def report(rows: Iterable[Mapping], reasons: set[tuple[str, str, str]]) -> int:
     """Print a table by package, and what was not noticed; 1 if a package is below ``LEAST``, else 0.
 
-    A mistake with a reason counts neither as noticed nor as missed.
+    A mistake with a reason counts neither as noticed nor as missed. "By new tests": what was missed at first.
     """
     counts: dict[str, Counter] = {}
     for row in rows:
         module = row["mutant"]["module"]
-        explained = (module, row["before"], row["after"]) in reasons
-        outcome = "noticed" if row["noticed"] else "explained" if explained else "missed"
-        counts.setdefault("/".join(module.split("/")[:2]), Counter())[outcome] += 1
+        outcome = "noticed" if row["noticed"] else "missed" if _missed(row, reasons) else "explained"
+        count = counts.setdefault("/".join(module.split("/")[:2]), Counter())
+        count[outcome] += 1
+        count["again"] += outcome == "noticed" and row.get("again", False)
         if outcome == "missed":
             print(f"{module}:{row['mutant']['line']}\n  - {row['before']}\n  + {row['after']}")
-    print("| package | mistakes | noticed | not noticed | explained | share noticed |")
-    print("| --- " * 6 + "|")
+    print("| package | mistakes | noticed | by new tests | not noticed | explained | share noticed |")
+    print("| --- " * 7 + "|")
     shares = []
     for name, count in sorted(counts.items()):
         shares.append(count["noticed"] / max(count["noticed"] + count["missed"], 1))
-        columns = [count.total(), count["noticed"], count["missed"], count["explained"], f"{shares[-1]:.0%}"]
+        tried = count["noticed"] + count["missed"] + count["explained"]
+        columns = [tried, count["noticed"], count["again"], count["missed"], count["explained"], f"{shares[-1]:.0%}"]
         print(f"| {name} | {' | '.join(map(str, columns))} |")
     return int(min(shares, default=1.0) < LEAST)
 

@@ -38,13 +38,28 @@ class Mutant:
         end = next((i for i, (a, b) in enumerate(zip(old[::-1], new[::-1], strict=False)) if a != b), 0)
         return tuple("\n".join(lines[start : len(lines) - end]).strip() for lines in (old, new))  # type: ignore[return-value]
 
+    def can_be_made(self, root: Path) -> bool:
+        """Whether there is such code.
+
+        The operators take ``**`` and ``*`` of arguments for arithmetic, and fail at ``except module.Error``.
+        """
+        try:
+            compile(self.source(root), self.module, "exec")
+        except (SyntaxError, AttributeError):
+            return False
+        return True
+
 
 def sample(root: Path, module: str, count: int, seed: int) -> list[Mutant]:
-    """``count`` mutants of a module (or all), at places drawn at random; the same for the same seed and code."""
+    """At most ``count`` mutants of a module, at places drawn at random; the same for the same seed and code.
+
+    There are fewer if the module has fewer places, or if some that were drawn cannot be made.
+    """
     places = _places(root, module)
     draw = random.Random(f"{seed} {module}")
     chosen = draw.sample(sorted(places), min(count, len(places)))
-    return [draw.choice(places[place]) for place in sorted(chosen)]
+    drawn = [draw.choice(places[place]) for place in sorted(chosen)]
+    return [mutant for mutant in drawn if mutant.can_be_made(root)]
 
 
 def _places(root: Path, module: str) -> dict[Place, list[Mutant]]:

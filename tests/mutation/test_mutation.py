@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("cosmic_ray", reason="cosmic-ray is not installed")
 from tests.mutation import __main__ as command
-from tests.mutation.mutants import sample
+from tests.mutation.mutants import _places, sample
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = '''
@@ -25,8 +25,10 @@ CHECK = "from toy import larger\n\n\ndef test_larger():\n    assert larger(1, 2)
 JUDGE = """
 import json, sys
 from pathlib import Path
+from tests.mutation import trial
 from tests.mutation.trial import normal_time, notices
 
+trial.IDLE = 2
 root, log = Path(sys.argv[1]), Path(sys.argv[1], "log")
 seconds = normal_time(root, ["test_toy.py"], log)
 print(json.dumps([notices(root, ["test_toy.py"], log, "toy.py", source, seconds) for source in json.load(sys.stdin)]))
@@ -50,7 +52,9 @@ def test_mistakes_are_judged_by_the_tests_and_change_no_file(root):
     wrong, untested = TOY.replace("a > b", "a < b"), TOY.replace("a + 1", "a - 1")
     broken = "import nothing_of_that_name"
     dead = TOY.replace("    return a if", "    import os; os.abort()\n    return a if")
-    assert judged(root, [TOY, untested, wrong, broken, dead]) == ["", "", "test", "import", "crash"]
+    waiting = TOY.replace("    return a if", "    import time; time.sleep(900)\n    return a if")
+    sources = [TOY, untested, wrong, broken, dead, waiting]
+    assert judged(root, sources) == ["", "", "test", "import", "crash", "time"]
     assert (root / "toy.py").read_text() == TOY
 
 
@@ -61,6 +65,17 @@ def test_mistakes_are_spread_over_places_and_drawn_again(root):
     before, after = every[0].change(root)
     assert before == "return a if a > b else b" != after
     assert len(sample(root, "toy.py", 1, seed=0)) == 1
+
+
+def test_what_is_no_code_is_not_drawn(root):
+    code = "def f(a, *b):\n    try:\n        return {1: b, **a}\n    except (a.Error, OSError):\n        pass\n"
+    (root / "toy.py").write_text(code)
+    every = [mutant for mutants in _places(root, "toy.py").values() for mutant in mutants]
+    for mutant in every:
+        if mutant.can_be_made(root):
+            compile(mutant.source(root), "toy.py", "exec")
+    assert {mutant.line for mutant in every if not mutant.can_be_made(root)} == {3, 4}
+    assert {mutant.line for mutant in sample(root, "toy.py", 100, seed=0)} >= {3}
 
 
 def test_tests_that_fail_as_they_are_end_the_run(root):
@@ -78,7 +93,9 @@ def test_report_counts_by_package_and_fails_below_its_aim(capsys):
     assert command.report([*rows[1:], missed], set()) == 1
     assert "PADing/data/x.py:7\n  - a\n  + b" in capsys.readouterr().out
     assert command.report([*rows[1:], missed], {("PADing/data/x.py", "a", "b")}) == 0
-    assert "| PADing/data | 4 | 3 | 0 | 1 | 100% |" in capsys.readouterr().out
+    assert "| PADing/data | 4 | 3 | 0 | 0 | 1 | 100% |" in capsys.readouterr().out
+    assert command.report([*rows, {**rows[0], "again": True}, {**missed, "again": True}], set()) == 0
+    assert "| PADing/data | 6 | 5 | 1 | 1 | 0 | 83% |" in capsys.readouterr().out
 
 
 def test_every_reason_is_about_code_that_exists():

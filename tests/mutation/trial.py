@@ -13,8 +13,8 @@ from pathlib import Path
 
 # Seconds of processor time beyond four times that of the tests as they are; then the mutant counts as noticed.
 MORE = 15
-# Wall-clock seconds for each second of processor time, for a mutant that waits for ever; other programs may run, too.
-PATIENCE = 30
+# Seconds of the clock without any processor time, after which a mutant counts as one that waits for ever.
+IDLE = 90
 HEAVY = """
     torch numpy scipy.optimize scipy.stats PIL.Image cv2 yaml pycocotools.coco panopticapi.evaluation
     fvcore.common.config detectron2.data detectron2.engine detectron2.modeling detectron2.checkpoint
@@ -56,19 +56,34 @@ def notices(root: Path, tests: list[str], log: Path, module: str, source: str, n
 
 def _in_fork(root: Path, tests: list[str], log: Path, mutant: tuple[str, str] | None, seconds: float):
     """Status (negative: the signal that ended it) and processor time of pytest."""
-    started = time.monotonic()
     if not (child := os.fork()):
         _run(root, tests, log, mutant, seconds)
+    busy, used = time.monotonic(), 0
     while True:
         ended, status, usage = os.wait4(child, os.WNOHANG)
         if ended:
             break
-        if time.monotonic() - started > PATIENCE * (seconds + 1):
-            os.kill(child, signal.SIGKILL)
+        now = time.monotonic()
+        if now - busy > IDLE:
+            if (latest := _ticks(child)) == used:
+                os.kill(child, signal.SIGKILL)
+            busy, used = now, latest
         time.sleep(0.05)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)  # processes that the tests have left behind
     return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+
+
+def _ticks(session: int) -> int:
+    """Processor time that the processes of a session have used, in clock ticks; without /proc it always grows."""
+    found = list(Path("/proc").glob("[0-9]*/stat"))
+    total = 0 if found else int(time.monotonic())
+    for path in found:
+        with contextlib.suppress(OSError):  # it has just ended
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                total += sum(map(int, fields[11:13]))
+    return total
 
 
 def _run(root: Path, tests: list[str], log: Path, mutant: tuple[str, str] | None, seconds: float) -> None:
