@@ -232,6 +232,43 @@ def test_a_threshold_of_one_is_met_by_the_object_itself():
     assert exact.ar(1.0) == want > 0
 
 
+def test_a_threshold_of_one_is_met_by_boxes_whose_sums_are_rounded():
+    """0.7 + 0.6 - 0.7 is not 0.6, so a box of such numbers has an IoU with itself that is a little below one."""
+    box = [0.7, 0.7, 0.6, 0.6]
+    overlap = mask_util.iou([box], [box], [0])
+    assert 1 - 1e-10 < overlap.item() < 1
+    truth = load_ground_truth({
+        "images": [{"id": 1, "height": 2, "width": 2}], "categories": [{"id": 5, "name": "elk"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 5, "bbox": box}],
+    })  # fmt: skip
+    found = [{"image_id": 1, "category_id": 5, "score": 0.5, "bbox": box}]
+    assert evaluate_detections(truth, found, "bbox", iou=[1.0]).ar(1.0) == 1
+
+
+def test_an_object_without_a_mask_counts_for_boxes_alone():
+    """Files of detection data sets have such objects; no model could find their masks."""
+    truth = make_truth()
+    truth["annotations"].append({"id": 9, "image_id": 3, "category_id": 30, "bbox": [0, 0, 2, 2]})
+    found = [make_detection(1, 30, 0.9, LEFT), make_detection(2, 30, 0.9, LEFT)]
+    for kind, recall in (("segm", 1), ("bbox", 2 / 3)):
+        assert evaluate_detections(load_ground_truth(truth), found, kind, category_ids=[30]).ar(0.5) == recall
+
+
+def test_polygons_that_enclose_nothing_are_left_out_with_a_warning(tmp_path, caplog):
+    truth, file = make_truth(), tmp_path / "own.json"
+    for annotation in truth["annotations"]:
+        annotation.update(segmentation=[[0, 0, 2, 0, 2, 2, 0, 2]], bbox=[0, 0, 2, 2], area=4, iscrowd=0)
+    file.write_text(json.dumps(truth))
+    load_ground_truth(file)
+    assert "polygon" not in caplog.text
+    truth["annotations"][0]["segmentation"] = [[0, 0, 1, 1]]
+    truth["annotations"][1]["segmentation"].append([0, 0, 1, 1])
+    file.write_text(json.dumps(truth))
+    read = load_ground_truth(file)
+    assert sorted(read.anns) == [2, 3, 4] and len(read.anns[2]["segmentation"]) == 1
+    assert "1 annotations without a valid polygon" in caplog.text
+
+
 def test_own_annotations_may_lack_fields(tmp_path):
     truth = make_truth()
     polygon = {"id": 9, "image_id": 3, "category_id": 11, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]}

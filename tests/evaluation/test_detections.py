@@ -8,7 +8,8 @@ import pytest
 
 from PADing.data.coco_schema import rle_pixels
 from PADing.errors import UserError
-from PADing.evaluation.detections import by_image
+from PADing.evaluation.detections import ImageDetections, by_image
+from PADing.files import json_text
 
 SIZES = {3: (20, 30), 1: (40, 50), "x": (20, 30)}
 
@@ -46,6 +47,22 @@ def test_entries_checked_together_are_read_as_those_checked_one_by_one():
         assert list(item.results()) == written
 
 
+def test_lines_of_a_file_are_the_texts_of_the_results():
+    """Lines are put together from parts, which is faster; a reader must not see that."""
+    several = by_image(_results(60), SIZES, "Results")
+    for item in several:
+        assert any("bbox" not in entry for entry in item.results()) and any(mask is None for mask in item.masks)
+    one = several[0]
+    several += [
+        ImageDetections(one.image_id, one.category_ids, one.scores, boxes, masks, size)
+        for boxes in (None, one.boxes)
+        for masks, size in ((None, None), (None, one.size), (one.masks, None))
+    ]
+    several.append(ImageDetections('"ä\\', one.category_ids, one.scores, one.boxes, one.masks, one.size))
+    for item in several:
+        assert list(item.lines()) == [json_text(entry) for entry in item.results()]
+
+
 @pytest.mark.parametrize(
     "change, reason",
     [
@@ -58,6 +75,7 @@ def test_entries_checked_together_are_read_as_those_checked_one_by_one():
         ({"score": float("nan")}, r"detections\[7\].*`score`"),
         ({"bbox": [1, 2, 3]}, r"detections\[7\].*`bbox`"),
         ({"bbox": [1, 2, -3, 4]}, r"detections\[7\].*width and height >= 0"),
+        ({"bbox": [1, 2, 3, -0.5]}, r"detections\[7\].*width and height >= 0"),
         ({"bbox": [1, 2, 3, float("inf")]}, r"detections\[7\].*`bbox`"),
         ({"bbox": None}, r"detections\[7\].*`bbox`"),
         ({"area": -1}, r"detections\[7\].*`area`"),

@@ -165,9 +165,10 @@ def test_instances_are_read_from_the_panoptic_annotation(data, register, tmp_pat
     ids[_mask(0, 3).numpy()], ids[_mask(4, 8).numpy()], ids[0] = 70001, 4, 9
     second = np.zeros((6, 8), dtype=int)
     second[_mask(2, 6).numpy()] = 3
-    for number, image in ((1, ids), (2, second)):
+    for number, image in ((1, ids), (2, second), (3, np.full((6, 8), 5))):
         save_ids(tmp_path / "pan" / f"{number}.png", image)
-    segments = {1: [(70001, 7), (4, 30), (9, 200)], 2: [(3, 30)]}
+    # Image 3 has snow alone; no pixel of image 1 has the id 8.
+    segments = {3: [(5, 200)], 1: [(8, 7), (70001, 7), (4, 30), (9, 200)], 2: [(3, 30)]}
     content = {
         "images": [{"id": i, "height": 6, "width": 8, "file_name": f"{i}.jpg"} for i in (1, 2, 3)],
         "categories": [*CATEGORIES, {"id": 200, "name": "snow", "isthing": 0}],

@@ -1,5 +1,6 @@
 """The function behind the scoring tools; wrong here means a published number that a results file does not have."""
 
+import argparse
 import json
 import logging
 import math
@@ -9,6 +10,7 @@ import pytest
 
 from PADing.errors import UserError
 from PADing.evaluation import coco_eval_revise
+from PADing.evaluation.result_files import evaluate_file
 from tests.evaluation.hand_worked import LEFT, RIGHT, make_detection, make_truth
 
 
@@ -19,6 +21,24 @@ def test_the_split_is_given_by_number_or_by_name(caplog):
     assert by_number == by_name and len(by_number) == 2
     assert by_number[0] == pytest.approx((100, 0, 100, 0, 0, 0))
     assert coco_eval_revise(detections, ["segm"], make_truth()) == []
+
+
+@pytest.mark.parametrize("unseen", [["Bär"], ["elk", "Bär"], "split.yaml"])
+def test_a_command_takes_unseen_classes_by_name_or_from_a_split_file(tmp_path, caplog, unseen):
+    """Of a split file, stuff classes are left out, because an annotation of instances does not have them."""
+    for name, content in (("ann.json", make_truth()), ("result.json", [make_detection(1, 30, 0.9, LEFT)])):
+        (tmp_path / name).write_text(json.dumps(content))
+    categories = [*make_truth()["categories"], {"id": 9, "name": "snow", "isthing": 0}]
+    split = {"name": "x", "categories": categories, "unseen": ["snow", "Bär"], "data_sets": []}
+    (tmp_path / "split.yaml").write_text(json.dumps(split))
+    args = argparse.Namespace(
+        result=tmp_path / "result.json", ann=tmp_path / "ann.json", types=["segm"], max_dets=[100], classwise=False,
+        gzsi=False, num_seen_classes=None, unseen=[str(tmp_path / unseen)] if isinstance(unseen, str) else unseen,
+    )  # fmt: skip
+    with caplog.at_level(logging.INFO):
+        evaluate_file(args)
+    wanted = "['Bär', 'elk']" if "elk" in unseen else "['Bär']"
+    assert f"unseen: {wanted}" in caplog.text and "AR50_seen 50.0000, AR50_unseen 0.0000" in caplog.text
 
 
 def test_per_class_tables_carry_the_right_names(caplog):

@@ -57,6 +57,18 @@ def test_a_hand_worked_image(labelled, tmp_path):
     assert [entry["category_id"] for entry in entries] == [0, 1, 2]
 
 
+@pytest.mark.parametrize(("number", "kind"), [(3, np.uint8), (256, np.uint8), (257, np.uint16)])
+def test_label_maps_of_many_classes_have_two_bytes_a_pixel(register, tmp_path, number, kind):
+    """In one byte, class 256 would become class 0; in two, many programs cannot show the image."""
+    Image.fromarray(np.zeros((1, 2), dtype=np.uint16)).save(tmp_path / "a.png")
+    record = {"file_name": "/images/a.jpg", "sem_seg_file_name": str(tmp_path / "a.png")}
+    name = register([record], stuff_classes=[f"class {i}" for i in range(number)], ignore_label=65535)
+    evaluator = SemSegGzeroEvaluator(name, output_dir=str(tmp_path / "out"), write_png=True)
+    evaluator.process([record], [{"sem_seg": _scores([[number - 1, 0]], number)}])
+    written = np.asarray(Image.open(tmp_path / "out" / "sem_seg_png" / "a.png"))
+    assert written.tolist() == [[number - 1, 0]] and (written.dtype == np.uint8) == (kind == np.uint8)
+
+
 def test_images_of_one_name_have_predictions_of_their_own(labelled, register, tmp_path):
     """Names of the annotation may be equal but for the folder, and may try to leave the folder of the results."""
     maps = {"/d/a/1.jpg": [[0]], "/d/b/1.jpg": [[1]], "/d/../../../x.jpg": [[2]], "/d/nul\x00.jpg": [[0]]}
