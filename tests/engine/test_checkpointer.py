@@ -166,6 +166,15 @@ def test_file_of_which_nothing_fits_is_refused(tmp_path):
         TrainingCheckpointer(nn.Linear(3, 2)).load(str(tmp_path / "other.pth"))
 
 
+@pytest.mark.parametrize(("layers", "more"), [(3, 0), (4, 0), (5, 2), (9, 10)])
+def test_of_many_weights_of_another_shape_eight_are_shown(tmp_path, layers, more):
+    torch.save({"model": nn.ModuleList(nn.Linear(3, 2) for _ in range(layers)).state_dict()}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="0.weight: .2, 3. in the file, .4, 5. in the model") as raised:
+        TrainingCheckpointer(nn.ModuleList(nn.Linear(5, 4) for _ in range(layers))).load(str(tmp_path / "other.pth"))
+    assert str(raised.value).count("in the file") == min(8, 2 * layers)
+    assert (f"\n  ... and {more} more\n" in str(raised.value)) == bool(more)
+
+
 @pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64])
 def test_weights_of_another_kind_are_not_rounded(tmp_path, kind):
     torch.save({"model": {"weight": torch.zeros(2, 3, dtype=kind), "bias": torch.zeros(2)}}, tmp_path / "other.pth")

@@ -112,7 +112,9 @@ def test_recipe_with_a_step_of_its_own_takes_no_shares():
     ("opts", "processes", "shares", "problem"),
     [
         ([], 3, True, ""),
-        ([], 3, False, "Set a multiple of 3"),
+        ([], 3, False, "Set a multiple of 3 (processes)"),
+        (["SOLVER.REFERENCE_WORLD_SIZE", 3], 2, True, "Set a multiple of 3 (SOLVER.REFERENCE_WORLD_SIZE)"),
+        (["SOLVER.REFERENCE_WORLD_SIZE", 4], 3, True, ""),
         ([], 9, True, "there are 9 processes"),
         (["SOLVER.SHARES", 3], 2, True, "multiple of SOLVER.SHARES, which is 3"),
         (["SOLVER.SHARES", 4], 3, True, ""),

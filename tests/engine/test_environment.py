@@ -1,9 +1,12 @@
 """environment.json: enough to repeat a run, nothing secret, and never a reason not to train."""
 
 import json
+import shutil
+import subprocess
 
 import pytest
 
+from PADing.engine import environment
 from PADing.engine.environment import MOST_RUNS, record_run
 from tests.engine.tiny import config
 
@@ -50,3 +53,27 @@ def test_without_git_the_commit_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     record_run(config(tmp_path), "training", fresh=False)
     assert runs(tmp_path)[0]["commit"] is None
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_the_commit_has_a_plus_when_the_code_differs_from_it(tmp_path, monkeypatch):
+    def git(*words):
+        settings = [word for text in ("user.name=a", "user.email=a@b", "commit.gpgsign=false") for word in ("-c", text)]
+        command = ["git", "-C", tmp_path, *settings, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setattr(environment, "PACKAGES", tmp_path)
+    assert environment._commit() is None, "no checkout"
+    (tmp_path / ".git").mkdir()
+    assert environment._commit() is None, "a damaged one"
+    git("init")
+    (tmp_path / "code.py").write_text("1")
+    git("add", "code.py")
+    git("commit", "-m", "first")
+    commit = git("rev-parse", "HEAD").strip()
+    assert len(commit) == 40 and environment._commit() == commit
+    (tmp_path / "untracked").write_text("results")
+    assert environment._commit() == commit
+    (tmp_path / "code.py").write_text("2")
+    assert environment._commit() == commit + "+"

@@ -87,3 +87,11 @@ def test_the_groups_are_back_after_a_failed_step():
     with pytest.raises(ZeroDivisionError):
         optimizer.step(lambda: 1 / 0)
     assert optimizer.param_groups is before
+
+
+def test_fused_steps_are_for_real_numbers_on_a_cpu():
+    """PyTorch refuses them for complex numbers; on a GPU they need counters that other checkpoints do not have."""
+    for parameter in (nn.Parameter(torch.ones(2, dtype=torch.complex64)), nn.Parameter(torch.ones(2, device="meta"))):
+        parameter.grad = torch.ones_like(parameter)
+        (found,) = merged([{"params": [parameter], "lr": 0.1}], {})
+        assert found["fused"] is None and found["params"] == [parameter]

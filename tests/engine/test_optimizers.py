@@ -51,9 +51,11 @@ def test_sgd_takes_momentum_from_the_config():
     assert {group["momentum"] for group in optimizer.param_groups} == {0.7}
 
 
-def test_unknown_optimizer_is_named():
-    with pytest.raises(UserError, match="ADAM"):
-        build_optimizer(config("SOLVER.OPTIMIZER", "ADAM"), Net())
+@pytest.mark.parametrize("name", ["ADAM", "adamw", "LAMB", "sgd"])
+def test_unknown_optimizer_is_named(name):
+    """It must not be taken for another one."""
+    with pytest.raises(UserError, match=f"'{name}', but must be 'SGD' or 'ADAMW'"):
+        build_optimizer(config("SOLVER.OPTIMIZER", name), Net())
 
 
 def test_per_parameter_clipping_is_detectron2s():

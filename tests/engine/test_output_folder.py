@@ -1,5 +1,6 @@
 """The folder of a training: nobody loses one by a forgotten flag, and two do not mix their files."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import PADing.engine
+from PADing.engine import output_folder
 from PADing.engine.main import main
 from PADing.engine.output_folder import LOCK, discard_training, keeping_config, training_folder, training_in
 from PADing.errors import UserError
@@ -119,3 +122,14 @@ def test_evaluation_leaves_the_settings_of_a_training_alone(tmp_path, monkeypatc
     with keeping_config(tmp_path):
         (tmp_path / "config.yaml").write_text("of the evaluation")
     assert (tmp_path / "config.yaml").read_text() == ("of the training" if sign else "of the evaluation")
+
+
+def test_a_system_without_file_locks_trains_without_them(tmp_path, monkeypatch):
+    """Windows has no module fcntl."""
+    monkeypatch.setattr(PADing.engine, "output_folder", output_folder)  # put back at the end
+    monkeypatch.delitem(sys.modules, output_folder.__name__)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setattr(os, "register_at_fork", lambda **_: None)
+    there = importlib.import_module(output_folder.__name__)
+    with there.training_folder(tmp_path / "out", resume=False, overwrite=False):
+        assert there.training_in(tmp_path / "out") == "" and not (tmp_path / "out" / LOCK).exists()

@@ -5,7 +5,8 @@ import pytest
 import torch
 from detectron2.data.samplers import TrainingSampler
 
-from PADing.engine.stream import POSITION, PositionSampler, TrainingStream, build_stream_loader
+from PADing.engine.shares import Shares
+from PADing.engine.stream import POSITION, PositionSampler, StreamLoader, TrainingStream, build_stream_loader
 from PADing.errors import UserError
 from tests.engine.tiny import config, mapper
 
@@ -62,6 +63,25 @@ def test_resumed_sampler_gives_what_was_left_unused_first():
     assert [p for p, _ in zip(resumed, range(3), strict=False)] == [5, 9, 11]
     resumed.used([5])
     assert resumed.state_dict() == {"world_size": 2, "next": 9, "pending": []}
+
+
+def test_loader_goes_on_with_the_positions_of_each_share():
+    """With as many shares as before, each has its own unused images again, so the batches are those of one run."""
+    stream = TrainingStream(records(9), augmenting, seed=5)
+    states = [
+        {"world_size": 2, "next": 8, "pending": [0, 2], "seed": 4},
+        {"world_size": 2, "next": 5, "pending": [1], "seed": 4},
+    ]
+    loader = StreamLoader(lambda sampler, shares: sampler, stream)
+    loader.split(Shares(2, 0, 1))
+    loader.load_state_dicts(states)
+    assert loader.state_dicts() == states and stream.seed == 4
+    for number, pending in ((1, [[0, 1, 2, 5, 7]]), (3, [[0, 5], [1, 7], [2]])):
+        loader.split(Shares(number, 0, 1))
+        loader.load_state_dicts(states)
+        found = loader.state_dicts()
+        assert [state["pending"] for state in found] == pending
+        assert sorted(state["next"] for state in found) == list(range(8, 8 + number))
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(tmp_path):

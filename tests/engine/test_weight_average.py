@@ -146,6 +146,20 @@ def test_hostile_average_in_a_checkpoint_is_refused(hostile, tmp_path):
         trainer.resume_or_load(resume=True)
 
 
+def test_average_of_other_shapes_or_types_is_refused():
+    model = nn.Linear(2, 2)
+    average = WeightAverage(model, 0.5, False)
+    good = model.state_dict()
+    for wrong in (torch.zeros(3, 2), good["weight"].double(), torch.zeros(3, 2).double(), 1.0, None):
+        with pytest.raises(ValueError, match="lacks weight as the model has it"):
+            average.load_state_dict({"updates": 1, "weights": {**good, "weight": wrong}})
+    for updates in (-1, 1.0, True, None):
+        with pytest.raises(ValueError, match="no number of updates"):
+            average.load_state_dict({"updates": updates, "weights": good})
+    average.load_state_dict({"updates": 0, "weights": good})
+    assert average.weights["weight"] is not good["weight"] and average.updates == 0
+
+
 def test_average_that_begins_in_a_resumed_training_starts_from_its_weights(tmp_path):
     train(tmp_path, stop=4)
     trainer = TinyTrainer(config(tmp_path, *EMA))
