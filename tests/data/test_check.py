@@ -23,6 +23,14 @@ def test_good_data_pass(own):
             report = _report(own, f"own_{role}_{kind}")
             assert report.state == "ok" and report.ok, report.problems
             assert any("all images read" in fact for fact in report.facts)
+            absent = [fact for fact in report.facts if fact.startswith("no annotation of")]
+            assert bool(absent) == (kind != "semantic")
+    facts = _report(own, "own_val_instance").facts
+    assert "no annotation of 1 classes: leer" in facts
+    own.instances["annotations"][0]["category_id"] = 101
+    assert not any("no annotation" in fact for fact in _report(own.write(), "own_val_instance").facts)
+    own.instances["annotations"][0]["category_id"] = 7
+    own.write()
     assert any("2 of 5 images read" in fact for fact in _report(own, "own_val_semantic", images=2).facts)
 
 

@@ -84,13 +84,14 @@ def test_pairs_in_subfolders_and_with_other_extensions(own):
     assert ("pic_5.JPEG", "pic_5.png") in pairs and len(pairs) == len(dicts)
 
 
-def test_images_of_one_name_in_two_folders_keep_their_own_labels(own):
+def test_images_of_one_name_in_several_folders_keep_their_own_labels(own):
     for kind in ("images", "labels"):
-        (own.folder / kind / "sub").mkdir()
-        (own.folder / kind / "sub" / "pic_5.png").write_bytes((own.folder / kind / "pic_5.png").read_bytes())
+        for folder in ("sub", "other", "other/sub"):
+            (own.folder / kind / folder).mkdir()
+            (own.folder / kind / folder / "pic_5.png").write_bytes((own.folder / kind / "pic_5.png").read_bytes())
     dicts = _load(own, "own_val_semantic")
     same = [entry for entry in dicts if entry["file_name"].endswith("pic_5.png")]
-    assert len(same) == 2
+    assert len(same) == 4
     for entry in same:
         assert entry["file_name"].replace("/images/", "/labels/") == entry["sem_seg_file_name"]
 

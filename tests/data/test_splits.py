@@ -52,6 +52,7 @@ def test_metadata_points_at_unseen_classes():
     train = split.metadata(split.data_set("s_semantic_train"), root="/data")
     assert train["unseen_index"] == [3, 4] and train["vocabulary"] == ["cat", "sea", "cow", "dog", "sky"]
     assert train["evaluation_set"] == ["dog", "sky"] and "val_extra_classes" not in train
+    assert train["ignore_label"] == 255, "what unlabelled pixels have in label PNGs of one byte"
     panoptic = split.metadata(split.data_set("s_panoptic_val"), root="/data")
     assert panoptic["unseen_index"] == [1, 3]
     assert panoptic["thing_dataset_id_to_contiguous_id"] == {4: 0, 30: 1, 11: 2}

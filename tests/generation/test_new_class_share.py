@@ -40,14 +40,21 @@ def taken(odds):
     return expit(logsumexp(odds, axis=1)).mean()
 
 
-@pytest.mark.parametrize("count", [1, 2, 30, 1000])
-def test_the_lowering_solves_the_stated_equation(world, count):
-    """Against a root finder on the formula in NumPy."""
-    known, features, new = world
+@pytest.mark.parametrize(("count", "raised"), [(1, 0), (2, 0), (30, 0), (1000, 0), (1, 40), (3, 20)])
+def test_the_lowering_solves_the_stated_equation(world, count, raised):
+    """Against a root finder on the formula in NumPy; a row with a far too large bias is lowered by all of it."""
+    known, features, new_rows = world
+
+    def new(count):
+        rows = new_rows(count)
+        rows[:, -1] += raised
+        return rows
+
     odds = log_odds(new(count), known, features)
     height = np.log(np.exp(odds).mean(0))
     result = lowered(new(count), known, features, SHARE)
     if taken(odds) <= SHARE:
+        assert not raised
         assert torch.equal(result, new(count))
         return
 
@@ -66,6 +73,8 @@ def test_few_new_classes_keep_their_rows_and_many_are_lowered(world):
     for count, changed in ((1, False), (2, False), (1000, True)):
         assert (taken(log_odds(new(count), known, features)) > SHARE) == changed
         assert torch.equal(lowered(new(count), known, features, SHARE), new(count)) != changed
+    nothing = torch.zeros(1, WIDTH + 1)  # the least change of a bias of zero would show
+    assert torch.equal(lowered(nothing, known, features, SHARE), nothing)
 
 
 def test_known_classes_are_recognised_among_a_thousand_new_ones(world):

@@ -93,3 +93,15 @@ def test_another_module_with_the_same_weights_is_not_mistaken():
         torch.manual_seed(0)
         keys.add(SegmenterCache("unused", [kind(2, 2)])._key(images))
     assert len(keys) == 2
+
+
+def test_every_precision_has_answers_of_its_own():
+    cache, images = SegmenterCache("unused", [torch.nn.Linear(2, 2)]), torch.zeros(1, 3, 4, 4)
+    plain = cache._key(images)
+    keys = {plain, cache._key(images.double())}
+    for precision in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", precision):
+            keys.add(cache._key(images))
+        with torch.autocast("cpu", precision, enabled=False):
+            assert cache._key(images) == plain
+    assert len(keys) == 4

@@ -66,7 +66,9 @@ def _slow_losses(prediction, targets, indices, candidates, random_points, import
     }
 
 
-@pytest.mark.parametrize("counts", [(3, 1), (0, 2), (QUERIES + 2, 1)], ids=["usual", "one empty", "more than queries"])
+@pytest.mark.parametrize(
+    "counts", [(3, 1), (0, 2), (QUERIES + 2, 1), (1, 0)], ids=["usual", "one empty", "more than queries", "one object"]
+)
 @pytest.mark.parametrize("importance", [0.75, 0.0, 1.0])
 def test_losses_of_all_predictions(counts, importance):
     criterion, targets = _criterion(importance=importance), _targets(counts)

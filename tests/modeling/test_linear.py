@@ -117,3 +117,27 @@ def test_a_pytorch_without_the_operator_takes_the_ordinary_way(monkeypatch):
         assert not module.onednn_is_faster()
     finally:
         module.onednn_is_faster.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("capability", "maker", "product", "faster"),
+    [
+        ("AVX512", "AuthenticAMD", 0.0, True),
+        ("AVX512", "GenuineIntel", 0.0, False),
+        ("AVX2", "AuthenticAMD", 0.0, False),
+        ("AVX512", "AuthenticAMD", 1e-3, False),
+    ],
+)
+def test_onednn_is_for_amd_with_avx512_where_its_results_are_right(monkeypatch, capability, maker, product, faster):
+    def pretended(x, weight, bias, relu=False):
+        return F.linear(x, weight, bias).relu() + product
+
+    monkeypatch.setattr(module, "_onednn", pretended)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(module.Path, "read_text", lambda *_, **__: f"vendor_id : {maker}")
+    module.onednn_is_faster.cache_clear()
+    try:
+        assert module.onednn_is_faster() is faster
+    finally:
+        module.onednn_is_faster.cache_clear()
