@@ -9,6 +9,7 @@ The exit status is 1 if anything failed.
 """
 
 import argparse
+import gc
 import os
 import shutil
 import sys
@@ -62,6 +63,7 @@ def _run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     select("cpu")  # now, because it may compile for a minute
+    gc.freeze()  # each process would go through all these objects again, and copy their memory
     args.output.mkdir(parents=True, exist_ok=True)
     record = battery.Record(args.output, args.seed)
     if args.go_on:
