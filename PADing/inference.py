@@ -26,7 +26,7 @@ from detectron2.modeling import build_model
 
 from PADing.class_space import ClassSpace
 from PADing.config import load_config
-from PADing.data.dataset_mappers.base import image_tensor
+from PADing.data.dataset_mappers.view import image_tensor
 from PADing.data.resizing import resized
 from PADing.data.vocabulary import parse_vocabulary
 from PADing.engine.checkpointer import TrainingCheckpointer

@@ -25,7 +25,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from PADing.command_line import CommandParser, run_command
-from PADing.data.images import empty_segments, painted_ids, read_panoptic_rgb
+from PADing.data.images import empty_segments, present_ids, read_panoptic_ids
 from PADing.data.preparation import read_annotation
 from PADing.data.splits import Split, dataset_root, load_split
 from PADing.errors import UserError
@@ -101,10 +101,10 @@ def _check_first_png(annotation: str, annotations: list[dict], folder: str) -> N
         raise UserError(f"{annotation} has no annotation. Is its source complete?")
     first = annotations[0]
     path = os.path.join(folder, first["file_name"])
-    rgb = read_panoptic_rgb(path)
-    if not painted_ids(rgb) <= {0, *(segment["id"] for segment in first["segments_info"])}:
+    ids = read_panoptic_ids(path)
+    if not present_ids(ids) <= {0, *(segment["id"] for segment in first["segments_info"])}:
         raise UserError(f"{path} has other segment ids than its annotation in {annotation}. Download both again.")
-    empty_segments(rgb, first["segments_info"], path)
+    empty_segments(ids, first["segments_info"], path)
 
 
 def main(argv: list[str] | None = None) -> int:

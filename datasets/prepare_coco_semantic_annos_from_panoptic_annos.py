@@ -24,10 +24,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from panopticapi.utils import rgb2id
 
 from PADing.command_line import CommandParser, run_command
-from PADing.data.images import read_labels, read_panoptic_rgb
+from PADing.data.images import read_labels, read_panoptic_ids
 from PADing.data.preparation import add_workers_flag, read_annotation, write_label_maps
 from PADing.data.splits import IGNORE_LABEL, Split, dataset_root, load_split
 from PADing.errors import UserError
@@ -40,7 +39,7 @@ SPLIT_FILE = str(Path(__file__).resolve().parent / "splits" / "coco_panoptic_119
 def paint(job: tuple[str, list[tuple[int, int]], str]) -> np.ndarray:
     """(panoptic PNG, [(segment id, label)], output PNG) -> the label map, (H, W) uint8."""
     source, segments, _ = job
-    ids = rgb2id(read_panoptic_rgb(source))
+    ids = read_panoptic_ids(source)
     labels = np.full(ids.shape, IGNORE_LABEL, dtype=np.uint8)
     for segment_id, label in segments:
         labels[ids == segment_id] = label

@@ -21,10 +21,10 @@ from PADing.data.images import (
     CorruptFile,
     check_class_labels,
     empty_segments,
-    painted_ids,
+    present_ids,
     read_image,
     read_labels,
-    read_panoptic_rgb,
+    read_panoptic_ids,
 )
 from PADing.data.loaders import IMAGE_EXTENSIONS, OWN_PAGES, load_data_set, missing_data, missing_message
 from PADing.data.registration import registered_split
@@ -151,7 +151,7 @@ def _read_first(split: Split, data_set: DataSet, key: str, path: str) -> None:
     if key == "sem_seg_root":
         _check_labels(split, data_set, path)
     else:
-        (read_image if key == "image_root" else read_panoptic_rgb)(path)
+        (read_image if key == "image_root" else read_panoptic_ids)(path)
 
 
 def _add_problem(problems: list[str], function: Callable, *args) -> None:
@@ -228,13 +228,13 @@ def _read_record(split: Split, data_set: DataSet, record: dict) -> tuple[list[st
     _add_problem(problems, mapper, record)
     empty = 0
     if not problems and data_set.kind == "panoptic":
-        panoptic_rgb = read_panoptic_rgb(record["pan_seg_file_name"])
-        empty = len(empty_segments(panoptic_rgb, record["segments_info"], record["pan_seg_file_name"]))
+        ids = read_panoptic_ids(record["pan_seg_file_name"])
+        empty = len(empty_segments(ids, record["segments_info"], record["pan_seg_file_name"]))
         if "sem_seg_file_name" in record:
-            _add_problem(problems, _check_labels, split, data_set, record["sem_seg_file_name"], panoptic_rgb.shape[:2])
+            _add_problem(problems, _check_labels, split, data_set, record["sem_seg_file_name"], ids.shape)
         if data_set.role == "val" or data_set.subset == "all":
             # In a training set of seen classes, unseen segments may be missing in the JSON but not in the PNGs.
-            _add_problem(problems, _refuse_unlisted, record, panoptic_rgb)
+            _add_problem(problems, _refuse_unlisted, record, ids)
     return problems, empty
 
 
@@ -252,8 +252,8 @@ def _check_labels(split: Split, data_set: DataSet, path: str, size: tuple[int, i
     check_class_labels(labels, path, _label_count(split, data_set), IGNORE_LABEL)
 
 
-def _refuse_unlisted(record: dict, panoptic_rgb: np.ndarray) -> None:
+def _refuse_unlisted(record: dict, ids: np.ndarray) -> None:
     listed = {segment["id"] for segment in record["segments_info"]} | set(record.get("other_segment_ids", ()))
-    unlisted = sorted(painted_ids(panoptic_rgb) - listed - {0})
+    unlisted = sorted(present_ids(ids) - listed - {0})
     if unlisted:
         raise CorruptFile(f"{record['pan_seg_file_name']}: the segment ids {unlisted[:5]} are in the PNG only.")

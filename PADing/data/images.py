@@ -51,8 +51,26 @@ def read_image(path: str | os.PathLike, image_format: str = "RGB") -> np.ndarray
     """
     if image_format not in ("RGB", "BGR"):
         raise UserError(f"INPUT.FORMAT must be RGB or BGR, but is {image_format!r}.")
-    rgb = _decode(path, "Image", lambda image: _eight_bit(_upright(image), image))
+    rgb = np.asarray(read_picture(path))
     return rgb[:, :, ::-1] if image_format == "BGR" else rgb
+
+
+def read_picture(path: str | os.PathLike, least: tuple[int, int] | None = None) -> Image.Image:
+    """As ``read_image``, but an RGB image of Pillow, whose pixels need not be copied before they are resized.
+
+    Args:
+        path: a file, or a URL.
+        least: (H, W), rotated by the EXIF orientation: a JPEG may be decoded at a half, a quarter or an eighth of its
+            size if this many pixels remain. It takes less time, and the pixels are not those of a resized image.
+    """
+
+    def decode(image: Image.Image) -> Image.Image:
+        if least is not None:
+            height, width = least if _orientation(image) < 5 else least[::-1]
+            image.draft(None, (max(width, 1), max(height, 1)))
+        return _eight_bit(_upright(image), image)
+
+    return _decode(path, "Image", decode)
 
 
 def read_size(path: str | os.PathLike) -> tuple[int, int, int]:
@@ -60,15 +78,15 @@ def read_size(path: str | os.PathLike) -> tuple[int, int, int]:
 
     CorruptFile as ``read_image``; most formats are not decoded for it.
     """
+    return _decode(path, "Image", lambda image: (image.height, image.width, _orientation(image)))
 
-    def decode(image: Image.Image) -> tuple[int, int, int]:
-        try:
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-        except Exception:  # broken EXIF data: the image is used as stored
-            orientation = 1
-        return image.height, image.width, orientation if orientation in range(1, 9) else 1
 
-    return _decode(path, "Image", decode)
+def _orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # broken EXIF data: the image is used as stored
+        return 1
+    return orientation if orientation in range(1, 9) else 1
 
 
 def check_eight_bit(path: str | os.PathLike) -> None:
@@ -117,33 +135,42 @@ def check_class_labels(labels: np.ndarray, path: str, count: int, ignore_label: 
         )
 
 
-def read_panoptic_rgb(path: str | os.PathLike) -> np.ndarray:
-    """Read a PNG in COCO's panoptic format as uint8 (H, W, 3); segment id = R + 256 G + 65536 B (``rgb2id``).
+def read_panoptic_ids(path: str | os.PathLike) -> np.ndarray:
+    """Read a PNG in COCO's panoptic format as segment ids R + 256 G + 65536 B, (H, W) int32.
 
     Raises:
         CorruptFile: as ``read_image``; not a PNG with 8 bits per channel.
     """
 
     def decode(image: Image.Image) -> np.ndarray:
-        _refuse_jpeg(image)
-        tile = getattr(image, "tile", None)
-        raw_mode = str(tile[0][3]) if tile else ""
-        if image.format != "PNG" or image.mode not in ("RGB", "RGBA", "P", "L") or "16" in raw_mode:
-            depth = "16 bits per channel" if "16" in raw_mode else f"mode {image.mode}"
-            raise _Unfit(
-                f"it is a {image.format} file with {depth}, but panoptic annotation is an RGB PNG with 8 bits per "
-                "channel, whose colors are segment ids"
-            )
-        return np.asarray(_upright(image).convert("RGB"))
+        rgb = _panoptic(image)
+        # Pillow keeps a pixel as four bytes, lowest first those of the id. The last byte has no meaning.
+        pixels = np.frombuffer(rgb.tobytes("raw", "RGBX"), dtype="<i4").reshape(rgb.height, rgb.width)
+        return (pixels & 0xFFFFFF).astype(np.int32, copy=False)
 
     return _decode(path, "Panoptic PNG", decode)
 
 
-def empty_segments(panoptic_rgb: np.ndarray, segments: Sequence[dict], path: str | os.PathLike) -> set[int]:
-    """The ids of listed segments without a pixel; correct data may have a few. Unlisted colors are void.
+def _panoptic(image: Image.Image) -> Image.Image:
+    """A panoptic PNG as 8-bit RGB."""
+    _refuse_jpeg(image)
+    tile = getattr(image, "tile", None)
+    raw_mode = str(tile[0][3]) if tile else ""
+    if image.format != "PNG" or image.mode not in ("RGB", "RGBA", "P", "L") or "16" in raw_mode:
+        depth = "16 bits per channel" if "16" in raw_mode else f"mode {image.mode}"
+        raise _Unfit(
+            f"it is a {image.format} file with {depth}, but panoptic annotation is an RGB PNG with 8 bits per "
+            "channel, whose colors are segment ids"
+        )
+    upright = _upright(image)
+    return upright if upright.mode == "RGB" else upright.convert("RGB")
+
+
+def empty_segments(ids: np.ndarray, segments: Sequence[dict], path: str | os.PathLike) -> set[int]:
+    """The ids of listed segments without a pixel; correct data may have a few. Unlisted ids are void.
 
     Args:
-        panoptic_rgb: (H, W, 3), the content of ``path``.
+        ids: (H, W) segment ids, the content of ``path``.
         segments: ``segments_info`` of its JSON.
         path: the PNG, for messages.
 
@@ -151,7 +178,7 @@ def empty_segments(panoptic_rgb: np.ndarray, segments: Sequence[dict], path: str
         CorruptFile: fewer than half of the segments whose ``area`` is not 0 have a pixel, so the PNG is of another
             image.
     """
-    painted = painted_ids(panoptic_rgb)
+    painted = present_ids(ids)
     expected = {segment["id"] for segment in segments if segment.get("area", 1) > 0}
     missing = sorted(expected - painted)
     if 2 * len(missing) > len(expected):
@@ -161,20 +188,6 @@ def empty_segments(panoptic_rgb: np.ndarray, segments: Sequence[dict], path: str
             f"lists (ids {shown}), so the two do not belong together."
         )
     return {segment["id"] for segment in segments} - painted
-
-
-def painted_ids(panoptic_rgb: np.ndarray) -> set[int]:
-    """The segment ids in a panoptic map (H, W, 3)."""
-    return present_ids(segment_ids(panoptic_rgb))
-
-
-def segment_ids(panoptic_rgb: np.ndarray) -> np.ndarray:
-    """The segment id of each pixel of a panoptic map (H, W, 3): (H, W) int32. What ``rgb2id`` gives, but faster."""
-    ids = panoptic_rgb[..., 2].astype(np.int32)
-    for channel in (1, 0):
-        ids <<= 8
-        ids |= panoptic_rgb[..., channel]
-    return ids
 
 
 def present_ids(ids: np.ndarray) -> set[int]:
@@ -230,14 +243,16 @@ def _reason(error: Exception, limit: int) -> str:
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
+    if _orientation(image) == 1:
+        return image
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # broken EXIF data: use the image as stored
         return image
 
 
-def _eight_bit(image: Image.Image, stored: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an image; ``stored`` is the image before rotation, with the file's metadata."""
+def _eight_bit(image: Image.Image, stored: Image.Image) -> Image.Image:
+    """An image as 8-bit RGB; ``stored`` is the image before rotation, with the file's metadata."""
     # 16-bit grey PNG and PGM files have this mode in some versions of Pillow.
     if image.mode in _SIXTEEN_BIT or image.mode == "I" and stored.format in ("PNG", "PPM"):
         tags = getattr(stored, "tag_v2", {})
@@ -246,13 +261,13 @@ def _eight_bit(image: Image.Image, stored: Image.Image) -> np.ndarray:
         if tags.get(_TIFF_PHOTOMETRIC) == 0:
             values = top - values  # 0 is white
         grey = ((255 * values + top // 2) // top).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        return Image.fromarray(grey).convert("RGB")
     if image.mode in ("I", "F"):
         kind = f"32-bit numbers (mode {image.mode}), whose range is not known"
         raise _Unfit(f"its pixels are {kind}; save it with 8 or 16 bits")
     if image.mode == "LAB":
         raise _Unfit("its colors are in LAB; save it as RGB")
-    return np.asarray(image.convert("RGB"))
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _refuse_jpeg(image: Image.Image) -> None:

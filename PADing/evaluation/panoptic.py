@@ -14,7 +14,7 @@ from panopticapi.utils import id2rgb
 
 from PADing.class_space import ClassSpace
 from PADing.data.coco_schema import check_panoptic
-from PADing.data.images import empty_segments, present_ids, read_panoptic_rgb, segment_ids
+from PADing.data.images import empty_segments, present_ids, read_panoptic_ids
 from PADing.errors import UserError
 from PADing.evaluation.base import ZeroShotEvaluator
 from PADing.evaluation.panoptic_quality import VOID, ClassQuality, ImageMatches, match_segments, quality_per_class
@@ -40,9 +40,9 @@ def read_panoptic_json(metadata: Any) -> dict:
 def read_panoptic_png(folder: str, file_name: str, segments: Sequence[dict] = ()) -> np.ndarray:
     """Segment ids (H, W) int32 of a panoptic PNG; UserError if it is unreadable or lacks most of ``segments``."""
     path = os.path.join(folder, file_name)
-    rgb = read_panoptic_rgb(path)
-    empty_segments(rgb, segments, path)
-    return segment_ids(rgb)
+    ids = read_panoptic_ids(path)
+    empty_segments(ids, segments, path)
+    return ids
 
 
 class PanopticzeroEvaluator(ZeroShotEvaluator):

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from detectron2.structures import Instances, PolygonMasks, polygons_to_bitmask
-from panopticapi.utils import rgb2id
 from pycocotools import mask as coco_mask
 
-from PADing.data.images import read_labels, read_panoptic_rgb
+from PADing.data.images import read_labels, read_panoptic_ids
 from PADing.visualization.panoptic import Segmentation
 
 # Without a threshold, instances with at least this share of the image's best score are shown. High scores differ by
@@ -82,7 +81,7 @@ def from_detections(
 def from_record(record: Mapping, ignore_label: int = 255) -> Segmentation:
     """The annotation of one data set record (a Detectron2 dataset dict), read from its files."""
     if "pan_seg_file_name" in record:
-        ids = rgb2id(read_panoptic_rgb(record["pan_seg_file_name"]))
+        ids = read_panoptic_ids(record["pan_seg_file_name"])
         stuff = {s["id"] for s in record["segments_info"] if not s.get("isthing", True)}
         classes = {s["id"]: s["category_id"] for s in record["segments_info"]}
         return Segmentation(ids, classes, stuff=stuff, complete=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from PADing.data.images import CorruptFile, read_image, read_labels, read_panoptic_rgb, read_size
+from PADing.data.images import CorruptFile, read_image, read_labels, read_panoptic_ids, read_size
 from PADing.visualization.image_files import read_rgb
 
 HEIGHT, WIDTH = 5, 7
@@ -185,7 +185,12 @@ def test_labels_are_numbers_not_brightness(tmp_path):
 
 def test_panoptic_annotation_is_an_rgb_png(tmp_path):
     rgb = np.stack([RAMP, 255 - RAMP, RAMP // 2], axis=-1)
-    assert np.array_equal(read_panoptic_rgb(_save(tmp_path, Image.fromarray(rgb), ".png")), rgb)
+    ids = rgb @ np.array([1, 256, 65536])
+    assert np.array_equal(read_panoptic_ids(_save(tmp_path, Image.fromarray(rgb), ".png")), ids)
+    clear = Image.fromarray(np.dstack([rgb, RAMP]))  # what is transparent is annotated, too
+    assert np.array_equal(read_panoptic_ids(_save(tmp_path, clear, ".png")), ids)
+    grey = Image.fromarray(RAMP)
+    assert np.array_equal(read_panoptic_ids(_save(tmp_path, grey, ".png")), RAMP * 65793.0)
     for image, suffix, reason in (
         (Image.fromarray(rgb), ".jpg", "JPEG"),
         (Image.fromarray(rgb), ".bmp", "BMP"),
@@ -193,7 +198,7 @@ def test_panoptic_annotation_is_an_rgb_png(tmp_path):
         (Image.fromarray(_sixteen()), ".png", "16"),
     ):
         with pytest.raises(CorruptFile, match=reason):
-            read_panoptic_rgb(_save(tmp_path, image, suffix))
+            read_panoptic_ids(_save(tmp_path, image, suffix))
     header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
     data = bytearray(_png_of_size(2, 1))
     start = data.index(b"IHDR")
@@ -201,4 +206,4 @@ def test_panoptic_annotation_is_an_rgb_png(tmp_path):
     data[start + 17 : start + 21] = struct.pack(">I", zlib.crc32(b"IHDR" + header))
     (tmp_path / "deep.png").write_bytes(data)
     with pytest.raises(CorruptFile, match="16 bits per channel"):
-        read_panoptic_rgb(tmp_path / "deep.png")
+        read_panoptic_ids(tmp_path / "deep.png")

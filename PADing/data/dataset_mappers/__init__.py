@@ -6,6 +6,7 @@ A plug-in adds a mapper with ``@MAPPER_REGISTRY.register("my_mapper")``; it is c
 import logging
 from collections.abc import Callable, Iterator
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.data import transforms as T
@@ -15,14 +16,12 @@ from PADing.data.dataset_mappers.base import (
     MAPPER_REGISTRY,
     CorruptFile,
     TrainingMapper,
-    augment,
     check_on_corrupt,
-    image_tensor,
-    read_record_image,
 )
 from PADing.data.dataset_mappers.instance import COCOInstanceNewBaselineDatasetMapper, MaskFormerInstanceDatasetMapper
 from PADing.data.dataset_mappers.panoptic import COCOPanopticNewBaselineDatasetMapper, MaskFormerPanopticDatasetMapper
 from PADing.data.dataset_mappers.semantic import MaskFormerSemanticDatasetMapper
+from PADing.data.dataset_mappers.view import View, image_tensor
 from PADing.data.images import check_eight_bit
 from PADing.data.worker_memory import ready_to_send
 from PADing.errors import UserError, did_you_mean
@@ -63,13 +62,12 @@ class EvaluationMapper:
         """The record with ``image`` (uint8 tensor (3, H, W)), without ``annotations``."""
         record = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         try:
-            image = read_record_image(record, self.image_format)
-            image, _, _ = augment(self.augmentations, record["file_name"], image)
+            image, _ = View(record, self.augmentations, self.image_format).augmented()
         except CorruptFile as error:
             if self.on_corrupt == "fatal":
                 raise CorruptFile(f"{error} To evaluate without such images, set INPUT.ON_CORRUPT skip.") from error
             return {**record, UNREADABLE: str(error)}
-        record["image"] = image_tensor(image)
+        record["image"] = image_tensor(image) if isinstance(image, np.ndarray) else image
         return ready_to_send(record)
 
 

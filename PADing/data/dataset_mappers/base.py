@@ -14,12 +14,12 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import SizeMismatchError, check_image_size
 from detectron2.projects.point_rend import ColorAugSSDTransform
 from detectron2.structures import Instances
 from detectron2.utils.logger import log_first_n
 
-from PADing.data.images import CorruptFile, empty_segments, read_image, read_labels, read_panoptic_rgb
+from PADing.data.dataset_mappers.view import View, image_tensor
+from PADing.data.images import CorruptFile, empty_segments, read_labels, read_panoptic_ids
 from PADing.errors import UserError
 from PADing.registry import NamedRegistry
 
@@ -39,6 +39,7 @@ class TrainingMapper:
         image_format: channel order of the image, "RGB" or "BGR".
         on_corrupt: "fatal" raises ``CorruptFile``; "skip" logs it and returns None, so the loader takes another image.
         size_divisibility: see ``pad``.
+        reduced_decoding: see ``INPUT.REDUCED_DECODING``; only large-scale jittering reads images so.
     """
 
     # Keys that a dict of the data set must have.
@@ -55,6 +56,7 @@ class TrainingMapper:
         image_format: str = "RGB",
         on_corrupt: str = "fatal",
         size_divisibility: int = -1,
+        reduced_decoding: bool = False,
     ):
         if not is_train:
             raise ValueError(f"{type(self).__name__} is for training; see build_mapper(cfg, is_train=False).")
@@ -63,13 +65,14 @@ class TrainingMapper:
         self.image_format = image_format
         self.on_corrupt = on_corrupt
         self.size_divisibility = size_divisibility
+        self.reduced_decoding = reduced_decoding
         logger.info("[%s] augmentations in training: %s", type(self).__name__, list(augmentations))
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         """The constructor's arguments from a config."""
         common = {"is_train": is_train, "image_format": cfg.INPUT.FORMAT, "on_corrupt": cfg.INPUT.ON_CORRUPT}
-        return {**common, **cls.augmentation(cfg)}
+        return {**common, "reduced_decoding": cfg.INPUT.REDUCED_DECODING, **cls.augmentation(cfg)}
 
     def __call__(self, dataset_dict: dict) -> dict | None:
         """A training example; None for a corrupt file that is skipped."""
@@ -87,6 +90,10 @@ class TrainingMapper:
             logger.warning("Left out: %s", error)
             return None
 
+    def read_view(self, dataset_dict: dict) -> View:
+        """The image of ``dataset_dict``; CorruptFile as ``read_record_image``."""
+        return View(dataset_dict, self.augmentations, self.image_format, self.reduced_decoding)
+
     def map(self, dataset_dict: dict) -> dict:
         """Make a training example from a shallow copy of a data set's dict; do not change the copy's values."""
         raise NotImplementedError
@@ -100,9 +107,15 @@ class TrainingMapper:
             return array
         return np.pad(array, padding + [(0, 0)] * (array.ndim - 2), constant_values=value)
 
-    def example(self, dataset_dict: dict, image: np.ndarray, classes: Sequence[int], masks: np.ndarray) -> dict:
-        """``dataset_dict`` with the padded ``image`` (H, W, 3), and ``instances`` of bool masks (n, H', W')."""
-        dataset_dict["image"] = image_tensor(self.pad(image, PAD_PIXEL))
+    def example(
+        self, dataset_dict: dict, image: np.ndarray | torch.Tensor, classes: Sequence[int], masks: np.ndarray
+    ) -> dict:
+        """``dataset_dict`` with ``image``, and ``instances`` of bool masks (n, H', W').
+
+        ``image``: an array (H, W, 3), which is padded, or a tensor (3, H', W').
+        """
+        whole = isinstance(image, torch.Tensor)
+        dataset_dict["image"] = image if whole else image_tensor(self.pad(image, PAD_PIXEL))
         dataset_dict["instances"] = instances = Instances(tuple(masks.shape[1:]))
         instances.gt_classes = torch.as_tensor(list(classes), dtype=torch.int64)
         instances.gt_masks = torch.from_numpy(np.ascontiguousarray(masks))
@@ -113,21 +126,6 @@ def check_on_corrupt(value: str) -> None:
     """UserError for a value of ``INPUT.ON_CORRUPT`` that is neither "fatal" nor "skip"."""
     if value not in ("fatal", "skip"):
         raise UserError(f"INPUT.ON_CORRUPT must be fatal or skip, but is {value!r}.")
-
-
-def read_record_image(dataset_dict: dict, image_format: str) -> np.ndarray:
-    """The image of ``dataset_dict``, uint8 (H, W, 3); CorruptFile if it is unreadable or has another size."""
-    path = dataset_dict["file_name"]
-    image = read_image(path, image_format)
-    try:
-        check_image_size(dataset_dict, image)
-    except SizeMismatchError as error:
-        have, stated = image.shape[:2], [dataset_dict.get(key, "?") for key in ("height", "width")]
-        raise CorruptFile(
-            f"Image {path} is {have[0]} x {have[1]} (height x width), but {stated[0]} x {stated[1]} in its annotation. "
-            "Is it the right file? Does its EXIF orientation rotate it?"
-        ) from error
-    return image
 
 
 def read_class_labels(path: str, size: tuple[int, int]) -> np.ndarray:
@@ -142,43 +140,27 @@ def read_class_labels(path: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def read_segments(path: str, size: tuple[int, int], segments: Sequence[dict]) -> tuple[np.ndarray, list[dict]]:
-    """A panoptic map as uint8 RGB (H, W, 3), and the segments that have a pixel; logs the first empty segment.
+    """A panoptic map as ids (H, W) int32, and the segments that have a pixel; logs the first empty segment.
 
     Raises:
         CorruptFile: unreadable, not of ``size`` (H, W), or the map of another image (see ``empty_segments``).
     """
-    rgb = read_panoptic_rgb(path)
-    _check_size("Panoptic PNG", path, rgb, size)
-    empty = empty_segments(rgb, segments, path)
+    ids = read_panoptic_ids(path)
+    _check_size("Panoptic PNG", path, ids, size)
+    empty = empty_segments(ids, segments, path)
     if empty:
         text = (
             f"Segments without a pixel are left out: {len(empty)} of {path}, e.g. id {min(empty)}. This message is "
             "shown once; `python -m PADing.data.verify --deep` counts them all."
         )
         log_first_n(logging.WARNING, text, name=__name__)
-    return rgb, [segment for segment in segments if segment["id"] not in empty]
+    return ids, [segment for segment in segments if segment["id"] not in empty]
 
 
 def _check_size(what: str, path: str, labels: np.ndarray, size: tuple[int, int]) -> None:
     if labels.shape[:2] != size:
         have, want = (f"{height} x {width}" for height, width in (labels.shape[:2], size))
         raise CorruptFile(f"{what} {path} is {have} (height x width), but its image is {want}.")
-
-
-def augment(augmentations: T.AugmentationList, path: str, image: np.ndarray, labels: np.ndarray | None = None) -> tuple:
-    """The augmented image, the augmented labels (or None), and the transforms; CorruptFile if the image is too thin."""
-    height, width = image.shape[:2]
-    augmented = T.AugInput(image, sem_seg=labels)
-    try:
-        transforms = augmentations(augmented)
-        return augmented.image, augmented.sem_seg, transforms
-    except (ValueError, RuntimeError, ZeroDivisionError) as error:
-        if max(height, width) < 100 * min(height, width):
-            raise
-        raise CorruptFile(
-            f"Image {path} of {height} x {width} pixels (height x width) is too thin: a side would be 0 pixels long "
-            "after resizing."
-        ) from error
 
 
 def resize_and_crop(cfg: CfgNode, ignored_label: int | None = None) -> dict[str, Any]:
@@ -220,8 +202,3 @@ def _flip(cfg: CfgNode) -> list:
     """``INPUT.RANDOM_FLIP`` as augmentations: none, or one flip with probability 1/2."""
     kind = cfg.INPUT.RANDOM_FLIP
     return [] if kind == "none" else [T.RandomFlip(horizontal=kind == "horizontal", vertical=kind == "vertical")]
-
-
-def image_tensor(image: np.ndarray) -> torch.Tensor:
-    """(H, W, 3) array to a uint8 tensor (3, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

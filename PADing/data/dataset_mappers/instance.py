@@ -1,5 +1,8 @@
 """Mappers of instance segmentation: COCO annotations become masks of the augmented image."""
 
+from collections.abc import Iterator
+from itertools import islice
+
 import numpy as np
 import pycocotools.mask as mask_util
 from detectron2.data.transforms import TransformList
@@ -8,11 +11,10 @@ from PADing.data.coco_schema import mask_problem
 from PADing.data.dataset_mappers.base import (
     MAPPER_REGISTRY,
     TrainingMapper,
-    augment,
     large_scale_jitter,
-    read_record_image,
     resize_and_crop,
 )
+from PADing.data.dataset_mappers.placement import Placement
 from PADing.data.images import CorruptFile
 
 
@@ -23,11 +25,11 @@ class InstanceMapper(TrainingMapper):
 
     def map(self, dataset_dict: dict) -> dict:
         """See the base class."""
-        image = read_record_image(dataset_dict, self.image_format)
-        annotations, path = dataset_dict.pop("annotations"), dataset_dict["file_name"]
-        _check_masks(annotations, image.shape[:2], path)
-        image, _, transforms = augment(self.augmentations, path, image)
-        classes, masks = annotation_masks(annotations, transforms, image.shape[:2])
+        view = self.read_view(dataset_dict)
+        annotations = dataset_dict.pop("annotations")
+        _check_masks(annotations, view.source, dataset_dict["file_name"])
+        image, transforms = view.augmented()
+        classes, masks = annotation_masks(annotations, transforms, view.size, view.placement)
         # Masks as (H, W, n), so that the same padding applies.
         masks = self.pad(masks.transpose(1, 2, 0), 0).transpose(2, 0, 1)
         return self.example(dataset_dict, image, classes, masks)
@@ -59,7 +61,7 @@ def _check_masks(annotations: list[dict], size: tuple[int, int], path: str) -> N
 
 
 def annotation_masks(
-    annotations: list[dict], transforms: TransformList, size: tuple[int, int]
+    annotations: list[dict], transforms: TransformList, size: tuple[int, int], placement: Placement | None = None
 ) -> tuple[list[int], np.ndarray]:
     """Contiguous classes and bool masks (n, H, W) of the annotations that still have a pixel; crowds are dropped.
 
@@ -70,31 +72,49 @@ def annotation_masks(
         annotations: ``annotations`` of ``load_data_set`` whose masks have been checked.
         transforms: what the augmentations did to the image.
         size: (H, W) of the augmented image.
+        placement: the same as ``transforms``, in one step.
     """
-    height, width = size
-    classes, masks = [], []
-    for annotation in annotations:
-        if annotation.get("iscrowd", 0):
-            continue
-        segmentation = annotation["segmentation"]
+    targets = [annotation for annotation in annotations if not annotation.get("iscrowd", 0)]
+    outlines = _moved([a["segmentation"] for a in targets if isinstance(a["segmentation"], list)], transforms)
+    masks = np.zeros((len(targets), *size), dtype=bool)
+    classes: list[int] = []
+    for annotation in targets:
+        segmentation, mask = annotation["segmentation"], masks[len(classes)]
         if isinstance(segmentation, list):
-            mask = _rasterise(segmentation, transforms, height, width)
+            found = _rasterise(next(outlines), mask)
         else:
-            mask = transforms.apply_segmentation(mask_util.decode(segmentation))
-        if mask is not None and mask.any():
+            whole = mask_util.decode(segmentation)
+            mask[:] = transforms.apply_segmentation(whole) if placement is None else placement.labels(whole)
+            found = bool(mask.any())
+        if found:
             classes.append(annotation["category_id"])
-            masks.append(mask.astype(bool, copy=False))
-    return classes, np.stack(masks) if masks else np.zeros((0, height, width), dtype=bool)
+    return classes, masks[: len(classes)]
 
 
-def _rasterise(polygons: list, transforms: TransformList, height: int, width: int) -> np.ndarray | None:
-    moved = []
-    for polygon in polygons:
-        points = transforms.apply_coords(np.asarray(polygon, dtype=np.float64).reshape(-1, 2))
-        low, high = points.min(axis=0), points.max(axis=0)
-        # Skip polygons that are wholly outside.
-        if low[0] < width and low[1] < height and high[0] > 0 and high[1] > 0:
-            moved.append(points.ravel().tolist())
-    if not moved:
-        return None
-    return mask_util.decode(mask_util.merge(mask_util.frPyObjects(moved, height, width)))
+def _moved(segmentations: list[list], transforms: TransformList) -> Iterator[list[np.ndarray]]:
+    """The transformed points (n, 2), x and y, of the polygons of each mask."""
+    polygons = [np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for mask in segmentations for polygon in mask]
+    if not polygons:
+        return iter(())
+    points = transforms.apply_coords(np.concatenate(polygons))
+    parts = iter(np.split(points, np.cumsum([len(polygon) for polygon in polygons[:-1]])))
+    return (list(islice(parts, len(mask))) for mask in segmentations)
+
+
+def _rasterise(polygons: list[np.ndarray], mask: np.ndarray) -> bool:
+    """Paint polygons (n, 2) into a mask (H, W) of False, clipped; whether it has a pixel then."""
+    height, width = mask.shape
+    lows, highs = np.array([[p.min(axis=0), p.max(axis=0)] for p in polygons]).transpose(1, 0, 2)
+    # Skip polygons that are wholly outside.
+    inside = ((lows < (width, height)) & (highs > 0)).all(axis=1)
+    if not inside.any():
+        return False
+    # pycocotools fills the whole size that it is told, column by column, and rounds to less than a pixel.
+    left, top = np.maximum(np.floor(lows[inside].min(axis=0)).astype(int) - 1, 0)
+    right, bottom = np.minimum(np.ceil(highs[inside].max(axis=0)).astype(int) + 1, (width, height))
+    moved = [points.ravel().tolist() for points, kept in zip(polygons, inside, strict=True) if kept]
+    shape = mask_util.merge(mask_util.frPyObjects(moved, bottom, right))
+    if not mask_util.area(shape):
+        return False
+    mask.view(np.uint8)[top:bottom, left:right] = mask_util.decode(shape)[top:, left:]
+    return True

@@ -10,11 +10,10 @@ from PADing.class_space import ClassSpace
 from PADing.data.dataset_mappers.base import (
     MAPPER_REGISTRY,
     TrainingMapper,
-    augment,
     read_class_labels,
-    read_record_image,
     resize_and_crop_labels,
 )
+from PADing.data.dataset_mappers.view import augment, read_record_image
 from PADing.data.images import check_class_labels
 
 
