@@ -242,9 +242,12 @@ class InsSegzsiEvaluator(InsSegzeroEvaluator):
 
 
 def _binary(mask: torch.Tensor) -> np.ndarray:
+    mask = mask.detach()
+    if mask.dtype == torch.bool:
+        return mask.cpu().numpy()
     # On a CPU, NumPy compares in half the time.
-    on_cpu = mask.device.type == "cpu" and mask.dtype in (torch.bool, torch.uint8, torch.float32, torch.float64)
-    return mask.detach().numpy() > 0.5 if on_cpu else (mask > 0.5).cpu().numpy()
+    on_cpu = mask.device.type == "cpu" and mask.dtype in (torch.uint8, torch.float32, torch.float64)
+    return mask.numpy() > 0.5 if on_cpu else (mask > 0.5).cpu().numpy()
 
 
 def _instances_from_panoptic(

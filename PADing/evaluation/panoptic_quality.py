@@ -17,7 +17,6 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 VOID = 0
-TABLE = 2**24  # ids of segments in a PNG are below
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,14 @@ def match_segments(
     if true_map.shape != predicted_map.shape:
         raise ValueError(f"the predicted map has size {predicted_map.shape}, the annotation {true_map.shape}")
     crowd = list(crowd)
-    true_ids, true_index = _listed_only(true_map, true_class)
-    predicted_ids, predicted_index = _listed_only(predicted_map, predicted_class)
+    true_runs, predicted_runs, lengths = _runs(true_map.ravel(), predicted_map.ravel())
+    true_ids, true_index = _listed_only(true_runs, true_class)
+    predicted_ids, predicted_index = _listed_only(predicted_runs, predicted_class)
     # overlap[i, j]: number of pixels of true segment i and predicted segment j; row 0 is void, column 0 unlabelled.
     shape = (len(true_ids), len(predicted_ids))
-    pairs = np.multiply(true_index, shape[1], dtype=np.int64)
-    pairs += predicted_index
-    overlap = np.bincount(pairs, minlength=shape[0] * shape[1]).reshape(shape)
+    pairs = true_index * shape[1] + predicted_index
+    # Whole numbers below 2**53 add up exactly.
+    overlap = np.bincount(pairs, lengths, shape[0] * shape[1]).astype(np.int64).reshape(shape)
     true_area, predicted_area = overlap.sum(axis=1), overlap.sum(axis=0)
     true_label = np.array([-1, *(true_class[i] for i in true_ids[1:])], dtype=np.int64)
     predicted_label = np.array([-2, *(predicted_class[i] for i in predicted_ids[1:])], dtype=np.int64)
@@ -125,17 +125,19 @@ def _quality(iou: float, tp: float, fp: float, fn: float) -> ClassQuality:
     return ClassQuality(iou / weight, iou / tp if tp else 0.0, tp / weight, True)
 
 
-def _listed_only(segment_map: np.ndarray, listed: Mapping[int, int]) -> tuple[list, np.ndarray]:
-    """Segment ids ``[VOID, id, ...]`` and, per pixel, the position of its id in that list (0 for unlisted ids)."""
+def _runs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Runs of pixels with the same pair of values in two flat maps: the values, and the length of each run."""
+    changes = first[1:] != first[:-1]
+    changes |= second[1:] != second[:-1]
+    starts = np.concatenate([[0], np.flatnonzero(changes) + 1])[: first.size]
+    return first[starts], second[starts], np.diff(starts, append=first.size)
+
+
+def _listed_only(values: np.ndarray, listed: Mapping[int, int]) -> tuple[list, np.ndarray]:
+    """Segment ids ``[VOID, id, ...]`` and, for each value, its position in that list (0 for unlisted ids)."""
     ids = sorted(set(listed) - {VOID})
-    pixels = segment_map.reshape(-1)
     if not ids:
-        return [VOID], np.zeros(pixels.size, dtype=np.int64)
+        return [VOID], np.zeros(values.size, dtype=np.int64)
     known = np.asarray(ids)
-    if 0 <= ids[0] and ids[-1] < TABLE and pixels.size and pixels.min() >= 0 and pixels.max() < TABLE:
-        # Only the few pages of the table that are used take memory.
-        table = np.zeros(TABLE, dtype=np.uint16 if len(ids) < 2**16 else np.int64)
-        table[known] = np.arange(1, len(ids) + 1)
-        return [VOID, *ids], table[pixels]
-    position = np.searchsorted(known, pixels).clip(max=len(ids) - 1)  # several times faster than np.unique
-    return [VOID, *ids], np.where(known[position] == pixels, position + 1, 0)
+    position = np.searchsorted(known, values).clip(max=len(ids) - 1)
+    return [VOID, *ids], np.where(known[position] == values, position + 1, 0)

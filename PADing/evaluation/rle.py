@@ -13,13 +13,7 @@ DIGITS = 13  # of five bits, enough for 64
 
 def encode_masks(masks: Iterable[np.ndarray]) -> list[bytes]:
     """The RLE strings of masks (H, W), bool."""
-    runs = []
-    for mask in masks:
-        edges = _edges(mask)
-        if mask.size and mask[0, 0]:
-            edges = np.concatenate([[0], edges])  # COCO's first run is of zeros
-        runs.append(np.diff(edges, prepend=0, append=mask.size))
-    return compress(runs)
+    return compress([np.diff(_edges_of_mask(mask), prepend=0, append=mask.size) for mask in masks])
 
 
 def encode_labels(labels: np.ndarray) -> list[tuple[int, bytes]]:
@@ -38,6 +32,25 @@ def encode_labels(labels: np.ndarray) -> list[tuple[int, bytes]]:
         inner = part.ravel()[: -1 if part[-1, 1] == labels.size else None]
         runs.append(np.diff(inner, prepend=0, append=labels.size))
     return list(zip(present.tolist(), compress(runs), strict=True))
+
+
+def _edges_of_mask(mask: np.ndarray) -> np.ndarray:
+    """As ``_edges``, of a mask, and 0 if its first pixel is set; looks only at the box around the set pixels."""
+    height, width = mask.shape
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return rows
+    first, last = max(rows[0] - 1, 0), rows[-1] + 2  # with the rows above and below
+    columns = np.flatnonzero(mask[first:last].any(axis=0))
+    left, right = columns[0], columns[-1] + 1
+    part = mask[first:last, left:right]
+    row, column = np.divmod(np.flatnonzero(part[1:] != part[:-1]), right - left)
+    inner = (column + left) * height + row + first + 1
+    # The pixel before the top of a column is the bottom of the last one; outside of the box there is none.
+    bottoms, tops = np.zeros((2, right - left + 1), dtype=bool)
+    bottoms[1:], tops[:-1] = mask[-1, left:right], mask[0, left:right]
+    over = (np.flatnonzero(bottoms != tops) + left) * height
+    return np.sort(np.concatenate([inner, over[over < mask.size]]))
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
