@@ -2,12 +2,15 @@
 
     python tools/benchmark.py msda [--output FILE] [--device cpu|cuda] [--case NAME]
     python tools/benchmark.py model [--task NAME] [--rounds N] [--checkout FOLDER] [--beside NAME=COMMAND]
+    python tools/benchmark.py data [--task NAME] [--rounds N] [--checkout FOLDER] [--coco FOLDER]
     python tools/benchmark.py scaling [--config-file FILE] [--processes N] [--contender NAME] [KEY VALUE ...]
 
 ``model``: inference and training steps of the R-50 panoptic model on the CPU, stage by stage, beside older checkouts of
 this project, the network of transformers' Mask2Former, and any program that takes the same arguments
 (docs/benchmarks.md). Each measurement is a fresh process, and contenders take turns. The floor says how fast this
 machine multiplies matrices and convolves.
+
+``data``: training mappers and evaluators, in the same way; seconds of an image, on one thread.
 
 ``scaling``: training steps of one and of several processes, on CPUs or GPUs of one machine: speedup, bytes sent, time
 waited, memory of each process; and, computed from the bytes and from published bandwidths, the efficiency of 8 and of
@@ -37,6 +40,8 @@ CASES: dict[str, tuple[int, list[tuple[int, int]], int | None]] = {
 # Of the model benchmark.
 MODEL_TASKS = ("floor", "network", "panoptic", "all-results", "training", "second-stage")
 FURTHER_TASKS = ("semantic", "instance")
+# Of the data benchmark.
+DATA_TASKS = ("load-instance", "load-panoptic", "evaluate-semantic", "evaluate-instance", "evaluate-panoptic")
 # Of the scaling benchmark: options of DistributedDataParallel, and config keys.
 CONTENDERS: dict[str, dict] = {
     "as-trained": {},
@@ -70,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     msda.set_defaults(measure=_measure_operator)
     _add_scaling(commands.add_parser("scaling", help="training steps of several processes, and how GPUs would scale"))
     _add_model(commands.add_parser("model", help="inference and training of the whole model, on the CPU"))
+    _add_data(commands.add_parser("data", help="training mappers and evaluators"))
     args = parser.parse_args(argv)
     return run_command(args.measure, args)
 
@@ -79,13 +85,29 @@ def _add_model(model: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--task", action="append", choices=tasks, help=f"may be repeated; default: {', '.join(MODEL_TASKS)}"
     )
+    model.add_argument("--threads", type=positive, help="CPU threads (default: the number of cores)")
+    model.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16: mixed precision")
+    model.add_argument("--compile", action="store_true", help="of this checkout, with torch.compile")
+    _add_contest(model)
+
+
+def _add_data(data: argparse.ArgumentParser) -> None:
+    data.add_argument("--task", action="append", choices=DATA_TASKS, help="may be repeated; default: all")
+    data.add_argument("--objects", type=positive, default=8, metavar="N", help="of each drawn image (default: 8)")
+    data.add_argument(
+        "--coco", type=Path, metavar="FOLDER",
+        help="load val2017 of a folder that has COCO's layout (default: drawn images)",
+    )  # fmt: skip
+    _add_contest(data)
+    data.set_defaults(threads=1, dtype="float32", compile=False)
+
+
+def _add_contest(model: argparse.ArgumentParser) -> None:
+    """Options of benchmarks whose contenders take turns."""
     model.add_argument("--rounds", type=positive, default=3, help="processes of each contender for each task")
     model.add_argument("--repeats", type=positive, default=3, help="measured calls of a process, after one that is not")
     model.add_argument("--height", type=positive, default=640, help="of the image, in pixels")
     model.add_argument("--width", type=positive, default=853, help="of the image, in pixels")
-    model.add_argument("--threads", type=positive, help="CPU threads (default: the number of cores)")
-    model.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16: mixed precision")
-    model.add_argument("--compile", action="store_true", help="of this checkout, with torch.compile")
     model.add_argument(
         "--checkout", type=Path, action="append", default=[], metavar="FOLDER",
         help="also measure an older checkout of this project; may be repeated",

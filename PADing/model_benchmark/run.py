@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PADing.commands.benchmark import MODEL_TASKS
+from PADing.commands.benchmark import DATA_TASKS, MODEL_TASKS
 from PADing.errors import UserError
 from PADing.files import read_json, write_json
 
@@ -74,7 +74,7 @@ def checked(path: Path, name: str) -> dict[str, Any]:
 
 def contenders(args: argparse.Namespace) -> list[Contender]:
     """This checkout, older checkouts and other programs, as the command line names them; UserError for mistakes."""
-    own = [sys.executable, str(WORKLOAD), "--root"]
+    own = [sys.executable, str(WORKLOAD), *_of_data(args), "--root"]
     further = ["--compile"] if args.compile else []
     found = [Contender(OURS, [*own, str(REPOSITORY), *further], {"PYTHONPATH": str(REPOSITORY)})]
     for folder in args.checkout:
@@ -92,6 +92,15 @@ def contenders(args: argparse.Namespace) -> list[Contender]:
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"Several contenders are called {', '.join(doubled)}. Give them different names.")
     return found
+
+
+def _of_data(args: argparse.Namespace) -> list[str]:
+    """Arguments of the data benchmark; none for the others."""
+    if "objects" not in args:
+        return []
+    if args.coco and any(not task.startswith("load") for task in args.task or DATA_TASKS):
+        raise UserError("--coco is for loading alone: choose --task load-instance or --task load-panoptic.")
+    return ["--objects", str(args.objects), *(["--coco", str(args.coco)] if args.coco else [])]
 
 
 def joined(paths: Sequence[Path]) -> list[dict[str, Any]]:
@@ -113,11 +122,12 @@ def joined(paths: Sequence[Path]) -> list[dict[str, Any]]:
 def benchmark_model(args: argparse.Namespace) -> None:
     """Measure, print tables in Markdown, and write all times if ``args.output`` names a new file."""
     args.threads = args.threads or _cores()
+    names = DATA_TASKS if "objects" in args else MODEL_TASKS
     if args.output:
         if args.output.exists():
             raise UserError(f"--output {args.output} exists already. Name another file, or delete it.")
         write_json(args.output, {"rows": []})  # finds out now whether it can be written
-    everyone, tasks = contenders(args), args.task or list(MODEL_TASKS)
+    everyone, tasks = contenders(args), args.task or list(names)
     rows = joined(args.join)
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(1, args.rounds + 1):
@@ -128,7 +138,7 @@ def benchmark_model(args: argparse.Namespace) -> None:
                     busy = {"load_before": round(os.getloadavg()[0], 2)} if hasattr(os, "getloadavg") else {}
                     result = contender.run(work, args, Path(folder))
                     rows.append({**result, "task": task, "contender": name, "round": turn, **busy})
-                    state = result.get("error") or f"{statistics.median(result['seconds']):.2f} s"
+                    state = result.get("error") or f"{_shown(statistics.median(result['seconds']))} s"
                     logger.info("round %d of %d, %s, %s: %s", turn, args.rounds, task, name, state)
                     if args.output:
                         write_json(args.output, {"threads": args.threads, "dtype": args.dtype, "rows": rows}, indent=1)
@@ -158,9 +168,9 @@ def table(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
         peaks = [row["peak_mb"] for row in good if row.get("peak_mb") is not None]
         load = [row["load_before"] for row in good if "load_before" in row]
         cells = [
-            f"{statistics.median(seconds):.3f}",
-            f"{min(seconds):.3f}",
-            _median(cpu, ".3f"),
+            _shown(statistics.median(seconds)),
+            _shown(min(seconds)),
+            _shown(statistics.median(cpu)) if cpu else "-",
             ratio(rows, task, name),
         ]
         lines.append(f"| {task} | {name} | {' | '.join(cells)} | {_median(peaks, '.0f')} | {_median(load, '.1f')} |")
@@ -190,6 +200,10 @@ def ratio(rows: Sequence[dict[str, Any]], task: str, name: str) -> str:
 def _cores() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds:.3f}" if seconds >= 0.1 else f"{seconds:.4f}"
 
 
 def _median(values: Sequence[float], form: str) -> str:

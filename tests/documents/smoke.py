@@ -204,6 +204,8 @@ def _minibench(parsed: Parsed, words: list[str], run: Run) -> list[str]:
 
 
 def _benchmark(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    if "data" in words:
+        return [*words, "--rounds", "1", "--repeats", "1", "--height", "96", "--width", "128"]
     if "model" in words:
         return [*words, "--rounds", "1", "--repeats", "1", "--task", "floor"]
     if "scaling" in words:
