@@ -8,6 +8,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,8 @@ def evaluate(args: argparse.Namespace, kind: str) -> Task:
 
     records = _drawn(args, kind)
     rng = np.random.default_rng(1)
+    evaluator: Any
+    outputs: list[dict]
     if kind == "semantic":
         evaluator = evaluation.SemSegGzeroEvaluator(NAME, distributed=False)
         outputs = [{"sem_seg": _scores(record, rng)} for record in records]
@@ -92,7 +95,9 @@ def _drawn(args: argparse.Namespace, kind: str) -> list[dict]:
         else:
             own["sem_seg_file_name"] = str(folder / f"{number}_labels.png")
         records.append(own)
-    categories = [{"id": i, "name": f"class {i}", "isthing": int(i <= THINGS)} for i in range(1, THINGS + STUFF + 1)]
+    categories: list[dict] = [
+        {"id": i, "name": f"class {i}", "isthing": int(i <= THINGS)} for i in range(1, THINGS + STUFF + 1)
+    ]
     for name, annotations, classes in (
         ("instances", instances, categories[:THINGS]),
         ("panoptic", panoptic, categories),
@@ -147,7 +152,7 @@ def _register(records: list[dict], names: list[str], folder: Path, kind: str) ->
         "thing_dataset_id_to_contiguous_id": {i: j for i, j in own.items() if j < THINGS},
     }
     files = {"panoptic_json": str(folder / "panoptic.json"), "panoptic_root": str(folder), "label_divisor": 1000}
-    chosen = {
+    chosen: dict[str, dict] = {
         "semantic": every,
         "instance": {**things, "json_file": str(folder / "instances.json")},
         "panoptic": {**every, **things, **files},

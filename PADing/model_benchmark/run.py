@@ -98,8 +98,12 @@ def _of_data(args: argparse.Namespace) -> list[str]:
     """Arguments of the data benchmark; none for the others."""
     if "objects" not in args:
         return []
-    if args.coco and any(not task.startswith("load") for task in args.task or DATA_TASKS):
+    tasks = args.task or DATA_TASKS
+    if args.coco and any(not task.startswith("load") for task in tasks):
         raise UserError("--coco is for loading alone: choose --task load-instance or --task load-panoptic.")
+    for kind in ("instances" if task == "load-instance" else "panoptic" for task in tasks if args.coco):
+        if not (args.coco / "annotations" / f"{kind}_val2017.json").is_file():
+            raise UserError(f"--coco {args.coco} has no annotations/{kind}_val2017.json, or is no folder.")
     return ["--objects", str(args.objects), *(["--coco", str(args.coco)] if args.coco else [])]
 
 

@@ -114,8 +114,9 @@ class TrainingMapper:
 
         ``image``: an array (H, W, 3), which is padded, or a tensor (3, H', W').
         """
-        whole = isinstance(image, torch.Tensor)
-        dataset_dict["image"] = image if whole else image_tensor(self.pad(image, PAD_PIXEL))
+        if not isinstance(image, torch.Tensor):
+            image = image_tensor(self.pad(image, PAD_PIXEL))
+        dataset_dict["image"] = image
         dataset_dict["instances"] = instances = Instances(tuple(masks.shape[1:]))
         instances.gt_classes = torch.as_tensor(list(classes), dtype=torch.int64)
         instances.gt_masks = torch.from_numpy(np.ascontiguousarray(masks))

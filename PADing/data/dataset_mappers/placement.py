@@ -8,6 +8,7 @@ there; and the nearest pixel is looked up for each row and column of the crop.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,7 +92,7 @@ def draw(augmentations: Iterable, size: Size) -> tuple[T.TransformList, Placemen
     """
     *flips, last = [*augmentations] or [None]
     crop = last if type(last) is T.FixedSizeCrop else None
-    resize = last if crop is None else flips.pop() if flips else None
+    resize: Any = last if crop is None else flips.pop() if flips else None
     known = type(resize) in (T.ResizeScale, T.ResizeShortestEdge) and resize.interp == BILINEAR
     if not known or any(type(flip) is not T.RandomFlip for flip in flips):
         return None
