@@ -1,10 +1,11 @@
-"""The split files of the mini data, version 2: one for each world and fold, in ``datasets/splits/mini2``.
+"""The split files of the mini data, version 2: for each world one a fold, and one without unseen classes.
 
     python -m PADing.data.mini_v2.split_files             # says which files differ
     python -m PADing.data.mini_v2.split_files --write
 
-The files of one world share a table of categories, ``datasets/splits/tables/mini2_*.yaml``. Training sets of all folds
-read the same annotation: the loader leaves out images that show an unseen class of the fold.
+They lie in ``datasets/splits/mini2``. The files of one world share a table of categories,
+``datasets/splits/tables/mini2_*.yaml``. Training sets of all folds read the same annotation: the loader leaves out
+images that show an unseen class of the fold. In ``*_all.yaml`` all classes are seen: for warm starts and oracles.
 """
 
 import argparse
@@ -20,14 +21,19 @@ from PADing.files import REPOSITORY, replacing
 __all__ = ["contents", "data_set_names", "prefix"]
 
 
-def prefix(world: World, fold: int) -> str:
-    """The beginning of the names of a fold's data sets, such as ``mini2_test_fold1``."""
-    return f"mini2_{world.name.replace('-', '_')}_fold{fold}"
+def prefix(world: World, fold: int | None) -> str:
+    """The beginning of the names of a fold's data sets, such as ``mini2_test_fold1``; None: all classes are seen."""
+    return f"mini2_{world.name.replace('-', '_')}_{_part(fold)}"
 
 
-def _data_sets(world: World, fold: int) -> list[dict[str, str]]:
+def _part(fold: int | None) -> str:
+    return "all" if fold is None else f"fold{fold}"
+
+
+def _data_sets(world: World, fold: int | None) -> list[dict[str, str]]:
     root, own = f"mini2/{world.name}", f"mini2/{world.name}/fold{fold}"
-    common = {"made_by": f"python datasets/make_mini_coco.py --version 2 --world {world.name} --folds {fold}"}
+    folds = "" if fold is None else f" --folds {fold}"
+    common = {"made_by": f"python datasets/make_mini_coco.py --version 2 --world {world.name}{folds}"}
 
     def one(name: str, kind: str, subset: str, **more: str) -> dict[str, str]:
         role = name.partition("_")[0]
@@ -46,6 +52,13 @@ def _data_sets(world: World, fold: int) -> list[dict[str, str]]:
     unlabelled = panoptic("train") | {"panoptic_json": f"{own}/panoptic_train_unlabelled.json"}
     del unlabelled["sem_seg_root"]
     instances = {role: f"{root}/annotations/instances_{role}.json" for role in ("train", "val")}
+    if fold is None:
+        return [
+            one("train_panoptic", "panoptic", "seen", **panoptic("train")),
+            one("train_instance", "instance", "seen", json=instances["train"]),
+            one("val_panoptic", "panoptic", "all", **panoptic("val")),
+            one("val_instance", "instance", "all", json=instances["val"]),
+        ]
     return [
         one("train_panoptic", "panoptic", "seen", **panoptic("train")),
         one("train_panoptic_unlabelled", "panoptic", "seen", **unlabelled),
@@ -58,7 +71,7 @@ def _data_sets(world: World, fold: int) -> list[dict[str, str]]:
     ]
 
 
-def data_set_names(world: World, fold: int) -> list[str]:
+def data_set_names(world: World, fold: int | None) -> list[str]:
     """The names of a fold's data sets, as ``DATASETS.TRAIN`` and ``DATASETS.TEST`` take them."""
     return [data_set["name"] for data_set in _data_sets(world, fold)]
 
@@ -72,18 +85,20 @@ def contents() -> dict[str, str]:
         for c in world.categories():
             lines.append(f"- {{id: {c.id}, name: {c.name}, isthing: {int(c.isthing)}}}")
         files[table] = "\n".join([*lines, ""])
-        for fold in range(1, FOLDS + 1):
+        for fold in (None, *range(1, FOLDS + 1)):
+            which = "all classes are seen" if fold is None else f"fold {fold} of {FOLDS}"
+            hidden = [] if fold is None else unseen(world, fold)
             lines = [
-                f"# The mini data, version 2: world {world.name}, fold {fold} of {FOLDS}. {_maker()}",
+                f"# The mini data, version 2: world {world.name}, {which}. {_maker()}",
                 f"name: {prefix(world, fold)}",
                 f"categories: ../{table}",
-                "unseen:",
-                *(f"  - {name}" for name in unseen(world, fold)),
+                "unseen:" if hidden else "unseen: []",
+                *(f"  - {name}" for name in hidden),
                 "data_sets:",
             ]
             for data_set in _data_sets(world, fold):
                 lines += [f"  {'  ' if i else '- '}{key}: {value}" for i, (key, value) in enumerate(data_set.items())]
-            files[f"mini2/{world.name}_fold{fold}.yaml"] = "\n".join([*lines, ""])
+            files[f"mini2/{world.name}_{_part(fold)}.yaml"] = "\n".join([*lines, ""])
     return files
 
 
