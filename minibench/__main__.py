@@ -4,6 +4,9 @@
     python -m minibench run --budget quick                 # one seed, within half an hour
     python -m minibench run --methods pading,gmmn --seed-list 4
     python -m minibench run --plugins examples             # with your own methods, see docs/add_a_method.md
+    python -m minibench run --version 2                    # folds of unseen classes, see docs/minibench_v2.md
+    python -m minibench warm-start                         # what all segmenters of version 2 start from
+    python -m minibench verify output/minibench2/results.json    # do metrics of version 2 follow from their details?
     python -m minibench tune --methods pading,gmmn         # try their hyperparameters on the tuning split
     python -m minibench list
     python -m minibench report --output output/minibench
@@ -25,6 +28,8 @@ from pathlib import Path
 
 from minibench import distractors, packaged, quickstart
 from minibench.display import Display, duration
+from minibench.folds.settings import BUDGETS as BUDGETS_2
+from minibench.folds.settings import SETTINGS
 from minibench.methods import Method, discover
 from minibench.plan import Plan
 from minibench.results import write_results
@@ -34,8 +39,18 @@ from minibench.toy_clip import command as toy_clip
 from minibench.tuning import chosen, make_finals, make_trials, write_tuning
 from PADing.command_line import CommandParser, count, positive, quiet_ctrl_c, run_command
 from PADing.data.mini import UNSEEN
+from PADing.data.mini_v2.vectors import TRACKS
 from PADing.engine.output_folder import training_folder, training_in
 from PADing.errors import Interrupted, UserError
+from PADing.files import read_json
+
+NOISE = 0.15  # of the class embeddings of version 1
+BUDGETS_OF_BOTH = tuple(dict.fromkeys([*BUDGETS, *BUDGETS_2]))
+# Flags of one version alone.
+OF_VERSION = {
+    1: ("split", "train", "val", "size", "noise", "distractors"),
+    2: ("folds", "fold_list", "track", "world", "warm_start"),
+}
 
 
 def cli(argv: Sequence[str] | None = None) -> int:
@@ -47,12 +62,13 @@ def cli(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__, prog="python -m minibench")
-    names = "run|tune|list|report|pool|quickstart|distractors|packaged-model|toy-clip"
+    names = "run|tune|list|report|pool|verify|warm-start|quickstart|distractors|packaged-model|toy-clip"
     commands = parser.add_subparsers(required=True, metavar=names)
     run = commands.add_parser("run", help="train and evaluate all methods that are not finished, then write the report")
     run.set_defaults(function=run_all)
-    _add_run_options(run, "full: 3, quick: 1; tuning split: seed 0")
-    run.add_argument("--split", choices=sorted(UNSEEN), default="compositional", help="which classes are unseen")
+    _add_run_options(run, "full: 3, quick: 1; tuning split: seed 0", BUDGETS_OF_BOTH)
+    _add_version_2(run)
+    run.add_argument("--split", choices=sorted(UNSEEN), help="which classes are unseen (compositional)")
     run.add_argument("--no-report", action="store_true", help="write results.json only")
     further = "then evaluate main methods and baselines with so many further names: distractors.json (0,100,1000)"
     run.add_argument(
@@ -74,10 +90,17 @@ def _parser() -> argparse.ArgumentParser:
     joined = commands.add_parser("pool", help="join the results.json of several runs: seeds with equal settings")
     joined.set_defaults(function=pool_results)
     joined.add_argument("files", nargs="+", type=Path, metavar="RESULTS.json", help="files to join")
-    for command in (run, tune, show, joined):
+    checked = commands.add_parser("verify", help="verify a results.json of version 2 against the frozen data")
+    checked.set_defaults(function=_verify)
+    checked.add_argument("file", type=Path, metavar="RESULTS.json", help="the file")
+    warm = commands.add_parser("warm-start", help="train what all segmenters of version 2 start from")
+    warm.set_defaults(function=_warm_start)
+    _add_lengths(warm, tuple(BUDGETS_2), "standard")
+    for command in (run, tune, show, joined, warm):
         plugins = "a folder with a minibench.yaml, or with subfolders that have one; repeatable"
         command.add_argument("--plugins", action="append", default=[], type=Path, metavar="PATH", help=plugins)
     folders = {run: "minibench", tune: "minibench_tuning", report: "minibench", joined: "minibench_pooled"}
+    folders[warm] = "minibench2"
     for command, folder in folders.items():
         default = Path("output", folder)
         command.add_argument("--output", "--out", dest="out", type=Path, default=default, help="folder of results")
@@ -94,19 +117,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run_options(command: argparse.ArgumentParser, usual_seeds: str) -> None:
+def _add_run_options(command: argparse.ArgumentParser, usual_seeds: str, budgets: Sequence[str] = BUDGETS) -> None:
     command.add_argument("--methods", type=_names, metavar="A,B,...", help="names of methods (default: all)")
     seeds = command.add_mutually_exclusive_group()
     seeds.add_argument("--seeds", type=positive, metavar="N", help=f"use the seeds 1..N ({usual_seeds})")
     seeds.add_argument("--seed-list", type=_numbers, metavar="1,2,...", help="use these seeds")
-    command.add_argument("--budget", choices=BUDGETS, default="full", help="length of the trainings")
-    command.add_argument(
-        "--jobs", type=positive, default=cores(), help="number of parallel processes (default: the number of cores)"
-    )
+    _add_lengths(command, budgets, "full; version 2: standard" if budgets is not BUDGETS else "full")
     command.add_argument("--train", type=positive, metavar="N", help="training images (2000)")
     command.add_argument("--val", type=positive, metavar="N", help="validation images (300)")
     command.add_argument("--size", type=positive, metavar="N", help="side of an image in pixels (128)")
-    command.add_argument("--noise", type=float, default=0.15, metavar="F", help="noise of the class embeddings (0.15)")
+    command.add_argument("--noise", type=float, metavar="F", help="noise of the class embeddings (0.15)")
+
+
+def _add_lengths(command: argparse.ArgumentParser, budgets: Sequence[str], usual: str) -> None:
+    command.add_argument("--budget", choices=budgets, help=f"length of the trainings ({usual})")
+    command.add_argument(
+        "--jobs", type=positive, default=cores(), help="number of parallel processes (default: the number of cores)"
+    )
+
+
+def _add_version_2(run: argparse.ArgumentParser) -> None:
+    run.add_argument("--version", type=int, choices=(1, 2), default=1, help="of the benchmark (1)")
+    second = run.add_argument_group("version 2")
+    folds = second.add_mutually_exclusive_group()
+    folds.add_argument("--folds", type=positive, metavar="N", help="use the folds 1..N (standard: 6, full: 10)")
+    folds.add_argument("--fold-list", type=_numbers, metavar="1,2,...", help="use these folds")
+    second.add_argument("--track", choices=TRACKS, help="class vectors (clip)")
+    second.add_argument("--world", choices=("test", "tuning"), help="whose classes (test)")
+    second.add_argument("--warm-start", type=Path, metavar="FILE", help="start from this one, instead of training it")
 
 
 def _names(text: str) -> list[str]:
@@ -124,6 +162,34 @@ def _numbers(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(message) from None
 
 
+def _check_version(args: argparse.Namespace) -> None:
+    """UserError for flags that only the other version has."""
+    foreign = OF_VERSION[3 - args.version]
+    given = [flag for flag in foreign if getattr(args, flag) is not None]
+    if args.version == 2 and args.no_report:
+        given.append("no_report")
+    if given:
+        flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in given)
+        raise UserError(f"Version {args.version} of the benchmark has no {flags}. Leave it out, or name --version.")
+    if args.budget is not None and args.budget not in (BUDGETS if args.version == 1 else BUDGETS_2):
+        raise UserError(f"Version {args.version} of the benchmark has no --budget {args.budget}.")
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from minibench.folds.submission import problems, told
+
+    content = read_json(args.file, "Results of the mini benchmark")
+    found = problems(content)
+    print(told(found, content))
+    return int(bool(found))
+
+
+def _warm_start(args: argparse.Namespace) -> int:
+    from minibench.folds.command import train_warm_start
+
+    return train_warm_start(args)
+
+
 def list_methods(args: argparse.Namespace) -> None:
     """Print a line for each method."""
     methods = discover(args.plugins)
@@ -135,6 +201,11 @@ def list_methods(args: argparse.Namespace) -> None:
 
 def run_all(args: argparse.Namespace) -> int:
     """Run the plan and write the report; returns the exit status."""
+    _check_version(args)
+    if args.version == 2:
+        from minibench.folds.command import run_version_2
+
+        return run_version_2(args)
     methods = discover(args.plugins)
     failed = _run(args, methods, args.methods or list(methods))
     if args.distractors:
@@ -154,7 +225,8 @@ def tune_all(args: argparse.Namespace) -> int:
     out, searches = args.out.absolute(), [methods[name] for name in chosen(methods, args.methods)]
     trials = {trial.name: trial for method in searches for trial in make_trials(method)}
     failed = _run(args, methods | trials, list(trials))
-    finals = {final.name: final for method in searches for final in make_finals(out, method, args.budget)}
+    budget = args.budget or "full"
+    finals = {final.name: final for method in searches for final in make_finals(out, method, budget)}
     if finals:
         failed |= _run(args, methods | trials | finals, list(finals))
     print(write_tuning(out, searches).read_text(encoding="utf-8"))
@@ -171,7 +243,9 @@ def pool_results(args: argparse.Namespace) -> None:
 def _run(args: argparse.Namespace, methods: Mapping[str, Method], names: Sequence[str]) -> bool:
     """Finish all runs of ``names`` and update ``results.json`` after each; returns whether a step failed."""
     seeds = args.seed_list if args.seeds is None else range(1, args.seeds + 1)
-    settings = make_settings(args.split, args.budget, seeds, args.train, args.val, args.size, args.noise)
+    split, budget, noise = args.split or "compositional", args.budget or "full", args.noise
+    noise = NOISE if noise is None else noise
+    settings = make_settings(split, budget, seeds, args.train, args.val, args.size, noise)
     out = args.out.absolute()
     plan = Plan(methods, names, settings, out)
     steps = plan.steps(after_run=lambda: write_results(out, methods, settings))
@@ -207,6 +281,11 @@ def _explain(failures: list[Failure], unfinished: list[str], display: Display) -
 
 
 def _report(out: Path, to: Path | None = None) -> None:
+    if (out / SETTINGS).is_file():
+        from minibench.folds.command import report_version_2
+
+        print(report_version_2(out, to))
+        return
     if not (out / "results.json").is_file():
         raise UserError(f"{out} has no results.json. Make it with: python -m minibench run --output {out}")
     # Imported here: only the report needs the drawing packages.

@@ -37,7 +37,12 @@ def write_results(out: Path, methods: Mapping[str, Method], settings: Settings) 
     content = {
         **about,
         "data": {"version": DATA_VERSION, "checksum": checksums, **sizes, "folders": folders},
-        "machine": {"cpu": _cpu(), "cores": cores(), "torch": torch.__version__, "python": platform.python_version()},
+        "machine": {
+            "cpu": processor(),
+            "cores": cores(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
         "methods": [describe(plan, name) for name, (plan, _) in plans.items() if name in shown],
         "runs": [_entry(run, out) for run in runs],
     }
@@ -80,7 +85,7 @@ def _finished(plans: Mapping[str, tuple[Plan, set[int]]]) -> Iterator[Run]:
         yield from (run for run in (plan.run(name, seed) for seed in seeds) if run.done and run.evaluated)
 
 
-def _cpu() -> str:
+def processor() -> str:
     """The processor's name."""
     path = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:(.*)", path.read_text() if path.exists() else "", re.MULTILINE)

@@ -63,7 +63,7 @@ def environment(cfg: CfgNode, kind: str) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
         "seed": cfg.SEED,
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "system": platform.platform(),
         "cpu": _cpu(),
@@ -92,13 +92,13 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The Git commit of the code, with "+" if tracked files differ from it; None without Git or a checkout."""
     if not (PACKAGES / ".git").exists():
         return None
     try:
-        commit = _git("rev-parse", "HEAD")
-        return commit + "+" * bool(_git("status", "--porcelain", "--untracked-files=no"))
+        found = _git("rev-parse", "HEAD")
+        return found + "+" * bool(_git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -132,7 +132,11 @@ def check_names(parsed: Parsed) -> None:
         from minibench.methods import discover
 
         methods = getattr(args, "methods", None)
-        known = discover(list(filter(os.path.isdir, getattr(args, "plugins", ()))))
+        known = [*discover(list(filter(os.path.isdir, getattr(args, "plugins", ()))))]
+        if getattr(args, "version", 1) == 2:
+            from minibench.folds.simple import SIMPLE
+
+            known += [*SIMPLE, "oracle_supervised"]
         _known("method", [name for name in methods or () if name != "mine" and not IMAGINED.search(name)], known)
         if "quickstart" in parsed.words:
             _draw_mini_coco(args.out / "data" / "mini")

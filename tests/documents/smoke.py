@@ -68,6 +68,8 @@ def why_not(parsed: Parsed) -> str:
         return "it needs a checkpoint with averaged weights; tests/engine has it"
     if parsed.script == "-m minibench" and words[0] == "pool":
         return "it needs several finished benchmarks; tests/minibench has it"
+    if parsed.script.startswith("-m minibench.folds.") or (parsed.script == "-m minibench" and words[0] == "verify"):
+        return "it needs a finished benchmark of version 2; tests/minibench/folds has it"
     if parsed.script == "-m minibench.analysis" or (parsed.script == "-m minibench" and words[0] in ("report", "tune")):
         return "it needs a finished benchmark, or hours; tests/minibench has it"
     return ""
@@ -195,7 +197,10 @@ def _minibench(parsed: Parsed, words: list[str], run: Run) -> list[str]:
         for flag, value in flags.items():
             rest = set_flag(rest, flag, value)
         return [command, *rest] if "--overwrite" in rest else [command, *rest, "--overwrite"]
+    if command == "warm-start":
+        rest = set_flag(rest, "--budget", "smoke")
     if command == "run":
+        rest = [word for flag, word in zip([None, *rest], rest, strict=False) if "--folds" not in (flag, word)]
         methods = getattr(parsed.args, "methods", None) or ["projection"]
         rest = set_flag(set_flag(rest, "--budget", "smoke"), "--methods", methods[0])
         rest = [word for flag, word in zip([None, *rest], rest, strict=False) if "--seeds" not in (flag, word)]

@@ -1,0 +1,91 @@
+"""``python -m minibench run --version 2``, and the warm start alone."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from minibench.display import Display, duration
+from minibench.folds.plan import Plan
+from minibench.folds.report import report
+from minibench.folds.rows import collect
+from minibench.folds.settings import SETTINGS, Settings, make_settings, write_settings
+from minibench.methods import discover
+from minibench.scheduler import Failure, cores, run_steps
+from PADing.engine.output_folder import training_folder, training_in
+from PADing.errors import Interrupted, UserError
+from PADing.files import read_json, replacing
+
+__all__ = ["report_version_2", "run_version_2", "train_warm_start"]
+
+REPORT, WARM = "report.md", "warm_start.pth"
+
+
+def run_version_2(args: argparse.Namespace) -> int:
+    """Run all steps that are not done, then write results and report; returns the exit status."""
+    if args.out == Path("output", "minibench"):  # the default
+        args.out = Path("output", "minibench2")
+    settings = make_settings(
+        args.world or "test",
+        args.track or "clip",
+        args.budget or "standard",
+        args.fold_list if args.folds is None else range(1, args.folds + 1),
+        args.seed_list if args.seeds is None else range(1, args.seeds + 1),
+        args.warm_start or "",
+    )
+    return _run(args, settings)
+
+
+def train_warm_start(args: argparse.Namespace) -> int:
+    """Train the warm start alone; returns the exit status."""
+    return _run(args, make_settings(budget=args.budget or "standard"), warm_only=True)
+
+
+def report_version_2(out: Path, to: Path | None = None) -> str:
+    """Write the report of a folder's results.json; returns its text."""
+    text = report(read_json(out / "results.json", "Results of the mini benchmark"))
+    folder = out if to is None else to
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / REPORT) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return text
+
+
+def _run(args: argparse.Namespace, settings: Settings, warm_only: bool = False) -> int:
+    out, methods = args.out.absolute(), discover(args.plugins)
+    plan = Plan(methods, None if warm_only else args.methods, settings, out)
+    plan.threads = max(1, cores() // args.jobs)
+    if training_in(out):
+        raise UserError(f"Another benchmark is running in {out}. Wait for it, or choose another --output.")
+    if (out / "results.json").is_file() and not (out / SETTINGS).is_file():
+        raise UserError(f"{out} has results of version 1. Choose another --output.")
+    display, steps = Display(), plan.steps(lambda: collect(plan), warm_only)
+    with training_folder(out, resume=True, overwrite=False):
+        plugins = [str(path.absolute()) for path in args.plugins]
+        write_settings(out, settings, methods=plan.names, plugins=plugins)
+        done = sum(step.done() for step in steps)
+        display.line(f"{len(steps)} steps in {out}, {done} done before; {args.jobs} in parallel")
+        try:
+            failures = run_steps(steps, args.jobs, display)
+        except Interrupted:
+            display.line("Stopped. Run the same command again to continue.")
+            raise
+        if not warm_only:
+            collect(plan)
+    for failure in failures:
+        _explain(failure, display)
+    if warm_only:
+        if not failures:
+            with replacing(out / WARM) as temporary:
+                shutil.copyfile(plan.warm_weights(), temporary)
+            display.line(f"Warm start: {out / WARM}")
+    elif (out / "results.json").is_file():
+        text = report_version_2(out)
+        print(text)
+        spent = sum(filter(None, (step.measured() for step in steps)))
+        display.line(f"{duration(spent)} of training; results: {out / 'results.json'}; report: {out / REPORT}")
+    return int(bool(failures))
+
+
+def _explain(failure: Failure, display: Display) -> None:
+    display.line(f"\n{failure.step.name} failed (exit status {failure.status}): {failure.error}")
+    display.line(f"  log: {failure.step.log}. Fix the cause, then run the same command again for the rest.")

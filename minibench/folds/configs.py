@@ -1,0 +1,131 @@
+"""The config of each training of version 2, made from the methods of version 1 (docs/add_a_method.md)."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.config import CfgNode
+
+from minibench.folds.settings import Settings
+from minibench.methods import Method
+from PADing.config import load_config
+from PADing.config_values import leaves
+from PADing.data.mini_v2.folds import UNSEEN_STUFF, UNSEEN_THINGS
+from PADing.data.mini_v2.split_files import prefix
+from PADing.data.mini_v2.worlds import world
+from PADing.errors import UserError
+from PADing.files import PACKAGES
+
+__all__ = ["VERSION", "Job", "code_hash", "job", "kind_of", "overrides"]
+
+VERSION = 1  # of the recipe: all results change with it
+# Stage 2 draws so many unseen classes in each step: all of them, as on COCO.
+NUM_CHOOSE = UNSEEN_THINGS + UNSEEN_STUFF
+# Keys that are no part of a result's identity.
+_NOT_HASHED = (
+    "OUTPUT_DIR",
+    "MODEL.DEVICE",
+    "MODEL.CLASS_EMBEDDINGS",
+    "MODEL.WEIGHTS",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "SEED",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: config file, overrides, and the hash of what its result depends on beside weights and data."""
+
+    config: Path
+    opts: tuple[str, ...]
+    hash: str
+    plugins: tuple[str, ...] = ()
+
+    def load(self, *more: str) -> CfgNode:
+        """The whole config."""
+        return load_config(self.config, [*self.opts, *more])
+
+
+def kind_of(method: Method) -> str:
+    """How version 2 runs a method: "segmenter", "second", "whole", or why it cannot be run."""
+    if method.role == "pretraining":
+        return "segmenter"
+    if method.toy_clip:
+        return "it needs the toy CLIP of version 1"
+    if method.uses:
+        return "it needs another method's predictions on images, which are not cached"
+    if method.starts_from == "converted":
+        return "second"
+    if method.starts_from == "pretrained" and all(method.iterations.values()):
+        return "whole"
+    return f"it starts from {method.starts_from}"
+
+
+def job(method: Method, settings: Settings, fold: int | None, kind: str, of_world: str = "") -> Job:
+    """The training of a method.
+
+    Args:
+        method: declares config and overrides.
+        settings: world, track and lengths.
+        fold: None: all classes are seen.
+        kind: "warm", "segmenter", "second" or "whole".
+        of_world: the settings' world by default.
+
+    Raises:
+        UserError: names the method whose config cannot be read or uses other data.
+    """
+    one, lengths = world(of_world or settings.world), settings.lengths
+    if method.import_from and str(method.import_from) not in sys.path:
+        sys.path.append(str(method.import_from))
+    try:
+        opts = [str(item) for pair in method.overrides.items() for item in pair]
+        cfg = load_config(method.config, opts)
+        for key in ("TRAIN", "TEST"):
+            names = [_renamed(name, prefix(one, fold)) for name in cfg.DATASETS[key]]
+            opts += [f"DATASETS.{key}", str(tuple(names))]
+        if kind == "second" and "MODEL.MASK_FORMER.NUM_CHOOSE" not in method.overrides:
+            opts += ["MODEL.MASK_FORMER.NUM_CHOOSE", str(NUM_CHOOSE)]
+        opts += ["SOLVER.MAX_ITER", str(getattr(lengths, kind)), "SOLVER.IMS_PER_BATCH", str(lengths.batch)]
+        # Predictions are cached and evaluated for many biases at once, so the training evaluates one image only.
+        opts += ["TEST.EVAL_PERIOD", "0", "TEST.MAX_IMAGES", "1"]
+        opts += ["MODEL.CLASS_EMBEDDINGS", f"datasets/mini2/{one.name}/class_vectors_{settings.track}.npz"]
+        cfg = load_config(method.config, opts)
+        default = dict(leaves(load_config("", ["PLUGINS", str(tuple(cfg.PLUGINS))])))
+    except Exception as error:  # a plug-in's module can fail in any way
+        name = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        raise UserError(f"{method.file}: method {method.name}: {name}{error}") from error
+    values = {
+        key: repr(v) for key, v in leaves(cfg) if key not in _NOT_HASHED and (key not in default or v != default[key])
+    }
+    text = json.dumps([VERSION, kind, method.name, values], sort_keys=True)
+    return Job(method.config, tuple(opts), hashlib.sha256(text.encode()).hexdigest()[:10], tuple(cfg.PLUGINS))
+
+
+def _renamed(name: str, start: str) -> str:
+    if not name.startswith("mini_"):
+        raise UserError(f"Its config uses the data set {name!r}, but the benchmark's data sets are named mini_*.")
+    return f"{start}_{name.removeprefix('mini_')}"
+
+
+def overrides(options: Mapping[str, object]) -> list[str]:
+    """Config keys and values as words of a command."""
+    return [str(word) for pair in options.items() for word in pair]
+
+
+def code_hash(method: Method, plugins: tuple[str, ...]) -> str:
+    """SHA-256 of the Python files of a method's folder, of its plug-ins, and of PADing's second stage.
+
+    Whoever edits a method's code gets another hash, even if its config is the same. The rest of the program has the
+    commit.
+    """
+    folders = {method.file.parent, PACKAGES / "PADing" / "generation"}
+    for name in plugins:
+        places = [root / name.replace(".", "/") for root in (method.import_from, PACKAGES) if root]
+        folders |= {place for place in places if place.is_dir()}
+    digest = hashlib.sha256()
+    for path in sorted({path for folder in folders for path in folder.rglob("*.py")}, key=lambda p: p.parts[-3:]):
+        digest.update("/".join(path.parts[-3:]).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]

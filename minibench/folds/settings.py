@@ -1,0 +1,111 @@
+"""What is run: world, track of class vectors, folds, second-stage seeds, lengths."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from PADing.data.mini_v2.vectors import TRACKS
+from PADing.data.mini_v2.worlds import FOLDS, WORLDS
+from PADing.errors import UserError
+from PADing.files import read_json, write_json
+
+__all__ = ["BUDGETS", "SETTINGS", "Lengths", "Settings", "make_settings", "read_settings"]
+
+SETTINGS = "settings.json"
+WARM_START = "warm-start"  # the world of the warm start
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Training iterations. Images: None means all.
+
+    Attributes:
+        warm: of the warm start. segmenter: of a fold's segmenter, and of the supervised oracle.
+        second: of second stages. whole: of methods that train the whole network after the segmenter.
+        batch: images of a batch.
+        train, val: first images of each set; None: all.
+    """
+
+    warm: int
+    segmenter: int
+    second: int
+    whole: int
+    batch: int = 8
+    train: int | None = None
+    val: int | None = None
+
+
+# Budget: folds, second-stage seeds, lengths. ``smoke`` is for tests: it runs every step and learns nothing.
+BUDGETS: dict[str, tuple[int, int, Lengths]] = {
+    "standard": (6, 2, Lengths(2000, 700, 500, 500)),
+    "full": (FOLDS, 2, Lengths(2000, 700, 500, 500)),
+    "quick": (2, 1, Lengths(1000, 500, 500, 300)),
+    "smoke": (1, 1, Lengths(2, 2, 3, 2, batch=2, train=40, val=20)),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One benchmark in one folder.
+
+    Attributes:
+        world: "test", or "tuning" to choose hyperparameters. track: of class vectors, see ``TRACKS``.
+        budget: see ``BUDGETS``. folds: from 1. seeds: of second stages.
+        lengths: of the budget.
+        warm_start: absolute path of a checkpoint to start from; "": it is trained first.
+    """
+
+    world: str
+    track: str
+    budget: str
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    lengths: Lengths
+    warm_start: str = ""
+
+
+def make_settings(
+    world: str = "test",
+    track: str = "clip",
+    budget: str = "standard",
+    folds: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
+    warm_start: str | Path = "",
+) -> Settings:
+    """Settings, with the budget's defaults for None; UserError for values that do not exist."""
+    for name, value, known in (
+        ("world", world, [one.name for one in WORLDS if one.name != WARM_START]),
+        ("track", track, list(TRACKS)),
+        ("budget", budget, list(BUDGETS)),
+    ):
+        if value not in known:
+            raise UserError(f"--{name} is {value!r}, but must be one of {', '.join(known)}.")
+    number, repeats, lengths = BUDGETS[budget]
+    folds = range(1, number + 1) if folds is None else folds
+    seeds = range(1, repeats + 1) if seeds is None else seeds
+    if not folds or not set(folds) <= set(range(1, FOLDS + 1)):
+        raise UserError(f"Folds are numbers from 1 to {FOLDS}, but {list(folds)} were named.")
+    if not seeds or min(seeds) < 0:
+        raise UserError(f"There must be at least one seed, and none below 0, but the seeds are {list(seeds)}.")
+    start = str(Path(warm_start).absolute()) if warm_start else ""
+    if start and not Path(start).is_file():
+        raise UserError(f"--warm-start {warm_start} does not exist. Leave it out, and the warm start is trained first.")
+    return Settings(world, track, budget, tuple(dict.fromkeys(folds)), tuple(dict.fromkeys(seeds)), lengths, start)
+
+
+def write_settings(out: Path, settings: Settings, **more: Any) -> None:
+    """Write ``<out>/settings.json`` for the steps' processes; ``more``: further entries."""
+    write_json(out / SETTINGS, {**asdict(settings), **more}, indent=1)
+
+
+def read_settings(out: Path) -> tuple[Settings, dict[str, Any]]:
+    """The settings of a folder, and its further entries."""
+    content = read_json(out / SETTINGS, "Settings of the benchmark")
+    try:
+        own = {field.name: content.pop(field.name) for field in fields(Settings)}
+        own["lengths"] = Lengths(**own["lengths"])
+        own |= {key: tuple(own[key]) for key in ("folds", "seeds")}
+        return Settings(**own), content
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{out / SETTINGS} is not what this program writes ({error!r}). Delete it.") from error
