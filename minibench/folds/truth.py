@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from PADing.class_space import ClassSpace
-from PADing.data.images import read_panoptic_rgb, segment_ids
+from PADing.data.images import read_panoptic_ids
 
 __all__ = ["Picture", "Truth", "picture", "read_truth"]
 
@@ -39,7 +39,7 @@ def read_truth(data_set: str) -> Truth:
     space = ClassSpace.of(MetadataCatalog.get(data_set))
     maps, labels, images = [], [], []
     for record in DatasetCatalog.get(data_set):
-        ids = segment_ids(read_panoptic_rgb(record["pan_seg_file_name"]))
+        ids = read_panoptic_ids(record["pan_seg_file_name"])
         own = np.zeros(ids.shape, dtype=np.uint8)
         for number, segment in enumerate(record["segments_info"], start=1):
             own[ids == segment["id"]] = number
