@@ -153,15 +153,17 @@ def evaluate_together(
     category_ids: Collection[int] | None = None,
     max_dets: Sequence[int] = DEFAULT_MAX_DETS,
     class_agnostic: bool = False,
+    where: str = "the annotation",
 ) -> CocoMetrics | None:
     """As :func:`evaluate_detections`, by several processes, each with the annotation and detections of other images.
 
+    ``where`` is what messages call the annotation.
     The metrics, in the main process, are equal to those of one process to the last bit: only scores and flags of the
     detections and counts of objects travel. None in the others.
     """
     if kind not in ("segm", "bbox"):
         raise UserError(f"Detections are evaluated as 'segm' or 'bbox', not {kind!r}.")
-    check_images(truth, found, processes)
+    check_images(truth, found, processes, where)
     ids = sorted(set(truth.cats if category_ids is None else category_ids))
     match = partial(match_images, truth, found, kind, iou, ids, max(max_dets), class_agnostic)
     outcome, own_totals, own_lengths = processes.agreed(match)
@@ -173,14 +175,14 @@ def evaluate_together(
     return CocoMetrics(tuple(iou), (-1,) if class_agnostic else tuple(ids), precision, recall, tuple(max_dets))
 
 
-def check_images(truth: COCO, found: Sequence[ImageDetections], processes: Processes) -> None:
+def check_images(truth: COCO, found: Sequence[ImageDetections], processes: Processes, where: str) -> None:
     """UserError, in all processes, for detections of an unknown image, and for an image that was predicted twice."""
     ids = [item.image_id for item in found]
     unknown = [image_id for image_id in ids if image_id not in truth.imgs][:1]
     everywhere = processes.all((ids, unknown))
     for _, foreign in everywhere:
         if foreign:
-            raise UserError(f"There is a detection for image {foreign[0]}, which the annotation does not have.")
+            raise UserError(f"There is a detection for image {foreign[0]}, which {where} does not have.")
     met = set()
     for own, _ in everywhere:
         for image_id in own:

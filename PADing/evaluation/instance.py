@@ -120,7 +120,9 @@ class InsSegzeroEvaluator(ZeroShotEvaluator):
             tasks = tuple(task for task in tasks if task != "segm")
         ids, most = self.classes.dataset_ids.values(), self._max_dets
         metrics = {
-            task: evaluate_together(processes, truth, self.items, task, category_ids=ids, max_dets=most)
+            task: evaluate_together(
+                processes, truth, self.items, task, category_ids=ids, max_dets=most, where=self._annotation_name()
+            )
             for task in tasks
         }
         return processes.on_main(self._results, metrics, count)
@@ -210,6 +212,10 @@ class InsSegzeroEvaluator(ZeroShotEvaluator):
         if self._truth is None or self._truth[0] != key:
             self._truth = key, self._load_truth(chosen)
         return self._truth[1]
+
+    def _annotation_name(self) -> str:
+        path = self.metadata.get("json_file") or self.metadata.get("panoptic_json")
+        return f"the annotation ({path}; was it replaced after the evaluation had begun?)"
 
     def _load_truth(self, chosen: Callable[[Sequence[ImageId]], Collection[ImageId]]) -> COCO:
         path = self.metadata.get("json_file")

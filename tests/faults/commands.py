@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -187,6 +188,15 @@ class Run:
         status = children.wait(self.process, seconds)
         assert status is not None, f"{self.name} has no end after {seconds:.0f} s: {self.tail()}"
         return status
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Stop the process during the block, if it has not ended."""
+        os.kill(self.process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.process, signal.SIGCONT)
 
     def output(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -82,12 +83,14 @@ class Workplace:
         out = self.folder / "reference" / name
         record = out.parent / f"{name}.json"
         if not record.exists():
+            shutil.rmtree(out, ignore_errors=True)  # the battery itself may have been killed here
             out.parent.mkdir(parents=True, exist_ok=True)
-            watch = out.parent if name == "data" else out
-            self.start(name, out, watch=watch, plan=Plan(record=record)).succeed(300)
-            if name == "data":
+            watch, unfinished = out.parent if name == "data" else out, out.parent / f"{name}.tmp.json"
+            self.start(name, out, watch=watch, plan=Plan(record=unfinished)).succeed(300)
+            if name == "data" and not self.data.exists():
                 self.data.mkdir()
                 (self.data / "mini").symlink_to(out)
+            unfinished.rename(record)
         return out
 
     def seconds(self, name: str) -> float:
