@@ -60,7 +60,7 @@ def _add_framework_keys(cfg: CfgNode) -> None:
     cfg.MODEL.SECOND_CLASSIFIER = CfgNode()
     cfg.MODEL.SECOND_CLASSIFIER.NAME = ""
     cfg.SOLVER.AMP.PRECISION = "float16"
-    cfg.INPUT.update(ON_CORRUPT="fatal", REDUCED_DECODING=False)
+    cfg.INPUT.update(ON_CORRUPT="fatal", REDUCED_DECODING=False, RESIZE_BY="pillow")
     cfg.TEST.MAX_IMAGES = 0
     cfg.TEST.CLASS_EMBEDDINGS = ""
     cfg.TEST.DISTRACTORS, cfg.TEST.NUM_DISTRACTORS = "", 0

@@ -144,6 +144,7 @@ RULES: list[Rule] = [
     Rule("train", "INPUT", at_least(1), "IMAGE_SIZE MAX_SIZE_TRAIN"),
     Rule("train", "INPUT", above(0), "MIN_SCALE MAX_SCALE"),
     Rule("train", "INPUT", _each(at_least(1)), "MIN_SIZE_TRAIN", "sides in pixels"),
+    Rule("train", "INPUT", one_of("pillow", "torch"), "RESIZE_BY"),
     Rule("train", "INPUT", one_of("choice", "range"), "MIN_SIZE_TRAIN_SAMPLING"),
     Rule("train", "INPUT", one_of("none", "horizontal", "vertical"), "RANDOM_FLIP"),
     Rule("train", "INPUT", one_of("polygon", "bitmask"), "MASK_FORMAT"),

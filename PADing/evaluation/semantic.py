@@ -23,7 +23,7 @@ from PADing.files import json_text, write_json_texts
 from PADing.output_names import output_names
 
 logger = logging.getLogger(__name__)
-BLOCK = 2**14  # pixels whose classes are compared at a time
+BLOCK = 2**17  # pixels whose classes are compared at a time
 
 
 def semantic_metrics(

@@ -17,6 +17,7 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 IMAGES, DRAWS = 6, 4  # drawn images, and random crops of each of them in a call
+COPIES = 4  # of each image in evaluation, so that the metrics at its end weigh less
 THINGS, STUFF = 80, 53  # as many classes as COCO's panoptic data have
 PREDICTED = 100  # instances of an image
 NAME = "drawn_for_the_benchmark"
@@ -45,31 +46,34 @@ def evaluate(args: argparse.Namespace, kind: str) -> Task:
     """An evaluator: all that it does with the predictions for each image, and the metrics in the end."""
     from PADing import evaluation
 
-    records = _drawn(args, kind)
-    rng = np.random.default_rng(1)
+    records = _drawn(args, kind, COPIES)
+    rng, different = np.random.default_rng(1), records[::COPIES]
     evaluator: Any
     outputs: list[dict]
     if kind == "semantic":
         evaluator = evaluation.SemSegGzeroEvaluator(NAME, distributed=False)
-        outputs = [{"sem_seg": _scores(record, rng)} for record in records]
+        outputs = [{"sem_seg": _scores(record, rng)} for record in different]
     elif kind == "instance":
         evaluator = evaluation.InsSegzeroEvaluator(NAME, distributed=False)
-        outputs = [{"instances": _instances(record, rng)} for record in records]
+        outputs = [{"instances": _instances(record, rng)} for record in different]
     else:
         evaluator = evaluation.PanopticzeroEvaluator(NAME, distributed=False)
-        outputs = [{"panoptic_seg": _panoptic(record)} for record in records]
+        outputs = [{"panoptic_seg": _panoptic(record)} for record in different]
 
     def run():
         evaluator.reset()
-        for record, output in zip(records, outputs, strict=True):
-            evaluator.process([record], [output])
+        for number, record in enumerate(records):
+            evaluator.process([record], [outputs[number // COPIES]])
         return evaluator.evaluate()
 
     return run, len(records)
 
 
-def _drawn(args: argparse.Namespace, kind: str) -> list[dict]:
-    """Records of drawn images, with ``args.objects`` ellipses on bands of stuff; registered as ``NAME``."""
+def _drawn(args: argparse.Namespace, kind: str, copies: int = 1) -> list[dict]:
+    """Records of drawn images, with ``args.objects`` ellipses on bands of stuff; registered as ``NAME``.
+
+    Each image has ``copies`` records, one after the other, with ids of their own and the same files.
+    """
     folder = args.output.parent / "drawn"
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
@@ -80,21 +84,15 @@ def _drawn(args: argparse.Namespace, kind: str) -> list[dict]:
         polygons, ids = _objects(args.objects, (height, width), rng)
         _save_ids(folder / f"{number}.png", ids)
         Image.fromarray((ids % 1000).astype(np.uint8)).save(folder / f"{number}_labels.png")
-        image = {"id": number, "file_name": f"{number}.jpg", "height": height, "width": width}
-        found = [_annotation(10_000 * number + i, number, polygon, rng) for i, polygon in enumerate(polygons)]
         segments = [{"id": i, "category_id": i % 1000 + 1} for i in np.unique(ids).tolist()]
-        images.append(image)
-        instances += found
-        panoptic.append({"image_id": number, "file_name": f"{number}.png", "segments_info": segments})
-        own: dict = {"file_name": str(folder / f"{number}.jpg"), "image_id": number, "height": height, "width": width}
-        if kind == "instance":
-            own["annotations"] = [{**a, "category_id": a["category_id"] - 1, "bbox_mode": 1} for a in found]
-        elif kind == "panoptic":
-            own["pan_seg_file_name"] = str(folder / f"{number}.png")
-            own["segments_info"] = [{**s, "category_id": s["category_id"] - 1} for s in segments]
-        else:
-            own["sem_seg_file_name"] = str(folder / f"{number}_labels.png")
-        records.append(own)
+        found = [_annotation(0, 0, polygon, rng) for polygon in polygons]
+        for image_id in range(100 * number, 100 * number + copies):
+            image = {"id": image_id, "file_name": f"{number}.jpg", "height": height, "width": width}
+            own = [{**a, "id": 1000 * image_id + i, "image_id": image_id} for i, a in enumerate(found)]
+            images.append(image)
+            instances += own
+            panoptic.append({"image_id": image_id, "file_name": f"{number}.png", "segments_info": segments})
+            records.append(_record(folder, number, image, own, segments, kind))
     categories: list[dict] = [
         {"id": i, "name": f"class {i}", "isthing": int(i <= THINGS)} for i in range(1, THINGS + STUFF + 1)
     ]
@@ -106,6 +104,18 @@ def _drawn(args: argparse.Namespace, kind: str) -> list[dict]:
         (folder / f"{name}.json").write_text(json.dumps(content))
     _register(records, [category["name"] for category in categories], folder, kind)
     return records
+
+
+def _record(folder: Path, number: int, image: dict, objects: list[dict], segments: list[dict], kind: str) -> dict:
+    record = {**image, "image_id": image["id"], "file_name": str(folder / f"{number}.jpg")}
+    if kind == "instance":
+        record["annotations"] = [{**a, "category_id": a["category_id"] - 1, "bbox_mode": 1} for a in objects]
+    elif kind == "panoptic":
+        record["pan_seg_file_name"] = str(folder / f"{number}.png")
+        record["segments_info"] = [{**s, "category_id": s["category_id"] - 1} for s in segments]
+    else:
+        record["sem_seg_file_name"] = str(folder / f"{number}_labels.png")
+    return record
 
 
 def _picture(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:

@@ -62,6 +62,19 @@ def test_image_and_labels(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_pytorch_resizes_to_almost_the_same_pixels(seed):
+    """It rounds the weights to fewer bits: at most one level after each of the two passes."""
+    case = _case(seed)
+    if case is None:
+        pytest.skip("a side of 0 pixels")
+    _, pixels, want, _, _, placement = case
+    for order, image in (("RGB", want), ("BGR", want[:, :, ::-1])):
+        found = placement.image(Image.fromarray(pixels), order, resize_by="torch").numpy().transpose(1, 2, 0)
+        distance = np.abs(found.astype(int) - image)
+        assert distance.max(initial=0) <= 2 and (distance > 0).mean() < 0.3
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_masks_of_instances(seed):
     """Polygons of several parts, inside and outside of image and crop, beside masks of every kind of RLE."""
     case = _case(seed)

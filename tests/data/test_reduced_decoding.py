@@ -9,6 +9,7 @@ from PIL import Image
 from PADing.config import load_config
 from PADing.data.dataset_mappers import CorruptFile, build_mapper
 from PADing.data.images import read_picture
+from PADing.errors import UserError
 
 SQUARE = [200, 40, 280, 40, 280, 120, 200, 120]
 
@@ -71,6 +72,21 @@ def test_objects_stay_in_their_place(record, scale, orientation, flip):
     assert distance.mean() < 3 and (distance > 60).float().mean() < 0.02  # a shift shows at the edge of the square
 
 
+def test_the_config_chooses_what_resizes(record):
+    """Noise shows the difference in rounding; and both keys work together."""
+    cfg, images = _config().clone(), []
+    cfg.defrost()
+    entry = record()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (211, 333, 3), dtype=np.uint8)).save(entry["file_name"])
+    for name in ("pillow", "torch"):
+        cfg.INPUT.update(MIN_SCALE=0.55, MAX_SCALE=0.7, IMAGE_SIZE=256, RESIZE_BY=name)
+        np.random.seed(0)
+        images.append(build_mapper(cfg)(entry)["image"].float())
+    assert (images[0] - images[1]).abs().max() <= 2 and not images[0].equal(images[1])
+    cfg.INPUT.update(MIN_SCALE=0.3, MAX_SCALE=0.3, REDUCED_DECODING=True)
+    assert build_mapper(cfg)(entry)["image"].shape == (3, 256, 256)
+
+
 def test_a_file_that_is_no_jpeg_is_read_as_ever(record, tmp_path):
     entry = record()
     Image.open(entry["file_name"]).save(tmp_path / "a.png")
@@ -99,6 +115,9 @@ def test_spoiled_images_are_refused(record, reduced):
     open(entry["file_name"], "wb").write(data[: len(data) // 3])
     with pytest.raises(CorruptFile, match="a.jpg cannot be read"):
         _mapper(0.3, reduced)(entry)
+    with pytest.raises(UserError, match="a side of 0 pixels .*INPUT.MIN_SCALE") as error:
+        _mapper(0.001, reduced)(record())
+    assert not isinstance(error.value, CorruptFile)  # which INPUT.ON_CORRUPT skip would hide
     Image.new("RGB", (3000, 1)).save(entry["file_name"])
     with pytest.raises(CorruptFile, match="too thin"):
         _mapper(0.1, reduced)({**entry, "height": 1, "width": 3000})

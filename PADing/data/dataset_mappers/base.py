@@ -39,7 +39,7 @@ class TrainingMapper:
         image_format: channel order of the image, "RGB" or "BGR".
         on_corrupt: "fatal" raises ``CorruptFile``; "skip" logs it and returns None, so the loader takes another image.
         size_divisibility: see ``pad``.
-        reduced_decoding: see ``INPUT.REDUCED_DECODING``; only large-scale jittering reads images so.
+        reduced_decoding, resize_by: see ``INPUT.REDUCED_DECODING`` and ``RESIZE_BY``; for large-scale jittering.
     """
 
     # Keys that a dict of the data set must have.
@@ -57,6 +57,7 @@ class TrainingMapper:
         on_corrupt: str = "fatal",
         size_divisibility: int = -1,
         reduced_decoding: bool = False,
+        resize_by: str = "pillow",
     ):
         if not is_train:
             raise ValueError(f"{type(self).__name__} is for training; see build_mapper(cfg, is_train=False).")
@@ -65,14 +66,15 @@ class TrainingMapper:
         self.image_format = image_format
         self.on_corrupt = on_corrupt
         self.size_divisibility = size_divisibility
-        self.reduced_decoding = reduced_decoding
+        self.reduced_decoding, self.resize_by = reduced_decoding, resize_by
         logger.info("[%s] augmentations in training: %s", type(self).__name__, list(augmentations))
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         """The constructor's arguments from a config."""
         common = {"is_train": is_train, "image_format": cfg.INPUT.FORMAT, "on_corrupt": cfg.INPUT.ON_CORRUPT}
-        return {**common, "reduced_decoding": cfg.INPUT.REDUCED_DECODING, **cls.augmentation(cfg)}
+        faster = {"reduced_decoding": cfg.INPUT.REDUCED_DECODING, "resize_by": cfg.INPUT.RESIZE_BY}
+        return {**common, **faster, **cls.augmentation(cfg)}
 
     def __call__(self, dataset_dict: dict) -> dict | None:
         """A training example; None for a corrupt file that is skipped."""
@@ -92,7 +94,7 @@ class TrainingMapper:
 
     def read_view(self, dataset_dict: dict) -> View:
         """The image of ``dataset_dict``; CorruptFile as ``read_record_image``."""
-        return View(dataset_dict, self.augmentations, self.image_format, self.reduced_decoding)
+        return View(dataset_dict, self.augmentations, self.image_format, self.reduced_decoding, self.resize_by)
 
     def map(self, dataset_dict: dict) -> dict:
         """Make a training example from a shallow copy of a data set's dict; do not change the copy's values."""

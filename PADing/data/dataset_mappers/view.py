@@ -9,6 +9,7 @@ from detectron2.data.detection_utils import SizeMismatchError, check_image_size
 
 from PADing.data.dataset_mappers.placement import Placement, Size, blank, draw
 from PADing.data.images import CorruptFile, read_image, read_picture, read_size
+from PADing.errors import UserError
 
 
 class View:
@@ -21,6 +22,7 @@ class View:
         augmentations: applied in order.
         image_format: "RGB" or "BGR".
         reduced: decode a JPEG at a part of its size, if no more pixels than that remain after resizing.
+        resize_by: see ``INPUT.RESIZE_BY``; for images with a ``placement``.
 
     Attributes:
         source: size of the image, (height, width).
@@ -34,8 +36,16 @@ class View:
     placement: Placement | None = None
     size: Size
 
-    def __init__(self, record: dict, augmentations: T.AugmentationList, image_format: str, reduced: bool = False):
+    def __init__(
+        self,
+        record: dict,
+        augmentations: T.AugmentationList,
+        image_format: str,
+        reduced: bool = False,
+        resize_by: str = "pillow",
+    ):
         self._path, self._augmentations, self._format = record["file_name"], augmentations, image_format
+        self._resize_by = resize_by
         if reduced:
             height, width, orientation = read_size(self._path)
             self.source: Size = (height, width) if orientation < 5 else (width, height)
@@ -51,6 +61,12 @@ class View:
         try:
             return draw(self._augmentations.augs, self.source)
         except ValueError as error:
+            height, width = self.source
+            if max(self.source) < 100 * min(self.source):
+                raise UserError(
+                    f"Image {self._path} of {height} x {width} pixels (height x width) would have a side of 0 pixels "
+                    "after the random resize. Raise INPUT.MIN_SCALE or INPUT.IMAGE_SIZE."
+                ) from error
             raise _too_thin(self._path, self.source) from error
 
     def augmented(self) -> tuple[torch.Tensor | np.ndarray, T.TransformList]:
@@ -61,7 +77,7 @@ class View:
         if self._drawn is not None:
             transforms, self.placement = self._drawn
             self.size = self.placement.output
-            return self.placement.image(self._picture, self._format), transforms
+            return self.placement.image(self._picture, self._format, self._resize_by), transforms
         pixels = np.asarray(self._picture)
         pixels = pixels[:, :, ::-1] if self._format == "BGR" else pixels
         image, _, transforms = augment(self._augmentations, self._path, pixels)
