@@ -73,8 +73,10 @@ def test_few_new_classes_keep_their_rows_and_many_are_lowered(world):
     for count, changed in ((1, False), (2, False), (1000, True)):
         assert (taken(log_odds(new(count), known, features)) > SHARE) == changed
         assert torch.equal(lowered(new(count), known, features, SHARE), new(count)) != changed
-    nothing = torch.zeros(1, WIDTH + 1)  # the least change of a bias of zero would show
-    assert torch.equal(lowered(nothing, known, features, SHARE), nothing)
+    near = torch.nn.functional.pad(known[:1, :-1], (0, 1))  # takes one class; the least change of its bias would show
+    odds = log_odds(near, known, features)
+    assert taken(odds) < 0.5 and np.exp(odds).mean() > 1
+    assert torch.equal(lowered(near, known, features, 0.5), near)
 
 
 def test_known_classes_are_recognised_among_a_thousand_new_ones(world):
