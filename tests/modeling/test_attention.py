@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from PADing.modeling import TransformerDecoder, TransformerDecoderLayer
-from PADing.modeling.layers import Attention, TransformerEncoder, TransformerEncoderLayer
+from PADing.modeling.layers import MLP, Attention, TransformerEncoder, TransformerEncoderLayer
 
 WIDTH, HEADS = 24, 4
 
@@ -116,3 +116,18 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(layer(x, memory), layer(x, memory))
     layer.eval()
     assert torch.equal(layer(x, memory), layer(x, memory))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_mlp_has_so_many_linear_layers_with_relus_between_them(depth):
+    torch.manual_seed(0)
+    ours, x = MLP(WIDTH, 7, 5, depth), torch.randn(2, 3, WIDTH)
+    widths = [WIDTH, *[7] * (depth - 1), 5]
+    shapes = {f"layers.{i}.weight": (b, a) for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))}
+    assert {key: tuple(w.shape) for key, w in ours.state_dict().items() if "weight" in key} == shapes
+    want = x
+    for i, layer in enumerate(ours.layers):
+        want = want @ layer.weight.T + layer.bias
+        want = want.clamp(min=0) if i < depth - 1 else want
+    torch.testing.assert_close(ours(x), want)
+    assert (want < 0).any(), "no ReLU at the end"

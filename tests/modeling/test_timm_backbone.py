@@ -3,6 +3,7 @@
 import pytest
 import torch
 from detectron2.modeling import build_backbone, build_model
+from torch.nn import functional as F
 
 from PADing.config import load_config
 from PADing.engine.backbone_weights import load_backbone_weights
@@ -57,6 +58,23 @@ def test_numbers_are_those_of_timm():
     x = torch.randn(1, 3, 64, 96)
     for got, want in zip(model(x).values(), own(x), strict=True):
         torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_coatnet"])
+def test_maps_of_any_size_lie_where_the_image_lies(name):
+    """Of a padded image the padding is cut off; those of an image that was resized to a fixed size are resized back."""
+    model, x = backbone(name).eval(), torch.randn(1, 3, 50, 75)
+    fixed = model.plan.fixed
+    assert bool(fixed) == (name == "test_coatnet")
+    whole = _resized(x, (fixed, fixed), antialias=True) if fixed else F.pad(x, (0, 96 - 75, 0, 64 - 50))
+    for level, want in model(whole).items():
+        got = model(x)[level]
+        want = _resized(want, got.shape[-2:]) if fixed else want[..., : got.shape[-2], : got.shape[-1]]
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+def _resized(x, size, **more):
+    return F.interpolate(x, size, mode="bilinear", align_corners=False, **more)
 
 
 def test_each_level_of_a_vit_may_have_its_own_block():

@@ -105,6 +105,20 @@ def test_another_class_head():
     assert set(_decoder().state_dict()) - set(model.state_dict()) == {"class_embed.weight", "class_embed.bias"}
 
 
+def test_old_name_of_the_first_queries():
+    """The first published checkpoints of Mask2Former have it; without it, the queries would start from scratch."""
+    torch.manual_seed(1)
+    for whole in (_decoder(), torch.nn.ModuleDict({"predictor": _decoder()})):
+        state = {key: torch.rand_like(value) for key, value in whole.state_dict().items()}
+        old = {key.replace("query_feat", "static_query"): value for key, value in state.items()}
+        assert old.keys() != state.keys()
+        for given in (old, state):
+            for value in given.values():
+                value.add_(1)
+            whole.load_state_dict(given)
+            assert all(torch.equal(whole.state_dict()[key], value) for key, value in state.items())
+
+
 @pytest.mark.parametrize("changes", [{"pre_norm": True}, {"in_channels": 24}, {"enforce_input_project": True}])
 def test_variants_train(changes):
     model = _decoder(**changes).train()
