@@ -96,3 +96,18 @@ def test_generators_of_a_new_training_are_as_they_were_seeded():
         as_seeded = [torch.equal(state, seeded["torch"]) for state in found]
         assert as_seeded == [start == 0 and share == 0 for share in shares.own]
     assert len({state.numpy().tobytes() for state in found}) == 3
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_checkpoint_holds_the_generators_as_they_are_now(number):
+    """Those of the start would give a resumed training the random numbers of its beginning."""
+    loader = StreamLoader(lambda *_: (), TrainingStream([{}], dict, seed=5))
+    states, shares = RankStates(loader), Shares(number, 0, 1)
+    states.restore(0, number, shares)
+    torch.rand(3)
+    if number > 1:
+        now = torch.get_rng_state()
+        shares.generators = [{**state, "torch": now + share} for share, state in enumerate(shares.generators)]
+    states.collect(1)
+    found = [state["rng"]["torch"] for state in states.state_dict()["ranks"]]
+    assert [torch.equal(state, torch.get_rng_state() + share) for share, state in enumerate(found)] == [True] * number
