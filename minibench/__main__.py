@@ -247,6 +247,8 @@ def _run(args: argparse.Namespace, methods: Mapping[str, Method], names: Sequenc
     noise = NOISE if noise is None else noise
     settings = make_settings(split, budget, seeds, args.train, args.val, args.size, noise)
     out = args.out.absolute()
+    if (out / SETTINGS).is_file():
+        raise UserError(f"{out} has a benchmark of version 2. Choose another --output, or add --version 2.")
     plan = Plan(methods, names, settings, out)
     steps = plan.steps(after_run=lambda: write_results(out, methods, settings))
     display = Display()

@@ -59,7 +59,7 @@ def kind_of(method: Method) -> str:
         return "it needs another method's predictions on images, which are not cached"
     if method.starts_from == "converted":
         return "second"
-    if method.starts_from == "pretrained" and all(method.iterations.values()):
+    if method.starts_from == "pretrained":
         return "whole"
     return f"it starts from {method.starts_from}"
 
@@ -88,7 +88,8 @@ def job(method: Method, settings: Settings, fold: int | None, kind: str, of_worl
             opts += [f"DATASETS.{key}", str(tuple(names))]
         if kind == "second" and "MODEL.MASK_FORMER.NUM_CHOOSE" not in method.overrides:
             opts += ["MODEL.MASK_FORMER.NUM_CHOOSE", str(NUM_CHOOSE)]
-        opts += ["SOLVER.MAX_ITER", str(getattr(lengths, kind)), "SOLVER.IMS_PER_BATCH", str(lengths.batch)]
+        length = getattr(lengths, kind) if any(method.iterations.values()) else 0
+        opts += ["SOLVER.MAX_ITER", str(length), "SOLVER.IMS_PER_BATCH", str(lengths.batch)]
         # Predictions are cached and evaluated for many biases at once, so the training evaluates one image only.
         opts += ["TEST.EVAL_PERIOD", "0", "TEST.MAX_IMAGES", "1"]
         opts += ["MODEL.CLASS_EMBEDDINGS", f"datasets/mini2/{one.name}/class_vectors_{settings.track}.npz"]

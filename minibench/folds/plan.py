@@ -138,6 +138,10 @@ class Plan:
         digest = _digest(self.job(name, fold, "whole").hash, self.segmenter_hash(fold), self.settings.track)
         return self.out / "runs" / f"fold{fold}-{name}-{digest}"
 
+    def trains(self, name: str) -> bool:
+        """Whether a method trains anything; else the start weights are evaluated."""
+        return any(self.methods[name].iterations.values())
+
     def kind(self, name: str) -> str:
         """One of "segmenter", "second", "whole", "simple" and "supervised"."""
         return "simple" if name in SIMPLE else "supervised" if name == SUPERVISED else self.kinds[name]
@@ -199,9 +203,11 @@ class Plan:
             )
             steps.append(self._work(f"{start}-second", ("second", fold, ""), (f"{start}-features",), second, after))
         for row in whole:
-            name = f"{start}-{row.name}"
-            steps.append(self._train(name, fold, row.name))
-            steps.append(self._work(f"{name}-scores", ("whole", fold, row.name), (name,), [row], after))
+            name, needs = f"{start}-{row.name}", f"{start}-segmenter"
+            if self.trains(row.name):
+                steps.append(self._train(name, fold, row.name))
+                needs = name
+            steps.append(self._work(f"{name}-scores", ("whole", fold, row.name), (needs,), [row], after))
         return steps
 
     def _step(self, name: str, command: list, done: Callable[[], bool], **more: Any) -> Step:
@@ -235,7 +241,10 @@ class Plan:
         if method:
             task, folder = self.job(method, fold, "whole"), self.whole(method, fold or 0)
             weights = str(self.segmenter(fold) / "model_final.pth")
-            return self._training(name, task, folder, weights, lengths.whole, (of_data, f"fold{fold}-segmenter"))
+            step = self._training(name, task, folder, weights, lengths.whole, (of_data, f"fold{fold}-segmenter"))
+            if path := self.methods[method].import_from:
+                step.env = {**step.env, "PYTHONPATH": str(path)}
+            return step
         task = self.job(self.pretraining.name, fold, "segmenter")
         weights = str(self.warm_weights())
         return self._training(name, task, self.segmenter(fold), weights, lengths.segmenter, (of_data, "warm-start"))

@@ -7,7 +7,6 @@ The classifier's weights are averaged over the second half of the training, for 
 steps differs less from one second-stage seed to another than the last step does.
 """
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -116,5 +115,3 @@ class _Average:
         for total, parameter in zip(self.sums, self.parameters, strict=True):
             if self.number:
                 parameter.copy_(total / self.number)
-            if not all(map(math.isfinite, parameter.flatten().tolist()[:1])):
-                raise UserError("The training has diverged. Lower its learning rate.")

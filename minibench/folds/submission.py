@@ -24,7 +24,7 @@ __all__ = ["problems"]
 
 # Points; metrics by class and points of curves have three decimals.
 TOLERANCE = 0.01
-# IoU curves count a quarter of the pixels.
+# IoU curves count a part of the pixels.
 SAMPLED = 3.0
 
 

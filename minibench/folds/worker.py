@@ -110,7 +110,8 @@ class Work:
         (row,) = (row for row in self.plan.rows(fold, ("whole",)) if row.name == name)
         folder, method = self.plan.whole(name, fold), self.plan.methods[name]
         truth = read_truth(f"{prefix(self.world, fold)}_val_panoptic")
-        logits, masks, names, most = self._predictions(name, fold, "whole", folder, truth)
+        weights = folder if self.plan.trains(name) else self.plan.segmenter(fold)
+        logits, masks, names, most = self._predictions(name, fold, "whole", weights, truth)
         scorer = Scorer(truth, logits, names, found_segments(truth, masks), self._rules(method.tasks, most))
         self._finish(truth, masks, {row: (scorer, 0.0)})
 

@@ -11,6 +11,7 @@ from minibench.folds.simple import SIMPLE
 from minibench.methods import discover
 from PADing.data.splits import load_split, mini2_split_files
 from PADing.errors import UserError
+from PADing.files import REPOSITORY
 
 OUT = Path("/nowhere/out")
 
@@ -54,6 +55,16 @@ def test_nothing_is_trained_that_no_row_needs(methods):
     ]  # fmt: skip
     names = [step.name for step in _plan(methods, [SUPERVISED], folds=(3,)).steps()]
     assert names == ["data-warm_start", "warm-start", "data-test", "supervised", "supervised-scores"]
+
+
+def test_a_plug_in_is_found_and_one_that_trains_nothing_is_only_evaluated():
+    methods = discover([REPOSITORY / "examples"])
+    steps = {step.name: step for step in Plan(methods, ["ridge"], make_settings(folds=(1,)), OUT).steps()}
+    assert "fold1-ridge" not in steps and steps["fold1-ridge-scores"].needs == ("fold1-segmenter",)
+    trained = {**methods, "ridge": dataclasses.replace(methods["ridge"], iterations={"quick": 9, "full": 9})}
+    steps = {step.name: step for step in Plan(trained, ["ridge"], make_settings(folds=(1,)), OUT).steps()}
+    assert steps["fold1-ridge"].env["PYTHONPATH"] == str(REPOSITORY / "examples")
+    assert steps["fold1-ridge-scores"].needs == ("fold1-ridge",)
 
 
 def test_tracks_share_segmenters_and_nothing_that_reads_vectors(methods):
