@@ -62,7 +62,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__, prog="python -m minibench")
-    names = "run|tune|list|report|pool|verify|warm-start|quickstart|distractors|packaged-model|toy-clip"
+    names = "run|tune|list|report|pool|verify|leaderboard|warm-start|quickstart|distractors|packaged-model|toy-clip"
     commands = parser.add_subparsers(required=True, metavar=names)
     run = commands.add_parser("run", help="train and evaluate all methods that are not finished, then write the report")
     run.set_defaults(function=run_all)
@@ -93,6 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     checked = commands.add_parser("verify", help="verify a results.json of version 2 against the frozen data")
     checked.set_defaults(function=_verify)
     checked.add_argument("file", type=Path, metavar="RESULTS.json", help="the file")
+    board = commands.add_parser("leaderboard", help="show the leaderboard of version 2, or add a method to it")
+    board.set_defaults(function=_leaderboard)
+    board.add_argument("file", nargs="?", type=Path, metavar="RESULTS.json", help="results to add; none: show")
+    board.add_argument("--method", help="which of their methods")
+    board.add_argument("--tried", type=positive, metavar="N", help="hyperparameter settings that were tried")
+    board.add_argument("--file", dest="board", type=Path, help="the leaderboard (docs/minibench/leaderboard.json)")
     warm = commands.add_parser("warm-start", help="train what all segmenters of version 2 start from")
     warm.set_defaults(function=_warm_start)
     _add_lengths(warm, tuple(BUDGETS_2), "standard")
@@ -181,6 +187,21 @@ def _verify(args: argparse.Namespace) -> int:
     content = read_json(args.file, "Results of the mini benchmark")
     found = problems(content)
     print(told(found, content))
+    return int(bool(found))
+
+
+def _leaderboard(args: argparse.Namespace) -> int:
+    from minibench.folds.leaderboard import FILE, add, check, table
+
+    board = args.board or FILE
+    if args.file is not None:
+        if not args.method or args.tried is None:
+            raise UserError("To add an entry, say --method NAME and --tried N, the number of settings that were tried.")
+        print(add(read_json(args.file, "Results of the mini benchmark"), args.method, args.tried, board))
+        return 0
+    content = read_json(board, "Leaderboard")
+    found = check(content)
+    print("\n".join(found) if found else table(content))
     return int(bool(found))
 
 

@@ -48,7 +48,7 @@ def _about(results: Mapping[str, Any], differences: Sequence[Difference]) -> str
     text = f"Folds {', '.join(map(str, folds))}; second-stage seeds {', '.join(map(str, results['seeds']))}."
     hours = sum(row["processor_seconds"] for row in results["rows"]) / 3600
     spent = sum(t["seconds"] * max(t["threads"], 1) for t in results["trainings"]) / 3600
-    text += f" Processor time: at most {spent:.2f} h of trainings, {hours:.2f} h of second stages and evaluation."
+    text += f" Processor time: at most {spent:.2f} h of warm start and segmenters, {hours:.2f} h of methods."
     if found := detectable(differences):
         text += (
             f" Smallest difference of AUSUC that a paired test over {len(folds)} folds finds with 80 % power, not "

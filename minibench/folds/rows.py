@@ -28,7 +28,7 @@ def write_row(plan: Plan, row: Row, scores: Mapping[str, Any], seconds: float) -
     Args:
         plan: has the row.
         scores: of ``minibench.folds.scores.Scorer``.
-        seconds: processor time of its training and evaluation in this process.
+        seconds: processor time of its training and evaluation, without the segmenter's.
     """
     method, kind = plan.methods.get(row.name), plan.kind(row.name)
     task = plan.job(row.name, row.fold, kind) if kind in ("segmenter", "second", "whole") else None
@@ -109,11 +109,9 @@ def _valid(plan: Plan, path: Path) -> dict[str, Any] | None:
 
 
 def _trainings(plan: Plan, folds: Sequence[int]) -> list[dict[str, Any]]:
-    """Seconds of the trainings by ``train_net.py``, on one of the parallel processes."""
+    """Seconds of the trainings that several rows share."""
     folders: list[Path] = [plan.warm_folder(), plan.segmenter(None)]
-    for fold in folds:
-        folders.append(plan.segmenter(fold))
-        folders += [plan.whole(name, fold) for name in plan.names if plan.kind(name) == "whole"]
+    folders += [plan.segmenter(fold) for fold in folds]
     found = []
     for folder in folders:
         record = read_record(folder / RECORD)

@@ -26,6 +26,7 @@ from minibench.folds.simple import SIMPLE, World
 from minibench.folds.truth import Truth, read_truth
 from minibench.folds.warm import write_start
 from minibench.methods import TASKS, Task, discover
+from minibench.runs import RECORD, read_record
 from PADing.command_line import CommandParser, quiet_ctrl_c, run_command
 from PADing.data.embeddings import load_class_embeddings
 from PADing.data.mini_v2.split_files import prefix
@@ -113,7 +114,8 @@ class Work:
         weights = folder if self.plan.trains(name) else self.plan.segmenter(fold)
         logits, masks, names, most = self._predictions(name, fold, "whole", weights, truth)
         scorer = Scorer(truth, logits, names, found_segments(truth, masks), self._rules(method.tasks, most))
-        self._finish(truth, masks, {row: (scorer, 0.0)})
+        record = read_record(folder / RECORD)
+        self._finish(truth, masks, {row: (scorer, record.get("seconds", 0.0) * max(record.get("threads", 1), 1))})
 
     def supervised(self, fold: int, name: str) -> None:
         """Evaluate the supervised oracle on all folds, whose classes are the same, but other ones are unseen."""

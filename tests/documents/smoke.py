@@ -68,7 +68,9 @@ def why_not(parsed: Parsed) -> str:
         return "it needs a checkpoint with averaged weights; tests/engine has it"
     if parsed.script == "-m minibench" and words[0] == "pool":
         return "it needs several finished benchmarks; tests/minibench has it"
-    if parsed.script.startswith("-m minibench.folds.") or (parsed.script == "-m minibench" and words[0] == "verify"):
+    if parsed.script.startswith("-m minibench.folds.") or (
+        parsed.script == "-m minibench" and words[0] in ("verify", "leaderboard")
+    ):
         return "it needs a finished benchmark of version 2; tests/minibench/folds has it"
     if parsed.script == "-m minibench.analysis" or (parsed.script == "-m minibench" and words[0] in ("report", "tune")):
         return "it needs a finished benchmark, or hours; tests/minibench has it"

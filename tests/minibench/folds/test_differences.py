@@ -69,7 +69,7 @@ def test_the_report_ranks_methods_and_keeps_limits_apart():
     text = report(_results({"pading": 3.0, "oracle_probe": 30.0}))
     rows = [line.split(" | ")[0].strip("| ") for line in text.splitlines() if line.startswith("|")]
     assert rows.index("PADing") < rows.index("Stacking") < rows.index("*Probe*")
-    assert "with 80 % power" in text and "1.00 h of trainings" in text
+    assert "with 80 % power" in text and "1.00 h of warm start" in text
     probe = next(line for line in text.splitlines() if line.startswith("| *Probe*"))
     assert " | 100 | " in probe
 

@@ -25,6 +25,7 @@ def _row(fold: int, seed: int) -> dict:
     row = {"method": "mine", "fold": fold, "seed": seed, "world": "test", "track": "clip", "version": VERSION}
     row |= {"data": committed(TEST)["world"], "vectors": committed(TEST)["vectors"]["clip"]}
     row |= {"results": {}, "classes": {}, "curves": {}}
+    row |= {"commit": "0123456789abcdef", "code": "ab", "config": "cd", "processor_seconds": 1800.0}
     for task in (PANOPTIC, SEMANTIC, INSTANCE):
         listed = [c for c in TEST.categories() if c.isthing or task != INSTANCE]
         classes = {c.name: round(100 * float(draws.random()), 3) for c in listed}
@@ -41,11 +42,16 @@ def _row(fold: int, seed: int) -> dict:
     return row
 
 
+def made(rows: list[dict]) -> dict:
+    """A results.json with these rows."""
+    content = {"version": RESULTS_VERSION, "recipe": VERSION, "world": "test", "track": "clip", "budget": "standard"}
+    content |= {"methods": [{"name": "mine", "title": "Mine", "task": "panoptic", "kind": "second"}], "rows": rows}
+    return json.loads(json.dumps(content))
+
+
 @pytest.fixture
 def results() -> dict:
-    rows = [_row(fold, seed) for fold in (1, 4) for seed in (1, 2)]
-    content = {"version": RESULTS_VERSION, "recipe": VERSION, "world": "test", "track": "clip", "rows": rows}
-    return json.loads(json.dumps(content))
+    return made([_row(fold, seed) for fold in (1, 4) for seed in (1, 2)])
 
 
 def test_honest_results_pass(results, tmp_path, capsys):
