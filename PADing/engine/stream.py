@@ -15,6 +15,7 @@ from detectron2.data import DatasetFromList, build_detection_train_loader, get_d
 from detectron2.utils import comm
 from torch.utils.data import Dataset, Sampler
 
+from PADing.data.packed_masks import packed, unpacked
 from PADing.data.worker_memory import ready_to_send
 from PADing.engine.rng import seeded_rng
 from PADing.engine.shares import Shares
@@ -73,7 +74,7 @@ class TrainingStream(Dataset):
                 sample = self.mapper(self.dataset[index])
                 if sample is not None:
                     sample[POSITION] = position
-                    return ready_to_send(sample)
+                    return ready_to_send(packed(sample))
                 index = int(torch.randint(len(self.dataset), ()))
         problem = f"{MOST_REPLACEMENTS} training images in a row could not be used; the messages above name them."
         raise UserError(f"{problem} Check the image folder of DATASETS.TRAIN.")
@@ -157,8 +158,9 @@ class StreamLoader:
 
     def __iter__(self) -> Iterator[Any]:
         if self.shares.one_each:
-            return iter(self.batches(self.samplers[0], self.shares))
-        return map(list, zip(*(self.batches(sampler, self.shares) for sampler in self.samplers), strict=True))
+            return map(unpacked, self.batches(self.samplers[0], self.shares))
+        parts = [map(unpacked, self.batches(sampler, self.shares)) for sampler in self.samplers]
+        return map(list, zip(*parts, strict=True))
 
     def used(self, batch: Sequence[Any]) -> None:
         """Record that what iterating has given has been trained on."""
