@@ -28,7 +28,7 @@ def packed(sample: Any) -> Any:
     """In a worker, a training sample whose ``instances`` have packed ``gt_masks``; else ``sample`` itself."""
     if get_worker_info() is None or not isinstance(sample, Mapping):
         return sample
-    instances = sample.get("instances")
+    instances: Any = sample.get("instances")
     masks = instances.get_fields().get("gt_masks") if hasattr(instances, "get_fields") else None
     if not isinstance(masks, Tensor) or masks.dtype != torch.bool or masks.dim() != 3 or masks.device.type != "cpu":
         return sample
@@ -38,7 +38,7 @@ def packed(sample: Any) -> Any:
 def unpacked(batch: list) -> list:
     """A batch of samples as their mappers made them."""
     for sample in batch:
-        instances = sample.get("instances") if isinstance(sample, dict) else None
+        instances: Any = sample.get("instances") if isinstance(sample, dict) else None
         masks = instances.get_fields().get("gt_masks") if hasattr(instances, "get_fields") else None
         if isinstance(masks, PackedMasks):
             sample["instances"] = _replaced(instances, masks.masks())
