@@ -212,11 +212,11 @@ def test_a_cancelled_job_saves_and_is_not_started_again(cluster, training):
 
 
 def test_a_job_with_a_mistake_is_not_started_again(cluster, training):
-    folder = training("run", 2, "SOLVER.IMS_PER_BATCH", 3)
+    folder = training("run", 2, "SOLVER.IMS_PER_BATCH", 1)
     job = submit(cluster, folder)
     found = cluster.wait_for(job, "FAILED", "COMPLETED", seconds=300)
     assert found["JobState"] == "FAILED" and found["ExitCode"] == "2:0" and found["Restarts"] == "0"
-    assert "Set a multiple of 2" in (folder / "log").read_text()
+    assert "but there are 2 processes" in (folder / "log").read_text()
 
 
 def test_submitit(cluster, training, undisturbed):
