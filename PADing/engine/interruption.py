@@ -9,10 +9,12 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.util import Finalize
 from select import select
 from typing import Any
@@ -31,7 +33,7 @@ AGAIN = 2.0
 # Seconds until a process ends without the end of its iteration. Launchers send SIGTERM to a job when one process has
 # failed, and then the iteration may wait for that process forever. torchrun kills after 30 seconds.
 GRACE = 15.0
-END = 0
+END, REPEAT = 0, 255  # for the guard, in place of a signal's number
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *NOTICES)
 # Signal that the first process of a job sends to the others -> signal that it got; a notice is passed on as it is. Not
 # used on Windows.
@@ -75,6 +77,7 @@ class StopSignals:
         os.set_blocking(writer, False)
         before = {n: signal.signal(n, self._note) for n in wanted}
         wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        hook, sys.unraisablehook = sys.unraisablehook, partial(self._dropped, sys.unraisablehook, writer)
         guard = threading.Thread(target=self._guard, args=(reader, set(wanted)), daemon=True)
         guard.start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *NOTICES, *RELAYS})  # see ``relayed_stop_signals``
@@ -82,6 +85,7 @@ class StopSignals:
             yield
         finally:
             self.number, self.deferred, self.watching = 0, False, False
+            sys.unraisablehook = hook
             signal.set_wakeup_fd(wakeup)
             for n, handler in before.items():
                 signal.signal(n, handler)
@@ -124,9 +128,26 @@ class StopSignals:
         if first and not self.deferred:
             raise Interrupted(self.number)
 
+    def _dropped(self, others: Callable[[Any], object], writer: int, unraisable: Any) -> None:
+        """``sys.unraisablehook``. Python drops exceptions in some places, such as callbacks at a fork, ``__del__``."""
+        if not isinstance(unraisable.exc_value, Interrupted):
+            others(unraisable)
+        elif os.getpid() == self._process:
+            os.write(writer, bytes([REPEAT]))
+
+    def _repeat(self) -> int:
+        """Send the signal of a dropped ``Interrupted`` again; returns the number that is sent."""
+        time.sleep(0.01)  # until the main thread has left that place
+        number = self.number
+        number = next((relay for relay, meant in RELAYS.items() if meant == number), number)
+        self.number = 0
+        os.kill(self._process, number)
+        return number
+
     def _guard(self, reader: int, wanted: set[int]) -> None:
         # A separate thread, because a handler cannot run while the main thread computes or waits for another process.
         first, came = 0, 0.0  # the first signal, and the time of the first that is no notice
+        repeated = 0
         deadline: float | None = None
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -138,7 +159,13 @@ class StopSignals:
             number, now = os.read(reader, 1)[0], time.monotonic()
             if number == END:
                 return
+            if number == REPEAT:
+                repeated = self._repeat()
+                continue
             if number not in wanted:
+                continue
+            if number == repeated:  # not another one
+                repeated = 0
                 continue
             first = first or RELAYS.get(number, number)
             if number in NOTICES:

@@ -14,9 +14,11 @@ import torch
 from detectron2.utils.env import seed_all_rng
 from torch.multiprocessing import ProcessExitedException
 
+from PADing.engine import interruption
 from PADing.engine.interruption import STOP
 from PADing.engine.relay import relayed_stop_signals
 from PADing.errors import Interrupted
+from PADing.requeue import NOTICES
 from tests.engine.tiny import TinyTrainer, config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -232,6 +234,25 @@ def test_stopped_while_loading(tmp_path):
     assert job.end(timeout=30) == 143
     assert "Stopped while loading, before the first iteration" in told(job)
     assert not list((tmp_path / "out").glob("*.pth"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, *NOTICES])
+def test_a_stop_that_comes_where_python_drops_exceptions_is_not_lost(number, capfd, monkeypatch):
+    """Such as in a callback at the fork of a data-loading worker, or in ``__del__``."""
+
+    class Doomed:
+        def __del__(self):
+            signal.raise_signal(number)
+            raise AssertionError("the signal was not noticed")
+
+    monkeypatch.setattr(interruption, "AGAIN", 0.001)  # what is sent again must not count as a second signal
+    with STOP.watch():
+        with pytest.raises(Interrupted) as raised:
+            Doomed()
+            time.sleep(10)
+        time.sleep(0.1)
+        assert raised.value.number == STOP.number == number
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow
