@@ -121,7 +121,7 @@ def _record(folder: Path, number: int, image: dict, objects: list[dict], segment
 def _picture(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
     """Smooth noise with some grain."""
     height, width = size
-    noise = Image.fromarray(rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8))
+    noise = Image.fromarray(rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8))
     pixels = np.asarray(noise.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
     return Image.fromarray((pixels + rng.integers(-12, 13, (height, width, 3))).clip(0, 255).astype(np.uint8))
 
