@@ -64,20 +64,21 @@ class Work:
         truth = read_truth(f"{prefix(self.world, fold)}_val_panoptic")
         features = read_features(self.plan.segmenter(fold) / FEATURES)
         check_order(features.val_images.tolist(), truth)
-        scorers: dict[Row, tuple[Scorer, float]] = {}
         failed: list[str] = []
         for row in waiting:
             begun = time.process_time()
             try:
                 logits, names = self._logits(row, features, truth)
+                spent = time.process_time() - begun
+                scorer = Scorer(truth, logits, names, features.found, self._rules(TASKS))
+                # Row by row, so that a kill costs one row.
+                self._finish(truth, features.val_masks, {row: (scorer, spent)})
             except Exception as error:  # one method must not stop the others
                 logger.exception("%s", row.file.stem)
                 failed.append(f"{row.name}: {error}")
                 continue
-            scorer = Scorer(truth, logits, names, features.found, self._rules(TASKS))
-            scorers[row] = scorer, time.process_time() - begun
-            print(f"{row.file.stem}: trained in {scorers[row][1]:.0f} s", flush=True)
-        self._finish(truth, features.val_masks, scorers)
+            total = time.process_time() - begun
+            print(f"{row.file.stem}: {spent:.0f} s of training, {total - spent:.0f} s of evaluation", flush=True)
         if failed:
             raise UserError(f"{len(failed)} rows failed; the others are complete. The first: {failed[0]}")
 
