@@ -38,8 +38,8 @@ class Lengths:
 
 # Budget: folds, second-stage seeds, lengths. ``smoke`` is for tests: it runs every step and learns nothing.
 BUDGETS: dict[str, tuple[int, int, Lengths]] = {
-    "standard": (6, 2, Lengths(2000, 700, 500, 500)),
-    "full": (FOLDS, 2, Lengths(2000, 700, 500, 500)),
+    "standard": (6, 2, Lengths(5000, 1500, 500, 300)),
+    "full": (FOLDS, 2, Lengths(5000, 1500, 500, 300)),
     "quick": (2, 1, Lengths(1000, 500, 500, 300)),
     "smoke": (1, 1, Lengths(2, 2, 3, 2, batch=2, train=40, val=20)),
 }
