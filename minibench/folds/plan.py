@@ -9,6 +9,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,13 @@ class Plan:
         self._jobs: dict[tuple, Job] = {}
         self._given_hash = ""
         self.threads = 1  # of a training, for its record
+
+    @cached_property
+    def every(self) -> "Plan":
+        """The same with all methods, which shares the configs that are read."""
+        other = Plan(self.methods, None, self.settings, self.out)
+        other._jobs = self._jobs
+        return other
 
     # ---- what belongs together
 

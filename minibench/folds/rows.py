@@ -59,7 +59,7 @@ def collect(plan: Plan) -> dict[str, Any]:
     """
     import torch
 
-    settings, every = plan.settings, Plan(plan.methods, None, plan.settings, plan.out)
+    settings, every = plan.settings, plan.every
     entries = [entry for path in (plan.out / "rows").glob("*.json") if (entry := _valid(every, path))]
     entries.sort(key=lambda entry: (every.names.index(entry["method"]), entry["fold"], entry["seed"]))
     names = list(dict.fromkeys(entry["method"] for entry in entries))
