@@ -1,6 +1,7 @@
 """``python -m minibench run --version 2``, and the warm start alone."""
 
 import argparse
+import os
 import shutil
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def report_version_2(out: Path, to: Path | None = None) -> str:
 def _run(args: argparse.Namespace, settings: Settings, warm_only: bool = False) -> int:
     out, methods = args.out.absolute(), discover(args.plugins)
     plan = Plan(methods, None if warm_only else args.methods, settings, out)
-    plan.threads = max(1, cores() // args.jobs)
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    plan.threads = max(1, min(cores() // args.jobs, int(wanted) if wanted.isdigit() else cores()))
     if training_in(out):
         raise UserError(f"Another benchmark is running in {out}. Wait for it, or choose another --output.")
     if (out / "results.json").is_file() and not (out / SETTINGS).is_file():
