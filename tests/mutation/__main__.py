@@ -94,7 +94,7 @@ def load_reasons() -> set[tuple[str, str, str]]:
 def report(rows: Iterable[Mapping], reasons: set[tuple[str, str, str]]) -> int:
     """Print a table by package, and what was not noticed; 1 if a package is below ``LEAST``, else 0.
 
-    A mistake with a reason counts neither as noticed nor as missed. "By new tests": what was missed at first.
+    A mistake with a reason counts neither as noticed nor as missed. What ``--again`` has tried was missed at first.
     """
     counts: dict[str, Counter] = {}
     for row in rows:
@@ -105,7 +105,7 @@ def report(rows: Iterable[Mapping], reasons: set[tuple[str, str, str]]) -> int:
         count["again"] += outcome == "noticed" and row.get("again", False)
         if outcome == "missed":
             print(f"{module}:{row['mutant']['line']}\n  - {row['before']}\n  + {row['after']}")
-    print("| package | mistakes | noticed | by new tests | not noticed | explained | share noticed |")
+    print("| package | mistakes | noticed | of these missed at first | not noticed | explained | share noticed |")
     print("| --- " * 7 + "|")
     shares = []
     for name, count in sorted(counts.items()):
