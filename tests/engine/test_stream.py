@@ -84,6 +84,17 @@ def test_loader_goes_on_with_the_positions_of_each_share():
         assert sorted(state["next"] for state in found) == list(range(8, 8 + number))
 
 
+def test_each_share_has_its_part_of_every_batch(tmp_path):
+    opts = ["SOLVER.IMS_PER_BATCH", 6, "DATALOADER.ASPECT_RATIO_GROUPING", False]
+    loader = build_stream_loader(config(tmp_path, *opts), mapper)
+    whole = next(iter(loader))
+    loader.split(Shares(3, 0, 1))
+    parts = next(iter(loader))
+    assert [len(part) for part in parts] == [2, 2, 2]
+    ids = [[sample[POSITION] for sample in part] for part in [whole, *parts]]
+    assert ids == [[0, 1, 2, 3, 4, 5], [0, 3], [1, 4], [2, 5]]
+
+
 def test_batches_do_not_depend_on_the_number_of_workers(tmp_path):
     """A run moved to a machine with other cores trains on the same numbers."""
     batches = []
