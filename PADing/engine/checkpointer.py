@@ -256,7 +256,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
         own = self.model.state_dict()
         for name, value in checkpoint["model"].items():
             if name in own and own[name].is_floating_point():
-                self._check_numbers(name, torch.as_tensor(value), own[name].dtype)
+                self._check_numbers(name, torch.as_tensor(value), own[name])
         incompatible = super()._load_model(checkpoint)
         contract = contract_of(self.model)
         harmless = HARMLESS + contract.harmless_weights()
@@ -272,12 +272,14 @@ class TrainingCheckpointer(DetectionCheckpointer):
         self._fresh = frozenset(incompatible.missing_keys)
         return incompatible
 
-    def _check_numbers(self, name: str, value: Tensor, wanted: torch.dtype) -> None:
+    def _check_numbers(self, name: str, value: Tensor, own: Tensor) -> None:
         if not value.is_floating_point():
             reason = f"{name} has floating-point numbers in the model, but not in the file."
             raise UserError(f"MODEL.WEIGHTS does not fit the model: {reason}")
-        if not value.to(wanted).isfinite().all():  # a file of float64 may hold larger numbers than the model can
-            problem = f"its weight {name} holds infinite numbers, or larger ones than {wanted} has."
+        if value.shape != own.shape:  # reported later; an expanded tensor in a crafted file may not fit into memory
+            return
+        if not value.to(own.dtype).isfinite().all():  # a file of float64 may hold larger numbers than the model can
+            problem = f"its weight {name} holds infinite numbers, or larger ones than {own.dtype} has."
             raise UserError(f"Weights {self._file_name!r} cannot be used: {problem} Use an earlier checkpoint.")
 
     def lacks(self, prefix: str) -> bool:

@@ -195,6 +195,13 @@ def test_numbers_that_no_network_can_compute_with_are_refused(tmp_path, value):
     TrainingCheckpointer(mask).load(str(tmp_path / "model.pth"))  # what the model does not take does no harm
 
 
+def test_an_expanded_weight_that_would_fill_the_memory_is_refused_by_its_shape(tmp_path):
+    """One number, which the file shows as 10^12: four terabytes."""
+    torch.save({"model": {"weight": torch.ones(1).expand(10**12)}}, tmp_path / "model.pth")
+    with pytest.raises(UserError, match="weight: .1000000000000,. in the file, .2, 2. in the model"):
+        TrainingCheckpointer(nn.Linear(2, 2)).load(str(tmp_path / "model.pth"))
+
+
 def test_damaged_final_weights_of_a_finished_training_are_written_again(run, tmp_path, caplog, monkeypatch):
     """Without ``last_checkpoint`` the numbered checkpoint is found, but the next user wants the final one."""
     content = torch.load(tmp_path / "model_final.pth", weights_only=True)

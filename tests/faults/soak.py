@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from tests.faults import children
 from tests.faults.battery import Case
 from tests.faults.commands import REPOSITORY
+from tests.faults.disk import cannot_mount
 from tests.faults.targets import D2Z, D2ZERO, PADING, PRETRAIN, SMALL, STAGE2, Workplace, embeddings
 
 SAMPLES = 100
@@ -40,6 +42,9 @@ class Growth:
     """What the process and its children hold, sampled while something is repeated."""
 
     def __init__(self, total: int):
+        if not cannot_mount():  # segments of other programs must not count
+            children.private_mounts()
+            children.small_disk(Path("/dev/shm"), 2**28)
         self.every = max(1, total // SAMPLES)
         self.samples: list[dict[str, float]] = []
 
