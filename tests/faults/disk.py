@@ -126,7 +126,7 @@ def _forbidden(place: Workplace, target: str, folder: Path, rng: random.Random) 
 
     run = place.start(target, out, log="forbidden", logs=folder, plan=plan, watch=out, before=become_nobody)
     if run.end():
-        note = run.refuse_ended("cannot be", "Permission denied")
+        note = run.refuse_ended("cannot be", "Permission denied", "no permission to write")
     else:
         assert later, f"it has written there: {run.tail()}"
         note = "nothing was written any more"
