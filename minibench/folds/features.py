@@ -11,7 +11,7 @@ A class is a position in the data set's classes, K for an unmatched query. Match
 once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -151,26 +151,32 @@ def _outputs(model: FrozenSegmenter, cfg: CfgNode, truth: Truth) -> dict[str, np
     """The segmenter's outputs on the validation images, in the order of ``truth``."""
     keys = ("pred_embed", "pred_logits", "pred_masks")
     parts: list[dict[str, np.ndarray]] = []
-    met: list[int] = []
-    batch: list[dict] = []
-
-    def flush() -> None:
-        outputs = model.segment(model.preprocess(batch))
-        parts.append({key: outputs[key].numpy() for key in keys})
-        met.extend(int(record["image_id"]) for record in batch)
-        batch.clear()
-
     cfg = cfg.clone()
     cfg.defrost()
     cfg.TEST.MAX_IMAGES = 0
+    for batch in validation_batches(cfg, truth):
+        outputs = model.segment(model.preprocess(batch))
+        parts.append({key: outputs[key].numpy() for key in keys})
+    return {key: np.concatenate([part[key] for part in parts]) for key in keys}
+
+
+def validation_batches(cfg: CfgNode, truth: Truth) -> Iterator[list[dict]]:
+    """The validation images of a config, at least ``BATCH`` at a time.
+
+    Raises:
+        UserError: at the end, if they are not the images of ``truth`` in its order.
+    """
+    met: list[int] = []
+    batch: list[dict] = []
     for records in Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0]):
         batch += records
+        met += [int(record["image_id"]) for record in records]
         if len(batch) >= BATCH:
-            flush()
+            yield batch
+            batch = []
     if batch:
-        flush()
+        yield batch
     check_order(met, truth)
-    return {key: np.concatenate([part[key] for part in parts]) for key in keys}
 
 
 def check_order(images: Sequence[int], truth: Truth) -> None:

@@ -4,9 +4,8 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 
-from minibench.folds.features import BATCH, check_order
+from minibench.folds.features import validation_batches
 from minibench.folds.truth import Truth
-from PADing.engine.trainer import Trainer
 from PADing.errors import UserError
 from PADing.inference import load_model
 from PADing.meta_arch import SegmenterBase
@@ -37,23 +36,11 @@ def predictions(cfg: CfgNode, truth: Truth) -> tuple[np.ndarray, np.ndarray, tup
     rule = model.instance_rule()
     if len(rule.groups) != 1 or rule.groups[0][1] is not None or rule.columns is not None:
         raise UserError(f"{type(model).__name__} lets some classes compete apart, for which version 2 has no curve.")
-    logits, masks, met = [], [], list[int]()
-    batch: list[dict] = []
-
-    def flush() -> None:
+    logits, masks = [], []
+    for batch in validation_batches(cfg, truth):
         classes, found = model.predict(model.preprocess(batch))
         logits.append(classes.numpy())
         masks.append(found.numpy())
-        met.extend(int(record["image_id"]) for record in batch)
-        batch.clear()
-
-    for records in Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0]):
-        batch += records
-        if len(batch) >= BATCH:
-            flush()
-    if batch:
-        flush()
-    check_order(met, truth)
     names = tuple(model.output_names())
     scale = np.float32(model.inverse_temperature)
     return np.concatenate(logits) * scale, np.concatenate(masks), names, rule.groups[0][0]
