@@ -64,16 +64,16 @@ def test_the_commit_has_a_plus_when_the_code_differs_from_it(tmp_path, monkeypat
 
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.setattr(environment, "PACKAGES", tmp_path)
-    assert environment._commit() is None, "no checkout"
+    assert environment.commit() is None, "no checkout"
     (tmp_path / ".git").mkdir()
-    assert environment._commit() is None, "a damaged one"
+    assert environment.commit() is None, "a damaged one"
     git("init")
     (tmp_path / "code.py").write_text("1")
     git("add", "code.py")
     git("commit", "-m", "first")
     commit = git("rev-parse", "HEAD").strip()
-    assert len(commit) == 40 and environment._commit() == commit
+    assert len(commit) == 40 and environment.commit() == commit
     (tmp_path / "untracked").write_text("results")
-    assert environment._commit() == commit
+    assert environment.commit() == commit
     (tmp_path / "code.py").write_text("2")
-    assert environment._commit() == commit + "+"
+    assert environment.commit() == commit + "+"
