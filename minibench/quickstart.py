@@ -1,6 +1,6 @@
 """The smallest benchmark: draw the mini data set, train and evaluate PADing on its pretraining, print one table.
 
-    make quickstart                       # about 15 minutes on two CPU cores
+    make quickstart                       # about 14 minutes on two CPU cores
     make quickstart ARGS="--seed 2 --fresh"
     python -m minibench quickstart --smoke    # the same steps in a minute or two, far too short to learn anything
 
@@ -31,7 +31,7 @@ RECORD = "settings.json"  # marks a folder of this tool
 # Columns of the table, by task, under the evaluators' names.
 COLUMNS = {PANOPTIC: (*PANOPTIC.metrics, "SQ", "RQ"), SEMANTIC: SEMANTIC.metrics, INSTANCE: INSTANCE.metrics}
 # Seconds on two CPU cores.
-USUAL, USUAL_SMOKE = 960, 60
+USUAL, USUAL_SMOKE = 820, 40
 CONFIGS = ("configs/mini/panoptic-pretrain.yaml", "configs/mini/panoptic-PADing.yaml")
 
 
@@ -59,11 +59,11 @@ def plan_steps(out: Path, seed: int, smoke: bool, configs: Sequence[str] = CONFI
     show += ["--baseline", configs[0], pretrain / "model_final.pth", "MODEL.WEIGHTS", pading / "model_final.pth"]
     # Name, command, the file that it writes when it succeeds, its share of the time, iterations of the training.
     table: list[tuple[str, list, Path, float, int]] = [
-        ("data", draw, data / "mini.json", 0.05, 0),
-        ("stage 1: Mask2Former on the seen classes", pretraining, pretrain / "results.json", 0.74, lengths[0]),
+        ("data", draw, data / "mini.json", 0.04, 0),
+        ("stage 1: Mask2Former on the seen classes", pretraining, pretrain / "results.json", 0.80, lengths[0]),
         ("conversion of the weights", convert, weights, 0.01, 0),
-        ("stage 2: PADing", [*train, *embeddings, *training], pading / "results.json", 0.18, lengths[1]),
-        ("drawing of predictions", [*show, *embeddings], overview, 0.02, 0),
+        ("stage 2: PADing", [*train, *embeddings, *training], pading / "results.json", 0.14, lengths[1]),
+        ("drawing of predictions", [*show, *embeddings], overview, 0.01, 0),
     ]
     steps: list[Step] = []
     for name, command, left, share, iterations in table:
