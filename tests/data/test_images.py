@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from PADing.data.images import CorruptFile, read_image, read_labels, read_panoptic_ids, read_size
+from PADing.data.images import CorruptFile, check_class_labels, read_image, read_labels, read_panoptic_ids, read_size
 from PADing.visualization.image_files import read_rgb
 
 HEIGHT, WIDTH = 5, 7
@@ -181,6 +181,13 @@ def test_labels_are_numbers_not_brightness(tmp_path):
     ):
         with pytest.raises(CorruptFile, match=reason):
             read_labels(_save(tmp_path, image, suffix))
+
+
+@pytest.mark.parametrize("wrong", [3, -1, 254, 256])
+def test_labels_beyond_the_last_class_are_refused(wrong):
+    check_class_labels(np.array([[0, 2, 255]]), "a.png", 3, 255)
+    with pytest.raises(CorruptFile, match=rf"a.png has the values {wrong}, but there are 3 classes"):
+        check_class_labels(np.array([[0, 2, 255, wrong]]), "a.png", 3, 255)
 
 
 def test_panoptic_annotation_is_an_rgb_png(tmp_path):

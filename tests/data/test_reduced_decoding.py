@@ -54,6 +54,15 @@ def test_a_jpeg_is_decoded_at_no_less_than_is_needed(record):
     assert read_picture(path, (105, 160)).size == (167, 106) and read_picture(path).size == (333, 211)
 
 
+@pytest.mark.parametrize(("orientation", "size"), [(4, (400, 100)), (5, (100, 400))])
+def test_sides_are_exchanged_by_the_orientations_from_5_on(tmp_path, orientation, size):
+    """The sizes are Pillow's, (W, H), and ``least`` is that of the upright image."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.new("RGB", (800, 200)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_picture(tmp_path / "a.jpg", least=size[::-1]).size == size
+
+
 @pytest.mark.parametrize("flip", ["none", "horizontal", "vertical"])
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 @pytest.mark.parametrize("scale", [0.3, 0.7, 1.2, 3.5])
