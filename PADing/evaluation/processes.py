@@ -1,4 +1,8 @@
-"""Work that the processes of an evaluation share: agreement on mistakes, and results that travel in small parts."""
+"""Work that the processes of an evaluation share: agreement on mistakes, and results that travel in small parts.
+
+Parts are pickled, as by the collectives for objects of ``torch.distributed``: what arrives was sent by a process of the
+same job, which runs the same code. Nothing that is unpickled comes from a file.
+"""
 
 import functools
 import pickle

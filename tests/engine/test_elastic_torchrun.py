@@ -16,6 +16,7 @@ import torch
 from detectron2.utils.env import seed_all_rng
 
 from tests.engine.machines import Machines, NoDelayError, missing
+from tests.engine.test_interruption import assert_equal
 from tests.engine.tiny import TinyTrainer, config
 
 pytestmark = pytest.mark.slow
@@ -89,11 +90,6 @@ def undisturbed(folder, *opts, architecture="TinyOneOptimizer"):
     trainer = TinyTrainer(cfg)
     trainer.train()
     return trainer.model.state_dict()
-
-
-def assert_equal(one, other):
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 # ---- one machine

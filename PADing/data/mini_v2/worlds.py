@@ -8,22 +8,14 @@ classes.
 import functools
 from dataclasses import dataclass
 
+from PADing.data.mini import Category
+
 __all__ = ["FOLDS", "WORLDS", "Category", "World", "world"]
 
 FOLDS = 10
 # Pairs that are no class: the shape's place minus the texture's, modulo 8.
 _LEFT_OUT = (2, 5)
 _FIRST_STUFF = 71
-
-
-@dataclass(frozen=True)
-class Category:
-    """One class; ``id`` is the data set's id, with gaps as COCO's have."""
-
-    id: int
-    name: str
-    isthing: bool
-    parts: tuple[str, str]
 
 
 @dataclass(frozen=True)
