@@ -46,7 +46,11 @@ RESTART_PATIENCE = 30.0
 
 
 def start(args: argparse.Namespace) -> None:
-    """Check everything once (``checked_config``), then run ``train_or_evaluate`` in each process of the job."""
+    """Check everything once (``checked_config``), then run ``train_or_evaluate`` in each process of the job.
+
+    Besides the flags, ``args`` may have ``needs``, see ``checked_config``, and ``trainer``, a function of the config
+    that returns another class of trainer, for one process.
+    """
     if args.deterministic:
         args.opts, args.more_opts = [*parse_opts([*args.opts, *args.more_opts]), "DETERMINISTIC", True], []
     if args.find_batch_size:
@@ -57,7 +61,7 @@ def start(args: argparse.Namespace) -> None:
     adopt_srun(args)
     if args.fast_dev_run:
         shorten(args)
-    cfg = checked_config(args)
+    cfg = checked_config(args, getattr(args, "needs", None))
     cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
     processes = max(args.num_gpus, 1)
     if launched_by_torchrun():
@@ -143,10 +147,8 @@ def _failure_in_one_line(record: logging.LogRecord) -> bool:
 
 
 def _train(cfg: CfgNode, args: argparse.Namespace, restart: Restart):
-    from PADing.engine.trainer import Trainer  # imported late, so that mistakes are reported fast
-
     try:
-        trainer = Trainer(cfg)
+        trainer = _trainer_type(cfg, args)(cfg)
         trainer.least_shares = restart.processes
         trainer.resume_or_load(resume=args.resume)
         if args.overwrite and comm.is_main_process():
@@ -160,21 +162,29 @@ def _train(cfg: CfgNode, args: argparse.Namespace, restart: Restart):
         raise Interrupted(stop.number, told=True) from None
 
 
+def _trainer_type(cfg: CfgNode, args: argparse.Namespace):
+    from PADing.engine.trainer import Trainer  # imported late, so that mistakes are reported fast
+
+    choose = getattr(args, "trainer", None)
+    return choose(cfg) if choose else Trainer
+
+
 def _evaluate(cfg: CfgNode, args: argparse.Namespace):
-    from PADing.engine.trainer import Trainer, compare_with_expected
+    from PADing.engine.trainer import compare_with_expected
 
     if running := training_in(cfg.OUTPUT_DIR):
         logger.warning(
             "A training is running in %s (%s). Both it and this evaluation write results.json and inference/ there, "
             "so the later one replaces the earlier. To keep both, set another OUTPUT_DIR.", cfg.OUTPUT_DIR, running,
         )  # fmt: skip
-    model = Trainer.build_model(cfg)
+    kind = _trainer_type(cfg, args)
+    model = kind.build_model(cfg)
     checkpointer = TrainingCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     checkpointer.weights_from = choice_of_weights(cfg, training=False)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     if not cfg.MODEL.WEIGHTS and not checkpointer.resumed:
         logger.warning("MODEL.WEIGHTS is empty, so the evaluated model has random weights.")
-    results = Trainer.test(cfg, model, averaged=checkpointer.averaged)
+    results = kind.test(cfg, model, averaged=checkpointer.averaged)
     if comm.is_main_process():
         compare_with_expected(cfg, results)
     return results

@@ -19,7 +19,7 @@ def add_config(cfg: CfgNode) -> None:
     cfg.MODEL.MASK_FORMER.update(
         GENERATOR="primitive", DISENTANGLE=True, ALIGN=True,
         TRANS_MEMORY_NUM_QUERY=400, TRANS_DROP_RATE=0.1, NOISE=True, DROP_OUT_ED=0.2,
-        CLASS_ECO=5.0, NUM_CHOOSE=17, GENERATOR_CLS_WEIGHT=0.001,
+        CLASS_ECO=5.0, NUM_CHOOSE=17, FEATURES_PER_CLASS=1, GENERATOR_CLS_WEIGHT=0.001,
         STRUCTURE_WEIGHT=0.0001, WEIGHT_1=1.0, WEIGHT_2=1.0, WEIGHT_3=1.0,
         CLS_SLICE=156, SEEN_CLS_ONLY=False, NEW_CLASS_SHARE=0.3,
         SELF_TRAINING=CfgNode({"WEIGHTS": "", "SCORE": 0.5, "MAX_OVERLAP": 0.1}),
@@ -36,7 +36,7 @@ def _generator(cfg: CfgNode) -> Iterator[str]:
 
 CONFIG_RULES = [
     Joint("model", _generator),
-    Rule("model", "MODEL.MASK_FORMER", at_least(1), "TRANS_MEMORY_NUM_QUERY NUM_CHOOSE CLS_SLICE"),
+    Rule("model", "MODEL.MASK_FORMER", at_least(1), "TRANS_MEMORY_NUM_QUERY NUM_CHOOSE FEATURES_PER_CLASS CLS_SLICE"),
     Rule("model", "MODEL.MASK_FORMER", below_one, "TRANS_DROP_RATE DROP_OUT_ED"),
     Rule("model", "MODEL.MASK_FORMER", at_least(0), "CLASS_ECO GENERATOR_CLS_WEIGHT STRUCTURE_WEIGHT"),
     Rule("model", "MODEL.MASK_FORMER", at_least(0), "WEIGHT_1 WEIGHT_2 WEIGHT_3"),

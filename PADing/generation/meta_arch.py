@@ -50,6 +50,7 @@ class PADing(FrozenSegmenter):
     ) -> None:
         super().__init__(**common)
         self.num_choose, self.classification_weight = node.NUM_CHOOSE, node.GENERATOR_CLS_WEIGHT
+        self.features_per_class = node.FEATURES_PER_CLASS
         self.cls_slice, self.seen_cls_only = node.CLS_SLICE, node.SEEN_CLS_ONLY
         self.label_offset, self.unseen_only = 0, False
         self.new_class_share = node.NEW_CLASS_SHARE
@@ -194,15 +195,20 @@ class PADing(FrozenSegmenter):
         Query features (B, Q, d) and their classes (B, Q) int64 -> ``{"dis_loss": scalar}``. Only ``new_fc`` gets a
         gradient.
         """
-        unseen = self.classes.unseen
-        chosen = torch.randperm(len(unseen))[: self.num_choose].to(unseen.device)
+        unseen, number = self.classes.unseen, self.features_per_class
+        chosen = torch.randperm(len(unseen))[: self.num_choose].to(unseen.device).repeat(number)
         with torch.no_grad():
             queries = self.feature_generator.fc_projection(self.classes.unseen_embeddings)[chosen]
             generated = self.feature_generator.generate(queries)
         features = torch.cat([query_features.flatten(0, 1), generated])
         labels = torch.cat([target_classes.flatten(), unseen[chosen]])
-        # The mean weights each row by its class.
-        return {"dis_loss": F.cross_entropy(self.new_fc(features), labels, self.classes.loss_weight)}
+        if number == 1:
+            # The mean weights each row by its class.
+            return {"dis_loss": F.cross_entropy(self.new_fc(features), labels, self.classes.loss_weight)}
+        weight = self.classes.loss_weight[labels]
+        weight[len(labels) - len(chosen) :] /= number
+        losses = F.cross_entropy(self.new_fc(features), labels, reduction="none")
+        return {"dis_loss": (weight * losses).sum() / weight.sum()}
 
     # ---- which classes are predicted: all, the unseen ones alone, or those of a vocabulary
 

@@ -72,12 +72,24 @@ def pseudo_labels(
     Returns:
         (B, Q) int64, a new tensor.
     """
-    nothing = teacher_logits.shape[-1] - 1
-    probability, label = teacher_logits.float().softmax(-1).max(-1)
-    sure = (target_classes == nothing) & torch.isin(label, unseen) & (probability >= score)
+    covered = covered_share(mask_logits, annotated)
+    return confident_labels(target_classes, teacher_logits, covered, unseen, score, max_overlap)
+
+
+def covered_share(mask_logits: Tensor, annotated: Tensor) -> Tensor:
+    """The share of each mask (B, Q, h, w) on annotated pixels (B, H, W) bool: (B, Q); infinite for an empty mask."""
     masks = (mask_logits > 0).flatten(2).float()
     covered = F.interpolate(annotated[:, None].float(), mask_logits.shape[-2:], mode="area")[:, 0].flatten(1)
     area = masks.sum(-1)
-    overlap = torch.einsum("bqp,bp->bq", masks, covered)
-    free = (area > 0) & (overlap <= max_overlap * area)
-    return torch.where(sure & free, label, target_classes)
+    return torch.where(area > 0, torch.einsum("bqp,bp->bq", masks, covered) / area.clamp(min=1), torch.inf)
+
+
+@torch.no_grad()
+def confident_labels(
+    target_classes: Tensor, teacher_logits: Tensor, covered: Tensor, unseen: Tensor, score: float, max_overlap: float
+) -> Tensor:
+    """As :func:`pseudo_labels`, with the share ``covered`` (B, Q) of each mask on annotated pixels."""
+    nothing = teacher_logits.shape[-1] - 1
+    probability, label = teacher_logits.float().softmax(-1).max(-1)
+    sure = (target_classes == nothing) & torch.isin(label, unseen) & (probability >= score)
+    return torch.where(sure & (covered <= max_overlap), label, target_classes)

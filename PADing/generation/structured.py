@@ -73,7 +73,7 @@ class StructuredGenerator(FeatureGenerator):
             keys, row = self.fc_projection(classes.embeddings), classes.row[step.labels]
             seen_queries = keys[row]
             generated = self.generate(seen_queries)
-            terms["L_G"] = mmd(generated, step.query_features)
+            terms["L_G"] = self.synthesis(generated, step)
             terms["L_cls"] = step.classification(generated, step.labels)
             related, terms["L_u_s"], terms["L_rec_s"] = self._take_apart(generated)
             # The relation net's scores in (0, 1) are used as logits.
@@ -89,6 +89,10 @@ class StructuredGenerator(FeatureGenerator):
                 terms["L_a_su"] = _alignment(related, unseen_related, seen_queries, queries)
         terms["generate_loss"] = terms["L_G"] + terms["L_cls"] + self._structure(terms)
         return terms
+
+    def synthesis(self, generated: Tensor, step: GeneratorStep) -> Tensor:
+        """The term ``L_G`` of features (M, d) generated for the step's labels: MMD of both sets, without classes."""
+        return mmd(generated, step.query_features)
 
     def _take_apart(self, generated: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The part (n, d) for the alignment and relation terms, the unrelated term, the reconstruction term."""

@@ -145,6 +145,17 @@ def test_up_weighting_unseen_classes_does_not_scale_the_whole_loss(vectors, monk
     torch.testing.assert_close(loss, -(weight * chosen).sum() / weight.sum())
 
 
+def test_many_features_of_a_class_weigh_as_much_as_one(vectors, monkeypatch):
+    """Equal features, whatever their number, give the loss of one; other features count equally."""
+    losses, features, made = [], torch.randn(1, 2, 64), torch.linspace(-1, 1, 64)
+    for number in (1, 4):
+        model = build(vectors, "MODEL.MASK_FORMER.FEATURES_PER_CLASS", number).train()
+        monkeypatch.setattr(model.feature_generator, "generate", lambda queries: made.expand(len(queries), -1))
+        classes = torch.tensor([[int(model.classes.seen[0]), model.sem_seg_head.num_classes]])
+        losses.append(model.forward_train_classifier(features, classes)["dis_loss"])
+    torch.testing.assert_close(losses[0], losses[1])
+
+
 def test_no_more_unseen_classes_are_drawn_than_there_are(vectors, monkeypatch):
     """NUM_CHOOSE 17 is the default, also where 15 classes are unseen."""
     counts = []
