@@ -15,7 +15,7 @@ def add_config(cfg: CfgNode) -> None:
     cfg.MODEL.D2ZERO.update(
         SEMANTIC_DIM=512, INPUT_CONDITIONAL=True, BACKGROUND="image",
         BACKGROUND_PER_IMAGE=False, UNIFY_TEXTS=False,
-        UNSEEN_LOSS_WEIGHT=0.0, UNSEEN_LOSS_TEMPERATURE=0.1, UNSEEN_LOSS_GUMBEL=True,
+        UNSEEN_LOSS_WEIGHT=0.0, UNSEEN_LOSS_TEMPERATURE=0.1, UNSEEN_LOSS_GUMBEL=True, UNSEEN_LOSS_AMONG="unseen",
     )  # fmt: skip
 
 
@@ -28,4 +28,5 @@ CONFIG_RULES = [
     Rule("model", "MODEL.D2ZERO", one_of("image", "learned"), "BACKGROUND"),
     Rule("train", "MODEL.D2ZERO", at_least(0), "UNSEEN_LOSS_WEIGHT"),
     Rule("train", "MODEL.D2ZERO", above(0), "UNSEEN_LOSS_TEMPERATURE"),
+    Rule("train", "MODEL.D2ZERO", one_of("unseen", "all"), "UNSEEN_LOSS_AMONG"),
 ]

@@ -73,6 +73,7 @@ class D2Zero(MaskFormer):
             embeddings = common["sem_seg_head"].predictor.class_embeddings
             seen, unseen = (embeddings.of(names) for names in training_classes(cfg))
             options = {"temperature": d2zero.UNSEEN_LOSS_TEMPERATURE, "gumbel": d2zero.UNSEEN_LOSS_GUMBEL}
+            options["among_all"] = d2zero.UNSEEN_LOSS_AMONG == "all"
             common["criterion"] = UnseenConstrainedCriterion(cfg, seen=seen, unseen=unseen, **options)
         return {
             **common,

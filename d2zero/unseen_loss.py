@@ -14,7 +14,8 @@ class UnseenConstrainedCriterion(SetCriterion):
     The similarity of seen class i (of S) to unseen class j (of U) is ``e_ij = softmax_j(cos(a_i, a_j) / tau)``, where
     ``a`` are class embeddings. Each foreground proposal (matched query) of class i gets a pseudo unseen label, drawn
     from row i. The loss is the cross-entropy of its scores of unseen classes with that label, averaged over the
-    proposals; 0 if there are none.
+    proposals; 0 if there are none. Such a loss does not see how high scores of unseen classes are beside those of seen
+    ones. With ``among_all`` the softmax of the cross-entropy is over both, which is not the paper's.
 
     Args:
         args, kwargs: see :class:`SetCriterion`; ``num_classes`` is S.
@@ -22,6 +23,7 @@ class UnseenConstrainedCriterion(SetCriterion):
         unseen: (U, e) class embeddings.
         temperature: tau.
         gumbel: draw the labels by the Gumbel-max rule; False: always take the most similar class.
+        among_all: the scores of seen classes compete, too.
 
     Raises:
         ValueError: ``seen`` has another number of classes than the criterion.
@@ -29,11 +31,13 @@ class UnseenConstrainedCriterion(SetCriterion):
 
     log_resemblance: Tensor
 
-    def __init__(self, *args, seen: Tensor, unseen: Tensor, temperature: float, gumbel: bool, **kwargs) -> None:
+    def __init__(
+        self, *args, seen: Tensor, unseen: Tensor, temperature: float, gumbel: bool, among_all: bool = False, **kwargs
+    ) -> None:
         super().__init__(*args, **kwargs)
         if len(seen) != self.num_classes:
             raise ValueError(f"{len(seen)} embeddings of seen classes, but {self.num_classes} classes are trained")
-        self.gumbel = gumbel
+        self.gumbel, self.among_all = gumbel, among_all
         similarity = F.normalize(seen, dim=1) @ F.normalize(unseen, dim=1).T
         self.register_buffer("log_resemblance", (similarity / temperature).log_softmax(dim=1), persistent=False)
 
@@ -55,11 +59,12 @@ class UnseenConstrainedCriterion(SetCriterion):
         seen, unseen, background = prediction["pred_logits"].split(
             [self.num_classes, self.log_resemblance.shape[1], 1], dim=-1
         )
-        return {**prediction, "pred_logits": torch.cat([seen, background], dim=-1), "unseen_logits": unseen}
+        compete = torch.cat([unseen, seen], dim=-1) if self.among_all else unseen
+        return {**prediction, "pred_logits": torch.cat([seen, background], dim=-1), "unseen_logits": compete}
 
     def label_losses(self, predictions: list[dict], classes: Tensor) -> dict[str, Tensor]:
         """The base's losses, and ``loss_unseen`` (A,)."""
-        logits = torch.stack([p["unseen_logits"] for p in predictions]).float()  # (A, B, Q, U)
+        logits = torch.stack([p["unseen_logits"] for p in predictions]).float()  # (A, B, Q, U or U + S)
         foreground = classes < self.num_classes
         labels = self.pseudo_labels(classes[foreground], self._noise(*classes.shape) if self.gumbel else None)
         loss = logits.new_zeros(foreground.shape)

@@ -46,6 +46,19 @@ def test_worked_example():
     assert torch.allclose(one["unseen_logits"].grad[0], torch.tensor(want), atol=1e-6)
 
 
+def test_seen_classes_may_compete():
+    """A query of class 0, pseudo label unseen 0, scores of unseen and seen classes 1, 3, 2 and 0."""
+    one = UnseenConstrainedCriterion(
+        2, matcher=None, weight_dict={}, eos_coef=0.1, losses=["labels"], num_points=4, oversample_ratio=3.0,
+        importance_sample_ratio=0.75, seen=SEEN, unseen=UNSEEN, temperature=TAU, gumbel=False, among_all=True,
+    )  # fmt: skip
+    split = one._split({"pred_logits": torch.tensor([[[2.0, 0.0, 1.0, 3.0, 5.0]]])})
+    assert split["pred_logits"].tolist() == [[[2.0, 0.0, 5.0]]]
+    losses = one.label_losses([split], torch.tensor([[[0]]]))
+    want = log(exp(1) + exp(3) + exp(2) + exp(0)) - 1
+    assert losses["loss_unseen"].tolist() == pytest.approx([want], rel=1e-6)
+
+
 def test_without_gumbel_the_most_similar_class_is_taken():
     assert criterion(gumbel=False).pseudo_labels(torch.tensor([0, 1, 1, 0])).tolist() == [0, 1, 1, 0]
 
