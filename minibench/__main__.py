@@ -8,6 +8,8 @@
     python -m minibench warm-start                         # what all segmenters of version 2 start from
     python -m minibench verify output/minibench2/results.json    # do metrics of version 2 follow from their details?
     python -m minibench tune --methods pading,gmmn         # try their hyperparameters on the tuning split
+    python -m minibench tune --version 2                   # the same on folds of the world `tuning`
+    python -m minibench causes output/minibench2           # experiments on why methods do what they do
     python -m minibench list
     python -m minibench report --output output/minibench
     python -m minibench pool FIRST.json SECOND.json        # join the seeds of several runs in one results.json
@@ -49,7 +51,7 @@ BUDGETS_OF_BOTH = tuple(dict.fromkeys([*BUDGETS, *BUDGETS_2]))
 # Flags of one version alone.
 OF_VERSION = {
     1: ("split", "train", "val", "size", "noise", "distractors"),
-    2: ("folds", "fold_list", "track", "world", "warm_start"),
+    2: ("folds", "fold_list", "track", "world", "warm_start", "images"),
 }
 
 
@@ -62,7 +64,9 @@ def cli(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(__doc__, prog="python -m minibench")
-    names = "run|tune|list|report|pool|verify|leaderboard|warm-start|quickstart|distractors|packaged-model|toy-clip"
+    names = (
+        "run|tune|causes|list|report|pool|verify|leaderboard|warm-start|quickstart|distractors|packaged-model|toy-clip"
+    )
     commands = parser.add_subparsers(required=True, metavar=names)
     run = commands.add_parser("run", help="train and evaluate all methods that are not finished, then write the report")
     run.set_defaults(function=run_all)
@@ -80,8 +84,17 @@ def _parser() -> argparse.ArgumentParser:
         help=further,
     )
     tune = commands.add_parser("tune", help="try the hyperparameters that methods list, on the tuning split")
-    tune.set_defaults(function=tune_all, split="tuning")
-    _add_run_options(tune, "seed 0")
+    tune.set_defaults(function=tune_all)
+    _add_run_options(tune, "seed 0; version 2: 1", BUDGETS_OF_BOTH)
+    _add_version_2(tune, "1,2,3", tuning=True)
+    causes = commands.add_parser("causes", help="run the cause experiments on the folds of a benchmark of version 2")
+    causes.set_defaults(function=_causes)
+    causes.add_argument("run", type=Path, metavar="RUN", help="folder of `run --version 2`, which is only read")
+    causes.add_argument("--experiments", type=_names, metavar="A,B,...", help="names of experiments (default: all)")
+    causes.add_argument("--fold-list", type=_numbers, metavar="1,2,...", help="folds (those that have features)")
+    causes.add_argument("--seed-list", type=_numbers, metavar="1,2,...", help="second-stage seeds (the benchmark's)")
+    _add_images(causes)
+    _add_jobs(causes)
     show = commands.add_parser("list", help="list the methods, and what each leaves out")
     show.set_defaults(function=list_methods)
     report = commands.add_parser("report", help="write the report of finished runs")
@@ -105,7 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, tune, show, joined, warm):
         plugins = "a folder with a minibench.yaml, or with subfolders that have one; repeatable"
         command.add_argument("--plugins", action="append", default=[], type=Path, metavar="PATH", help=plugins)
-    folders = {run: "minibench", tune: "minibench_tuning", report: "minibench", joined: "minibench_pooled"}
+    folders = {
+        run: "minibench",
+        tune: "minibench_tuning",
+        causes: "minibench2_causes",
+        report: "minibench",
+        joined: "minibench_pooled",
+    }
     folders[warm] = "minibench2"
     for command, folder in folders.items():
         default = Path("output", folder)
@@ -137,19 +156,32 @@ def _add_run_options(command: argparse.ArgumentParser, usual_seeds: str, budgets
 
 def _add_lengths(command: argparse.ArgumentParser, budgets: Sequence[str], usual: str) -> None:
     command.add_argument("--budget", choices=budgets, help=f"length of the trainings ({usual})")
+    _add_jobs(command)
+
+
+def _add_images(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--images", type=positive, metavar="N", help="validation images of a row (250)")
+
+
+def _add_jobs(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--jobs", type=positive, default=cores(), help="number of parallel processes (default: the number of cores)"
     )
 
 
-def _add_version_2(run: argparse.ArgumentParser) -> None:
-    run.add_argument("--version", type=int, choices=(1, 2), default=1, help="of the benchmark (1)")
-    second = run.add_argument_group("version 2")
+def _add_version_2(
+    command: argparse.ArgumentParser, usual: str = "standard: 6, full: 10", tuning: bool = False
+) -> None:
+    command.add_argument("--version", type=int, choices=(1, 2), default=1, help="of the benchmark (1)")
+    second = command.add_argument_group("version 2")
     folds = second.add_mutually_exclusive_group()
-    folds.add_argument("--folds", type=positive, metavar="N", help="use the folds 1..N (standard: 6, full: 10)")
+    folds.add_argument("--folds", type=positive, metavar="N", help=f"use the folds 1..N ({usual})")
     folds.add_argument("--fold-list", type=_numbers, metavar="1,2,...", help="use these folds")
     second.add_argument("--track", choices=TRACKS, help="class vectors (clip)")
-    second.add_argument("--world", choices=("test", "tuning"), help="whose classes (test)")
+    if tuning:
+        _add_images(second)  # type: ignore[arg-type]
+    else:
+        second.add_argument("--world", choices=("test", "tuning"), help="whose classes (test)")
     second.add_argument("--warm-start", type=Path, metavar="FILE", help="start from this one, instead of training it")
 
 
@@ -171,8 +203,8 @@ def _numbers(text: str) -> list[int]:
 def _check_version(args: argparse.Namespace) -> None:
     """UserError for flags that only the other version has."""
     foreign = OF_VERSION[3 - args.version]
-    given = [flag for flag in foreign if getattr(args, flag) is not None]
-    if args.version == 2 and args.no_report:
+    given = [flag for flag in foreign if getattr(args, flag, None) is not None]
+    if args.version == 2 and getattr(args, "no_report", False):
         given.append("no_report")
     if given:
         flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in given)
@@ -211,6 +243,12 @@ def _warm_start(args: argparse.Namespace) -> int:
     return train_warm_start(args)
 
 
+def _causes(args: argparse.Namespace) -> int:
+    from minibench.folds.cause_command import run_causes
+
+    return run_causes(args)
+
+
 def list_methods(args: argparse.Namespace) -> None:
     """Print a line for each method."""
     methods = discover(args.plugins)
@@ -242,6 +280,12 @@ def run_all(args: argparse.Namespace) -> int:
 
 def tune_all(args: argparse.Namespace) -> int:
     """Run the trials that the methods list and print the table of those that did not fail; returns the exit status."""
+    _check_version(args)
+    if args.version == 2:
+        from minibench.folds.tune import tune_version_2
+
+        return tune_version_2(args)
+    args.split = "tuning"
     methods = discover(args.plugins)
     out, searches = args.out.absolute(), [methods[name] for name in chosen(methods, args.methods)]
     trials = {trial.name: trial for method in searches for trial in make_trials(method)}
@@ -304,13 +348,13 @@ def _explain(failures: list[Failure], unfinished: list[str], display: Display) -
 
 
 def _report(out: Path, to: Path | None = None) -> None:
-    if (out / SETTINGS).is_file():
+    if not (out / "results.json").is_file():
+        raise UserError(f"{out} has no results.json. Make it with: python -m minibench run --output {out}")
+    if read_json(out / "results.json", "Results of the mini benchmark").get("version") == 2:
         from minibench.folds.command import report_version_2
 
         print(report_version_2(out, to))
         return
-    if not (out / "results.json").is_file():
-        raise UserError(f"{out} has no results.json. Make it with: python -m minibench run --output {out}")
     # Imported here: only the report needs the drawing packages.
     from minibench.report.write import write_report
 

@@ -6,10 +6,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
 
-from minibench.folds.settings import Settings
+from minibench.folds.chosen import chosen_for
+from minibench.folds.settings import BUDGETS, Settings
 from minibench.methods import Method
 from PADing.config import load_config
 from PADing.config_values import leaves
@@ -19,11 +21,17 @@ from PADing.data.mini_v2.worlds import world
 from PADing.errors import UserError
 from PADing.files import PACKAGES
 
-__all__ = ["VERSION", "Job", "code_hash", "job", "kind_of", "overrides"]
+__all__ = ["FROM_WARM", "VERSION", "Job", "code_hash", "job", "kind_of", "overrides"]
 
 VERSION = 1  # of the recipe: all results change with it
 # Stage 2 draws so many unseen classes in each step: all of them, as on COCO.
 NUM_CHOOSE = UNSEEN_THINGS + UNSEEN_STUFF
+# After the backbone's own training it stays as it is, in all trainings alike: a segmenter then learns in half of the
+# time, and 750 images of a fold do not spoil what the warm start has learned.
+_FROZEN = {"MODEL.BACKBONE.FREEZE_AT": "5", "MODEL.RESNETS.NORM": "FrozenBN"}
+# What starts from nothing in version 1 starts from the warm start in version 2, and trains as long as the segmenter and
+# a method after it together.
+FROM_WARM = "nothing"
 # Keys that are no part of a result's identity.
 _NOT_HASHED = (
     "OUTPUT_DIR",
@@ -59,20 +67,26 @@ def kind_of(method: Method) -> str:
         return "it needs another method's predictions on images, which are not cached"
     if method.starts_from == "converted":
         return "second"
-    if method.starts_from == "pretrained":
-        return "whole"
-    return f"it starts from {method.starts_from}"
+    return "whole" if method.starts_from in ("pretrained", FROM_WARM) else f"it starts from {method.starts_from}"
 
 
-def job(method: Method, settings: Settings, fold: int | None, kind: str, of_world: str = "") -> Job:
+def job(
+    method: Method,
+    settings: Settings,
+    fold: int | None,
+    kind: str,
+    of_world: str = "",
+    options: Mapping[str, Any] | None = None,
+) -> Job:
     """The training of a method.
 
     Args:
         method: declares config and overrides.
         settings: world, track and lengths.
         fold: None: all classes are seen.
-        kind: "warm", "segmenter", "second" or "whole".
+        kind: "backbone", "warm", "segmenter", "second" or "whole".
         of_world: the settings' world by default.
+        options: of a second stage, which win over all others; None: those that were chosen for the method.
 
     Raises:
         UserError: names the method whose config cannot be read or uses other data.
@@ -88,10 +102,16 @@ def job(method: Method, settings: Settings, fold: int | None, kind: str, of_worl
             opts += [f"DATASETS.{key}", str(tuple(names))]
         if kind == "second" and "MODEL.MASK_FORMER.NUM_CHOOSE" not in method.overrides:
             opts += ["MODEL.MASK_FORMER.NUM_CHOOSE", str(NUM_CHOOSE)]
+        if kind != "backbone" and not set(_FROZEN) & set(method.overrides):
+            opts += [word for pair in _FROZEN.items() for word in pair]
         length = getattr(lengths, kind) if any(method.iterations.values()) else 0
+        if kind == "whole" and method.starts_from == FROM_WARM:
+            length += lengths.segmenter
         opts += ["SOLVER.MAX_ITER", str(length), "SOLVER.IMS_PER_BATCH", str(lengths.batch)]
         # Predictions are cached and evaluated for many biases at once, so the training evaluates one image only.
         opts += ["TEST.EVAL_PERIOD", "0", "TEST.MAX_IMAGES", "1"]
+        if kind == "second":
+            opts += overrides(_scaled(chosen_for(method) if options is None else options, lengths.second))
         opts += ["MODEL.CLASS_EMBEDDINGS", f"datasets/mini2/{one.name}/class_vectors_{settings.track}.npz"]
         cfg = load_config(method.config, opts)
         default = dict(leaves(load_config("", ["PLUGINS", str(tuple(cfg.PLUGINS))])))
@@ -103,6 +123,14 @@ def job(method: Method, settings: Settings, fold: int | None, kind: str, of_worl
     }
     text = json.dumps([VERSION, kind, method.name, values], sort_keys=True)
     return Job(method.config, tuple(opts), hashlib.sha256(text.encode()).hexdigest()[:10], tuple(cfg.PLUGINS))
+
+
+def _scaled(options: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """``options`` with ``SOLVER.MAX_ITER``, which is meant for the standard budget, as much shorter as this one is."""
+    key, found = "SOLVER.MAX_ITER", dict(options)
+    if key in found:
+        found[key] = max(1, round(found[key] * length / BUDGETS["standard"][2].second))
+    return found
 
 
 def _renamed(name: str, start: str) -> str:

@@ -14,9 +14,11 @@ from minibench.folds.scores import ausuc_key
 from minibench.methods import INSTANCE, PANOPTIC, Task
 from minibench.paired import Judgement, PairedTest, judge, paired_test
 
-__all__ = ["Difference", "by_fold", "compare", "detectable", "seed_noise"]
+__all__ = ["EQUAL", "Difference", "by_fold", "compare", "detectable", "seed_noise"]
 
 Results = Mapping[str, Any]  # the content of results.json
+# Of the second's mean: a smaller difference counts as equal. AUSUC is small, so 3 points, as in version 1, is coarse.
+EQUAL = 0.1
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def compare(results: Results) -> list[Difference]:
             a, b = (by_fold(results, name, task.key, ausuc_key(task)) for name in (upper, lower))
             values = {fold: a[fold] - b[fold] for fold in sorted(a.keys() & b.keys())}
             if values:
-                found.append((upper, lower, claim, task, values, paired_test(list(values.values()))))
+                margin = EQUAL * abs(statistics.fmean(b[fold] for fold in values))
+                found.append((upper, lower, claim, task, values, paired_test(list(values.values()), margin)))
     judged = judge([test for *_, test in found])
     return [Difference(*parts, judgement) for parts, judgement in zip(found, judged, strict=True)]
 

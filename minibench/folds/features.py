@@ -4,6 +4,9 @@
 
 - ``train_features`` (N, 2, Q, d) and ``train_classes`` (N, 2, Q): the fold's training images, as they are and mirrored;
 - ``other_features``, ``other_classes``: the training images that show unseen classes, which only oracles may use;
+- ``other_known`` (N', Q): the same where segments of unseen classes are not annotated, for self-training;
+- ``train_covered`` (N, 2, Q), ``other_covered`` (N', Q) float32: the share of each mask on annotated pixels of seen
+  classes;
 - ``val_features`` (M, Q, d), ``val_logits`` (M, Q, K + 1), ``val_masks`` (M, Q, h, w), ``val_images`` (M,);
 - ``found``: see ``minibench.folds.regions``.
 
@@ -14,11 +17,13 @@ once.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
+from torch import Tensor
 
 from minibench.folds.regions import found_segments
 from minibench.folds.truth import Truth
@@ -29,6 +34,7 @@ from PADing.engine.trainer import Trainer
 from PADing.errors import UserError
 from PADing.files import replacing
 from PADing.generation.frozen_segmenter import FrozenSegmenter
+from PADing.generation.self_training import covered_share
 
 __all__ = ["Features", "compute", "frozen_model", "mapped", "read_features", "write_features"]
 
@@ -44,6 +50,9 @@ class Features:
     train_classes: np.ndarray
     other_features: np.ndarray
     other_classes: np.ndarray
+    other_known: np.ndarray
+    train_covered: np.ndarray
+    other_covered: np.ndarray
     val_features: np.ndarray
     val_logits: np.ndarray
     val_masks: np.ndarray
@@ -104,11 +113,15 @@ def compute(cfg: CfgNode, truth: Truth, all_classes: str) -> Features:
         both = [_matched(model, part) for part in (samples, [_mirrored(sample) for sample in samples])]
         other = _matched(model, mapped(mapper, others))
     outputs = _outputs(model, cfg, truth)
-    features, classes = (np.stack(parts, axis=1) for parts in zip(*both, strict=True))
+    features, classes, _, covered = (np.stack(parts, axis=1) for parts in zip(*both, strict=True))
     return Features(
         features,
         classes,
-        *other,
+        other[0],
+        other[1],
+        other[2],
+        covered,
+        other[3],
         outputs["pred_embed"],
         outputs["pred_logits"],
         outputs["pred_masks"],
@@ -135,16 +148,47 @@ def _mirrored(sample: dict) -> dict:
     return {**sample, "image": sample["image"].flip(-1), "instances": instances}
 
 
-def _matched(model: FrozenSegmenter, samples: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """Query features (N, Q, d) and their classes (N, Q)."""
+def _matched(model: FrozenSegmenter, samples: Sequence[dict]) -> tuple[np.ndarray, ...]:
+    """Query features (N, Q, d), their classes (N, Q), both as in ``_WithoutUnseen`` (N, Q)."""
+    without = _WithoutUnseen(model)
     features, classes = [], []
     for start in range(0, len(samples), BATCH):
         found, labels, _, _ = model.match(list(samples[start : start + BATCH]))
         features.append(found.numpy())
         classes.append(labels.numpy())
+    without.end()
     if not features:
-        return np.zeros((0, model.num_queries, 1), dtype=np.float32), np.zeros((0, model.num_queries), dtype=np.int64)
-    return np.concatenate(features), np.concatenate(classes)
+        shape = 0, model.num_queries
+        none = np.zeros(shape, dtype=np.int64)
+        return np.zeros((*shape, 1), dtype=np.float32), none, none, np.zeros(shape, dtype=np.float32)
+    return tuple(map(np.concatenate, (features, classes, without.classes, without.covered)))
+
+
+class _WithoutUnseen:
+    """What queries are if segments of unseen classes are not annotated; listens to ``model.match`` until ``end``."""
+
+    def __init__(self, model: FrozenSegmenter):
+        self.model = cast(Any, model)
+        self.unseen: Tensor = self.model.classes.unseen
+        self.classes: list[np.ndarray] = []  # (B, Q) each
+        self.covered: list[np.ndarray] = []  # (B, Q) each, see ``covered_share``
+        self.model.label_unmatched = self._note
+
+    def _note(self, classes: Tensor, outputs: dict[str, Tensor], targets: list[dict[str, Tensor]]) -> Tensor:
+        known, annotated = [], []
+        for target in targets:
+            seen = ~torch.isin(target["labels"], self.unseen)
+            known.append({key: value[seen] for key, value in target.items()})
+            annotated.append(target["masks"][seen].bool().any(0))
+        changed = any(len(own["labels"]) < len(whole["labels"]) for own, whole in zip(known, targets, strict=True))
+        own = self.model.criterion.match(outputs, known)[0] if changed else classes
+        self.classes.append(own.numpy())
+        self.covered.append(covered_share(outputs["pred_masks"], torch.stack(annotated)).numpy())
+        return classes
+
+    def end(self) -> None:
+        """Listen no longer."""
+        del self.model.label_unmatched
 
 
 def _outputs(model: FrozenSegmenter, cfg: CfgNode, truth: Truth) -> dict[str, np.ndarray]:

@@ -1,8 +1,9 @@
 """The trainings of all folds, where their results lie, and the steps that lead there.
 
-data of the world `warm-start` -> warm start -> segmenter of each fold -> its features -> second stages
-                                             |                         -> methods that train the whole network
-                                             -> supervised oracle, once for all folds
+data of the world `warm-start` -> backbone -> warm start
+warm start -> segmenter of each fold -> its features -> second stages
+    |                           `-> methods that train the whole network
+    `-> supervised oracle, once for all folds
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from minibench.folds.configs import Job, job, kind_of, overrides
+from minibench.folds.configs import FROM_WARM, Job, job, kind_of, overrides
 from minibench.folds.settings import WARM_START, Settings
 from minibench.folds.simple import SIMPLE
 from minibench.methods import Method
@@ -27,7 +28,7 @@ from PADing.files import write_json
 __all__ = ["SUPERVISED", "Plan", "Row"]
 
 SUPERVISED = "oracle_supervised"
-FEATURES, PREDICTIONS, START = "features.npz", "predictions.npz", "start.pth"
+FEATURES, PREDICTIONS, START, BACKBONE = "features.npz", "predictions.npz", "start.pth", "backbone.pth"
 # Seconds on two CPU cores: start of a step, an iteration, an image of features, a second stage and its evaluation.
 BEGIN, ITERATION, IMAGE, SECOND = 12.0, 0.3, 0.03, 30.0
 
@@ -122,7 +123,15 @@ class Plan:
         if self.settings.warm_start:
             self._given_hash = self._given_hash or _of_file(Path(self.settings.warm_start))
             return self._given_hash
-        return _digest(self.job(self.pretraining.name, None, "warm", WARM_START).hash, self.data_hash(WARM_START))
+        return _digest(self.job(self.pretraining.name, None, "warm", WARM_START).hash, self.backbone_hash())
+
+    def backbone_hash(self) -> str:
+        """The identity of the warm start's backbone."""
+        return _digest(self.job(self.pretraining.name, None, "backbone", WARM_START).hash, self.data_hash(WARM_START))
+
+    def backbone_folder(self) -> Path:
+        """Where the warm start's backbone is trained."""
+        return self.out / "runs" / f"backbone-{self.backbone_hash()}"
 
     def segmenter_hash(self, fold: int | None) -> str:
         """The identity of a fold's segmenter; None: of the supervised oracle."""
@@ -143,8 +152,16 @@ class Plan:
 
     def whole(self, name: str, fold: int) -> Path:
         """The folder of a method that trains the whole network."""
-        digest = _digest(self.job(name, fold, "whole").hash, self.segmenter_hash(fold), self.settings.track)
+        digest = _digest(self.job(name, fold, "whole").hash, self.start_hash(name, fold), self.settings.track)
         return self.out / "runs" / f"fold{fold}-{name}-{digest}"
+
+    def from_warm(self, name: str) -> bool:
+        """Whether a method starts from the warm start, not from a fold's segmenter."""
+        return name in self.methods and self.kinds[name] == "whole" and self.methods[name].starts_from == FROM_WARM
+
+    def start_hash(self, name: str, fold: int) -> str:
+        """The identity of the weights that a method starts from."""
+        return _digest(self.warm_hash(), self.data_hash()) if self.from_warm(name) else self.segmenter_hash(fold)
 
     def trains(self, name: str) -> bool:
         """Whether a method trains anything; else the start weights are evaluated."""
@@ -174,7 +191,7 @@ class Plan:
             parts += [self.job(name, fold, kind).hash, self.settings.track]
         if kind == "simple":
             parts.append(self.settings.track)
-        parts.append(self.segmenter_hash(None if kind == "supervised" else fold))
+        parts.append(self.segmenter_hash(None) if kind == "supervised" else self.start_hash(name, fold))
         digest = _digest(*parts)
         return Row(name, fold, seed, digest, self.out / "rows" / f"{name}-fold{fold}-seed{seed}-{digest}.json")
 
@@ -184,7 +201,7 @@ class Plan:
         """The commands, each after those that it needs; ``after`` is called when rows may have been added."""
         steps = []
         if not self.settings.warm_start:
-            steps += [self._data(WARM_START), self._warm()]
+            steps += [self._data(WARM_START), self._backbone(), self._warm()]
         if warm_only:
             return steps
         if self.settings.warm_start:
@@ -202,7 +219,7 @@ class Plan:
         start, second = f"fold{fold}", self.rows(fold, ("segmenter", "second", "simple"))
         whole = self.rows(fold, ("whole",))
         steps = []
-        if second or whole:
+        if second or any(not self.from_warm(row.name) for row in whole):
             steps.append(self._train(f"{start}-segmenter", fold))
         if second:
             features = self.segmenter(fold) / FEATURES
@@ -211,7 +228,7 @@ class Plan:
             )
             steps.append(self._work(f"{start}-second", ("second", fold, ""), (f"{start}-features",), second, after))
         for row in whole:
-            name, needs = f"{start}-{row.name}", f"{start}-segmenter"
+            name, needs = f"{start}-{row.name}", "warm-start" if self.from_warm(row.name) else f"{start}-segmenter"
             if self.trains(row.name):
                 steps.append(self._train(name, fold, row.name))
                 needs = name
@@ -241,15 +258,38 @@ class Plan:
     def _warm(self) -> Step:
         task = self.job(self.pretraining.name, None, "warm", WARM_START)
         folder, lengths = self.warm_folder(), self.settings.lengths
-        return self._training("warm-start", task, folder, "", lengths.warm, ("data-warm_start",), self.warm_weights())
+        backbone = str(self.backbone_folder() / BACKBONE)
+        return self._training("warm-start", task, folder, backbone, lengths.warm, ("backbone",), self.warm_weights())
+
+    def _backbone(self) -> Step:
+        folder, iterations = self.backbone_folder(), self.settings.lengths.backbone
+        step = self._work("backbone", ("backbone", 0, ""), ("data-warm_start",), [], lambda: None, folder / BACKBONE)
+        before = read_record(folder / RECORD).get("seconds", 0.0)
+
+        def note(state: str, seconds: float) -> None:
+            about = {"state": state, "seconds": round(before + seconds, 1), "threads": self.threads}
+            write_json(folder / RECORD, about, indent=1)
+
+        step.note, step.usual = note, BEGIN + ITERATION * iterations
+        step.progress = lambda: training_progress(folder, iterations)
+        step.measured = lambda: read_record(folder / RECORD).get("seconds")
+        return step
 
     def _train(self, name: str, fold: int | None, method: str = "") -> Step:
         """A fold's segmenter, the supervised oracle, or a method that trains the whole network."""
         lengths, of_data = self.settings.lengths, f"data-{self.settings.world}"
         if method:
             task, folder = self.job(method, fold, "whole"), self.whole(method, fold or 0)
-            weights = str(self.segmenter(fold) / "model_final.pth")
-            step = self._training(name, task, folder, weights, lengths.whole, (of_data, f"fold{fold}-segmenter"))
+            if self.from_warm(method):
+                start, iterations, needs = (
+                    self.warm_weights(),
+                    lengths.segmenter + lengths.whole,
+                    (of_data, "warm-start"),
+                )
+            else:
+                start, iterations = self.segmenter(fold) / "model_final.pth", lengths.whole
+                needs = (of_data, f"fold{fold}-segmenter")
+            step = self._training(name, task, folder, str(start), iterations, needs)
             if path := self.methods[method].import_from:
                 step.env = {**step.env, "PYTHONPATH": str(path)}
             return step

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from minibench.folds.differences import Difference, by_fold, compare, detectable, seed_noise
+from minibench.folds.differences import EQUAL, Difference, by_fold, compare, detectable, seed_noise
 from minibench.folds.scores import REGION, ausuc_key
 from minibench.methods import INSTANCE, PANOPTIC, SEMANTIC, Task
 
@@ -99,7 +99,8 @@ def _comparisons(differences: Sequence[Difference]) -> str:
         mean = f"{statistics.fmean(one.values.values()):+.1f}"
         rows.append([one.claim, ausuc_key(one.task).replace("_", " "), mean, interval, p, one.found.verdict, least])
     titles = ["Expectation", "Metric", "Difference", "95 % interval", "p (Holm)", "Verdict", "Detectable"]
-    return "## Comparisons, paired over folds\n\n" + _markdown(titles, rows)
+    text = f"Equivalent: shown to differ by less than {EQUAL:.0%} of the second's mean."
+    return f"## Comparisons, paired over folds\n\n{text}\n\n" + _markdown(titles, rows)
 
 
 def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

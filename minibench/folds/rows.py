@@ -45,7 +45,7 @@ def write_row(plan: Plan, row: Row, scores: Mapping[str, Any], seconds: float) -
         "config": task.hash if task else "",
         "code": code_hash(method, task.plugins) if method and task else "",
         "commit": commit() or "",
-        "segmenter": plan.segmenter_hash(None if kind == "supervised" else row.fold),
+        "segmenter": plan.segmenter_hash(None) if kind == "supervised" else plan.start_hash(row.name, row.fold),
         "processor_seconds": round(seconds, 1),
         **scores,
     }
@@ -110,7 +110,7 @@ def _valid(plan: Plan, path: Path) -> dict[str, Any] | None:
 
 def _trainings(plan: Plan, folds: Sequence[int]) -> list[dict[str, Any]]:
     """Seconds of the trainings that several rows share."""
-    folders: list[Path] = [plan.warm_folder(), plan.segmenter(None)]
+    folders: list[Path] = [plan.backbone_folder(), plan.warm_folder(), plan.segmenter(None)]
     folders += [plan.segmenter(fold) for fold in folds]
     found = []
     for folder in folders:

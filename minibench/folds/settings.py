@@ -21,12 +21,14 @@ class Lengths:
     """Training iterations. Images: None means all.
 
     Attributes:
-        warm: of the warm start. segmenter: of a fold's segmenter, and of the supervised oracle.
+        backbone: of the warm start's backbone, on cut-out segments. warm: of the whole warm start.
+        segmenter: of a fold's segmenter, and of the supervised oracle.
         second: of second stages. whole: of methods that train the whole network after the segmenter.
         batch: images of a batch.
         train, val: first images of each set; None: all.
     """
 
+    backbone: int
     warm: int
     segmenter: int
     second: int
@@ -38,10 +40,10 @@ class Lengths:
 
 # Budget: folds, second-stage seeds, lengths. ``smoke`` is for tests: it runs every step and learns nothing.
 BUDGETS: dict[str, tuple[int, int, Lengths]] = {
-    "standard": (6, 2, Lengths(5000, 1500, 500, 300)),
-    "full": (FOLDS, 2, Lengths(5000, 1500, 500, 300)),
-    "quick": (2, 1, Lengths(1000, 500, 500, 300)),
-    "smoke": (1, 1, Lengths(2, 2, 3, 2, batch=2, train=40, val=20)),
+    "standard": (6, 2, Lengths(3000, 2500, 1000, 500, 300)),
+    "full": (FOLDS, 2, Lengths(3000, 2500, 1000, 500, 300)),
+    "quick": (2, 1, Lengths(600, 500, 300, 500, 300)),
+    "smoke": (1, 1, Lengths(2, 2, 2, 3, 2, batch=2, train=40, val=20)),
 }
 
 

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from minibench.folds.backbone import train_backbone
 from minibench.folds.features import Features, check_order, compute, read_features, write_features
-from minibench.folds.plan import FEATURES, Plan, Row
+from minibench.folds.plan import BACKBONE, FEATURES, Plan, Row
 from minibench.folds.regions import found_segments
 from minibench.folds.rows import write_row
 from minibench.folds.scores import Rules, Scorer, score
 from minibench.folds.second import predict, train
-from minibench.folds.settings import read_settings
+from minibench.folds.settings import WARM_START, read_settings
 from minibench.folds.simple import SIMPLE, World
 from minibench.folds.truth import Truth, read_truth
 from minibench.folds.warm import write_start
@@ -33,7 +34,7 @@ from PADing.data.mini_v2.split_files import prefix
 from PADing.data.mini_v2.worlds import world
 from PADing.errors import UserError
 
-KINDS = ("start", "features", "second", "whole", "supervised")
+KINDS = ("backbone", "start", "features", "second", "whole", "supervised")
 logger = logging.getLogger(__name__)
 
 
@@ -45,6 +46,14 @@ class Work:
         methods = discover([Path(path) for path in more.get("plugins", ())])
         self.plan = Plan(methods, more.get("methods"), settings, out)
         self.world = world(settings.world)
+
+    def backbone(self, fold: int, name: str) -> None:
+        """Train the backbone of the warm start."""
+        task = self.plan.job(self.plan.pretraining.name, None, "backbone", WARM_START)
+        folder, vectors = self.plan.backbone_folder(), self.plan.vectors(WARM_START)
+        folder.mkdir(parents=True, exist_ok=True)
+        cfg = task.load("MODEL.CLASS_EMBEDDINGS", str(vectors), "SEED", "1", "OUTPUT_DIR", str(folder))
+        train_backbone(cfg, world(WARM_START).categories(), folder / BACKBONE)
 
     def start(self, fold: int, name: str) -> None:
         """Take the given warm start."""

@@ -16,7 +16,10 @@ from PADing.data.mini_v2.textures import CENTRED, TEXTURES
 from PADing.data.mini_v2.turns import ONE, TURN, cosine, sine
 from PADing.data.mini_v2.worlds import Category, World
 
-__all__ = ["LEAST_PIXELS", "PALETTE", "SIZE", "SUBSETS", "Picture", "Thing", "draw"]
+__all__ = [
+    "LEAST_PIXELS", "PALETTE", "RADII", "SIZE", "SUBSETS", "Picture", "Thing", "border", "draw", "fits", "ground",
+    "noise",
+]  # fmt: skip
 
 SIZE = 128
 SUBSETS = ("train", "val")
@@ -66,11 +69,11 @@ def draw(world: World, subset: str, index: int) -> Picture:
     draws = Draws(world.number, SUBSETS.index(subset), index)
     stuff = [category for category in world.categories() if not category.isthing]
     grounds = draws.sample(stuff, 1 if draws.below(10) < 7 else 2)
-    owner = _border(draws) if len(grounds) == 2 else np.zeros((SIZE, SIZE), dtype=np.int64)
+    owner = border(draws) if len(grounds) == 2 else np.zeros((SIZE, SIZE), dtype=np.int64)
     canvas = np.zeros((SIZE, SIZE, 3), dtype=np.int64)
     for place, category in enumerate(grounds):
         region = owner == place
-        canvas[region] = _ground(category, draws)[region]
+        canvas[region] = ground(category.parts, draws)[region]
     layers = np.zeros((SIZE, SIZE), dtype=np.uint8)
     areas: list[int] = []
     objects: list[Thing] = []
@@ -83,13 +86,13 @@ def draw(world: World, subset: str, index: int) -> Picture:
             left, top, right, bottom = box
             mask = np.zeros((SIZE, SIZE), dtype=bool)
             mask[top:bottom, left:right] = cover >= 2
-            if _fits(mask, layers, areas):
+            if fits(mask, layers, areas):
                 objects.append(thing)
                 areas.append(int(mask.sum()))
                 layers[mask] = len(objects)
                 _paint(canvas[top:bottom, left:right], thing, pose, box, samples, draws)
                 break
-    canvas += _noise(draws)
+    canvas += noise(draws)
     segments = [(category, (owner == place) & (layers == 0)) for place, category in enumerate(grounds)]
     segments += [(thing.category, layers == i) for i, thing in enumerate(objects, start=1) if thing.category]
     segments = [(category, mask) for category, mask in segments if mask.sum() >= LEAST_PIXELS]
@@ -135,7 +138,7 @@ def _colours(draws: Draws) -> tuple[int, int]:
     return first, draws.pick(others)
 
 
-def _border(draws: Draws) -> np.ndarray:
+def border(draws: Draws) -> np.ndarray:
     """Which of two grounds each pixel belongs to: a bent line between them."""
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.int64) - SIZE // 2
     angle, phase = draws.below(TURN), draws.below(TURN)
@@ -144,8 +147,9 @@ def _border(draws: Draws) -> np.ndarray:
     return (across + bend > draws.between(-SIZE // 5, SIZE // 5) * ONE).astype(np.int64)
 
 
-def _ground(category: Category, draws: Draws) -> np.ndarray:
-    tone, pattern = category.parts
+def ground(parts: tuple[str, str], draws: Draws) -> np.ndarray:
+    """A ground of a tone and a pattern for a whole image, (SIZE, SIZE, 3) int64 of about 0..255."""
+    tone, pattern = parts
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.int64)
     scale = draws.between(230, 282)
     at, key = [draws.below(TURN) for _ in range(4)], draws.bits()
@@ -170,13 +174,13 @@ def _paint(canvas: np.ndarray, thing: Thing, pose: Pose, box: tuple, samples: np
     canvas[:] = (canvas * (4 - parts[0] - parts[1]) + colours[0] * parts[0] + colours[1] * parts[1] + 2) // 4
 
 
-def _noise(draws: Draws) -> np.ndarray:
+def noise(draws: Draws) -> np.ndarray:
     """Noise of each pixel and channel: four dice of 256 sides in sum, scaled to a standard deviation of 5."""
     dice = draws.bytes(4 * SIZE * SIZE * 3).reshape(4, SIZE, SIZE, 3).astype(np.int64)
     return ((dice[0] + dice[1] + dice[2] + dice[3] - 510) * 35 + 512) // 1024
 
 
-def _fits(mask: np.ndarray, layers: np.ndarray, areas: list[int]) -> bool:
+def fits(mask: np.ndarray, layers: np.ndarray, areas: list[int]) -> bool:
     """Whether a new object in front is large enough and leaves enough of each earlier one."""
     if mask.sum() < LEAST_PIXELS:
         return False

@@ -35,7 +35,9 @@ def test_every_segmenter_starts_from_the_warm_start_and_shows_its_own_fold(metho
     steps = {step.name: step for step in plan.steps()}
     known = {data_set.name: data_set for path in mini2_split_files() for data_set in load_split(path).data_sets}
     warm = _opts(steps["warm-start"])
-    assert "mini2_warm_start_all_train_panoptic" in warm["DATASETS.TRAIN"] and "MODEL.WEIGHTS" not in warm
+    assert "mini2_warm_start_all_train_panoptic" in warm["DATASETS.TRAIN"] and warm["MODEL.WEIGHTS"].endswith(
+        "backbone.pth"
+    )
     for name, fold in (("fold2-segmenter", "fold2"), ("fold5-segmenter", "fold5"), ("supervised", "all")):
         opts = _opts(steps[name])
         assert opts["MODEL.WEIGHTS"] == str(plan.warm_weights()) and "warm-start" in steps[name].needs
@@ -51,10 +53,24 @@ def test_every_segmenter_starts_from_the_warm_start_and_shows_its_own_fold(metho
 
 def test_nothing_is_trained_that_no_row_needs(methods):
     assert [step.name for step in _plan(methods, ["conse"], folds=(3,)).steps()] == [
-        "data-warm_start", "warm-start", "data-test", "fold3-segmenter", "fold3-features", "fold3-second",
+        "data-warm_start", "backbone", "warm-start", "data-test", "fold3-segmenter", "fold3-features", "fold3-second",
     ]  # fmt: skip
     names = [step.name for step in _plan(methods, [SUPERVISED], folds=(3,)).steps()]
-    assert names == ["data-warm_start", "warm-start", "data-test", "supervised", "supervised-scores"]
+    assert names == ["data-warm_start", "backbone", "warm-start", "data-test", "supervised", "supervised-scores"]
+
+
+def test_what_starts_from_nothing_starts_from_the_warm_start():
+    methods = discover([REPOSITORY / "minibench" / "folds" / "whole"])
+    plan = _plan(methods, ["d2zero_instances"], folds=(3,))
+    steps = {step.name: step for step in plan.steps()}
+    assert list(steps) == [
+        "data-warm_start", "backbone", "warm-start", "data-test", "fold3-d2zero_instances",
+        "fold3-d2zero_instances-scores",
+    ]  # fmt: skip
+    opts, lengths = _opts(steps["fold3-d2zero_instances"]), plan.settings.lengths
+    assert opts["MODEL.WEIGHTS"] == str(plan.warm_weights())
+    assert int(opts["SOLVER.MAX_ITER"]) == lengths.segmenter + lengths.whole
+    assert opts["DATASETS.TRAIN"] == "('mini2_test_fold3_train_instance',)"
 
 
 def test_a_plug_in_is_found_and_one_that_trains_nothing_is_only_evaluated():
@@ -83,8 +99,8 @@ def test_a_result_is_another_one_if_anything_it_depends_on_changes(methods):
     def pading(plan: Plan) -> str:
         return next(row.hash for row in plan.rows(1) if row.name == "pading")
 
-    weight = {**methods["pading"].overrides, "MODEL.MASK_FORMER.STRUCTURE_WEIGHT": 0.5}
-    changed = {**methods, "pading": dataclasses.replace(methods["pading"], overrides=weight)}
+    dropout = {**methods["pading"].overrides, "MODEL.MASK_FORMER.DROP_OUT_ED": 0.5}
+    changed = {**methods, "pading": dataclasses.replace(methods["pading"], overrides=dropout)}
     rate = dataclasses.replace(methods["baseline"], overrides={"SOLVER.BASE_LR": 0.5})
     for other in (
         _plan(changed, folds=(1,)),

@@ -34,7 +34,8 @@ def _world(seed: int = 0, noise: float = 0.05) -> tuple[Features, World, np.ndar
     found = np.concatenate([place, labels[labels < KINDS][:, None]], axis=1)
     return (
         Features(
-            np.stack([train] * 2, 1), np.stack([train_labels] * 2, 1), other, other_labels, val,
+            np.stack([train] * 2, 1), np.stack([train_labels] * 2, 1), other, other_labels, other_labels,
+            np.zeros((80, 2, QUERIES), np.float32), np.zeros((60, QUERIES), np.float32), val,
             logits.astype(np.float32), np.zeros((40, QUERIES, 2, 2), np.float32), np.arange(40), found,
         ),
         World(vectors, UNSEEN),
