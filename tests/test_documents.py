@@ -13,7 +13,7 @@ FOLDERS = "PADing|baselines|configs|d2lite|d2zero|datasets|demo|docs|embeddings|
 FOLDERS += "|tests|tools"
 # What commands make, and what users download or write.
 MADE = re.compile(
-    r"datasets/(coco|mini|my_|own|59_)|embeddings/(mine|evaluation_sets|coco/coco_clip_\w+)\b|\.(jpg|png)$|output/"
+    r"datasets/(coco|mini|emoji|my_|own|59_)|embeddings/(mine|evaluation_sets|coco/coco_clip_\w+)\b|\.(jpg|png)$|output/"
 )
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 

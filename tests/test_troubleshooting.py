@@ -9,7 +9,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("PADing", "d2zero", "frozenclip", "baselines", "d2lite/src", "tools", "minibench", "datasets", "demo")
-PAGES = ("troubleshooting.md", "distributed.md", "slurm.md", "reliability.md")
+PAGES = (
+    "troubleshooting.md",
+    "distributed.md",
+    "slurm.md",
+    "reliability.md",
+    "emoji_track.md",
+    "feature_track.md",
+    "minibench_v2_causes.md",
+    "val2017.md",
+)
 GAP = "\0"  # what varies in a message
 # Not on a page: what passes on messages of others, and mistakes of the maintainers.
 WITHOUT = {

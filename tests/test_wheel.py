@@ -80,7 +80,7 @@ print(cfg.MODEL.META_ARCHITECTURE, load_config("own.yaml").MODEL.META_ARCHITECTU
 print(*discover())
 """
     first, methods = _run(wheel, tmp_path, "-c", code).splitlines()
-    assert first == "PADing D2Zero 7"
+    assert first == "PADing D2Zero 8"
     assert methods.split() == list(discover())
     _run(wheel, tmp_path, "-m", "pading_cli", "data", "mini", "--train", "2", "--val", "1")
     assert (tmp_path / "datasets" / "mini" / "mini.json").is_file()

@@ -112,6 +112,8 @@ def check_names(parsed: Parsed) -> None:
             _draw_mini_coco(args.out or Path("datasets/mini"))
         else:
             _put_vectors(args.out, args.world or "test")
+    elif parsed.script == "datasets/make_emoji_coco.py":
+        _put_emoji_vectors(args.out or Path("datasets/emoji"))
     elif parsed.script == "tools/visualize_json_results.py":
         from PADing.data.registration import register_split_files
 
@@ -177,6 +179,15 @@ def _put_vectors(folder: Path | None, name: str) -> None:
         copy_vectors(world(name), folder)
 
 
+def _put_emoji_vectors(folder: Path) -> None:
+    """The same for the emoji track."""
+    from PADing.data.emoji.files import write_vectors
+
+    if not folder.is_absolute() and not folder.exists():
+        folder.mkdir(parents=True)
+        write_vectors(folder)
+
+
 def _make_toy_clip(folder: Path) -> None:
     """Make its configuration, because other commands read it before they start."""
     from minibench.toy_clip.command import write_stand_in
@@ -217,6 +228,8 @@ def made_by(parsed: Parsed) -> list[str]:
         made.append(f"pretrained_weight_{parsed.args.task_name}.pth")
     if parsed.script == "datasets/make_mini_coco.py" and parsed.args.version == 2 and not parsed.args.out:
         made.append(f"datasets/mini2/{parsed.args.world or 'test'}")
+    if parsed.script == "datasets/make_emoji_coco.py" and not parsed.args.out:
+        made.append("datasets/emoji")
     if parsed.script.startswith("train_net"):
         from PADing.config import read_config
 

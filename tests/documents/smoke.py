@@ -9,7 +9,9 @@ import numpy as np
 import pycocotools.mask as mask_util
 
 from PADing.data.embedding_sources import read_names
+from PADing.data.emoji.font import find_font
 from PADing.data.splits import load_split
+from PADing.errors import UserError
 from tests import fake_downloads
 from tests.data.importers import samples
 from tests.documents.parsing import IMAGINED, Parsed, Rejected
@@ -22,9 +24,17 @@ QUICK = (
     "datasets/make_mini_coco.py", "datasets/get_zsp_json.py", "datasets/prepare_coco_zsi.py",
     "datasets/prepare_coco_stuff_sem_seg.py", "datasets/prepare_coco_semantic_annos_from_panoptic_annos.py",
     "datasets/prepare_evaluation_set.py",
+    "datasets/make_emoji_coco.py",
     "tools/class_embeddings.py", "tools/gzsi_coco_eval.py", "tools/zsi_coco_eval.py", "-m d2lite",
     "-m PADing.installation", "-m PADing.config_reference", "-m PADing.modeling.pixel_decoder.ops",
 )  # fmt: skip
+
+
+def emoji_font_is_there() -> bool:
+    try:
+        return bool(find_font())
+    except UserError:
+        return False
 
 
 def is_quick(parsed: Parsed) -> bool:
@@ -40,6 +50,10 @@ def why_not(parsed: Parsed) -> str:
         return "it speaks of a config or a module that the reader writes"
     if not all(map(os.path.exists, getattr(args, "plugins", None) or ())):
         return "it speaks of a folder that the reader writes"
+    if parsed.script == "datasets/prepare_coco_val2017.py":
+        return "it needs COCO's val2017; tests/datasets/test_val2017.py has a part of it"
+    if parsed.script == "tools/features.py":
+        return "it needs trained weights and feature folders; tests/features has both"
     if parsed.script == "tools/submit.py":
         return "it needs a cluster, or submitit; tests/slurm has both"
     if getattr(args, "num_machines", 1) > 1 or "--nnodes" in parsed.command.words:
@@ -58,6 +72,10 @@ def why_not(parsed: Parsed) -> str:
         return "it writes split files of the repository"
     if parsed.script == "-m PADing.data.mini_v2.verify" and not args.folders:
         return "it draws 8,000 images; tests/data/mini_v2 does so"
+    if parsed.script == "datasets/make_emoji_coco.py" and not args.classes and not emoji_font_is_there():
+        return "it needs the emoji font; tests/data/emoji draws with one of its own"
+    if any("emoji" in word for word in words) and parsed.script.startswith("train_net"):
+        return "it needs the emoji track, so its font; tests/data/emoji loads such data"
     if parsed.script == "demo/demo.py" and args.vocabulary and not args.vocabulary_embeddings:
         return "it needs a text encoder; tests/data/test_vocabulary_vectors.py has one"
     if any("frozenclip" in word or "laion2b" in word for word in words):
@@ -72,7 +90,9 @@ def why_not(parsed: Parsed) -> str:
         parsed.script == "-m minibench" and words[0] in ("verify", "leaderboard")
     ):
         return "it needs a finished benchmark of version 2; tests/minibench/folds has it"
-    if parsed.script == "-m minibench.analysis" or (parsed.script == "-m minibench" and words[0] in ("report", "tune")):
+    if parsed.script == "-m minibench.analysis" or (
+        parsed.script == "-m minibench" and words[0] in ("report", "tune", "causes")
+    ):
         return "it needs a finished benchmark, or hours; tests/minibench has it"
     return ""
 
@@ -94,6 +114,10 @@ def _draw(parsed: Parsed, words: list[str], run: Run) -> list[str]:
     if parsed.args.version == 2:
         return [*words, "--train", "20", "--val", "20", "--folds", "1", "--force"]
     return [*words, "--train", "3", "--val", "2", "--size", "64", "--force"]
+
+
+def _draw_emoji(parsed: Parsed, words: list[str], run: Run) -> list[str]:
+    return words if parsed.args.classes else [*words, "--train", "3", "--val", "2", "--force"]
 
 
 def _verify_mini2(parsed: Parsed, words: list[str], run: Run) -> list[str]:
@@ -261,8 +285,11 @@ RULES = {
     "tools/benchmark.py": _benchmark,
     "tools/gpu_check.py": _gpu_check,
     "tools/submit.py": _unchanged,
+    "tools/features.py": _unchanged,
+    "datasets/prepare_coco_val2017.py": _unchanged,
     "-m PADing.modeling.pixel_decoder.ops.benchmark": _benchmark,
     "datasets/make_mini_coco.py": _draw,
+    "datasets/make_emoji_coco.py": _draw_emoji,
     "-m PADing.data.mini_v2.make_vectors": _unchanged,
     "-m PADing.data.mini_v2.split_files": _unchanged,
     "-m PADing.data.mini_v2.verify": _verify_mini2,

@@ -99,7 +99,7 @@ def test_processes_wait_for_hours():
     flags = {"fast_dev_run": False, "find_batch_size": False, "memory_limit": None, "deterministic": False}
     args = SimpleNamespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto", **flags)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(main_module, "checked_config", lambda args: SimpleNamespace(MODEL=SimpleNamespace(DEVICE="cuda")))
+        patch.setattr(main_module, "checked_config", lambda *_: SimpleNamespace(MODEL=SimpleNamespace(DEVICE="cuda")))
         patch.setattr(main_module, "launch", lambda *_, **options: seen.update(options))
         main_module.start(args)
     assert seen["timeout"] >= timedelta(hours=2)

@@ -124,7 +124,7 @@ MODEL.MASK_FORMER.IMPORTANCE_SAMPLE_RATIO    | 1.1                          | fr
 MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD | 1.5                          | from 0 to 1
 MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD     | -0.1                         | from 0 to 1
 MODEL.MASK_FORMER.NUM_CHOOSE                 | 0                            | at least 1
-MODEL.MASK_FORMER.GENERATOR                  | gan                          | one of primitive, mlp, linear
+MODEL.MASK_FORMER.GENERATOR                  | gan                          | one of primitive,
 MODEL.MASK_FORMER.SELF_TRAINING.SCORE        | 2                            | from 0 to 1
 MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE     | res5                         | multi_scale_pixel_decoder
 MODEL.PIXEL_STD                              | [0, 1, 1]                    | above 0
