@@ -16,10 +16,12 @@ from PADing.engine.shared_memory import (
 )
 from PADing.errors import UserError
 
-# In messages of PyTorch on GPUs, on CPUs, and for a data-loading worker that the system has ended.
+# In messages of PyTorch on GPUs, on CPUs, and for a data-loading worker that the system has ended. The last one
+# is all that oneDNN says on processors with matrix tiles (AMX).
 SIGNS = (
     "out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory",
     "cublas_status_alloc_failed", "is killed by signal: killed", "unable to allocate",
+    "could not create a primitive",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ same job, which runs the same code. Nothing that is unpickled comes from a file.
 
 import functools
 import pickle
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from datetime import timedelta
 from itertools import islice
@@ -26,6 +27,8 @@ AHEAD = 16  # messages that a process prepares before its turn comes
 ITEMS = 200  # picklable objects in a message
 _GO, _STOP = 1, 0
 _END, _FAILED = -1, -2
+# Weak: a group of gloo that is kept beyond ``destroy_process_group`` aborts the process at its end now and then.
+_GLOO_GROUPS: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 
 
 class _Stopped(Exception):
@@ -195,6 +198,12 @@ def packed(texts: Iterable[bytes], separator: bytes) -> Iterator[bytes]:
         yield separator.join(part)
 
 
-@functools.lru_cache(maxsize=1)
 def _gloo_group(world: Any) -> Any:
-    return world if dist.get_backend(world) == "gloo" else dist.new_group(backend="gloo", timeout=WAIT)
+    if dist.get_backend(world) == "gloo":
+        return world
+    made = _GLOO_GROUPS.get(world)
+    group = made() if made else None
+    if group is None:
+        group = dist.new_group(backend="gloo", timeout=WAIT)
+        _GLOO_GROUPS[world] = weakref.ref(group)
+    return group

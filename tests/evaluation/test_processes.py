@@ -4,16 +4,19 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from detectron2.utils import comm
 
 from PADing.evaluation.coco_matching import in_order_of_images, match_images, precision_recall
 from PADing.evaluation.coco_metrics import evaluate_detections, image_sizes, load_ground_truth
 from PADing.evaluation.detections import by_image
-from PADing.evaluation.processes import Processes, packed
+from PADing.evaluation.processes import Processes, _gloo_group, packed
 from tests.evaluation.test_coco_metrics import _scene
 
 METRICS = ("panoptic_results.json", "instance_results.json", "sem_seg_results.json", "predictions.json")
@@ -114,3 +117,25 @@ def test_a_single_process_needs_no_exchange():
     assert alone.all(3) == [3] and alone.on_main(lambda: 4) == 4 and alone.items(iter("ab")) == ["a", "b"]
     assert alone.in_order([b"x", b"y"], list) == [b"x", b"y"]
     assert b",".join(packed([b"a"] * 9, b",")) == b",".join([b"a"] * 9) and not list(packed([], b","))
+
+
+def test_groups_of_gloo_end_with_the_job(tmp_path, monkeypatch):
+    """A group that is still there when Python ends may abort the process, after all results are written."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        world, true_name = dist.group.WORLD, dist.get_backend
+        monkeypatch.setattr(dist, "get_backend", lambda g=None: "nccl" if g in (None, world) else true_name(g))
+        makers = [lambda: _gloo_group(world)]
+        if hasattr(comm, "_gloo_group"):  # d2lite's
+            monkeypatch.setattr(comm, "_timeout", lambda: None)  # it asks NCCL
+            makers.append(comm._gloo_group)
+        groups = []
+        for make in makers:
+            group = make()
+            assert group is make() and group is not world
+            groups.append(weakref.ref(group))
+        del group
+    finally:
+        monkeypatch.undo()
+        dist.destroy_process_group()
+    assert all(group() is None for group in groups)

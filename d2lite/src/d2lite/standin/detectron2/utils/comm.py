@@ -3,7 +3,7 @@
 ``group`` is one of ``torch.distributed``, by default all processes. Objects travel through host memory, pickled.
 """
 
-import functools
+import weakref
 from datetime import timedelta
 
 import numpy as np
@@ -12,6 +12,9 @@ import torch.distributed as dist
 
 _LOCAL_PROCESS_GROUP = None
 """The processes of this machine. Code that starts processes without ``launch`` may set it directly."""
+
+# Weak, so that gloo's threads end with the job's other groups, and do not abort Python's end.
+_GLOO_GROUPS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def _in_a_job() -> bool:
@@ -110,9 +113,13 @@ def _members(group) -> tuple:
     return group, dist.get_world_size(group)
 
 
-@functools.cache
 def _gloo_group():
-    return dist.new_group(backend="gloo", timeout=_timeout())
+    made = _GLOO_GROUPS.get(dist.group.WORLD)
+    group = made() if made else None
+    if group is None:
+        group = dist.new_group(backend="gloo", timeout=_timeout())
+        _GLOO_GROUPS[dist.group.WORLD] = weakref.ref(group)
+    return group
 
 
 def _timeout() -> timedelta | None:
