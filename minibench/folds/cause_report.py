@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minibench.folds.causes import NO, OPEN, YES, Experiment, Verdict
+from minibench.folds.markdown import MISSING, table
 
 __all__ = ["cause_report"]
 
@@ -18,7 +19,7 @@ _SHOWN = {
     "norm_ratio_unseen": "length generated / real",
     "gradient_structure_share": "structure gradient",
 }
-_CLAIM = {YES: "holds", NO: "does not hold", OPEN: "open", "": "–"}
+_CLAIM = {YES: "holds", NO: "does not hold", OPEN: "open", "": MISSING}
 
 
 def cause_report(
@@ -54,8 +55,8 @@ def _summary(experiments: Sequence[Experiment], verdicts: Sequence[Verdict]) -> 
             for answer, word in ((YES, "as expected"), (NO, "otherwise"), (OPEN, "open"))
             if (n := [v.as_expected for v in own].count(answer))
         )
-        lines.append([one.name, counts or "–", met])
-    return _markdown(["Experiment", "The paper's claim, by comparison", "Our expectation"], lines)
+        lines.append([one.name, counts or MISSING, met])
+    return table(["Experiment", "The paper's claim, by comparison", "Our expectation"], lines)
 
 
 def _section(one: Experiment, verdicts: Sequence[Verdict], rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -72,11 +73,11 @@ def _section(one: Experiment, verdicts: Sequence[Verdict], rows: Sequence[Mappin
         broken = sum("metrics" not in row for row in own)
         cells = {key: _mean([row["metrics"].get(key) for row in own if "metrics" in row]) for key in _SHOWN}
         lines.append({"": name, **cells, "diverged": str(broken) if broken else ""})
-    columns = [key for key in lines[0] if key == "" or any(line[key] not in ("–", "") for line in lines)]
+    columns = [key for key in lines[0] if key == "" or any(line[key] not in (MISSING, "") for line in lines)]
     return [
         *title,
-        _markdown([_SHOWN.get(key, key) for key in columns], [[line[key] for key in columns] for line in lines]),
-        _markdown(_TITLES, list(map(_line, verdicts))),
+        table([_SHOWN.get(key, key) for key in columns], [[line[key] for key in columns] for line in lines]),
+        table(_TITLES, list(map(_line, verdicts))),
     ]
 
 
@@ -100,8 +101,8 @@ def _line(verdict: Verdict) -> list[str]:
         f"{part.first} − {part.second}",
         part.metric + (" (spread)" if part.of == "spread" else ""),
         mean,
-        f"{test.low:+.3g} to {test.high:+.3g}" if test else "–",
-        "–" if verdict.p is None else f"{verdict.p:.3f}",
+        f"{test.low:+.3g} to {test.high:+.3g}" if test else MISSING,
+        MISSING if verdict.p is None else f"{verdict.p:.3f}",
         verdict.as_expected,
         _CLAIM[verdict.claim],
     ]
@@ -109,9 +110,4 @@ def _line(verdict: Verdict) -> list[str]:
 
 def _mean(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
-    return f"{statistics.fmean(known):.3g}" if known else "–"
-
-
-def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{statistics.fmean(known):.3g}" if known else MISSING

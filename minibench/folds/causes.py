@@ -20,6 +20,7 @@ __all__ = [
     "Expectation",
     "Experiment",
     "Verdict",
+    "all_rows",
     "file_hash",
     "read_causes",
     "rows_of_run",
@@ -158,6 +159,23 @@ def rows_of_run(experiments: Sequence[Experiment], results: Mapping[str, Any]) -
                 kept = {key: row[key] for key in ("fold", "seed", "hash", "processor_seconds")}
                 found.append({"trial": trial.name, **kept, "metrics": metrics})
     return found
+
+
+def all_rows(
+    experiments: Sequence[Experiment], causes: Mapping[str, Any], results: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    """Rows of ``causes.json``, with those of the benchmark's ``results.json`` in place of its own copies of them.
+
+    Raises:
+        UserError: ``causes`` has no rows.
+    """
+    rows = causes.get("rows")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "trial" in row for row in rows):
+        raise UserError("causes.json has no `rows`. Make it again: python -m minibench causes RUN")
+    if results is None:
+        return rows
+    own = {row.name for one in experiments if one.of_run for row in one.rows.values()}
+    return [row for row in rows if row["trial"] not in own] + rows_of_run(experiments, results)
 
 
 def verdicts(experiments: Sequence[Experiment], rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:

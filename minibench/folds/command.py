@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 from minibench.display import Display, duration
+from minibench.folds.cause_report import cause_report
+from minibench.folds.causes import all_rows, read_causes, verdicts
 from minibench.folds.plan import Plan
 from minibench.folds.report import report
 from minibench.folds.rows import collect
@@ -18,7 +20,7 @@ from PADing.files import read_json, replacing
 
 __all__ = ["report_version_2", "run_version_2", "train_warm_start"]
 
-REPORT, WARM = "report.md", "warm_start.pth"
+REPORT, WARM, CAUSES = "report.md", "warm_start.pth", "causes.json"
 
 
 def run_version_2(args: argparse.Namespace) -> int:
@@ -42,12 +44,23 @@ def train_warm_start(args: argparse.Namespace) -> int:
 
 
 def report_version_2(out: Path, to: Path | None = None) -> str:
-    """Write the report of a folder's results.json; returns its text."""
-    text = report(read_json(out / "results.json", "Results of the mini benchmark"))
+    """Write the report of a folder's results.json; returns its text.
+
+    If the folder has a causes.json, too, its report is written again as causes.md, with the rows of results.json.
+    """
+    results, causes = read_json(out / "results.json", "Results of the mini benchmark"), None
+    pages = {}
+    if (out / CAUSES).is_file():
+        causes = read_json(out / CAUSES, "Results of the cause experiments")
+        experiments = read_causes()
+        rows = all_rows(experiments, causes, results)
+        pages["causes.md"] = cause_report(experiments, verdicts(experiments, rows), rows, causes)
+    text = pages[REPORT] = report(results, causes)
     folder = out if to is None else to
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / REPORT) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    for name, page in pages.items():
+        with replacing(folder / name) as temporary:
+            temporary.write_text(page, encoding="utf-8")
     return text
 
 

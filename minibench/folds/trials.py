@@ -41,7 +41,7 @@ from PADing.engine.loss_values import Diverged
 from PADing.errors import UserError
 from PADing.files import read_json, write_json
 
-__all__ = ["IMAGES", "TRIALS", "Trial", "Trials", "write_trials"]
+__all__ = ["IMAGES", "TRIALS", "Trial", "Trials", "exchanged", "write_trials"]
 
 TRIALS, ROWS = "trials.json", "trial_rows"
 VERSION = 1  # of training and scoring: all rows change with it
@@ -229,6 +229,7 @@ class _Fold:
             return {"diverged": str(error)}
         if names != self.truth.names:
             raise UserError(f"{trial.method} predicts other classes than those of the data set.")
+        logits = exchanged(logits, self.truth.unseen, variant.get("EXCHANGED_CLASSES", 0))
         found = {**self._score(logits), **unseen_only(logits, self.features, self.truth)}
         found |= {**gradients.metrics(), **feature_norms(model, self.features)}
         return {"metrics": {key: round(float(v), 6) for key, v in found.items() if math.isfinite(v)}}
@@ -240,8 +241,9 @@ class _Fold:
         if not weights.is_file():
             raise UserError(f"{weights} is missing. Run `minibench run` or `tune` again, which makes it.")
         options = ["MODEL.WEIGHTS", str(weights), "MODEL.CLASS_EMBEDDINGS", str(vectors)]
-        options += ["SEED", str(seed), "OUTPUT_DIR", str(self.trials.out / "second")]
-        return self.trials.job(trial, self.fold).load(*options)
+        made = self.trials.job(trial, self.fold)
+        seed += made.load().MODEL.MASK_FORMER.get("VARIANT", {}).get("SEED_SHIFT", 0)
+        return made.load(*options, "SEED", str(seed), "OUTPUT_DIR", str(self.trials.out / "second"))
 
     def _first(self, cfg: Any) -> Any:
         """The classifier of a first model: the same config without pseudo labels and other images."""
@@ -269,6 +271,20 @@ class _Fold:
         image, query, label = found.T
         region = region_metrics(logits[image, query, :-1], label, truth.unseen)
         return {**scorer.results()["results"][PANOPTIC.key], **region}
+
+
+def exchanged(logits: np.ndarray, unseen: np.ndarray, number: int) -> np.ndarray:
+    """Logits (N, Q, K + 1) in which each of the first ``number`` unseen classes (K,) has those of the next one.
+
+    Raises:
+        UserError: there are fewer unseen classes.
+    """
+    classes = np.flatnonzero(unseen)[:number]
+    if len(classes) < number:
+        raise UserError(f"VARIANT.EXCHANGED_CLASSES is {number}, but there are {len(classes)} unseen classes.")
+    columns = np.arange(logits.shape[-1])
+    columns[classes] = np.roll(classes, -1)
+    return logits[..., columns]
 
 
 def _rules(plan: Plan) -> Rules:

@@ -6,8 +6,12 @@
   the mean of the same discrepancy over classes; "squared": squared error of each generated feature and its query's.
 - ``OTHER_IMAGES``: also train on images that show unseen classes, whose segments are not annotated (transductive).
 - ``PSEUDO_LABELS``: a first model of the same settings and seed, without both, labels unmatched queries.
+- ``SEED_SHIFT``: is added to each seed, so that two rows of one method are two trainings.
+- ``EXCHANGED_CLASSES``: so many unseen classes exchange their logits in the predictions, an effect that is known to be
+  there: a method that names none of them rightly.
 
-The two last are read by ``minibench.folds.trials``, because images and first models are no matter of the networks.
+All but the first are read by ``minibench.folds.trials``, because images, first models, seeds and predictions are no
+matter of the networks.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -55,7 +59,15 @@ class VariedGenerator(PrimitiveGenerator):
 
 def add_config(cfg: CfgNode) -> None:
     """Add the keys with the published behaviour."""
-    cfg.MODEL.MASK_FORMER.VARIANT = CfgNode({"SYNTHESIS": "mmd", "OTHER_IMAGES": False, "PSEUDO_LABELS": False})
+    cfg.MODEL.MASK_FORMER.VARIANT = CfgNode(
+        {
+            "SYNTHESIS": "mmd",
+            "OTHER_IMAGES": False,
+            "PSEUDO_LABELS": False,
+            "SEED_SHIFT": 0,
+            "EXCHANGED_CLASSES": 0,
+        }
+    )
 
 
 def _problems(cfg: CfgNode) -> Iterator[str]:
@@ -64,6 +76,10 @@ def _problems(cfg: CfgNode) -> Iterator[str]:
         yield f"MODEL.MASK_FORMER.VARIANT.SYNTHESIS is {name!r}, but must be one of {', '.join(SYNTHESES)}."
     elif name != "mmd" and generator != "varied":
         yield f"MODEL.MASK_FORMER.VARIANT.SYNTHESIS needs MODEL.MASK_FORMER.GENERATOR varied, not {generator}."
+    if (shift := cfg.MODEL.MASK_FORMER.VARIANT.SEED_SHIFT) < 0:
+        yield f"MODEL.MASK_FORMER.VARIANT.SEED_SHIFT must be at least 0, but is {shift}."
+    if (number := cfg.MODEL.MASK_FORMER.VARIANT.EXCHANGED_CLASSES) < 0 or number == 1:
+        yield f"MODEL.MASK_FORMER.VARIANT.EXCHANGED_CLASSES must be 0 or at least 2, but is {number}."
 
 
 CONFIG_RULES = [Joint("model", _problems)]

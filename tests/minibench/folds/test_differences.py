@@ -62,14 +62,15 @@ def test_one_fold_decides_nothing_and_the_report_says_so():
     results = _results({"pading": 50.0}, folds=1)
     assert all(one.found.verdict == UNDECIDED for one in compare(results)) and detectable(compare(results)) is None
     text = report(results)
-    assert "these numbers decide nothing" in text and "80 %" not in text
+    assert "its numbers decide nothing" in text and "a paired test over" not in text
 
 
 def test_the_report_ranks_methods_and_keeps_limits_apart():
     text = report(_results({"pading": 3.0, "oracle_probe": 30.0}))
     rows = [line.split(" | ")[0].strip("| ") for line in text.splitlines() if line.startswith("|")]
     assert rows.index("PADing") < rows.index("Stacking") < rows.index("*Probe*")
-    assert "with 80 % power" in text and "1.00 h of warm start" in text
+    assert "with 80 % probability" in text and "1.00 h of processor time for warm start" in text
+    assert "Better, as expected:** PADing over" in text and "Undecided:** PADing and PADing without x" not in text
     probe = next(line for line in text.splitlines() if line.startswith("| *Probe*"))
     assert " | 100 | " in probe
 

@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from minibench.folds.settings import make_settings, write_settings
-from minibench.folds.trials import Trial, Trials, part_of, write_trials
+from minibench.folds.trials import Trial, Trials, _Fold, exchanged, part_of, write_trials
 from minibench.folds.variants import class_mmd
 from PADing.errors import UserError
 from PADing.generation.losses import mmd
@@ -57,7 +58,12 @@ def test_mistakes_are_named(tmp_path):
     trials = _trials(tmp_path, [Trial("a", "pading", {"MODEL.NO_SUCH": 1})])
     with pytest.raises(UserError, match="NO_SUCH"):
         trials.files(1)
-    for options, words in (({"SYNTHESIS": "mean"}, "one of mmd"), ({"SYNTHESIS": "squared"}, "GENERATOR varied")):
+    for options, words in (
+        ({"SYNTHESIS": "mean"}, "one of mmd"),
+        ({"SYNTHESIS": "squared"}, "GENERATOR varied"),
+        ({"SEED_SHIFT": -1}, "at least 0"),
+        ({"EXCHANGED_CLASSES": 1}, "0 or at least 2"),
+    ):
         options = {f"MODEL.MASK_FORMER.VARIANT.{key}": value for key, value in options.items()}
         made = _trials(tmp_path, [trial := Trial("a", "pading", options)]).job(trial, 1)
         from PADing.config_check import value_problems
@@ -83,3 +89,23 @@ def test_the_part_of_the_images_is_always_the_same():
     part = part_of(500, 250)
     assert len(set(part.tolist())) == 250 and (part == part_of(500, 250)).all() and (part[1:] > part[:-1]).all()
     assert part_of(20, 250).tolist() == list(range(20))
+
+
+def test_the_planted_effect_takes_the_chosen_unseen_classes_alone():
+    logits, unseen = np.random.default_rng(0).random((2, 3, 7)), np.array([0, 1, 1, 0, 1, 1], bool)
+    assert exchanged(logits, unseen, 0) is not logits and np.array_equal(exchanged(logits, unseen, 0), logits)
+    found = exchanged(logits, unseen, 3)
+    assert np.array_equal(found[..., [0, 1, 2, 3, 4, 5, 6]], logits[..., [0, 2, 4, 3, 1, 5, 6]])
+    with pytest.raises(UserError, match="is 5, but there are 4 unseen classes"):
+        exchanged(logits, unseen, 5)
+
+
+def test_a_shifted_seed_is_another_training(tmp_path):
+    """Two rows of one method are equal if their seeds are; with a shift no seed of one is a seed of the other."""
+    shift = {"MODEL.MASK_FORMER.VARIANT.SEED_SHIFT": 100}
+    trials = _trials(tmp_path, [Trial("a", "pading"), Trial("b", "pading", shift)])
+    (weights := trials.plan.segmenter(1) / "pretrained_weight_panoptic.pth").parent.mkdir(parents=True)
+    weights.touch()
+    work = object.__new__(_Fold)
+    work.trials, work.fold, work.folder = trials, 1, weights.parent
+    assert [work._config(trial, 2).SEED for trial in trials.trials.values()] == [2, 102]
