@@ -147,14 +147,22 @@ def overrides(options: Mapping[str, object]) -> list[str]:
 def code_hash(method: Method, plugins: tuple[str, ...]) -> str:
     """SHA-256 of the Python files of a method's folder, of its plug-ins, and of PADing's second stage.
 
-    Whoever edits a method's code gets another hash, even if its config is the same. The rest of the program has the
-    commit.
+    A plug-in is a package or a single file. Whoever edits a method's code gets another hash, even if its config is the
+    same. The hash is a record in each row and no part of its identity. The rest of the program has the commit.
     """
-    folders = {method.file.parent, PACKAGES / "PADing" / "generation"}
+    places = [method.file.parent, PACKAGES / "PADing" / "generation"]
     for name in plugins:
-        places = [root / name.replace(".", "/") for root in (method.import_from, PACKAGES) if root]
-        folders |= {place for place in places if place.is_dir()}
+        path = name.replace(".", "/")
+        places += [root / part for root in (method.import_from, PACKAGES) if root for part in (path, f"{path}.py")]
+        if file := getattr(sys.modules.get(name), "__file__", None):  # installed, or beside the config
+            places.append(Path(file).parent if Path(file).name == "__init__.py" else Path(file))
+    # Names are below the repository's folder, or the plug-in's, so that the name of a checkout changes nothing.
+    named = {
+        (file.relative_to(PACKAGES if file.is_relative_to(PACKAGES) else place.parent).parts[-3:], file.read_bytes())
+        for place in map(Path.resolve, places)
+        for file in ([place] if place.is_file() else place.rglob("*.py"))
+    }
     digest = hashlib.sha256()
-    for path in sorted({path for folder in folders for path in folder.rglob("*.py")}, key=lambda p: p.parts[-3:]):
-        digest.update("/".join(path.parts[-3:]).encode() + b"\0" + path.read_bytes())
+    for parts, content in sorted(named):
+        digest.update("/".join(parts).encode() + b"\0" + content)
     return digest.hexdigest()[:16]

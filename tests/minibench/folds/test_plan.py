@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from minibench.folds.configs import code_hash
 from minibench.folds.plan import SUPERVISED, Plan
 from minibench.folds.settings import make_settings, read_settings, write_settings
 from minibench.folds.simple import SIMPLE
@@ -149,3 +150,56 @@ def test_settings_are_checked_and_written(tmp_path):
     (tmp_path / "settings.json").write_text("{}")
     with pytest.raises(UserError, match="is not what this program writes"):
         read_settings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "plugin, file", [("one_file", "one_file.py"), ("pack.part", "pack/part.py"), ("pack", "pack/part.py")]
+)
+def test_one_byte_of_a_plugin_gives_another_hash_of_the_code(methods, tmp_path, plugin, file):
+    """A plug-in is a package or a single file, at the top of ``import_from`` or in a package."""
+    (tmp_path / "pack").mkdir()
+    for name in ("one_file.py", "pack/part.py", "neighbour.py"):
+        (tmp_path / name).write_bytes(b"SIGMA = 1\n")
+    method = dataclasses.replace(methods["pading"], import_from=tmp_path)
+    before, without = code_hash(method, (plugin,)), code_hash(method, ())
+    assert before == code_hash(method, (plugin,)) != without
+    (tmp_path / "neighbour.py").write_bytes(b"SIGMA = 2\n")
+    assert code_hash(method, (plugin,)) == before
+    (tmp_path / file).write_bytes(b"SIGMA = 2\n")
+    assert code_hash(method, (plugin,)) != before and code_hash(method, ()) == without
+
+
+def test_the_variants_of_the_cause_experiments_are_in_the_hash_of_the_code(methods):
+    assert code_hash(methods["pading"], ("minibench.folds.variants",)) != code_hash(methods["pading"], ())
+
+
+def test_the_code_is_no_part_of_the_identity_by_which_rows_are_found(tmp_path):
+    """Otherwise an edit in the middle of a run would lose the rows that are finished."""
+    (tmp_path / "edited").mkdir()
+    (tmp_path / "edited" / "minibench.yaml").write_text(
+        "methods: [{name: edited, title: Edited, task: panoptic, config: configs/mini/panoptic-PADing.yaml, "
+        "starts_from: converted, iterations: 9, set: {PLUGINS: \"('edited_in_a_run',)\"}}]"
+    )
+    found = []
+    for text in ("SIGMA = 1\n", "SIGMA = 2\n"):
+        (tmp_path / "edited_in_a_run.py").write_text(text)
+        every = discover([tmp_path / "edited"])
+        job = _plan(every, ["edited"]).job("edited", 1, "second")
+        assert job.plugins == ("edited_in_a_run",)
+        found.append((_plan(every, ["edited"]).row("edited", 1, 1), code_hash(every["edited"], job.plugins)))
+    (row, code), (again, other) = found
+    assert row == again and code != other
+
+
+def test_the_folder_of_a_checkout_is_not_in_the_hash_of_the_code(methods, tmp_path, monkeypatch):
+    """The same code has the same hash on all machines."""
+    found = []
+    for name in ("first", "second"):
+        repository = tmp_path / name
+        for file in ("PADing/generation/model.py", "d2zero/heads.py", "d2zero/minibench.yaml"):
+            (repository / file).parent.mkdir(parents=True, exist_ok=True)
+            (repository / file).write_text("SIGMA = 1\n")
+        monkeypatch.setattr("minibench.folds.configs.PACKAGES", repository)
+        method = dataclasses.replace(methods["d2zero"], file=repository / "d2zero" / "minibench.yaml")
+        found.append(code_hash(method, ("heads_of_no_module",)))
+    assert found[0] == found[1]
