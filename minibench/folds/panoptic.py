@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minibench.folds.largest import largest_row
 from minibench.folds.truth import Picture
 
 __all__ = ["PanopticCounts"]
@@ -44,11 +45,11 @@ class PanopticCounts:
     def _segments(self, image: Picture, kept: Tensor, scores: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """The predicted segments: pixels in void and in each true segment (S, G + 1), and classes (S,)."""
         width = len(image.labels) + 1
-        owner = (scores[:, None] * image.soft[kept]).max(0).indices
+        owner = largest_row(scores[:, None] * image.soft[kept])
         inside = image.inside[kept]
         place = (2 * owner + inside.gather(0, owner[None])[0]) * width + image.truth
         owned = torch.bincount(place, minlength=2 * len(kept) * width).view(len(kept), 2, width).double().numpy()
-        left, whole = owned[:, 1], inside.float().sum(1).double().numpy()
+        left, whole = owned[:, 1], image.overlap[kept.numpy()].sum(1)
         assigned = owned.sum((1, 2))
         share = np.divide(assigned, whole, out=np.zeros_like(whole), where=whole > 0)
         stays = (left.sum(1) > 0) & (share >= self.overlap)

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minibench.folds.largest import largest_row
 from minibench.folds.truth import Picture
 
 __all__ = ["STEP", "SemanticCounts"]
@@ -41,7 +42,7 @@ class SemanticCounts:
 
     def _confusion(self, weights: Tensor, soft: Tensor, truth: Tensor) -> np.ndarray:
         known = truth >= 0
-        predicted = self.columns[(weights.t() @ soft).max(0).indices[known]]
+        predicted = self.columns[largest_row(weights.t() @ soft)[known]]
         pairs = torch.bincount(self.classes * predicted + truth[known], minlength=self.classes**2)
         return pairs.view(self.classes, self.classes).numpy()
 
