@@ -23,13 +23,14 @@ EQUAL = 0.1
 
 @dataclass(frozen=True)
 class Difference:
-    """``upper`` minus ``lower``, by fold, in points of the AUSUC of ``task``."""
+    """``upper`` minus ``lower``, by fold, in points of the AUSUC of ``task``; ``margin``: what counts as equal."""
 
     upper: str
     lower: str
     claim: str
     task: Task
     values: Mapping[int, float]
+    margin: float
     test: PairedTest | None
     found: Judgement
 
@@ -72,7 +73,7 @@ def compare(results: Results) -> list[Difference]:
             values = {fold: a[fold] - b[fold] for fold in sorted(a.keys() & b.keys())}
             if values:
                 margin = EQUAL * abs(statistics.fmean(b[fold] for fold in values))
-                found.append((upper, lower, claim, task, values, paired_test(list(values.values()), margin)))
+                found.append((upper, lower, claim, task, values, margin, paired_test(list(values.values()), margin)))
     judged = judge([test for *_, test in found])
     return [Difference(*parts, judgement) for parts, judgement in zip(found, judged, strict=True)]
 

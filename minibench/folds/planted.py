@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minibench.folds.differences import compare
+from minibench.folds.differences import Difference, compare
 from minibench.paired import BETTER, WORSE, judge, paired_test
 from PADing.command_line import CommandParser, positive, run_command
 from PADing.errors import UserError
@@ -38,12 +38,19 @@ class Found:
     found: Mapping[str, float]
 
 
-def simulate(differences: Mapping[str, Sequence[float]], effect: float, rounds: int, seed: int = 0) -> Found:
+def simulate(
+    differences: Mapping[str, Sequence[float]],
+    effect: float,
+    rounds: int,
+    margins: Mapping[str, float],
+    seed: int = 0,
+) -> Found:
     """Plant an effect in points into each comparison in turn.
 
     Args:
         differences: comparison -> values by fold, of the same folds for all.
         effect: in points. rounds: families for each question. seed: of the signs.
+        margins: comparison -> difference that counts as equal, in points.
 
     Raises:
         UserError: fewer than two folds, or other folds in some comparisons.
@@ -59,9 +66,10 @@ def simulate(differences: Mapping[str, Sequence[float]], effect: float, rounds: 
 
     def verdicts(shift: np.ndarray) -> list[str]:
         values = table * draws.choice([-1.0, 1.0], size=folds) + shift[:, None]
-        return [one.verdict for one in judge([paired_test(row.tolist()) for row in values])]
+        tests = [paired_test(row.tolist(), margin) for row, margin in zip(values, equal, strict=True)]
+        return [one.verdict for one in judge(tests)]
 
-    nothing = np.zeros(number)
+    nothing, equal = np.zeros(number), [margins[name] for name in differences]
     alarms = sum(bool({BETTER, WORSE} & set(verdicts(nothing))) for _ in range(rounds))
     found = {}
     for place, name in enumerate(differences):
@@ -71,11 +79,11 @@ def simulate(differences: Mapping[str, Sequence[float]], effect: float, rounds: 
     return Found(alarms / rounds, found)
 
 
-def _read(content: Mapping[str, Any]) -> dict[str, list[float]]:
+def _read(content: Mapping[str, Any]) -> dict[str, Difference]:
     """The comparisons of all folds."""
     every = compare(content)
     most = max((len(one.values) for one in every), default=0)
-    return {f"{one.upper} - {one.lower}": list(one.values.values()) for one in every if len(one.values) == most}
+    return {f"{one.upper} - {one.lower}": one for one in every if len(one.values) == most}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -88,7 +96,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    found = simulate(_read(read_json(args.results, "Results of the mini benchmark")), args.effect, args.rounds)
+    read = _read(read_json(args.results, "Results of the mini benchmark"))
+    values = {name: list(one.values.values()) for name, one in read.items()}
+    found = simulate(values, args.effect, args.rounds, {name: one.margin for name, one in read.items()})
     print(f"no effect: a false alarm in {100 * found.false_alarms:.0f} % of the families")
     for name, share in found.found.items():
         print(f"{name}: {args.effect:g} points are found in {100 * share:.0f} %")
