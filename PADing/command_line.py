@@ -226,4 +226,5 @@ def _number(kind: type, holds: Callable[[Any], bool], wanted: str) -> Callable[[
 positive = _number(int, lambda number: number >= 1, "a whole number of at least 1")  # images, pixels, processes
 count = _number(int, lambda number: number >= 0, "a whole number of at least 0")
 gibibytes = _number(float, lambda number: 0 < number < 2**20, "a number of GiB above 0")  # memory
+above_zero = _number(float, lambda number: 0 < number < float("inf"), "a number above 0")
 fraction = _number(float, lambda number: 0 <= number <= 1, "a number from 0 to 1")  # thresholds of scores

@@ -231,9 +231,11 @@ def _leaderboard(args: argparse.Namespace) -> int:
             raise UserError("To add an entry, say --method NAME and --tried N, the number of settings that were tried.")
         print(add(read_json(args.file, "Results of the mini benchmark"), args.method, args.tried, board))
         return 0
+    if args.method is not None or args.tried is not None:
+        raise UserError("--method and --tried belong to an entry. Name its RESULTS.json, too, or leave them out.")
     content = read_json(board, "Leaderboard")
     found = check(content)
-    print("\n".join(found) if found else table(content))
+    print("\n".join(found[:12]) if found else table(content))
     return int(bool(found))
 
 

@@ -12,13 +12,14 @@ from minibench.display import Display, duration
 from minibench.folds.cause_report import cause_report
 from minibench.folds.causes import file_hash, read_causes, rows_of_run, trials_of, verdicts
 from minibench.folds.chosen import chosen_for
-from minibench.folds.settings import SETTINGS, read_settings
+from minibench.folds.form import read_results
+from minibench.folds.settings import MOST_SEED, SETTINGS, check_numbers, read_settings
 from minibench.folds.trials import IMAGES, Trials, write_trials
 from minibench.folds.tune import run_trial_steps, trial_steps
 from minibench.methods import discover
 from PADing.engine.output_folder import training_folder, training_in
 from PADing.errors import UserError
-from PADing.files import read_json, replacing, write_json
+from PADing.files import replacing, write_json
 
 __all__ = ["run_causes"]
 
@@ -28,13 +29,14 @@ def run_causes(args: argparse.Namespace) -> int:
     run, out, experiments = args.run.absolute(), args.out.absolute(), read_causes(args.experiments)
     if not (run / SETTINGS).is_file():
         raise UserError(f"{run} has no benchmark of version 2. Make one: python -m minibench run --version 2")
-    if run == out:
+    if run.resolve() == out.resolve():
         raise UserError(f"--output {out} is the benchmark itself, which is only read. Name another folder.")
+    if (out / SETTINGS).is_file() or (out / "results.json").is_file():
+        raise UserError(f"--output {out} has a benchmark of its own. Name another folder.")
     if training_in(out):
         raise UserError(f"Another benchmark is running in {out}. Wait for it, or choose another --output.")
     settings, more = read_settings(run)
-    if args.seed_list and min(args.seed_list) < 0:
-        raise UserError(f"--seed-list has {min(args.seed_list)}, but seeds are at least 0.")
+    check_numbers("Seeds", args.seed_list or settings.seeds, MOST_SEED)
     methods = discover([Path(path) for path in more.get("plugins", ())])
     needed = trials_of(experiments, lambda name: chosen_for(methods[name]) if name in methods else {})
     display = Display()
@@ -46,7 +48,7 @@ def run_causes(args: argparse.Namespace) -> int:
         rows = trials.rows(folds)
         seconds = sum(row["processor_seconds"] for row in {row["file"]: row for row in rows}.values())
         if (run / "results.json").is_file():
-            rows += rows_of_run(experiments, read_json(run / "results.json", "Results of the benchmark"))
+            rows += rows_of_run(experiments, read_results(run / "results.json"))
         judged = verdicts(experiments, rows)
         about: dict[str, Any] = {**trials.about, "folds": list(folds), "declared": file_hash()}
         about["chosen"] = {trial.method: dict(chosen_for(methods[trial.method])) for trial in needed}

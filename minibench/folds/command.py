@@ -8,6 +8,7 @@ from pathlib import Path
 from minibench.display import Display, duration
 from minibench.folds.cause_report import cause_report
 from minibench.folds.causes import all_rows, read_causes, verdicts
+from minibench.folds.form import read_causes_results, read_results
 from minibench.folds.plan import Plan
 from minibench.folds.report import report
 from minibench.folds.rows import collect
@@ -16,7 +17,7 @@ from minibench.methods import discover
 from minibench.scheduler import Failure, cores, run_steps
 from PADing.engine.output_folder import training_folder, training_in
 from PADing.errors import Interrupted, UserError
-from PADing.files import read_json, replacing
+from PADing.files import replacing
 
 __all__ = ["report_version_2", "run_version_2", "train_warm_start"]
 
@@ -48,10 +49,10 @@ def report_version_2(out: Path, to: Path | None = None) -> str:
 
     If the folder has a causes.json, too, its report is written again as causes.md, with the rows of results.json.
     """
-    results, causes = read_json(out / "results.json", "Results of the mini benchmark"), None
+    results, causes = read_results(out / "results.json"), None
     pages = {}
     if (out / CAUSES).is_file():
-        causes = read_json(out / CAUSES, "Results of the cause experiments")
+        causes = read_causes_results(out / CAUSES)
         experiments = read_causes()
         rows = all_rows(experiments, causes, results)
         pages["causes.md"] = cause_report(experiments, verdicts(experiments, rows), rows, causes)

@@ -16,18 +16,19 @@ __all__ = ["POINTS", "area", "biases", "with_bias"]
 POINTS = 11
 
 
-def area(points: Iterable[tuple[float, float]]) -> float:
+def area(points: Iterable[tuple[float, float]], slack: float = 0.0) -> float:
     """The area under (seen, unseen) points in percent, in percent of the unit square.
 
     A point counts if no other is better on both axes. Straight lines join those that count; left of the first and right
-    of the last, the curve is level and drops. Points with NaN are left out; NaN without any point.
+    of the last, the curve is level and drops. Points with NaN are left out; NaN without any point. ``slack``: by how
+    much a point's unseen metric must be above that of the points with better seen ones, unless it is 0.
     """
     known = [(s, u) for s, u in points if not (math.isnan(s) or math.isnan(u))]
     if not known:
         return math.nan
     front: list[tuple[float, float]] = []
     for seen, unseen in sorted(known, key=lambda point: (-point[0], -point[1])):
-        if not front or unseen > front[-1][1]:
+        if not front or unseen > front[-1][1] + (slack if unseen else 0.0):
             front.append((seen, unseen))
     total = front[-1][0] * front[-1][1]  # left of the point with the best unseen metric
     for (right, low), (left, high) in zip(front, front[1:], strict=False):

@@ -4,15 +4,18 @@ An entry is the part of a ``results.json`` that belongs to the method, with the 
 whoever has the file can verify it again, and pair its folds with those of another entry.
 """
 
+import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from minibench.folds.form import RESULTS_VERSION, malformed, malformed_entry
+from minibench.folds.markdown import table as markdown
 from minibench.folds.scores import ausuc_key
-from minibench.folds.submission import problems
+from minibench.folds.submission import problems_of_rows
 from minibench.methods import INSTANCE, PANOPTIC
-from PADing.errors import UserError
+from PADing.errors import MOST_LISTED, UserError, short
 from PADing.files import REPOSITORY, read_json, write_json
 
 __all__ = ["FILE", "LEAST_FOLDS", "add", "check", "table"]
@@ -20,10 +23,11 @@ __all__ = ["FILE", "LEAST_FOLDS", "add", "check", "table"]
 FILE = REPOSITORY / "docs" / "minibench" / "leaderboard.json"
 VERSION = 1
 LEAST_FOLDS = 6
+_COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _SHARED = ("version", "recipe", "world", "track", "budget", "machine")
 
 
-def add(results: Mapping[str, Any], name: str, tried: int, file: Path = FILE) -> str:
+def add(results: Any, name: str, tried: int, file: Path = FILE) -> str:
     """Add the entry of a method, or replace it; returns a sentence for the screen.
 
     Args:
@@ -35,51 +39,82 @@ def add(results: Mapping[str, Any], name: str, tried: int, file: Path = FILE) ->
     Raises:
         UserError: no such method; too few folds; a budget for tries; wrong results, which are named.
     """
-    about = next((method for method in results.get("methods", ()) if method["name"] == name), None)
-    rows = [row for row in results.get("rows", ()) if row["method"] == name]
+    if found := malformed(results):
+        _refuse(found)
+    about = next((method for method in results["methods"] if method["name"] == name), None)
+    rows = [row for row in results["rows"] if row["method"] == name]
     if about is None or not rows:
-        known = ", ".join(method["name"] for method in results.get("methods", ()))
+        known = ", ".join(method["name"] for method in results["methods"])
         raise UserError(f"The results have no method {name!r}. They have: {known}.")
     entry = {key: results.get(key) for key in _SHARED} | {"method": about, "tried": tried, "rows": rows}
     if found := check({"version": VERSION, "entries": [entry]}):
-        raise UserError("The results cannot enter the leaderboard:\n" + "\n".join(found[:12]))
-    entries = read_json(file, "Leaderboard")["entries"] if file.is_file() else []
+        _refuse(found)
+    content: Any = {"version": VERSION, "entries": []}
+    if file.exists():
+        content = read_json(file, "Leaderboard")
+    if found := check(content):
+        raise UserError(f"{file} cannot take an entry, because it is no verified leaderboard:\n" + _lines(found))
+    entries = content["entries"]
     own = (name, entry["track"])
     kept = [other for other in entries if (other["method"]["name"], other["track"]) != own]
     write_json(file, {"version": VERSION, "entries": [*kept, entry]}, indent=1)
-    return f"{file}: {len(kept) + 1} entries, {about['title']} with {len(rows)} rows."
+    replaced = ", in place of the entry that it had" if len(kept) < len(entries) else ""
+    return f"{file}: {len(kept) + 1} entries, {about['title']} with {len(rows)} rows{replaced}."
 
 
-def check(content: Mapping[str, Any]) -> list[str]:
+def _refuse(found: Sequence[str]) -> NoReturn:
+    """Raise the UserError that lists what is wrong."""
+    raise UserError("The results cannot enter the leaderboard:\n" + _lines(found))
+
+
+def _lines(found: Sequence[str]) -> str:
+    more = [f"and {len(found) - MOST_LISTED} more"] if len(found) > MOST_LISTED else []
+    return "\n".join([*found[:MOST_LISTED], *more])
+
+
+def check(content: Any) -> list[str]:
     """What is wrong with a leaderboard, in words; empty if all its entries are verified."""
-    if content.get("version") != VERSION or not isinstance(content.get("entries"), list):
-        return [f"it has version {content.get('version')}; this program reads version {VERSION}"]
+    own = content if isinstance(content, dict) else {}
+    if own.get("version") != VERSION or not isinstance(own.get("entries"), list):
+        wanted = f"it must have version {VERSION} and a list of entries"
+        return [f"{wanted}, but has version {short(own.get('version'))} and entries {short(own.get('entries'))}"]
     found: list[str] = []
+    met: set[tuple[str, str]] = set()
     for number, entry in enumerate(content["entries"], start=1):
-        try:
-            where = f"entry {number} ({entry['method']['name']})"
-            folds = {row["fold"] for row in entry["rows"]}
-            if entry["world"] != "test":
-                found.append(f"{where}: results are those of the world test, not {entry['world']}")
-            if len(folds) < LEAST_FOLDS:
-                found.append(f"{where}: it has {len(folds)} folds, but at least {LEAST_FOLDS} are needed")
-            if entry["budget"] not in ("standard", "full"):
-                found.append(f"{where}: its budget is {entry['budget']}, not standard or full")
-            if not isinstance(entry["tried"], int) or entry["tried"] < 1:
-                found.append(f"{where}: the number of settings tried is {entry['tried']!r}")
-            if {row["method"] for row in entry["rows"]} != {entry["method"]["name"]}:
-                found.append(f"{where}: it has rows of other methods")
-            for key in ("commit", "code", "config"):
-                if entry["method"]["kind"] not in ("simple", "supervised") and not all(
-                    row[key] for row in entry["rows"]
-                ):
-                    found.append(f"{where}: rows lack their {key}")
-            if any(row["commit"].endswith("+") for row in entry["rows"]):
-                found.append(f"{where}: rows were made with changes that are in no commit")
-            found += [f"{where}: {problem}" for problem in problems(entry)]
-        except (KeyError, TypeError, AttributeError) as error:
-            found.append(f"entry {number}: it is damaged ({error!r})")
+        if damage := malformed_entry(entry):
+            found += [f"entry {number}: {problem}" for problem in damage]
+            continue
+        name = entry["method"]["name"]
+        where = f"entry {number} ({name})"
+        if (name, entry["track"]) in met:
+            found.append(f"{where}: the method has two entries on this track")
+        met.add((name, entry["track"]))
+        found += [f"{where}: {problem}" for problem in _of_entry(entry)]
     return found
+
+
+def _of_entry(entry: Mapping[str, Any]) -> Iterator[str]:
+    folds = {row["fold"] for row in entry["rows"]}
+    if entry["world"] != "test":
+        yield f"results are those of the world test, not {entry['world']}"
+    if len(folds) < LEAST_FOLDS:
+        yield f"it has {len(folds)} folds, but at least {LEAST_FOLDS} are needed"
+    if entry["budget"] not in ("standard", "full"):
+        yield f"its budget is {entry['budget']}, not standard or full"
+    if entry["version"] != RESULTS_VERSION:
+        yield f"its rows have version {entry['version']}, not {RESULTS_VERSION}"
+    if entry["method"]["limit"]:
+        yield "it is a limit, which knows what no method may know"
+    if {row["method"] for row in entry["rows"]} != {entry["method"]["name"]}:
+        yield "it has rows of other methods"
+    if entry["method"]["kind"] != "simple" and not all(row["code"] and row["config"] for row in entry["rows"]):
+        yield "rows lack their code or config"
+    commits = {row["commit"] for row in entry["rows"]}
+    if any(commit.strip().endswith("+") for commit in commits):
+        yield "rows were made with changes that are in no commit"
+    elif wrong := sorted(commit for commit in commits if not _COMMIT.fullmatch(commit)):
+        yield f"the commit of rows is {short(wrong[0])}, which is no full Git hash"
+    yield from problems_of_rows(entry, [entry["method"]])
 
 
 def table(content: Mapping[str, Any]) -> str:
@@ -108,5 +143,4 @@ def table(content: Mapping[str, Any]) -> str:
         "Commit",
         "Data",
     ]
-    rows = [titles, ["---"] * len(titles), *(cells for *_, cells in sorted(lines, key=lambda line: line[:2]))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
+    return markdown(titles, [cells for *_, cells in sorted(lines, key=lambda line: line[:2])])

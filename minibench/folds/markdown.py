@@ -9,9 +9,9 @@ MISSING = "–"
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with a line for each row."""
+    """A table with a line for each row; a ``|`` in a cell, such as in a method's title, does not end it."""
     lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def spread(values: Sequence[float]) -> str:

@@ -25,7 +25,7 @@ from PADing.data.mini_v2.worlds import world
 from PADing.errors import UserError, did_you_mean
 from PADing.files import write_json
 
-__all__ = ["SUPERVISED", "Plan", "Row"]
+__all__ = ["SUPERVISED", "Plan", "Row", "row_hash"]
 
 SUPERVISED = "oracle_supervised"
 FEATURES, PREDICTIONS, START, BACKBONE = "features.npz", "predictions.npz", "start.pth", "backbone.pth"
@@ -186,13 +186,9 @@ class Plan:
     def row(self, name: str, fold: int, seed: int) -> Row:
         """The row of a method, with any fold and seed."""
         kind = self.kind(name)
-        parts = [kind, name, str(fold), str(seed), self.data_hash()]
-        if kind in ("second", "whole"):
-            parts += [self.job(name, fold, kind).hash, self.settings.track]
-        if kind == "simple":
-            parts.append(self.settings.track)
-        parts.append(self.segmenter_hash(None) if kind == "supervised" else self.start_hash(name, fold))
-        digest = _digest(*parts)
+        config = self.job(name, fold, kind).hash if kind in ("second", "whole") else ""
+        start = self.segmenter_hash(None) if kind == "supervised" else self.start_hash(name, fold)
+        digest = row_hash(kind, name, fold, seed, self.data_hash(), config, self.settings.track, start)
         return Row(name, fold, seed, digest, self.out / "rows" / f"{name}-fold{fold}-seed{seed}-{digest}.json")
 
     # ---- steps
@@ -364,6 +360,12 @@ class Plan:
             usual=usual,
             kind=kind,
         )
+
+
+def row_hash(kind: str, name: str, fold: int, seed: int, data: str, config: str, track: str, start: str) -> str:
+    """The identity of a row; all but ``kind`` is in the row itself. ``start``: of the weights that it starts from."""
+    own = {"second": [config, track], "whole": [config, track], "simple": [track]}.get(kind, [])
+    return _digest(kind, name, str(fold), str(seed), data, *own, start)
 
 
 def _of_file(path: Path) -> str:

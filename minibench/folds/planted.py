@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from minibench.folds.differences import Difference, compare
+from minibench.folds.form import read_results
 from minibench.paired import BETTER, WORSE, judge, paired_test
-from PADing.command_line import CommandParser, positive, run_command
+from PADing.command_line import CommandParser, above_zero, positive, quiet_ctrl_c, run_command
 from PADing.errors import UserError
-from PADing.files import read_json
 
 __all__ = ["Found", "simulate"]
 
@@ -90,13 +90,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = CommandParser(__doc__, prog="python -m minibench.folds.planted")
     parser.add_argument("results", type=Path, help="results.json of version 2")
-    parser.add_argument("--effect", type=float, default=7.0, help="planted difference in points (default: %(default)s)")
+    parser.add_argument("--effect", type=above_zero, default=7.0, help="planted difference in points")
     parser.add_argument("--rounds", type=positive, default=500, help="simulated families (default: %(default)s)")
     return run_command(_run, parser.parse_args(argv))
 
 
 def _run(args: argparse.Namespace) -> None:
-    read = _read(read_json(args.results, "Results of the mini benchmark"))
+    read = _read(read_results(args.results))
     values = {name: list(one.values.values()) for name, one in read.items()}
     found = simulate(values, args.effect, args.rounds, {name: one.margin for name, one in read.items()})
     print(f"no effect: a false alarm in {100 * found.false_alarms:.0f} % of the families")
@@ -105,4 +105,5 @@ def _run(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    quiet_ctrl_c()
     sys.exit(main())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from minibench.folds.configs import VERSION, code_hash
+from minibench.folds.form import RESULTS_VERSION
 from minibench.folds.plan import SUPERVISED, Plan, Row
 from minibench.folds.simple import SIMPLE
 from minibench.methods import SHOWN
@@ -16,9 +17,8 @@ from PADing.engine.environment import commit
 from PADing.errors import UserError
 from PADing.files import read_json, write_json
 
-__all__ = ["RESULTS_VERSION", "collect", "write_row"]
+__all__ = ["collect", "write_row"]
 
-RESULTS_VERSION = 2
 _TITLES = {SUPERVISED: "oracle: everything annotated"}
 
 

@@ -1,18 +1,19 @@
 """What is run: world, track of class vectors, folds, second-stage seeds, lengths."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from PADing.data.mini_v2.vectors import TRACKS
 from PADing.data.mini_v2.worlds import FOLDS, WORLDS
-from PADing.errors import UserError
+from PADing.errors import UserError, short
 from PADing.files import read_json, write_json
 
 __all__ = ["BUDGETS", "SETTINGS", "Lengths", "Settings", "make_settings", "read_settings"]
 
 SETTINGS = "settings.json"
+MOST_NUMBERS, MOST_SEED = 1000, 2**31 - 1
 WARM_START = "warm-start"  # the world of the warm start
 
 
@@ -86,14 +87,23 @@ def make_settings(
     number, repeats, lengths = BUDGETS[budget]
     folds = range(1, number + 1) if folds is None else folds
     seeds = range(1, repeats + 1) if seeds is None else seeds
-    if not folds or not set(folds) <= set(range(1, FOLDS + 1)):
-        raise UserError(f"Folds are numbers from 1 to {FOLDS}, but {list(folds)} were named.")
-    if not seeds or min(seeds) < 0:
-        raise UserError(f"There must be at least one seed, and none below 0, but the seeds are {list(seeds)}.")
+    check_numbers("Folds", folds, FOLDS)
+    check_numbers("Seeds", seeds, MOST_SEED)
     start = str(Path(warm_start).absolute()) if warm_start else ""
     if start and not Path(start).is_file():
         raise UserError(f"--warm-start {warm_start} does not exist. Leave it out, and the warm start is trained first.")
     return Settings(world, track, budget, tuple(dict.fromkeys(folds)), tuple(dict.fromkeys(seeds)), lengths, start)
+
+
+def check_numbers(what: str, numbers: Sequence[int], most: int) -> None:
+    """UserError if there is none, one is not from 1 to ``most``, or they are too many to be meant.
+
+    Seed 0 is that of rows without randomness.
+    """
+    if not 1 <= len(numbers) <= MOST_NUMBERS:
+        raise UserError(f"{what} must be 1 to {MOST_NUMBERS} numbers, but {len(numbers):,} were named.")
+    if (wrong := next((number for number in numbers if not 1 <= number <= most), None)) is not None:
+        raise UserError(f"{what} are numbers from 1 to {most}, but {short(wrong)} was named.")
 
 
 def write_settings(out: Path, settings: Settings, **more: Any) -> None:
@@ -106,8 +116,18 @@ def read_settings(out: Path) -> tuple[Settings, dict[str, Any]]:
     content = read_json(out / SETTINGS, "Settings of the benchmark")
     try:
         own = {field.name: content.pop(field.name) for field in fields(Settings)}
-        own["lengths"] = Lengths(**own["lengths"])
-        own |= {key: tuple(own[key]) for key in ("folds", "seeds")}
-        return Settings(**own), content
-    except (KeyError, TypeError) as error:
+        lengths = Lengths(**own.pop("lengths"))
+        names = [content.get(key, []) for key in ("plugins", "methods")]
+        if not all(isinstance(texts, list) and all(isinstance(t, str) for t in texts) for texts in names):
+            raise TypeError("plugins and methods must be lists of text")
+        if not isinstance(own["warm_start"], str):
+            raise TypeError("warm_start must be text")
+        for key in ("folds", "seeds"):
+            if not all(type(number) is int for number in own[key]):
+                raise TypeError(f"{key} must be whole numbers")
+        known = make_settings(**{**own, "warm_start": ""})
+        if lengths != known.lengths:
+            raise TypeError("its lengths are not those of its budget")
+        return replace(known, warm_start=own["warm_start"]), content
+    except (KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{out / SETTINGS} is not what this program writes ({error!r}). Delete it.") from error

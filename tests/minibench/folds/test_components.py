@@ -16,7 +16,7 @@ FOLDS = range(1, 7)
 
 
 def _method(name, title, task="panoptic", **more):
-    return {"name": name, "title": title, "task": task, "role": "", "limit": False, **more}
+    return {"name": name, "title": title, "task": task, "kind": "second", "role": "", "limit": False, **more}
 
 
 METHODS = [
@@ -35,9 +35,11 @@ def _results(effects):
         for fold in FOLDS:
             value = 20 + 3 * np.sin(fold) + effects.get(method["name"], 0.0) + 0.1 * draws.normal()
             values = {"panoptic_seg": {"PQ_AUSUC": value}, "segm": {"AP50_AUSUC": value, "AP50_hm": value}}
-            row = {"method": method["name"], "fold": fold, "seed": 1, "results": values, "hash": "h"}
-            rows.append({**row, "processor_seconds": 1.0})
-    about = {"world": "test", "track": "clip", "folds": list(FOLDS), "seeds": [1], "trainings": []}
+            row = {"method": method["name"], "fold": fold, "seed": 1, "results": values, "classes": {}, "curves": {}}
+            row |= dict.fromkeys(("hash", "data", "vectors", "config", "code", "commit", "segmenter"), "h")
+            rows.append({**row, "world": "test", "track": "clip", "version": 1, "processor_seconds": 1.0})
+    about = {"version": 2, "recipe": 1, "world": "test", "track": "clip", "budget": "smoke", "trainings": []}
+    about |= {"folds": list(FOLDS), "seeds": [1], "data": {"world": "h", "vectors": "h"}}
     return {**about, "methods": METHODS, "rows": rows}
 
 

@@ -40,9 +40,21 @@ def test_an_entry_is_added_replaced_and_shown(whole, tmp_path, capsys):
         (lambda content: content.update(budget="quick"), "its budget is quick"),
         (lambda content: content.update(world="tuning"), "not tuning"),
         (lambda content: content["rows"][0].update(commit="abc+"), "in no commit"),
+        (lambda content: content["rows"][0].update(commit="0" * 40 + "+ "), "in no commit"),
+        (lambda content: content["rows"][0].update(commit=""), "no full Git hash"),
+        (lambda content: content["rows"][0].update(commit="main"), "no full Git hash"),
+        (lambda content: content["rows"][0].update(commit=None), "must be a line of text, but is None"),
         (lambda content: content["rows"][0].update(code=""), "lack their code"),
         (lambda content: content["rows"][0]["results"]["panoptic_seg"].update(PQ_AUSUC=99.0), "PQ_AUSUC is 99"),
+        (lambda content: content["rows"][0]["results"].pop("panoptic_seg"), "curve are missing"),
+        (lambda content: content["rows"].append(content["rows"][0]), "there twice"),
+        (lambda content: content["rows"].append({**content["rows"][0], "fold": 7}), "hash is not that"),
+        (lambda content: content["rows"].append(3), "must be an object, but is 3"),
+        (lambda content: content["rows"][0].pop("processor_seconds"), "lacks `processor_seconds`"),
+        (lambda content: content["methods"][0].update(limit=True), "it is a limit"),
+        (lambda content: content["methods"][0].update(kind="simple"), "its kind is 'simple'"),
         (lambda content: content["methods"].clear(), "no method 'mine'"),
+        (lambda content: content.update(methods={"mine": {}}), "must be a list"),
     ],
 )
 def test_what_cannot_be_compared_does_not_enter(whole, tmp_path, change, message):
@@ -52,9 +64,30 @@ def test_what_cannot_be_compared_does_not_enter(whole, tmp_path, change, message
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_that_is_no_leaderboard_is_not_replaced(whole, tmp_path):
+    file = tmp_path / "leaderboard.json"
+    for content in (whole, {"version": 1}, {"version": 1, "entries": [3]}, {"version": 1, "entries": {}}):
+        file.write_text(json.dumps(content))
+        with pytest.raises(UserError, match="no verified leaderboard"):
+            add(whole, "mine", 3, file)
+        assert json.loads(file.read_text()) == content
+    with pytest.raises(UserError, match="Is a directory"):
+        add(whole, "mine", 3, tmp_path)
+
+
+def test_an_entry_is_there_once_and_a_bar_in_its_title_ends_no_cell(whole, tmp_path):
+    whole["methods"][0]["title"] = "Mine | yours"
+    add(whole, "mine", 3, tmp_path / "l.json")
+    content = json.loads((tmp_path / "l.json").read_text())
+    assert "| Mine \\| yours |" in table(content)
+    content["entries"] *= 2
+    assert any("two entries" in problem for problem in check(content))
+
+
 def test_the_number_of_tries_is_needed(whole, tmp_path):
-    with pytest.raises(UserError, match="settings tried is 0"):
+    with pytest.raises(UserError, match="tried must be a whole number of at least 1, but is 0"):
         add(whole, "mine", 0, tmp_path / "leaderboard.json")
     results = tmp_path / "results.json"
     results.write_text(json.dumps(whole))
     assert cli(["leaderboard", str(results), "--method", "mine", "--file", str(tmp_path / "l.json")]) == 2
+    assert cli(["leaderboard", "--method", "mine", "--tried", "3"]) == 2

@@ -1,6 +1,7 @@
 """Which trainings there are, what they start from, and what makes a result another one."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -142,14 +143,26 @@ def test_settings_are_checked_and_written(tmp_path):
         ({"folds": [0]}, "numbers from 1 to 10"),
         ({"track": "hard"}, "easy, clip, word"),
         ({"world": "warm-start"}, "--world is 'warm-start'"),
-        ({"seeds": [-1]}, "none below 0"),
+        ({"seeds": [-1]}, "Seeds are numbers from 1 to"),
+        ({"seeds": [0]}, "but 0 was named"),
+        ({"seeds": [2**31]}, "Seeds are numbers"),
+        ({"seeds": range(10**12)}, "Seeds must be 1 to 1000 numbers"),
+        ({"folds": range(1, 10**12)}, "Folds must be 1 to 1000 numbers"),
         ({"warm_start": tmp_path / "no.pth"}, "does not exist"),
     ):
         with pytest.raises(UserError, match=message):
             make_settings(**wrong)
-    (tmp_path / "settings.json").write_text("{}")
-    with pytest.raises(UserError, match="is not what this program writes"):
-        read_settings(tmp_path)
+    written = json.loads((tmp_path / "settings.json").read_text())
+    for damage in (
+        *({key: value} for key in ("world", "folds", "lengths", "methods") for value in (3, None, [["a"]], {"a": 1})),
+        {"folds": "123"},
+        {"folds": [1.5]},
+        {"warm_start": 3},
+        {"lengths": {**written["lengths"], "second": "500"}},
+    ):
+        (tmp_path / "settings.json").write_text(json.dumps({**written, **damage}))
+        with pytest.raises(UserError, match="is not what this program writes"):
+            read_settings(tmp_path)
 
 
 @pytest.mark.parametrize(
