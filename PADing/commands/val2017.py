@@ -31,6 +31,7 @@ COLUMNS = (
     ("IoU", "sem_seg", "seen_IoU", "unseen_IoU", "hIoU"),
     ("AP50", "segm", "AP50_seen", "AP50_unseen", "AP50_hm"),
 )
+GRACE = 60.0  # seconds that an interrupted step has to save
 logger = logging.getLogger(__name__)
 
 
@@ -101,7 +102,18 @@ def _prepare(args: argparse.Namespace) -> None:
 
 def _call(words: list[str]) -> None:
     print("$", shlex.join(words), flush=True)
-    if status := subprocess.run(words).returncode:
+    process = subprocess.Popen(words)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        # The terminal has sent Ctrl-C to it, too: a training saves a checkpoint before it ends.
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            process.wait()
+        raise
+    if status:
         raise UserError(f"This step ended with status {status}: {shlex.join(words[1:3])} ... Its message is above.")
 
 
@@ -156,7 +168,7 @@ def _rows(path: Path) -> list[list[str]]:
         for title, entry, *keys in COLUMNS if isinstance(results, dict) else ():
             metrics: Any = results.get(entry)
             if isinstance(metrics, dict):
-                values = [metrics.get(key) for key in keys]
-                shown = [f"{value:.2f}" if isinstance(value, int | float) else "" for value in values]
+                values: list[Any] = [metrics.get(key) for key in keys]
+                shown = [f"{v:.2f}" if type(v) in (int, float) and 0 <= v <= 100 else "" for v in values]
                 found.append([path.parent.name, data_set, title, *shown])
     return found

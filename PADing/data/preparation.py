@@ -32,8 +32,11 @@ def read_annotation(path: str | os.PathLike, what: str, check: Callable = check_
 
 
 def worker_pool(workers: int) -> Pool:
-    """A pool of processes that leave Ctrl-C to the main one, which ends them; they would print tracebacks."""
-    return multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    """A pool of processes that leave Ctrl-C to the main one, which ends them; they would print tracebacks.
+
+    There are at most twice as many as cores: ``--workers 100000`` would fill the memory and be no faster.
+    """
+    return multiprocessing.Pool(min(workers, 2 * (os.cpu_count() or 1)), signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
 
 def write_label_maps(make: Callable[[tuple], np.ndarray], jobs: Iterable[tuple], output: str, workers: int) -> None:

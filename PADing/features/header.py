@@ -18,7 +18,7 @@ PARTS = ("train", "val")
 DTYPES = ("float16", "float32")
 MASKS = ("float32", "float16", "bits")
 # Larger files or numbers are no header of ours; they must not fill the memory.
-_MOST_BYTES, _MOST = 2**26, 2**40
+_MOST_BYTES, _MOST, _MOST_SHARDS = 2**26, 2**40, 2**20
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,9 @@ def read_header(folder: Path) -> Header:
 
 
 def _check_together(header: Header, path: Path) -> None:
+    if header.shards > _MOST_SHARDS:
+        many = f"{header.shards:,} shards by `images`, `passes` and `records_per_shard`, more than {_MOST_SHARDS:,}"
+        raise UserError(f"{path} describes {many}. Copy the folder again.")
     if strange := sorted(set(header.unseen) - set(header.classes)):
         raise UserError(f"{path}: {short(strange)} are unseen, but no classes. Copy the folder again.")
     if (header.part == "val") != bool(header.masks) or (header.part == "val" and header.passes != 1):

@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from minibench.display import Display, duration
 from minibench.folds.cause_report import cause_report
@@ -12,12 +13,12 @@ from minibench.folds.form import read_causes_results, read_results
 from minibench.folds.plan import Plan
 from minibench.folds.report import report
 from minibench.folds.rows import collect
-from minibench.folds.settings import SETTINGS, Settings, make_settings, write_settings
+from minibench.folds.settings import SETTINGS, Settings, make_settings, read_settings, write_settings
 from minibench.methods import discover
 from minibench.scheduler import Failure, cores, run_steps
 from PADing.engine.output_folder import training_folder, training_in
 from PADing.errors import Interrupted, UserError
-from PADing.files import replacing
+from PADing.files import read_json, replacing
 
 __all__ = ["report_version_2", "run_version_2", "train_warm_start"]
 
@@ -72,12 +73,12 @@ def _run(args: argparse.Namespace, settings: Settings, warm_only: bool = False) 
     plan.threads = max(1, min(cores() // args.jobs, int(wanted) if wanted.isdigit() else cores()))
     if training_in(out):
         raise UserError(f"Another benchmark is running in {out}. Wait for it, or choose another --output.")
-    if (out / "results.json").is_file() and not (out / SETTINGS).is_file():
-        raise UserError(f"{out} has results of version 1. Choose another --output.")
+    _check_folder(out, settings, warm_only)
     display, steps = Display(), plan.steps(lambda: collect(plan), warm_only)
     with training_folder(out, resume=True, overwrite=False):
         plugins = [str(path.absolute()) for path in args.plugins]
-        write_settings(out, settings, methods=plan.names, plugins=plugins)
+        if not warm_only or not (out / SETTINGS).is_file():  # those of a benchmark name its methods and plug-ins
+            write_settings(out, settings, methods=plan.names, plugins=plugins)
         done = sum(step.done() for step in steps)
         display.line(f"{len(steps)} steps in {out}, {done} done before; {args.jobs} in parallel")
         try:
@@ -100,6 +101,23 @@ def _run(args: argparse.Namespace, settings: Settings, warm_only: bool = False) 
         spent = sum(filter(None, (step.measured() for step in steps)))
         display.line(f"{duration(spent)} of training; results: {out / 'results.json'}; report: {out / REPORT}")
     return int(bool(failures))
+
+
+def _check_folder(out: Path, settings: Settings, warm_only: bool) -> None:
+    """UserError if the folder has what would be replaced: results of version 1, or of other settings."""
+    found = out / "results.json"
+    if found.is_file() and not (out / SETTINGS).is_file():
+        raise UserError(f"{out} has results of version 1. Choose another --output.")
+    before: dict[str, Any] = {}
+    if found.is_file() and not warm_only:
+        before = read_json(found, "Results of the mini benchmark")
+    elif (out / SETTINGS).is_file() and warm_only:
+        before = {"budget": read_settings(out)[0].budget}
+    for key in ("world", "track", "budget"):
+        wanted = getattr(settings, key)
+        if (own := before.get(key, wanted)) != wanted:
+            what = f"{out} has a benchmark with --{key} {own}, which one with {wanted} would replace"
+            raise UserError(f"{what}. Choose another --output.")
 
 
 def _explain(failure: Failure, display: Display) -> None:

@@ -12,7 +12,7 @@ from minibench.methods import TASKS_OF
 from PADing.errors import MOST_LISTED, UserError, short
 from PADing.files import read_json
 
-__all__ = ["RESULTS_VERSION", "malformed", "malformed_entry", "read_causes_results", "read_results"]
+__all__ = ["RESULTS_VERSION", "malformed", "malformed_entry", "malformed_row", "read_causes_results", "read_results"]
 
 RESULTS_VERSION = 2
 _LONGEST = 300  # characters of a name
@@ -47,6 +47,11 @@ def malformed(results: Any) -> list[str]:
         own = results.get("version") if isinstance(results, dict) else results
         return [f"it has version {short(own)}; this program reads version {RESULTS_VERSION}"]
     return list(islice(_RESULTS(results, ""), MOST_LISTED))
+
+
+def malformed_row(row: Any) -> list[str]:
+    """The same of one row, such as the content of its file."""
+    return list(islice(_ROW(row, ""), MOST_LISTED))
 
 
 def malformed_entry(entry: Any) -> list[str]:

@@ -25,7 +25,7 @@ from minibench.folds.scores import ausuc_key
 from minibench.folds.submission import problems
 from minibench.methods import INSTANCE, PANOPTIC, SEMANTIC
 from minibench.paired import BETTER, LEVEL, WORSE, PairedTest, paired_test
-from PADing.command_line import CommandParser, run_command
+from PADing.command_line import CommandParser, quiet_ctrl_c, run_command
 from PADing.errors import UserError
 from PADing.files import read_json
 
@@ -113,8 +113,8 @@ def _run(args: argparse.Namespace) -> None:
         )
     titles = ["Method", "Metric", "95 % of folds", "Repeated", "Inside", "Difference within folds (95 % interval)"]
     print(table(titles, lines))
-    inside, every = sum(one.inside for one in found), sum(len(one.values) for one in found)
-    print(f"\n{inside} of {every} figures are within the intervals ({100 * inside / every:.0f} %; 95 % are expected).")
+    hits, every = sum(one.inside for one in found), sum(len(one.values) for one in found)
+    print(f"\n{hits} of {every} figures are within the intervals ({100 * hits / every:.0f} %; 95 % are expected).")
     against = contradictions(first, second)
     print(f"Comparisons with opposite verdicts: {', '.join(against) or 'none'}.")
 
@@ -128,4 +128,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    quiet_ctrl_c()
     sys.exit(main())

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from minibench.folds.configs import VERSION, code_hash
-from minibench.folds.form import RESULTS_VERSION
+from minibench.folds.form import RESULTS_VERSION, malformed_row
 from minibench.folds.plan import SUPERVISED, Plan, Row
 from minibench.folds.simple import SIMPLE
 from minibench.methods import SHOWN
@@ -99,13 +99,21 @@ def _about(plan: Plan, name: str) -> dict[str, Any]:
 
 
 def _valid(plan: Plan, path: Path) -> dict[str, Any] | None:
-    """The content of a row's file; None if it belongs to other settings."""
-    entry = read_json(path, "Row of the benchmark")
+    """The content of a row's file; None if it belongs to other settings; UserError if it is damaged."""
+    advice = f"{path} is damaged. Delete it and run the same command again."
+    try:
+        entry = read_json(path, "Row of the benchmark")
+    except UserError as error:
+        raise UserError(f"{advice} ({error})") from error
     try:
         row = plan.row(entry["method"], entry["fold"], entry["seed"])
     except (KeyError, TypeError, UserError):  # a method that is no longer there
         return None
-    return entry if row.name in plan.names and row.hash == entry.get("hash") else None
+    if row.name not in plan.names or row.hash != entry.get("hash"):
+        return None
+    if found := malformed_row(entry):
+        raise UserError(f"{advice} ({found[0]})")
+    return entry
 
 
 def _trainings(plan: Plan, folds: Sequence[int]) -> list[dict[str, Any]]:
@@ -116,5 +124,6 @@ def _trainings(plan: Plan, folds: Sequence[int]) -> list[dict[str, Any]]:
     for folder in folders:
         record = read_record(folder / RECORD)
         if record.get("state") == "done":
-            found.append({"name": folder.name, "seconds": record["seconds"], "threads": record.get("threads", 0)})
+            numbers = {"seconds": record.get("seconds", 0.0), "threads": record.get("threads", 0)}
+            found.append({"name": folder.name, **numbers})
     return found

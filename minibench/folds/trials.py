@@ -89,7 +89,10 @@ class Trials:
         try:
             self.out, self.run, self.images = out, Path(content["run"]), int(content["images"])
             self.seeds = tuple(map(int, content["seeds"]))
-            self.trials = {entry["name"]: Trial(**entry) for entry in content["trials"]}
+            trials = [Trial(**entry) for entry in content["trials"]]
+            if not all(isinstance(text, str) for one in trials for text in (one.name, one.method, one.track)):
+                raise TypeError("name, method and track of a trial must be text")
+            self.trials = {one.name: replace(one, options=dict(one.options)) for one in trials}
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{out / TRIALS} is not what this program writes ({error!r}). Delete it.") from error
         self.settings, more = read_settings(self.run)

@@ -17,7 +17,7 @@ import yaml
 from minibench.display import Display, duration
 from minibench.folds.grid import DECIDES, SHOWN, TIE, best, means, read_grid, settings_of, trials_of
 from minibench.folds.plan import Plan
-from minibench.folds.settings import make_settings, write_settings
+from minibench.folds.settings import SETTINGS, make_settings, read_settings, write_settings
 from minibench.folds.trials import IMAGES, Trials, write_trials
 from minibench.methods import discover
 from minibench.scheduler import cores, run_steps
@@ -47,7 +47,8 @@ def tune_version_2(args: argparse.Namespace) -> int:
     plan.threads = _threads(args.jobs)
     if training_in(out):
         raise UserError(f"Another benchmark is running in {out}. Wait for it, or choose another --output.")
-    if (out / "results.json").is_file():
+    of_world = read_settings(out)[0].world if (out / SETTINGS).is_file() else "tuning"
+    if (out / "results.json").is_file() or of_world != "tuning":
         raise UserError(f"{out} has results of `minibench run`. Choose another --output.")
     display = Display()
     with training_folder(out, resume=True, overwrite=False):

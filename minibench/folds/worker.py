@@ -28,7 +28,7 @@ from minibench.folds.truth import Truth, read_truth
 from minibench.folds.warm import write_start
 from minibench.methods import TASKS, Task, discover
 from minibench.runs import RECORD, read_record
-from PADing.command_line import CommandParser, quiet_ctrl_c, run_command
+from PADing.command_line import CommandParser, count, quiet_ctrl_c, run_command
 from PADing.data.embeddings import load_class_embeddings
 from PADing.data.mini_v2.split_files import prefix
 from PADing.data.mini_v2.worlds import world
@@ -118,7 +118,11 @@ class Work:
 
     def whole(self, fold: int, name: str) -> None:
         """Evaluate a method that has trained the whole network."""
-        (row,) = (row for row in self.plan.rows(fold, ("whole",)) if row.name == name)
+        rows = self.plan.rows(fold, ("whole",))
+        row = next((row for row in rows if row.name == name), None)
+        if row is None:
+            known = ", ".join(row.name for row in rows) or "none"
+            raise UserError(f"--method {name!r} trains no whole network here. These do: {known}.")
         folder, method = self.plan.whole(name, fold), self.plan.methods[name]
         truth = read_truth(f"{prefix(self.world, fold)}_val_panoptic")
         weights = folder if self.plan.trains(name) else self.plan.segmenter(fold)
@@ -170,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = CommandParser(__doc__, prog="python -m minibench.folds.worker")
     parser.add_argument("output", type=Path, help="folder of `minibench run --version 2`")
     parser.add_argument("kind", choices=KINDS, help="the step")
-    parser.add_argument("--fold", type=int, default=0, help="from 1")
+    parser.add_argument("--fold", type=count, default=0, help="from 1")
     parser.add_argument("--method", default="", help="of `whole`")
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s")

@@ -1,6 +1,11 @@
 """The lists of the val2017 protocol: a total rule, the same for every user; and refusals of what is not val2017."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -181,7 +186,34 @@ def test_the_report_has_a_row_for_each_metric(tmp_path, capsys):
     folder = tmp_path / "d2zero"
     folder.mkdir()
     results = {"a_val": {"segm": {"AP50_seen": 12.345, "AP50_unseen": None, "AP50_hm": 1}}, "weights": "ema"}
+    results["b_val"] = {"segm": {"AP50_seen": 10**400, "AP50_unseen": True, "AP50_hm": float("nan")}}
     (folder / "results.json").write_text(json.dumps(results))
-    assert _rows(folder / "results.json") == [["d2zero", "a_val", "AP50", "12.35", "", "1.00"]]
+    odd = ["d2zero", "b_val", "AP50", "", "", ""]
+    assert _rows(folder / "results.json") == [["d2zero", "a_val", "AP50", "12.35", "", "1.00"], odd]
     assert main(["report", "--output", str(tmp_path)]) == 0
     assert "| d2zero | a_val | AP50 | 12.35 |  | 1.00 |" in capsys.readouterr().out
+
+
+SAVES = """
+import pathlib, time
+pathlib.Path("begun").touch()
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(1)
+    pathlib.Path("saved").touch()
+"""
+
+
+def test_ctrl_c_lets_a_training_save_its_checkpoint(tmp_path):
+    """Ctrl-C reaches both processes; the step needs a moment, which it has."""
+    code = "import sys; from PADing.commands.val2017 import _call; _call([sys.executable, '-c', sys.argv[1]])"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, SAVES], cwd=tmp_path, env=environment, start_new_session=True, stderr=-3
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) != 0 and (tmp_path / "saved").exists()

@@ -42,6 +42,7 @@ def rewritten(folder, number=0, **values):
         ({"images": -1}, "`images` must be a whole number from 1"),
         ({"images": 10**30}, "`images` must be"),
         ({"records_per_shard": 0}, "`records_per_shard` must be"),
+        ({"images": 2**31, "passes": 1000, "records_per_shard": 1}, "shards by `images`, `passes`"),
         ({"queries": True}, "`queries` must be"),
         ({"width": 1.5}, "`width` must be"),
         ({"dtype": "object"}, "`dtype` must be one of"),

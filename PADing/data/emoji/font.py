@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import struct
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -82,6 +83,10 @@ def read_glyphs(path: Path, wanted: Iterable[str]) -> dict[str, np.ndarray]:
         raise UserError(f"The font {path} cannot be read: {error.strerror or error}.") from error
     except (
         TTLibError,
+        ImportError,  # of the decoder of WOFF2
+        EOFError,
+        OverflowError,
+        zlib.error,
         struct.error,
         KeyError,
         IndexError,

@@ -49,6 +49,8 @@ def test_fonts_that_do_not_fit_are_refused(font, tmp_path):
     assert "damaged" in _refused(tmp_path / "damaged.ttf")
     (tmp_path / "words.ttf").write_text("not a font\n" * 9)
     assert "is no intact font" in _refused(tmp_path / "words.ttf")
+    (tmp_path / "web.woff2").write_bytes(b"wOF2" + bytes(100))  # its decoder may not be installed
+    assert "is no intact font" in _refused(tmp_path / "web.woff2")
     (tmp_path / "empty.ttf").write_bytes(b"")
     assert "is no intact font" in _refused(tmp_path / "empty.ttf")
 

@@ -43,7 +43,7 @@ def test_it_runs_is_killed_and_goes_on_to_the_same_numbers(tmp_path):
     text = _run(whole)
     rows = _rows(whole)
     assert {name for name, *_ in rows} == set(NAMES.split(",")), text
-    assert "With one fold there is no interval" in text
+    assert "One fold has no interval" in text
     for (name, *_), results in rows.items():
         tasks = {"segm", "region"} if name == "d2zero" else {"panoptic_seg", "sem_seg", "segm", "region"}
         assert set(results) == tasks, name

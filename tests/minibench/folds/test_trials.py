@@ -69,9 +69,17 @@ def test_mistakes_are_named(tmp_path):
         from PADing.config_check import value_problems
 
         assert any(words in problem for problem in value_problems(made.load(), ("model",)))
-    (tmp_path / "trials.json").write_text('{"run": "x"}')
-    with pytest.raises(UserError, match="is not what this program writes"):
-        Trials(tmp_path)
+    about = {"run": str(tmp_path), "seeds": [1], "images": 9}
+    for content in (
+        {"run": "x"},
+        {**about, "trials": [3]},
+        {**about, "trials": [{"name": "a", "method": ["pading"]}]},
+        {**about, "trials": [{"name": "a", "method": "pading", "options": 3}]},
+        {**about, "images": "many", "trials": []},
+    ):
+        (tmp_path / "trials.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="is not what this program writes"):
+            Trials(tmp_path)
 
 
 def test_mmd_by_class_sees_what_the_published_one_does_not():
