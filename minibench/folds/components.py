@@ -36,6 +36,7 @@ COMPONENTS = (
     Component("PADing", "alignment of relations", (("pading", "pading_no_alignment"),)),
     Component("PADing", "disentanglement", (("pading", "pading_no_disentanglement"),)),
     Component("PADing", "alignment and disentanglement together", (), ("structure",)),
+    Component("PADing", "primitives, alignment and disentanglement together", (("pading", "gmmn"),)),
     Component("PADing", "self-training", (), ("self_training",)),
     Component("D2Zero", "input-conditional classifier", (("d2zero", "d2zero_plain_classifier"),)),
     Component(

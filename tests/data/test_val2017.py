@@ -207,7 +207,9 @@ except KeyboardInterrupt:
 
 def test_ctrl_c_lets_a_training_save_its_checkpoint(tmp_path):
     """Ctrl-C reaches both processes; the step needs a moment, which it has."""
-    code = "import sys; from PADing.commands.val2017 import _call; _call([sys.executable, '-c', sys.argv[1]])"
+    # A shell's background jobs ignore Ctrl-C, and so would these.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from PADing.commands.val2017 import _call; _call([sys.executable, '-c', sys.argv[1]])"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(
         [sys.executable, "-c", code, SAVES], cwd=tmp_path, env=environment, start_new_session=True, stderr=-3

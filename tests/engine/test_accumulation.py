@@ -40,8 +40,7 @@ CASES = {
     "PADing": ("panoptic-PADing.yaml", [NODE + "RANDOM_SEGMENTER", True]),
 }
 
-# PyTorch 2.4 rounds gradients of other batch sizes differently: 1.5e-6 was found.
-TOLERANCE = 1e-6 if torch.__version__ >= "2.5" else 2e-6
+TOLERANCE = 1e-6
 
 
 def config(case, folder, *opts):
@@ -69,17 +68,21 @@ def batch(case, objects, seed=0):
 
 
 def trained(cfg, batches, wrap=False):
-    """Parameters, gradients, logged losses and the next random number after some updates."""
+    """Parameters, gradients of the first update, logged losses and the next random number after some updates.
+
+    Later gradients are no sums of rounding errors alone: parameters that differ by 1e-8 may turn an activation on.
+    """
     torch.manual_seed(1)
     model = build_model(cfg).train()
     recipe = build_recipe(cfg, model)
     wrapped = wrap_for_processes(model, recipe.find_unused_parameters) if wrap else model
     torch.manual_seed(2 + comm.get_rank())
+    grads: dict[str, torch.Tensor] = {}
     with EventStorage(0) as storage:
         for samples in batches:
             recipe.step(wrapped, samples, 0.0)
+            grads = grads or {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
         logged = {name: value for name, (value, _) in storage.latest().items()}
-    grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {name: p.detach() for name, p in model.named_parameters()}, grads, logged, torch.rand(())
 
 
