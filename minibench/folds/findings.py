@@ -78,13 +78,13 @@ def _limits(results: Mapping[str, Any]) -> str:
         key=lambda m: statistics.fmean(by_fold(results, m["name"], PANOPTIC.key, key).values()),
         default=None,
     )
-    if not masks or not probe or best is None:
+    if not masks or best is None or not (known := sum(probe.values())):
         return ""
     names = by_fold(results, best["name"], REGION, "acc_un_only")
     own = statistics.fmean(by_fold(results, best["name"], PANOPTIC.key, key).values())
-    share = 100 * own / statistics.fmean(probe.values())
+    share = 100 * own * len(probe) / known
     text = (
-        f"**What limits them:** names, not masks. With true names the segmenters' masks reach a harmonic mean of "
+        f"**Limits:** with true names the segmenters' masks reach a harmonic mean of "
         f"{statistics.fmean(masks.values()):.0f} PQ. The highest row, {best['title']}, reaches {share:.0f} % of the PQ "
         "AUSUC of a linear classifier that has seen every class"
     )

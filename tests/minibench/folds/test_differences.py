@@ -75,6 +75,18 @@ def test_the_report_ranks_methods_and_keeps_limits_apart():
     assert " | 100 | " in probe
 
 
+def test_limits_that_are_zero_after_a_short_training_are_left_out():
+    results = _results({})
+    label = {"name": "oracle_label", "title": "True names", "task": "panoptic", "role": "", "limit": True}
+    results["methods"] = [*METHODS, label]
+    own = [row for row in results["rows"] if row["method"] == "oracle_probe"]
+    results["rows"] = results["rows"] + [{**row, "method": "oracle_label"} for row in own]
+    assert "**Limits:** with true names the segmenters' masks reach" in report(results)
+    for row in own:
+        row["results"] = {"panoptic_seg": {"PQ_AUSUC": 0.0}}
+    assert "**Limits:**" not in report(results) and "| *Probe* | 0.0 ± 0.0 | – |" in report(results)
+
+
 def test_noise_of_seeds_is_that_within_folds():
     assert seed_noise(_results({}, folds=200, noise=1.5)) == pytest.approx(1.5, rel=0.1)
     assert seed_noise(_results({}, seeds=1)) is None
