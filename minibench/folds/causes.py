@@ -167,13 +167,16 @@ def all_rows(
     """Rows of ``causes.json``, with those of the benchmark's ``results.json`` in place of its own copies of them.
 
     Raises:
-        UserError: ``causes`` has no rows.
+        UserError: ``causes`` has no rows, or rows on segmenters that ``results`` does not have.
     """
     rows = causes.get("rows")
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "trial" in row for row in rows):
         raise UserError("causes.json has no `rows`. Make it again: python -m minibench causes RUN")
     if results is None:
         return rows
+    known = {row.get("segmenter") for row in results["rows"]}
+    if any(row.get("segmenter") not in known for row in rows if row.get("segmenter")):
+        raise UserError("causes.json is of another run than results.json, or of more folds. Use those of one run.")
     own = {row.name for one in experiments if one.of_run for row in one.rows.values()}
     return [row for row in rows if row["trial"] not in own] + rows_of_run(experiments, results)
 

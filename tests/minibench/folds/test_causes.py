@@ -3,7 +3,7 @@
 import pytest
 
 from minibench.folds.cause_report import cause_report
-from minibench.folds.causes import CAUSES, read_causes, rows_of_run, trials_of, verdicts
+from minibench.folds.causes import CAUSES, all_rows, read_causes, rows_of_run, trials_of, verdicts
 from minibench.folds.configs import job
 from minibench.folds.settings import make_settings
 from minibench.methods import discover
@@ -97,6 +97,14 @@ def test_whole_networks_are_compared_by_the_rows_of_the_benchmark(experiments):
     assert verdict.values == {1: 5.0, 2: 5.0} and verdict.claim == "yes"
     text = cause_report(experiments, verdicts(experiments, rows), rows, ABOUT)
     assert "| a | 8.5 | 9 |" in text and "Not run. The rows" not in text
+
+
+def test_experiments_on_other_segmenters_are_not_joined_to_a_run(experiments):
+    row = {"trial": "one.a", "fold": 1, "seed": 1, "segmenter": "s1", "metrics": {}}
+    results = {"rows": [{"method": "pading", "segmenter": "s1"}]}
+    assert all_rows(experiments, {"rows": [row]}, results) == [row]
+    with pytest.raises(UserError, match="is of another run than results.json"):
+        all_rows(experiments, {"rows": [row, {**row, "segmenter": "s2"}]}, results)
 
 
 def test_the_committed_experiments_can_be_run_and_say_what_they_expect():
