@@ -7,7 +7,7 @@ from typing import Any
 from minibench.folds.causes import NO, OPEN, YES, Experiment, Verdict
 from minibench.folds.markdown import MISSING, table
 
-__all__ = ["cause_report"]
+__all__ = ["CLAIM", "cause_report"]
 
 _SHOWN = {
     "PQ_AUSUC": "PQ AUSUC",
@@ -19,7 +19,7 @@ _SHOWN = {
     "norm_ratio_unseen": "length generated / real",
     "gradient_structure_share": "structure gradient",
 }
-_CLAIM = {YES: "holds", NO: "does not hold", OPEN: "open", "": MISSING}
+CLAIM = {YES: "holds", NO: "does not hold", OPEN: "open", "": MISSING}
 
 
 def cause_report(
@@ -49,7 +49,7 @@ def _summary(experiments: Sequence[Experiment], verdicts: Sequence[Verdict]) -> 
     for one in experiments:
         own = [verdict for verdict in verdicts if verdict.experiment == one.name]
         claims = [verdict.claim for verdict in own if verdict.claim]
-        counts = ", ".join(f"{claims.count(a)} {_CLAIM[a]}" for a in (YES, NO, OPEN) if a in claims)
+        counts = ", ".join(f"{claims.count(a)} {CLAIM[a]}" for a in (YES, NO, OPEN) if a in claims)
         met = ", ".join(
             f"{n} {word}"
             for answer, word in ((YES, "as expected"), (NO, "otherwise"), (OPEN, "open"))
@@ -104,7 +104,7 @@ def _line(verdict: Verdict) -> list[str]:
         f"{test.low:+.3g} to {test.high:+.3g}" if test else MISSING,
         MISSING if verdict.p is None else f"{verdict.p:.3f}",
         verdict.as_expected,
-        _CLAIM[verdict.claim],
+        CLAIM[verdict.claim],
     ]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from minibench.folds.cause_report import CLAIM
 from minibench.folds.causes import NO, OPEN, YES, Verdict, all_rows, read_causes, verdicts
 from minibench.folds.differences import Difference
 from minibench.folds.markdown import MISSING, table
@@ -44,7 +45,6 @@ COMPONENTS = (
     ),
     Component("D2Zero", "unseen-constrained loss", (("d2zero_unseen_loss", "d2zero"),), ("unseen_loss",)),
 )
-_SHOWN = {YES: "holds", NO: "does not hold", OPEN: "open"}
 
 
 def components(results: Mapping[str, Any], differences: Sequence[Difference], causes: Mapping[str, Any] | None) -> str:
@@ -60,7 +60,7 @@ def components(results: Mapping[str, Any], differences: Sequence[Difference], ca
         answers.append(_verdict([answer for answer, _ in evidence]))
         for number, (answer, cells) in enumerate(evidence):
             title = [one.paper, one.name, f"**{answers[-1]}**"] if number == 0 else ["", "", ""]
-            lines.append([*title, *cells, _SHOWN[answer]])
+            lines.append([*title, *cells, CLAIM[answer]])
     if not lines:
         return ""
     titles = ["Paper", "Component", "Claim", "Comparison", "Metric", "Difference (95 % interval)", "Here"]
@@ -104,4 +104,4 @@ def _interval(one: Difference | Verdict) -> str:
 
 def _verdict(answers: Sequence[str]) -> str:
     shown = {answer for answer in answers if answer != OPEN}
-    return "depends" if len(shown) > 1 else _SHOWN[next(iter(shown), OPEN)]
+    return "depends" if len(shown) > 1 else CLAIM[next(iter(shown), OPEN)]
