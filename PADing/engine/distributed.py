@@ -63,6 +63,7 @@ def launch_on_cpus(
 ) -> None:  # fmt: skip
     """Call the importable ``function(*args)`` in ``processes`` new processes of this machine, connected by gloo.
 
+    They share the cores: each has its part of PyTorch's threads, unless ``OMP_NUM_THREADS`` says how many.
     ``dist_url`` is ``tcp://HOST:PORT`` of the first machine, or "auto" for a free port of this machine. UserError for
     another form, and for "auto" with several machines.
     """
@@ -86,5 +87,7 @@ def _in_process(
     local_rank: int, function: Callable, environment: dict, first_rank: int, args: tuple, timeout: timedelta
 ) -> None:
     os.environ.update(environment, LOCAL_RANK=str(local_rank), RANK=str(first_rank + local_rank))
+    if not os.environ.get("OMP_NUM_THREADS"):  # else each process would have a thread for every core
+        torch.set_num_threads(max(1, torch.get_num_threads() // int(environment["LOCAL_WORLD_SIZE"])))
     with torchrun_process_group(cpu=True, timeout=timeout):
         function(*args)

@@ -4,6 +4,7 @@ import inspect
 import logging
 import os
 import time
+import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ from PADing.engine.progress import ProgressHook
 from PADing.engine.recipes import TrainingRecipe, build_recipe
 from PADing.engine.recomputation import recompute_activations
 from PADing.engine.rng import preserved_rng
+from PADing.engine.running_statistics import share_running_statistics
 from PADing.engine.shares import choose_shares
 from PADing.engine.stream import StreamLoader, build_stream_loader
 from PADing.engine.timed_checkpoint import TimedCheckpoint
@@ -166,6 +168,7 @@ class Trainer(DefaultTrainer):
             raise Interrupted(number)
         results: dict[str, Any] = {}
         bare = model.module if isinstance(model, DistributedDataParallel) else model
+        share_running_statistics(bare)
         for name, evaluator in zip(cfg.DATASETS.TEST, evaluators, strict=True):
             with preserved_rng(), predicted_classes(cfg, bare, name) as predicted:
                 loader = cls.build_test_loader(cfg, name)
@@ -385,6 +388,8 @@ def wrap_for_processes(
     """Wrap a model so that all processes of the job share its gradients, on GPUs or CPUs; ``options``: further ones."""
     device = next(model.parameters()).device
     # Gradients lie in the buckets that are sent; copies of them would take as much memory as the parameters.
+    # PyTorch warns that those of another memory layout are copied there, which costs little.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     options = {"gradient_as_bucket_view": True, **options}
     options["device_ids"] = [device.index] if device.type == "cuda" else None
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # in newer torch
