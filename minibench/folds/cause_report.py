@@ -7,7 +7,7 @@ from typing import Any
 from minibench.folds.causes import NO, OPEN, YES, Experiment, Verdict
 from minibench.folds.markdown import MISSING, table
 
-__all__ = ["CLAIM", "cause_report"]
+__all__ = ["CLAIM", "cause_report", "metric_name"]
 
 _SHOWN = {
     "PQ_AUSUC": "PQ AUSUC",
@@ -20,6 +20,13 @@ _SHOWN = {
     "gradient_structure_share": "structure gradient",
 }
 CLAIM = {YES: "holds", NO: "does not hold", OPEN: "open", "": MISSING}
+
+
+def metric_name(key: str) -> str:
+    """A metric's name for readers, such as "unseen-only accuracy, things" for ``acc_un_only_things``."""
+    whole = max((known for known in _SHOWN if f"{key}_".startswith(f"{known}_")), key=len, default="")
+    rest = key.removeprefix(whole).strip("_").replace("_", " ")
+    return ", ".join(filter(None, [_SHOWN.get(whole, ""), rest]))
 
 
 def cause_report(
@@ -76,7 +83,7 @@ def _section(one: Experiment, verdicts: Sequence[Verdict], rows: Sequence[Mappin
     columns = [key for key in lines[0] if key == "" or any(line[key] not in (MISSING, "") for line in lines)]
     return [
         *title,
-        table([_SHOWN.get(key, key) for key in columns], [[line[key] for key in columns] for line in lines]),
+        table([key and metric_name(key) for key in columns], [[line[key] for key in columns] for line in lines]),
         table(_TITLES, list(map(_line, verdicts))),
     ]
 
@@ -99,7 +106,7 @@ def _line(verdict: Verdict) -> list[str]:
     return [
         part.say,
         f"{part.first} − {part.second}",
-        part.metric + (" (spread)" if part.of == "spread" else ""),
+        metric_name(part.metric) + (" (spread)" if part.of == "spread" else ""),
         mean,
         f"{test.low:+.3g} to {test.high:+.3g}" if test else MISSING,
         MISSING if verdict.p is None else f"{verdict.p:.3f}",

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minibench.folds.cause_report import CLAIM
+from minibench.folds.cause_report import CLAIM, metric_name
 from minibench.folds.causes import NO, OPEN, YES, Verdict, all_rows, read_causes, verdicts
 from minibench.folds.differences import Difference
 from minibench.folds.markdown import MISSING, table
@@ -94,7 +94,7 @@ def _of_experiments(one: Component, judged: Sequence[Verdict]) -> Iterator[tuple
         if verdict.experiment in one.experiments and verdict.claim and verdict.values:
             part = verdict.expectation
             name = f"{part.first} − {part.second} ([{verdict.experiment}](causes.md#{verdict.experiment}))"
-            yield verdict.claim, [name, part.metric.replace("_", " "), _interval(verdict)]
+            yield verdict.claim, [name, metric_name(part.metric), _interval(verdict)]
 
 
 def _interval(one: Difference | Verdict) -> str:

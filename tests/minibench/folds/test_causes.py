@@ -2,7 +2,7 @@
 
 import pytest
 
-from minibench.folds.cause_report import cause_report
+from minibench.folds.cause_report import cause_report, metric_name
 from minibench.folds.causes import CAUSES, all_rows, read_causes, rows_of_run, trials_of, verdicts
 from minibench.folds.configs import job
 from minibench.folds.settings import make_settings
@@ -142,3 +142,16 @@ def test_mistakes_in_the_declarations_are_named(tmp_path):
             read_causes(file=file)
     with pytest.raises(UserError, match=r"no experiment 'nois'.*noise"):
         read_causes(["nois"], CAUSES)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("PQ_AUSUC", "PQ AUSUC"),
+        ("acc_un_only", "unseen-only accuracy"),
+        ("acc_un_only_things", "unseen-only accuracy, things"),
+        ("acc_un", "acc un"),
+    ],
+)
+def test_metrics_have_names_for_readers(key, name):
+    assert metric_name(key) == name
