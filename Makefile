@@ -1,5 +1,5 @@
 # These commands do everything on a fresh machine:
-#   make quickstart   install, then train and evaluate a zero-shot model on the mini data set (about 14 minutes, no GPU needed)
+#   make quickstart   install, then train and evaluate a zero-shot model on the mini data set (about 7 minutes, no GPU needed)
 #   make test         install, then run the tests
 #   make docs         install, then build the documentation: docs/_build/html/index.html
 PYTHON ?= python3

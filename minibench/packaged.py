@@ -3,9 +3,10 @@
     python -m minibench packaged-model                  # about half an hour on two CPU cores
     cp -r output/packaged_model/mini models/            # replace the model of the package
 
-It trains as the quickstart does, with the narrow network of configs/mini/packaged-*.yaml. Then it rounds the weights to
-16 bits, which halves the file, and evaluates again: the metrics of the model are those of the rounded weights. The
-report also has those before rounding, and those on the first validation images, which a test repeats.
+It trains as the quickstart does, but in one process, and with the narrow network of configs/mini/packaged-*.yaml. Then
+it rounds the weights to 16 bits, which halves the file, and evaluates again: the metrics of the model are those of the
+rounded weights. The report also has those before rounding, and those on the first validation images, which a test
+repeats.
 """
 
 import argparse
@@ -36,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
     weights, model = out / "rounded.safetensors", out / NAME
     with training_folder(out, resume=True, overwrite=False):
         try:
-            steps = quickstart.plan_steps(out, args.seed, args.smoke, CONFIGS)[:4]  # without the drawing
+            steps = quickstart.plan_steps(out, args.seed, args.smoke, CONFIGS, processes=0)[:4]  # without the drawing
             quickstart.run_plan(steps, out)
             _round(out / "pading" / "model_final.pth", weights)
             test = ["MODEL.CLASS_EMBEDDINGS", out / "data" / "mini" / "class_vectors.npz", "SEED", args.seed]
