@@ -62,6 +62,7 @@ def _add_framework_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.AMP.PRECISION = "float16"
     cfg.INPUT.update(ON_CORRUPT="fatal", REDUCED_DECODING=False, RESIZE_BY="pillow")
     cfg.TEST.MAX_IMAGES = 0
+    cfg.TEST.PRECISION = "float32"
     cfg.TEST.CLASS_EMBEDDINGS = ""
     cfg.TEST.DISTRACTORS, cfg.TEST.NUM_DISTRACTORS = "", 0
     cfg.TEST.update(SEM_SEG_NAN_AWARE=False, PANOPTIC_EXCLUDE_ABSENT=False, WRITE_PNG=False)

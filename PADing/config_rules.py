@@ -178,6 +178,7 @@ RULES: list[Rule] = [
     Rule("train", "SOLVER.AMP", one_of("float16", "bfloat16"), "PRECISION"),
     Rule("train", "SOLVER.EMA", below_one, "DECAY", "such as 0.9998"),
     # ---- evaluation
+    Rule("test", "TEST", one_of("float32", "bfloat16", "float16"), "PRECISION"),
     Rule("test", "TEST", at_least(1), "DETECTIONS_PER_IMAGE"),
     Rule("test", "TEST", at_least(0), "MAX_IMAGES", "0: all images"),
     Rule("test", "TEST", at_least(0), "NUM_DISTRACTORS", "0: all names of the file"),

@@ -31,6 +31,7 @@ from PADing.data.resizing import resized
 from PADing.data.vocabulary import parse_vocabulary
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.compilation import compile_model
+from PADing.engine.evaluation_precision import use_evaluation_precision
 from PADing.engine.start_check import PREDICTION, on_present_device, start_problems
 from PADing.engine.weight_average import choice_of_weights
 from PADing.errors import UserError, refuse
@@ -201,6 +202,7 @@ def load_model(cfg: CfgNode) -> torch.nn.Module:
     refuse(start_problems(cfg, PREDICTION))
     model = build_model(cfg).eval()
     compile_model(cfg, model)
+    use_evaluation_precision(cfg, model)
     metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
     contract_of(model).set_test_metadata(metadata)
     checkpointer = _TrainedCheckpointer(model)

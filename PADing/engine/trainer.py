@@ -30,6 +30,7 @@ from PADing.engine.best import BestCheckpoint, StoppedByPatience
 from PADing.engine.checkpointer import TrainingCheckpointer
 from PADing.engine.compilation import compile_model
 from PADing.engine.determinism import explaining_determinism
+from PADing.engine.evaluation_precision import use_evaluation_precision
 from PADing.engine.interruption import STOP, StopHook, explain_stop, without_stop_signals
 from PADing.engine.job_watch import report_lost_process
 from PADing.engine.memory import explaining_memory
@@ -130,6 +131,7 @@ class Trainer(DefaultTrainer):
         model = super().build_model(cfg)
         recompute_activations(cfg, model)
         compile_model(cfg, model)
+        use_evaluation_precision(cfg, model)
         return model
 
     @classmethod
