@@ -1,5 +1,6 @@
 """Jobs of several processes: joins a job of ``torchrun``, or starts one on CPUs (Detectron2 starts those on GPUs)."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,6 +55,9 @@ def torchrun_process_group(cpu: bool, timeout: timedelta = TIMEOUT) -> Iterator[
         yield
         comm.synchronize()  # leave together: other processes may still communicate with this one
     finally:
+        # Models of this job hold the group, and trainers are in reference cycles. A group of gloo that is left at the
+        # end of Python aborts the process ("terminate called without an active exception").
+        gc.collect()
         torch.distributed.destroy_process_group()
 
 
