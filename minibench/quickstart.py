@@ -139,7 +139,8 @@ def main(args: argparse.Namespace) -> None:
     """Run the steps that are not done and print the table."""
     started = time.time()
     out = args.out.absolute()
-    state = open_folder(out, {"seed": args.seed, "smoke": args.smoke}, args.fresh)
+    # With the configs, so that a run of another network, of an earlier version, is neither continued nor shown as this.
+    state = open_folder(out, {"seed": args.seed, "smoke": args.smoke, "configs": list(CONFIGS)}, args.fresh)
     with training_folder(out, resume=True, overwrite=False):
         try:
             run_plan(plan_steps(out, args.seed, args.smoke, gpus=args.num_gpus), out)
