@@ -1,9 +1,11 @@
 """Two processes on the CPU end with the same weights, and their gradients are those of one process with all data."""
 
+import gc
 import inspect
 import os
 import socket
 import time
+import weakref
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -69,6 +71,23 @@ def test_processes_leave_together(tmp_path):
     """One that ends while another still talks to it may be aborted after all its work is done."""
     torch.multiprocessing.spawn(leave, args=(check_that_the_first_is_slow, str(tmp_path), free_port()), nprocs=WORLD)
     assert {path.name for path in tmp_path.iterdir()} == {"done", "process 0 left after", "process 1 left after"}
+
+
+def write_whether_the_group_is_there(folder, rank):
+    Path(folder, f"{rank} {'within' if torch.distributed.is_initialized() else 'beyond'}").touch()
+
+
+def check_a_cycle(folder):
+    gc.disable()  # only the end of the job may collect it
+    cycle = torch.nn.Module()
+    cycle.__dict__["itself"] = cycle
+    weakref.finalize(cycle, write_whether_the_group_is_there, folder, comm.get_rank())
+
+
+def test_what_a_job_leaves_in_cycles_is_freed_before_its_group(tmp_path):
+    """A trainer is such a cycle. A group of gloo that it kept to the end of Python now and then aborted a process."""
+    launch_on_cpus(check_a_cycle, WORLD, args=(str(tmp_path),))
+    assert {path.name for path in tmp_path.iterdir()} == {"0 within", "1 within"}
 
 
 def check_the_timeout(folder):

@@ -1,5 +1,6 @@
 """Starts the processes of a job on one machine."""
 
+import gc
 import socket
 from collections.abc import Callable
 from datetime import timedelta
@@ -54,4 +55,5 @@ def _process(function, args, processes: int, machines: int, machine: int, url, t
     function(*args)
     # Leave together: if a process leaves while others communicate with it, the runtime aborts them.
     comm.synchronize()
+    gc.collect()  # trainers are in cycles, and hold the group; one of gloo that outlives this may abort the process
     distributed.destroy_process_group()
