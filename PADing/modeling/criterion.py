@@ -235,11 +235,17 @@ class SetCriterion(nn.Module):
 
     def _at_points(self, masks: Tensor, matched: Matched, drawn: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
         """Mask logits (A * M, 1, h, w) and the targets' masks at the mask loss's points: (A, M, P) each."""
-        candidates, random_points = (torch.cat(points) for points in zip(*drawn, strict=True))
-        uncertain = most_uncertain(masks.detach(), candidates, self.num_points - self.random_points)
-        points = torch.cat([uncertain, random_points], dim=1)  # (A * M, P, 2)
-        labels = _labels_at_points(matched, points.view(*matched.query.shape, self.num_points, 2))
-        return point_sample(masks, points).view(labels.shape), labels
+        by_prediction = masks.view(*matched.query.shape, *masks.shape[1:])
+        uncertain = self.num_points - self.random_points
+        # One prediction after another, because the candidates of all of them fill hundreds of megabytes.
+        points = torch.stack(
+            [
+                torch.cat([most_uncertain(own.detach(), candidates, uncertain), others], dim=1)
+                for own, (candidates, others) in zip(by_prediction, drawn, strict=True)
+            ]
+        )  # (A, M, P, 2)
+        logits = [point_sample(own, at).squeeze(1) for own, at in zip(by_prediction, points, strict=True)]
+        return torch.stack(logits), _labels_at_points(matched, points)
 
     def extra_repr(self) -> str:
         """The text in ``print(model)``."""
