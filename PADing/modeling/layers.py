@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from PADing.modeling.feed_forward import feed_forward
 from PADing.modeling.linear import Linear, linear
 
 Branch = Callable[[Tensor], Tensor]
@@ -83,7 +84,9 @@ class ResidualLayer(nn.Module):
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """The branch of two linear layers, the first one with a ReLU: (..., C) -> (..., C)."""
-        return self.linear2(self.drop(self.linear1(x)))
+        if self.training and self.drop.p:
+            return self.linear2(self.drop(self.linear1(x)))
+        return feed_forward(x, self.linear1, self.linear2)
 
 
 def self_attention(attention: Attention, positions: Tensor | None) -> Branch:

@@ -42,8 +42,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tenso
     return result.view(*x.shape[:-1], weight.shape[0])
 
 
+def product_into(result: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
+    """Write ``x @ weight.T + bias``, then a ReLU if ``relu`` is True, to ``result``, without a gradient; return it."""
+    if onednn_is_faster():
+        return result.copy_(_onednn(x, weight, bias, relu))
+    if bias is None:
+        torch.mm(x, weight.t(), out=result)
+    else:
+        torch.addmm(bias, x, weight.t(), out=result)
+    return result.relu_() if relu else result
+
+
 def _suits(rows: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN is to be used: large float32 matrices of plain tensors, and nothing that records operators."""
+    """Whether oneDNN is to be used."""
+    return plain_float32(rows, weight) and onednn_is_faster()
+
+
+def plain_float32(rows: Tensor, weight: Tensor) -> bool:
+    """Whether they are large float32 matrices of plain tensors on the CPU, and nothing records operators."""
     return (
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
@@ -55,7 +71,6 @@ def _suits(rows: Tensor, weight: Tensor) -> bool:
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
-        and onednn_is_faster()
     )
 
 

@@ -74,7 +74,7 @@ class PixelDecoder(nn.Module):
     def add_step(self, i: int, channels: int) -> None:
         """Create the convolutions of the step to the ``i``-th finest map, counted from 1."""
         self.add_module(f"adapter_{i}", conv_norm(channels, self.conv_dim, 1, self.norm))
-        self.add_module(f"layer_{i}", conv_norm(self.conv_dim, self.conv_dim, 3, self.norm, F.relu))
+        self.add_module(f"layer_{i}", conv_norm(self.conv_dim, self.conv_dim, 3, self.norm, F.relu_))
 
     def step(self, i: int, feature: Tensor, coarser: Tensor) -> Tensor:
         """The result (B, conv_dim, ., .) of a step, from the ``i``-th finest map and the result of the step before."""
@@ -118,7 +118,7 @@ class BasePixelDecoder(PixelDecoder):
 
     def add_coarsest(self, i: int, channels: int) -> None:
         """Create the modules for :meth:`coarsest`."""
-        self.add_module(f"layer_{i}", conv_norm(channels, self.conv_dim, 3, self.norm, F.relu))
+        self.add_module(f"layer_{i}", conv_norm(channels, self.conv_dim, 3, self.norm, F.relu_))
 
     def coarsest(self, feature: Tensor) -> tuple[Tensor, Tensor | None]:
         """The map (B, conv_dim, ., .) of the coarsest feature, and encoder features or None."""
