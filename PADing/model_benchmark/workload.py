@@ -157,14 +157,14 @@ def _model(args: argparse.Namespace, stages: Stages, opts: list) -> Any:
     cfg = load_config(config, opts)
     model: Any = Trainer.build_model(cfg)
     model.benchmark_config = cfg
-    stages.watch(model.backbone, "forward", "backbone")
-    head = model.sem_seg_head
-    stages.watch(head.pixel_decoder, "forward_features", "pixel decoder")
-    stages.watch(head.predictor, "forward", "transformer decoder")
-    if args.compile:
+    if args.compile:  # before the stages are watched, because a clock cannot be compiled
         from PADing.engine.compilation import compile_parts
 
         compile_parts(model)
+    head = model.sem_seg_head
+    stages.watch(model.backbone, "_compiled_call_impl" if args.compile else "forward", "backbone")
+    stages.watch(head.pixel_decoder, "forward_features", "pixel decoder")
+    stages.watch(head.predictor, "forward", "transformer decoder")
     return model
 
 

@@ -1,15 +1,23 @@
 """The benchmark must set figures side by side that belong together, and say so when a contender fails."""
 
+import argparse
+import functools
 import json
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
+import torch
 
 from PADing.commands.benchmark import main
+from PADing.engine import compilation
 from PADing.model_benchmark import run as benchmark
+from PADing.model_benchmark import workload
 from PADing.model_benchmark.run import OURS, ratio
 
+REPOSITORY = Path(__file__).parents[2]
+STAGES = ("backbone", "pixel decoder", "transformer decoder")
 CONTENDER = """
     import argparse, json, sys
     parser = argparse.ArgumentParser()
@@ -127,3 +135,24 @@ def test_the_floor_of_this_machine(tmp_path, capsys):
     (row,) = json.loads(output.read_text())["rows"]
     assert row["stages"].keys() == {"matrix product", "convolution, channels first", "convolution, channels last"}
     assert row["seconds"][0] >= sum(row["stages"].values()) * 0.99
+
+
+def test_a_compiled_network_is_compiled_once_and_its_stages_are_timed(monkeypatch, tmp_path):
+    compiled = []
+
+    def run_as_it_is(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=run_as_it_is))
+    monkeypatch.setattr(compilation, "_obstacle", lambda device_type: "")
+    monkeypatch.setattr(workload, "PRETRAINING", "configs/mini/panoptic-pretrain.yaml")
+    args = argparse.Namespace(task="network", root=REPOSITORY, height=64, width=64, dtype="float32", compile=True)
+    stages = workload.Stages()
+    run = workload.network(args, stages)
+    for _ in range(3):
+        run()
+    torch._dynamo.reset()
+    assert len(compiled) == 2, "backbone and pixel decoder, without graph breaks, at the first call only"
+    assert {name: len(times) for name, times in stages.seconds.items()} == dict.fromkeys(STAGES, 3)
