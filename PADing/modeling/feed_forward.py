@@ -1,8 +1,8 @@
 """The feed-forward network of a transformer layer, which on a CPU takes blocks of rows, one after another.
 
-Between its two linear layers is the largest tensor of Mask2Former's encoder, 46 MB for an image of 640 x 853. As a whole
-it fits into no cache, and the system has to provide its memory at each call. A block stays in the cache and its memory
-is used again. The backward pass computes the block once more in place of keeping it.
+Between its two linear layers is the largest tensor of Mask2Former's encoder, 46 MB for an image of 640 x 853. The whole
+fits into no cache, and the system has to provide its memory at each call. A block stays in the cache, and its memory is
+used again. The backward pass computes each block once more in place of keeping it.
 """
 
 import torch
