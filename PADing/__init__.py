@@ -10,12 +10,12 @@ import sys
 import warnings
 
 from PADing.after_import import import_after
-from PADing.waiting import sleep_while_waiting
+from PADing.waiting import wait_briefly
 
 # fvcore calls it when it is imported; its users can do nothing about it.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
-sleep_while_waiting()
+wait_briefly()
 
 try:
     import_after("detectron2.data", "PADing.data.registration")

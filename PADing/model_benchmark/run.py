@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PADing import waiting
 from PADing.commands.benchmark import DATA_TASKS, MODEL_TASKS
 from PADing.errors import UserError
 from PADing.files import read_json, write_json
@@ -47,7 +48,9 @@ class Contender:
         words = [*self.command, "--task", task, "--output", str(output), "--height", str(args.height)]
         words += ["--width", str(args.width), "--repeats", str(args.repeats), "--threads", str(args.threads)]
         words += ["--dtype", args.dtype]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), **self.further}
+        # Each program chooses how its threads wait: this one's choice is not that of others.
+        inherited = {name: value for name, value in os.environ.items() if waiting.chosen.get(name) != value}
+        environment = {**inherited, "OMP_NUM_THREADS": str(args.threads), **self.further}
         try:
             done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, env=environment)
         except OSError as error:

@@ -12,11 +12,15 @@ import functools
 import importlib.util
 import json
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__" and "transformers-network" not in sys.argv:
+    import PADing  # noqa: F401  # before PyTorch, as in its own programs, because it chooses how threads wait
 
 import torch
 from detectron2.structures import BitMasks, Instances
