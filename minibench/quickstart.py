@@ -33,8 +33,8 @@ COLUMNS = {PANOPTIC: (*PANOPTIC.metrics, "SQ", "RQ"), SEMANTIC: SEMANTIC.metrics
 # Seconds on two CPU cores.
 USUAL, USUAL_SMOKE = 410, 40
 CONFIGS = ("configs/mini/quickstart-pretrain.yaml", "configs/mini/quickstart-PADing.yaml")
-# Processes of stage 1 on the CPU: one with two threads leaves a third of two cores idle. The number is the same on all
-# machines, because it changes the training. Stage 2 has one: it compares sets of features, which two would halve.
+# Processes of stage 1 on the CPU. The number is the same on all machines, because it changes the training, and the
+# published figures are of two. Stage 2 has one: it compares sets of features, which two would halve.
 PROCESSES = 2
 
 

@@ -33,7 +33,7 @@ def test_every_path_of_a_run_is_below_its_folder(tmp_path):
     [({}, [quickstart.PROCESSES, 0], "cpu"), ({"processes": 0}, [0, 0], "cpu"), ({"gpus": 2}, [2, 1], "cuda")],
 )
 def test_processes_and_device_of_both_trainings(tmp_path, options, numbers, device):
-    """Stage 1 is faster in two processes; stage 2 would be another training, whose metrics were worse."""
+    """Stage 1 is published with two processes; stage 2 would be another training, whose metrics were worse."""
     commands = [step.command for step in quickstart.plan_steps(tmp_path, 1, smoke=False, **options)]
     trainings = [words for words in commands if words[1].startswith("train_net")]
     assert [words[words.index("--num-gpus") + 1] for words in trainings] == list(map(str, numbers))
