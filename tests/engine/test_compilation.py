@@ -1,7 +1,5 @@
 """``MODEL.COMPILE``: the same results and state dict, and clear messages where PyTorch cannot compile."""
 
-import functools
-
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
@@ -10,23 +8,15 @@ from PADing.engine import compilation
 from PADing.engine.trainer import Trainer
 from PADing.errors import UserError
 from tests.meta_arch.small import small_batch, small_config
+from tests.recorded_graphs import record_graphs
 
 COMPILED = ["MODEL.COMPILE", True]
 
 
 @pytest.fixture
-def graphs(monkeypatch) -> list:
-    """Records each graph that is compiled, and runs it as it is, which takes no C++ compiler and no minutes."""
-    compiled = []
-
-    def run_as_it_is(graph, inputs):
-        compiled.append(graph)
-        return graph.forward
-
-    torch._dynamo.reset()
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=run_as_it_is))
-    monkeypatch.setattr(compilation, "_obstacle", lambda device_type: "")
-    yield compiled
+def graphs(monkeypatch):
+    """The graphs that are compiled."""
+    yield record_graphs(monkeypatch)
     torch._dynamo.reset()
 
 

@@ -1,7 +1,6 @@
 """The benchmark must set figures side by side that belong together, and say so when a contender fails."""
 
 import argparse
-import functools
 import json
 import sys
 import textwrap
@@ -11,10 +10,10 @@ import pytest
 import torch
 
 from PADing.commands.benchmark import main
-from PADing.engine import compilation
 from PADing.model_benchmark import run as benchmark
 from PADing.model_benchmark import workload
 from PADing.model_benchmark.run import OURS, ratio
+from tests.recorded_graphs import record_graphs
 
 REPOSITORY = Path(__file__).parents[2]
 STAGES = ("backbone", "pixel decoder", "transformer decoder")
@@ -138,15 +137,7 @@ def test_the_floor_of_this_machine(tmp_path, capsys):
 
 
 def test_a_compiled_network_is_compiled_once_and_its_stages_are_timed(monkeypatch, tmp_path):
-    compiled = []
-
-    def run_as_it_is(graph, inputs):
-        compiled.append(graph)
-        return graph.forward
-
-    torch._dynamo.reset()
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=run_as_it_is))
-    monkeypatch.setattr(compilation, "_obstacle", lambda device_type: "")
+    compiled = record_graphs(monkeypatch)
     monkeypatch.setattr(workload, "PRETRAINING", "configs/mini/panoptic-pretrain.yaml")
     args = argparse.Namespace(task="network", root=REPOSITORY, height=64, width=64, dtype="float32", compile=True)
     stages = workload.Stages()
