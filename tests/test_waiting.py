@@ -39,7 +39,8 @@ def test_pytorch_reads_the_choice():
     shown = "import PADing, torch; torch.set_num_threads(2); (torch.ones(512, 512) @ torch.ones(512, 512)).sum()"
     environment = {key: value for key, value in os.environ.items() if key not in NAMES}
     words = [sys.executable, "-c", shown]
-    done = subprocess.run(words, env={**environment, "OMP_DISPLAY_ENV": "VERBOSE"}, capture_output=True, text=True)
+    environment["OMP_DISPLAY_ENV"] = "VERBOSE"
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     if "GOMP_SPINCOUNT" not in done.stderr:
         pytest.skip("this PyTorch has another OpenMP than GNU's")
     assert f"GOMP_SPINCOUNT = '{BRIEFLY['GOMP_SPINCOUNT']}'" in done.stderr

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from PADing import waiting
 from PADing.commands.benchmark import main
 from PADing.model_benchmark import run as benchmark
 from PADing.model_benchmark import workload
@@ -119,6 +120,20 @@ def test_threads_are_those_asked_for(own, tmp_path):
     output = tmp_path / "result.json"
     args = ["model", "--task", "panoptic", "--rounds", "1", "--repeats", "1", "--threads", "1", "--output", str(output)]
     assert main(args) == 0 and json.loads(output.read_text())["threads"] == 1
+
+
+def test_other_programs_choose_how_their_threads_wait(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "chosen", {"GOMP_SPINCOUNT": "10000"})
+    monkeypatch.setenv("GOMP_SPINCOUNT", "10000")  # set by this package
+    monkeypatch.setenv("KMP_BLOCKTIME", "7")  # set by the user
+    script = "import json, os, sys; path = sys.argv[sys.argv.index('--output') + 1]; names = sorted(os.environ); "
+    script += "json.dump({'seconds': [1.0], 'stages': dict.fromkeys(names, 1.0)}, open(path, 'w'))"
+    path, output = tmp_path / "other.py", tmp_path / "result.json"
+    path.write_text(script)
+    args = ["model", "--task", "panoptic", "--rounds", "1", "--repeats", "1", "--output", str(output)]
+    assert main([*args, "--beside", f"other={sys.executable} {path}"]) == 0
+    (row,) = [row for row in json.loads(output.read_text())["rows"] if row["contender"] == "other"]
+    assert "GOMP_SPINCOUNT" not in row["stages"] and "KMP_BLOCKTIME" in row["stages"]
 
 
 def test_a_command_that_is_not_there(own, capsys):
