@@ -10,12 +10,14 @@ import sys
 import warnings
 
 from PADing.after_import import import_after
+from PADing.allocator import keep_memory
 from PADing.waiting import wait_briefly
 
 # fvcore calls it when it is imported; its users can do nothing about it.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 wait_briefly()
+keep_memory()
 
 try:
     import_after("detectron2.data", "PADing.data.registration")

@@ -13,6 +13,7 @@ from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from PADing.allocator import trim_memory
 from PADing.class_space import ClassSpace
 from PADing.errors import UserError
 from PADing.meta_arch.contract import ModelContract
@@ -206,6 +207,8 @@ class SegmenterBase(ModelContract, nn.Module):
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalise ``image`` (3, H, W), 0..255, of each dict and pad it at the right and bottom to a common size."""
+        if self.device.type == "cpu" and not self.training:
+            trim_memory()  # images of many sizes leave gaps
         images = [(to_device(x["image"], self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         batch = ImageList.from_tensors(images, self.size_divisibility)
         if batch.tensor.device.type == "cpu":
