@@ -12,7 +12,8 @@ from functools import cache
 KEPT = 512 * 2**20  # bytes at the end of the heap
 GROWN = 2 * KEPT  # bytes that a process may grow until all free memory is given back
 # Of <malloc.h>.
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+USUAL = {M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**26, M_MMAP_MAX: 2**16}  # what glibc comes to by itself
 # Variables of glibc with which a user makes another choice.
 CHOICES = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 
@@ -20,11 +21,14 @@ _least: int | None = None  # of the sizes that trim_memory has seen
 
 
 def keep_memory() -> None:
-    """Let this process keep ``KEPT`` free bytes at the end of its heap, unless a variable of glibc says otherwise."""
+    """Let this process keep ``KEPT`` free bytes at the end of its heap, unless a variable of glibc says otherwise.
+
+    Its forked children, such as the workers that load data, do not: there may be many.
+    """
     library = _glibc()
     if library is not None:
-        library.mallopt(M_MMAP_MAX, 0)
-        library.mallopt(M_TRIM_THRESHOLD, KEPT)
+        _choose(library, {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: KEPT})
+        os.register_at_fork(after_in_child=lambda: _choose(library, USUAL))
 
 
 def trim_memory() -> None:
@@ -55,6 +59,11 @@ def _glibc() -> ctypes.CDLL | None:
         return library if all(hasattr(library, name) for name in ("mallopt", "malloc_trim")) else None
     except OSError:
         return None
+
+
+def _choose(library: ctypes.CDLL, values: dict[int, int]) -> None:
+    for option, value in values.items():
+        library.mallopt(option, value)
 
 
 def _resident() -> int:

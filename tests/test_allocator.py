@@ -51,6 +51,13 @@ def test_the_users_choice_stays():
     assert held >= 1 and freed < 0.1
 
 
+def test_forked_workers_keep_nothing():
+    held, freed = grown(
+        f"import os, sys\nif os.fork(): os.wait(); sys.exit()\nbefore = allocator._resident(); {ONE_BLOCK}"
+    )
+    assert held >= 0.9 and freed < 0.1
+
+
 def test_not_more_than_stated_is_kept():
     held, freed = grown(
         "number = allocator.KEPT // size + 4\n"
