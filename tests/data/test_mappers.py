@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from PADing.config import load_config
-from PADing.data.dataset_mappers import CorruptFile, build_mapper
+from PADing.data.dataset_mappers import CorruptFile, MaskFormerSemanticDatasetMapper, build_mapper
 from PADing.data.registration import register_split_files
 from PADing.errors import UserError
 
@@ -146,6 +146,21 @@ def test_semantic_masks_and_padding(dicts, own):
     for label, mask in zip((STREET, CIRCLE), example["instances"].gt_masks, strict=True):
         assert np.array_equal(mask[:HEIGHT, :WIDTH].numpy(), labels == label)
     assert (example["sem_seg"][HEIGHT:] == 255).all() and (example["sem_seg"][:HEIGHT, :WIDTH].numpy() == labels).all()
+
+
+@pytest.mark.parametrize(
+    ("stored", "ignored"), [([0, 254, 255], 255), ([255], 255), ([3, 255, 256, 511], 256), ([0, 127, 128, 255], -1)]
+)
+def test_semantic_masks_of_any_labels(stored, ignored, tmp_path):
+    """Labels that fill a byte, that do not fit in one, and a negative label to ignore."""
+    labels = np.resize(np.array(stored, dtype=np.uint16 if max(stored) > 255 else np.uint8), (HEIGHT, WIDTH))
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "image.png")
+    record = {"file_name": str(tmp_path / "image.png"), "sem_seg_file_name": str(tmp_path / "labels.png")}
+    example = MaskFormerSemanticDatasetMapper(augmentations=[], ignore_label=ignored)(record)
+    classes = [label for label in stored if label != ignored]
+    assert example["instances"].gt_classes.tolist() == classes
+    assert np.array_equal(example["instances"].gt_masks.numpy(), labels == np.reshape(classes, (-1, 1, 1)))
 
 
 def test_unseen_labels_are_hidden_in_training(dicts, own):
