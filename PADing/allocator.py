@@ -1,7 +1,7 @@
 """How much memory the C library keeps for the next large tensors, on Linux with glibc.
 
 Without this, glibc gives each block of more than 32 MiB back to the system at once. The kernel then provides new pages,
-filled with zeros, for the next such block, which takes a tenth of the time of a network on a CPU (docs/benchmarks.md).
+filled with zeros, for the next such block. This costs 5 to 11 % of the time of a network on a CPU (docs/benchmarks.md).
 """
 
 import ctypes

@@ -8,6 +8,7 @@ from detectron2.structures import BitMasks, ImageList, Instances
 from torch import nn
 from torch.nn import functional as F
 
+from PADing.meta_arch import common
 from PADing.meta_arch.common import SegmenterBase
 from PADing.meta_arch.results import best_pairs, make_instances
 
@@ -47,6 +48,17 @@ def _predictions(seed=0, height=10, width=14):
 
 
 # ---- input
+
+
+def test_memory_is_trimmed_before_each_batch_in_evaluation(monkeypatch):
+    """Images of training have one size, and leave no gaps."""
+    trimmed = []
+    monkeypatch.setattr(common, "trim_memory", lambda: trimmed.append(True))
+    model, batch = _model(), [{"image": torch.zeros(3, 20, 40)}]
+    model.preprocess(batch)
+    assert trimmed == [True]
+    model.train().preprocess(batch)
+    assert trimmed == [True]
 
 
 def test_images_are_normalised_then_padded():
