@@ -17,6 +17,8 @@ from torch.nn import functional as F
 AT_ONCE, STRIP = 2**25, 2**21
 # Strips are no thinner than this, because each also computes some rows of its neighbours.
 LEAST_ROWS = 16
+# Positions of rows are float32, whose error in a map of 16,000 rows is below this.
+ROUNDING = 1e-3
 # Elements of the largest result that is returned as a tensor (1 GiB of floats: 100 masks of 2.7 megapixels).
 LARGEST_TENSOR = 2**28
 
@@ -94,6 +96,10 @@ class Stored(Maps):
 class Resized(Maps):
     """Maps that are cropped at the right and bottom, then resized bilinearly (``align_corners=False``).
 
+    Bilinear resizing treats rows and columns one after the other, and is linear. So columns are resized in the few rows
+    of the source, and one matrix product makes the rows of the result, also for a ``Resized`` of a ``Resized``. Values
+    are those of ``F.interpolate`` but for rounding.
+
     Args:
         source: the maps.
         size: (H, W) of the result.
@@ -106,35 +112,50 @@ class Resized(Maps):
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Compute these rows from the source's rows that they need."""
-        height, width = self.crop
-        if self.crop == self.size:
-            return self.source.rows(start, stop)[:, :, :width]
-        if len(self) == 0:  # which F.interpolate refuses
-            return self.source.rows(0, 0).new_empty(0, stop - start, self.size[1])
-        if self.size[0] % height == 0:
-            # A whole number of rows for each row of the source: resize the rows that are needed, and one more on either
-            # side.
-            factor = self.size[0] // height
-            first, last = max(0, start // factor - 1), min(height, (stop - 1) // factor + 2)
-            maps = self.source.rows(first, last)[:, :, :width]
-            size = ((last - first) * factor, self.size[1])
-            maps = F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
-            return maps[:, start - first * factor : stop - first * factor]
-        if 2 * (stop - start) >= self.size[0]:  # all rows, or all but padding
-            maps = self.source.rows(0, height)[:, :, :width]
-            return F.interpolate(maps[None], size=self.size, mode="bilinear", align_corners=False)[0][:, start:stop]
-        # As F.interpolate: the centre of row r is at (r + 0.5) * in / out - 0.5 in the source.
-        centre = (torch.arange(start, stop, dtype=torch.float32) + 0.5) * (height / self.size[0]) - 0.5
-        centre = centre.clamp(min=0)
-        above = centre.long().clamp(max=height - 1)
-        below = (above + 1).clamp(max=height - 1)
-        first = int(above[0])
-        maps = self.source.rows(first, int(below[-1]) + 1)[:, :, :width]
-        columns = (maps.shape[1], self.size[1])
-        maps = F.interpolate(maps[None], size=columns, mode="bilinear", align_corners=False)[0]
-        share = (centre - above).to(maps)[:, None]
-        above, below = (above - first).to(maps.device), (below - first).to(maps.device)
-        return torch.lerp(maps[:, above], maps[:, below], share)
+        with torch.autocast(self.device.type, enabled=False):  # which would round the positions of rows
+            weights, first, last = self._row_weights(start, stop)
+            maps = self._resize_columns(self._origin().rows(first, last))
+            if weights is None:
+                return maps
+            kind = torch.promote_types(maps.dtype, torch.float32)
+            return torch.matmul(weights.to(kind), maps.to(kind)).to(maps.dtype)
+
+    def _origin(self) -> Maps:
+        """The maps that nothing has resized yet."""
+        return self.source._origin() if isinstance(self.source, Resized) else self.source
+
+    def _row_weights(self, start: int, stop: int) -> tuple[Tensor | None, int, int]:
+        """The origin's rows ``first .. last - 1`` that make rows ``start .. stop - 1``, and their weights.
+
+        Weights are (stop - start, last - first) float32; None: they are the rows.
+        """
+        weights, height = None, self.crop[0]
+        if height != self.size[0]:
+            # As F.interpolate: the centre of row r is at (r + 0.5) * in / out - 0.5 in the source.
+            scale = height / self.size[0]
+            centre = torch.arange(start, stop, dtype=torch.float32, device=self.device) + 0.5
+            centre = (centre * scale - 0.5).clamp(0, height - 1)
+            start = max(0, math.floor((start + 0.5) * scale - 0.5 - ROUNDING))
+            stop = min(height, math.floor((stop - 0.5) * scale - 0.5 + ROUNDING) + 2)
+            distance = centre[:, None] - torch.arange(start, stop, device=self.device)
+            weights = F.relu(1 - distance.abs())
+        if not isinstance(self.source, Resized):
+            return weights, start, stop
+        inner, first, last = self.source._row_weights(start, stop)
+        if weights is not None:
+            inner = weights if inner is None else weights @ inner
+        return inner, first, last
+
+    def _resize_columns(self, maps: Tensor) -> Tensor:
+        """Rows of the origin (C, n, .) at the width of the result: (C, n, W)."""
+        if isinstance(self.source, Resized):
+            maps = self.source._resize_columns(maps)
+        maps, width = maps[:, :, : self.crop[1]], self.size[1]
+        if self.crop[1] == width:
+            return maps
+        if len(maps) == 0:  # which F.interpolate refuses
+            return maps.new_empty(0, maps.shape[1], width)
+        return F.interpolate(maps[None], size=(maps.shape[1], width), mode="bilinear", align_corners=False)[0]
 
     def __getitem__(self, index) -> "Resized":
         return Resized(self.source[index], self.size, self.crop)
