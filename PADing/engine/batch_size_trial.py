@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from PADing.peak_memory import peak_memory
+
 STATUS_OUT_OF_MEMORY = 3
 ITERATIONS = 2
 
@@ -78,15 +80,8 @@ def measure(config_file: str, opts: list, memory_limit: int | None) -> dict[str,
             if on_gpu:
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - start
-    peak = torch.cuda.max_memory_reserved() if on_gpu else _peak_of_process()
+    peak = torch.cuda.max_memory_reserved() if on_gpu else peak_memory()
     return {"peak": peak, "images_per_second": cfg.SOLVER.IMS_PER_BATCH / seconds}
-
-
-def _peak_of_process() -> int:
-    import resource
-
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size if sys.platform == "darwin" else size * 1024  # bytes there, KiB elsewhere
 
 
 if __name__ == "__main__":

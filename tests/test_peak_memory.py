@@ -1,0 +1,28 @@
+"""The peak of a process is its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+CHILD = "from PADing.peak_memory import peak_memory; x = b'x' * {} * 2**20; print(peak_memory() / 2**20, len(x))"
+PARENT = """
+import subprocess, sys
+memory = b"x" * 2**30
+print(subprocess.run([sys.executable, "-c", sys.argv[1]], capture_output=True, text=True, check=True).stdout)
+"""
+
+
+def _peak(*command: str) -> float:
+    out = subprocess.run([sys.executable, "-c", *command], capture_output=True, text=True, check=True).stdout
+    return float(out.split()[0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is what the system's getrusage says")
+def test_the_memory_of_the_parent_does_not_count():
+    of_parent, of_child = _peak(PARENT, CHILD.format(1)), _peak(CHILD.format(1))
+    assert abs(of_parent - of_child) < 100 and of_child < 900
+
+
+def test_what_the_process_uses_counts():
+    assert 250 < _peak(CHILD.format(301)) - _peak(CHILD.format(1)) < 350
