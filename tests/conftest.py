@@ -4,6 +4,7 @@ Tests may import ``tests.<folder>.<helper>``, however pytest was started.
 """
 
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,10 @@ import torch
 REPOSITORY = str(Path(__file__).resolve().parents[1])
 if REPOSITORY not in sys.path:
     sys.path.insert(0, REPOSITORY)
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A script's background jobs (``make test &``) ignore Ctrl-C, as would our programs: tests that send it would fail.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from tests.small_models import drawn, model_options, tool  # noqa: E402, F401  fixtures
 
