@@ -114,7 +114,10 @@ class Resized(Maps):
         """Compute these rows from the source's rows that they need."""
         with torch.autocast(self.device.type, enabled=False):  # which would round the positions of rows
             weights, first, last = self._row_weights(start, stop)
-            maps = self._resize_columns(self._origin().rows(first, last))
+            maps = self._origin().rows(first, last)
+            # An infinite value (half precision may overflow) times a weight of 0 would be NaN in other rows.
+            limit = torch.finfo(maps.dtype).max / 4
+            maps = self._resize_columns(maps.clamp(-limit, limit))
             if weights is None:
                 return maps
             kind = torch.promote_types(maps.dtype, torch.float32)

@@ -74,6 +74,20 @@ def test_mixed_precision_does_not_round_where_rows_are():
     torch.testing.assert_close(rounded.float(), want, rtol=0, atol=0.1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_an_infinite_logit_stays_where_it_is(dtype):
+    """Half precision overflows."""
+    logits = _predictions()[1].to(dtype)
+    logits[1, 7, 9], logits[2, 3, 4] = torch.inf, -torch.inf
+    near = torch.zeros_like(logits)
+    near[1, 6:9, 8:11] = near[2, 2:5, 3:6] = 1
+    near = _resized(near, *SIZES[0]).tensor() > 0
+    maps, plain = _resized(logits, *SIZES[0]).tensor(), _resized(logits.nan_to_num(0, 9, -9), *SIZES[0]).tensor()
+    assert maps.isfinite().all() and not torch.equal(maps, plain)
+    assert torch.equal(maps[~near], plain[~near])
+    assert maps[1].max() > 1e4 and maps[2].min() < -1e4
+
+
 @pytest.mark.parametrize("sizes", SIZES)
 def test_strips_give_the_results_of_the_whole(sizes, small_strips, monkeypatch):
     classes, logits = _predictions(3)
