@@ -127,7 +127,7 @@ def make_instances(
         inside = logits > 0
         total += F.threshold(logits.sigmoid(), 0.5, 0, inplace=True).sum((1, 2))  # probabilities inside the mask
         area += pixels(inside)
-        numbers = inside.view(torch.uint8)  # their maximum takes a tenth of the time of ``any``
+        numbers = inside.byte()  # their maximum takes a tenth of the time of ``any``
         in_row[:, rows] = numbers.amax(2)
         in_column |= numbers.amax(1)
         if stored is not None:
@@ -142,7 +142,7 @@ def make_instances(
 
 def pixels(masks: Tensor) -> Tensor:
     """The number of pixels in each mask: (N, H, W) bool -> (N,) float; half the time of a sum of flags."""
-    return masks.view(torch.uint8).sum((1, 2), dtype=torch.int32).float()
+    return masks.byte().sum((1, 2), dtype=torch.int32).float()
 
 
 def tight_boxes(in_row: Tensor, in_column: Tensor) -> Tensor:
