@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 MOST = 1024  # micro-batches beyond this size are not tried
 KILLED = (-9, 137)  # by the system, which does this if main memory runs out
+# At a limit of memory, libraries may crash that use a block without a check whether they got it.
+CRASHED = (-11, -6)  # by SIGSEGV, SIGABRT
 GIB = 2**30
 
 
@@ -85,7 +87,8 @@ def try_batch(args: argparse.Namespace, images: int, limit: int | None) -> Trial
         request.write_text(json.dumps(asked), encoding="utf-8")
         command = [sys.executable, "-m", "PADing.engine.batch_size_trial", str(request), str(result)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        if done.returncode == STATUS_OUT_OF_MEMORY or done.returncode in KILLED:
+        crashed = limit is not None and done.returncode in CRASHED
+        if done.returncode == STATUS_OUT_OF_MEMORY or done.returncode in KILLED or crashed:
             return Trial(images, False)
         if done.returncode or not result.is_file():
             last = "\n".join(done.stderr.strip().splitlines()[-6:])

@@ -1,5 +1,6 @@
 """Too little memory ends in a message with the settings of the run, and ``--find-batch-size`` finds what fits."""
 
+import argparse
 import errno
 import json
 import os
@@ -12,7 +13,8 @@ import torch
 from PADing.command_line import run_command
 from PADing.config import load_config
 from PADing.data.mini_files import make_mini_coco
-from PADing.engine.batch_size import Trial, report, search
+from PADing.engine import batch_size
+from PADing.engine.batch_size import CRASHED, Trial, report, search
 from PADing.engine.batch_size_trial import STATUS_OUT_OF_MEMORY
 from PADing.engine.main import main
 from PADing.engine.memory import OutOfMemory, explain, explaining_memory, is_out_of_memory
@@ -150,7 +152,20 @@ def test_trials_on_the_cpu(tmp_path):
         command = [sys.executable, "-m", "PADing.engine.batch_size_trial", str(request), str(result)]
         environment = {**os.environ, "DETECTRON2_DATASETS": str(tmp_path), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True)
-        assert done.returncode == status, done.stderr
+        assert done.returncode == status or (limit and done.returncode in CRASHED), done.stderr
     found = json.loads((tmp_path / "result0.json").read_text())
     assert found["peak"] > 2**28 and found["images_per_second"] > 0
     assert not (tmp_path / "out").exists() and not (tmp_path / f"result{STATUS_OUT_OF_MEMORY}.json").exists()
+
+
+@pytest.mark.parametrize("limit, out_of_memory", [(2**30, True), (None, False)])
+def test_a_crash_counts_as_out_of_memory_at_a_limit_alone(monkeypatch, limit, out_of_memory):
+    """Some libraries use a block without a check whether they got it."""
+    crashed = subprocess.CompletedProcess([], -11, "", "Fatal Python error: Segmentation fault")
+    monkeypatch.setattr(batch_size.subprocess, "run", lambda *args, **options: crashed)
+    arguments = argparse.Namespace(opts=[], config_file=CONFIG)
+    if out_of_memory:
+        assert not batch_size.try_batch(arguments, 2, limit).fits
+        return
+    with pytest.raises(UserError, match="Segmentation fault"):
+        batch_size.try_batch(arguments, 2, limit)
