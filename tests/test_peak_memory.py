@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from PADing import peak_memory
+
 CHILD = "from PADing.peak_memory import peak_memory; x = b'x' * {} * 2**20; print(peak_memory() / 2**20, len(x))"
 PARENT = """
 import subprocess, sys
@@ -26,3 +28,18 @@ def test_the_memory_of_the_parent_does_not_count():
 
 def test_what_the_process_uses_counts():
     assert 250 < _peak(CHILD.format(301)) - _peak(CHILD.format(1)) < 350
+
+
+@pytest.mark.parametrize("status", [None, "", "VmRSS:\t5 kB\n"])
+def test_a_system_that_does_not_tell(monkeypatch, status):
+    """Sandboxes may lack ``/proc``, or some of its lines."""
+
+    def read_text(path, **options):
+        if status is None:
+            raise FileNotFoundError(path)
+        return status
+
+    monkeypatch.setattr(peak_memory.Path, "read_text", read_text)
+    assert peak_memory.memory_status("VmHWM") is None
+    assert peak_memory.memory_status("VmRSS") == (5 * 1024 if status else None)
+    assert peak_memory.peak_memory() > 2**23

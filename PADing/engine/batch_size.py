@@ -87,11 +87,18 @@ def try_batch(args: argparse.Namespace, images: int, limit: int | None) -> Trial
         request.write_text(json.dumps(asked), encoding="utf-8")
         command = [sys.executable, "-m", "PADing.engine.batch_size_trial", str(request), str(result)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        crashed = limit is not None and done.returncode in CRASHED
-        if done.returncode == STATUS_OUT_OF_MEMORY or done.returncode in KILLED or crashed:
+        if done.returncode == STATUS_OUT_OF_MEMORY or done.returncode in KILLED:
+            return Trial(images, False)
+        last = "\n".join(done.stderr.strip().splitlines()[-6:])
+        if limit is not None and done.returncode in CRASHED:
+            logger.warning(
+                "A batch of %d crashed at the limit, and counts as out of memory. If it crashes with a far higher "
+                "--memory-limit, too, memory is not the reason. Its last lines:\n%s",
+                images,
+                last,
+            )
             return Trial(images, False)
         if done.returncode or not result.is_file():
-            last = "\n".join(done.stderr.strip().splitlines()[-6:])
             raise UserError(f"The trial of a batch of {images} failed, but not for want of memory:\n{last}")
         found = json.loads(result.read_text(encoding="utf-8"))
     return Trial(images, True, found["peak"], found["images_per_second"])

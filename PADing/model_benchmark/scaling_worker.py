@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from PADing.peak_memory import memory_status
+
 
 def main(request: str, result: str) -> None:
     """Run the request's steps."""
@@ -49,7 +51,7 @@ def measure(wanted: dict[str, Any]) -> dict[str, Any]:
     recipe: Any = build_recipe(cfg, model)
     seed_all_rng(2 + comm.get_rank())
     traffic, wrapped = Traffic(), model
-    before = resident()
+    before = memory_status("VmRSS")
     if comm.get_world_size() > 1:
         wrapped = wrap_for_processes(model, recipe.find_unused_parameters, **wanted["ddp"])
         traffic.watch_gradients(wrapped, recipe)
@@ -95,7 +97,7 @@ def measure(wanted: dict[str, Any]) -> dict[str, Any]:
         },
         "state_bytes": state_bytes(recipe.optimizers.values()),
         "memory_before": before,
-        "peak": torch.cuda.max_memory_allocated() if on_gpu else peak(),
+        "peak": torch.cuda.max_memory_allocated() if on_gpu else memory_status("VmHWM"),
         "gradient_bytes": gradient_bytes(model, recipe),
         "find_unused": recipe.find_unused_parameters,
         "trained_tensors": sum(p.requires_grad for p in model.parameters()),
@@ -134,24 +136,6 @@ def state_bytes(optimizers: Any) -> int:
 
     values = (value for optimizer in optimizers for state in optimizer.state.values() for value in state.values())
     return sum(value.nbytes for value in values if isinstance(value, torch.Tensor))
-
-
-def resident() -> int | None:
-    """Bytes of main memory that the process has now; None if the system does not tell."""
-    return _status("VmRSS")
-
-
-def peak() -> int | None:
-    """The most main memory that the process has had, in bytes; None if the system does not tell."""
-    return _status("VmHWM")
-
-
-def _status(key: str) -> int | None:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":")), None)
 
 
 if __name__ == "__main__":

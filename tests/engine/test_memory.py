@@ -2,8 +2,6 @@
 
 import argparse
 import errno
-import json
-import os
 import subprocess
 import sys
 
@@ -14,8 +12,7 @@ from PADing.command_line import run_command
 from PADing.config import load_config
 from PADing.data.mini_files import make_mini_coco
 from PADing.engine import batch_size
-from PADing.engine.batch_size import CRASHED, Trial, report, search
-from PADing.engine.batch_size_trial import STATUS_OUT_OF_MEMORY
+from PADing.engine.batch_size import Trial, report, search
 from PADing.engine.main import main
 from PADing.engine.memory import OutOfMemory, explain, explaining_memory, is_out_of_memory
 from PADing.errors import UserError
@@ -142,30 +139,30 @@ def test_limit_that_is_no_size(limit, capsys):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit the memory of a process so")
-def test_trials_on_the_cpu(tmp_path):
+def test_trials_on_the_cpu(tmp_path, monkeypatch):
     """True trials: one that fits, and one that PyTorch cannot allocate within the limit."""
     make_mini_coco(tmp_path / "mini", train=4, val=2, size=64)
-    for limit, status in ((None, 0), (2**29, STATUS_OUT_OF_MEMORY)):
-        opts = ["SOLVER.IMS_PER_BATCH", 2, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path / "out")]
-        request, result = tmp_path / "request.json", tmp_path / f"result{status}.json"
-        request.write_text(json.dumps({"config_file": CONFIG, "opts": opts, "memory_limit": limit}))
-        command = [sys.executable, "-m", "PADing.engine.batch_size_trial", str(request), str(result)]
-        environment = {**os.environ, "DETECTRON2_DATASETS": str(tmp_path), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True)
-        assert done.returncode == status or (limit and done.returncode in CRASHED), done.stderr
-    found = json.loads((tmp_path / "result0.json").read_text())
-    assert found["peak"] > 2**28 and found["images_per_second"] > 0
-    assert not (tmp_path / "out").exists() and not (tmp_path / f"result{STATUS_OUT_OF_MEMORY}.json").exists()
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    opts = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path / "out")]
+    arguments = argparse.Namespace(config_file=CONFIG, opts=opts)
+    fitting, too_large = (batch_size.try_batch(arguments, 2, limit) for limit in (None, 2**29))
+    assert fitting.fits and fitting.peak > 2**28 and fitting.speed > 0
+    assert too_large == Trial(2, False)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("limit, out_of_memory", [(2**30, True), (None, False)])
-def test_a_crash_counts_as_out_of_memory_at_a_limit_alone(monkeypatch, limit, out_of_memory):
+def test_a_crash_counts_as_out_of_memory_at_a_limit_alone(monkeypatch, caplog, limit, out_of_memory):
     """Some libraries use a block without a check whether they got it."""
     crashed = subprocess.CompletedProcess([], -11, "", "Fatal Python error: Segmentation fault")
     monkeypatch.setattr(batch_size.subprocess, "run", lambda *args, **options: crashed)
     arguments = argparse.Namespace(opts=[], config_file=CONFIG)
     if out_of_memory:
-        assert not batch_size.try_batch(arguments, 2, limit).fits
+        with caplog.at_level("WARNING"):
+            assert not batch_size.try_batch(arguments, 2, limit).fits
+        assert "A batch of 2 crashed" in caplog.text and "Segmentation fault" in caplog.text
         return
     with pytest.raises(UserError, match="Segmentation fault"):
         batch_size.try_batch(arguments, 2, limit)

@@ -7,7 +7,6 @@ With N = 40504 it is the size of COCO's val2014: four million detections with ma
 """
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from detectron2.data import MetadataCatalog
 
 from PADing.evaluation import InsSegzeroEvaluator
 from PADing.evaluation.detections import ImageDetections
+from PADing.peak_memory import peak_memory
 
 HEIGHT, WIDTH, CLASSES, OBJECTS, DETECTIONS, SHAPES = 480, 640, 65, 7, 100, 60
 
@@ -120,7 +120,7 @@ def report(
 
 
 def _peak() -> int:
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+    return round(peak_memory() / 1e6)
 
 
 if __name__ == "__main__":

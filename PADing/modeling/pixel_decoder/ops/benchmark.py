@@ -19,6 +19,7 @@ from PADing.errors import UserError
 from PADing.files import write_json
 from PADing.modeling.pixel_decoder.ops import backends
 from PADing.modeling.pixel_decoder.ops.benchmark_peers import Contender, contenders, first_line
+from PADing.peak_memory import memory_status
 
 HEADS, CHANNELS, POINTS = 8, 32, 4
 SPREAD = 2.0  # pixels, standard deviation of the samples around their reference point
@@ -100,16 +101,12 @@ def peak_mb(function: Callable[[], object], device: str) -> float | None:
     try:
         ctypes.CDLL(None).malloc_trim(0)  # return freed memory, because reused memory would not be counted
         Path("/proc/self/clear_refs").write_text("5")  # reset the high-water mark
-        before = _status("VmRSS")
+        resident = memory_status("VmRSS")
         function()
-        return (_status("VmHWM") - before) / 2**10
-    except (OSError, AttributeError, StopIteration):
+        peak = memory_status("VmHWM")
+    except (OSError, AttributeError):
         return None
-
-
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key + ":"))
+    return None if resident is None or peak is None else (peak - resident) / 2**20
 
 
 def measure(case: str, dtype: str, device: str, rounds: int, budget: float) -> list[dict]:
