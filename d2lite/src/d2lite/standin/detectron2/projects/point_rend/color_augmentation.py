@@ -7,6 +7,7 @@ import numpy as np
 from fvcore.transforms.transform import Transform
 
 HUES = 180  # OpenCV counts the hue of a uint8 image in steps of two degrees
+BYTES = np.arange(256, dtype=np.float32)  # a change of bytes is computed once for each
 
 
 class ColorAugSSDTransform(Transform):
@@ -36,7 +37,7 @@ class ColorAugSSDTransform(Transform):
     def apply_image(self, img: np.ndarray, interp=None) -> np.ndarray:
         """A new uint8 (H, W, 3); ``interp`` is not used."""
         if _coin():
-            img = _stored(img.astype(np.float32) + random.uniform(-self.brightness, self.brightness))
+            img = _mapped(img, BYTES + random.uniform(-self.brightness, self.brightness))
         # Because of rounding to 8 bits, contrast and colors in another order give another image.
         steps = [self._change_contrast, self._change_colors]
         for change in steps if _coin() else reversed(steps):
@@ -44,16 +45,16 @@ class ColorAugSSDTransform(Transform):
         return np.ascontiguousarray(img)
 
     def _change_contrast(self, img: np.ndarray) -> np.ndarray:
-        return _stored(img.astype(np.float32) * random.uniform(*self.contrast)) if _coin() else img
+        return _mapped(img, BYTES * random.uniform(*self.contrast)) if _coin() else img
 
     def _change_colors(self, img: np.ndarray) -> np.ndarray:
         if _coin():
             hsv = cv2.cvtColor(img, self.to_hsv)
-            hsv[..., 1] = _stored(hsv[..., 1].astype(np.float32) * random.uniform(*self.saturation))
+            hsv[..., 1] = _mapped(hsv[..., 1], BYTES * random.uniform(*self.saturation))
             img = cv2.cvtColor(hsv, self.from_hsv)
         if _coin():
             hsv = cv2.cvtColor(img, self.to_hsv)
-            hsv[..., 0] = (hsv[..., 0].astype(np.int32) + random.randint(-self.hue, self.hue)) % HUES
+            hsv[..., 0] = _mapped(hsv[..., 0], (BYTES + random.randint(-self.hue, self.hue)) % HUES)
             img = cv2.cvtColor(hsv, self.from_hsv)
         return img
 
@@ -70,6 +71,6 @@ def _coin() -> bool:
     return bool(random.randrange(2))
 
 
-def _stored(values: np.ndarray) -> np.ndarray:
-    """As bytes, cut off at 0 and 255."""
-    return np.clip(values, 0, 255).astype(np.uint8)
+def _mapped(values: np.ndarray, results: np.ndarray) -> np.ndarray:
+    """The result for each byte, looked up among 256 numbers, which are cut off at 0 and 255 and rounded down."""
+    return cv2.LUT(values, np.clip(results, 0, 255).astype(np.uint8))
