@@ -41,7 +41,9 @@ CASES: dict[str, tuple[int, list[tuple[int, int]], int | None]] = {
 MODEL_TASKS = ("floor", "network", "panoptic", "all-results", "training", "second-stage")
 FURTHER_TASKS = ("semantic", "instance")
 # Of the data benchmark.
-DATA_TASKS = ("load-instance", "load-panoptic", "evaluate-semantic", "evaluate-instance", "evaluate-panoptic")
+DATA_TASKS = (
+    "load-semantic", "load-instance", "load-panoptic", "evaluate-semantic", "evaluate-instance", "evaluate-panoptic",
+)  # fmt: skip
 # Of the scaling benchmark: options of DistributedDataParallel, and config keys.
 CONTENDERS: dict[str, dict] = {
     "as-trained": {},

@@ -6,6 +6,7 @@ long-lived functions of the package. A task returns the function to measure, and
 
 import argparse
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,28 +19,44 @@ from PIL import Image
 
 IMAGES, DRAWS = 6, 4  # drawn images, and random crops of each of them in a call
 COPIES = 4  # of each image in evaluation, so that the metrics at its end weigh less
-THINGS, STUFF = 80, 53  # as many classes as COCO's panoptic data have
+THINGS, STUFF, IGNORED = 80, 53, 255  # as many classes as COCO's panoptic data have; the label of none
 PREDICTED = 100  # instances of an image
 NAME = "drawn_for_the_benchmark"
 Task = tuple[Callable[[], object], int]
 
 
 def load(args: argparse.Namespace, kind: str) -> Task:
-    """A mapper with large-scale jittering to 1024 x 1024; the same random numbers in each call."""
-    from PADing.config import load_config
-    from PADing.data.dataset_mappers import build_mapper
-
+    """A training mapper; the same random numbers in each call."""
     records = _records_of_coco(args.coco, kind) if args.coco else _drawn(args, kind)
-    name = f"coco_{kind}_lsj"
-    mapper = build_mapper(load_config("", ["INPUT.FORMAT", "RGB", "INPUT.DATASET_MAPPER_NAME", name]))
+    mapper = _semantic_mapper(args.root) if kind == "semantic" else _mapper_with_jitter(kind)
 
     def run():
         np.random.seed(0)
+        random.seed(0)
         for _ in range(DRAWS):
             for record in records:
                 mapper(dict(record))
 
     return run, DRAWS * len(records)
+
+
+def _mapper_with_jitter(kind: str) -> Callable:
+    """To 1024 x 1024."""
+    from PADing.config import load_config
+    from PADing.data.dataset_mappers import build_mapper
+
+    return build_mapper(load_config("", ["INPUT.FORMAT", "RGB", "INPUT.DATASET_MAPPER_NAME", f"coco_{kind}_lsj"]))
+
+
+def _semantic_mapper(root: Path) -> Callable:
+    """With the settings for COCO-Stuff: crops of 640 x 640, and changes of color."""
+    from PADing.config import load_config
+    from PADing.data.dataset_mappers import MaskFormerSemanticDatasetMapper
+    from PADing.data.dataset_mappers.base import resize_and_crop
+
+    cfg = load_config(str(root / "configs/semantic-segmentation/Base-COCOStuff-171.yaml"), ["INPUT.FORMAT", "RGB"])
+    options = {**resize_and_crop(cfg, IGNORED), "ignore_label": IGNORED, "num_labels": THINGS + STUFF}
+    return MaskFormerSemanticDatasetMapper(image_format="RGB", **options)
 
 
 def evaluate(args: argparse.Namespace, kind: str) -> Task:
@@ -156,7 +173,7 @@ def _annotation(number: int, image_id: int, polygon: list[float], rng: np.random
 def _register(records: list[dict], names: list[str], folder: Path, kind: str) -> None:
     DatasetCatalog.register(NAME, lambda: records)
     own = {i: i - 1 for i in range(1, len(names) + 1)}
-    every = {"stuff_classes": names, "stuff_dataset_id_to_contiguous_id": own, "ignore_label": 255}
+    every = {"stuff_classes": names, "stuff_dataset_id_to_contiguous_id": own, "ignore_label": IGNORED}
     things = {
         "thing_classes": names[:THINGS],
         "thing_dataset_id_to_contiguous_id": {i: j for i, j in own.items() if j < THINGS},
@@ -246,6 +263,7 @@ def _panoptic(record: dict) -> tuple[torch.Tensor, list[dict]]:
 
 
 TASKS: dict[str, tuple[Callable[[argparse.Namespace, str], Task], str]] = {
+    "load-semantic": (load, "semantic"),
     "load-instance": (load, "instance"),
     "load-panoptic": (load, "panoptic"),
     "evaluate-semantic": (evaluate, "semantic"),

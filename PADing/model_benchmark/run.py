@@ -102,8 +102,8 @@ def _of_data(args: argparse.Namespace) -> list[str]:
     if "objects" not in args:
         return []
     tasks = args.task or DATA_TASKS
-    if args.coco and any(not task.startswith("load") for task in tasks):
-        raise UserError("--coco is for loading alone: choose --task load-instance or --task load-panoptic.")
+    if args.coco and not {*tasks} <= {"load-instance", "load-panoptic"}:
+        raise UserError("--coco is for two tasks alone: choose --task load-instance, --task load-panoptic, or both.")
     for kind in ("instances" if task == "load-instance" else "panoptic" for task in tasks if args.coco):
         if not (args.coco / "annotations" / f"{kind}_val2017.json").is_file():
             raise UserError(f"--coco {args.coco} has no annotations/{kind}_val2017.json, or is no folder.")

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from detectron2.data import DatasetCatalog
+from detectron2.data import transforms as T
 from PIL import Image
 
 from PADing.config import load_config
@@ -182,6 +183,35 @@ def test_semantic_crop_and_color(dicts):
         assert example["image"].shape == (3, 32, 32)
 
 
+@pytest.mark.parametrize("name", [name for name in KINDS if name.startswith("mask_former")])
+def test_a_crop_without_pixels_names_the_setting(dicts, name):
+    opts = ["INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "relative", "INPUT.CROP.SIZE", "(0.001, 0.5)"]
+    with pytest.raises(UserError, match="pic_900.png of 40 x 60 .*a side of 0 pixels .*INPUT.CROP.SIZE"):
+        build_mapper(_cfg(name, *STILL, *opts))(dicts(KINDS[name], 900))
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if name.startswith("mask_former")])
+def test_custom_augmentations_are_applied_one_after_the_other(dicts, name):
+    """The same example as in one step; a subclass may do anything, so it is not taken for what it is derived from."""
+
+    class Flip(T.RandomFlip):
+        pass
+
+    mapper = build_mapper(_cfg(name, "INPUT.SIZE_DIVISIBILITY", 64, "INPUT.MIN_SIZE_TRAIN", "(50,)"))
+    record, examples = dicts(KINDS[name], 900), []
+    for flip in (T.RandomFlip(1.0), Flip(1.0)):
+        *before, _ = mapper.augmentations.augs
+        mapper.augmentations = T.AugmentationList([*before, flip])
+        np.random.seed(0)
+        examples.append(mapper(record))
+    one, other = examples
+    assert torch.equal(one["image"], other["image"]) and one["image"].shape == (3, 64, 128)
+    for key in ("gt_classes", "gt_masks"):
+        assert torch.equal(getattr(one["instances"], key), getattr(other["instances"], key))
+    assert ("sem_seg" in one) == (name != "mask_former_instance")
+    assert "sem_seg" not in one or torch.equal(one["sem_seg"], other["sem_seg"])
+
+
 def test_empty_images_have_no_targets(dicts):
     example = build_mapper(_cfg("coco_instance_lsj", *STILL))(dicts("instance", 12))
     assert example["instances"].gt_masks.shape == (0, 60, 60) and len(example["instances"].gt_classes) == 0
@@ -252,7 +282,6 @@ def test_evaluation_mapper_names_the_file(dicts, own):
 def test_masks_agree_with_detectron2s_on_real_images(shared_data):
     """An independent way to the same masks: Detectron2 clips polygons to the crop before rasterising them."""
     from detectron2.data import detection_utils as utils
-    from detectron2.data import transforms as T
     from detectron2.structures import BoxMode
 
     from PADing.data.dataset_mappers.instance import annotation_masks

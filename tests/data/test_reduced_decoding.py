@@ -81,6 +81,25 @@ def test_objects_stay_in_their_place(record, scale, orientation, flip):
     assert distance.mean() < 3 and (distance > 60).float().mean() < 0.02  # a shift shows at the edge of the square
 
 
+@pytest.mark.parametrize("shorter", [60, 150])
+def test_resizing_by_the_shorter_side(record, shorter):
+    """The crop and the masks are where they are without it."""
+    cfg, examples = _config().clone(), []
+    cfg.defrost()
+    cfg.INPUT.update(
+        DATASET_MAPPER_NAME="mask_former_instance", MIN_SIZE_TRAIN=(shorter,), MIN_SIZE_TRAIN_SAMPLING="choice"
+    )
+    cfg.INPUT.CROP.update(ENABLED=True, TYPE="absolute", SIZE=(50, 90))
+    for reduced in (False, True):
+        cfg.INPUT.REDUCED_DECODING = reduced
+        np.random.seed(3)
+        examples.append(build_mapper(cfg)(record()))
+    plain, other = examples
+    distance = (plain["image"].float() - other["image"].float()).abs()
+    assert plain["image"].shape == (3, 50, 90) and distance.mean() < 3 and (distance.max() > 0) == (shorter < 100)
+    assert plain["image"].float().std() > 20 and (plain["instances"].gt_masks == other["instances"].gt_masks).all()
+
+
 def test_the_config_chooses_what_resizes(record):
     """Noise shows the difference in rounding; and both keys work together."""
     cfg, images = _config().clone(), []

@@ -10,6 +10,7 @@ from PIL import Image
 
 from PADing.commands.benchmark import DATA_TASKS, main
 from PADing.model_benchmark import data_workload
+from tests.small_models import REPOSITORY
 
 
 @pytest.fixture
@@ -18,7 +19,8 @@ def task(tmp_path):
 
     def make(name, coco=None, objects=3):
         prepare, kind = data_workload.TASKS[name]
-        args = argparse.Namespace(height=96, width=128, objects=objects, coco=coco, output=tmp_path / "result.json")
+        sizes = {"height": 96, "width": 128, "objects": objects}
+        args = argparse.Namespace(**sizes, coco=coco, output=tmp_path / "result.json", root=REPOSITORY)
         return prepare(args, kind)
 
     yield make
@@ -31,7 +33,7 @@ def test_every_task_has_its_workload():
     assert tuple(data_workload.TASKS) == DATA_TASKS
 
 
-@pytest.mark.parametrize("name", ["load-instance", "load-panoptic"])
+@pytest.mark.parametrize("name", [name for name in DATA_TASKS if name.startswith("load")])
 def test_loading_repeats_the_same_crops(task, name, monkeypatch):
     from PADing.data.dataset_mappers import TrainingMapper
 
@@ -76,6 +78,8 @@ def test_images_in_cocos_layout(task, tmp_path):
 
 def test_mistakes_are_one_message(tmp_path, capsys):
     assert main(["data", "--coco", str(tmp_path)]) != 0
-    assert "--coco is for loading alone" in capsys.readouterr().err
+    assert "--coco is for two tasks alone" in capsys.readouterr().err
+    assert main(["data", "--task", "load-semantic", "--coco", str(tmp_path)]) != 0
+    assert "--coco is for two tasks alone" in capsys.readouterr().err
     assert main(["data", "--task", "load-instance", "--coco", str(tmp_path / "none")]) != 0
     assert "annotations/instances_val2017.json" in capsys.readouterr().err

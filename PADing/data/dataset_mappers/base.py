@@ -39,7 +39,7 @@ class TrainingMapper:
         image_format: channel order of the image, "RGB" or "BGR".
         on_corrupt: "fatal" raises ``CorruptFile``; "skip" logs it and returns None, so the loader takes another image.
         size_divisibility: see ``pad``.
-        reduced_decoding, resize_by: see ``INPUT.REDUCED_DECODING`` and ``RESIZE_BY``; for large-scale jittering.
+        reduced_decoding, resize_by: see ``INPUT.REDUCED_DECODING`` and ``RESIZE_BY``.
     """
 
     # Keys that a dict of the data set must have.
@@ -93,7 +93,7 @@ class TrainingMapper:
             return None
 
     def read_view(self, dataset_dict: dict) -> View:
-        """The image of ``dataset_dict``; CorruptFile as ``read_record_image``."""
+        """The image of ``dataset_dict``; CorruptFile as ``View``."""
         return View(dataset_dict, self.augmentations, self.image_format, self.reduced_decoding, self.resize_by)
 
     def map(self, dataset_dict: dict) -> dict:
@@ -101,24 +101,24 @@ class TrainingMapper:
         raise NotImplementedError
 
     def pad(self, array: np.ndarray, value: int) -> np.ndarray:
-        """Pad (H, W) or (H, W, n) at the right and bottom to multiples of ``size_divisibility`` if it is positive."""
+        """Pad (..., H, W) at the right and bottom to multiples of ``size_divisibility`` if it is positive."""
         if self.size_divisibility <= 0:
             return array
-        padding = [(0, -side % self.size_divisibility) for side in array.shape[:2]]
+        padding = [(0, -side % self.size_divisibility) for side in array.shape[-2:]]
         if not any(after for _, after in padding):
             return array
-        return np.pad(array, padding + [(0, 0)] * (array.ndim - 2), constant_values=value)
+        return np.pad(array, [(0, 0)] * (array.ndim - 2) + padding, constant_values=value)
 
     def example(
         self, dataset_dict: dict, image: np.ndarray | torch.Tensor, classes: Sequence[int], masks: np.ndarray
     ) -> dict:
-        """``dataset_dict`` with ``image``, and ``instances`` of bool masks (n, H', W').
+        """``dataset_dict`` with ``image``, and ``instances`` of bool masks (n, H', W'), which have been padded.
 
-        ``image``: an array (H, W, 3), which is padded, or a tensor (3, H', W').
+        ``image``: an array (H, W, 3) or a tensor (3, H, W), which is padded here.
         """
         if not isinstance(image, torch.Tensor):
-            image = image_tensor(self.pad(image, PAD_PIXEL))
-        dataset_dict["image"] = image
+            image = image_tensor(image)
+        dataset_dict["image"] = torch.from_numpy(self.pad(image.numpy(), PAD_PIXEL))
         dataset_dict["instances"] = instances = Instances(tuple(masks.shape[1:]))
         instances.gt_classes = torch.as_tensor(list(classes), dtype=torch.int64)
         instances.gt_masks = torch.from_numpy(np.ascontiguousarray(masks))
@@ -132,14 +132,10 @@ def check_on_corrupt(value: str) -> None:
 
 
 def read_class_labels(path: str, size: tuple[int, int]) -> np.ndarray:
-    """A map of class labels as float64 (H, W); CorruptFile if it is unreadable or does not have ``size`` (H, W).
-
-    For float64, ``ResizeTransform`` uses PyTorch's nearest neighbour, as the published training did. For uint8 it would
-    use Pillow's, which samples half a source pixel away.
-    """
+    """A map of class labels as stored (H, W); CorruptFile if it is unreadable or does not have ``size`` (H, W)."""
     labels = read_labels(path)
     _check_size("Label file", path, labels, size)
-    return labels.astype(np.float64)
+    return labels
 
 
 def read_segments(path: str, size: tuple[int, int], segments: Sequence[dict]) -> tuple[np.ndarray, list[dict]]:

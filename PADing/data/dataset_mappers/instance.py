@@ -30,9 +30,7 @@ class InstanceMapper(TrainingMapper):
         _check_masks(annotations, view.source, dataset_dict["file_name"])
         image, transforms = view.augmented()
         classes, masks = annotation_masks(annotations, transforms, view.size, view.placement)
-        # Masks as (H, W, n), so that the same padding applies.
-        masks = self.pad(masks.transpose(1, 2, 0), 0).transpose(2, 0, 1)
-        return self.example(dataset_dict, image, classes, masks)
+        return self.example(dataset_dict, image, classes, self.pad(masks, 0))
 
 
 @MAPPER_REGISTRY.register("coco_instance_lsj")

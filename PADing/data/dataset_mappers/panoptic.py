@@ -14,7 +14,6 @@ from PADing.data.dataset_mappers.base import (
     resize_and_crop_labels,
 )
 from PADing.data.dataset_mappers.segments import SegmentMap
-from PADing.data.dataset_mappers.view import augment, read_record_image
 
 
 class PanopticMapper(TrainingMapper):
@@ -43,8 +42,7 @@ class COCOPanopticNewBaselineDatasetMapper(PanopticMapper):
         view = self.read_view(dataset_dict)
         segments = self.read_segments(dataset_dict, view.source)
         image, transforms = view.augmented()
-        numbers = segments.placed(view.placement) if view.placement else segments.transformed(transforms)
-        return self.example(dataset_dict, image, *segments.masks(numbers))
+        return self.example(dataset_dict, image, *segments.masks(segments.moved(transforms, view.placement)))
 
 
 @MAPPER_REGISTRY.register("mask_former_panoptic")
@@ -64,12 +62,12 @@ class MaskFormerPanopticDatasetMapper(PanopticMapper):
 
     def map(self, dataset_dict: dict) -> dict:
         """See the base class."""
-        image = read_record_image(dataset_dict, self.image_format)
-        segments = self.read_segments(dataset_dict, image.shape[:2])
+        view = self.read_view(dataset_dict)
+        segments = self.read_segments(dataset_dict, view.source)
         # Paint the classes before the crop, which may look at them.
-        labels = segments.classes(self.ignore_label)
-        image, labels, transforms = augment(self.augmentations, dataset_dict["file_name"], image, labels)
-        classes, masks = segments.masks(self.pad(segments.transformed(transforms), segments.number.get(0, 0)))
+        image, transforms = view.augmented(segments.classes(self.ignore_label))
+        numbers = segments.moved(transforms, view.placement)
+        classes, masks = segments.masks(self.pad(numbers, segments.number.get(0, 0)))
         present = np.flatnonzero(masks.any(axis=(1, 2)))
-        dataset_dict["sem_seg"] = torch.from_numpy(self.pad(labels, self.ignore_label).astype(np.int64))
+        dataset_dict["sem_seg"] = torch.from_numpy(self.pad(view.labels, self.ignore_label).astype(np.int64))
         return self.example(dataset_dict, image, [classes[i] for i in present], masks[present])

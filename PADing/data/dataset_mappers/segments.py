@@ -31,22 +31,18 @@ class SegmentMap:
             table[id_] = number
         self.numbers = table[ids]
 
-    def placed(self, placement: Placement) -> np.ndarray:
-        """``numbers`` of the augmented image."""
-        return placement.labels(self.numbers, self.number.get(0, 0))
-
-    def transformed(self, transforms: T.TransformList) -> np.ndarray:
-        """As ``placed``, by Detectron2's transforms, which can resize bytes alone by Pillow's nearest neighbour."""
+    def moved(self, transforms: T.TransformList, placement: Placement | None = None) -> np.ndarray:
+        """``numbers`` of the augmented image. ``placement``: the same as ``transforms``, in one step."""
+        if placement is not None:
+            return placement.labels(self.numbers, self.number.get(0, 0))
+        # Pillow's nearest neighbour, by which Detectron2 resizes bytes alone.
         if self.numbers.dtype == np.uint8 and 0 not in self.number:
             return transforms.apply_segmentation(self.numbers)
         return SegmentMap(rgb2id(transforms.apply_segmentation(id2rgb(self._ids))), self._segments).numbers
 
     def classes(self, ignore_label: int) -> np.ndarray:
-        """The contiguous class of each pixel, float64 (H, W); ``ignore_label`` without a segment.
-
-        float64 makes resizing the same as in the published training (see ``read_class_labels``).
-        """
-        table = np.full(len(self.number) + 1, ignore_label, dtype=np.float64)
+        """The contiguous class of each pixel, int32 (H, W); ``ignore_label`` without a segment."""
+        table = np.full(len(self.number) + 1, ignore_label, dtype=np.int32)
         for segment in self._segments:
             table[self.number[segment["id"]]] = segment["category_id"]
         return table[self.numbers]

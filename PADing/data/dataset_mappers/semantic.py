@@ -13,7 +13,6 @@ from PADing.data.dataset_mappers.base import (
     read_class_labels,
     resize_and_crop_labels,
 )
-from PADing.data.dataset_mappers.view import augment, read_record_image
 from PADing.data.images import check_class_labels, present_ids
 
 
@@ -54,18 +53,17 @@ class MaskFormerSemanticDatasetMapper(TrainingMapper):
 
     def map(self, dataset_dict: dict) -> dict:
         """See the base class."""
-        image = read_record_image(dataset_dict, self.image_format)
+        view = self.read_view(dataset_dict)
         label_file = dataset_dict.pop("sem_seg_file_name")
-        labels = read_class_labels(label_file, image.shape[:2])
+        labels = read_class_labels(label_file, view.source)
         if self.num_labels is not None:
             check_class_labels(labels, label_file, self.num_labels, self.ignore_label)
-        image, labels, _ = augment(self.augmentations, dataset_dict["file_name"], image, labels)
-        labels = self.pad(labels, self.ignore_label).astype(np.int64)
+        image, _ = view.augmented(labels)
+        # Stay small: bytes are compared several times faster than large integers.
+        kind = np.result_type(view.labels.dtype, np.min_scalar_type(self.ignore_label))
+        labels = self.pad(view.labels.astype(kind, copy=False), self.ignore_label)
         labels[np.isin(labels, self.hidden_labels)] = self.ignore_label
-        values = sorted(present_ids(labels))
-        dataset_dict["sem_seg"] = torch.from_numpy(labels)
-        # In the smallest type, which is compared several times faster.
-        small = labels.astype(np.result_type(*map(np.min_scalar_type, (values[0], values[-1]))))
-        classes = [value for value in values if value != self.ignore_label]
-        masks = small == np.asarray(classes, dtype=small.dtype)[:, None, None]
+        dataset_dict["sem_seg"] = torch.from_numpy(labels.astype(np.int64))
+        classes = sorted(present_ids(labels) - {self.ignore_label})
+        masks = labels == np.asarray(classes, dtype=labels.dtype)[:, None, None]
         return self.example(dataset_dict, image, classes, masks)
