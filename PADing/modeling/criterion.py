@@ -129,10 +129,11 @@ class SetCriterion(nn.Module):
         predictions = [outputs, *outputs.get("aux_outputs", ())]
         device, queries = outputs["pred_masks"].device, outputs["pred_masks"].shape[1]
         whole = self.whole or WholeBatch([target["labels"] for target in targets])
-        of_matcher, of_masks = whole.once("points", lambda: self._draw_points(whole, len(predictions), queries, device))
+        of_matcher, drawn = whole.once("points", lambda: self._draw_points(whole, len(predictions), queries, device))
+        whole.forget("points", len(targets))  # candidates of masks are large
         images, pairs = whole.images(len(targets)), whole.pairs(len(targets), queries)
         matched = _pairs(predictions, targets, self.matcher.match(predictions, targets, of_matcher[:, images]))
-        mask_points = [[points[pairs] for points in drawn] for drawn in of_masks]
+        drawn = [[points[pairs] for points in of_masks] for of_masks in drawn]
         masks = _matched_masks(matched) if "masks" in self.losses else None
 
         result: dict[str, Tensor] = {}
@@ -143,7 +144,7 @@ class SetCriterion(nn.Module):
                 count = sum(map(len, whole.labels))
                 num_masks = whole.once("masks", lambda: self._mean_targets(count, device)) / whole.parts
                 assert masks is not None
-                result |= self.mask_losses(matched, *self._at_points(masks.float(), matched, mask_points), num_masks)
+                result |= self.mask_losses(matched, *self._at_points(masks.float(), matched, drawn), num_masks)
         whole.done(len(targets))
         endings = ["", *(f"_{i}" for i in range(len(predictions) - 1))]
         return {
@@ -234,18 +235,20 @@ class SetCriterion(nn.Module):
         return classes
 
     def _at_points(self, masks: Tensor, matched: Matched, drawn: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
-        """Mask logits (A * M, 1, h, w) and the targets' masks at the mask loss's points: (A, M, P) each."""
+        """Mask logits (A * M, 1, h, w) and the targets' masks at the mask loss's points: (A, M, P) each.
+
+        ``drawn``: candidates and random points of each prediction. It is empty afterwards.
+        """
         by_prediction = masks.view(*matched.query.shape, *masks.shape[1:])
         uncertain = self.num_points - self.random_points
+        points = masks.new_empty(*matched.query.shape, self.num_points, 2)
         # One prediction after another, because the candidates of all of them fill hundreds of megabytes.
-        points = torch.stack(
-            [
-                torch.cat([most_uncertain(own.detach(), candidates, uncertain), others], dim=1)
-                for own, (candidates, others) in zip(by_prediction, drawn, strict=True)
-            ]
-        )  # (A, M, P, 2)
+        for own, at in zip(by_prediction.detach(), points, strict=True):
+            candidates, at[:, uncertain:] = drawn.pop(0)
+            at[:, :uncertain] = most_uncertain(own, candidates, uncertain)
+        labels = _labels_at_points(matched, points)
         logits = [point_sample(own, at).squeeze(1) for own, at in zip(by_prediction, points, strict=True)]
-        return torch.stack(logits), _labels_at_points(matched, points)
+        return torch.stack(logits), labels
 
     def extra_repr(self) -> str:
         """The text in ``print(model)``."""
@@ -284,22 +287,24 @@ def _matched_masks(matched: Matched) -> Tensor:
 
 @torch.no_grad()
 def _labels_at_points(matched: Matched, points: Tensor) -> Tensor:
-    """Target masks of all matched pairs at their points (A, M, P, 2): (A, M, P).
+    """Target masks of all matched pairs at their points (A, M, P, 2): (A, M, P)."""
+    by_image = points.split(matched.counts, 1), matched.target.split(matched.counts, 1)
+    images = zip(matched.targets, *by_image, strict=True)
+    return torch.cat([_labels_of_image(target["masks"], part, to) for target, part, to in images], dim=1)
+
+
+def _labels_of_image(masks: Tensor, points: Tensor, target: Tensor) -> Tensor:
+    """Masks (n, H, W) ``target`` (A, m) at points (A, m, P, 2): (A, m, P).
 
     Each mask is read once, at the points of all predictions, so that the large masks are not copied.
     """
     predictions, _, count, _ = points.shape
-    by_image = points.split(matched.counts, 1), matched.target.split(matched.counts, 1)
-    labels = []
-    for target, part, to in zip(matched.targets, *by_image, strict=True):
-        n = len(target["labels"])
-        # Each target is matched once; with fewer queries than targets, some masks have no points.
-        placed = points.new_zeros(predictions, n, count, 2)
-        placed.scatter_(1, to[:, :, None, None].expand_as(part), part)
-        masks, at = target["masks"].to(points).unsqueeze(1), placed.transpose(0, 1).reshape(n, predictions * count, 2)
-        values = point_sample(masks, at).view(n, predictions, count).transpose(0, 1)
-        labels.append(values.gather(1, to.unsqueeze(2).expand(-1, -1, count)))
-    return torch.cat(labels, dim=1)
+    prediction = torch.arange(predictions, device=points.device).unsqueeze(1)
+    # Each target is matched once; with fewer queries than targets, some masks have no points.
+    placed = points.new_zeros(len(masks), predictions, count, 2)
+    placed[target, prediction] = points
+    values = point_sample(masks.to(points).unsqueeze(1), placed.flatten(1, 2))
+    return values.view(len(masks), predictions, count)[target, prediction]
 
 
 def _mean_over_ranks(count: int, device: torch.device) -> float | Tensor:

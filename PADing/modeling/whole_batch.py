@@ -34,6 +34,11 @@ class WholeBatch:
             self._kept[name] = make()
         return self._kept[name]
 
+    def forget(self, name: str, count: int) -> None:
+        """Keep the value of ``once`` no longer if the micro-batch of ``count`` images is the last one."""
+        if self.first + count >= len(self.labels):
+            self._kept.pop(name, None)
+
     def images(self, count: int) -> slice:
         """The ``count`` images of the current micro-batch among all images."""
         return slice(self.first, self.first + count)

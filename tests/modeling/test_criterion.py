@@ -1,5 +1,6 @@
 """Losses computed together equal losses computed pair by pair from their definitions."""
 
+import weakref
 from unittest import mock
 
 import pytest
@@ -88,6 +89,28 @@ def test_losses_of_all_predictions(counts, importance):
     assert torch.isfinite(total)
     total.backward()
     assert all(value.grad is not None for prediction in predictions for value in prediction.values())
+
+
+def test_candidates_are_freed_one_prediction_after_another(monkeypatch):
+    """They are the largest part of the losses: with ten predictions, hundreds of megabytes."""
+    from PADing.modeling import criterion as module
+
+    criterion, targets, drawn, alive = _criterion(), _targets((3, 1)), [], []
+    draw_points = criterion._draw_points
+
+    def draw(*args):
+        of_matcher, of_masks = draw_points(*args)
+        drawn.extend(weakref.ref(candidates.untyped_storage()) for candidates, _ in of_masks)
+        return of_matcher, of_masks
+
+    def choose(masks, candidates, count):
+        alive.append(sum(storage() is not None for storage in drawn))
+        return most_uncertain(masks, candidates, count)
+
+    monkeypatch.setattr(criterion, "_draw_points", draw)
+    monkeypatch.setattr(module, "most_uncertain", choose)
+    criterion({**_prediction(2, 0), "aux_outputs": [_prediction(2, seed) for seed in (1, 2, 3)]}, targets)
+    assert alive == [4, 3, 2, 1] and all(storage() is None for storage in drawn)
 
 
 def test_a_batch_without_objects_has_losses_and_gradients():
