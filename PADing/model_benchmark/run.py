@@ -141,7 +141,9 @@ def benchmark_model(args: argparse.Namespace) -> None:
             for task in tasks:
                 runs = [(contender.name, contender, task) for contender in everyone]
                 runs += [(name, everyone[0], other) for name, other in PEERS.get(task, {}).items()]
-                for name, contender, work in runs if task != "floor" else runs[:1]:
+                runs = runs[:1] if task == "floor" else runs
+                # In reverse every second time, because the first place in a round may be a good or a bad one.
+                for name, contender, work in runs if turn % 2 else runs[::-1]:
                     busy = {"load_before": round(os.getloadavg()[0], 2)} if hasattr(os, "getloadavg") else {}
                     result = contender.run(work, args, Path(folder))
                     rows.append({**result, "task": task, "contender": name, "round": turn, **busy})

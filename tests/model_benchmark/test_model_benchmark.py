@@ -60,7 +60,7 @@ def test_contenders_take_turns_and_share_a_table(own, program, tmp_path, capsys)
     assert "| panoptic | other | 2.000 | 2.000 | - | 2.00 (2.00 to 2.00) | 77 |" in "\n".join(lines)
     assert "| panoptic | this | backbone | 0.250 |" in lines
     rows = json.loads(output.read_text())["rows"]
-    assert [(r["contender"], r["round"]) for r in rows] == [("this", 1), ("other", 1), ("this", 2), ("other", 2)]
+    assert [(r["contender"], r["round"]) for r in rows] == [("this", 1), ("other", 1), ("other", 2), ("this", 2)]
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,9 @@ class PixelDecoder(nn.Module):
     def step(self, i: int, feature: Tensor, coarser: Tensor) -> Tensor:
         """The result (B, conv_dim, ., .) of a step, from the ``i``-th finest map and the result of the step before."""
         corners = None if self.upsampling == "nearest" else False
-        # No name for a part of the sum: the finest maps are large, and would be kept while the layer computes.
         x = getattr(self, f"adapter_{i}")(feature)
-        x = x + F.interpolate(coarser, x.shape[-2:], mode=self.upsampling, align_corners=corners)
+        # In place, and without a name for the upsampled map: the finest maps are large, and no gradient needs the parts.
+        x += F.interpolate(coarser, x.shape[-2:], mode=self.upsampling, align_corners=corners)
         return getattr(self, f"layer_{i}")(x)
 
     def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor | None, list[Tensor]]:
