@@ -80,7 +80,7 @@ class PixelDecoder(nn.Module):
         """The result (B, conv_dim, ., .) of a step, from the ``i``-th finest map and the result of the step before."""
         corners = None if self.upsampling == "nearest" else False
         x = getattr(self, f"adapter_{i}")(feature)
-        # In place, and without a name for the upsampled map: the finest maps are large, and no gradient needs the parts.
+        # In place, and without a name for the upsampled map: the finest maps are large; no gradient needs the parts.
         x += F.interpolate(coarser, x.shape[-2:], mode=self.upsampling, align_corners=corners)
         return getattr(self, f"layer_{i}")(x)
 
